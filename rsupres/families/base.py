@@ -1,0 +1,186 @@
+"""What a model family promises to the pipeline.
+
+A family declares what it needs (`ModelSpec`), finds once per scene what all tiles must
+share (`SuperResolver.prepare`), and turns batches of tiles into batches of SR tiles
+(`SuperResolver.upscale`). It knows no files, no coordinates and no tile grid beyond the
+absolute windows that a batch carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from rsupres.conditions import Conditions
+from rsupres.diffusion.noise import NoiseField
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class FixedScales:
+    """A finite set of scales, such as {4, 8}."""
+
+    values: frozenset[Fraction]
+
+    def offers(self, scale: Fraction) -> bool:
+        """Return whether `scale` is one of the set."""
+        return scale in self.values
+
+    def __str__(self) -> str:
+        return ", ".join(str(value) for value in sorted(self.values))
+
+
+@dataclass(frozen=True)
+class ScaleRange:
+    """All fractions from `low` to `high`, both included.
+
+    `trained` is the largest scale seen in training; the pipeline warns beyond it.
+    """
+
+    low: Fraction
+    high: Fraction
+    trained: Fraction
+
+    def offers(self, scale: Fraction) -> bool:
+        """Return whether `low <= scale <= high`."""
+        return self.low <= scale <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model needs from a scene; stored in its checkpoint.
+
+    Attributes:
+        family: key of `rsupres.families.FAMILIES`.
+        scales: the scales it offers.
+        bands: roles in the model's order, such as ("red", "green", "blue"); empty when
+            any number of bands will do.
+        needs: names of `Conditions` fields that must be given.
+        accepts: names of `Conditions` fields that may be given.
+        tile_size: LR pixels of a tile side that suit the network by default.
+        multiple: SR tile sides must be multiples of this.
+        halo: LR pixels at a tile edge that must not be trusted.
+        gsd: smallest and largest metres per LR pixel seen in training; None = any.
+        detail: whether `SamplerOptions.detail` has an effect.
+        stochastic: whether the result depends on the noise.
+        steps: default number of network evaluations, None when there is no sampler.
+    """
+
+    family: str
+    scales: FixedScales | ScaleRange
+    bands: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    accepts: frozenset[str] = frozenset()
+    tile_size: int = 256
+    multiple: int = 1
+    halo: int = 0
+    gsd: tuple[float, float] | None = None
+    detail: bool = False
+    stochastic: bool = False
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """What a user may choose about a model's work; None = the checkpoint's own value.
+
+    Attributes:
+        steps: number of network evaluations per tile.
+        sampler: name of a sampler that the family offers.
+        detail: 0 = most faithful pixels, 1 = most natural texture.
+        precision: arithmetic of the networks; results leave in float32.
+    """
+
+    steps: int | None = None
+    sampler: str | None = None
+    detail: float = 0.0
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """What was found once for the whole scene; stored in the run directory.
+
+    Attributes:
+        arrays: named arrays, possibly memory-mapped; read only.
+        numbers: named scalars.
+    """
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+class SceneReader(Protocol):
+    """The scene as a model may see it: [0, 1], nodata filled, whole-pixel windows.
+
+    `height` and `width` are LR pixels of the padded frame (`TileGrid.lr`); parts beyond
+    the file are reflected, so that a value depends on its position alone.
+    """
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
+        """Return the model's bands (c, h, w) float32 in [0, 1], nodata filled, and
+
+        the valid mask (1, h, w) bool, for an LR window inside the frame.
+        """
+        ...
+
+    def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """Return a zeroed, writable array that lives beside the run (memory-mapped)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Tiles of one size for one call of the network.
+
+    Attributes:
+        lr: (b, c, h, w) float32 in [0, 1], nodata already filled.
+        valid: (b, 1, h, w) bool.
+        conditions: rasters on the tiles' SR windows.
+        noise: the noise field of the run.
+        windows_lr: where each tile lies in the whole LR frame.
+        windows_sr: where each tile lies in the whole SR picture.
+        scene: what was found once for the whole scene.
+    """
+
+    lr: Tensor
+    valid: Tensor
+    conditions: Conditions
+    noise: NoiseField
+    windows_lr: Sequence[PixelWindow]
+    windows_sr: Sequence[PixelWindow]
+    scene: SceneContext
+
+
+@runtime_checkable
+class SuperResolver(Protocol):
+    """A loaded model, on its device, ready to work."""
+
+    spec: ModelSpec
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> SceneContext:
+        """Find once what every tile of the scene must share."""
+        ...
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Return (b, c, H, W) float32 in [0, 1] on the batch's device."""
+        ...
