@@ -1,0 +1,59 @@
+# Every target sets itself up: the virtual environment is made, and made again when the
+# dependencies change, before anything runs.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a test process; $(JOBS) processes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lint type test test-all bench sample-data clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
+	    awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,eval,train]'
+	touch $@
+
+install: $(INSTALLED)  ## Make .venv with the exact versions of constraints.txt
+
+demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
+	mkdir -p demo
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_x4.tif \
+	    --scale 4 --overwrite
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_bicubic_x4.tif \
+	    --scale 4 --model bicubic --overwrite
+	$(BIN)/rsupres evaluate demo/town_bicubic_x4.tif sample_data/town_hr.tif
+	$(BIN)/rsupres evaluate demo/town_x4.tif sample_data/town_hr.tif
+
+lint: $(INSTALLED)  ## Check style and formatting with ruff
+	$(BIN)/ruff check rsupres tests sample_data
+	$(BIN)/ruff format --check rsupres tests sample_data
+
+type: $(INSTALLED)  ## Check types with mypy --strict
+	$(BIN)/mypy
+
+test: $(INSTALLED)  ## Run the tests that need neither a GPU nor patience
+	$(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)  ## Run all tests, the slow ones too
+	$(PYTEST) $(PYTEST_ARGS)
+
+bench: $(INSTALLED)  ## Run the benchmarks and print their figures
+	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done
+
+sample-data: $(INSTALLED)  ## Make sample_data/ again, byte for byte
+	$(BIN)/python sample_data/make_sample_data.py sample_data
+
+clean:  ## Remove what the other targets made, .venv too
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	    .hypothesis
+	find rsupres tests sample_data -name __pycache__ -type d -prune -exec rm -rf {} +
