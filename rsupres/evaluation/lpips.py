@@ -1,0 +1,232 @@
+"""LPIPS (squeeze): a perceptual distance on SqueezeNet 1.1 features.
+
+Serves as a measure and, being differentiable, as a training loss. The network is built
+here from plain layers and filled from two files that the user has on disk; this module
+downloads nothing and never answers without the true weights. Figures must be called
+"LPIPS (squeeze)": they are not comparable with those of the AlexNet or VGG variants.
+
+Zhang, Isola, Efros, Shechtman, Wang 2018, "The Unreasonable Effectiveness of Deep
+Features as a Perceptual Metric", version 0.1; Iandola et al. 2016, SqueezeNet 1.1.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rsupres.errors import CheckpointError, InputError
+
+FEATURES_FILE = "squeezenet1_1_features_fp16.safetensors"
+HEADS_FILE = "lpips_lin_squeeze_v0.1.pth"
+ENVIRONMENT = "RSUPRES_LPIPS"
+MIN_SIDE = 17  # below it the last max pool has no input left
+
+_SHIFT = (-0.030, -0.088, -0.188)  # ImageNet mean and deviation, for [-1, 1] images
+_SCALE = (0.458, 0.448, 0.450)
+_EPS = 1e-10
+
+
+class Fire(nn.Module):
+    """Squeeze to few channels, then expand by 1x1 and 3x3 filters side by side."""
+
+    def __init__(self, n_in: int, n_squeeze: int, n_expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(n_in, n_squeeze, 1)
+        self.expand1x1 = nn.Conv2d(n_squeeze, n_expand, 1)
+        self.expand3x3 = nn.Conv2d(n_squeeze, n_expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (b, 2 * n_expand, h, w) of a (b, n_in, h, w) map."""
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+
+class SqueezeFeatures(nn.Module):
+    """The feature layers of SqueezeNet 1.1, read at the seven taps of LPIPS."""
+
+    taps = (1, 4, 7, 9, 10, 11, 12)  # layer numbers as in torchvision
+    channels = (64, 128, 256, 384, 384, 512, 512)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3, stride=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            Fire(64, 16, 64),
+            Fire(128, 16, 64),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            Fire(128, 32, 128),
+            Fire(256, 32, 128),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            Fire(256, 48, 192),
+            Fire(384, 48, 192),
+            Fire(384, 64, 256),
+            Fire(512, 64, 256),
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the seven feature maps of normalised images (b, 3, H, W)."""
+        maps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                maps.append(x)
+        return maps
+
+
+class LpipsSqueeze(nn.Module):
+    """LPIPS v0.1 with the SqueezeNet backbone; weights are frozen.
+
+    Fill it with `load`; a module made by the constructor alone has random weights.
+    Gradients flow to the images. Under autocast the convolutions run in the low
+    precision, the distances always in float32.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = SqueezeFeatures()
+        self.heads = nn.ParameterList(
+            nn.Parameter(torch.zeros(1, n, 1, 1)) for n in SqueezeFeatures.channels
+        )
+        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
+
+    @classmethod
+    def load(cls, folder: Path) -> LpipsSqueeze:
+        """Build the module from the two weight files in a folder.
+
+        Args:
+            folder: holds `FEATURES_FILE` and `HEADS_FILE`.
+
+        Returns:
+            The module on the CPU in float32, in evaluation mode, parameters frozen.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or has other tensors.
+        """
+        module = cls()
+        features, heads = folder / FEATURES_FILE, folder / HEADS_FILE
+        for path in (features, heads):
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{path}: LPIPS (squeeze) weights are missing; name the folder "
+                    f"that holds them with --lpips-weights or {ENVIRONMENT}."
+                )
+        _fill(module.backbone, _read_features(features), features)
+        _fill(module.heads, _read_heads(heads), heads)
+        module.requires_grad_(False)
+        return module.eval()
+
+    def forward(self, image: Tensor, other: Tensor) -> Tensor:
+        """Return the distance of each pair of images.
+
+        Args:
+            image: (b, 3, H, W) in [-1, 1], both sides at least 17 pixels.
+            other: the same shape and range.
+
+        Returns:
+            (b,) float32, 0 for equal images.
+
+        Raises:
+            InputError: the shapes differ, are not RGB, or are too small.
+        """
+        _check_pair(image, other)
+        maps = self.backbone((image - self.shift) / self.scale)
+        others = self.backbone((other - self.shift) / self.scale)
+        total = image.new_zeros(image.shape[0], dtype=torch.float32)
+        for head, a, b in zip(self.heads, maps, others, strict=True):
+            difference = (_unit(a) - _unit(b)).square()  # (b, c, h, w)
+            total = total + (difference * head.float()).sum(1).mean((1, 2))
+        return total
+
+
+def find_weights(folder: Path | None = None) -> Path:
+    """Return the folder of the LPIPS (squeeze) weights.
+
+    Looked up in this order: `folder`, the environment variable `RSUPRES_LPIPS`, and
+    `../shared/data/metrics` beside a source checkout. The first that is named wins,
+    even when it turns out to be empty, so that a typing error does not pass unseen.
+
+    Args:
+        folder: what the user gave, or None.
+
+    Raises:
+        CheckpointError: nothing was named and the default is absent, or the named
+            folder lacks one of the two files.
+    """
+    named = folder or (Path(value) if (value := os.environ.get(ENVIRONMENT)) else None)
+    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "metrics"
+    chosen = named or default
+    missing = [n for n in (FEATURES_FILE, HEADS_FILE) if not (chosen / n).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{chosen}: no {missing[0]} there; name the folder of the LPIPS (squeeze) "
+            f"weights with --lpips-weights or {ENVIRONMENT}."
+        )
+    return chosen
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Scale each pixel's feature vector to length 1, in float32.
+
+    The published x / (|x| + eps) has an undefined gradient where a vector is zero;
+    the clamp changes no value and makes the gradient zero there.
+    """
+    features = features.float()
+    squared = features.square().sum(1, keepdim=True).clamp_min(_EPS * _EPS)
+    return features / (squared.sqrt() + _EPS)
+
+
+def _check_pair(image: Tensor, other: Tensor) -> None:
+    if image.shape != other.shape or image.ndim != 4 or image.shape[1] != 3:
+        raise InputError(
+            f"LPIPS (squeeze) compares two RGB batches of one shape, not "
+            f"{tuple(image.shape)} and {tuple(other.shape)}."
+        )
+    if min(image.shape[2:]) < MIN_SIDE:
+        raise InputError(
+            f"LPIPS (squeeze) needs images of at least {MIN_SIDE} pixels a side, not "
+            f"{image.shape[2]} x {image.shape[3]}."
+        )
+
+
+def _read_features(path: Path) -> dict[str, Tensor]:
+    try:
+        return {name: value.float() for name, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file.") from error
+
+
+def _read_heads(path: Path) -> dict[str, Tensor]:
+    """Return the linear heads keyed 0..6; the file names them lin0.model.1.weight."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            name.removeprefix("lin").split(".")[0]: value.float()
+            for name, value in stored.items()
+        }
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable weights-only file.") from error
+    except AttributeError as error:
+        raise CheckpointError(f"{path}: holds no named tensors.") from error
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: does not fit LPIPS (squeeze): {detail}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Everything that only training needs; nothing outside `rsupres.cli` imports it."""
