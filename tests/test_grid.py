@@ -1,0 +1,301 @@
+"""Windows, frames and tilings are exact."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+
+from rsupres.errors import GridError
+from rsupres.grid import Border, Grid, PixelWindow, TileGrid, lr_step
+
+UTM = CRS.from_epsg(32631)
+SCALES = [Fraction(*pair) for pair in [(1, 1), (2, 1), (4, 1), (5, 2), (10, 3), (9, 8)]]
+
+
+def make_grid(height: int, width: int, crs: CRS = UTM) -> Grid:
+    return Grid(crs, Affine(10.0, 0.0, 499980.0, 0.0, -10.0, 5700000.0), height, width)
+
+
+@st.composite
+def tilings(draw: st.DrawFn) -> TileGrid:
+    """Scenes from a fraction of a tile to several tiles, any legal overlap, halo."""
+    scale = draw(st.sampled_from(SCALES))
+    multiple = draw(st.sampled_from([1, 1, 2, 8]))
+    step = lr_step(scale, multiple)
+    size = draw(st.integers(1, 8)) * step
+    overlap = draw(st.integers(0, size // step - 1)) * step
+    halo = draw(st.integers(0, max(0, (overlap - 1) // 2)))
+    scene = make_grid(draw(st.integers(1, 4 * size)), draw(st.integers(1, 4 * size)))
+    return TileGrid.plan(scene, scale, size, overlap, halo, multiple)
+
+
+windows = st.builds(
+    PixelWindow,
+    st.integers(-20, 20),
+    st.integers(-20, 20),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+
+
+@given(windows, windows)
+def test_intersection_holds_exactly_the_common_pixels(
+    one: PixelWindow, other: PixelWindow
+) -> None:
+    def pixels(window: PixelWindow | None) -> set[tuple[int, int]]:
+        if window is None:
+            return set()
+        rows = range(window.row, window.row_stop)
+        return {(r, c) for r in rows for c in range(window.col, window.col_stop)}
+
+    assert pixels(one.intersection(other)) == pixels(one) & pixels(other)
+
+
+@given(windows, st.sampled_from(SCALES))
+def test_scaled_is_exact_or_refused(window: PixelWindow, scale: Fraction) -> None:
+    exact = [side * scale for side in window]
+    if all(side.denominator == 1 for side in exact):
+        assert window.scaled(scale) == tuple(exact)
+    else:
+        with pytest.raises(GridError, match=f"multiples of {scale.denominator}"):
+            window.scaled(scale)
+
+
+def test_slices_cut_the_window_and_refuse_negative_starts() -> None:
+    array = np.arange(30).reshape(5, 6)
+    assert array[PixelWindow(1, 2, 2, 3).slices()].tolist() == [
+        [8, 9, 10],
+        [14, 15, 16],
+    ]
+    for window in (PixelWindow(-1, 0, 2, 2), PixelWindow(0, -1, 2, 2)):
+        with pytest.raises(GridError, match="outside"):
+            window.slices()
+
+
+def test_relative_to_moves_the_corner_only() -> None:
+    window = PixelWindow(10, 20, 3, 4).relative_to(PixelWindow(7, 22, 1, 1))
+    assert window == PixelWindow(3, -2, 3, 4)
+
+
+def test_crop_moves_the_origin_of_a_rotated_grid() -> None:
+    transform = Affine(10.0, 2.0, 500.0, -2.0, -10.0, 900.0)
+    part = Grid(UTM, transform, 50, 60).crop(PixelWindow(5, 7, 11, 13))
+    assert (part.height, part.width) == (11, 13)
+    assert part.transform[:6] == (10.0, 2.0, 580.0, -2.0, -10.0, 836.0)
+
+
+@pytest.mark.parametrize(
+    "window", [(0, 0, 0, 5), (-1, 0, 3, 3), (3, 0, 8, 3), (0, 5, 3, 6), (30, 30, 2, 2)]
+)
+def test_crop_refuses_windows_beyond_the_frame(window: tuple[int, ...]) -> None:
+    with pytest.raises(GridError, match="reaches beyond"):
+        make_grid(10, 10).crop(PixelWindow(*window))
+
+
+def test_refine_keeps_the_corner_and_divides_the_pixel_exactly() -> None:
+    fine = make_grid(7, 10).refine(Fraction(10, 3))
+    assert (fine.height, fine.width) == (23, 33)
+    assert fine.transform[:6] == (3.0, 0.0, 499980.0, 0.0, -3.0, 5700000.0)
+    assert make_grid(7, 10).refine(Fraction(4)).transform.a == 2.5
+
+
+def test_refine_refuses_scales_that_leave_nothing() -> None:
+    for scale in (Fraction(0), Fraction(-2), Fraction(1, 11)):
+        with pytest.raises(GridError):
+            make_grid(10, 10).refine(scale)
+
+
+@given(st.integers(1, 50), st.integers(0, 30), st.sampled_from(SCALES))
+def test_refining_and_cropping_commute(side: int, start: int, scale: Fraction) -> None:
+    # Pixels of 9.6 m, whose refinements are not binary fractions.
+    scene = Grid(UTM, Affine(9.6, 0.0, 4.0, 0.0, -9.6, 8.0), 90, 90)
+    step = scale.denominator
+    window = PixelWindow(start, start, side, side).scaled(Fraction(step))
+    assume(window.row_stop <= 90)
+    one = scene.crop(window).refine(scale)
+    other = scene.refine(scale).crop(window.scaled(scale))
+    assert (one.height, one.width) == (other.height, other.width)
+    assert one.transform.almost_equals(other.transform, precision=1e-9)
+
+
+def test_gsd_of_metres_feet_and_degrees() -> None:
+    assert make_grid(10, 10).gsd_m == 10.0
+    rotated = Affine(2.4, 7.2, 0.0, 3.2, -5.4, 0.0)  # axes of 4 m and 9 m
+    assert Grid(UTM, rotated, 5, 5).gsd_m == pytest.approx(6.0)
+    assert make_grid(5, 5, CRS.from_epsg(2263)).gsd_m == pytest.approx(3.048006096)
+    # One degree at 60 degrees north: 111.412 km along the meridian, 55.800 km across.
+    degrees = Affine(0.001, 0.0, 10.0, 0.0, -0.001, 60.005)
+    gsd_m = Grid(CRS.from_epsg(4326), degrees, 10, 10).gsd_m
+    assert gsd_m == pytest.approx(math.sqrt(111.412 * 55.800), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "multiple", "step"),
+    [("4", 1, 1), ("5/2", 1, 2), ("10/3", 8, 12), ("4", 8, 2), ("9/8", 4, 32)],
+)
+def test_lr_step_is_the_smallest_that_fits(
+    scale: str, multiple: int, step: int
+) -> None:
+    fits = [
+        side
+        for side in range(1, 100)
+        if (side * Fraction(scale)).denominator == 1
+        and side * Fraction(scale) % multiple == 0
+    ]
+    assert lr_step(Fraction(scale), multiple) == step == fits[0]
+
+
+@given(tilings())
+def test_every_pixel_lies_in_a_tile_and_every_tile_in_the_frame(grid: TileGrid) -> None:
+    covered = np.zeros((grid.sr.height, grid.sr.width), bool)
+    for tile in grid:
+        assert tile.sr.intersection(grid.sr.window) == tile.sr
+        assert tile.sr == tile.lr.scaled(grid.scale)
+        assert (tile.lr.height, tile.lr.width) == grid.tile_shape
+        covered[tile.sr.slices()] = True
+    assert covered.all()
+
+
+@given(tilings())
+def test_tiles_start_at_multiples_of_the_stride_but_the_last(grid: TileGrid) -> None:
+    n_rows, n_cols = grid.shape
+    stride = grid.size - grid.overlap
+    for tile in grid:
+        if tile.row < n_rows - 1:
+            assert tile.lr.row == tile.row * stride
+        if tile.col < n_cols - 1:
+            assert tile.lr.col == tile.col * stride
+    last = grid[len(grid) - 1]
+    assert (last.lr.row_stop, last.lr.col_stop) == (grid.lr.height, grid.lr.width)
+    assert n_rows == 1 or 0 < last.lr.row - (n_rows - 2) * stride <= stride
+
+
+@given(tilings())
+def test_the_frame_is_padded_to_whole_steps(grid: TileGrid) -> None:
+    for padded, scene in (
+        (grid.lr.height, grid.scene.height),
+        (grid.lr.width, grid.scene.width),
+    ):
+        sides = [tile.lr for tile in grid]
+        step = math.gcd(padded, *(side.row for side in sides), *grid.tile_shape)
+        assert padded >= scene
+        assert step % grid.scale.denominator == 0
+    assert grid.sr.height == grid.lr.height * grid.scale
+    assert grid.scene.refine(grid.scale).height <= grid.sr.height
+    assert grid.sr.transform[2] == grid.scene.transform[2]
+
+
+@given(st.integers(1, 99), st.sampled_from(SCALES), st.sampled_from([1, 2, 8]))
+def test_the_frame_does_not_depend_on_the_tile_size(
+    side: int, scale: Fraction, multiple: int
+) -> None:
+    step = lr_step(scale, multiple)
+    frames = {
+        TileGrid.plan(make_grid(side, 5), scale, n * step, 0, 0, multiple).lr.height
+        for n in range(1, 9)
+    }
+    assert frames == {math.ceil(side / step) * step}
+
+
+@given(tilings())
+def test_strips_follow_one_another_and_cover_the_frame(grid: TileGrid) -> None:
+    strips = [grid.strip(row) for row in range(grid.shape[0])]
+    assert strips[0].row == 0
+    assert strips[-1].row_stop == grid.sr.height
+    assert all(strip.height > 0 for strip in strips)
+    assert all(strip[1::2] == (0, grid.sr.width) for strip in strips)
+    for above, below in itertools.pairwise(strips):
+        assert above.row_stop == below.row
+
+
+@given(tilings())
+def test_rows_touching_are_the_rows_that_meet_the_strip(grid: TileGrid) -> None:
+    for strip in range(grid.shape[0]):
+        window = grid.strip(strip)
+        touching = [
+            row
+            for row in range(grid.shape[0])
+            if grid.tile_row(row)[0].sr.intersection(window)
+        ]
+        assert list(grid.rows_touching(strip)) == touching
+
+
+@given(tilings())
+def test_a_tile_grid_is_a_row_major_sequence(grid: TileGrid) -> None:
+    tiles = list(grid)
+    n_rows, n_cols = grid.shape
+    assert len(tiles) == len(grid) == n_rows * n_cols
+    assert [(tile.row, tile.col) for tile in tiles] == [
+        (row, col) for row in range(n_rows) for col in range(n_cols)
+    ]
+    assert grid[-1] == tiles[-1]
+    assert grid[1::2] == tiles[1::2]
+    assert list(grid.tile_row(n_rows - 1)) == tiles[-n_cols:]
+
+
+def test_borders_are_the_sides_on_the_edge_of_the_frame() -> None:
+    grid = TileGrid.plan(make_grid(20, 30), Fraction(2), 16, 4, 1)
+    assert [tile.border for tile in grid.tile_row(0)] == [
+        Border(True, False, True, False),
+        Border(True, False, False, False),
+        Border(True, False, False, True),
+    ]
+    assert grid[3].border == Border(False, True, True, False)
+
+
+def test_a_scene_smaller_than_a_tile_is_one_tile_of_its_padded_size() -> None:
+    grid = TileGrid.plan(make_grid(7, 5), Fraction(5, 2), 64, 8, 2, multiple=4)
+    assert grid.shape == (1, 1)
+    assert grid.tile_shape == (8, 8)
+    assert grid[0].border == Border(True, True, True, True)
+    assert grid[0].sr == PixelWindow(0, 0, 20, 20)
+
+
+def test_rows_out_of_range_are_refused() -> None:
+    grid = TileGrid.plan(make_grid(40, 40), Fraction(2), 16, 4, 1)
+    for row in (-1, 4):
+        for ask in (grid.tile_row, grid.strip, grid.rows_touching):
+            with pytest.raises(IndexError):
+                ask(row)
+    with pytest.raises(IndexError):
+        grid[len(grid)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("10/3", 64, 12, 1), "tile size 64 .* multiple of 3.* 63"),
+        (("10/3", 63, 10, 1), "overlap 10 .* multiple of 3.* 9"),
+        (("4", 64, 64, 1), "overlap 64 is not below"),
+        (("4", 64, 8, 4), "overlap 8 must exceed .* at least 9"),
+        (("4", 64, 0, 4), "overlap 0 must exceed"),
+        (("4", 0, 0, 0), "tile size 0"),
+        (("4", 64, -4, 0), "overlap -4"),
+        (("4", 64, 8, -1), "halo -1"),
+        (("1/2", 64, 8, 1), "scale 1/2 is below 1"),
+        (("4", 63, 8, 1, 8), "tile size 63 .* multiple of 2.* nearest .* 6[24]"),
+        (("4", 64, 8, 1, 0), "multiple 0"),
+    ],
+)
+def test_plan_refuses_what_does_not_fit(
+    arguments: tuple[str, int], message: str
+) -> None:
+    scale, *sides = arguments
+    with pytest.raises(GridError, match=message):
+        TileGrid.plan(make_grid(100, 100), Fraction(scale), *sides)
+
+
+def test_a_tile_grid_survives_pickling() -> None:
+    grid = TileGrid.plan(make_grid(40, 50), Fraction(10, 3), 15, 6, 1)
+    copy = pickle.loads(pickle.dumps(grid))
+    assert copy == grid
+    assert copy[5] == grid[5]
