@@ -152,7 +152,9 @@ def degrade_bicubic(hr: Tensor, size: tuple[int, int], levels: int = 255) -> Ten
 
     Antialiased cubic convolution with a = -0.5, columns first and then rows, rounded
     and clipped after each pass; differs from Pillow by at most one level, where a value
-    falls on a rounding boundary. Any ratio of at least 1, whole or not.
+    falls on a rounding boundary. Some releases of Pillow take the rows first when an
+    image is more than 1.5 times as high as wide; there the clipping of overshoots can
+    differ by a few levels. Any ratio of at least 1, whole or not.
 
     Args:
         hr: (b, c, H, W) float in [0, 1].
