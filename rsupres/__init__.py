@@ -1,0 +1,45 @@
+"""Satellite super-resolution with diffusion models.
+
+The package makes a sharper GeoTIFF out of a coarse one and keeps every pixel where it
+belongs on the ground. Importing it loads neither torch nor rasterio; the public names
+below are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsupres.pipeline import (
+        RunSummary,
+        UpscaleJob,
+        finish_run,
+        plan_job,
+        upscale_scene,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RunSummary": "rsupres.pipeline",
+    "UpscaleJob": "rsupres.pipeline",
+    "finish_run": "rsupres.pipeline",
+    "plan_job": "rsupres.pipeline",
+    "upscale_scene": "rsupres.pipeline",
+}
+
+__all__ = [
+    "RunSummary",
+    "UpscaleJob",
+    "__version__",
+    "finish_run",
+    "plan_job",
+    "upscale_scene",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rsupres' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,119 @@
+"""The command group: finds commands on use and turns errors into exit codes.
+
+This is the only place that catches `RsupresError`. Commands are modules of this package
+and are imported when they are called or listed; none of them imports torch or rasterio
+at its top, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+from rsupres import __version__
+from rsupres.errors import RsupresError
+
+COMMANDS = (
+    "upscale",
+    "plan",
+    "mosaic",
+    "status",
+    "models",
+    "dataset",
+    "train",
+    "evaluate",
+    "doctor",
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `rsupres.cli.<name>` under the same name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands that are installed, in reading order."""
+        return [name for name in COMMANDS if find_spec(f"rsupres.cli.{name}")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; None when there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(import_module(f"rsupres.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; every failure becomes one line and its exit code."""
+        with _errors_to_exit_codes(ctx):
+            return super().invoke(ctx)
+        return None
+
+
+@contextmanager
+def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except (click.exceptions.Exit, click.exceptions.Abort):
+        raise
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else ctx.command_path
+        _fail(ctx, 2, f"{error.format_message()} See '{path} --help'.")
+    except click.ClickException as error:
+        _fail(ctx, error.exit_code, error.format_message())
+    except RsupresError as error:
+        _fail(ctx, error.exit_code, str(error))
+    except KeyboardInterrupt as stop:
+        code = 143 if getattr(stop, "signum", 2) == 15 else 130
+        _fail(ctx, code, str(stop) or "Stopped.")
+    except MemoryError:
+        _fail(
+            ctx, 6, "Out of memory; a smaller --tile-size or --batch-size needs less."
+        )
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(0)
+    except Exception as error:
+        kind = type(error).__name__
+        text = " ".join(str(error).split()) or "no message"
+        _fail(
+            ctx, 1, f"{kind}: {text} This is a defect of rsupres; please report this."
+        )
+
+
+def _fail(ctx: click.Context, code: int, message: str) -> None:
+    """Say `message` in one line and leave with `code`."""
+    if ctx.meta.get("rsupres.debug"):
+        traceback.print_exc()
+    line = " ".join(message.split())
+    if ctx.meta.get("rsupres.json"):
+        click.echo(json.dumps({"error": line, "exit_code": code}))
+    click.echo(f"Error: {line}" if code < 128 else line, err=True)
+    ctx.exit(code)
+
+
+@click.group(
+    cls=LazyGroup,
+    name="rsupres",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+)
+@click.version_option(__version__, "--version", prog_name="rsupres")
+def main() -> None:
+    r"""Super-resolve satellite scenes with diffusion models.
+
+    Exit codes: 0 done, 1 defect, 2 usage, 3 input, 4 checkpoint, 5 run conflict or
+    output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130 or 143 stopped
+    (the same command continues).
+
+    \b
+    Examples:
+      rsupres upscale scene.tif scene_x4.tif --scale 4
+      rsupres evaluate scene_x4.tif truth.tif
+    """

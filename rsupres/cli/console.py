@@ -1,0 +1,204 @@
+"""How a command talks: logs to stderr, results to stdout, one progress bar.
+
+Nothing here knows what a command does. Results are one JSON object a line with
+``--json``, else plain text; logs and progress never reach stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rsupres.execution import Progress
+
+_PLAIN_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Console:
+    """What the user asked for with ``-v``, ``-q`` and ``--json``.
+
+    Attributes:
+        as_json: results are JSON lines.
+        verbosity: times ``-v`` less times ``-q``.
+    """
+
+    as_json: bool = False
+    verbosity: int = 0
+
+    def emit(self, record: Mapping[str, object], text: str) -> None:
+        """Write one result to stdout: `record` with ``--json``, else `text`."""
+        if self.as_json:
+            click.echo(json.dumps(record, allow_nan=False, default=str))
+        elif text:
+            click.echo(text)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Progress], None]]:
+        """Show progress on stderr: a bar on a terminal, plain lines elsewhere."""
+        if self.verbosity < 0:
+            yield lambda step: None
+        elif sys.stderr.isatty():
+            with _bar() as show:
+                yield show
+        else:
+            yield _PlainLines()
+
+
+class _PlainLines:
+    """Print a line when a phase starts or ends and every ten seconds between."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._started = self._last = 0.0
+        self._offset = 0
+
+    def __call__(self, step: Progress) -> None:
+        now = time.monotonic()
+        if step.phase != self._phase:
+            self._phase, self._started, self._offset = step.phase, now, step.done
+            self._last = now
+            click.echo(f"{step.phase}: {step.total} {step.unit}", err=True)
+        elif step.done == step.total or now - self._last >= _PLAIN_EVERY_S:
+            self._last = now
+            elapsed = max(now - self._started, 1e-6)
+            rate = (step.done - self._offset) / elapsed
+            left = (step.total - step.done) / rate if rate > 0 else float("nan")
+            click.echo(
+                f"{step.phase}: {step.done}/{step.total} {step.unit}, "
+                f"{rate:.3g} {step.unit}/s, {_clock(left)} left",
+                err=True,
+            )
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console as Terminal
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            unit = task.fields.get("unit", "")
+            return Text(f"{speed:.3g} {unit}/s" if speed else "")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    terminal = Terminal(stderr=True, highlight=False)
+    with Bar(*columns, console=terminal, transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(step: Progress) -> None:
+            task = tasks.get(step.phase)
+            if task is None:
+                for old in tasks.values():
+                    bar.update(old, visible=False)
+                task = bar.add_task(
+                    step.phase, total=step.total, completed=step.done, unit=step.unit
+                )
+                tasks[step.phase] = task
+            bar.update(task, completed=step.done, total=step.total)  # type: ignore[arg-type]  # TaskID is an int
+
+        yield show
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+class _ByVerbosity(logging.Filter):
+    """Let our records through from `level`, those of libraries one step later."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        ours = record.name.partition(".")[0] == "rsupres"
+        return record.levelno >= self._level + (0 if ours else 20)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.capitalize()
+        return f"{level}: {' '.join(record.getMessage().split())}"
+
+
+class _Stderr(logging.Handler):
+    """Writes to the stderr of the moment, as Click's test runner needs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+def configure_logging(verbosity: int, log_file: str | None) -> Callable[[], None]:
+    """Send logs to stderr and to `log_file`; return a function that undoes it.
+
+    Args:
+        verbosity: 0 shows warnings, 1 what is decided, 2 everything, below 0 errors.
+        log_file: appended to, with times, everything from INFO.
+
+    Raises:
+        click.UsageError: the log file cannot be written.
+    """
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(
+        max(verbosity, -1), logging.DEBUG
+    )
+    root = logging.getLogger()
+    stderr = _Stderr()
+    stderr.addFilter(_ByVerbosity(level))
+    stderr.setFormatter(_OneLine())
+    handlers: list[logging.Handler] = [stderr]
+    if log_file:
+        try:
+            to_file = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(
+                f"--log-file {log_file} cannot be written: {error.strerror}."
+            ) from error
+        to_file.addFilter(_ByVerbosity(min(level, logging.INFO)))
+        to_file.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+        handlers.append(to_file)
+    before = root.level
+    root.setLevel(min(level, logging.INFO))
+    for handler in handlers:
+        root.addHandler(handler)
+    logging.captureWarnings(True)
+
+    def undo() -> None:
+        logging.captureWarnings(False)
+        root.setLevel(before)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+    return undo

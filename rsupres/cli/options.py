@@ -1,0 +1,435 @@
+"""Options that two commands or more share, each written once.
+
+`common_options` gives a command what every command accepts and hands it a `Console`;
+`upscale_options` gives the options that make an `UpscaleJob`. Parsing only: nothing is
+opened or checked against a file here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rsupres.cli.console import Console, configure_logging
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``-v -q --json --log-file --debug``; pass `console` to the function.
+
+    Use it directly above the function, below ``@click.command`` and its options. The
+    function takes a keyword `console` (`rsupres.cli.console.Console`) and none of the
+    five options.
+    """
+
+    @click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Say more on stderr; twice for everything.",
+    )
+    @click.option(
+        "-q", "--quiet", count=True, help="Show errors only, no progress and warnings."
+    )
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Write results as JSON, one a line."
+    )
+    @click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False),
+        help="Append the log, with times, to this file.",
+    )
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapper(
+        ctx: click.Context,
+        /,
+        verbose: int,
+        quiet: int,
+        as_json: bool,
+        log_file: str | None,
+        debug: bool,
+        **arguments: object,
+    ) -> None:
+        ctx.meta["rsupres.json"] = as_json
+        ctx.meta["rsupres.debug"] = debug
+        verbosity = verbose - quiet
+        ctx.find_root().call_on_close(configure_logging(verbosity, log_file))
+        function(console=Console(as_json, verbosity), **arguments)
+
+    return wrapper
+
+
+class ScaleType(click.ParamType):
+    """A positive factor: ``4``, ``2.5`` or ``10/3``, kept exact."""
+
+    name = "scale"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        """Return the factor as a `Fraction`."""
+        if isinstance(value, Fraction):
+            return value
+        try:
+            scale = Fraction(str(value).strip())
+        except (ValueError, ZeroDivisionError):
+            scale = Fraction(0)
+        if scale <= 0:
+            self.fail(f"{value!r} is not a scale such as 4, 2.5 or 10/3.", param, ctx)
+        if scale.denominator > 64:
+            self.fail(
+                f"{value!r} has denominator {scale.denominator}, above 64; the nearest "
+                f"that is offered is {scale.limit_denominator(64)}.",
+                param,
+                ctx,
+            )
+        return scale
+
+
+class BatchType(click.ParamType):
+    """A number of tiles, or ``auto``."""
+
+    name = "batch"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Return the number, None for ``auto``."""
+        if value is None or value == "auto":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is neither a number from 1 nor auto.", param, ctx)
+        return number
+
+
+class ShardType(click.ParamType):
+    """A share of the work, ``I/N`` with 1 <= I <= N."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (I, N)."""
+        if isinstance(value, tuple):
+            return value
+        first, _, second = str(value).partition("/")
+        if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+            return int(first), int(second)
+        self.fail(f"{value!r} is not I/N with 1 <= I <= N, such as 2/8.", param, ctx)
+
+
+class BandsType(click.ParamType):
+    """File bands by number, ``3,2,1``."""
+
+    name = "bands"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers, 1-based."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if all(part.isdecimal() and int(part) > 0 for part in parts):
+            return tuple(int(part) for part in parts)
+        self.fail(f"{value!r} is not a list of band numbers such as 3,2,1.", param, ctx)
+
+
+class NamedBandsType(click.ParamType):
+    """File bands by role, ``red=3,green=2,blue=1``."""
+
+    name = "role=band,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[str, int], ...]:
+        """Return pairs of role and 1-based band number, in the given order."""
+        if isinstance(value, tuple):
+            return value
+        pairs = []
+        for part in str(value).split(","):
+            role, _, number = (piece.strip() for piece in part.partition("="))
+            if not role or not number.isdecimal() or int(number) < 1:
+                self.fail(f"{part!r} is not ROLE=BAND such as red=3.", param, ctx)
+            pairs.append((role.lower(), int(number)))
+        return tuple(pairs)
+
+
+def split_creation(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return KEY=VALUE texts as pairs; keys in capitals, as GDAL wants them."""
+    pairs = []
+    for text in values:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE.", ctx, param)
+        pairs.append((key.strip().upper(), value.strip()))
+    return tuple(pairs)
+
+
+def expand_lists(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Replace each ``@list.txt`` by the paths in that file, one a line."""
+    paths: list[str] = []
+    for text in values:
+        if not text.startswith("@"):
+            paths.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"{text} cannot be read: {error}.") from error
+        paths += [line.strip() for line in lines if line.strip()]
+    return tuple(paths)
+
+
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+model_option = click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="Card's name or a checkpoint file. Default: the shipped model that fits bands "
+    "and scale.",
+)
+scale_option = click.option(
+    "--scale",
+    type=ScaleType(),
+    default="4",
+    show_default=True,
+    metavar="S",
+    help="How many times finer: 4, 2.5 or 10/3.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]|mps",
+    help="Where the model computes.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the networks; auto is bf16 on CUDA and fp32 elsewhere.",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the noise; the same seed gives the same picture.",
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that exists."
+)
+run_options = _stack(
+    click.option(
+        "--run-dir",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Where the unfinished run lives. Default: OUT.run.",
+    ),
+    click.option(
+        "--keep-run", is_flag=True, help="Keep the run directory after success."
+    ),
+)
+format_options = _stack(
+    click.option(
+        "--driver",
+        type=click.Choice(["COG", "GTiff"], case_sensitive=False),
+        default="COG",
+        show_default=True,
+        help="Format of the output.",
+    ),
+    click.option(
+        "--co",
+        "creation",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=split_creation,
+        help="Creation option of the driver; may be repeated.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(
+            [
+                "uint8",
+                "int8",
+                "uint16",
+                "int16",
+                "uint32",
+                "int32",
+                "float32",
+                "float64",
+            ]
+        ),
+        help="Data type of the output; values are kept, not rescaled. Default: the "
+        "scene's.",
+    ),
+    click.option(
+        "--nodata",
+        type=float,
+        metavar="VALUE",
+        help="Value that means no measurement, in the output. Default: the scene's.",
+    ),
+)
+band_options = _stack(
+    click.option(
+        "-b",
+        "--bidx",
+        type=BandsType(),
+        metavar="3,2,1",
+        help="File bands for the model's roles, in the model's order. Default: by "
+        "description or colour interpretation, else the first ones.",
+    ),
+    click.option(
+        "--bands",
+        "named_bands",
+        type=NamedBandsType(),
+        metavar="red=3,...",
+        help="File bands for the model's roles, by role.",
+    ),
+    click.option(
+        "--other-bands",
+        type=click.Choice(["skip", "cubic", "inject"]),
+        default="cubic",
+        show_default=True,
+        help="Bands that the model does not take: leave out, enlarge by bicubic "
+        "interpolation, or also add the model's detail.",
+    ),
+    click.option(
+        "--stretch",
+        default="auto",
+        show_default=True,
+        metavar="auto|reflectance|percentile:2,98|LO,HI",
+        help="How numbers become [0,1]; undone on writing.",
+    ),
+)
+area_options = _stack(
+    click.option(
+        "--bounds",
+        type=float,
+        nargs=4,
+        metavar="W S E N",
+        help="Only this part, in the scene's CRS or --bounds-crs.",
+    ),
+    click.option(
+        "--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."
+    ),
+    click.option(
+        "--aoi",
+        metavar="PATH",
+        help="Only inside these polygons (any vector file); the rest is nodata.",
+    ),
+)
+sampling_options = _stack(
+    seed_option,
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        help="Network evaluations a tile. Default: the model's.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Draw the picture this many times and write the mean.",
+    ),
+    click.option(
+        "--uncertainty",
+        type=click.Path(dir_okay=False),
+        metavar="PATH",
+        help="Write the standard deviation over the samples here (float32, units of "
+        "the output).",
+    ),
+    click.option(
+        "--detail",
+        type=click.FloatRange(0.0, 1.0),
+        metavar="0...1",
+        help="0 = most faithful pixels, 1 = most natural texture. Default: 0.",
+    ),
+    click.option(
+        "--lock-low-frequencies/--no-lock-low-frequencies",
+        default=False,
+        show_default=True,
+        help="After blending, make the result downscale back to the input.",
+    ),
+)
+work_options = _stack(
+    click.option(
+        "--tile-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Side of a tile, LR pixels. Default: the model's.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="LR pixels shared by neighbouring tiles. Default: by the model's halo.",
+    ),
+    click.option(
+        "--batch-size",
+        type=BatchType(),
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help="Tiles in one call of the model; halved when memory runs out.",
+    ),
+    device_option,
+    precision_option,
+    click.option(
+        "--shard",
+        type=ShardType(),
+        metavar="I/N",
+        help="Compute only this share of the strips; the last share to finish writes "
+        "the output.",
+    ),
+)
+gate_option = click.option(
+    "--fail-if",
+    "fail_if",
+    multiple=True,
+    metavar="EXPR",
+    help="Exit 8 when true, such as 'consistency>0.02' or 'valid<0.9'; repeatable.",
+)
+skip_option = click.option(
+    "--skip-existing", is_flag=True, help="Do nothing when the output exists."
+)
+upscale_options = _stack(
+    model_option,
+    scale_option,
+    band_options,
+    area_options,
+    sampling_options,
+    work_options,
+    format_options,
+    overwrite_option,
+    skip_option,
+    run_options,
+    gate_option,
+)

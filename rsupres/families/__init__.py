@@ -1,0 +1,27 @@
+"""The model families by name; a dotted path is resolved on first use.
+
+Nothing is imported before it is asked for: listing the families costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+FAMILIES = {
+    "bicubic": "rsupres.families.bicubic",
+    "e2diffsr": "rsupres.families.e2diffsr",
+}
+
+
+def family_module(name: str) -> object:
+    """Import and return the module of a family.
+
+    Raises:
+        CheckpointError: the name is not one of `FAMILIES`.
+    """
+    from rsupres.errors import CheckpointError
+
+    if name not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise CheckpointError(f"{name!r} is not a model family; known are {known}.")
+    return import_module(FAMILIES[name])
