@@ -1,0 +1,1 @@
+"""Diffusion without networks: schedules, samplers and noise that knows its place."""
