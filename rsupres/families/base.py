@@ -14,12 +14,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from rsupres.conditions import Conditions
-from rsupres.diffusion.noise import NoiseField
-from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from rsupres.diffusion.noise import NoiseField
+    from rsupres.grid import PixelWindow
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -1,0 +1,1 @@
+"""Network parts that families share: residual blocks, attention, embeddings, resampling."""

@@ -1,0 +1,95 @@
+"""Separable resampling at absolute positions.
+
+`torch.nn.functional.interpolate` knows whole pictures only: cut a picture into tiles and
+the sample positions of a fractional scale no longer fall where they fell. Here the
+positions are given, so a tile reads what the whole picture would have read. The kernels
+and the edge rule (coordinates clamped) are torch's own: cubic with a = -0.75, linear,
+`align_corners=False`, no antialiasing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Kernel = Literal["cubic", "linear"]
+_CUBIC_A = -0.75
+
+
+class Taps(NamedTuple):
+    """For each output sample along one axis: which inputs, with which weights."""
+
+    index: Tensor  # (taps, n) int64
+    weight: Tensor  # (taps, n) float32
+
+
+def centre_positions(start: int, count: int, ratio: float, origin: float) -> np.ndarray:
+    """Return where the centres of output pixels lie among the input pixels.
+
+    Output pixel i covers ``[i * ratio, (i + 1) * ratio)`` in input pixels.
+
+    Args:
+        start: first output pixel, absolute.
+        count: number of output pixels.
+        ratio: input pixels per output pixel.
+        origin: absolute input position of the first input pixel that is at hand.
+
+    Returns:
+        (count,) float64, in pixels of the input at hand, 0 = centre of its first.
+    """
+    return (np.arange(start, start + count) + 0.5) * ratio - 0.5 - origin
+
+
+def make_taps(
+    positions: np.ndarray, length: int, kernel: Kernel, device: torch.device
+) -> Taps:
+    """Return the taps that read `positions` from an axis of `length` samples."""
+    base = np.floor(positions).astype(np.int64)
+    part = positions - base
+    if kernel == "linear":
+        offsets = np.array([0, 1])
+        weights = np.stack([1.0 - part, part])
+    else:
+        offsets = np.array([-1, 0, 1, 2])
+        weights = _cubic_weights(part)
+    index = np.clip(base[None] + offsets[:, None], 0, length - 1)
+    return Taps(
+        torch.from_numpy(index).to(device),
+        torch.from_numpy(weights.astype(np.float32)).to(device),
+    )
+
+
+def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
+    """Resample (..., h, w) to (..., len(rows), len(cols)), rows first.
+
+    Computes in float32 whatever autocast says; the result has the type of `x`.
+    """
+    source = x.float()
+    tall = sum(
+        source.index_select(-2, index) * weight[:, None]
+        for index, weight in zip(rows.index, rows.weight, strict=True)
+    )
+    assert isinstance(tall, Tensor)
+    wide = sum(
+        tall.index_select(-1, index) * weight
+        for index, weight in zip(cols.index, cols.weight, strict=True)
+    )
+    assert isinstance(wide, Tensor)
+    return wide.to(x.dtype)
+
+
+def _cubic_weights(part: np.ndarray) -> np.ndarray:
+    """Return Keys' four cubic convolution weights (4, n) for a = -0.75."""
+    a = _CUBIC_A
+    near, far = part, 1.0 - part
+
+    def inner(t: np.ndarray) -> np.ndarray:
+        return ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
+
+    def outer(t: np.ndarray) -> np.ndarray:
+        return ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
+
+    return np.stack([outer(near + 1.0), inner(near), inner(far), outer(far + 1.0)])

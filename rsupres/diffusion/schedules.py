@@ -1,0 +1,61 @@
+"""Noise schedules, in float64; a sampler casts what it uses.
+
+Steps are one-based in the papers; index k of an array belongs to step t = k + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def linear_betas(steps: int, first: float, last: float) -> np.ndarray:
+    """Return (steps,) variances, linear in beta (Ho et al. 2020)."""
+    return np.linspace(first, last, steps, dtype=np.float64)
+
+
+def sqrt_linear_betas(steps: int, first: float, last: float) -> np.ndarray:
+    """Return (steps,) variances, linear in sqrt(beta) (Rombach et al. 2022)."""
+    return np.linspace(first**0.5, last**0.5, steps, dtype=np.float64) ** 2
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """All coefficients of the reverse Gaussian steps of a DDPM, each (steps,) float64.
+
+    With ab = alpha_bar and ab_0 = 1 (Ho et al. 2020, Eqs. 6, 7 and 11):
+
+    * ``mean = mean_zt * z_t + mean_eps * eps``
+    * ``mean = posterior_z0 * z0 + posterior_zt * z_t``, the same number
+    * ``variance = beta_t (1 - ab_{t-1}) / (1 - ab_t)``, 0 at t = 1
+    """
+
+    beta: np.ndarray
+    alpha_bar: np.ndarray
+    mean_zt: np.ndarray
+    mean_eps: np.ndarray
+    posterior_z0: np.ndarray
+    posterior_zt: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.beta)
+
+    @classmethod
+    def from_betas(cls, beta: np.ndarray) -> Posterior:
+        """Derive every coefficient from the variances of the forward steps."""
+        alpha = 1.0 - beta
+        alpha_bar = np.cumprod(alpha)
+        before = np.concatenate([[1.0], alpha_bar[:-1]])
+        return cls(
+            beta=beta,
+            alpha_bar=alpha_bar,
+            mean_zt=1.0 / np.sqrt(alpha),
+            mean_eps=-beta / np.sqrt(1.0 - alpha_bar) / np.sqrt(alpha),
+            posterior_z0=np.sqrt(before) * beta / (1.0 - alpha_bar),
+            posterior_zt=np.sqrt(alpha) * (1.0 - before) / (1.0 - alpha_bar),
+            variance=beta * (1.0 - before) / (1.0 - alpha_bar),
+        )
