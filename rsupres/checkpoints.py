@@ -342,15 +342,16 @@ def spec_from_json(values: Mapping[str, object]) -> ModelSpec:
             *(Fraction(str(scales[k])) for k in ("low", "high", "trained"))
         )
     gsd = cast("Sequence[float] | None", plain.pop("gsd"))
-    sets = {
-        k: frozenset(cast(Sequence[str], plain.pop(k))) for k in ("needs", "accepts")
-    }
+    needs, accepts = (
+        frozenset(cast(Sequence[str], plain.pop(key))) for key in ("needs", "accepts")
+    )
     bands = tuple(cast(Sequence[str], plain.pop("bands")))
     return ModelSpec(
         scales=limits,
         bands=bands,
         gsd=None if gsd is None else (float(gsd[0]), float(gsd[1])),
-        **sets,
+        needs=needs,
+        accepts=accepts,
         **plain,  # type: ignore[arg-type]  # the file's own header, checked by callers
     )
 

@@ -174,7 +174,10 @@ class TileBatch:
 class SuperResolver(Protocol):
     """A loaded model, on its device, ready to work."""
 
-    spec: ModelSpec
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model needs."""
+        ...
 
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField

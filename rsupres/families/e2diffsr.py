@@ -25,14 +25,54 @@ no noise at the last step, Eq. 4 normalised as the text means.
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from affine import Affine
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rsupres.diffusion.samplers import sample_posterior
+from rsupres.blend import Mosaic
+from rsupres.blocks.resample import centre_positions, make_taps, resample
+from rsupres.diffusion.samplers import StepNoise, sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
-from rsupres.families.e2diffsr_network import E2DiffSRConfig, conditioning_scale
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import (
+    ModelSpec,
+    SamplerOptions,
+    ScaleRange,
+    SceneContext,
+    SceneReader,
+    TileBatch,
+)
+from rsupres.families.e2diffsr_network import (
+    CELL,
+    E2DiffSRConfig,
+    E2DiffSRNetworks,
+    conditioning_scale,
+    latent_size,
+)
+from rsupres.grid import Grid, PixelWindow, TileGrid
+
+if TYPE_CHECKING:
+    from rsupres.checkpoints import Checkpoint
+    from rsupres.diffusion.noise import NoiseField
+
+# Latent tiles of a scene, in cells of 8 SR pixels.
+_LATENT_TILE = 160
+_LATENT_OVERLAP = 48
+_LATENT_HALO = 16
+_CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
+_ROWS_AT_ONCE = 64  # SR rows of CSUM's MLP at a time: exact, and kind to caches
+_LEVELS = (0.5, 99.5)  # percentiles that become 0 and 1
+_SMALLEST_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 
 
 def latent_posterior(config: E2DiffSRConfig) -> Posterior:
@@ -47,8 +87,9 @@ def sample_latent(
     start: Tensor,
     scale: Fraction,
     config: E2DiffSRConfig,
+    noise: StepNoise | None = None,
 ) -> Tensor:
-    """Run the deterministic reverse chain (Algorithm 2 without its last noise).
+    """Run the reverse chain: deterministic means, or ancestral when `noise` is given.
 
     Args:
         unet: the denoiser.
@@ -56,6 +97,7 @@ def sample_latent(
         start: z_T, same shape.
         scale: true scale; clipped for conditioning.
         config: the architecture.
+        noise: see `sample_posterior`.
 
     Returns:
         The scaled latent z_0, (b, C, n, m) float32.
@@ -70,4 +112,364 @@ def sample_latent(
         return predicted
 
     posterior = latent_posterior(config)
-    return sample_posterior(predict, start.float(), posterior, config.prediction)
+    return sample_posterior(predict, start.float(), posterior, config.prediction, noise)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How LR frame, SR frame and latent grid of a whole scene lie on each other.
+
+    The working grid (8 x the latent cells) covers exactly the extent of the SR frame; if
+    the SR sides are no multiples of 8 it is a little denser than the SR grid.
+    """
+
+    lr: tuple[int, int]
+    sr: tuple[int, int]
+
+    @classmethod
+    def of(cls, height: int, width: int, scale: Fraction) -> Geometry:
+        """Return the geometry of an LR frame at a scale that keeps it whole."""
+        return cls((height, width), (int(height * scale), int(width * scale)))
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the latent."""
+        return latent_size(*self.sr)
+
+    def cells_per_lr(self, axis: int) -> float:
+        """Return latent cells per LR pixel along an axis."""
+        return self.cells[axis] / self.lr[axis]
+
+
+@dataclass(frozen=True)
+class E2DiffSR:
+    """The resolver: E2DiffSR on scenes.
+
+    Attributes:
+        spec: what the model needs.
+        networks: on their device, in eval mode; `depsr` already mixed for the detail.
+        config: the architecture.
+        options: the user's choices.
+        device: where the networks live.
+    """
+
+    spec: ModelSpec
+    networks: E2DiffSRNetworks
+    config: E2DiffSRConfig
+    options: SamplerOptions
+    device: torch.device
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> SceneContext:
+        """Find the latent of the whole scene, and the levels of its bands.
+
+        The latent is made in tiles of its own, `_LATENT_TILE` cells a side, blended in
+        latent space after the last step (specification, section 10).
+
+        Returns:
+            array ``latent`` (C, H/8, W/8) float32, unscaled; numbers ``low_k`` and
+            ``high_k`` per band, in [0, 1], ``height`` and ``width`` of the LR frame.
+        """
+        levels = _scene_levels(scene) if self.config.normalise == "scene" else {}
+        used = self._used_scale(scale)
+        geometry = Geometry.of(scene.height, scene.width, used)
+        latent = scene.allocate(
+            "latent", (self.config.latent, *geometry.cells), "float32"
+        )
+        frame = Grid(None, Affine.identity(), *geometry.cells)
+        tiles = TileGrid.plan(
+            frame, Fraction(1), _LATENT_TILE, _LATENT_OVERLAP, _LATENT_HALO
+        )
+        mosaic = Mosaic(tiles, self.config.latent)
+        for tile in tiles:
+            z = self._latent_tile(scene, tile.lr, geometry, levels, used, noise)
+            mosaic.add(tile, z)
+            for strip in mosaic.finished():
+                rows = slice(strip.window.row, strip.window.row_stop)
+                latent[:, rows] = strip.pixels
+        frame_size = {"height": float(scene.height), "width": float(scene.width)}
+        return SceneContext({"latent": latent}, {**levels, **frame_size})
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Run DEPSR on tiles, with the scene's latent at their absolute positions."""
+        latent = batch.scene.arrays["latent"]
+        used = self._used_scale(scale)
+        geometry = _scene_geometry(batch.scene.numbers, used)
+        low, high = _band_levels(batch.scene.numbers, self.device)
+        lr = (batch.lr.to(self.device) - low) / (high - low) * 2.0 - 1.0
+        height, width = lr.shape[2:]
+        size = (int(height * used), int(width * used))
+        with self._autocast():
+            priors = self._priors(latent, geometry, batch.windows_lr)
+            sr = self.networks.depsr.amplify(lr, priors, size, _ROWS_AT_ONCE)
+        sr = sr.float()
+        if self.config.residual_bicubic:
+            sr = sr + functional.interpolate(lr, size, mode="bicubic")
+        if used != scale:
+            final = (int(height * scale), int(width * scale))
+            sr = functional.interpolate(sr, final, mode="bicubic")
+        return ((sr + 1.0) / 2.0 * (high - low) + low).clamp(0.0, 1.0)
+
+    def _used_scale(self, scale: Fraction) -> Fraction:
+        """Return the scale at which the networks run.
+
+        Up to 1.5 x the largest trained scale it is the scale itself; beyond that the
+        networks run at the largest trained scale and bicubic does the rest, which holds
+        the same information (specification, section 9).
+        """
+        trained = Fraction(self.config.s_max)
+        return scale if scale <= trained * 3 / 2 else trained
+
+    def _latent_tile(
+        self,
+        scene: SceneReader,
+        cells: PixelWindow,
+        geometry: Geometry,
+        levels: Mapping[str, float],
+        scale: Fraction,
+        noise: NoiseField,
+    ) -> np.ndarray:
+        """Return the unscaled latent (C, n, m) of a window of cells."""
+        spans = [
+            _lr_span(start, count, 1.0 / geometry.cells_per_lr(axis), geometry.lr[axis])
+            for axis, (start, count) in enumerate(
+                ((cells.row, cells.height), (cells.col, cells.width))
+            )
+        ]
+        window = PixelWindow(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        pixels, _ = scene.read(window)
+        low, high = _band_levels(levels, self.device)
+        lr = torch.from_numpy(pixels).to(self.device)[None]
+        lr = (lr - low) / (high - low) * 2.0 - 1.0
+        starts, counts = (cells.row, cells.col), (cells.height, cells.width)
+        taps = [
+            make_taps(
+                centre_positions(
+                    CELL * starts[axis],
+                    CELL * counts[axis],
+                    1.0 / (CELL * geometry.cells_per_lr(axis)),
+                    spans[axis][0],
+                ),
+                spans[axis][1],
+                "cubic",
+                self.device,
+            )
+            for axis in (0, 1)
+        ]
+        start = self._normal(noise, 0, cells)
+        with self._autocast():
+            cond = self.networks.condnet(resample(lr, taps[0], taps[1]))
+            z = sample_latent(
+                self.networks.unet,
+                cond,
+                start,
+                scale,
+                self.config,
+                None
+                if self.options.sampler != "ancestral"
+                else lambda t: self._normal(noise, t, cells),
+            )
+        unscaled: np.ndarray = (z / self.networks.latent_scale)[0].cpu().numpy()
+        return unscaled
+
+    def _normal(self, noise: NoiseField, draw: int, cells: PixelWindow) -> Tensor:
+        values = noise.draw(draw, cells, self.config.latent)
+        return torch.from_numpy(values).to(self.device)[None]
+
+    def _priors(
+        self, latent: np.ndarray, geometry: Geometry, windows: Sequence[PixelWindow]
+    ) -> list[Tensor]:
+        """Return h1 .. h4 on the LR grid of each tile, each (b, c, h, w)."""
+        crops = [_cell_window(geometry, window) for window in windows]
+        z = torch.stack(
+            [torch.from_numpy(np.array(latent[:, *crop.slices()])) for crop in crops]
+        )
+        maps = self.networks.depsr.decoder(z.to(self.device))
+        priors = []
+        for k, h in enumerate(maps):
+            per_cell = CELL // 2**k
+            on_lr = [
+                self._read_map(h[i], per_cell, crop, window, geometry)
+                for i, (crop, window) in enumerate(zip(crops, windows, strict=True))
+            ]
+            priors.append(torch.stack(on_lr))
+        return priors
+
+    def _read_map(
+        self,
+        h: Tensor,
+        per_cell: int,
+        crop: PixelWindow,
+        window: PixelWindow,
+        geometry: Geometry,
+    ) -> Tensor:
+        """Sample a prior map (c, n, m) at the LR pixels of a window."""
+        taps = [
+            make_taps(
+                centre_positions(
+                    start,
+                    count,
+                    per_cell * geometry.cells_per_lr(axis),
+                    per_cell * first,
+                ),
+                h.shape[axis + 1],
+                "cubic",
+                self.device,
+            )
+            for axis, (start, count, first) in enumerate(
+                (
+                    (window.row, window.height, crop.row),
+                    (window.col, window.width, crop.col),
+                )
+            )
+        ]
+        return resample(h, taps[0], taps[1])
+
+    def _autocast(self) -> torch.autocast:
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        kind = half.get(self.options.precision)
+        return torch.autocast(
+            self.device.type, kind or torch.bfloat16, enabled=kind is not None
+        )
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
+) -> E2DiffSR:
+    """Build the resolver from a checkpoint.
+
+    Raises:
+        CheckpointError: architecture or tensors do not fit.
+        InputError: a step count or sampler that the model does not have.
+    """
+    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    if options.steps is not None and options.steps != config.steps:
+        raise InputError(
+            f"--steps {options.steps}: this E2DiffSR model is trained unrolled for exactly"
+            f" {config.steps} steps; leave --steps out."
+        )
+    if options.sampler not in (None, "mean", "ancestral"):
+        raise InputError(
+            f"Sampler '{options.sampler}' is unknown to E2DiffSR; known: mean, ancestral."
+        )
+    from rsupres.checkpoints import fit_tensors
+
+    networks = E2DiffSRNetworks(config, training_parts=False)
+    has_detail = any(name.startswith("depsr_detail.") for name in checkpoint.tensors)
+    if has_detail:
+        networks.depsr_detail = copy.deepcopy(networks.depsr)
+    shapes = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
+    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
+    networks.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
+    if has_detail:
+        _mix_detail(networks, options.detail)
+    networks.to(device).eval().requires_grad_(False)
+    return E2DiffSR(checkpoint.spec, networks, config, options, device)
+
+
+def make_spec(
+    config: E2DiffSRConfig, *, detail: bool, gsd: tuple[float, float] | None, halo: int
+) -> ModelSpec:
+    """Return what a model of this architecture needs from a scene."""
+    trained = Fraction(config.s_max)
+    return ModelSpec(
+        family="e2diffsr",
+        scales=ScaleRange(Fraction(1), max(Fraction(32), trained), trained),
+        bands=("red", "green", "blue"),
+        tile_size=256,
+        halo=halo,
+        gsd=gsd,
+        detail=detail,
+        stochastic=True,
+        steps=config.steps,
+    )
+
+
+def config_from_json(values: Mapping[str, object], where: Path) -> E2DiffSRConfig:
+    """Return the architecture that `dataclasses.asdict` wrote as JSON.
+
+    Raises:
+        CheckpointError: an unknown key or a value that does not fit.
+    """
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return E2DiffSRConfig(**plain)  # type: ignore[arg-type]  # checked just below
+    except TypeError as error:
+        raise CheckpointError(
+            f"{where}: architecture does not fit ({error})."
+        ) from error
+
+
+def _scene_geometry(numbers: Mapping[str, float], scale: Fraction) -> Geometry:
+    """Return the geometry of the frame that `prepare` saw."""
+    return Geometry.of(int(numbers["height"]), int(numbers["width"]), scale)
+
+
+def _mix_detail(networks: E2DiffSRNetworks, detail: float) -> None:
+    """Put ``(1 - detail) * depsr + detail * depsr_detail`` into `depsr`."""
+    for mine, other in zip(
+        networks.depsr.parameters(), networks.depsr_detail.parameters(), strict=True
+    ):
+        mine.data.lerp_(other.data, detail)
+    del networks.depsr_detail
+
+
+def _scene_levels(scene: SceneReader) -> dict[str, float]:
+    """Return low and high percentiles of each band over a thinned scene."""
+    side = 256
+    rows = np.linspace(0, max(scene.height - side, 0), 4).astype(int)
+    cols = np.linspace(0, max(scene.width - side, 0), 4).astype(int)
+    samples = []
+    for row in np.unique(rows):
+        for col in np.unique(cols):
+            window = PixelWindow(
+                int(row),
+                int(col),
+                min(side, scene.height - int(row)),
+                min(side, scene.width - int(col)),
+            )
+            pixels, valid = scene.read(window)
+            samples.append(pixels[:, valid[0]])
+    values = np.concatenate(samples, axis=1)
+    levels = {}
+    for k, band in enumerate(values):
+        low, high = np.percentile(band, _LEVELS) if band.size else (0.0, 1.0)
+        levels[f"low_{k}"] = float(low)
+        levels[f"high_{k}"] = float(max(high, low + _SMALLEST_SPAN))
+    return levels
+
+
+def _band_levels(
+    numbers: Mapping[str, float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return low and high as (1, 3, 1, 1); 0 and 1 where none were found."""
+    pairs = [
+        [numbers.get(f"{name}_{k}", default) for k in range(3)]
+        for name, default in (("low", 0.0), ("high", 1.0))
+    ]
+    low, high = torch.tensor(pairs, dtype=torch.float32, device=device)
+    return low[None, :, None, None], high[None, :, None, None]
+
+
+def _lr_span(start: int, count: int, per_cell: float, length: int) -> tuple[int, int]:
+    """Return first LR pixel and number that cover cells with a cubic kernel's reach."""
+    first = max(int(start * per_cell) - 3, 0)
+    last = min(int((start + count) * per_cell) + 4, length)
+    return first, last - first
+
+
+def _cell_window(geometry: Geometry, window: PixelWindow) -> PixelWindow:
+    """Return the latent cells that a tile looks at: its own and a margin.
+
+    The size depends on the tile's size alone, so the windows of a batch stack.
+    """
+    spans = []
+    for axis, (start, count) in enumerate(
+        ((window.row, window.height), (window.col, window.width))
+    ):
+        per_lr, length = geometry.cells_per_lr(axis), geometry.cells[axis]
+        n = min(math.ceil(count * per_lr) + 1 + 2 * _CELL_MARGIN, length)
+        first = int(start * per_lr) - _CELL_MARGIN
+        spans.append((min(max(first, 0), length - n), n))
+    return PixelWindow(spans[0][0], spans[1][0], spans[0][1], spans[1][1])

@@ -750,6 +750,11 @@ class E2DiffSRNetworks(nn.Module):
         """Start residual parts small: units and, without norms, blocks as identities."""
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
+        if hasattr(self, "dpencoder"):
+            # Nearly noiseless moments: a deviation of 1 would drown the mean at first.
+            bias = self.dpencoder.conv_out.bias
+            assert bias is not None
+            bias.data[config.latent :] = -6.0
         if config.norm == "none":
             for module in self.modules():
                 if isinstance(module, ResBlock):
