@@ -13,30 +13,10 @@ from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from strategies import SCALES, UTM, make_grid, tile_grids
 
 from rsupres.errors import GridError
 from rsupres.grid import Border, Grid, PixelWindow, TileGrid, lr_step
-
-UTM = CRS.from_epsg(32631)
-SCALES = [Fraction(*pair) for pair in [(1, 1), (2, 1), (4, 1), (5, 2), (10, 3), (9, 8)]]
-
-
-def make_grid(height: int, width: int, crs: CRS = UTM) -> Grid:
-    return Grid(crs, Affine(10.0, 0.0, 499980.0, 0.0, -10.0, 5700000.0), height, width)
-
-
-@st.composite
-def tilings(draw: st.DrawFn) -> TileGrid:
-    """Scenes from a fraction of a tile to several tiles, any legal overlap, halo."""
-    scale = draw(st.sampled_from(SCALES))
-    multiple = draw(st.sampled_from([1, 1, 2, 8]))
-    step = lr_step(scale, multiple)
-    size = draw(st.integers(1, 8)) * step
-    overlap = draw(st.integers(0, size // step - 1)) * step
-    halo = draw(st.integers(0, max(0, (overlap - 1) // 2)))
-    scene = make_grid(draw(st.integers(1, 4 * size)), draw(st.integers(1, 4 * size)))
-    return TileGrid.plan(scene, scale, size, overlap, halo, multiple)
-
 
 windows = st.builds(
     PixelWindow,
@@ -154,7 +134,7 @@ def test_lr_step_is_the_smallest_that_fits(
     assert lr_step(Fraction(scale), multiple) == step == fits[0]
 
 
-@given(tilings())
+@given(tile_grids())
 def test_every_pixel_lies_in_a_tile_and_every_tile_in_the_frame(grid: TileGrid) -> None:
     covered = np.zeros((grid.sr.height, grid.sr.width), bool)
     for tile in grid:
@@ -165,7 +145,7 @@ def test_every_pixel_lies_in_a_tile_and_every_tile_in_the_frame(grid: TileGrid) 
     assert covered.all()
 
 
-@given(tilings())
+@given(tile_grids())
 def test_tiles_start_at_multiples_of_the_stride_but_the_last(grid: TileGrid) -> None:
     n_rows, n_cols = grid.shape
     stride = grid.size - grid.overlap
@@ -179,7 +159,7 @@ def test_tiles_start_at_multiples_of_the_stride_but_the_last(grid: TileGrid) -> 
     assert n_rows == 1 or 0 < last.lr.row - (n_rows - 2) * stride <= stride
 
 
-@given(tilings())
+@given(tile_grids())
 def test_the_frame_is_padded_to_whole_steps(grid: TileGrid) -> None:
     for padded, scene in (
         (grid.lr.height, grid.scene.height),
@@ -206,7 +186,7 @@ def test_the_frame_does_not_depend_on_the_tile_size(
     assert frames == {math.ceil(side / step) * step}
 
 
-@given(tilings())
+@given(tile_grids())
 def test_strips_follow_one_another_and_cover_the_frame(grid: TileGrid) -> None:
     strips = [grid.strip(row) for row in range(grid.shape[0])]
     assert strips[0].row == 0
@@ -217,7 +197,7 @@ def test_strips_follow_one_another_and_cover_the_frame(grid: TileGrid) -> None:
         assert above.row_stop == below.row
 
 
-@given(tilings())
+@given(tile_grids())
 def test_rows_touching_are_the_rows_that_meet_the_strip(grid: TileGrid) -> None:
     for strip in range(grid.shape[0]):
         window = grid.strip(strip)
@@ -229,7 +209,7 @@ def test_rows_touching_are_the_rows_that_meet_the_strip(grid: TileGrid) -> None:
         assert list(grid.rows_touching(strip)) == touching
 
 
-@given(tilings())
+@given(tile_grids())
 def test_a_tile_grid_is_a_row_major_sequence(grid: TileGrid) -> None:
     tiles = list(grid)
     n_rows, n_cols = grid.shape
