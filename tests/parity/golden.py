@@ -1,0 +1,100 @@
+"""Golden cases: where they lie, how their weights are made, how errors are told.
+
+`RSUPRES_GOLDEN=DIR` names a folder of cases; otherwise `../shared/golden` beside the
+checkout, else the subset in `tests/golden`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def golden_folder(family: str) -> Path:
+    """Return the folder of a family's cases; skip the caller where there is none."""
+    named = os.environ.get("RSUPRES_GOLDEN")
+    if named:
+        folder = Path(named) / family
+        if not (folder / "case.json").is_file():
+            pytest.skip(f"RSUPRES_GOLDEN={named} holds no cases of {family}")
+        return folder
+    shared = _ROOT.parent / "shared" / "golden" / family
+    return shared if shared.is_dir() else _ROOT / "tests" / "golden" / family
+
+
+class Cases:
+    """case.json and tensors.safetensors of one family."""
+
+    def __init__(self, family: str) -> None:
+        self.folder = golden_folder(family)
+        self.description: dict[str, Any] = json.loads(
+            (self.folder / "case.json").read_text(encoding="utf-8")
+        )
+        with safe_open(self.folder / "tensors.safetensors", framework="np") as file:
+            self.tensors: dict[str, np.ndarray] = {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118
+            }
+
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the tensors below a prefix, without it."""
+        head = prefix + "/"
+        return {
+            name.removeprefix(head): value
+            for name, value in self.tensors.items()
+            if name.startswith(head)
+        }
+
+
+def name_seeded_tensor(name: str, shape: Sequence[int]) -> np.ndarray:
+    """Return the float32 weights that belong to a parameter name.
+
+    Standard normals of ``RandomState(crc32(name))``; matrices divided by the root of
+    the fan-in, gains ``1 + 0.1 n``, biases and scalars ``0.1 n``.
+    """
+    stream = np.random.RandomState(zlib.crc32(name.encode()))  # noqa: NPY002
+    values = stream.standard_normal(tuple(shape))
+    if len(shape) >= 2:
+        values = values / math.sqrt(math.prod(shape[1:]))
+    elif len(shape) == 1 and name.endswith("weight"):
+        values = 1.0 + 0.1 * values
+    else:
+        values = 0.1 * values
+    return np.asarray(values, dtype=np.float32)
+
+
+def fill_by_name(
+    module: nn.Module, shapes: Mapping[str, Sequence[int]], prefix: str = ""
+) -> None:
+    """Give a module the name-seeded weights; its parameters must be exactly `shapes`."""
+    own = {name: list(p.shape) for name, p in module.named_parameters()}
+    assert own == {name: list(shape) for name, shape in shapes.items()}
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            weights = name_seeded_tensor(prefix + name, parameter.shape)
+            parameter.copy_(torch.from_numpy(weights))
+
+
+def check(
+    label: str, got: Tensor | np.ndarray, wanted: np.ndarray, atol: float
+) -> None:
+    """Compare, and print the worst error over its tolerance."""
+    values = got.detach().cpu().numpy() if isinstance(got, Tensor) else got
+    assert values.shape == wanted.shape, f"{label}: {values.shape} != {wanted.shape}"
+    difference = np.abs(values.astype(np.float64) - wanted.astype(np.float64))
+    worst = float(difference.max()) if difference.size else 0.0
+    print(f"{label}: worst error {worst:.3g}, {worst / max(atol, 1e-300):.3g} of atol")
+    assert worst <= atol, f"{label}: {worst:.3g} > {atol:.3g}"
