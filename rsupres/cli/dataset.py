@@ -1,0 +1,322 @@
+"""`rsupres dataset`: pack HR images into training crops, and check packs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import ScaleType, common_options, overwrite_option, seed_option
+from rsupres.errors import InputError, RunConflictError
+
+if TYPE_CHECKING:
+    from rsupres.training.packing import PackPlan, PackReport
+
+
+@click.group()
+def dataset() -> None:
+    """Make and check packs of training crops."""
+
+
+@dataset.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--hr",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="DIR|FILE",
+    type=click.Path(path_type=Path),
+    help="Folder of sharp images, or one image; may be repeated.",
+)
+@click.option(
+    "--glob",
+    default="*",
+    show_default=True,
+    metavar="PATTERN",
+    help="Which files of a folder; '**/' descends.",
+)
+@click.option(
+    "--exclude-glob",
+    "exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="File names to leave out; may be repeated.",
+)
+@click.option(
+    "--gsd",
+    "gsds_m",
+    metavar="M,M,...",
+    help="Metres per pixel to bring the images to by area averaging, such as "
+    "0.6,1.2,2.5,5; those finer than an image are left out for it. Default: as they "
+    "are.",
+)
+@click.option(
+    "--crop-size",
+    "side",
+    type=click.IntRange(min=24),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Largest side of a crop, HR pixels.",
+)
+@click.option(
+    "--degradation",
+    type=click.Choice(["bicubic", "sentinel2"]),
+    default="bicubic",
+    show_default=True,
+    help="How LR images are made of the crops: Pillow's bicubic, or a Sentinel-2-like "
+    "sensor (blur by band, noise, small shifts, 12 bits).",
+)
+@click.option(
+    "--params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter of the degradation, such as mtf=0.2,0.3; may be repeated.",
+)
+@click.option(
+    "--scale",
+    type=ScaleType(),
+    metavar="S",
+    help="Store LR crops of this scale as well. Default: none, LR is made in training.",
+)
+@click.option(
+    "--split-by",
+    metavar="REGEX",
+    help="What part of a file's name is its place, such as '^(.+)_20'. Default: the "
+    "name without suffix.",
+)
+@click.option(
+    "--validation",
+    multiple=True,
+    metavar="PLACE",
+    help="Place (or pattern of places) kept out of training; may be repeated; then OUT "
+    "is a folder.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Largest size of the crops of one pack, bytes. Default: no limit.",
+)
+@click.option(
+    "--licence",
+    default="",
+    metavar="TEXT",
+    help="Licence and attribution of the images, kept in the pack.",
+)
+@seed_option
+@overwrite_option
+@common_options
+def build(
+    console: Console,
+    out: Path,
+    inputs: tuple[Path, ...],
+    glob: str,
+    exclude: tuple[str, ...],
+    gsds_m: str | None,
+    side: int,
+    degradation: str,
+    params: tuple[str, ...],
+    scale: Fraction | None,
+    split_by: str | None,
+    validation: tuple[str, ...],
+    max_bytes: int | None,
+    licence: str,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Pack sharp images into training crops.
+
+    OUT is a .safetensors file, or a folder for train.safetensors and
+    validation.safetensors. The split is by place, never by file.
+
+    \b
+    Examples:
+      rsupres dataset build packs --hr chips --split-by '^(.+)_20' --validation bath
+      rsupres dataset build s2.safetensors --hr chips --gsd 2.5 --degradation sentinel2
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.chips import find_images
+    from rsupres.training.packing import PackPlan, split_by_place
+
+    plan = PackPlan(
+        gsds_m=_parse_gsds(gsds_m),
+        side=side,
+        max_bytes=max_bytes,
+        degradation=degradation,
+        parameters=_parse_params(degradation, params),
+        licence=licence,
+        seed=seed,
+        scale=scale,
+    )
+    pattern = _compile(split_by)
+    splits = split_by_place(find_images(inputs, glob, exclude), pattern, validation)
+    targets = _targets(out, bool(validation), overwrite)
+    _build_all(console, splits, targets, pattern, plan)
+
+
+@dataset.command()
+@click.argument(
+    "packs",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
+@common_options
+def check(console: Console, packs: tuple[Path, ...]) -> None:
+    """Check packs, each alone and training against validation.
+
+    Headers, sizes, types and value ranges, crops that occur twice, and places or crops
+    that are in both splits; exits 3 at the first fault.
+
+    \b
+    Example:
+      rsupres dataset check packs/train.safetensors packs/validation.safetensors
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.training.packing import check_packs
+
+    paths = [p for path in packs for p in _packs_in(path)]
+    _show(console, check_packs(paths))
+
+
+def _build_all(
+    console: Console,
+    splits: Mapping[str, list[Path]],
+    targets: Mapping[str, Path],
+    pattern: re.Pattern[str] | None,
+    plan: PackPlan,
+) -> None:
+    from rsupres.execution import Progress
+    from rsupres.training.packing import build_pack, check_apart, check_packs
+
+    frames = {}
+    written: list[Path] = []
+    try:
+        with console.progress() as show:
+            for split, path in targets.items():
+                images = splits[split]
+
+                def advance(
+                    done: int, split: str = split, n: int = len(images)
+                ) -> None:
+                    show(Progress(split, done, n, "images"))
+
+                partial = path.with_name(path.name + ".part")
+                written.append(partial)
+                frames[split] = build_pack(
+                    partial, images, pattern, split, plan, advance
+                )
+        if len(frames) == 2:
+            check_apart(frames["train"], frames["validation"])
+        check_packs(written)
+        for partial, path in zip(written, targets.values(), strict=True):
+            partial.replace(path)
+    finally:
+        for partial in written:
+            partial.unlink(missing_ok=True)
+    _show(console, check_packs(list(targets.values())))
+
+
+def _show(console: Console, reports: list[PackReport]) -> None:
+    if not console.as_json:
+        click.echo(
+            f"{'pack':32} {'split':10} {'crops':>6} {'MB':>7} {'places':>6} "
+            f"{'sides':>9} {'mean':>6}  crops by GSD"
+        )
+    for report in reports:
+        by_gsd = ", ".join(f"{gsd:g} m: {n}" for gsd, n in report.by_gsd.items())
+        sides = f"{report.sides[0]}-{report.sides[1]}"
+        console.emit(
+            {
+                "pack": report.path,
+                "split": report.split,
+                "crops": report.n_crops,
+                "bytes": report.n_bytes,
+                "places": report.places,
+                "by_gsd": {f"{gsd:g}": n for gsd, n in report.by_gsd.items()},
+                "sides": list(report.sides),
+                "mean": round(report.mean, 3),
+            },
+            f"{Path(report.path).name:32} {report.split:10} {report.n_crops:6} "
+            f"{report.n_bytes / 1e6:7.1f} {report.places:6} {sides:>9} "
+            f"{report.mean:6.1f}  {by_gsd}",
+        )
+
+
+def _packs_in(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.safetensors"))
+    if not found:
+        raise InputError(f"{path}: no .safetensors packs in this folder.")
+    return found
+
+
+def _targets(out: Path, is_split: bool, overwrite: bool) -> dict[str, Path]:
+    if out.suffix == ".safetensors":
+        if is_split:
+            raise click.UsageError(
+                f"--validation makes two packs; {out} must be a folder."
+            )
+        targets = {"train": out}
+    else:
+        names = ("train", "validation") if is_split else ("train",)
+        targets = {name: out / f"{name}.safetensors" for name in names}
+    for path in targets.values():
+        if path.exists() and not overwrite:
+            raise RunConflictError(f"{path} exists; use --overwrite to replace it.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: cannot be made ({error.strerror})."
+            ) from error
+    return targets
+
+
+def _parse_gsds(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < 1e5 for value in values):
+        raise click.BadParameter(f"{text!r} is not a list of metres such as 0.6,2.5.")
+    return tuple(dict.fromkeys(values))
+
+
+def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object]:
+    """Return every parameter of the degradation as JSON, defaults included."""
+    if degradation == "bicubic":
+        if params:
+            raise click.BadParameter("the bicubic degradation has no --params.")
+        return {}
+    from rsupres.training.degradations import Sentinel2Params
+
+    values: dict[str, object] = {}
+    for text in params:
+        key, sign, value = text.partition("=")
+        try:
+            numbers = [
+                int(part) if part.strip().isdecimal() else float(part)
+                for part in value.split(",")
+            ]
+        except ValueError:
+            numbers = []
+        if not sign or not numbers:
+            raise click.BadParameter(f"{text!r} is not KEY=NUMBER or KEY=LOW,HIGH.")
+        values[key.strip()] = numbers if len(numbers) > 1 else numbers[0]
+    return Sentinel2Params.from_json(values).to_json()
+
+
+def _compile(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text is not None else None
+    except re.error as error:
+        raise click.BadParameter(f"--split-by {text!r}: {error}.") from error
