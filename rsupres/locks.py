@@ -1,0 +1,132 @@
+"""Locks that a process cannot leave behind: the kernel frees them when it ends.
+
+A locked file tells who holds it, for messages only; whether it is held, the kernel
+knows (`flock`), on this machine and, where the file system is shared, on others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from rsupres.errors import RunConflictError
+
+
+class Owner(NamedTuple):
+    """Who holds a lock.
+
+    Attributes:
+        pid: process number on `host`.
+        host: name of the machine.
+    """
+
+    pid: int
+    host: str
+
+
+class Lock:
+    """A locked file; the kernel lets go of it when the process ends."""
+
+    def __init__(self, path: Path, descriptor: int, operation: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self.is_exclusive = operation == fcntl.LOCK_EX
+
+    @classmethod
+    def take(cls, path: Path, operations: Sequence[int], patience_s: float) -> Self:
+        """Lock a file, making it if it is not there.
+
+        Args:
+            path: of the file.
+            operations: LOCK_EX or LOCK_SH, tried in this order.
+            patience_s: seconds to wait for other holders.
+
+        Raises:
+            FileNotFoundError: if the folder is missing.
+            RunConflictError: if another process keeps the lock for longer.
+        """
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            for operation in operations:
+                if _flock(descriptor, operation) and _is_open_under(path, descriptor):
+                    lock = cls(path, descriptor, operation)
+                    lock._sign()
+                    return lock
+            os.close(descriptor)
+            if time.monotonic() > deadline_s:
+                raise RunConflictError(_conflict(path.parent))
+            time.sleep(0.02)
+
+    def share(self) -> None:
+        """Let others share the lock.
+
+        Raises:
+            RunConflictError: if somebody else takes it for himself at this moment.
+        """
+        if self.is_exclusive:
+            os.ftruncate(self._descriptor, 0)
+        if not _flock(self._descriptor, fcntl.LOCK_SH):
+            raise RunConflictError(_conflict(self._path.parent))
+        self.is_exclusive = False
+
+    def release(self) -> None:
+        """Unlock; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _sign(self) -> None:
+        if self.is_exclusive:
+            owner = Owner(os.getpid(), socket.gethostname())
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(owner._asdict()).encode(), 0)
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_open_under(path: Path, descriptor: int) -> bool:
+    """Return whether the file was not removed before it was locked."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def _conflict(path: Path) -> str:
+    owner = live_owner(path)
+    who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+    return f"{path}: {who} works on this run; wait for it, or choose another --run-dir."
+
+
+def live_owner(path: Path) -> Owner | None:
+    """Return who holds one of the locks in a directory, None if nobody does."""
+    for file in sorted(path.glob("*.lock")):
+        if is_held(file):
+            # Removed by now, or not yet signed: then nobody can be named.
+            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                return Owner(**json.loads(file.read_text()))
+    return None
+
+
+def is_held(path: Path) -> bool:
+    """Return whether somebody holds the lock of a file."""
+    try:
+        with path.open("rb") as opened:
+            return not _flock(opened.fileno(), fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False

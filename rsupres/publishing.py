@@ -1,0 +1,98 @@
+"""Files that appear under their names only when they are complete and on disk.
+
+Also the place where errors of the operating system (disk full, folder missing or
+read-only) become errors of ours, with the path and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rsupres.errors import InputError, ResourceError, RsupresError, RunConflictError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Let a file appear under its name only when it is complete and on disk.
+
+    Yields a name beside `path` to write to. It is synced and renamed at the end of
+    the block, and removed if the block raises. What a killed process left there is
+    overwritten the next time; two writers of one file at a time exclude each other by
+    the lock of their run.
+
+    Args:
+        path: inside or outside of the run directory; a file there is replaced.
+
+    Raises:
+        InputError: if the folder is missing or cannot be written.
+        ResourceError: if the disk is full.
+    """
+    part = path.with_name(f"{path.name}.tmp")
+    try:
+        with explained(path):
+            yield part
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Turn errors of the operating system into ours.
+
+    Args:
+        path: what is written.
+        n_bytes: how much has to be written, where that is known.
+    """
+    try:
+        yield
+    except RsupresError:
+        raise
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in _FULL:
+            needed = f"; {n_bytes / 1e6:.1f} MB are needed" if n_bytes else ""
+            raise ResourceError(
+                f"{path}: the disk is full or a size limit is reached{needed}. Make "
+                "room and run the same command again."
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise InputError(
+                f"{where}: cannot be written ({error.strerror}); choose a folder that "
+                "you may write to."
+            ) from error
+        if error.errno in _ABSENT and not path.parent.is_dir():
+            raise InputError(
+                f"{path.parent}: no such folder; make it first."
+            ) from error
+        if error.errno in _NO_LOCKS:
+            raise ResourceError(
+                f"{path}: the file system offers no locks ({error.strerror}); choose "
+                "a --run-dir elsewhere."
+            ) from error
+        if isinstance(error, FileExistsError):
+            raise RunConflictError(
+                f"{where}: exists and is no run directory; choose another --run-dir."
+            ) from error
+        raise
