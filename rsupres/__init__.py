@@ -11,21 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsupres.pipeline import (
-        RunSummary,
-        UpscaleJob,
-        finish_run,
-        plan_job,
-        upscale_scene,
-    )
+    from rsupres.jobs import UpscaleJob
+    from rsupres.pipeline import RunSummary, finish_run, upscale_scene
+    from rsupres.planning import plan_job
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "RunSummary": "rsupres.pipeline",
-    "UpscaleJob": "rsupres.pipeline",
+    "UpscaleJob": "rsupres.jobs",
     "finish_run": "rsupres.pipeline",
-    "plan_job": "rsupres.pipeline",
+    "plan_job": "rsupres.planning",
     "upscale_scene": "rsupres.pipeline",
 }
 

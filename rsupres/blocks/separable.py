@@ -1,4 +1,4 @@
-"""Linear maps along rows and columns: bicubic enlargement and area means.
+"""Linear maps along rows and columns: bicubic enlargement, area means, their inverse.
 
 Each output pixel reads a few neighbouring input pixels, so a map along one axis is a
 band matrix. It is kept as small dense blocks on its diagonal, which makes each pass a
@@ -22,7 +22,10 @@ from torch import Tensor
 
 # Input pixels on each side that a bicubic output pixel may read.
 CUBIC_REACH = 2
-_BLOCK = 64  # output pixels of one dense block
+# Input pixels on each side that the inverse of "enlarge, then average" reads. Its
+# weights fall by a factor of eight or more a pixel, so the rest is below float32.
+INVERSE_REACH = 8
+_BLOCK = 64  # output pixels of one dense block, or input pixels where those are finer
 
 
 class Block(NamedTuple):
@@ -70,7 +73,7 @@ def cubic_map(
     weights = _keys(centre[:, None] - taps)
     weights[(taps < 0) | (taps >= n_source)] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    return _blocks(np.clip(taps, 0, n_source - 1), weights, n_source)
+    return _blocks(np.clip(taps, 0, n_source - 1), weights, n_source, _BLOCK)
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +101,33 @@ def area_map(n_target: int, scale: Fraction) -> AxisMap:
             taps[i, j] = min(pixel, int(n_source) - 1)
             covered = min(stop, Fraction(pixel + 1)) - max(start, Fraction(pixel))
             weights[i, j] = max(0.0, float(covered / scale))
-    return _blocks(taps, weights, int(n_source))
+    return _blocks(taps, weights, int(n_source), max(4, int(_BLOCK / scale)))
+
+
+@lru_cache(maxsize=256)
+def inverse_map(n_pixels: int, scale: Fraction) -> AxisMap:
+    """Return the map q with ``area_map(cubic_map(q(r))) == r`` along an axis.
+
+    Exact to float32 but for `INVERSE_REACH` pixels at an end that is not the end of the
+    picture.
+
+    Args:
+        n_pixels: LR pixels at hand; a multiple of the scale's denominator.
+        scale: SR pixels along one LR pixel.
+    """
+    step = scale.denominator
+    side = -(-_BLOCK // step) * step
+    margin = -(-(INVERSE_REACH + CUBIC_REACH) // step) * step
+    blocks = []
+    for start in range(0, n_pixels, side):
+        stop = min(start + side, n_pixels)
+        low, high = max(0, start - margin), min(n_pixels, stop + margin)
+        there = cubic_map(Fraction(0), high - low, int((high - low) * scale), scale)
+        round_trip = _dense(area_map(high - low, scale)) @ _dense(there)
+        inverse = np.linalg.inv(round_trip)[start - low : stop - low]
+        matrix = torch.from_numpy(inverse.astype(np.float32))
+        blocks.append(Block(slice(start, stop), slice(low, high), matrix))
+    return AxisMap(tuple(blocks), n_pixels, n_pixels)
 
 
 def apply_rows(x: Tensor, rows: AxisMap) -> Tensor:
@@ -167,12 +196,19 @@ def _keys(t: np.ndarray) -> np.ndarray:
     return np.where(t <= 1.0, near, np.where(t < 2.0, far, 0.0))
 
 
-def _blocks(taps: np.ndarray, weights: np.ndarray, n_source: int) -> AxisMap:
+def _dense(axis: AxisMap) -> np.ndarray:
+    matrix = np.zeros((axis.n_target, axis.n_source))
+    for target, source, weights in axis.blocks:
+        matrix[target, source] = weights.numpy()
+    return matrix
+
+
+def _blocks(taps: np.ndarray, weights: np.ndarray, n_source: int, side: int) -> AxisMap:
     """Cut the band matrix of `weights` (n, k) at columns `taps` (n, k) into blocks."""
     n_target = len(taps)
     blocks = []
-    for start in range(0, n_target, _BLOCK):
-        stop = min(start + _BLOCK, n_target)
+    for start in range(0, n_target, side):
+        stop = min(start + side, n_target)
         low, high = int(taps[start:stop].min()), int(taps[start:stop].max()) + 1
         dense = np.zeros((stop - start, high - low))
         rows = np.arange(stop - start)[:, None]

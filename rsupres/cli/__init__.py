@@ -51,9 +51,10 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; every failure becomes one line and its exit code."""
+        result = None
         with _errors_to_exit_codes(ctx):
-            return super().invoke(ctx)
-        return None
+            result = super().invoke(ctx)
+        return result
 
 
 @contextmanager
@@ -96,7 +97,17 @@ def _fail(ctx: click.Context, code: int, message: str) -> None:
     if ctx.meta.get("rsupres.json"):
         click.echo(json.dumps({"error": line, "exit_code": code}))
     click.echo(f"Error: {line}" if code < 128 else line, err=True)
+    _leave_if_abandoned(code)
     ctx.exit(code)
+
+
+def _leave_if_abandoned(code: int) -> None:
+    """End at once when a thread is left that cannot be stopped, as GDAL's writing."""
+    execution = sys.modules.get("rsupres.execution")
+    if execution is not None and execution.abandoned():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @click.group(

@@ -88,6 +88,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         MofNCompleteColumn,
         ProgressColumn,
         Task,
+        TaskID,
         TextColumn,
         TimeRemainingColumn,
     )
@@ -109,7 +110,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     )
     terminal = Terminal(stderr=True, highlight=False)
     with Bar(*columns, console=terminal, transient=True) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(step: Progress) -> None:
             task = tasks.get(step.phase)
@@ -120,7 +121,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
                     step.phase, total=step.total, completed=step.done, unit=step.unit
                 )
                 tasks[step.phase] = task
-            bar.update(task, completed=step.done, total=step.total)  # type: ignore[arg-type]  # TaskID is an int
+            bar.update(task, completed=step.done, total=step.total)
 
         yield show
 

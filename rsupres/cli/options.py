@@ -8,14 +8,17 @@ opened or checked against a file here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rsupres.cli.console import Console, configure_logging
+
+if TYPE_CHECKING:
+    from rsupres.jobs import UpscaleJob
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,7 +70,7 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-class ScaleType(click.ParamType):
+class ScaleType(click.ParamType[Any]):
     """A positive factor: ``4``, ``2.5`` or ``10/3``, kept exact."""
 
     name = "scale"
@@ -94,7 +97,7 @@ class ScaleType(click.ParamType):
         return scale
 
 
-class BatchType(click.ParamType):
+class BatchType(click.ParamType[Any]):
     """A number of tiles, or ``auto``."""
 
     name = "batch"
@@ -114,7 +117,7 @@ class BatchType(click.ParamType):
         return number
 
 
-class ShardType(click.ParamType):
+class ShardType(click.ParamType[Any]):
     """A share of the work, ``I/N`` with 1 <= I <= N."""
 
     name = "shard"
@@ -131,7 +134,7 @@ class ShardType(click.ParamType):
         self.fail(f"{value!r} is not I/N with 1 <= I <= N, such as 2/8.", param, ctx)
 
 
-class BandsType(click.ParamType):
+class BandsType(click.ParamType[Any]):
     """File bands by number, ``3,2,1``."""
 
     name = "bands"
@@ -148,7 +151,7 @@ class BandsType(click.ParamType):
         self.fail(f"{value!r} is not a list of band numbers such as 3,2,1.", param, ctx)
 
 
-class NamedBandsType(click.ParamType):
+class NamedBandsType(click.ParamType[Any]):
     """File bands by role, ``red=3,green=2,blue=1``."""
 
     name = "role=band,..."
@@ -433,3 +436,28 @@ upscale_options = _stack(
     run_options,
     gate_option,
 )
+
+
+def make_job(
+    scenes: tuple[str, ...], output: str, options: Mapping[str, Any]
+) -> UpscaleJob:
+    """Return the job that the options of `upscale_options` describe.
+
+    Raises:
+        click.UsageError: options that exclude each other.
+    """
+    from rsupres.jobs import UpscaleJob
+
+    chosen = dict(options)
+    for one, other in (("bidx", "named_bands"), ("overwrite", "skip_existing")):
+        if chosen[one] and chosen[other]:
+            names = {"bidx": "--bidx", "named_bands": "--bands"}
+            raise click.UsageError(
+                f"{names.get(one, '--overwrite')} and "
+                f"{names.get(other, '--skip-existing')} exclude each other."
+            )
+    if chosen["bounds_crs"] and not chosen["bounds"]:
+        raise click.UsageError("--bounds-crs needs --bounds.")
+    for name in ("uncertainty", "run_dir"):
+        chosen[name] = None if chosen[name] is None else Path(chosen[name])
+    return UpscaleJob(scenes=scenes, output=Path(output), **chosen)

@@ -1,0 +1,67 @@
+"""`rsupres mosaic`: blend a folder of tiles, or finish a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import (
+    common_options,
+    format_options,
+    overwrite_option,
+    run_options,
+)
+from rsupres.cli.upscale import describe
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="DIR|RUN_DIR")
+@click.argument("output", type=click.Path(path_type=Path))
+@format_options
+@overwrite_option
+@run_options
+@common_options
+def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None:
+    r"""Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
+
+    Tiles may overlap and come in any order; they must share CRS, pixel size and grid.
+    Where they overlap they are feathered into one another. An interrupted or sharded
+    run is computed to its end with the options that it was begun with.
+
+    \b
+    Examples:
+      rsupres mosaic tiles scene.tif
+      rsupres mosaic scene_x4.tif.run scene_x4.tif
+    """
+    from rsupres.execution import stop_signals
+    from rsupres.mosaics import mosaic_tiles
+    from rsupres.pipeline import finish_run
+
+    with stop_signals(), console.progress() as show:
+        if (source / "run.json").exists():
+            _refuse_format(options)
+            summary = finish_run(
+                source,
+                output,
+                overwrite=options["overwrite"],
+                keep_run=options["keep_run"],
+                on_progress=show,
+            )
+        else:
+            summary = mosaic_tiles(source, output, on_progress=show, **options)
+    console.emit(summary.to_json(), describe(summary))
+
+
+def _refuse_format(options: dict[str, Any]) -> None:
+    """Refuse options that a run has settled already."""
+    context = click.get_current_context()
+    for name in ("driver", "creation", "dtype", "nodata", "run_dir"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise click.UsageError(
+                f"--{name.replace('_', '-').replace('creation', 'co')} was settled when "
+                "the run began; it is for folders of tiles."
+            )

@@ -1,0 +1,60 @@
+"""`rsupres upscale`: the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import common_options, expand_lists, make_job, upscale_options
+
+if TYPE_CHECKING:
+    from rsupres.pipeline import RunSummary
+
+
+@click.command()
+@click.argument("scenes", nargs=-1, required=True, callback=expand_lists)
+@click.argument("output", type=click.Path())
+@upscale_options
+@common_options
+def upscale(
+    console: Console, scenes: tuple[str, ...], output: str, **options: object
+) -> None:
+    r"""Upscale SCENE into OUTPUT, a georeferenced raster.
+
+    Several scenes are joined: one file a band, or neighbours on one grid. @list.txt
+    stands for the paths in a file. The output appears under its name only when it is
+    complete; after an interruption the same command continues.
+
+    \b
+    Examples:
+      rsupres upscale scene.tif scene_x4.tif --scale 4
+      rsupres upscale scene.tif part.tif --bounds 5.1 52.0 5.2 52.1 \
+          --bounds-crs EPSG:4326 --model bicubic
+    """
+    from rsupres.execution import stop_signals
+    from rsupres.pipeline import upscale_scene
+
+    job = make_job(scenes, output, options)
+    with stop_signals(), console.progress() as show:
+        summary = upscale_scene(job, on_progress=show)
+    console.emit(summary.to_json(), describe(summary))
+
+
+def describe(summary: RunSummary) -> str:
+    """Return a line or two that tell a person what a run did."""
+    if summary.status == "existed":
+        return f"{summary.output} exists; left as it is."
+    if summary.status == "computed":
+        return (
+            f"This shard is done; {summary.missing_strips} strips are left to others. "
+            "The last one writes the output."
+        )
+    figures = ", ".join(
+        f"{name} {value:.4g}" for name, value in summary.figures.items()
+    )
+    return (
+        f"{summary.output} written in {summary.duration_s:.1f} s by {summary.model}"
+        + (f" ({figures})." if figures else ".")
+    )

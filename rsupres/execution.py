@@ -1,0 +1,293 @@
+"""Who computes which shard of strips, and how its three stages overlap in time.
+
+A shard is a run of consecutive strips. Here it is computed by one read-ahead thread,
+the model in the calling thread and one write-behind thread, with short queues between
+them; an exception in any of them stops all three and reaches the caller. This module
+knows no pixels, files or models, and installs signal handlers only when asked to.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+_POLL_S = 0.1
+_JOIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase of the work is.
+
+    Attributes:
+        phase: what is being done, such as "Tiles".
+        done: units finished.
+        total: units in all.
+        unit: what is counted, such as "tiles".
+    """
+
+    phase: str
+    done: int
+    total: int
+    unit: str
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive strips that one process computes.
+
+    Attributes:
+        index: from 1, as the user counts.
+        count: number of shards.
+        strips: the strips of this shard; may be empty.
+    """
+
+    index: int
+    count: int
+    strips: range
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the same command continues.
+
+    Attributes:
+        signum: which signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
+        self.signum = signum
+
+    def advise(self, text: str) -> None:
+        """Add what the user can do now."""
+        self.args = (f"{self.args[0]} {text}",)
+
+
+def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
+    """Share strips out evenly: sizes differ by at most one, order is kept.
+
+    >>> [list(shard.strips) for shard in split_strips(5, 3)]
+    [[0], [1, 2], [3, 4]]
+    """
+    edges = [n_strips * i // n_shards for i in range(n_shards + 1)]
+    return tuple(
+        Shard(i + 1, n_shards, range(edges[i], edges[i + 1])) for i in range(n_shards)
+    )
+
+
+def run_shards(
+    shards: Sequence[Shard], compute: Callable[[Shard], None]
+) -> Iterator[Shard]:
+    """Compute shards here, one after another, and give each back when it is done."""
+    for shard in shards:
+        compute(shard)
+        yield shard
+
+
+def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:
+    """Iterate over `source` in a thread of its own, `depth` items ahead.
+
+    A context manager whose value is the iterator. What `source` raises is raised by
+    ``next``. Leaving the context stops the thread after the item at hand.
+    """
+    return _ReadAhead(source, depth)
+
+
+def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[Item]:
+    """Call `sink` in a thread of its own, at most `depth` items behind.
+
+    A context manager whose value has ``put``. What `sink` raises is raised by the next
+    ``put`` or on leaving. Leaving without an exception waits until everything is
+    written; leaving with one drops what has not begun.
+    """
+    return _WriteBehind(sink, depth)
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted` in the main thread.
+
+    A second signal has its ordinary effect. Outside the main thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for number in watched:
+            signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(signum)
+
+    for number in watched:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_interruptible(work: Callable[[], None]) -> None:
+    """Do uninterruptible work in a thread, so that a signal still stops the program.
+
+    A long call into a C library cannot be broken off. When `Interrupted` arrives, the
+    thread is left to itself and the exception goes on: see `abandoned`.
+    """
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+    except KeyboardInterrupt:
+        _ABANDONED.append(thread)
+        raise
+    if failure:
+        raise failure[0]
+
+
+_ABANDONED: list[threading.Thread] = []
+
+
+def abandoned() -> bool:
+    """Return whether a thread still works that nobody waits for.
+
+    The program then has to end with `os._exit`: an orderly end would wait for it.
+    """
+    return any(thread.is_alive() for thread in _ABANDONED)
+
+
+class _Stopped(Exception):
+    """The other side has gone."""
+
+
+class _ReadAhead(Generic[Item]):
+    def __init__(self, source: Iterable[Item], depth: int) -> None:
+        self._source = source
+        self._queue: queue.Queue[tuple[str, object]] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="rsupres-read-ahead", daemon=True
+        )
+
+    def __enter__(self) -> Iterator[Item]:
+        self._thread.start()
+        return self._items()
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join(_JOIN_S)
+
+    def _items(self) -> Iterator[Item]:
+        while True:
+            kind, item = self._queue.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            yield item  # type: ignore[misc]  # the queue holds Items under "item"
+
+    def _run(self) -> None:
+        try:
+            for item in self._source:
+                self._put("item", item)
+            self._put("end", None)
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self._put_last(error)
+
+    def _put(self, kind: str, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put((kind, item), timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+        raise _Stopped
+
+    def _put_last(self, error: BaseException) -> None:
+        with suppress(_Stopped):
+            self._put("error", error)
+
+
+class _WriteBehind(Generic[Item]):
+    def __init__(self, sink: Callable[[Item], None], depth: int) -> None:
+        self._sink = sink
+        self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(depth)
+        self._failed = threading.Event()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, name="rsupres-write-behind", daemon=True
+        )
+
+    def __enter__(self) -> _WriteBehind[Item]:
+        self._thread.start()
+        return self
+
+    def put(self, item: Item) -> None:
+        """Hand one item over; wait while the queue is full."""
+        self._send((item,))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: object
+    ) -> None:
+        if kind is None:
+            self._send(None)
+            while self._thread.is_alive():
+                self._thread.join(_POLL_S)
+            self._raise()
+        else:
+            self._stop.set()
+            self._thread.join(_JOIN_S)
+
+    def _send(self, message: tuple[Item] | None) -> None:
+        while True:
+            self._raise()
+            try:
+                self._queue.put(message, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+
+    def _raise(self) -> None:
+        if self._failed.is_set():
+            assert self._error is not None
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    message = self._queue.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if message is None:
+                    return
+                self._sink(message[0])
+                del message
+        except BaseException as error:
+            self._error = error
+            self._failed.set()

@@ -1,0 +1,239 @@
+"""What a job would cost and what would refuse it, without doing it.
+
+Sizes follow from the tiling. Time is measured on one small tile when the model can be
+loaded, and said to be unknown otherwise. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from rsupres.conditions import Conditions
+from rsupres.decisions import Work, open_work
+from rsupres.diffusion.noise import NoiseField
+from rsupres.errors import RsupresError
+from rsupres.families.base import SceneContext, SuperResolver, TileBatch
+from rsupres.grid import PixelWindow, lr_step
+from rsupres.jobs import UpscaleJob, check_vacant, check_writable
+from rsupres.raster import bounded_cache
+
+# Python, torch and GDAL before the first pixel.
+_BASE_BYTES = 350 * 2**20
+# Compressed files; pictures of 16 bits shrink to about this share.
+_COMPRESSED = 0.7
+# Overviews and the tile index on top of the full resolution.
+_OVERVIEWS = 4 / 3
+_PROBE_SIDE = 64  # LR pixels of the tile that is timed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do.
+
+    Attributes:
+        model: name; None when refused before it was known.
+        scale: text.
+        lr_shape: rows and columns of the scene as used.
+        sr_shape: rows and columns of the output.
+        bands: of the output.
+        tile_shape: LR rows and columns.
+        tiles: rows and columns of tiles.
+        memory_bytes: estimated peak of the process, without the model's own.
+        disk_bytes: estimated peak of run directory and output together.
+        output_bytes: estimated size of the output.
+        free_bytes: on the output's disk.
+        duration_s: estimated; None when unknown.
+        refused: why the job would not run; empty when it would.
+    """
+
+    model: str | None
+    scale: str
+    lr_shape: tuple[int, int] | None = None
+    sr_shape: tuple[int, int] | None = None
+    bands: int | None = None
+    tile_shape: tuple[int, int] | None = None
+    tiles: tuple[int, int] | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    free_bytes: int | None = None
+    duration_s: float | None = None
+    refused: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def plan_job(job: UpscaleJob) -> Plan:
+    """Work out what a job would do; a refusal is part of the answer, not an error."""
+    refusals: list[RsupresError] = []
+    for check in (_check_paths, check_vacant):
+        try:
+            check(job)
+        except RsupresError as error:
+            refusals.append(error)
+    plan = Plan(job.model, str(job.scale))
+    try:
+        with bounded_cache(), torch.inference_mode(), open_work(job) as work:
+            plan = _measure(work)
+            plan = replace(plan, duration_s=_estimate_duration(work, work.load()))
+    except RsupresError as error:
+        refusals.append(error)
+    if plan.free_bytes is not None and plan.disk_bytes is not None:
+        short = plan.disk_bytes - plan.free_bytes
+        if short > 0:
+            text = f"The disk may be {_size(short)} too small for run and output."
+            return replace(plan, refused=(*map(str, refusals), text), exit_code=6)
+    code = refusals[0].exit_code if refusals else 0
+    return replace(plan, refused=tuple(map(str, refusals)), exit_code=code)
+
+
+def describe_plan(plan: Plan) -> str:
+    """Return a plan as lines for a person."""
+    lines = [f"model      {plan.model or 'none'}, x{plan.scale}"]
+    if plan.lr_shape and plan.sr_shape and plan.tile_shape and plan.tiles:
+        rows, cols = plan.tiles
+        lines += [
+            f"scene      {plan.lr_shape[1]} x {plan.lr_shape[0]} pixels",
+            f"output     {plan.sr_shape[1]} x {plan.sr_shape[0]} pixels, "
+            f"{plan.bands} band(s), about {_size(plan.output_bytes or 0)}",
+            f"tiles      {rows * cols} ({rows} rows of {cols}), each "
+            f"{plan.tile_shape[1]} x {plan.tile_shape[0]} pixels",
+            f"memory     about {_size(plan.memory_bytes or 0)}",
+            f"disk       about {_size(plan.disk_bytes or 0)} at the most, "
+            f"{_size(plan.free_bytes or 0)} free",
+        ]
+    if plan.duration_s is None:
+        lines.append("time       unknown")
+    else:
+        lines.append(f"time       about {_duration(plan.duration_s)}")
+    lines += [f"refused    {reason}" for reason in plan.refused]
+    return "\n".join(lines)
+
+
+def _check_paths(job: UpscaleJob) -> None:
+    check_writable(job.output, "output")
+    if job.uncertainty is not None:
+        check_writable(job.uncertainty, "--uncertainty")
+
+
+def _measure(work: Work) -> Plan:
+    grid, output = work.grid, work.output_grid
+    n_bands = len(work.order)
+    item = np.dtype(work.dtype).itemsize
+    raw = output.height * output.width * n_bands * item
+    deviation = output.height * output.width * len(work.bands.roles) * 4
+    raw_all = raw + (deviation if work.has_deviation else 0)
+    folder = work.job.output.absolute().parent
+    return Plan(
+        model=work.card.name,
+        scale=str(grid.scale),
+        lr_shape=(grid.scene.height, grid.scene.width),
+        sr_shape=(output.height, output.width),
+        bands=n_bands,
+        tile_shape=grid.tile_shape,
+        tiles=grid.shape,
+        memory_bytes=_memory_bytes(work),
+        disk_bytes=int(raw_all * (1 + _OVERVIEWS * _COMPRESSED)),
+        output_bytes=int(raw * _OVERVIEWS * _COMPRESSED),
+        free_bytes=shutil.disk_usage(folder).free if folder.is_dir() else None,
+    )
+
+
+def _memory_bytes(work: Work) -> int:
+    """Return an estimate of the peak: strips in float32 and what they become."""
+    grid = work.grid
+    n_model = len(work.bands.roles)
+    height = grid.tile_shape[0] * grid.scale
+    row = int(grid.sr.width * height)
+    mosaic = row * n_model * 4 * (2 if work.has_deviation else 1)
+    others = row * len(work.bands.others) * 4
+    typed = row * len(work.order) * np.dtype(work.dtype).itemsize
+    waiting = 4 if work.job.lock_low_frequencies else 3
+    batch = (
+        work.batch_size * int(np.prod(grid.tile_shape) * grid.scale**2) * n_model * 4
+    )
+    return _BASE_BYTES + waiting * mosaic + 2 * others + typed + 2 * batch
+
+
+def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
+    """Time the model on one small tile, twice, and extrapolate by pixels.
+
+    Models that prepare the whole scene are timed by their tiles only when they can run
+    without; else the time is unknown.
+    """
+    grid, spec = work.grid, work.spec
+    step = lr_step(grid.scale, spec.multiple)
+    side = min(-(-_PROBE_SIDE // step) * step, *grid.tile_shape)
+    scene = _ProbeScene(side, len(work.bands.roles))
+    noise = NoiseField(0)
+    try:
+        for _ in range(2):
+            started = time.perf_counter()
+            context = model.prepare(scene, grid.scale, noise)
+            _probe(model, work, side, context)
+            elapsed = time.perf_counter() - started
+    except RsupresError:
+        return None
+    n_pixels = len(grid) * grid.tile_shape[0] * grid.tile_shape[1]
+    writing_s = grid.sr.height * grid.sr.width * len(work.order) / 40e6
+    return elapsed / side**2 * n_pixels * work.job.samples + writing_s
+
+
+def _probe(model: SuperResolver, work: Work, side: int, context: SceneContext) -> None:
+    window = PixelWindow(0, 0, side, side)
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, len(work.bands.roles), side, side)
+    batch = TileBatch(
+        lr=torch.rand(shape, generator=generator).to(work.device),
+        valid=torch.ones((1, 1, side, side), dtype=torch.bool, device=work.device),
+        conditions=Conditions(),
+        noise=NoiseField(0),
+        windows_lr=[window],
+        windows_sr=[window.scaled(work.grid.scale)],
+        scene=context,
+    )
+    float(model.upscale(batch, work.grid.scale).sum())
+
+
+@dataclass(frozen=True)
+class _ProbeScene:
+    """A small scene of noise, for models that look at the scene first."""
+
+    side: int
+    n_bands: int
+
+    @property
+    def height(self) -> int:
+        return self.side
+
+    @property
+    def width(self) -> int:
+        return self.side
+
+    def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
+        field = NoiseField(0).draw(0, window, self.n_bands)
+        unit = np.clip(0.5 + 0.1 * field, 0, 1).astype(np.float32)
+        return unit, np.ones((1, window.height, window.width), bool)
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n_bytes < 1000 or unit == "TB":
+            break
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,179 @@
+"""Quality figures of a run, and the gates of `--fail-if` over them.
+
+Each strip contributes sums, which are stored beside it, so that the figures of a
+resumed or shared-out run equal those of one go. A gate is comparisons joined by ``and``
+and ``or``; it is parsed here by hand and nothing is ever evaluated as code.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from rsupres.errors import InputError
+
+FIGURES: Mapping[str, str] = {
+    "consistency": "RMS difference of the result, averaged over each LR pixel, from "
+    "the input; in units of the stretch's range.",
+    "bias": "Mean of that difference.",
+    "valid": "Share of LR pixels that are valid.",
+    "clipped": "Share of valid input values outside the stretch (kept, but not seen by "
+    "the model).",
+    "uncertainty": "Mean standard deviation over the samples, units of the range.",
+}
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_CLAUSE = re.compile(
+    r"\s*([a-z_]+)\s*(>=|<=|==|!=|>|<)\s*"
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(%?)\s*"
+)
+
+
+@dataclass(frozen=True)
+class StripSums:
+    """What one strip adds to the figures; all are plain sums.
+
+    Attributes:
+        pixels: LR pixels of the scene in the strip.
+        valid: those that are valid.
+        values: valid pixels times bands of the model.
+        clipped: those values outside the stretch.
+        difference: sum of (downscaled SR - LR), units of the range.
+        squares: sum of its squares.
+        deviation: sum of standard deviations over valid SR values.
+        deviations: their number.
+    """
+
+    pixels: int = 0
+    valid: int = 0
+    values: int = 0
+    clipped: int = 0
+    difference: float = 0.0
+    squares: float = 0.0
+    deviation: float = 0.0
+    deviations: int = 0
+
+    def to_json(self) -> dict[str, float]:
+        """Return what `from_json` reads back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, float]) -> StripSums:
+        """Return the sums that `to_json` stored."""
+        return cls(**stored)  # type: ignore[arg-type]  # the run's own record
+
+
+class _Clause(NamedTuple):
+    figure: str
+    sign: str
+    limit: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition under which the run counts as failed.
+
+    Attributes:
+        text: as the user gave it.
+        alternatives: any of them being wholly true fails the run.
+    """
+
+    text: str
+    alternatives: tuple[tuple[_Clause, ...], ...]
+
+    def fails(self, figures: Mapping[str, float]) -> bool:
+        """Return whether the gate is not met.
+
+        Raises:
+            InputError: the run has no such figure.
+        """
+        return any(
+            all(
+                _COMPARISONS[c.sign](_lookup(figures, c.figure), c.limit)
+                for c in clause
+            )
+            for clause in self.alternatives
+        )
+
+    def describe(self, figures: Mapping[str, float]) -> str:
+        """Return the gate with the figures that it names."""
+        names = dict.fromkeys(c.figure for clause in self.alternatives for c in clause)
+        values = ", ".join(f"{name} = {figures[name]:.4g}" for name in names)
+        return f"{self.text} ({values})"
+
+
+def parse_gate(text: str) -> Gate:
+    """Read `FIGURE<NUMBER`, joined by `and` and `or`; `and` binds first.
+
+    Raises:
+        InputError: anything else, or an unknown figure.
+
+    >>> parse_gate("valid<90% or consistency>0.02").fails(
+    ...     {"valid": 0.95, "consistency": 0.03}
+    ... )
+    True
+    """
+    alternatives = []
+    for part in re.split(r"\bor\b", text.strip().lower()):
+        alternatives.append(
+            tuple(_parse_clause(piece, text) for piece in re.split(r"\band\b", part))
+        )
+    return Gate(text, tuple(alternatives))
+
+
+def total_figures(strips: Iterable[StripSums]) -> dict[str, float]:
+    """Return the figures of the whole run, keys as in `FIGURES`.
+
+    The order of the strips must be theirs in the scene, so that sums round alike.
+    `uncertainty` is there only when samples were drawn.
+    """
+    strips = list(strips)
+    total = {
+        field.name: sum(getattr(strip, field.name) for strip in strips)
+        for field in fields(StripSums)
+    }
+    values = max(total["values"], 1)
+    figures = {
+        "consistency": (total["squares"] / values) ** 0.5,
+        "bias": total["difference"] / values,
+        "valid": total["valid"] / max(total["pixels"], 1),
+        "clipped": total["clipped"] / values,
+    }
+    if total["deviations"]:
+        figures["uncertainty"] = total["deviation"] / total["deviations"]
+    return figures
+
+
+def _parse_clause(piece: str, text: str) -> _Clause:
+    match = _CLAUSE.fullmatch(piece)
+    if match is None:
+        raise InputError(
+            f"--fail-if {text!r}: {piece.strip()!r} is not a comparison such as "
+            "consistency>0.02."
+        )
+    figure, sign, number, percent = match.groups()
+    if figure not in FIGURES:
+        raise InputError(
+            f"--fail-if {text!r}: no figure {figure!r}; there are {', '.join(FIGURES)}."
+        )
+    return _Clause(figure, sign, float(number) / (100.0 if percent else 1.0))
+
+
+def _lookup(figures: Mapping[str, float], name: str) -> float:
+    if name not in figures:
+        raise InputError(
+            f"--fail-if names {name}, which needs --samples 2 or more."
+            if name == "uncertainty"
+            else f"--fail-if names {name}, which this run does not have."
+        )
+    return figures[name]

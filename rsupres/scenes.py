@@ -1,0 +1,239 @@
+"""Several files as one scene: bands in files of their own, or neighbours on one grid.
+
+Sentinel-2 products come with one file a band; tiles of one acquisition come side by
+side. Both are described to GDAL as a virtual raster, which is opened like any other
+scene. What cannot be joined without resampling is refused. Only headers are read here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+from affine import Affine
+from rasterio.io import MemoryFile
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.raster import Scene
+
+# Pixels by which origins may miss a whole number of pixels, for rounding in headers.
+MISALIGNED = 1e-3
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+_BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
+
+
+class _Source(NamedTuple):
+    """A band of a file and where it lies in the joined frame."""
+
+    scene: Scene
+    band: int
+    place: PixelWindow
+
+
+@contextmanager
+def open_scenes(names: Sequence[str]) -> Iterator[Scene]:
+    """Open one scene, or several files as one, and close it on leaving.
+
+    Files of one band each on the same grid become bands, in the order given; files
+    with the same bands on aligned grids become one picture, the later ones on top.
+
+    Raises:
+        InputError: no file, one cannot be opened, or they do not fit together.
+    """
+    if not names:
+        raise InputError("No scene is given.")
+    if len(names) == 1:
+        with Scene.open(names[0]) as scene:
+            yield scene
+        return
+    with ExitStack() as stack:
+        parts = [stack.enter_context(Scene.open(name)) for name in names]
+        xml = _as_bands(parts) if _are_bands(parts) else _as_mosaic(parts)
+        stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
+        joined = stack.enter_context(Scene.open(memory.name))
+        joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
+        yield joined
+
+
+def union_grid(scenes: Sequence[Scene]) -> tuple[Grid, list[PixelWindow]]:
+    """Return the smallest frame that holds all scenes, and where each lies in it.
+
+    Raises:
+        InputError: their CRS, pixel sizes or origins do not fit, naming the first.
+    """
+    first = scenes[0].grid
+    offsets = [_offset(scene, scenes[0]) for scene in scenes]
+    top = min(row for row, _ in offsets)
+    left = min(col for _, col in offsets)
+    places = [
+        PixelWindow(row - top, col - left, scene.grid.height, scene.grid.width)
+        for (row, col), scene in zip(offsets, scenes, strict=True)
+    ]
+    height = max(place.row_stop for place in places)
+    width = max(place.col_stop for place in places)
+    transform = first.transform * Affine.translation(left, top)
+    return Grid(first.crs, transform, height, width), places
+
+
+def _offset(scene: Scene, first: Scene) -> tuple[int, int]:
+    """Return the row and column of a scene's corner in the pixels of another's."""
+    here, there = scene.grid, first.grid
+    if here.crs != there.crs:
+        raise InputError(
+            f"{scene.path}: CRS {_name(here)} differs from {_name(there)} of "
+            f"{first.path}; reproject one, for example with rio warp."
+        )
+    a, b, _, d, e, _ = here.transform[:6]
+    a0, b0, c0, d0, e0, f0 = there.transform[:6]
+    side = max(abs(a0), abs(b0))
+    limit = MISALIGNED * side / max(here.height, here.width)
+    if max(abs(a - a0), abs(b - b0), abs(d - d0), abs(e - e0)) > limit:
+        raise InputError(
+            f"{scene.path}: pixels of {a:g} by {e:g} differ from {a0:g} by {e0:g} of "
+            f"{first.path}; resample one first."
+        )
+    col, row = ~Affine(a0, b0, c0, d0, e0, f0) * (here.transform.c, here.transform.f)
+    if max(abs(col - round(col)), abs(row - round(row))) > MISALIGNED:
+        raise InputError(
+            f"{scene.path}: its pixels lie {col - round(col):+.3f}, "
+            f"{row - round(row):+.3f} pixels off the grid of {first.path}; resample it "
+            "to that grid first, for example with gdalwarp -tap."
+        )
+    return round(row), round(col)
+
+
+def _are_bands(parts: Sequence[Scene]) -> bool:
+    grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
+    return len(grids) == 1 and all(len(part.data_bands) == 1 for part in parts)
+
+
+def _as_bands(parts: Sequence[Scene]) -> str:
+    union_grid(parts)
+    frame = parts[0].grid.window
+    bands = [[_Source(part, part.data_bands[0], frame)] for part in parts]
+    names = [_band_name(part) for part in parts]
+    return _vrt(parts, parts[0].grid, bands, names)
+
+
+def _as_mosaic(parts: Sequence[Scene]) -> str:
+    grid, places = union_grid(parts)
+    first = parts[0]
+    if len(set(places)) < len(places):
+        raise InputError(
+            "Two of the scenes cover the same ground with several bands each; give one "
+            "scene, or one file a band."
+        )
+    for part in parts[1:]:
+        if (part.data_bands, part.dtype, part.nodata) != (
+            first.data_bands,
+            first.dtype,
+            first.nodata,
+        ):
+            raise InputError(
+                f"{part.path}: bands, type or nodata differ from those of "
+                f"{first.path}; scenes that are joined must agree in them."
+            )
+    if first.nodata is None and not covers(grid, places):
+        raise InputError(
+            "The scenes leave gaps between them and have no nodata value to fill them; "
+            "set one, for example with rio edit-info --nodata 0 FILE."
+        )
+    bands = [
+        [_Source(part, band, place) for part, place in zip(parts, places, strict=True)]
+        for band in first.data_bands
+    ]
+    names = [first.descriptions[band - 1] for band in first.data_bands]
+    return _vrt(parts, grid, bands, names)
+
+
+def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
+    """Return whether windows leave no pixel of a frame free."""
+    rows = sorted(
+        {0, grid.height, *(edge for p in places for edge in (p.row, p.row_stop))}
+    )
+    cols = sorted(
+        {0, grid.width, *(edge for p in places for edge in (p.col, p.col_stop))}
+    )
+    covered = np.zeros((len(rows) - 1, len(cols) - 1), bool)
+    for place in places:
+        covered[
+            rows.index(place.row) : rows.index(place.row_stop),
+            cols.index(place.col) : cols.index(place.col_stop),
+        ] = True
+    return bool(covered.all())
+
+
+def _vrt(
+    parts: Sequence[Scene],
+    grid: Grid,
+    bands: Sequence[Sequence[_Source]],
+    names: Sequence[str | None],
+) -> str:
+    first = parts[0]
+    a, b, c, d, e, f = grid.transform[:6]
+    lines = [
+        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
+        f"<SRS>{escape(grid.crs.to_wkt())}</SRS>",
+        f"<GeoTransform>{c!r},{a!r},{b!r},{f!r},{d!r},{e!r}</GeoTransform>",
+    ]
+    for key, value in first.tags.items():
+        lines.append(
+            f'<Metadata><MDI key="{escape(key)}">{escape(value)}</MDI></Metadata>'
+        )
+    for number, (sources, name) in enumerate(zip(bands, names, strict=True), 1):
+        lines += _vrt_band(number, sources, name)
+    return "\n".join([*lines, "</VRTDataset>"])
+
+
+def _vrt_band(number: int, sources: Sequence[_Source], name: str | None) -> list[str]:
+    scene, band, _ = sources[0]
+    lines = [f'<VRTRasterBand dataType="{_GDAL_TYPES[scene.dtype]}" band="{number}">']
+    if name:
+        lines.append(f"<Description>{escape(name)}</Description>")
+    if scene.nodata is not None:
+        lines.append(f"<NoDataValue>{scene.nodata!r}</NoDataValue>")
+    lines.append(f"<Offset>{scene.offsets[band - 1]!r}</Offset>")
+    lines.append(f"<Scale>{scene.scales[band - 1]!r}</Scale>")
+    for source in sources:
+        place = source.place
+        size = f'xSize="{place.width}" ySize="{place.height}"'
+        path = escape(str(Path(source.scene.path).absolute()))
+        kind = "SimpleSource" if scene.nodata is None else "ComplexSource"
+        lines += [
+            f"<{kind}>",
+            f'<SourceFilename relativeToVRT="0">{path}</SourceFilename>',
+            f"<SourceBand>{source.band}</SourceBand>",
+            f'<SrcRect xOff="0" yOff="0" {size}/>',
+            f'<DstRect xOff="{place.col}" yOff="{place.row}" {size}/>',
+        ]
+        if scene.nodata is not None:
+            lines.append(f"<NODATA>{scene.nodata!r}</NODATA>")
+        lines.append(f"</{kind}>")
+    return [*lines, "</VRTRasterBand>"]
+
+
+def _band_name(part: Scene) -> str | None:
+    """Return a band's own name, else the one that its file's name holds."""
+    name = part.descriptions[part.data_bands[0] - 1]
+    found = _BAND_IN_NAME.search(Path(part.path).stem)
+    return name or (found.group(1).upper() if found else None)
+
+
+def _name(grid: Grid) -> str:
+    return str(grid.crs.to_string())
