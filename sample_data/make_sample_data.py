@@ -19,10 +19,11 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from town_canvas import Floats, shrunk
 from town_cover import LAND_COVER, land_cover
 from town_layout import lay_out_town, park_cars
 from town_map import osm_document
-from town_render import Floats, Sun, render, shrunk
+from town_render import Sun, render
 from town_sensor import aerial_numbers, display_tones, sentinel2
 from town_shapes import Town
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from town_render import Floats, blurred, shrunk
+from town_canvas import Floats, blurred, shrunk
 
 GSD_M = 10.0
 # Contrast left at Nyquist (20 m period), of the order that ESA reports for these bands.
