@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,8 @@ def publishing(path: Path) -> Iterator[Path]:
     """Let a file appear under its name only when it is complete and on disk.
 
     Yields a name beside `path` to write to. It is synced and renamed at the end of
-    the block, and removed if the block raises. What a killed process left there is
-    overwritten the next time; two writers of one file at a time exclude each other by
-    the lock of their run.
+    the block, and removed if the block raises; a killed process leaves it. Two writers
+    of the same file do not disturb one another.
 
     Args:
         path: inside or outside of the run directory; a file there is replaced.
@@ -36,7 +36,7 @@ def publishing(path: Path) -> Iterator[Path]:
         InputError: if the folder is missing or cannot be written.
         ResourceError: if the disk is full.
     """
-    part = path.with_name(f"{path.name}.tmp")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with explained(path):
             yield part

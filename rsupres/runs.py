@@ -18,8 +18,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,9 +202,8 @@ class Run:
         }
         return SceneContext(arrays, content["numbers"])
 
-    @contextmanager
-    def lock_shard(self, shard: int, n_shards: int) -> Iterator[None]:
-        """Claim one shard while the block runs.
+    def lock_shard(self, shard: int, n_shards: int) -> None:
+        """Claim one shard, until the run is closed.
 
         Args:
             shard: from 1 to `n_shards`.
@@ -225,11 +223,7 @@ class Run:
                         f"{self.path}: {other.stem} is at work, so {file.stem} cannot "
                         "begin; cut a run into one number of shards."
                     )
-            lock = Lock.take(file, [fcntl.LOCK_EX], _PATIENCE_S)
-        try:
-            yield
-        finally:
-            lock.release()
+            self._locks.append(Lock.take(file, [fcntl.LOCK_EX], _PATIENCE_S))
 
     def claim_assembly(self) -> bool:
         """Return whether this process may assemble the output; held until `close`.
@@ -357,7 +351,8 @@ def _check_ours(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for leftover in (*path.glob("*.tmp"), *path.glob("strips/*.tmp")):
+    # GDAL writes some files beside the one that it is given: x.tmp.aux.xml.
+    for leftover in (*path.glob("*.tmp*"), *path.glob("*/*.tmp*")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

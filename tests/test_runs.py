@@ -100,7 +100,8 @@ def test_the_same_job_continues_with_what_is_done(tmp_path: Path) -> None:
 def test_leftovers_are_removed_on_opening(tmp_path: Path) -> None:
     with Run.open(tmp_path / "o.run", MANIFEST) as run:
         put_strip(run, 7)
-    (tmp_path / "o.run/strips/0008.tif.tmp").write_bytes(b"half")
+    (tmp_path / "o.run/strips/0008.tif.12.tmp").write_bytes(b"half")
+    (tmp_path / "o.run/strips/0008.tif.12.tmp.aux.xml").write_bytes(b"half")
     (tmp_path / "o.run/context.abcd.tmp").mkdir()
     (tmp_path / "o.run/context.abcd.tmp/latent.npy").write_bytes(b"half")
     with Run.open(tmp_path / "o.run", MANIFEST) as run:
@@ -161,7 +162,7 @@ def test_a_directory_whose_maker_died_before_the_manifest_is_new(
 ) -> None:
     (tmp_path / "o.run/strips").mkdir(parents=True)
     (tmp_path / "o.run/run.lock").write_text('{"pid": 1')
-    (tmp_path / "o.run/run.json.tmp").write_text('{"job"')
+    (tmp_path / "o.run/run.json.12.tmp").write_text('{"job"')
     with Run.open(tmp_path / "o.run", MANIFEST) as run:
         assert names(run.path) == ["run.json", "run.lock", "strips"]
 
@@ -200,7 +201,8 @@ def test_a_kill_while_writing_leaves_no_strip_under_its_name(tmp_path: Path) -> 
         assert next_line(process) == "writing"
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
-    assert (tmp_path / "o.run/strips/0001.tif.tmp").read_bytes() == b"half"
+    halves = list((tmp_path / "o.run/strips").glob("0001.tif.*.tmp"))
+    assert [half.read_bytes() for half in halves] == [b"half"]
     with Run.open(tmp_path / "o.run", JOB) as run:
         assert run.done_strips() == {0}
         assert names(run.path / "strips") == ["0000.tif"]
@@ -258,9 +260,8 @@ def test_many_newcomers_at_once_are_all_let_in_as_shards(tmp_path: Path) -> None
         try:
             barrier.wait()
             with Run.open(tmp_path / "o.run", JOB, exclusive=False) as run:
-                with run.lock_shard(shard, 8):
-                    put_strip(run, shard)
-                    barrier.wait(timeout=30)
+                run.lock_shard(shard, 8)
+                put_strip(run, shard)
                 barrier.wait(timeout=30)
         except Exception as error:
             failures.append(error)
@@ -276,21 +277,18 @@ def test_many_newcomers_at_once_are_all_let_in_as_shards(tmp_path: Path) -> None
 
 
 def test_a_shard_is_locked_against_a_second_worker_only(tmp_path: Path) -> None:
-    with (
-        Run.open(tmp_path / "o.run", JOB, exclusive=False) as one,
-        Run.open(tmp_path / "o.run", JOB, exclusive=False) as two,
-    ):
-        with one.lock_shard(1, 3):
+    path = tmp_path / "o.run"
+    with Run.open(path, JOB, exclusive=False) as other:
+        with Run.open(path, JOB, exclusive=False) as run:
+            run.lock_shard(1, 3)
             with pytest.raises(RunConflictError, match="works on this run"):
-                two.lock_shard(1, 3).__enter__()
+                other.lock_shard(1, 3)
             with pytest.raises(RunConflictError, match="shard-1-of-3 is at work"):
-                two.lock_shard(1, 4).__enter__()
-            with two.lock_shard(2, 3):
-                pass
+                other.lock_shard(1, 4)
+            other.lock_shard(2, 3)
             with pytest.raises(RunConflictError):
-                Run.open(tmp_path / "o.run", JOB)
-        with two.lock_shard(1, 3):
-            pass
+                Run.open(path, JOB)
+        other.lock_shard(1, 3)
 
 
 @pytest.mark.parametrize("shard", [0, 4])
@@ -299,7 +297,7 @@ def test_shards_that_do_not_exist_are_refused(tmp_path: Path, shard: int) -> Non
         Run.open(tmp_path / "o.run", JOB, exclusive=False) as run,
         pytest.raises(ValueError, match=f"shard {shard} of 3"),
     ):
-        run.lock_shard(shard, 3).__enter__()
+        run.lock_shard(shard, 3)
 
 
 def test_one_of_two_shards_assembles(tmp_path: Path) -> None:
@@ -368,12 +366,16 @@ def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> N
 def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    (tmp_path / "o.tif.tmp").symlink_to("/dev/full")
+
+    def write(part: Path) -> None:
+        part.symlink_to("/dev/full")
+        part.write_bytes(b"pixels")
+
     with (
         pytest.raises(ResourceError, match=r"o\.tif: the disk is full"),
         Run.publishing(tmp_path / "o.tif") as part,
     ):
-        part.write_bytes(b"pixels")
+        write(part)
     assert names(tmp_path) == []
 
 

@@ -1,0 +1,232 @@
+"""Imports go one way, and heavy packages load only where they are used.
+
+The rules are those at the end of section 3 of the architecture note:
+`cli -> training, evaluation, pipeline -> families -> blocks, diffusion`.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RANKS = {
+    "cli": 3,
+    "training": 2,
+    "evaluation": 2,
+    "pipeline": 2,
+    "families": 1,
+    "blocks": 0,
+    "diffusion": 0,
+}
+HEAVY = ("torch", "rasterio", "diffusers", "geopandas", "osmnx", "shapely", "pyogrio")
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(file): file for file in sorted(ROOT.glob("rsupres/**/*.py"))}
+TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+
+
+def is_for_types_only(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def running_nodes(tree: ast.AST, *, deferred: bool) -> Iterator[ast.AST]:
+    """Yield the nodes that run: not those for types only, nor (if not `deferred`)
+
+    those inside of functions, which run later.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if is_for_types_only(node):  # type: ignore[arg-type]
+            continue
+        if not deferred and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        yield node
+        yield from running_nodes(node, deferred=deferred)
+
+
+def imported_names(module: str, nodes: Iterator[ast.AST]) -> set[str]:
+    """Return the dotted names that the nodes import."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            source = node.module or ""
+            submodules = {f"{source}.{alias.name}" for alias in node.names}
+            names.update((submodules & FILES.keys()) or {source})
+    return names
+
+
+def imports(module: str, *, deferred: bool = True) -> set[str]:
+    """Return what a module imports when it runs, ours and others'."""
+    return imported_names(module, running_nodes(TREES[module], deferred=deferred))
+
+
+def own_imports(module: str, *, deferred: bool = True) -> set[str]:
+    return imports(module, deferred=deferred) & FILES.keys()
+
+
+def reached(module: str) -> set[str]:
+    """Return all modules of ours that running a module may import."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in own_imports(waiting.pop()) - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+def room(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+def all_imports_of(module: str) -> set[str]:
+    """Return what a module imports, also for types only."""
+    return imported_names(module, ast.walk(TREES[module]))
+
+
+def test_the_tree_is_there() -> None:
+    assert {"rsupres.grid", "rsupres.errors", "rsupres.families.base"} <= FILES.keys()
+    assert "rsupres.grid" in own_imports("rsupres.blend")
+    assert "torch" in {
+        name.split(".")[0] for name in all_imports_of("rsupres.families.base")
+    }
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in FILES if room(name) in RANKS and room(name) != "cli"]
+)
+def test_imports_go_one_way(module: str) -> None:
+    rank = RANKS[room(module)]
+    upwards = {name for name in reached(module) if RANKS.get(room(name), -1) > rank}
+    assert not upwards
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if room(name) != "cli"])
+def test_only_the_command_line_imports_training_and_itself(module: str) -> None:
+    allowed = {"training"} if room(module) == "training" else set()
+    rooms = {room(name) for name in all_imports_of(module) & FILES.keys()}
+    if module != "rsupres.__main__":
+        assert not rooms & {"cli", "training"} - allowed
+
+
+def test_errors_and_grid_import_nothing_of_ours() -> None:
+    assert not all_imports_of("rsupres.errors") & FILES.keys()
+    assert all_imports_of("rsupres.grid") & FILES.keys() <= {"rsupres.errors"}
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if room(name) == "families"])
+def test_families_never_import_each_other(module: str) -> None:
+    shared = {"rsupres.families", "rsupres.families.base"}
+    if module in shared:
+        allowed = shared
+    else:
+        # A family may be several files: e2diffsr, e2diffsr_network.
+        family = module.split(".")[2].split("_")[0]
+        allowed = shared | {
+            name
+            for name in FILES
+            if name.startswith(f"rsupres.families.{family}")
+            and name.split(".")[2].split("_")[0] == family
+        }
+    of_families = {
+        n for n in all_imports_of(module) & FILES.keys() if room(n) == "families"
+    }
+    assert of_families <= allowed
+
+
+def test_no_module_needs_itself_to_be_imported() -> None:
+    graph = {name: own_imports(name, deferred=False) for name in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, with the cycle
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if room(name) != "cli"])
+def test_the_library_neither_prints_nor_exits_nor_knows_click(module: str) -> None:
+    if module == "rsupres.__main__":
+        return
+    assert not {"click", "rich", "tqdm"} & {
+        n.split(".")[0] for n in all_imports_of(module)
+    }
+    called = {
+        ast.unparse(node.func)
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Call)
+    }
+    assert not called & {"print", "input", "exit", "quit", "sys.exit", "os._exit"}
+    raised = {
+        ast.unparse(node.exc)
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Raise) and node.exc is not None
+    }
+    assert not any(text.startswith("SystemExit") for text in raised)
+
+
+def test_only_raster_and_assembly_open_rasters() -> None:
+    openers = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute | ast.Name)
+        and ast.unparse(node) in ("rasterio.open", "rasterio.shutil.copy", "WarpedVRT")
+    }
+    # Assembly is the part of raster.py that turns strips into the output.
+    assert openers <= {"rsupres.raster", "rsupres.assembly"}
+
+
+def heavy_after(code: str) -> list[str]:
+    """Return which heavy packages are loaded after some code, in a fresh process."""
+    program = (
+        f"{code}\nimport sys\n"
+        f"print(*[name for name in {HEAVY} if name in sys.modules], 'end')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    *loaded, end = process.stdout.splitlines()[-1].split()
+    assert end == "end"
+    return loaded
+
+
+def test_the_check_for_heavy_packages_sees_them() -> None:
+    assert heavy_after("import rasterio") == ["rasterio"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rsupres",
+        "rsupres.grid",
+        "rsupres.blend",
+        "rsupres.runs",
+        "rsupres.families.base",
+    ],
+)
+def test_light_modules_load_nothing_heavy(module: str) -> None:
+    assert heavy_after(f"import {module}") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["upscale", "--help"]]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "from click.testing import CliRunner\n"
+        "from rsupres.cli import main\n"
+        f"result = CliRunner().invoke(main, {arguments})\n"
+        "assert result.exit_code == 0, result.output"
+    )
+    assert heavy_after(code) == []
