@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import geometry_mask
@@ -575,7 +575,8 @@ def _check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
         ) from error
     if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
         size = os.path.getsize(dataset.name)
-        end = max(_block_end(dataset, b) for b in range(1, dataset.count + 1))
+        blocks = (block for block in stored_blocks(dataset, 4096) if block)
+        end = max((offset + length for offset, length in blocks), default=0)
         if end > size:
             raise InputError(
                 f"{name}: truncated: {size} bytes, but pixels are stored up to byte "
@@ -583,21 +584,29 @@ def _check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
             )
 
 
-def _block_end(dataset: rasterio.DatasetReader, band: int) -> int:
-    """Return the byte after the last of some blocks: all, or 4096 evenly spread."""
-    block_height, block_width = dataset.block_shapes[band - 1]
-    rows = math.ceil(dataset.height / block_height)
-    cols = math.ceil(dataset.width / block_width)
-    end = 0
-    for index in range(0, rows * cols, max(1, rows * cols // 4096)):
-        row, col = divmod(index, cols)
-        offset, length = (
-            dataset.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=band)
-            for part in ("OFFSET", "SIZE")
-        )
-        if offset and length:
-            end = max(end, int(offset) + int(length))
-    return end
+def stored_blocks(
+    dataset: rasterio.DatasetReader, most: int | None = None
+) -> Iterator[tuple[int, int] | None]:
+    """Yield where a TIFF stores its blocks: (offset, length) in bytes.
+
+    None stands for a block that is not stored, which reads as nodata.
+
+    Args:
+        dataset: an open GeoTIFF.
+        most: about how many blocks of a band to look at, evenly spread; None = all.
+    """
+    is_one_plane = dataset.interleaving is Interleaving.pixel
+    for band in range(1, 2 if is_one_plane else dataset.count + 1):
+        block_height, block_width = dataset.block_shapes[band - 1]
+        n_cols = math.ceil(dataset.width / block_width)
+        n_blocks = math.ceil(dataset.height / block_height) * n_cols
+        for index in range(0, n_blocks, max(1, n_blocks // (most or n_blocks))):
+            row, col = divmod(index, n_cols)
+            offset, length = (
+                dataset.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=band)
+                for part in ("OFFSET", "SIZE")
+            )
+            yield (int(offset), int(length)) if offset and length else None
 
 
 def _find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
