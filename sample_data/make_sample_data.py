@@ -40,7 +40,7 @@ BANDS = ("B04", "B03", "B02", "B08")
 SUN_NOW = Sun(azimuth_deg=152, elevation_deg=52)
 SUN_EARLIER = Sun(azimuth_deg=196, elevation_deg=58)
 AERIAL_STEP_DN = 32
-AERIAL_CROP_M = (352.0, 352.0, 320.0)
+AERIAL_CROP_M = (330.0, 330.0, 320.0)
 
 
 @dataclass(frozen=True)
