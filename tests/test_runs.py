@@ -337,6 +337,28 @@ def test_publishing_replaces_only_when_the_block_ends_well(tmp_path: Path) -> No
     assert names(tmp_path) == ["out.tif"]
 
 
+def test_pixels_are_on_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watch_fsync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:5]}")
+        fsync(descriptor)
+
+    def watch_replace(source: Path, target: Path) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(os, "replace", watch_replace)
+    (tmp_path / "folder").mkdir()
+    with Run.publishing(tmp_path / "folder/o.tif") as part:
+        part.write_bytes(b"pixels")
+    assert steps == ["sync o.tif", "rename", "sync folde"]
+
+
 def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> None:
     body = """
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
