@@ -117,7 +117,7 @@ def _leave_if_abandoned(code: int) -> None:
 )
 @click.version_option(__version__, "--version", prog_name="rsupres")
 def main() -> None:
-    r"""Super-resolve satellite scenes with diffusion models.
+    """Super-resolve satellite scenes with diffusion models.
 
     Exit codes: 0 done, 1 defect, 2 usage, 3 input, 4 checkpoint, 5 run conflict or
     output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130 or 143 stopped
@@ -127,4 +127,4 @@ def main() -> None:
     Examples:
       rsupres upscale scene.tif scene_x4.tif --scale 4
       rsupres evaluate scene_x4.tif truth.tif
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters

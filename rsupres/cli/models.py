@@ -22,12 +22,12 @@ def models() -> None:
 @models.command("list")
 @common_options
 def list_(console: Console) -> None:
-    r"""List the models that this installation knows.
+    """List the models that this installation knows.
 
     \b
     Example:
       rsupres models list
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.checkpoints import list_cards
 
     for card in list_cards():
@@ -45,12 +45,12 @@ def list_(console: Console) -> None:
 @click.argument("model", metavar="NAME|PATH")
 @common_options
 def show(console: Console, model: str) -> None:
-    r"""Show everything that is known about a model.
+    """Show everything that is known about a model.
 
     \b
     Example:
       rsupres models show bicubic
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.checkpoints import read_card, spec_to_json
 
     card = read_card(model)
@@ -62,14 +62,14 @@ def show(console: Console, model: str) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|PATH]...")
 @common_options
 def verify(console: Console, names: tuple[str, ...]) -> None:
-    r"""Check the weights of models: hash, header, names and shapes of tensors.
+    """Check the weights of models: hash, header, names and shapes of tensors.
 
     Without names, all models whose weights are there. Exits 4 at the first bad one.
 
     \b
     Example:
       rsupres models verify
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     import torch
 
     from rsupres.checkpoints import list_cards, load_model

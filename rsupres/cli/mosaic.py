@@ -25,7 +25,7 @@ from rsupres.cli.upscale import describe
 @run_options
 @common_options
 def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None:
-    r"""Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
+    """Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
 
     Tiles may overlap and come in any order; they must share CRS, pixel size and grid.
     Where they overlap they are feathered into one another. An interrupted or sharded
@@ -35,7 +35,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
     Examples:
       rsupres mosaic tiles scene.tif
       rsupres mosaic scene_x4.tif.run scene_x4.tif
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.execution import stop_signals
     from rsupres.mosaics import mosaic_tiles
     from rsupres.pipeline import finish_run

@@ -25,7 +25,7 @@ from rsupres.cli.options import common_options, expand_lists, make_job, upscale_
 def plan(
     console: Console, scenes: tuple[str, ...], output: str, **options: object
 ) -> None:
-    r"""Say what `upscale` would do with SCENES and the same options; write nothing.
+    """Say what `upscale` would do with SCENES and the same options; write nothing.
 
     Prints tiles, sizes, memory, disk, a time estimate, and why the job would be
     refused, with the exit code that `upscale` would have.
@@ -34,7 +34,7 @@ def plan(
     Examples:
       rsupres plan scene.tif --scale 4 --model bicubic
       rsupres plan scene.tif --output scene_x2.tif --scale 2 --json
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.planning import describe_plan, plan_job
 
     result = plan_job(make_job(scenes, output, options))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path))
 @common_options
 def status(console: Console, folder: Path) -> None:
-    r"""Tell how far the run in FOLDER is, or all runs in it.
+    """Tell how far the run in FOLDER is, or all runs in it.
 
     Reads only; a running process is not disturbed.
 
@@ -26,7 +26,7 @@ def status(console: Console, folder: Path) -> None:
     Examples:
       rsupres status scene_x4.tif.run
       rsupres status outputs --json
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.errors import InputError
     from rsupres.runs import read_state
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def upscale(
     console: Console, scenes: tuple[str, ...], output: str, **options: object
 ) -> None:
-    r"""Upscale SCENE into OUTPUT, a georeferenced raster.
+    """Upscale SCENE into OUTPUT, a georeferenced raster.
 
     Several scenes are joined: one file a band, or neighbours on one grid. @list.txt
     stands for the paths in a file. The output appears under its name only when it is
@@ -30,9 +30,9 @@ def upscale(
     \b
     Examples:
       rsupres upscale scene.tif scene_x4.tif --scale 4
-      rsupres upscale scene.tif part.tif --bounds 5.1 52.0 5.2 52.1 \
+      rsupres upscale scene.tif part.tif --bounds 5.1 52.0 5.2 52.1 \\
           --bounds-crs EPSG:4326 --model bicubic
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.execution import stop_signals
     from rsupres.pipeline import upscale_scene
 
