@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,12 @@ def tell(text): print(text, flush=True)
 
 
 @contextmanager
-def child(path: Path, body: str) -> Iterator[subprocess.Popen[str]]:
+def child(
+    path: Path, body: str, within: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """Run Python code in a process of its own, killed at the end of the block."""
     code = PRELUDE + textwrap.dedent(body)
-    command = [sys.executable, "-c", code, str(path)]
+    command = [*within, sys.executable, "-c", code, str(path)]
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     with subprocess.Popen(
@@ -61,8 +63,8 @@ def next_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def finish(path: Path, body: str) -> str:
-    with child(path, body) as process:
+def finish(path: Path, body: str, within: Sequence[str] = ()) -> str:
+    with child(path, body, within) as process:
         output, _ = process.communicate(timeout=60)
     return output.strip()
 
@@ -401,37 +403,46 @@ def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB; skips where it cannot be mounted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+def test_a_full_file_system_stops_a_run_that_then_continues(tmp_path: Path) -> None:
+    body = """
+        def attempt(work):
+            try:
+                work()
+            except RsupresError as error:
+                tell(f'{type(error).__name__} {error}')
+
+        def write(size):
+            with run.publishing(run.strip_path(1)) as part:
+                part.write_bytes(bytes(size))
+
+        other = path.with_name('other')
+        with Run.open(path, manifest) as run:
+            other.write_bytes(bytes(900_000))
+            attempt(lambda: run.allocate('latent', (100_000,), 'float32'))
+            attempt(lambda: write(300_000))
+        other.unlink()
+        with Run.open(path, manifest) as run:
+            tell(run.done_strips())
+            write(300_000)
+            tell(run.done_strips())
+    """
+    # A file system of 1 MB in a name space of its own, which ends with the process.
+    mount = 'mount -t tmpfs -o size=1m none "$1" && shift'
+    space = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
     if (
-        not shutil.which("mount")
-        or subprocess.run(command, capture_output=True).returncode
+        not shutil.which("unshare")
+        or subprocess.run(
+            [*space, mount, "sh", str(tmp_path)], capture_output=True
+        ).returncode
     ):
         pytest.skip("cannot mount a file system here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_file_system_stops_a_run_that_then_continues(small_disk: Path) -> None:
-    with Run.open(small_disk / "o.run", JOB) as run:
-        put_strip(run, 0)
-        (small_disk / "other").write_bytes(bytes(900_000))
-        with pytest.raises(ResourceError, match=r"0\.4 MB are needed"):
-            run.allocate("latent", (100_000,), "float32")
-        with (
-            pytest.raises(ResourceError, match="disk is full"),
-            run.publishing(run.strip_path(1)) as part,
-        ):
-            part.write_bytes(bytes(300_000))
-    (small_disk / "other").unlink()
-    with Run.open(small_disk / "o.run", JOB) as run:
-        assert run.done_strips() == {0}
-        put_strip(run, 1)
-        assert run.done_strips() == {0, 1}
+    program = [*space, f'{mount} && exec "$@"', "sh", str(tmp_path)]
+    lines = finish(tmp_path / "o.run", body, program).splitlines()
+    assert lines[0].startswith("ResourceError ")
+    assert "0.4 MB are needed" in lines[0]
+    assert lines[1].startswith("ResourceError ")
+    assert "0001.tif: the disk is full" in lines[1]
+    assert lines[2:] == ["frozenset()", "frozenset({1})"]
 
 
 def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path: Path) -> None:
