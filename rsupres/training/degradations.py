@@ -84,6 +84,23 @@ class Sentinel2Params:
                 f"{self.full_scale}."
             )
 
+    def still(self) -> Sentinel2Params:
+        """Return the same sensor at its mean MTF, without shift, noise and rounding."""
+        mean = (self.mtf[0] + self.mtf[1]) / 2
+        return replace(
+            self,
+            mtf=(mean, mean),
+            mtf_spread=0.0,
+            common_shift=0.0,
+            band_shift=0.0,
+            reflectance_range=(1.0, 1.0),
+            read_noise=(0.0, 0.0),
+            shot_noise=(0.0, 0.0),
+            bits=16,
+            full_scale=1.0,
+            share_8bit=0.0,
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return plain numbers and lists."""
         return {name: _plain(value) for name, value in asdict(self).items()}

@@ -1,0 +1,334 @@
+"""Two or three georeferenced pictures on one grid: SR, HR and, if given, the LR input.
+
+Finds the common bands, the common grid and the common valid area, and hands arrays to
+`rsupres.evaluation.report`. Grids that differ are refused unless warping is asked for;
+then HR is brought to the grid of SR, never the other way round, because resampling what
+is under test would change what is measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.bands import choose_bands
+from rsupres.chips import ROLES
+from rsupres.errors import BandError, GridError, InputError
+from rsupres.evaluation.metrics import Shift, find_shift
+from rsupres.grid import Grid, PixelWindow
+from rsupres.radiometry import Stretch, StretchChoice, find_stretch
+from rsupres.raster import Scene
+
+logger = logging.getLogger(__name__)
+
+ALIGNED = 0.01  # pixels; grids closer than that are the same grid
+FINER = 1.5  # HR finer than SR by more than this is averaged, not interpolated
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture in memory.
+
+    Attributes:
+        pixels: (c, H, W) float32; [0, 1] is the range of the stretch, not clipped.
+        valid: (H, W) bool.
+        grid: its frame.
+    """
+
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done to two pictures before they are compared.
+
+    Attributes:
+        stretch: how numbers become [0, 1].
+        warp: bring HR to the grid of SR where the grids differ.
+        hr_nodata: HR pixels with this DN in every band are invalid; None = as the file
+            says.
+        align: move HR by this many SR pixels (down, right); () = by the displacement
+            found between the two; None = leave it.
+    """
+
+    stretch: StretchChoice
+    warp: bool = False
+    hr_nodata: float | None = None
+    align: tuple[float, float] | tuple[()] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """SR and HR on their common grid.
+
+    Attributes:
+        sr: (c, H, W) float32, in units of the range of HR's stretch.
+        hr: the same.
+        valid: (H, W) bool: valid in both.
+        window: where the common area lies in the SR picture, SR pixels.
+        moved: by how much HR was moved, SR pixels.
+    """
+
+    sr: NDArray[np.float32]
+    hr: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    window: PixelWindow
+    moved: tuple[float, float] = (0.0, 0.0)
+
+
+def load_pair(
+    sr_path: str, hr_path: str, request: Request
+) -> tuple[Pair, Layer, Stretch]:
+    """Read SR and HR where both have pixels.
+
+    Both go through the stretch that HR's file suggests, so equal DN stay equal; where
+    the data types differ, each goes through its own.
+
+    Args:
+        sr_path: the picture under test.
+        hr_path: the truth.
+        request: what the user wants done to them.
+
+    Returns:
+        `(pair, sr, stretch)`: the whole SR picture and its stretch, for comparison with
+        the LR input.
+
+    Raises:
+        InputError: unreadable, no common ground, or no valid pixel in common.
+        BandError: no bands in common.
+        GridError: the grids differ and `request.warp` is off.
+    """
+    with Scene.open(sr_path) as sr_scene, Scene.open(hr_path) as hr_scene:
+        sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
+        hr_stretch = find_stretch(hr_scene, request.stretch).for_bands(hr_bands)
+        sr_stretch = hr_stretch
+        if sr_scene.dtype != hr_scene.dtype:
+            sr_stretch = find_stretch(sr_scene, request.stretch).for_bands(sr_bands)
+            logger.warning(
+                "%s is %s and %s is %s: each has its own stretch.",
+                *(sr_path, sr_scene.dtype, hr_path, hr_scene.dtype),
+            )
+        sr = _read(sr_scene, sr_bands, sr_stretch)
+        hr = _read(hr_scene, hr_bands, hr_stretch, request.hr_nodata)
+    difference = _find_difference(hr.grid, sr.grid)
+    if difference and not request.warp:
+        raise GridError(
+            f"{hr_path}: {difference} {sr_path}; use --resample to warp it there."
+        )
+    warped = _warp(hr, sr.grid) if difference else hr
+    pair = _overlay(sr, warped, sr_path, hr_path)
+    if request.align is not None:
+        shift = request.align or _shift_of(pair, sr_path, hr_path)
+        pair = _overlay(sr, _warp(_move(hr, shift, sr.grid), sr.grid), sr_path, hr_path)
+        pair = replace(pair, moved=shift)
+    return pair, sr, sr_stretch
+
+
+def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
+    """Read the LR input in the bands and through the stretch of the SR picture.
+
+    Args:
+        path: the LR scene.
+        bands_like: the SR file, for its band names.
+        stretch: of the SR picture.
+    """
+    with Scene.open(path) as scene, Scene.open(bands_like) as other:
+        bands, _ = _common_bands(scene, other)
+        return _read(scene, bands, stretch)
+
+
+def shrink_to(lr: Layer, sr: Layer) -> tuple[Layer, Layer, Fraction]:
+    """Average SR over the LR pixels that it covers whole.
+
+    Returns:
+        `(shrunk, lr, scale)`: both cut to those LR pixels; an LR pixel is valid when it
+        and all its SR pixels are.
+
+    Raises:
+        GridError: other CRS or axes, a scale that is no fraction, or an SR corner that
+            does not lie on a corner of an LR pixel.
+    """
+    scale, row, col = _place(lr, sr)
+    height, width = (int(n / scale) for n in sr.valid.shape)
+    frame = PixelWindow(row, col, height, width)
+    if frame.intersection(lr.grid.window) != frame or not height or not width:
+        raise GridError("The SR picture reaches beyond the LR scene.")
+    rows, cols = (
+        _means(n, n_lr, scale)
+        for n, n_lr in zip(sr.valid.shape, (height, width), strict=True)
+    )
+    pixels = rows @ np.where(sr.valid, sr.pixels, 0) @ cols.T
+    share = rows @ sr.valid.astype(np.float32) @ cols.T
+    part = frame.slices()
+    valid = (share > 1 - 1e-4) & lr.valid[part]
+    grid = lr.grid.crop(frame)
+    cut = Layer(lr.pixels[:, *part], valid, grid)
+    return Layer(pixels.astype(np.float32), valid, grid), cut, scale
+
+
+def match_histogram(
+    sr: np.ndarray, hr: np.ndarray, valid: np.ndarray
+) -> NDArray[np.float32]:
+    """Give each band of one picture the distribution of values of another.
+
+    The map is monotone per band and found on the valid pixels: the value at a quantile
+    becomes the other picture's value at that quantile (257 quantiles, linear between).
+
+    Args:
+        sr: (c, H, W), the picture to change.
+        hr: (c, H, W), the one to follow.
+        valid: (H, W) bool.
+
+    Returns:
+        (c, H, W) float32, a new array.
+    """
+    steps = np.linspace(0, 1, 257)
+    bands = []
+    for a, b in zip(sr, hr, strict=True):
+        source, target = (np.quantile(x[valid], steps) for x in (a, b))
+        keep = np.concatenate([[True], np.diff(source) > 0])
+        bands.append(np.interp(a, source[keep], target[keep]))
+    return np.stack(bands).astype(np.float32)
+
+
+def _common_bands(sr: Scene, hr: Scene) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return bands of both files that mean the same: red, green, blue, else all."""
+    try:
+        return choose_bands(sr, ROLES).roles, choose_bands(hr, ROLES).roles
+    except BandError:
+        if len(sr.data_bands) == len(hr.data_bands):
+            return sr.data_bands, hr.data_bands
+        raise BandError(
+            f"{sr.path} has {len(sr.data_bands)} bands and {hr.path} "
+            f"{len(hr.data_bands)}, and not both have red, green and blue."
+        ) from None
+
+
+def _read(
+    scene: Scene,
+    bands: Sequence[int],
+    stretch: Stretch,
+    nodata: float | None = None,
+) -> Layer:
+    dn, valid = scene.read(scene.grid.window, bands)
+    mask = valid[0]
+    if nodata is not None:
+        mask = mask & ~np.asarray((dn == np.float32(nodata)).all(0))
+    return Layer(stretch.to_unit(dn), mask, scene.grid)
+
+
+def _shift_of(pair: Pair, sr_path: str, hr_path: str) -> Shift:
+    shift = find_shift(pair.sr, pair.hr, pair.valid)
+    if not math.isfinite(shift.row):
+        raise InputError(f"{sr_path} and {hr_path} are flat: nothing to align.")
+    return shift
+
+
+def _move(hr: Layer, shift: tuple[float, float], grid: Grid) -> Layer:
+    """Return HR with its frame moved by (row, col) pixels of `grid`; no resampling."""
+    t = grid.transform
+    row, col = shift
+    east, north = t.a * col + t.b * row, t.d * col + t.e * row
+    moved = type(t).translation(east, north) @ hr.grid.transform
+    frame = Grid(hr.grid.crs, moved, hr.grid.height, hr.grid.width)
+    return replace(hr, grid=frame)
+
+
+def _offset(grid: Grid, other: Grid) -> tuple[float, float]:
+    """Return (row, col) of the upper-left corner of `grid` in pixels of `other`."""
+    col, row = ~other.transform @ (grid.transform.c, grid.transform.f)
+    return float(row), float(col)
+
+
+def _find_difference(hr: Grid, sr: Grid) -> str:
+    """Return how HR's grid differs from SR's, as words before the SR's name, or ""."""
+    if hr.crs != sr.crs:
+        return (
+            f"CRS {hr.crs.to_string()[:40]} differs from {sr.crs.to_string()[:40]} of"
+        )
+    a, b = np.array(hr.transform[:6]), np.array(sr.transform[:6])
+    linear = [0, 1, 3, 4]
+    drift = np.abs(a[linear] - b[linear]).max() * max(hr.height, hr.width)
+    if drift > ALIGNED * np.abs(b[linear]).max():
+        return f"pixel size {a[0]:.6g} x {abs(a[4]):.6g} differs from that of"
+    row, col = _offset(hr, sr)
+    if max(abs(row - round(row)), abs(col - round(col))) > ALIGNED:
+        return (
+            f"the grid is displaced by {row - round(row):.3f} and "
+            f"{col - round(col):.3f} of a pixel against"
+        )
+    return ""
+
+
+def _warp(hr: Layer, grid: Grid) -> Layer:
+    """Bring HR to another grid: cubic, or by area where HR is much finer."""
+    from rasterio.enums import Resampling
+    from rasterio.warp import reproject
+
+    is_finer = hr.grid.gsd_m * FINER < grid.gsd_m
+    kernel = Resampling.average if is_finer else Resampling.cubic
+    source = np.where(hr.valid, hr.pixels, np.float32(np.nan))
+    warped = np.full((len(source), grid.height, grid.width), np.nan, np.float32)
+    reproject(
+        source,
+        warped,
+        src_transform=hr.grid.transform,
+        src_crs=hr.grid.crs,
+        src_nodata=np.nan,
+        dst_transform=grid.transform,
+        dst_crs=grid.crs,
+        dst_nodata=np.nan,
+        resampling=kernel,
+    )
+    logger.info("HR warped to the grid of SR by %s.", kernel.name)
+    valid = np.asarray(np.isfinite(warped).all(0))
+    return Layer(np.where(valid, warped, np.float32(0)), valid, grid)
+
+
+def _overlay(sr: Layer, hr: Layer, sr_path: str, hr_path: str) -> Pair:
+    row, col = (round(number) for number in _offset(hr.grid, sr.grid))
+    there = PixelWindow(row, col, hr.grid.height, hr.grid.width)
+    common = there.intersection(sr.grid.window)
+    if common is None:
+        raise InputError(f"{sr_path} and {hr_path} show no common ground.")
+    in_sr, in_hr = common.slices(), common.relative_to(there).slices()
+    valid = sr.valid[in_sr] & hr.valid[in_hr]
+    if not valid.any():
+        raise InputError(f"{sr_path} and {hr_path} have no valid pixel in common.")
+    return Pair(sr.pixels[:, *in_sr], hr.pixels[:, *in_hr], valid, common)
+
+
+def _place(lr: Layer, sr: Layer) -> tuple[Fraction, int, int]:
+    """Return the scale, and the LR row and column of SR's upper-left corner."""
+    if lr.grid.crs != sr.grid.crs:
+        raise GridError("The LR scene has another CRS than the SR picture.")
+    a, b = np.array(lr.grid.transform[:6]), np.array(sr.grid.transform[:6])
+    axis = 0 if a[0] else 1
+    scale = Fraction(float(a[axis] / b[axis])).limit_denominator(64)
+    expected = b * float(scale)
+    rest = np.abs(a - expected)[[0, 1, 3, 4]].max() * max(lr.valid.shape)
+    row, col = _offset(sr.grid, lr.grid)
+    shift = max(abs(row - round(row)), abs(col - round(col)))
+    if scale < 1 or max(rest / np.abs(a[:2]).max(), shift) > ALIGNED:
+        raise GridError(
+            "The SR picture does not lie on the LR scene's grid: pixel sizes must "
+            f"differ by a fraction (found {a[axis] / b[axis]:.6g}) and corners meet "
+            f"(off by {shift:.3f} LR pixels)."
+        )
+    return scale, round(row), round(col)
+
+
+def _means(length: int, n_lr: int, scale: Fraction) -> NDArray[np.float32]:
+    """Return (n_lr, length): the mean over the SR pixels in each LR pixel."""
+    starts = np.arange(n_lr)[:, None] * float(scale)
+    edges = np.arange(length + 1)
+    covered = np.diff(np.clip(edges, starts, starts + float(scale)), axis=1)
+    return np.asarray(covered / float(scale), np.float32)

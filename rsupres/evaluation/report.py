@@ -1,0 +1,170 @@
+"""Scores of pictures: one row per picture, means, and the table that people read.
+
+A row is measured by `score`; the figures themselves are in
+`rsupres.evaluation.metrics`. Nothing here opens files or runs models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from rsupres.evaluation import metrics
+
+if TYPE_CHECKING:
+    from rsupres.evaluation.lpips import LpipsSqueeze
+
+
+class Column(NamedTuple):
+    """How a figure is shown: heading, digits after the point, what it means."""
+
+    heading: str
+    digits: int
+    meaning: str
+
+
+COLUMNS: Mapping[str, Column] = {
+    "psnr": Column("PSNR", 3, "dB over all bands"),
+    "ssim": Column("SSIM", 4, "mean of the bands"),
+    "psnr_y": Column("PSNR-Y", 3, "dB of BT.601 Y"),
+    "ssim_y": Column("SSIM-Y", 4, "of BT.601 Y"),
+    "sam": Column("SAM", 3, "spectral angle, degrees"),
+    "ergas": Column("ERGAS", 3, "relative error in synthesis"),
+    "lpips_squeeze": Column("LPIPS(sq)", 4, "LPIPS (squeeze)"),
+    "consistency": Column("cons", 5, "mean |downscaled SR - LR| of range"),
+    "consistency_rms": Column("cons-rms", 5, "the same, root mean square"),
+    "shift_row": Column("dy", 2, "shift against HR, SR pixels, down"),
+    "shift_col": Column("dx", 2, "shift against HR, SR pixels, right"),
+    "seam": Column("seam", 4, "gradient across tile borders / elsewhere"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one picture, or means over several.
+
+    Attributes:
+        model: what made the picture.
+        scale: text such as "4" or "10/3".
+        image: name; None for a mean.
+        n_images: how many pictures went into it.
+        figures: by name of `COLUMNS`; a missing figure was not measured.
+    """
+
+    model: str
+    scale: str
+    image: str | None
+    n_images: int
+    figures: Mapping[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row flat; figures that are not finite become None."""
+        numbers = {
+            name: value if math.isfinite(value) else None
+            for name, value in self.figures.items()
+        }
+        return {
+            "model": self.model,
+            "scale": self.scale,
+            "image": self.image,
+            "images": self.n_images,
+            **numbers,
+        }
+
+
+def score(
+    sr: np.ndarray,
+    hr: np.ndarray,
+    scale: float,
+    *,
+    border: int,
+    valid: np.ndarray | None = None,
+    lpips: LpipsSqueeze | None = None,
+) -> dict[str, float]:
+    """Measure a picture against the truth.
+
+    PSNR, SSIM, SAM and ERGAS leave out a border, where no method knows what lies
+    beyond; LPIPS and shift take the whole picture. Y and LPIPS need three bands in the
+    order red, green, blue and use the first three.
+
+    Args:
+        sr: (c, H, W) in [0, 1].
+        hr: the same shape and range.
+        scale: LR GSD divided by SR GSD.
+        border: pixels left out at every side.
+        valid: (H, W) bool; None = all.
+        lpips: the module; None = not measured.
+
+    Returns:
+        Figures by name of `COLUMNS`.
+    """
+    height, width = sr.shape[1:]
+    whole = np.ones((height, width), bool)
+    if valid is not None:
+        whole = valid.reshape(height, width)
+    inner = np.zeros_like(whole)
+    window = np.s_[border : height - border, border : width - border]
+    inner[window] = whole[window]
+    figures = {
+        "psnr": metrics.psnr(sr, hr, inner),
+        "ssim": metrics.ssim(sr, hr, inner),
+    }
+    if sr.shape[0] >= 3:
+        y_sr, y_hr = metrics.luma(sr[:3]), metrics.luma(hr[:3])
+        figures["psnr_y"] = metrics.psnr(y_sr, y_hr, inner)
+        figures["ssim_y"] = metrics.ssim(y_sr, y_hr, inner)
+    figures["sam"] = metrics.sam_deg(sr, hr, inner)
+    figures["ergas"] = metrics.ergas(sr, hr, scale, inner)
+    if lpips is not None and sr.shape[0] >= 3:
+        figures["lpips_squeeze"] = metrics.lpips_squeeze(lpips, sr[:3], hr[:3], whole)
+    shift = metrics.find_shift(sr, hr, whole)
+    return {**figures, "shift_row": shift.row, "shift_col": shift.col}
+
+
+def mean_rows(rows: Iterable[Row]) -> list[Row]:
+    """Average rows of one model and scale, in the order of their first appearance.
+
+    Decibels are averaged as decibels. A picture without a figure (NaN) is left out of
+    that figure's mean.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.scale), []).append(row)
+    means = []
+    for (model, scale), group in groups.items():
+        figures = {}
+        for name in COLUMNS:
+            values = [row.figures[name] for row in group if name in row.figures]
+            known = [value for value in values if not math.isnan(value)]
+            if values:
+                figures[name] = sum(known) / len(known) if known else math.nan
+        means.append(Row(model, scale, None, len(group), figures))
+    return means
+
+
+def table_lines(rows: Sequence[Row], head: bool = True) -> list[str]:
+    """Lay rows out as text, a heading line first; missing figures show as "-"."""
+    shown = [name for name in COLUMNS if any(name in row.figures for row in rows)]
+    width = max([len(row.model) for row in rows] + [5])
+    image = max([len(row.image or f"mean of {row.n_images}") for row in rows] + [5])
+    lines = []
+    if head:
+        cells = [f"{COLUMNS[name].heading:>9}" for name in shown]
+        lines.append(
+            f"{'model':{width}} {'scale':>5} {'image':{image}} " + " ".join(cells)
+        )
+    for row in rows:
+        cells = []
+        for name in shown:
+            value = row.figures.get(name, math.nan)
+            text = "-" if math.isnan(value) else f"{value:.{COLUMNS[name].digits}f}"
+            cells.append(f"{text:>9}")
+        label = row.image or f"mean of {row.n_images}"
+        lines.append(
+            f"{row.model:{width}} {row.scale:>5} {label:{image}} " + " ".join(cells)
+        )
+    return lines

@@ -1,0 +1,173 @@
+"""A test set of HR images: degrade each, run every model, measure against the truth.
+
+All models see the same LR images, 8 bits, and are measured in 8 bits, side by side. The
+protocol is that of the E2DiffSR specification, section 8; where a scale is fractional,
+LR sides are multiples of its denominator (`rsupres.evaluation.images.sizes_at`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.chips import Chip, cut, read_chip, to_uint8
+from rsupres.errors import InputError
+from rsupres.evaluation.images import (
+    resize_bicubic,
+    resize_bicubic_float,
+    sizes_at,
+    upscale_array,
+)
+from rsupres.evaluation.metrics import consistency
+from rsupres.evaluation.report import Row, score
+
+if TYPE_CHECKING:
+    import torch
+
+    from rsupres.evaluation.lpips import LpipsSqueeze
+    from rsupres.families.base import SuperResolver
+
+Pixels = NDArray[np.uint8]
+BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to enlarge an 8-bit LR image: (pixels, scale, HR size) to 8-bit pixels."""
+
+    name: str
+    enlarge: Callable[[Pixels, Fraction, tuple[int, int]], Pixels]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How LR images are made.
+
+    Attributes:
+        name: for people.
+        degrade: (HR pixels, LR size, number of the image) to LR pixels, 8 bits.
+        shrink: (SR in [0, 1], LR size) to the LR picture in [0, 1], unrounded and
+            without noise; for the consistency.
+    """
+
+    name: str
+    degrade: Callable[[Pixels, tuple[int, int], int], Pixels]
+    shrink: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+
+
+def bicubic_candidate() -> Candidate:
+    """Return the baseline: Pillow's bicubic (a = -0.5) of the 8-bit LR image."""
+    return Candidate(BICUBIC, lambda lr, scale, size: resize_bicubic(lr, size))
+
+
+def model_candidate(
+    name: str, model: SuperResolver, device: torch.device, seed: int
+) -> Candidate:
+    """Return a loaded model as a candidate; its result is clipped and rounded."""
+
+    def enlarge(lr: Pixels, scale: Fraction, size: tuple[int, int]) -> Pixels:
+        unit = lr.astype(np.float32) / np.float32(255)
+        return to_uint8(upscale_array(model, unit, scale, device, seed))
+
+    return Candidate(name, enlarge)
+
+
+def bicubic_degradation() -> Degradation:
+    """Return Pillow's antialiased bicubic, in 8 bits."""
+    return Degradation(
+        BICUBIC, lambda hr, size, number: resize_bicubic(hr, size), resize_bicubic_float
+    )
+
+
+def load_chips(images: Sequence[Path], max_side: int) -> Iterator[Chip]:
+    """Read images one by one; larger ones come in parts of at most `max_side`.
+
+    Parts with invalid pixels or of one colour are left out.
+    """
+    for path in images:
+        yield from cut(read_chip(path), max_side)
+
+
+def run_testset(
+    chips: Iterator[Chip],
+    candidates: Sequence[Candidate],
+    scales: Sequence[Fraction],
+    degradation: Degradation,
+    *,
+    border: int | None = None,
+    lpips: LpipsSqueeze | None = None,
+    pictures: Path | None = None,
+) -> Iterator[Row]:
+    """Measure every candidate on every chip at every scale.
+
+    Args:
+        chips: HR images.
+        candidates: what is compared.
+        scales: greater than 1.
+        degradation: how LR images are made.
+        border: SR pixels left out at every side; None = ceil(scale), as published.
+        lpips: the module; None = not measured.
+        pictures: existing folder; LR, every candidate and HR are written there side by
+            side, one PNG per image and scale.
+
+    Yields:
+        One row per chip, scale and candidate, in that order.
+
+    Raises:
+        InputError: a scale below 1, or an image too small for it.
+    """
+    if any(scale < 1 for scale in scales):
+        raise InputError(f"Scales are at least 1, not {min(scales)}.")
+    for number, chip in enumerate(chips):
+        for scale in scales:
+            height, width = chip.valid.shape
+            lr_size, hr_size = sizes_at(height, width, scale)
+            hr = chip.pixels[:, : hr_size[0], : hr_size[1]]
+            lr = degradation.degrade(hr, lr_size, number)
+            made = {c.name: c.enlarge(lr, scale, hr_size) for c in candidates}
+            edge = math.ceil(scale) if border is None else border
+            for name, sr in made.items():
+                figures = _measure(sr, hr, lr, scale, edge, degradation, lpips)
+                yield Row(name, str(scale), chip.name, 1, figures)
+            if pictures is not None:
+                panel = [_repeat(lr, hr_size), *made.values(), hr]
+                _save(pictures / f"{Path(chip.name).stem}_x{float(scale):g}.png", panel)
+
+
+def _measure(
+    sr: Pixels,
+    hr: Pixels,
+    lr: Pixels,
+    scale: Fraction,
+    border: int,
+    degradation: Degradation,
+    lpips: LpipsSqueeze | None,
+) -> dict[str, float]:
+    unit_sr, unit_hr, unit_lr = (x.astype(np.float64) / 255 for x in (sr, hr, lr))
+    figures = score(unit_sr, unit_hr, float(scale), border=border, lpips=lpips)
+    found = consistency(degradation.shrink(unit_sr, lr.shape[1:]), unit_lr)
+    shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
+    figures["consistency"], figures["consistency_rms"] = found
+    return figures | shift
+
+
+def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:
+    """Enlarge by repeating pixels, for looking at."""
+    rows = np.arange(size[0]) * lr.shape[1] // size[0]
+    cols = np.arange(size[1]) * lr.shape[2] // size[1]
+    return lr[:, rows][:, :, cols]
+
+
+def _save(path: Path, panel: Sequence[Pixels]) -> None:
+    from PIL import Image
+
+    gap = np.full((3, panel[0].shape[1], 4), 255, np.uint8)
+    parts = [part for picture in panel for part in (picture, gap)][:-1]
+    Image.fromarray(np.concatenate(parts, 2).transpose(1, 2, 0)).save(path)
