@@ -27,12 +27,17 @@ install: $(INSTALLED)  ## Make .venv with the exact versions of constraints.txt
 
 demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
 	mkdir -p demo
-	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_x4.tif \
-	    --scale 4 --overwrite
 	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_bicubic_x4.tif \
-	    --scale 4 --model bicubic --overwrite
-	$(BIN)/rsupres evaluate demo/town_bicubic_x4.tif sample_data/town_hr.tif
-	$(BIN)/rsupres evaluate demo/town_x4.tif sample_data/town_hr.tif
+	    --model bicubic --scale 4 --overwrite
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_x4.tif --scale 4 --overwrite
+	$(BIN)/rsupres evaluate demo/town_bicubic_x4.tif sample_data/town_hr.tif \
+	    --lr sample_data/town_s2.tif
+	$(BIN)/rsupres evaluate demo/town_x4.tif sample_data/town_hr.tif \
+	    --lr sample_data/town_s2.tif
+	$(BIN)/python sample_data/compare.py demo/town.png \
+	    "10 m=sample_data/town_s2.tif" "bicubic=demo/town_bicubic_x4.tif" \
+	    "model=demo/town_x4.tif" "truth, 2.5 m=sample_data/town_hr.tif" \
+	    --bounds 563480 5392410 563800 5392730
 
 lint: $(INSTALLED)  ## Check style and formatting with ruff
 	$(BIN)/ruff check rsupres tests sample_data
