@@ -3,14 +3,14 @@
 A strip is written fast and uncompressed, as it is read once and thrown away. At the
 end, a virtual raster over the strips is copied once into the output, which compresses
 on all cores. Nothing here decides names or renames: callers give a temporary name and
-publish it. With `rsupres.raster` and `rsupres.products` this is the only module that
-opens rasters.
+publish it. Besides `rsupres.opening` this is the only module that opens rasters.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # rasterio.shutil raises it as it is
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -30,7 +31,7 @@ from rasterio.windows import Window
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.grid import Grid
-from rsupres.raster import stored_blocks
+from rsupres.opening import first_line, stored_blocks
 
 BLOCK = 512  # SR pixels of a block's side in the output
 STRIP_ROWS = 64  # SR rows of a block of a strip
@@ -152,8 +153,9 @@ def write_strip(
         ResourceError: the disk is full, or writing fails otherwise.
     """
     masked = nodata is None and valid is not None and not valid.all()
+    _check_room(path, pixels.nbytes)
     with (
-        _explaining(path),
+        _explaining(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
             path,
@@ -176,7 +178,7 @@ def write_strip(
         dataset.write(pixels)
         if masked and valid is not None:
             dataset.write_mask(valid[0])
-    _check_blocks(path)
+    _check_blocks(path, pixels.nbytes)
 
 
 def assemble(
@@ -203,18 +205,24 @@ def assemble(
     sources = _open_strips(strips, meta, form)
     xml = _vrt(sources, meta, form)
     options = _creation(form)
+    n_bytes = _raw_bytes(meta, form)
+    if form.driver == "COG":  # its uncompressed overviews go to disk first
+        _check_room(part, n_bytes // 3)
+        n_bytes = n_bytes * 5 // 3
     try:
         with (
-            _explaining(part),
+            _explaining(part, n_bytes),
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, COG_TMP_COMPRESSION="NONE"),
             MemoryFile(xml.encode(), filename="strips.vrt") as memory,
         ):
             rasterio.shutil.copy(memory.name, part, driver=form.driver, **options)
         _check_output(part, meta, form)
     except BaseException:
-        for suffix in ("", *LEFTOVERS):
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+    finally:
+        for suffix in LEFTOVERS:
+            part.with_name(part.name + suffix).unlink(missing_ok=True)
 
 
 def check_format(form: OutputFormat, n_bands: int) -> None:
@@ -237,8 +245,8 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
                 rasterio.shutil.copy(
                     source.name, target.name, driver=form.driver, **options
                 )
-            except RasterioError as error:
-                messages.append(_reason(error))
+            except (RasterioError, CPLE_BaseError) as error:
+                messages.append(first_line(error))
     for message in messages:
         raise InputError(
             f"{form.driver} cannot be written as asked ({message}); change --co, "
@@ -292,8 +300,8 @@ def _open_strips(
                 )
         except RasterioError as error:
             raise InputError(
-                f"{path}: this strip cannot be read ({_reason(error)}); delete it and "
-                "run the same command again."
+                f"{path}: this strip cannot be read ({first_line(error)}); delete it "
+                "and run the same command again."
             ) from error
         if frame != (len(meta.descriptions), meta.grid.width, form.dtype):
             raise InputError(
@@ -346,6 +354,8 @@ def _vrt_band(
     if form.nodata is not None:
         lines.append(f"<NoDataValue>{form.nodata!r}</NoDataValue>")
     colour = GDAL_COLOURS.get(colour, "Undefined")
+    if colour == "Gray" and number > 1:  # TIFF cannot say so
+        colour = "Undefined"
     lines.append(f"<ColorInterp>{colour}</ColorInterp>")
     scale, offset = float(meta.scales[number - 1]), float(meta.offsets[number - 1])
     if (scale, offset) != (1.0, 0.0):
@@ -377,36 +387,70 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c in "\t\n\r" or (c >= " " and c != "\ufffe"))
 
 
+def _raw_bytes(meta: OutputMeta, form: OutputFormat) -> int:
+    """Return the bytes of the output's pixels before compression."""
+    n_pixels = meta.grid.height * meta.grid.width * len(meta.descriptions)
+    return n_pixels * np.dtype(form.dtype).itemsize
+
+
 def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
     """Check that what was written can be read back and is whole."""
-    _check_blocks(part)
-    with _explaining(part), rasterio.open(part) as dataset:
+    _check_blocks(part, _raw_bytes(meta, form))
+    with _explaining(part, 0), rasterio.open(part) as dataset:
         frame = dataset.height, dataset.width, dataset.count, dataset.dtypes[0]
         wanted = meta.grid.height, meta.grid.width, len(meta.descriptions), form.dtype
-        same_place = dataset.transform.almost_equals(meta.grid.transform, 0.0)
+        transform = dataset.transform
         last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
         dataset.read(window=last)
-    if frame != wanted or not same_place:
+    if frame != wanted or transform != meta.grid.transform:
         raise ResourceError(
-            f"{part}: the file written is {frame} on another grid or of another shape "
-            f"than {wanted}; check --co, then run the same command again."
+            f"{part}: the file written is {frame}, {transform[:6]}, and should be "
+            f"{wanted}, {meta.grid.transform[:6]}; check --co."
         )
 
 
-def _check_blocks(path: Path) -> None:
+def _check_blocks(path: Path, n_bytes: int) -> None:
     """Check that every block of a TIFF lies inside the file.
 
     On a full disk it may not, and GDAL reports most such failures, but not all.
     """
     size = path.stat().st_size
-    with _explaining(path), rasterio.open(path) as dataset:
+    with _explaining(path, n_bytes), rasterio.open(path) as dataset:
         for block in stored_blocks(dataset):
             if block is None or block[0] + block[1] > size:
-                raise ResourceError(_full_text(path, "the file is not whole"))
+                raise ResourceError(
+                    _write_failure(path, n_bytes, ["the file is not whole"])
+                )
+
+
+def _check_room(path: Path, n_bytes: int) -> None:
+    """Refuse to begin a file that the disk or a size limit cannot hold.
+
+    GDAL notices too, but only after libtiff has told stderr in its own words.
+    """
+    if n_bytes > min(_free_bytes(path), _size_limit()):
+        raise ResourceError(_write_failure(path, n_bytes, []))
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:
+        return sys.maxsize
+
+
+def _size_limit() -> int:
+    """Return the largest file that this process may write, bytes."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 @contextmanager
-def _explaining(path: Path) -> Iterator[None]:
+def _explaining(path: Path, n_bytes: int) -> Iterator[None]:
     """Turn what goes wrong while writing `path` into a `ResourceError`.
 
     Errors that GDAL only logs, such as those of its worker threads, count too.
@@ -414,10 +458,11 @@ def _explaining(path: Path) -> Iterator[None]:
     with _gdal_messages(logging.ERROR) as messages:
         try:
             yield
-        except (RasterioError, OSError) as error:
-            raise ResourceError(_full_text(path, _reason(error), *messages)) from error
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            reasons = [first_line(error), *messages]
+            raise ResourceError(_write_failure(path, n_bytes, reasons)) from error
     if messages:
-        raise ResourceError(_full_text(path, *messages))
+        raise ResourceError(_write_failure(path, n_bytes, messages))
 
 
 @contextmanager
@@ -432,23 +477,17 @@ def _gdal_messages(level: int = logging.WARNING) -> Iterator[list[str]]:
         source.removeHandler(collector)
 
 
-def _full_text(path: Path, *reasons: str) -> str:
-    told = [reason for reason in reasons if any(w in reason.lower() for w in FULL)]
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError:
-        free = 0
-    if told or free < 2**20:
+def _write_failure(path: Path, n_bytes: int, reasons: Sequence[str]) -> str:
+    """Return the message for a file of up to `n_bytes` that could not be written."""
+    free = min(_free_bytes(path), _size_limit())
+    told = any(word in reason.lower() for word in FULL for reason in reasons)
+    if told or free < n_bytes:
         return (
-            f"{path}: the disk is full or a size limit is reached ({free / 1e6:.0f} MB "
-            "free); make room, then run the same command again."
+            f"{path}: the disk is full or a size limit is reached: "
+            f"{free / 1e6:.1f} MB are left, up to {n_bytes / 1e6:.1f} MB are needed. "
+            "Make room and run the same command again."
         )
     return (
-        f"{path}: cannot be written ({reasons[0]}); check the disk, then run the same "
+        f"{path}: cannot be written ({reasons[0]}). Check the disk and run the same "
         "command again."
     )
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

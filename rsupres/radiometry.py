@@ -333,13 +333,12 @@ def _percentile_stretch(scene: Scene, percentiles: tuple[float, float]) -> Stret
 
 
 def _reflectance_stretch(scene: Scene) -> Stretch:
-    unity = _unity_dn(scene)
+    unity = None if _has_scale(scene) else _unity_dn(scene)
     low, high = [], []
     for band in range(1, scene.count + 1):
         scale, offset = scene.scales[band - 1], scene.offsets[band - 1]
-        if (scale, offset) == (1.0, 0.0):
-            scale = 1 / unity
-            offset = _add_offset(scene, band) * scale
+        if unity is not None:
+            scale, offset = 1 / unity, 0.0
         if not scale > 0:
             raise InputError(
                 f"{scene.path}: band {band} has scale {scale:g}; reflectance needs a "
@@ -352,26 +351,14 @@ def _reflectance_stretch(scene: Scene) -> Stretch:
 
 def _unity_dn(scene: Scene) -> float:
     """Return the DN of reflectance 1 of a file without scale tags."""
-    quantification = scene.product_number("QUANTIFICATION_VALUE")
-    if quantification:
-        return quantification
     if scene.dtype == "uint8":
         return 255.0
-    if scene.dtype.startswith("float") and not _has_scale(scene):
+    if scene.dtype.startswith("float"):
         sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
         inside = sample[:, valid[0]]
         if inside.size and np.percentile(inside, 99.9) <= FLOAT_REFLECTANCE_MAX:
             return 1.0
     return REFLECTANCE_DN
-
-
-def _add_offset(scene: Scene, band: int) -> float:
-    """Return DN to add before dividing (BOA_ADD_OFFSET, RADIO_ADD_OFFSET), else 0."""
-    for name in (f"BOA_ADD_OFFSET_{band}", "BOA_ADD_OFFSET", "RADIO_ADD_OFFSET"):
-        offset = scene.product_number(name)
-        if offset is not None:
-            return offset
-    return 0.0
 
 
 def _has_scale(scene: Scene) -> bool:
@@ -384,9 +371,7 @@ def _tells_reflectance(scene: Scene) -> bool:
         return _scaled_like_reflectance(scene)
     if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):
         return False
-    return scene.product_number("QUANTIFICATION_VALUE") is not None or names_sentinel2(
-        scene
-    )
+    return names_sentinel2(scene)
 
 
 def _scaled_like_reflectance(scene: Scene) -> bool:

@@ -1,20 +1,16 @@
 """Rasters into numbers: scenes, windows, masks and bands.
 
-This module and its three neighbours are the only ones that open rasters:
-`rsupres.products` (which file of a product folder to open), `rsupres.assembly` (strips
-and the final output) and this one. Pixels leave here as float32 DN with a valid mask;
-what DN mean is the subject of `rsupres.radiometry`. No other module sees a rasterio
-dataset.
+Rasters are opened by `rsupres.opening` for this module, and by `rsupres.assembly`,
+which writes strips and outputs; by nobody else. Pixels leave here as float32 DN with a
+valid mask; what DN mean is the subject of `rsupres.radiometry`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,16 +21,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from rsupres.bands import BandChoice, choose_bands
 from rsupres.errors import InputError
+from rsupres.extent import window_from_aoi, window_from_bounds
+from rsupres.filling import FILL_REACH, fill_invalid
 from rsupres.grid import Grid, PixelWindow
-from rsupres.products import Product, find_product
+from rsupres.opening import (
+    check_complete,
+    check_kind,
+    color_name,
+    find_alpha,
+    find_grid,
+    first_line,
+    open_dataset,
+)
+from rsupres.products import locate, main_subdataset, usual_band_name
 from rsupres.radiometry import to_dtype
 
 if TYPE_CHECKING:
@@ -48,19 +55,17 @@ __all__ = [
     "fill_invalid",
     "read_filled",
     "to_dtype",
+    "window_from_aoi",
+    "window_from_bounds",
 ]
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 CACHE_BYTES = 64 * 2**20  # GDAL blocks in memory
-FILL_REACH = 32  # LR pixels
 FINGERPRINT_SAMPLES = 16  # places of a file that its fingerprint reads
 FINGERPRINT_BYTES = 65_536  # at each of them
-ALPHA_SAMPLE_PIXELS = 250_000
 TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,6 @@ class _Source:
     """What a scene and its crops share."""
 
     dataset: rasterio.DatasetReader
-    product: Product
     alpha: int | None  # band of the file that is a mask, not a picture
     lock: threading.Lock  # GDAL datasets are not thread-safe
 
@@ -114,15 +118,16 @@ class Scene:
                 with a palette or complex numbers, without CRS or transform.
         """
         name = os.fspath(path)
-        product = find_product(name)
-        dataset = _open_dataset(product.gdal_name, name)
+        dataset = open_dataset(locate(name), name)
         try:
-            _check_kind(dataset, name)
-            grid = _find_grid(dataset, name, needs_crs)
-            _check_complete(dataset, name)
-            source = _Source(
-                dataset, product, _find_alpha(dataset, name), threading.Lock()
-            )
+            part = main_subdataset(name, dataset.subdatasets)
+            if part is not None:
+                dataset.close()
+                dataset = open_dataset(part, name)
+            check_kind(dataset, name)
+            grid = find_grid(dataset, name, needs_crs)
+            check_complete(dataset, name)
+            source = _Source(dataset, find_alpha(dataset, name), threading.Lock())
         except BaseException:
             dataset.close()
             raise
@@ -171,10 +176,23 @@ class Scene:
         """Number of bands in the file, alpha included."""
         return int(self._source.dataset.count)
 
-    @property
+    @cached_property
     def data_bands(self) -> tuple[int, ...]:
-        """The bands of the file, from 1, that hold a picture (all but alpha)."""
-        return tuple(i for i in range(1, self.count + 1) if i != self._source.alpha)
+        """The bands of the file, from 1, that hold a picture.
+
+        All but alpha, and but the aerosol and water vapour of Sentinel-2 products.
+        """
+        bands = [i for i in range(1, self.count + 1) if i != self._source.alpha]
+        if self._is_product:
+            bands = [i for i in bands if self._band_tag(i, "BANDNAME")[:1] == "B"]
+        return tuple(bands)
+
+    @property
+    def _is_product(self) -> bool:
+        return bool(self._source.dataset.driver == "SENTINEL2")
+
+    def _band_tag(self, band: int, name: str) -> str:
+        return str(self._source.dataset.tags(band).get(name, ""))
 
     @cached_property
     def dtype(self) -> str:
@@ -206,26 +224,49 @@ class Scene:
 
     @cached_property
     def descriptions(self) -> tuple[str | None, ...]:
-        """Band names as the file gives them; B02 style for Sentinel-2 products."""
-        return self._source.product.descriptions or tuple(
-            self._source.dataset.descriptions
-        )
+        """Band names as the file gives them; B04 style for Sentinel-2 products."""
+        names = tuple(self._source.dataset.descriptions)
+        if not self._is_product:
+            return names
+        codes = [self._band_tag(i + 1, "BANDNAME") for i in range(self.count)]
+        return tuple(usual_band_name(c) or n for c, n in zip(codes, names, strict=True))
 
-    @property
+    @cached_property
     def scales(self) -> tuple[float, ...]:
         """What DN are multiplied with, per band; 1 where the file says nothing."""
+        if self._is_product:
+            return (1.0 / self._quantification,) * self.count
         return tuple(float(value) for value in self._source.dataset.scales)
 
-    @property
+    @cached_property
     def offsets(self) -> tuple[float, ...]:
-        """What is added after that, per band; 0 where the file says nothing."""
+        """What is added after that, per band; 0 where the file says nothing.
+
+        Sentinel-2 products since baseline 04.00 hold it in DN, usually -1000.
+        """
+        if self._is_product:
+            return tuple(
+                self._add_offset_dn(band) / self._quantification
+                for band in range(1, self.count + 1)
+            )
         return tuple(float(value) for value in self._source.dataset.offsets)
+
+    @property
+    def _quantification(self) -> float:
+        names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
+        return next(
+            (float(self.tags[name]) for name in names if self.tags.get(name)), 10_000.0
+        )
+
+    def _add_offset_dn(self, band: int) -> float:
+        names = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
+        return next((float(t) for n in names if (t := self._band_tag(band, n))), 0.0)
 
     @cached_property
     def colorinterp(self) -> tuple[str, ...]:
         """Names of rasterio's ColorInterp, per band."""
         dataset = self._source.dataset
-        names = [_color_name(dataset, band) for band in range(1, self.count + 1)]
+        names = [color_name(dataset, band) for band in range(1, self.count + 1)]
         if self._source.alpha is None:  # an alpha band that is none
             names = ["undefined" if name == "alpha" else name for name in names]
         return tuple(names)
@@ -240,34 +281,19 @@ class Scene:
             if not key.startswith(TAGS_NOT_KEPT)
         }
 
-    def product_number(self, name: str) -> float | None:
-        """Return a number that the product's metadata or the tags hold, else None.
-
-        Args:
-            name: such as QUANTIFICATION_VALUE or BOA_ADD_OFFSET; matches tags that
-                end so.
-        """
-        for source in (self._source.product.numbers, self.tags):
-            for key, value in source.items():
-                if key == name or key.endswith("_" + name):
-                    try:
-                        return float(value)
-                    except ValueError:
-                        continue
-        return None
-
     def fingerprint(self) -> dict[str, str]:
         """Return JSON-able marks of the scene's content, for the run manifest.
 
         Every local file of the dataset counts with name, size, mtime and bytes sampled
         at up to 16 places; a remote one with its frame and its sampled pixels.
         """
-        files = sorted(name for name in self._source.dataset.files)
-        local = [name for name in files if os.path.isfile(name)]
+        files = self._source.dataset.files
+        local = [name for name in {*files, self.path} if os.path.isfile(name)]
+        local.sort()
         digest = hashlib.sha256()
         for name in local:
             _digest_file(digest, name)
-        if len(local) < len(files) or not local:
+        if not local or not all(os.path.isfile(name) for name in files):
             self._digest_pixels(digest)
         size = sum(os.path.getsize(name) for name in local)
         mtime_ns = max((os.stat(name).st_mtime_ns for name in local), default=0)
@@ -364,7 +390,7 @@ class Scene:
         except (RasterioError, OSError) as error:
             raise InputError(
                 f"{self.path}: cannot be read at rows {place.row_off} to "
-                f"{place.row_off + place.height} ({_first_line(error)}); the file is "
+                f"{place.row_off + place.height} ({first_line(error)}); the file is "
                 "truncated or damaged."
             ) from error
         for plane, band in zip(native, bands, strict=True):
@@ -392,9 +418,9 @@ class Scene:
 
     def _nodata_of(self, band: int) -> float | None:
         declared = self._source.dataset.nodatavals[band - 1]
-        if declared is None:
-            return self._source.product.nodata
-        return float(declared)
+        if declared is None and self._is_product:
+            declared = self.tags.get("SPECIAL_VALUE_NODATA")
+        return None if declared is None else float(declared)
 
 
 @contextmanager
@@ -435,71 +461,6 @@ def read_filled(
     return np.ascontiguousarray(filled[:, inner, inner]), valid
 
 
-def fill_invalid(
-    lr: FloatArray, valid: BoolArray, background: Sequence[float] | None = None
-) -> FloatArray:
-    """Continue valid pixels into invalid ones, ring by ring.
-
-    Each ring takes the mean of its valid or already filled neighbours (3 x 3). A
-    filled value depends on pixels within `FILL_REACH` of it and on nothing else; over
-    the second half of that reach it fades into the background, which is the value of
-    everything farther away.
-
-    Args:
-        lr: (c, h, w) float32; invalid pixels may be NaN.
-        valid: (1, h, w) bool.
-        background: one value per channel; 0 when not given.
-
-    Returns:
-        (c, h, w) float32, finite; valid pixels unchanged.
-    """
-    if valid.all():
-        return lr
-    far = np.zeros(lr.shape[0]) if background is None else np.asarray(background)
-    far = far.astype(np.float32).reshape(-1, 1, 1)
-    known = np.pad(valid[0], 1)
-    filled = np.pad(np.where(valid, lr, np.float32(0)), ((0, 0), (1, 1), (1, 1)))
-    inner = (slice(1, -1), slice(1, -1))
-    faded = np.where(valid, lr, far)
-    for ring in range(1, FILL_REACH + 1):
-        counts = _sum3(known.astype(np.float32))
-        fresh = (counts > 0) & ~known[inner]
-        rows, cols = np.nonzero(fresh)
-        if not rows.size:
-            break
-        sums = _sum3_at(filled, rows, cols)
-        means = sums / counts[rows, cols]
-        weight = np.float32(_fade(ring))
-        faded[:, rows, cols] = weight * means + (1 - weight) * far[:, :, 0]
-        filled[:, rows + 1, cols + 1] = means
-        known[rows + 1, cols + 1] = True
-    return faded
-
-
-def _fade(ring: int) -> float:
-    """Return 1 up to half the reach, then a raised cosine to 0 just beyond it."""
-    half = FILL_REACH // 2
-    over = max(0, ring - half) / (FILL_REACH + 1 - half)
-    return 0.5 + 0.5 * math.cos(math.pi * over)
-
-
-def _sum3(padded: FloatArray) -> FloatArray:
-    """Return the sums over 3 x 3 of a plane padded by one pixel."""
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:])
-
-
-def _sum3_at(
-    padded: FloatArray, rows: NDArray[np.intp], cols: NDArray[np.intp]
-) -> FloatArray:
-    """Return the sums (c, n) over 3 x 3 around n pixels, in one fixed order."""
-    total = np.zeros((padded.shape[0], rows.size), np.float32)
-    for down in range(3):
-        for right in range(3):
-            total += padded[:, rows + down, cols + right]
-    return total
-
-
 def _reflect(start: int, length: int, size: int) -> NDArray[np.intp]:
     """Return the positions in [0, size) that show at start, start + 1, ..."""
     turn = np.arange(start, start + length) % (2 * size)
@@ -510,144 +471,14 @@ def _is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
     measured = (
         np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
     )
-    if nodata is not None and not math.isnan(nodata):
-        limit = plane.dtype.type(nodata) if plane.dtype.kind == "f" else nodata
-        measured &= plane != limit
+    if nodata is None or math.isnan(nodata):
+        return np.asarray(measured)
+    if plane.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # a float64 limit may be infinite in float32
+            measured &= plane != plane.dtype.type(nodata)
+    elif nodata.is_integer():
+        measured &= plane != int(nodata)
     return np.asarray(measured)
-
-
-def _open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(gdal_name)
-    except RasterioError as error:
-        reason = _first_line(error)
-        if "not recognized as being in a supported file format" in reason:
-            reason = "not a raster that GDAL can read"
-        raise InputError(f"{name}: {reason}.") from error
-
-
-def _check_kind(dataset: rasterio.DatasetReader, name: str) -> None:
-    if dataset.count == 0:
-        parts = ", ".join(dataset.subdatasets[:3])
-        hint = f"; name one of its subdatasets: {parts}" if parts else ""
-        raise InputError(f"{name}: the raster has no bands{hint}.")
-    if any(kind.startswith("complex") for kind in dataset.dtypes):
-        raise InputError(
-            f"{name}: complex numbers ({dataset.dtypes[0]}) cannot be sharpened; "
-            "give the amplitude."
-        )
-    if ColorInterp.palette in _colors(dataset):
-        raise InputError(
-            f"{name}: the pixels are palette entries, not colours; expand them first: "
-            "gdal_translate -expand rgb IN OUT."
-        )
-
-
-def _find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Grid:
-    transform = dataset.transform
-    if needs_crs and not dataset.crs:
-        raise InputError(
-            f"{name}: no CRS, so nobody knows where it lies; set it, for example with "
-            "rio edit-info --crs EPSG:32633 FILE."
-        )
-    if needs_crs and transform == rasterio.Affine.identity():
-        points = " but ground control points" if dataset.gcps[0] else ""
-        raise InputError(
-            f"{name}: no transform{points}; georeference it first, for example with "
-            "gdalwarp."
-        )
-    if transform.determinant == 0:
-        raise InputError(f"{name}: transform {tuple(transform)[:6]} has no area.")
-    return Grid(dataset.crs, transform, dataset.height, dataset.width)
-
-
-def _check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
-    """Refuse a file whose last pixels are missing, before hours go into it."""
-    last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
-    try:
-        dataset.read(window=last)
-    except (RasterioError, OSError) as error:
-        raise InputError(
-            f"{name}: truncated or damaged: its last pixels cannot be read "
-            f"({_first_line(error)})."
-        ) from error
-    if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
-        size = os.path.getsize(dataset.name)
-        blocks = (block for block in stored_blocks(dataset, 4096) if block)
-        end = max((offset + length for offset, length in blocks), default=0)
-        if end > size:
-            raise InputError(
-                f"{name}: truncated: {size} bytes, but pixels are stored up to byte "
-                f"{end}; copy or download it again."
-            )
-
-
-def stored_blocks(
-    dataset: rasterio.DatasetReader, most: int | None = None
-) -> Iterator[tuple[int, int] | None]:
-    """Yield where a TIFF stores its blocks: (offset, length) in bytes.
-
-    None stands for a block that is not stored, which reads as nodata.
-
-    Args:
-        dataset: an open GeoTIFF.
-        most: about how many blocks of a band to look at, evenly spread; None = all.
-    """
-    is_one_plane = dataset.interleaving is Interleaving.pixel
-    for band in range(1, 2 if is_one_plane else dataset.count + 1):
-        block_height, block_width = dataset.block_shapes[band - 1]
-        n_cols = math.ceil(dataset.width / block_width)
-        n_blocks = math.ceil(dataset.height / block_height) * n_cols
-        for index in range(0, n_blocks, max(1, n_blocks // (most or n_blocks))):
-            row, col = divmod(index, n_cols)
-            offset, length = (
-                dataset.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=band)
-                for part in ("OFFSET", "SIZE")
-            )
-            yield (int(offset), int(length)) if offset and length else None
-
-
-def _find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
-    """Return the band that is a mask; not a fourth band that only calls itself so.
-
-    Four-band aerial images are often stored as RGBA though the fourth band is near
-    infrared; its name or its many values tell.
-    """
-    colors = _colors(dataset)
-    if ColorInterp.alpha not in colors:
-        return None
-    band = colors.index(ColorInterp.alpha) + 1
-    label = (dataset.descriptions[band - 1] or "").strip().lower()
-    if label and label not in ("alpha", "a", "mask"):
-        return None
-    step = max(1, int(math.sqrt(dataset.width * dataset.height / ALPHA_SAMPLE_PIXELS)))
-    shape = (math.ceil(dataset.height / step), math.ceil(dataset.width / step))
-    sample = dataset.read(band, out_shape=shape)
-    between = (sample != 0) & (sample != sample.max())
-    if np.count_nonzero(between) > sample.size // 2:
-        logger.warning(
-            "%s: band %d calls itself alpha but holds a picture; used as a band.",
-            name,
-            band,
-        )
-        return None
-    return band
-
-
-def _colors(dataset: rasterio.DatasetReader) -> tuple[ColorInterp, ...]:
-    return tuple(
-        ColorInterp[_color_name(dataset, band)] for band in range(1, dataset.count + 1)
-    )
-
-
-def _color_name(dataset: rasterio.DatasetReader, band: int) -> str:
-    """Return one band's colour; "undefined" for those that rasterio does not know."""
-    try:
-        return str(dataset.colorinterp[band - 1].name)
-    except ValueError:
-        return "undefined"
 
 
 def _digest_file(digest: hashlib._Hash, name: str) -> None:
@@ -658,8 +489,3 @@ def _digest_file(digest: hashlib._Hash, name: str) -> None:
         for place in range(FINGERPRINT_SAMPLES):
             stream.seek(last * place // (FINGERPRINT_SAMPLES - 1))
             digest.update(stream.read(FINGERPRINT_BYTES))
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
