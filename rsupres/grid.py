@@ -102,13 +102,14 @@ class Grid:
     """A raster's frame, without its pixels.
 
     Attributes:
-        crs: coordinate reference system.
+        crs: coordinate reference system, None for a frame that lies nowhere on the
+            ground, such as that of latent cells.
         transform: from (col, row) to ground, upper-left corner convention.
         height: rows.
         width: columns.
     """
 
-    crs: CRS
+    crs: CRS | None
     transform: Affine
     height: int
     width: int
@@ -167,7 +168,12 @@ class Grid:
 
         Degrees (or grads) become metres at the centre of the frame on the WGS 84
         ellipsoid; the distortion of a projection is not undone.
+
+        Raises:
+            GridError: if there is no CRS.
         """
+        if self.crs is None:
+            raise GridError("a grid without CRS has no ground sample distance.")
         a, b, _, d, e, f = self.transform[:6]
         _, factor = self.crs.units_factor
         east_m = north_m = float(factor)

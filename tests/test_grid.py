@@ -118,6 +118,11 @@ def test_gsd_of_metres_feet_and_degrees() -> None:
     assert gsd_m == pytest.approx(math.sqrt(111.412 * 55.800), rel=1e-4)
 
 
+def test_a_grid_off_the_ground_has_no_gsd() -> None:
+    with pytest.raises(GridError, match="without CRS"):
+        _ = Grid(None, Affine.identity(), 5, 5).gsd_m
+
+
 @pytest.mark.parametrize(
     ("scale", "multiple", "step"),
     [("4", 1, 1), ("5/2", 1, 2), ("10/3", 8, 12), ("4", 8, 2), ("9/8", 4, 32)],
