@@ -22,7 +22,7 @@ _CUBIC_A = -0.75
 class Taps(NamedTuple):
     """For each output sample along one axis: which inputs, with which weights."""
 
-    index: Tensor  # (taps, n) int64
+    source: Tensor  # (taps, n) int64
     weight: Tensor  # (taps, n) float32
 
 
@@ -70,12 +70,12 @@ def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
     source = x.float()
     tall = sum(
         source.index_select(-2, index) * weight[:, None]
-        for index, weight in zip(rows.index, rows.weight, strict=True)
+        for index, weight in zip(rows.source, rows.weight, strict=True)
     )
     assert isinstance(tall, Tensor)
     wide = sum(
         tall.index_select(-1, index) * weight
-        for index, weight in zip(cols.index, cols.weight, strict=True)
+        for index, weight in zip(cols.source, cols.weight, strict=True)
     )
     assert isinstance(wide, Tensor)
     return wide.to(x.dtype)
@@ -84,12 +84,8 @@ def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
 def _cubic_weights(part: np.ndarray) -> np.ndarray:
     """Return Keys' four cubic convolution weights (4, n) for a = -0.75."""
     a = _CUBIC_A
-    near, far = part, 1.0 - part
-
-    def inner(t: np.ndarray) -> np.ndarray:
-        return ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
-
-    def outer(t: np.ndarray) -> np.ndarray:
-        return ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
-
-    return np.stack([outer(near + 1.0), inner(near), inner(far), outer(far + 1.0)])
+    distance = np.stack([part + 1.0, part, 1.0 - part, 2.0 - part])
+    inner = ((a + 2.0) * distance - (a + 3.0)) * distance**2 + 1.0
+    outer = ((distance - 5.0) * distance + 8.0) * distance * a - 4.0 * a
+    weights: np.ndarray = np.where(distance <= 1.0, inner, outer)
+    return weights

@@ -130,15 +130,20 @@ class SceneReader(Protocol):
     """
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Rows of the frame, LR pixels."""
+        ...
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Columns of the frame, LR pixels."""
+        ...
 
     def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
-        """Return the model's bands (c, h, w) float32 in [0, 1], nodata filled, and
+        """Return pixels and valid mask of an LR window inside the frame.
 
-        the valid mask (1, h, w) bool, for an LR window inside the frame.
+        Pixels are the model's bands, (c, h, w) float32 in [0, 1], nodata filled; the mask
+        is (1, h, w) bool.
         """
         ...
 

@@ -30,7 +30,7 @@ from rsupres.families.base import (
 SPEC = ModelSpec(
     family="bicubic",
     scales=ScaleRange(Fraction(1), Fraction(64), Fraction(64)),
-    tile_size=128,
+    tile_size=96,
     halo=CUBIC_REACH,
 )
 

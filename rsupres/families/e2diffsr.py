@@ -408,11 +408,12 @@ def _scene_geometry(numbers: Mapping[str, float], scale: Fraction) -> Geometry:
 
 def _mix_detail(networks: E2DiffSRNetworks, detail: float) -> None:
     """Put ``(1 - detail) * depsr + detail * depsr_detail`` into `depsr`."""
+    assert networks.depsr_detail is not None
     for mine, other in zip(
         networks.depsr.parameters(), networks.depsr_detail.parameters(), strict=True
     ):
         mine.data.lerp_(other.data, detail)
-    del networks.depsr_detail
+    networks.depsr_detail = None
 
 
 def _scene_levels(scene: SceneReader) -> dict[str, float]:

@@ -433,8 +433,8 @@ class IMDB(nn.Module):
         kept = []
         rest = x
         for layer in (self.c1, self.c2, self.c3):
-            kept_now, rest = functional.leaky_relu(layer(rest), 0.05).split(
-                self.split, dim=1
+            kept_now, rest = torch.split(
+                functional.leaky_relu(layer(rest), 0.05), self.split, dim=1
             )
             kept.append(kept_now)
         kept.append(self.c4(rest))
@@ -533,7 +533,8 @@ class WeightNormConv2d(nn.Module):
 
     def weight(self) -> Tensor:
         """Return the effective weight, (out, in, side, side), float32."""
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)
+        weight: Tensor = torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, in, h, w) to (b, out, h, w)."""
@@ -707,7 +708,8 @@ class DEPSR(nn.Module):
         """Run SR branch and CSUM on prior maps that lie on the LR grid."""
         scale = min(max(size[0] / lr.shape[2], 1.0), float(self.s_max))
         features = self.adapt(self.branch(lr, priors, scale))
-        return self.csum(features, size, rows_at_once)
+        sr: Tensor = self.csum(features, size, rows_at_once)
+        return sr
 
 
 class E2DiffSRNetworks(nn.Module):
@@ -719,20 +721,13 @@ class E2DiffSRNetworks(nn.Module):
     """
 
     latent_scale: Tensor
+    depsr_detail: DEPSR | None
 
     def __init__(self, config: E2DiffSRConfig, *, training_parts: bool = True) -> None:
         super().__init__()
-        encoder = {
-            "base": config.enc_base,
-            "blocks": config.enc_blocks,
-        }
         if training_parts:
-            self.dpencoder = Encoder(
-                6, 2 * config.latent, mult=config.mult, norm=config.norm, **encoder
-            )
-        self.condnet = Encoder(
-            3, config.latent, mult=config.mult, norm=config.norm, **encoder
-        )
+            self.dpencoder = _encoder(6, 2 * config.latent, config)
+        self.condnet = _encoder(3, config.latent, config)
         self.unet = Denoiser(
             config.latent,
             base=config.unet_base,
@@ -743,22 +738,22 @@ class E2DiffSRNetworks(nn.Module):
             norm=config.norm,
         )
         self.depsr = DEPSR(config)
+        self.depsr_detail: DEPSR | None = None
         self.register_buffer("latent_scale", torch.ones(()))
         self._initialise(config)
 
     def _initialise(self, config: E2DiffSRConfig) -> None:
-        """Start residual parts small: units and, without norms, blocks as identities."""
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
-        if hasattr(self, "dpencoder"):
-            # Nearly noiseless moments: a deviation of 1 would drown the mean at first.
-            bias = self.dpencoder.conv_out.bias
-            assert bias is not None
-            bias.data[config.latent :] = -6.0
+        """Start the chain at its mean, the moments nearly noiseless, residuals small."""
         if config.norm == "none":
-            for module in self.modules():
-                if isinstance(module, ResBlock):
-                    module.conv2.weight.data.mul_(0.1)
+            priors = [self.depsr.decoder, self.depsr.branch.prior]
+            encoders = [m for n, m in self.named_children() if n != "depsr"]
+            for part in [*encoders, *priors]:
+                _keep_variance(part)
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(_bias(self.unet.conv_out))
+        if hasattr(self, "dpencoder"):
+            # A deviation of 1 would drown the mean at first.
+            _bias(self.dpencoder.conv_out).data[config.latent :] = -6.0
         if config.residual_bicubic:
             for unit in self.depsr.branch.frus:
                 assert isinstance(unit, FRU)
@@ -767,6 +762,38 @@ class E2DiffSRNetworks(nn.Module):
             assert isinstance(last, WeightNormConv2d)
             last.weight_g.data.mul_(0.1)
             last.bias.data.zero_()
+
+
+def _encoder(channels_in: int, channels_out: int, config: E2DiffSRConfig) -> Encoder:
+    return Encoder(
+        channels_in,
+        channels_out,
+        base=config.enc_base,
+        mult=config.mult,
+        blocks=config.enc_blocks,
+        norm=config.norm,
+    )
+
+
+def _keep_variance(part: nn.Module) -> None:
+    """Initialise convolutions without norms so that signals neither fade nor grow.
+
+    torch's default divides the variance by 3 per layer, which normalisation hides; over
+    the dozen layers from picture to latent and back it would leave nothing.
+    """
+    for module in part.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            nn.init.zeros_(_bias(module))
+    for module in part.modules():
+        if isinstance(module, ResBlock):
+            module.conv1.weight.data.mul_(2.0**0.5)
+            module.conv2.weight.data.mul_(0.3)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def latent_size(height: int, width: int) -> tuple[int, int]:

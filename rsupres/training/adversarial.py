@@ -69,7 +69,8 @@ def adaptive_weight(
     """
     wanted = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
     given = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-    return (wanted / (given + 1e-4)).clamp(0.0, 1e4).detach()
+    weight: Tensor = (wanted / (given + 1e-4)).clamp(0.0, 1e4).detach()
+    return weight
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rsupres.errors import InputError
 
@@ -100,7 +100,8 @@ class TrainConfig:
         save_every_s: seconds between resumable states.
         validate_every: iterations between validations.
         lpips_weights: folder of the LPIPS (squeeze) weights, if a stage needs them.
-        gsd: smallest and largest metres per LR pixel of the data, for the card.
+        gsd: smallest and largest metres per LR pixel of the data.
+        halo: LR pixels at a tile edge that the finished model shall not trust.
     """
 
     name: str
@@ -118,6 +119,7 @@ class TrainConfig:
     validate_every: int = 500
     lpips_weights: str | None = None
     gsd: tuple[float, float] | None = None
+    halo: int = 16
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -165,8 +167,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{where}: expected a table, got {value!r}.")
         return parse_config(hint, value, where)  # type: ignore[arg-type]  # a class
-    arguments = getattr(hint, "__args__", ())
-    origin = getattr(hint, "__origin__", None)
+    arguments: tuple[Any, ...] = get_args(hint)
+    origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where}: expected a list, got {value!r}.")

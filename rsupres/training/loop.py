@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rsupres.checkpoints import write_checkpoint
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
+from rsupres.families.e2diffsr import make_spec
 from rsupres.families.e2diffsr_network import (
     PAPER,
     SMALL,
@@ -38,7 +40,7 @@ from rsupres.training.adversarial import (
     hinge_generator,
 )
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.data import Pack, PatchPlan, PatchSource
+from rsupres.training.data import Batch, Pack, PatchPlan, PatchSource
 from rsupres.training.objectives import (
     OBJECTIVES,
     Job,
@@ -50,6 +52,11 @@ from rsupres.training.objectives import (
 _LOG = logging.getLogger(__name__)
 _STATE = "state.safetensors"
 _LATENT_SCALE_BATCHES = 200
+# Fields of a configuration that a continued run may have different.
+_MAY_CHANGE = (
+    *("name", "stage", "out", "gsd", "halo"),
+    *("save_every_s", "validate_every", "threads", "lpips_weights"),
+)
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -79,7 +86,9 @@ def train(
         stop_after_s: save the state and return after so many seconds.
 
     Returns:
-        The finished networks' file, or None when stopped before the end.
+        The finished checkpoint, or None when stopped before the end. Beside it lie all
+        networks in float32, those for training too, as they were after each stage:
+        ``stage_1.safetensors`` and so on, the files that ``start_from`` takes.
 
     Raises:
         InputError: packs or configuration cannot be used.
@@ -132,8 +141,29 @@ class _Run:
             resumed = state if index == position.stage else None
             if not self._run_stage(index, stage, begin, source, resumed):
                 return None
-        path = self.out / f"{config.name}.networks.safetensors"
-        _save({k: v for k, v in _plain(self.networks).items()}, {}, path)
+        return self._write_checkpoint()
+
+    def _write_checkpoint(self) -> Path:
+        """Write what inference needs, in half precision."""
+        config = self.config
+        path = self.out / f"{config.name}.safetensors"
+        tensors = {
+            name: tensor.half()
+            for name, tensor in _plain(self.networks).items()
+            if not name.startswith("dpencoder.")
+        }
+        spec = make_spec(
+            self.architecture,
+            detail=self.networks.depsr_detail is not None,
+            gsd=config.gsd,
+            halo=config.halo,
+        )
+        origin = (
+            f"trained by rsupres, configuration '{config.name}', seed {config.seed}"
+        )
+        architecture = json.loads(json.dumps(asdict(self.architecture)))
+        sha256 = write_checkpoint(path, tensors, spec, architecture, origin)
+        _LOG.info("%s: sha256 %s", path, sha256)
         return path
 
     def _load_start(self) -> None:
@@ -156,7 +186,7 @@ class _Run:
 
     def _add_detail(self, state: _State | None) -> None:
         has = state is not None and any("depsr_detail" in k for k in state.tensors)
-        if has and not hasattr(self.networks, "depsr_detail"):
+        if has and self.networks.depsr_detail is None:
             self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
 
     def _source(self, packs: list[Pack]) -> PatchSource:
@@ -204,8 +234,18 @@ class _Run:
             if stop and not last:
                 return False
         trainer.finish()
-        _Trainer.empty_state(self).save(Position(index + 1, 0))
+        _save(_plain(self.networks), {}, self.out / f"stage_{index + 1}.safetensors")
+        self._save_state(Position(index + 1, 0), {})
         return True
+
+    def _save_state(self, position: Position, extra: Mapping[str, Tensor]) -> None:
+        """Write the resumable state: networks, and what a running stage adds."""
+        tensors = {f"model.{k}": v for k, v in _plain(self.networks).items()}
+        header = {
+            "position": json.dumps(asdict(position)),
+            "fingerprint": self._fingerprint(),
+        }
+        _save({**tensors, **extra}, header, self.out / _STATE)
 
     def _enter(self, stage: StageConfig, source: PatchSource, begin: int) -> None:
         if stage.name == "prior" and begin == 0:
@@ -213,7 +253,7 @@ class _Run:
             scale = measure_latent_scale(self.networks, batches)
             self.networks.latent_scale.fill_(scale)
             _LOG.info("latent_scale = %.4f", scale)
-        if stage.name == "detail" and not hasattr(self.networks, "depsr_detail"):
+        if stage.name == "detail" and self.networks.depsr_detail is None:
             self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
 
     def _validate(self, stage: StageConfig, iteration: int, trainer: _Trainer) -> None:
@@ -252,7 +292,7 @@ class _Run:
         Stages may be appended and saving changed; what was done must stay.
         """
         kept = asdict(self.config)
-        for name in ("save_every_s", "validate_every", "threads", "stage", "out"):
+        for name in _MAY_CHANGE:
             kept.pop(name)
         return json.dumps(kept, sort_keys=True, default=str)
 
@@ -285,16 +325,8 @@ class _Trainer:
             )
         self.job = Job(run.architecture, stage, self._perceptual())
 
-    @classmethod
-    def empty_state(cls, run: _Run) -> _Trainer:
-        """Return a trainer of nothing, to save the networks between two stages."""
-        nothing = Objective(_no_loss, ())
-        return cls(run, StageConfig("prior", 0), nothing)
-
-    def step(self, k: int, batch: object, seed: int) -> dict[str, float]:
-        from rsupres.training.data import Batch
-
-        assert isinstance(batch, Batch)
+    def step(self, k: int, batch: Batch, seed: int) -> dict[str, float]:
+        """Take optimiser step `k` of the stage and return its figures."""
         run, stage = self.run, self.stage
         for group in self.optimizer.param_groups:
             group["lr"] = _rate(stage, k)
@@ -328,7 +360,8 @@ class _Trainer:
         return {name: float(value) for name, value in figures.items()}
 
     def _adversarial(self, outcome: Outcome, reconstruction: Tensor) -> Tensor:
-        assert self.judge is not None and outcome.fake is not None
+        assert self.judge is not None
+        assert outcome.fake is not None
         assert self.objective.last_layer is not None
         self.judge.requires_grad_(False)
         loss = hinge_generator(self.judge(outcome.fake).float())
@@ -341,7 +374,8 @@ class _Trainer:
 
     def _train_judge(self, outcome: Outcome) -> Tensor:
         assert self.judge is not None
-        assert outcome.fake is not None and outcome.real is not None
+        assert outcome.fake is not None
+        assert outcome.real is not None
         self.judge.requires_grad_(True)
         half = self.run.config.precision == "bf16"
         with torch.autocast(self.run.device.type, torch.bfloat16, enabled=half):
@@ -377,18 +411,15 @@ class _Trainer:
 
     def save(self, position: Position) -> None:
         """Write the resumable state."""
-        tensors = {f"model.{k}": v for k, v in _plain(self.run.networks).items()}
-        for name, average in zip(self.names, self.ema, strict=True):
-            tensors[f"ema.{name}"] = average
+        tensors = {
+            f"ema.{name}": average
+            for name, average in zip(self.names, self.ema, strict=True)
+        }
         tensors |= _optimizer_tensors("adam", self.optimizer)
         if self.judge is not None:
             tensors |= {f"judge.{k}": v for k, v in self.judge.state_dict().items()}
             tensors |= _optimizer_tensors("judge_adam", self.judge_optimizer)
-        header = {
-            "position": json.dumps(asdict(position)),
-            "fingerprint": self.run._fingerprint(),
-        }
-        _save(tensors, header, self.run.out / _STATE)
+        self.run._save_state(position, tensors)
 
     def restore(self, state: _State) -> None:
         """Take up optimisers and averages from a state."""
@@ -493,7 +524,7 @@ def architecture_of(config: TrainConfig) -> E2DiffSRConfig:
         k: tuple(v) if isinstance(v, list) else v for k, v in config.overrides.items()
     }
     try:
-        return replace(named[config.architecture], **overrides)
+        return replace(named[config.architecture], **overrides)  # type: ignore[arg-type]  # names are checked here, values by the networks
     except TypeError as error:
         raise InputError(f"overrides: {error}.") from error
 
@@ -547,11 +578,3 @@ def _silent(
     stage: str, iteration: int, total: int, figures: Mapping[str, float]
 ) -> None:
     """Report nothing."""
-
-
-def _no_loss(*_: object) -> Outcome:
-    raise AssertionError("a trainer of nothing takes no step")
-
-
-def _iterations(config: TrainConfig) -> Iterator[int]:
-    return (stage.iterations for stage in config.stage)

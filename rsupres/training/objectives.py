@@ -105,6 +105,7 @@ def detail_loss(
     networks: E2DiffSRNetworks, batch: Batch, generator: torch.Generator, job: Job
 ) -> Outcome:
     """Tune the second set of DEPSR weights for natural texture."""
+    assert networks.depsr_detail is not None
     return _sampled_loss(networks, networks.depsr_detail, batch, generator, job)
 
 

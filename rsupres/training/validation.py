@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from rsupres.families.e2diffsr import sample_latent
@@ -61,9 +61,8 @@ def validate(
         bicubic = functional.interpolate(lr, size, mode="bicubic", antialias=False)
         enlarged = enlarge_to_working_grid(lr, size)
         images = {"bicubic": bicubic}
-        depsr: nn.Module = (
-            networks.depsr_detail if stage == "detail" else networks.depsr
-        )
+        detail = networks.depsr_detail if stage == "detail" else None
+        depsr = detail or networks.depsr
         true = encode(networks, hr, enlarged) / networks.latent_scale
         images["z_true"] = depsr(lr, true, size)
         images["z_zero"] = depsr(lr, torch.zeros_like(true), size)

@@ -1,0 +1,60 @@
+"""`rsupres train`: train a family from a TOML configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import common_options
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]",
+    help="Where to train.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Save the state and stop after so many minutes; the same command continues."
+    " Default: train to the end.",
+)
+@common_options
+def train(config: Path, device: str, minutes: float | None, console: Console) -> None:
+    """Train a model as CONFIG, a TOML file, says; continue if it was stopped.
+
+    The output directory holds the resumable state, a log (log.jsonl), validation
+    pictures, and in the end the checkpoint.
+
+    \b
+    Examples:
+      rsupres train models/e2diffsr-small.train.toml
+      rsupres train config.toml --minutes 9 --device cuda
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.decisions import find_device
+    from rsupres.training.config import read_config
+    from rsupres.training.loop import train as run_training
+
+    def report(stage: str, k: int, total: int, figures: Mapping[str, float]) -> None:
+        if console.verbosity >= 0:
+            values = (f"{name}={value:.4g}" for name, value in figures.items())
+            click.echo(f"{stage} {k}/{total} {' '.join(values)}", err=True)
+
+    path = run_training(
+        read_config(config),
+        config.parent,
+        find_device(device),
+        on_progress=report,
+        stop_after_s=None if minutes is None else 60.0 * minutes,
+    )
+    console.emit(
+        {"finished": path is not None, "checkpoint": path and str(path)},
+        f"Wrote {path}." if path else "Stopped; the same command continues.",
+    )
