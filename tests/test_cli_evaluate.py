@@ -15,9 +15,8 @@ import rasterio
 import torch
 from affine import Affine
 from click.testing import CliRunner, Result
+from pictures import fourier_shift, texture, write_random_weights
 from PIL import Image
-from test_lpips import write_random_weights
-from test_metrics import fourier_shift, texture
 
 from rsupres import checkpoints
 from rsupres.checkpoints import load_model

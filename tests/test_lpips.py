@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pictures import write_random_weights
 from torch import Tensor
 
 from rsupres.errors import CheckpointError, InputError
@@ -35,15 +36,6 @@ def images(n: int, side: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(n, 3, side // 4, side // 4, generator=generator)
     return F.interpolate(coarse, size=(side, side), mode="bilinear") * 2 - 1
-
-
-def write_random_weights(folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    module = LpipsSqueeze()
-    save_file(module.backbone.state_dict(), folder / FEATURES_FILE)
-    heads = {f"lin{i}.model.1.weight": p.data.abs() for i, p in enumerate(module.heads)}
-    torch.save(heads, folder / HEADS_FILE)
 
 
 def functional_lpips(image: Tensor, other: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import fourier_shift, texture
 
 from rsupres.errors import InputError
 from rsupres.evaluation.lpips import LpipsSqueeze
@@ -36,23 +37,6 @@ PAIRWISE: list[Callable[..., object]] = [
     consistency,
     find_shift,
 ]
-
-
-def texture(height: int, width: int, seed: int = 0, bands: int = 3) -> np.ndarray:
-    """A picture with power at all frequencies, in [0.1, 0.9], float32."""
-    rng = np.random.default_rng(seed)
-    rows, cols = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-    fall = 1 / np.maximum(np.hypot(rows, cols), 0.02)
-    noise = np.fft.rfft2(rng.standard_normal((bands, height, width)))
-    image = np.fft.irfft2(noise * fall, (height, width))
-    image -= image.min()
-    return (0.1 + 0.8 * image / image.max()).astype(np.float32)
-
-
-def fourier_shift(image: np.ndarray, row: float, col: float) -> np.ndarray:
-    rows, cols = np.fft.fftfreq(image.shape[1]), np.fft.fftfreq(image.shape[2])
-    turn = np.exp(-2j * np.pi * (row * rows[:, None] + col * cols))
-    return np.fft.ifft2(np.fft.fft2(image) * turn).real
 
 
 def test_psnr_of_a_constant_error_is_its_closed_form() -> None:
