@@ -260,7 +260,6 @@ def crop(seed: int) -> np.ndarray:
     ("make", "message"),
     [
         (lambda p: p.write_bytes(b"x" * 99), "damaged"),
-        (lambda p: make_pack(p, [crop(0), crop(0)]), "same pixels"),
         (lambda p: make_pack(p, [crop(0)[:, :20]]), "too few"),
         (lambda p: make_pack(p, [crop(0) * 0]), "single colour"),
         (lambda p: make_pack(p, [crop(0).astype(np.int16)]), "not uint8"),
@@ -282,6 +281,14 @@ def test_check_refuses_faulty_packs(
     result = run("check", path)
     assert result.exit_code == 3, result.output
     assert message in result.stderr
+
+
+def test_check_counts_repeated_crops(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    make_pack(path, [crop(0), crop(1), crop(0), crop(0)])
+    result = run("check", path, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["repeats"] == 2
 
 
 def test_check_finds_crops_and_places_in_both_splits(tmp_path: Path) -> None:

@@ -171,8 +171,8 @@ def build(
 def check(console: Console, packs: tuple[Path, ...]) -> None:
     """Check packs, each alone and training against validation.
 
-    Headers, sizes, types and value ranges, crops that occur twice, and places or crops
-    that are in both splits; exits 3 at the first fault.
+    Headers, sizes, types and value ranges, and places or crops that are in both splits;
+    exits 3 at the first fault. Crops that a pack repeats are counted.
 
     \b
     Example:
@@ -226,7 +226,7 @@ def _show(console: Console, reports: list[PackReport]) -> None:
     if not console.as_json:
         click.echo(
             f"{'pack':32} {'split':10} {'crops':>6} {'MB':>7} {'places':>6} "
-            f"{'sides':>9} {'mean':>6}  crops by GSD"
+            f"{'sides':>9} {'repeats':>7} {'mean':>6}  crops by GSD"
         )
     for report in reports:
         by_gsd = ", ".join(f"{gsd:g} m: {n}" for gsd, n in report.by_gsd.items())
@@ -240,11 +240,12 @@ def _show(console: Console, reports: list[PackReport]) -> None:
                 "places": report.places,
                 "by_gsd": {f"{gsd:g}": n for gsd, n in report.by_gsd.items()},
                 "sides": list(report.sides),
+                "repeats": report.repeats,
                 "mean": round(report.mean, 3),
             },
             f"{Path(report.path).name:32} {report.split:10} {report.n_crops:6} "
             f"{report.n_bytes / 1e6:7.1f} {report.places:6} {sides:>9} "
-            f"{report.mean:6.1f}  {by_gsd}",
+            f"{report.repeats:7} {report.mean:6.1f}  {by_gsd}",
         )
 
 

@@ -74,6 +74,7 @@ class PackReport:
         places: number of places.
         by_gsd: number of crops by metres per pixel.
         sides: smallest and largest side of a crop, HR pixels.
+        repeats: number of crops whose pixels an earlier crop of the pack holds too.
         mean: mean value of all bands, 0..255.
     """
 
@@ -84,6 +85,7 @@ class PackReport:
     places: int
     by_gsd: Mapping[float, int]
     sides: tuple[int, int]
+    repeats: int
     mean: float
 
 
@@ -239,25 +241,20 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
         `(report, places, hashes)`, hashes being sha256 of shape and pixels.
 
     Raises:
-        InputError: unreadable, or a crop of wrong type or shape, of one colour or
-            twice in the pack; LR crops that do not fit; an unknown split.
+        InputError: unreadable; a crop of wrong type or shape, or of one colour; LR
+            crops that do not fit; an unknown split.
     """
     pack = Pack.load(path)
     if pack.meta.split not in (TRAIN, VALIDATION) or not pack.crops:
         raise InputError(f"{path}: split {pack.meta.split!r}, {len(pack.crops)} crops.")
     if pack.meta.degradation == "sentinel2":
         Sentinel2Params.from_json(pack.meta.parameters)
-    hashes: dict[str, str] = {}
+    hashes: set[str] = set()
     by_gsd: dict[float, int] = {}
     for crop, origin in zip(pack.crops, pack.meta.crops, strict=True):
         _check_crop(path, crop, origin)
         by_gsd[origin.gsd_m] = by_gsd.get(origin.gsd_m, 0) + 1
-        key = _digest(crop)
-        if key in hashes:
-            raise InputError(
-                f"{path}: {origin.source} and {hashes[key]} hold the same pixels."
-            )
-        hashes[key] = origin.source
+        hashes.add(_digest(crop))
     _check_lr(path, pack)
     places = frozenset(origin.place for origin in pack.meta.crops)
     sides = [side for crop in pack.crops for side in crop.shape[1:]]
@@ -271,6 +268,7 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
         places=len(places),
         by_gsd=dict(sorted(by_gsd.items())),
         sides=(min(sides), max(sides)),
+        repeats=len(pack.crops) - len(hashes),
         mean=total / n_bytes,
     )
     return report, places, frozenset(hashes)
