@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta
+from rsupres.assembly import OutputFormat, OutputMeta, check_format
 from rsupres.checkpoints import (
     Card,
     default_model,
@@ -32,6 +32,7 @@ from rsupres.checkpoints import (
     read_card,
 )
 from rsupres.errors import BandError, CheckpointError, InputError, ResourceError
+from rsupres.extent import window_from_aoi, window_from_bounds
 from rsupres.families.base import (
     ModelSpec,
     Precision,
@@ -259,7 +260,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         _check_output(job, scene)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
-        yield Work(
+        work = Work(
             job=job,
             scene=scene,
             card=card,
@@ -271,6 +272,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             gates=gates,
             gains=_find_gains(job, scene, bands, stretch),
         )
+        check_format(work.format, len(work.order))
+        yield work
 
 
 def find_device(text: str) -> torch.device:
@@ -509,7 +512,7 @@ def _decimal(scale: Fraction) -> str:
 
 def _grid_to_json(grid: Grid) -> dict[str, object]:
     return {
-        "crs": grid.crs.to_wkt(),
+        "crs": grid.crs.to_wkt() if grid.crs else None,
         "transform": list(grid.transform)[:6],
         "height": grid.height,
         "width": grid.width,

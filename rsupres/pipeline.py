@@ -7,14 +7,12 @@ do is in the modules that are called here; nothing is printed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +52,6 @@ logger = logging.getLogger(__name__)
 # What a run directory holds besides what `rsupres.runs` puts there.
 _SUMS = "sums"
 _DEVIATION = "deviation"
-_FINISH_LOCK = "finish.lock"
 
 
 @dataclass(frozen=True)
@@ -210,10 +207,9 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
             missing = work.grid.shape[0] - len(run.done_strips())
             if missing:
                 return _summary(work, "computed", {}, counts, started, missing)
-            with _only_one(run) as first:
-                if not first:
-                    return _summary(work, "computed", {}, counts, started, 0)
-                return _publish(work, run, show, counts, started)
+            if not run.claim_assembly():  # another shard that ended now does it
+                return _summary(work, "computed", {}, counts, started, 0)
+            return _publish(work, run, show, counts, started)
         except Interrupted as stop:
             stop.advise(
                 f"{len(run.done_strips())} of {work.grid.shape[0]} strips are done; "
@@ -331,18 +327,6 @@ def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
             start = strip
     if start is not None:
         yield range(start, shard.strips.stop)
-
-
-@contextmanager
-def _only_one(run: Run) -> Iterator[bool]:
-    """Let one of several shards that end together write the output: True for it."""
-    with open(run.path / _FINISH_LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _discard(run: Run) -> None:

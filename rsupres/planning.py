@@ -6,8 +6,10 @@ loaded, and said to be unknown otherwise. Nothing is written.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,7 +156,7 @@ def _memory_bytes(work: Work) -> int:
     typed = row * len(work.order) * np.dtype(work.dtype).itemsize
     waiting = 4 if work.job.lock_low_frequencies else 3
     batch = (
-        work.batch_size * int(np.prod(grid.tile_shape) * grid.scale**2) * n_model * 4
+        work.batch_size * int(math.prod(grid.tile_shape) * grid.scale**2) * n_model * 4
     )
     return _BASE_BYTES + waiting * mosaic + 2 * others + typed + 2 * batch
 
@@ -219,7 +221,7 @@ class _ProbeScene:
         unit = np.clip(0.5 + 0.1 * field, 0, 1).astype(np.float32)
         return unit, np.ones((1, window.height, window.width), bool)
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
         return np.zeros(shape, dtype)
 
 

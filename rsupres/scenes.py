@@ -189,7 +189,7 @@ def _vrt(
     a, b, c, d, e, f = grid.transform[:6]
     lines = [
         f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
-        f"<SRS>{escape(grid.crs.to_wkt())}</SRS>",
+        f"<SRS>{escape(grid.crs.to_wkt() if grid.crs else '')}</SRS>",
         f"<GeoTransform>{c!r},{a!r},{b!r},{f!r},{d!r},{e!r}</GeoTransform>",
     ]
     for key, value in first.tags.items():
@@ -236,4 +236,4 @@ def _band_name(part: Scene) -> str | None:
 
 
 def _name(grid: Grid) -> str:
-    return str(grid.crs.to_string())
+    return str(grid.crs.to_string()) if grid.crs else "none"

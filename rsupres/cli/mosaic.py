@@ -42,7 +42,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 
     with stop_signals(), console.progress() as show:
         if (source / "run.json").exists():
-            _refuse_format(options)
+            _refuse_format()
             summary = finish_run(
                 source,
                 output,
@@ -55,13 +55,14 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
     console.emit(summary.to_json(), describe(summary))
 
 
-def _refuse_format(options: dict[str, Any]) -> None:
+def _refuse_format() -> None:
     """Refuse options that a run has settled already."""
     context = click.get_current_context()
-    for name in ("driver", "creation", "dtype", "nodata", "run_dir"):
+    names = {"driver": "--driver", "creation": "--co", "dtype": "--dtype"}
+    names |= {"nodata": "--nodata", "run_dir": "--run-dir"}
+    for name, option in names.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise click.UsageError(
-                f"--{name.replace('_', '-').replace('creation', 'co')} was settled when "
-                "the run began; it is for folders of tiles."
+                f"{option} was settled when the run began; it is for folders of tiles."
             )

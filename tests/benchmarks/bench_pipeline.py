@@ -1,0 +1,145 @@
+"""The pipeline without a network beside `gdal_translate -r cubic`: time and memory.
+
+Run it with ``python tests/benchmarks/bench_pipeline.py [--side N] [--rows N,N]``. It makes
+its own scenes, runs both tools in turn in one go, and prints a table; wall time and peak
+memory are those of the whole process. Nothing is asserted: read the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+SCALE = 4
+
+
+class Measured(NamedTuple):
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    output_mb: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=4000, help="side of the scene")
+    parser.add_argument("--rows", default="2000,20000", help="heights to compare")
+    parser.add_argument("--width", type=int, default=2000, help="width of those")
+    parser.add_argument("--driver", default="COG", choices=["COG", "GTiff"])
+    parser.add_argument("--repeat", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        compare_tools(Path(folder), arguments)
+        compare_heights(Path(folder), arguments)
+
+
+def compare_tools(folder: Path, arguments: argparse.Namespace) -> None:
+    scene = folder / "scene.tif"
+    make_scene(scene, arguments.side, arguments.side)
+    side = arguments.side
+    print(f"scene {side} x {side} x 4 uint16, x{SCALE}, {arguments.driver}, DEFLATE 1")
+    print_header()
+    for turn in range(arguments.repeat):
+        for name, command in commands(scene, folder, arguments.driver).items():
+            measured = run(command, folder / "out.tif")
+            print_row(f"{name} ({turn + 1})", measured)
+
+
+def compare_heights(folder: Path, arguments: argparse.Namespace) -> None:
+    print(f"\nscenes {arguments.width} wide x 4 uint16, x{SCALE}")
+    print_header()
+    for rows in (int(text) for text in arguments.rows.split(",") if text):
+        scene = folder / "tall.tif"
+        make_scene(scene, rows, arguments.width)
+        command = commands(scene, folder, arguments.driver)["rsupres bicubic"]
+        print_row(f"rsupres, {rows} rows", run(command, folder / "out.tif"))
+
+
+def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
+    out = folder / "out.tif"
+    predictor = "PREDICTOR=YES" if driver == "COG" else "PREDICTOR=2"
+    level = "LEVEL=1" if driver == "COG" else "ZLEVEL=1"
+    more = ["OVERVIEW_RESAMPLING=AVERAGE"] if driver == "COG" else ["TILED=YES"]
+    options = ["COMPRESS=DEFLATE", predictor, level, "NUM_THREADS=ALL_CPUS", *more]
+    gdal = ["gdal_translate", "-q", "-of", driver, "-r", "cubic"]
+    gdal += ["-outsize", f"{SCALE * 100}%", f"{SCALE * 100}%"]
+    for option in options:
+        gdal += ["-co", option]
+    ours = [sys.executable, "-m", "rsupres", "upscale", str(scene), str(out)]
+    ours += ["--scale", str(SCALE), "--model", "bicubic", "--driver", driver, "-q"]
+    return {
+        "gdal_translate": [*gdal, str(scene), str(out)],
+        "rsupres bicubic": ours,
+    }
+
+
+def run(command: list[str], output: Path) -> Measured:
+    """Run a command and measure it; remove its output."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    size = output.stat().st_size / 1e6
+    output.unlink()
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Measured(wall_s, cpu_s, usage.ru_maxrss / 1024, size)
+
+
+def make_scene(path: Path, height: int, width: int) -> None:
+    """Write a scene with structure from fields to sensor noise, 12 bit in uint16."""
+    rng = np.random.default_rng(2)
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 4,
+        "dtype": "uint16",
+        "crs": "EPSG:32633",
+        "transform": from_origin(500000, 5000000, 10, 10),
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "DEFLATE",
+        "predictor": 2,
+    }
+    fields = [rng.normal(0, 400, (4, 64, 64)), rng.normal(0, 200, (4, 512, 512))]
+    with rasterio.open(path, "w", **profile) as dataset:
+        for band, name in enumerate(("B04", "B03", "B02", "B08"), 1):
+            dataset.set_band_description(band, name)
+        for top in range(0, height, 512):
+            rows = np.arange(top, min(top + 512, height))
+            pixels = 1500 + rng.normal(0, 20, (4, len(rows), width))
+            for field, side in zip(fields, (40, 6), strict=True):
+                n = field.shape[1]
+                cols = np.arange(width) // side % n
+                pixels += field[:, (rows // side % n)[:, None], cols]
+            window = rasterio.windows.Window(0, top, width, len(rows))
+            dataset.write(np.clip(pixels, 1, 4095).astype(np.uint16), window=window)
+
+
+def print_header() -> None:
+    print(f"{'':<28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{'file MB':>9}")
+
+
+def print_row(name: str, measured: Measured) -> None:
+    print(f"{name:<28}" + "".join(f"{value:9.1f}" for value in measured), flush=True)
+
+
+if __name__ == "__main__":
+    # The children's peak is measured, not this process' own.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
