@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -129,6 +130,11 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_program():
         classes.extend(parent.__subclasses__())
     raised = {str(kind.exit_code) for kind in classes}
     assert rows == raised | {"0", "2", "130", "143"}
+
+
+@pytest.mark.parametrize("group", ["console_scripts", "rasterio.rio_plugins"])
+def test_rsupres_and_rio_rsupres_are_the_same_tool(group):
+    assert entry_points(group=group)["rsupres"].load() is main
 
 
 def test_the_make_targets_of_the_readme_exist():

@@ -21,7 +21,7 @@ _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 @click.command()
 @common_options
 def doctor(console: Console) -> None:
-    r"""Say what is installed and whether it works.
+    """Say what is installed and whether it works.
 
     Prints versions, devices, GDAL drivers and models, and upscales a small scene with
     every model that is there and fits it. Exits with the code of the first failure.
@@ -30,7 +30,7 @@ def doctor(console: Console) -> None:
     Examples:
       rsupres doctor
       rsupres doctor --json
-    """
+    """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.errors import RsupresError
 
     for name, found in _findings():
