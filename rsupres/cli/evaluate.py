@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rsupres.chips import Chip
     from rsupres.evaluation.lpips import LpipsSqueeze
     from rsupres.evaluation.pairs import Layer
+    from rsupres.evaluation.report import Row
     from rsupres.evaluation.testset import Candidate, Degradation
     from rsupres.training.data import Pack
     from rsupres.training.degradations import Sentinel2Params
@@ -368,8 +369,8 @@ def _evaluate_testset(
     chips, n_chips, degradation = _find_chips(inputs, options)
     if options.pictures is not None:
         options.pictures.mkdir(parents=True, exist_ok=True)
-    per_chip = len(candidates) * len(options.scales)
-    rows = []
+    rows: list[Row] = []
+    seen: set[str] = set()
     with console.progress() as show:
         for row in run_testset(
             chips,
@@ -381,7 +382,8 @@ def _evaluate_testset(
             pictures=options.pictures,
         ):
             rows.append(row)
-            show(Progress("Images", len(rows) // per_chip, n_chips, "images"))
+            seen.add((row.image or "").partition("@")[0])
+            show(Progress("Images", len(seen) - 1, n_chips, "images"))
     if not rows:
         raise InputError(f"{inputs[0]}: no image is fit for the test.")
     means = sorted(mean_rows(rows), key=lambda row: -Fraction(row.scale))
