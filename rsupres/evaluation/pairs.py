@@ -251,9 +251,8 @@ def _offset(grid: Grid, other: Grid) -> tuple[float, float]:
 def _find_difference(hr: Grid, sr: Grid) -> str:
     """Return how HR's grid differs from SR's, as words before the SR's name, or ""."""
     if hr.crs != sr.crs:
-        return (
-            f"CRS {hr.crs.to_string()[:40]} differs from {sr.crs.to_string()[:40]} of"
-        )
+        names = [str(grid.crs)[:40] for grid in (hr, sr)]
+        return f"CRS {names[0]} differs from {names[1]} of"
     a, b = np.array(hr.transform[:6]), np.array(sr.transform[:6])
     linear = [0, 1, 3, 4]
     drift = np.abs(a[linear] - b[linear]).max() * max(hr.height, hr.width)
