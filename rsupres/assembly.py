@@ -23,7 +23,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # rasterio.shutil raises it as it is
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -61,6 +61,8 @@ GDAL_COLOURS = {
     "swir": "SWIR",
 }
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
+# rasterio.shutil raises GDAL's errors as they are, unknown ones as SystemError.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, SystemError, OSError)
 FULL = ("no space left", "file too large", "quota exceeded", "disk full")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
 
@@ -233,7 +235,7 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
     Raises:
         InputError: the driver refuses or ignores an option, type or value.
     """
-    options = _creation(form)
+    options = _creation(form) | {"NUM_THREADS": "1"}  # errors of others are not told
     shape = {"count": n_bands, "height": 16, "width": 16}
     kind = {"driver": "GTiff", "dtype": form.dtype, "nodata": form.nodata}
     place = rasterio.Affine(1, 0, 0, 0, -1, 16)
@@ -245,7 +247,7 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
                 rasterio.shutil.copy(
                     source.name, target.name, driver=form.driver, **options
                 )
-            except (RasterioError, CPLE_BaseError) as error:
+            except GDAL_ERRORS as error:
                 messages.append(first_line(error))
     for message in messages:
         raise InputError(
@@ -395,11 +397,13 @@ def _raw_bytes(meta: OutputMeta, form: OutputFormat) -> int:
 
 def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
     """Check that what was written can be read back and is whole."""
-    _check_blocks(part, _raw_bytes(meta, form))
-    with _explaining(part, 0), rasterio.open(part) as dataset:
+    n_bytes = _raw_bytes(meta, form)
+    _check_blocks(part, n_bytes)
+    with _explaining(part, n_bytes), rasterio.open(part) as dataset:
         frame = dataset.height, dataset.width, dataset.count, dataset.dtypes[0]
         wanted = meta.grid.height, meta.grid.width, len(meta.descriptions), form.dtype
         transform = dataset.transform
+        n_overviews = len(dataset.overviews(1))
         last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
         dataset.read(window=last)
     if frame != wanted or transform != meta.grid.transform:
@@ -407,6 +411,23 @@ def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
             f"{part}: the file written is {frame}, {transform[:6]}, and should be "
             f"{wanted}, {meta.grid.transform[:6]}; check --co."
         )
+    if min(_free_bytes(part), _size_limit()) < n_bytes:
+        with _explaining(part, n_bytes):
+            _read_through(part, n_overviews)
+
+
+def _read_through(part: Path, n_overviews: int) -> None:
+    """Decode every block of a file that was written where room is scarce.
+
+    GDAL buffers what it writes; when the disk fills up, a damaged block can lie
+    anywhere, and its checksum tells.
+    """
+    for level in (None, *range(n_overviews)):
+        chosen = {} if level is None else {"overview_level": level}
+        with rasterio.open(part, **chosen) as dataset:
+            for row in range(0, dataset.height, BLOCK):
+                n_rows = min(BLOCK, dataset.height - row)
+                dataset.read(window=Window(0, row, dataset.width, n_rows))
 
 
 def _check_blocks(path: Path, n_bytes: int) -> None:
@@ -458,7 +479,7 @@ def _explaining(path: Path, n_bytes: int) -> Iterator[None]:
     with _gdal_messages(logging.ERROR) as messages:
         try:
             yield
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except GDAL_ERRORS as error:
             reasons = [first_line(error), *messages]
             raise ResourceError(_write_failure(path, n_bytes, reasons)) from error
     if messages:

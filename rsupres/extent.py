@@ -109,7 +109,7 @@ def _window(scene: Scene, bounds: Sequence[float], what: str) -> PixelWindow:
     """Return the window over bounds (left, bottom, right, top) in the scene's CRS."""
     left, bottom, right, top = bounds
     corners = ((left, bottom), (left, top), (right, bottom), (right, top))
-    places = [~scene.grid.transform * corner for corner in corners]
+    places = [~scene.grid.transform @ corner for corner in corners]
     cols, rows = zip(*places, strict=True)
     low_col, low_row = (math.floor(min(side) + ROUNDING) for side in (cols, rows))
     high_col, high_row = (math.ceil(max(side) - ROUNDING) for side in (cols, rows))
@@ -127,7 +127,7 @@ def _window(scene: Scene, bounds: Sequence[float], what: str) -> PixelWindow:
 
 def _bounds_of(grid: Grid) -> tuple[float, float, float, float]:
     corners = [
-        grid.transform * (col, row)
+        grid.transform @ (col, row)
         for col in (0, grid.width)
         for row in (0, grid.height)
     ]

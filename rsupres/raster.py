@@ -413,7 +413,7 @@ class Scene:
     def _inside_aoi(self, window: PixelWindow, shape: tuple[int, int]) -> BoolArray:
         frame = self.grid.crop(window)
         zoom = rasterio.Affine.scale(frame.width / shape[1], frame.height / shape[0])
-        inside = geometry_mask([self._aoi], shape, frame.transform * zoom, invert=True)
+        inside = geometry_mask([self._aoi], shape, frame.transform @ zoom, invert=True)
         return np.asarray(inside)
 
     def _nodata_of(self, band: int) -> float | None:
