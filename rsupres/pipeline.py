@@ -288,12 +288,12 @@ def write_output(
 
 def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
     """Write what belongs to one strip; the strip itself last, as it is the journal."""
-    for folder in (run.path / _SUMS, run.path / _DEVIATION):
-        folder.mkdir(exist_ok=True)
+    (run.path / _SUMS).mkdir(exist_ok=True)
     with Run.publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
     if strip.deviation is not None:
         grid = work.output_grid.crop(strip.window)
+        (run.path / _DEVIATION).mkdir(exist_ok=True)
         with Run.publishing(_deviation_path(run, strip.index)) as part:
             write_strip(part, strip.deviation, grid, None, math.nan)
     with Run.publishing(run.strip_path(strip.index)) as part:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +43,14 @@ class Console:
             click.echo(json.dumps(record, allow_nan=False, default=str))
         elif text:
             click.echo(text)
+
+    @contextmanager
+    def work(self) -> Iterator[Callable[[Progress], None]]:
+        """Surround long work: signals stop it, libraries keep quiet, progress shows."""
+        from rsupres.execution import stop_signals
+
+        with stop_signals(), _native_messages_to_log(), self.progress() as show:
+            yield show
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
@@ -132,6 +142,39 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+@contextmanager
+def _native_messages_to_log() -> Iterator[None]:
+    """Send what C libraries write straight to stderr to the log, at DEBUG.
+
+    libtiff tells of a full disk so, beside the error that we report. Where Python's
+    stderr is not the process' own, nothing is done.
+    """
+    before = sys.stderr
+    if before is None or before is not sys.__stderr__:
+        yield
+        return
+    before.flush()
+    ours, (reader, writer) = os.dup(2), os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding=before.encoding)
+
+    def log() -> None:
+        with os.fdopen(reader, errors="replace") as lines:
+            for line in lines:
+                logging.getLogger("native").debug("%s", line.rstrip())
+
+    thread = threading.Thread(target=log, name="rsupres-native", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        sys.stderr.close()
+        sys.stderr = before
+        thread.join(1.0)
 
 
 class _ByVerbosity(logging.Filter):

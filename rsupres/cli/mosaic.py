@@ -36,11 +36,10 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
       rsupres mosaic tiles scene.tif
       rsupres mosaic scene_x4.tif.run scene_x4.tif
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.execution import stop_signals
     from rsupres.mosaics import mosaic_tiles
     from rsupres.pipeline import finish_run
 
-    with stop_signals(), console.progress() as show:
+    with console.work() as show:
         if (source / "run.json").exists():
             _refuse_format()
             summary = finish_run(

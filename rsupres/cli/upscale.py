@@ -33,11 +33,10 @@ def upscale(
       rsupres upscale scene.tif part.tif --bounds 5.1 52.0 5.2 52.1 \\
           --bounds-crs EPSG:4326 --model bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.execution import stop_signals
     from rsupres.pipeline import upscale_scene
 
     job = make_job(scenes, output, options)
-    with stop_signals(), console.progress() as show:
+    with console.work() as show:
         summary = upscale_scene(job, on_progress=show)
     console.emit(summary.to_json(), describe(summary))
 

@@ -1,0 +1,87 @@
+"""Models without weights that misbehave, or show what they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsupres.blocks.separable import enlarge
+from rsupres.checkpoints import Card
+from rsupres.families.base import (
+    ModelSpec,
+    ScaleRange,
+    SceneContext,
+    SceneReader,
+    TileBatch,
+)
+
+RANGE = ScaleRange(Fraction(1), Fraction(8), Fraction(4))
+
+
+def spec(**values: object) -> ModelSpec:
+    """Return a small model's spec: any bands, tiles of 16, halo 2."""
+    plain: dict[str, object] = {
+        "family": "bicubic",
+        "scales": RANGE,
+        "tile_size": 16,
+        "halo": 2,
+    }
+    return ModelSpec(**{**plain, **values})
+
+
+@dataclass
+class FakeModel:
+    """Enlarges by bicubic interpolation and then does `twist` to the result."""
+
+    spec: ModelSpec = field(default_factory=spec)
+    twist: Callable[[Tensor, TileBatch], Tensor] = lambda sr, batch: sr
+    batches: list[int] = field(default_factory=list)
+
+    def prepare(self, scene: SceneReader, scale: Fraction, noise) -> SceneContext:
+        return SceneContext()
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        self.batches.append(len(batch.lr))
+        return self.twist(enlarge(batch.lr, scale), batch)
+
+    def install(self, monkeypatch) -> FakeModel:
+        """Be the model that every name stands for."""
+        card = Card("fake", self.spec)
+        monkeypatch.setattr("rsupres.decisions.read_card", lambda name: card)
+        monkeypatch.setattr("rsupres.decisions.load_model", lambda *args: self)
+        return self
+
+
+@dataclass
+class PreparingModel(FakeModel):
+    """Adds an array that it found for the whole scene, noise of the SR grid in it."""
+
+    prepared: int = 0
+
+    def prepare(self, scene: SceneReader, scale: Fraction, noise) -> SceneContext:
+        self.prepared += 1
+        from rsupres.grid import PixelWindow
+
+        whole = PixelWindow(0, 0, scene.height, scene.width)
+        unit, _ = scene.read(whole)
+        field_ = scene.allocate("field", unit.shape, "float32")
+        field_[...] = noise.draw(0, whole, len(unit))
+        return SceneContext({"field": field_}, {"mean": float(unit.mean())})
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        self.batches.append(len(batch.lr))
+        field_ = batch.scene.arrays["field"]
+        parts = [field_[(slice(None), *w.slices())] for w in batch.windows_lr]
+        noise = torch.from_numpy(np.stack(parts))
+        return enlarge(batch.lr + 0.02 * noise + batch.scene.numbers["mean"], scale)
+
+
+def noisy(sr: Tensor, batch: TileBatch) -> Tensor:
+    """Add noise of the run's field, a hundredth of the range."""
+    drawn = [batch.noise.draw(0, window, sr.shape[1]) for window in batch.windows_sr]
+    return sr + 0.01 * torch.from_numpy(np.stack(drawn))

@@ -1,0 +1,152 @@
+"""Runs the command line in fresh processes without paying for imports each time.
+
+Started as a script by the fixture `commands`: it imports the package once, then forks a
+child for every request. Each child is a process of its own with its own signals and
+limits, which a test may kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command did: its exit code (negative: killed by a signal) and texts."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("Error")]
+
+
+@dataclass
+class Commands:
+    """The tests' side: runs `rsupres ARGUMENTS` in a process of its own."""
+
+    folder: Path
+    _server: subprocess.Popen[str] | None = field(default=None)
+
+    def run(
+        self,
+        *arguments: object,
+        while_running: Callable[[int], None] | None = None,
+        tile_s: float = 0.0,
+        file_limit: int | None = None,
+    ) -> Finished:
+        """Run a command to its end.
+
+        Args:
+            *arguments: after `rsupres`.
+            while_running: called with the process number.
+            tile_s: seconds that the bicubic model sleeps a batch.
+            file_limit: largest file in bytes that the process may write.
+        """
+        server = self._start()
+        texts = [self.folder / name for name in ("stdout", "stderr")]
+        request = {
+            "arguments": [str(argument) for argument in arguments],
+            "texts": [str(path) for path in texts],
+            "tile_s": tile_s,
+            "file_limit": file_limit,
+        }
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        pid = int(server.stdout.readline())
+        try:
+            if while_running is not None:
+                while_running(pid)
+        finally:
+            code = int(server.stdout.readline())
+        return Finished(code, *(path.read_text() for path in texts))
+
+    def close(self) -> None:
+        if self._server is not None:
+            assert self._server.stdin is not None
+            self._server.stdin.close()
+            self._server.wait(30)
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self._server is None:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        return self._server
+
+
+def serve() -> None:
+    import torch
+
+    import rsupres.mosaics
+    import rsupres.pipeline
+    import rsupres.planning  # noqa: F401  # so that children need not
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _work(request)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _work(request: dict[str, object]) -> None:
+    """Be the command; never return."""
+    code = 70
+    try:
+        for number, name in enumerate(request["texts"], 1):
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(descriptor, number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if request["file_limit"] is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            limit = int(request["file_limit"])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if request["tile_s"]:
+            _slow_down(float(request["tile_s"]))
+        from rsupres.cli import main
+
+        try:
+            main(request["arguments"], prog_name="rsupres")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _slow_down(tile_s: float) -> None:
+    from rsupres.families.bicubic import Bicubic
+
+    upscale = Bicubic.upscale
+
+    def slow(self, batch, scale):
+        time.sleep(tile_s)
+        return upscale(self, batch, scale)
+
+    Bicubic.upscale = slow
+
+
+if __name__ == "__main__":
+    serve()
