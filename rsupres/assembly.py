@@ -9,11 +9,7 @@ publish it. Besides `rsupres.opening` this is the only module that opens rasters
 from __future__ import annotations
 
 import logging
-import shutil
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,7 +19,6 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -32,6 +27,14 @@ from rasterio.windows import Window
 from rsupres.errors import InputError, ResourceError
 from rsupres.grid import Grid
 from rsupres.opening import first_line, stored_blocks
+from rsupres.writing import (
+    GDAL_ERRORS,
+    check_room,
+    explaining,
+    gdal_messages,
+    room_left,
+    write_failure,
+)
 
 BLOCK = 512  # SR pixels of a block's side in the output
 STRIP_ROWS = 64  # SR rows of a block of a strip
@@ -61,9 +64,6 @@ GDAL_COLOURS = {
     "swir": "SWIR",
 }
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
-# rasterio.shutil raises GDAL's errors as they are, unknown ones as SystemError.
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, SystemError, OSError)
-FULL = ("no space left", "file too large", "quota exceeded", "disk full")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
 
 logger = logging.getLogger(__name__)
@@ -107,22 +107,6 @@ class OutputMeta:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Collector(logging.Handler):
-    """Keeps messages of the thread that made it and of threads that GDAL started."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.messages: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, but not what PROJ says about its database."""
-        is_gdal_thread = (record.threadName or "").startswith("Dummy")
-        message = record.getMessage()
-        if (record.thread == self._thread or is_gdal_thread) and "PROJ:" not in message:
-            self.messages.append(message)
-
-
 class _Strip(NamedTuple):
     """One source of the virtual raster; rows of the output."""
 
@@ -155,9 +139,9 @@ def write_strip(
         ResourceError: the disk is full, or writing fails otherwise.
     """
     masked = nodata is None and valid is not None and not valid.all()
-    _check_room(path, pixels.nbytes)
+    check_room(path, pixels.nbytes)
     with (
-        _explaining(path, pixels.nbytes),
+        explaining(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
             path,
@@ -207,13 +191,12 @@ def assemble(
     sources = _open_strips(strips, meta, form)
     xml = _vrt(sources, meta, form)
     options = _creation(form)
-    n_bytes = _raw_bytes(meta, form)
-    if form.driver == "COG":  # its uncompressed overviews go to disk first
-        _check_room(part, n_bytes // 3)
-        n_bytes = n_bytes * 5 // 3
+    n_bytes = _room(meta, form)
+    if form.driver == "COG":
+        check_room(part, n_bytes // 5)  # its overviews, uncompressed, before all else
     try:
         with (
-            _explaining(part, n_bytes),
+            explaining(part, n_bytes),
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, COG_TMP_COMPRESSION="NONE"),
             MemoryFile(xml.encode(), filename="strips.vrt") as memory,
         ):
@@ -242,7 +225,7 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
     with MemoryFile() as source, MemoryFile(ext=".tif") as target:
         with rasterio.open(source.name, "w", transform=place, **kind, **shape) as tiny:
             tiny.write(np.zeros((n_bands, 16, 16), form.dtype))
-        with rasterio.Env(), _gdal_messages() as messages:
+        with rasterio.Env(), gdal_messages() as messages:
             try:
                 rasterio.shutil.copy(
                     source.name, target.name, driver=form.driver, **options
@@ -389,17 +372,23 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c in "\t\n\r" or (c >= " " and c != "\ufffe"))
 
 
-def _raw_bytes(meta: OutputMeta, form: OutputFormat) -> int:
-    """Return the bytes of the output's pixels before compression."""
+def _room(meta: OutputMeta, form: OutputFormat) -> int:
+    """Return the bytes that writing takes at most: pixels that do not compress.
+
+    A COG holds a third more in overviews, and as much again for a while beside it.
+    """
     n_pixels = meta.grid.height * meta.grid.width * len(meta.descriptions)
-    return n_pixels * np.dtype(form.dtype).itemsize
+    n_bytes = n_pixels * np.dtype(form.dtype).itemsize
+    return n_bytes * 5 // 3 if form.driver == "COG" else n_bytes
 
 
 def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
     """Check that what was written can be read back and is whole."""
-    n_bytes = _raw_bytes(meta, form)
-    _check_blocks(part, n_bytes)
-    with _explaining(part, n_bytes), rasterio.open(part) as dataset:
+    n_bytes = _room(meta, form)
+    given = {key.upper(): value.upper() for key, value in form.creation.items()}
+    is_sparse = given.get("SPARSE_OK") in ("TRUE", "YES", "ON", "1")
+    _check_blocks(part, n_bytes, is_sparse)
+    with explaining(part, n_bytes), rasterio.open(part) as dataset:
         frame = dataset.height, dataset.width, dataset.count, dataset.dtypes[0]
         wanted = meta.grid.height, meta.grid.width, len(meta.descriptions), form.dtype
         transform = dataset.transform
@@ -411,8 +400,8 @@ def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
             f"{part}: the file written is {frame}, {transform[:6]}, and should be "
             f"{wanted}, {meta.grid.transform[:6]}; check --co."
         )
-    if min(_free_bytes(part), _size_limit()) < n_bytes:
-        with _explaining(part, n_bytes):
+    if room_left(part) < n_bytes:
+        with explaining(part, n_bytes):
             _read_through(part, n_overviews)
 
 
@@ -430,85 +419,18 @@ def _read_through(part: Path, n_overviews: int) -> None:
                 dataset.read(window=Window(0, row, dataset.width, n_rows))
 
 
-def _check_blocks(path: Path, n_bytes: int) -> None:
-    """Check that every block of a TIFF lies inside the file.
+def _check_blocks(path: Path, n_bytes: int, is_sparse: bool = False) -> None:
+    """Check that every block of a TIFF is there, and inside the file.
 
-    On a full disk it may not, and GDAL reports most such failures, but not all.
+    On a full disk it may not be, and GDAL reports most such failures, but not all. The
+    blocks of nodata that a sparse file leaves out are not missed.
     """
     size = path.stat().st_size
-    with _explaining(path, n_bytes), rasterio.open(path) as dataset:
+    with explaining(path, n_bytes), rasterio.open(path) as dataset:
         for block in stored_blocks(dataset):
+            if block is None and is_sparse:
+                continue
             if block is None or block[0] + block[1] > size:
                 raise ResourceError(
-                    _write_failure(path, n_bytes, ["the file is not whole"])
+                    write_failure(path, n_bytes, ["the file is not whole"])
                 )
-
-
-def _check_room(path: Path, n_bytes: int) -> None:
-    """Refuse to begin a file that the disk or a size limit cannot hold.
-
-    GDAL notices too, but only after libtiff has told stderr in its own words.
-    """
-    if n_bytes > min(_free_bytes(path), _size_limit()):
-        raise ResourceError(_write_failure(path, n_bytes, []))
-
-
-def _free_bytes(path: Path) -> int:
-    try:
-        return shutil.disk_usage(path.parent).free
-    except OSError:
-        return sys.maxsize
-
-
-def _size_limit() -> int:
-    """Return the largest file that this process may write, bytes."""
-    if sys.platform == "win32":
-        return sys.maxsize
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
-@contextmanager
-def _explaining(path: Path, n_bytes: int) -> Iterator[None]:
-    """Turn what goes wrong while writing `path` into a `ResourceError`.
-
-    Errors that GDAL only logs, such as those of its worker threads, count too.
-    """
-    with _gdal_messages(logging.ERROR) as messages:
-        try:
-            yield
-        except GDAL_ERRORS as error:
-            reasons = [first_line(error), *messages]
-            raise ResourceError(_write_failure(path, n_bytes, reasons)) from error
-    if messages:
-        raise ResourceError(_write_failure(path, n_bytes, messages))
-
-
-@contextmanager
-def _gdal_messages(level: int = logging.WARNING) -> Iterator[list[str]]:
-    """Collect what GDAL tells rasterio's log inside, from here and its own threads."""
-    collector = _Collector(level)
-    source = logging.getLogger("rasterio._env")
-    source.addHandler(collector)
-    try:
-        yield collector.messages
-    finally:
-        source.removeHandler(collector)
-
-
-def _write_failure(path: Path, n_bytes: int, reasons: Sequence[str]) -> str:
-    """Return the message for a file of up to `n_bytes` that could not be written."""
-    free = min(_free_bytes(path), _size_limit())
-    told = any(word in reason.lower() for word in FULL for reason in reasons)
-    if told or free < n_bytes:
-        return (
-            f"{path}: the disk is full or a size limit is reached: "
-            f"{free / 1e6:.1f} MB are left, up to {n_bytes / 1e6:.1f} MB are needed. "
-            "Make room and run the same command again."
-        )
-    return (
-        f"{path}: cannot be written ({reasons[0]}). Check the disk and run the same "
-        "command again."
-    )
