@@ -1,6 +1,7 @@
 """PatchGAN discriminator and hinge losses, used by the detail stages.
 
-Isola et al. 2017 as in taming-transformers; parameter names are those of its public code.
+Isola et al. 2017 as in taming-transformers; parameter names are those of its public
+code.
 """
 
 from __future__ import annotations

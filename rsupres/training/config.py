@@ -33,7 +33,7 @@ class StageConfig:
         adversarial_start: iteration at which discriminator and hinge loss begin.
         kl_weight: of KL_sum / (3 H W) against the mean L1: LDM's ratio is 1e-6.
         drop_prior: probability that the latent of a batch is set to zero.
-        noise_prior: probability that noise of half its deviation is added to the latent.
+        noise_prior: probability that noise of half its deviation joins the latent.
         pure_noise: share of patches whose reverse chain starts from pure noise.
     """
 
@@ -142,7 +142,7 @@ def parse_config(kind: type[Config], values: Mapping[str, Any], where: str) -> C
     """Build the dataclass `kind` from plain values, nested ones too.
 
     Raises:
-        InputError: an unknown or missing key, or a value of the wrong type, with `where`.
+        InputError: an unknown or missing key, or a value of the wrong type.
     """
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # a dataclass

@@ -3,8 +3,8 @@
 A pack is one safetensors file: a uint8 tensor (3, H, W) per HR crop and a JSON header
 that says where each came from. LR is made while training, because the scale is
 continuous. Batch k is a function of (seed, k) alone, so a resumed run sees what an
-uninterrupted one sees. Nothing here opens a georeferenced raster; `rsupres dataset build`
-writes packs.
+uninterrupted one sees. Nothing here opens a georeferenced raster;
+`rsupres dataset build` writes packs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
 
 @dataclass(frozen=True)
 class CropOrigin:
-    """Where a crop came from: place (unit of the split), file name, metres per pixel."""
+    """Origin of a crop: place (unit of the split), file name, metres per pixel."""
 
     place: str
     source: str
@@ -278,4 +278,4 @@ def _meta_from_json(header: Mapping[str, object]) -> PackMeta:
     crops = values.pop("crops")
     if not isinstance(crops, list):
         raise TypeError("crops is no list")
-    return PackMeta(crops=tuple(CropOrigin(**c) for c in crops), **values)  # type: ignore[arg-type]  # the file's own header; wrong names raise TypeError
+    return PackMeta(crops=tuple(CropOrigin(**c) for c in crops), **values)  # type: ignore[arg-type]  # wrong names raise TypeError

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -173,7 +173,7 @@ class _Run:
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError) as error:
+        except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
         if any(name.startswith("depsr_detail.") for name in tensors):
             self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
@@ -464,7 +464,7 @@ class _State:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             position = Position(**json.loads(header["position"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: damaged training state ({error}); remove it to start anew."
             ) from error

@@ -1,8 +1,8 @@
 """What each stage of a family's training minimises.
 
-One entry per family in `OBJECTIVES`; a stage names its objective. An objective says which
-networks train, and turns networks and a batch into named, weighted loss terms. It owns no
-optimiser and no loop.
+One entry per family in `OBJECTIVES`; a stage names its objective. An objective says
+which networks train, and turns networks and a batch into named, weighted loss terms. It
+owns no optimiser and no loop.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def autoencoder_loss(
 def prior_loss(
     networks: E2DiffSRNetworks, batch: Batch, generator: torch.Generator, job: Job
 ) -> Outcome:
-    """Stage 2 (Eq. 13): L1 of the unrolled sample and of the condition to the latent."""
+    """Stage 2 (Eq. 13): L1 from the unrolled sample and the condition to the latent."""
     hr, lr = 2.0 * batch.hr - 1.0, 2.0 * batch.lr - 1.0
     size = (hr.shape[2], hr.shape[3])
     enlarged = enlarge_to_working_grid(lr, size)
@@ -110,7 +110,7 @@ def detail_loss(
 
 
 def encode(networks: E2DiffSRNetworks, hr: Tensor, enlarged: Tensor) -> Tensor:
-    """Return the scaled latent mean of HR pictures in [-1, 1] whose sides divide by 8."""
+    """Return the scaled latent mean of HR pictures in [-1, 1], sides multiples of 8."""
     mean, _ = split_moments(networks.dpencoder(torch.cat([hr, enlarged], dim=1)))
     return mean * networks.latent_scale
 

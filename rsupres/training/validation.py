@@ -1,8 +1,8 @@
 """Figures and pictures on held-out crops while training.
 
 PSNR of bicubic, of DEPSR with the true latent, with the latent at zero and with the
-sampled latent: the three that tell whether the latent carries what LR can predict. These
-are for watching; `rsupres evaluate` measures what is published.
+sampled latent: the three that tell whether the latent carries what LR can predict.
+These are for watching; `rsupres evaluate` measures what is published.
 """
 
 from __future__ import annotations
