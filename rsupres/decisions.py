@@ -250,6 +250,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         RsupresError: the job is refused; the message says why and what to do.
     """
     gates = tuple(parse_gate(text) for text in job.fail_if)
+    if job.uncertainty is None and any("uncertainty" in g.figures for g in gates):
+        raise InputError("--fail-if names uncertainty, which needs --uncertainty.")
     choice = parse_stretch(job.stretch)
     with open_scenes(job.scenes) as whole:
         scene = _restrict(whole, job)

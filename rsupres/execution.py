@@ -155,8 +155,8 @@ def run_interruptible(work: Callable[[], None]) -> None:
             failure.append(error)
 
     thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
     except KeyboardInterrupt:

@@ -91,23 +91,21 @@ class Gate:
     text: str
     alternatives: tuple[tuple[_Clause, ...], ...]
 
-    def fails(self, figures: Mapping[str, float]) -> bool:
-        """Return whether the gate is not met.
+    @property
+    def figures(self) -> frozenset[str]:
+        """The figures that the gate names."""
+        return frozenset(c.figure for clause in self.alternatives for c in clause)
 
-        Raises:
-            InputError: the run has no such figure.
-        """
+    def fails(self, figures: Mapping[str, float]) -> bool:
+        """Return whether the gate is not met; `figures` holds all that it names."""
         return any(
-            all(
-                _COMPARISONS[c.sign](_lookup(figures, c.figure), c.limit)
-                for c in clause
-            )
+            all(_COMPARISONS[c.sign](figures[c.figure], c.limit) for c in clause)
             for clause in self.alternatives
         )
 
     def describe(self, figures: Mapping[str, float]) -> str:
         """Return the gate with the figures that it names."""
-        names = dict.fromkeys(c.figure for clause in self.alternatives for c in clause)
+        names = sorted(self.figures)
         values = ", ".join(f"{name} = {figures[name]:.4g}" for name in names)
         return f"{self.text} ({values})"
 
@@ -167,13 +165,3 @@ def _parse_clause(piece: str, text: str) -> _Clause:
             f"--fail-if {text!r}: no figure {figure!r}; there are {', '.join(FIGURES)}."
         )
     return _Clause(figure, sign, float(number) / (100.0 if percent else 1.0))
-
-
-def _lookup(figures: Mapping[str, float], name: str) -> float:
-    if name not in figures:
-        raise InputError(
-            f"--fail-if names {name}, which needs --samples 2 or more."
-            if name == "uncertainty"
-            else f"--fail-if names {name}, which this run does not have."
-        )
-    return figures[name]

@@ -87,7 +87,7 @@ def union_grid(scenes: Sequence[Scene]) -> tuple[Grid, list[PixelWindow]]:
     ]
     height = max(place.row_stop for place in places)
     width = max(place.col_stop for place in places)
-    transform = first.transform * Affine.translation(left, top)
+    transform = first.transform @ Affine.translation(left, top)
     return Grid(first.crs, transform, height, width), places
 
 
@@ -108,7 +108,7 @@ def _offset(scene: Scene, first: Scene) -> tuple[int, int]:
             f"{scene.path}: pixels of {a:g} by {e:g} differ from {a0:g} by {e0:g} of "
             f"{first.path}; resample one first."
         )
-    col, row = ~Affine(a0, b0, c0, d0, e0, f0) * (here.transform.c, here.transform.f)
+    col, row = ~Affine(a0, b0, c0, d0, e0, f0) @ (here.transform.c, here.transform.f)
     if max(abs(col - round(col)), abs(row - round(row))) > MISALIGNED:
         raise InputError(
             f"{scene.path}: its pixels lie {col - round(col):+.3f}, "

@@ -76,9 +76,9 @@ class Commands:
 
     def close(self) -> None:
         if self._server is not None:
-            assert self._server.stdin is not None
-            self._server.stdin.close()
-            self._server.wait(30)
+            with self._server as server:
+                assert server.stdin is not None
+                server.stdin.close()
 
     def _start(self) -> subprocess.Popen[str]:
         if self._server is None:

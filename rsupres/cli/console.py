@@ -6,6 +6,7 @@ Nothing here knows what a command does. Results are one JSON object a line with
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -155,6 +156,7 @@ def _native_messages_to_log() -> Iterator[None]:
     if before is None or before is not sys.__stderr__:
         yield
         return
+    assert isinstance(before, io.TextIOWrapper)
     before.flush()
     ours, (reader, writer) = os.dup(2), os.pipe()
     os.dup2(writer, 2)

@@ -1,0 +1,205 @@
+"""Stages overlap, errors arrive, signals stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsupres import execution
+from rsupres.execution import (
+    Interrupted,
+    Shard,
+    read_ahead,
+    run_interruptible,
+    run_shards,
+    split_strips,
+    stop_signals,
+    write_behind,
+)
+
+
+@given(n_strips=st.integers(0, 60), n_shards=st.integers(1, 20))
+def test_shards_share_all_strips_once_in_order_and_evenly(n_strips, n_shards):
+    shards = split_strips(n_strips, n_shards)
+    assert [i for shard in shards for i in shard.strips] == list(range(n_strips))
+    sizes = [len(shard.strips) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+    assert [shard.index for shard in shards] == list(range(1, n_shards + 1))
+
+
+def test_shards_are_computed_one_after_another():
+    log: list[int] = []
+    done = run_shards(split_strips(4, 2), lambda shard: log.extend(shard.strips))
+    assert next(done) == Shard(1, 2, range(0, 2))
+    assert log == [0, 1]
+    assert [shard.index for shard in done] == [2]
+    assert log == [0, 1, 2, 3]
+
+
+def test_reading_keeps_order_and_stays_at_most_depth_ahead():
+    begun: list[int] = []
+
+    def source():
+        for i in range(20):
+            begun.append(i)
+            yield i
+
+    with read_ahead(source(), depth=2) as items:
+        assert next(items) == 0
+        time.sleep(0.1)
+        # One taken, two waiting, one in the thread's hands.
+        assert 2 <= len(begun) <= 4
+        assert list(items) == list(range(1, 20))
+
+
+def test_an_error_while_reading_arrives_after_what_came_before_it():
+    def source():
+        yield 1
+        raise ValueError("broken file")
+
+    with read_ahead(source()) as items:
+        assert next(items) == 1
+        with pytest.raises(ValueError, match="broken file"):
+            next(items)
+
+
+def test_leaving_stops_an_endless_reader():
+    def source():
+        while True:
+            yield 0
+
+    with read_ahead(source()) as items:
+        next(items)
+    assert "rsupres-read-ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_writing_keeps_order_and_is_done_on_leaving():
+    written: list[int] = []
+
+    def sink(item: int) -> None:
+        time.sleep(0.005)
+        written.append(item)
+
+    with write_behind(sink) as behind:
+        for i in range(10):
+            behind.put(i)
+    assert written == list(range(10))
+
+
+def test_an_error_while_writing_arrives_at_the_next_put_or_on_leaving():
+    def sink(item: int) -> None:
+        raise OSError(f"disk full at {item}")
+
+    def write(*items: int) -> None:
+        with write_behind(sink) as behind:
+            for item in items:
+                behind.put(item)
+
+    with pytest.raises(OSError, match="disk full at 0"):
+        write(*range(100))
+    with pytest.raises(OSError, match="disk full at 7"):
+        write(7)
+
+
+def test_an_error_of_the_caller_drops_what_waits_and_goes_on():
+    written: list[int] = []
+    gate = threading.Event()
+
+    def sink(item: int) -> None:
+        gate.wait(5)
+        written.append(item)
+
+    def write() -> None:
+        with write_behind(sink) as behind:
+            behind.put(0)
+            behind.put(1)
+            threading.Timer(0.1, gate.set).start()
+            raise KeyError("model")
+
+    with pytest.raises(KeyError, match="model"):
+        write()
+    assert written == [0]
+    assert "rsupres-write-behind" not in {t.name for t in threading.enumerate()}
+
+
+def test_reading_working_and_writing_overlap_in_time():
+    busy_s = 0.03
+    spans: dict[str, list[tuple[float, float]]] = {"r": [], "m": [], "w": []}
+
+    def work(stage: str) -> None:
+        started = time.perf_counter()
+        time.sleep(busy_s)
+        spans[stage].append((started, time.perf_counter()))
+
+    def source():
+        for i in range(6):
+            work("r")
+            yield i
+
+    with (
+        read_ahead(source()) as items,
+        write_behind(lambda item: work("w")) as behind,
+    ):
+        for item in items:
+            work("m")
+            behind.put(item)
+
+    def overlap(one: str, other: str) -> bool:
+        return any(a < d and c < b for a, b in spans[one] for c, d in spans[other])
+
+    assert overlap("r", "m")
+    assert overlap("m", "w")
+    assert overlap("r", "w")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_interrupt_while_waiting_for_the_reader(number):
+    def source():
+        time.sleep(0.05)
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        yield 0
+
+    before = signal.getsignal(number)
+    started = time.monotonic()
+
+    def wait() -> None:
+        with stop_signals():
+            next(iter(execution._ReadAhead(source(), 1).__enter__()))
+
+    with pytest.raises(Interrupted) as stopped:
+        wait()
+    assert stopped.value.signum == number
+    assert time.monotonic() - started < 3
+    assert signal.getsignal(number) == before
+
+
+def test_advice_follows_the_name_of_the_signal():
+    stop = Interrupted(signal.SIGTERM)
+    stop.advise("The same command continues.")
+    assert str(stop) == "Stopped by SIGTERM. The same command continues."
+
+
+def test_uninterruptible_work_is_left_to_itself_when_a_signal_comes():
+    release = threading.Event()
+    threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted), stop_signals():
+        run_interruptible(lambda: release.wait(20) and None)
+    assert execution.abandoned()
+    release.set()
+    time.sleep(0.05)
+    assert not execution.abandoned()
+
+
+def test_errors_of_uninterruptible_work_reach_the_caller():
+    def work() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        run_interruptible(work)
