@@ -1,8 +1,8 @@
 """Self-describing weight files and the catalogue of cards that name them.
 
 A checkpoint is one safetensors file whose header carries JSON: format number, family,
-architecture, `ModelSpec`, origin. A card is a TOML file beside it: licence, data, recipe,
-scores, sha256. No pickle is written or read here; foreign files come in through
+architecture, `ModelSpec`, origin. A card is a TOML file beside it: licence, data,
+recipe, scores, sha256. No pickle is written or read here; foreign files come in through
 `rsupres models import`. Loading is strict: a missing or surplus tensor is an error that
 names it.
 """
@@ -118,8 +118,8 @@ def load_model(
         return Bicubic()
     if card.sha256 is not None and file_sha256(card.file) != card.sha256:
         raise CheckpointError(
-            f"{card.file}: its sha256 differs from that on the card; the file is damaged"
-            " or was replaced. Restore it, or load it by path to use it as it is."
+            f"{card.file}: its sha256 differs from that on the card; the file is"
+            " damaged or was replaced. Restore it, or load it by path as it is."
         )
     checkpoint = read_checkpoint(card.file)
     family = cast(_FamilyModule, import_module(FAMILIES[checkpoint.spec.family]))
@@ -256,7 +256,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     header = _read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}).") from error
     architecture = header["architecture"]

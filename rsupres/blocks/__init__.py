@@ -1,1 +1,1 @@
-"""Network parts that families share: residual blocks, attention, embeddings, resampling."""
+"""Network parts that families share: blocks, attention, embeddings, resampling."""

@@ -1,7 +1,7 @@
 """Separable resampling at absolute positions.
 
-`torch.nn.functional.interpolate` knows whole pictures only: cut a picture into tiles and
-the sample positions of a fractional scale no longer fall where they fell. Here the
+`torch.nn.functional.interpolate` knows whole pictures only: cut a picture into tiles
+and the sample positions of a fractional scale no longer fall where they fell. Here the
 positions are given, so a tile reads what the whole picture would have read. The kernels
 and the edge rule (coordinates clamped) are torch's own: cubic with a = -0.75, linear,
 `align_corners=False`, no antialiasing.

@@ -1,8 +1,8 @@
 """Residual, down- and upsampling blocks of latent diffusion (Rombach et al. 2022).
 
 Parameter names are those of the public latent-diffusion code, so reference weights load
-by name. `norm="none"` leaves the normalisation out: then nothing in a block looks further
-than its convolutions, and a tile gives what the whole picture gives.
+by name. `norm="none"` leaves the normalisation out: then nothing in a block looks
+further than its convolutions, and a tile gives what the whole picture gives.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ class SceneReader(Protocol):
     def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
         """Return pixels and valid mask of an LR window inside the frame.
 
-        Pixels are the model's bands, (c, h, w) float32 in [0, 1], nodata filled; the mask
-        is (1, h, w) bool.
+        Pixels are the model's bands, (c, h, w) float32 in [0, 1], nodata filled; the
+        mask is (1, h, w) bool.
         """
         ...
 

@@ -14,13 +14,13 @@ Eqs. 7-10, Alg. 1, 2   `latent_posterior`, `sample_latent`
 Eq. 12, 13             `rsupres.training.objectives`
 =====================  =========================================================
 
-The networks are in `e2diffsr_network`. This file runs them on scenes: `prepare` finds the
-latent of the whole scene once, in its own tiles, blended in latent space; `upscale` runs
-DEPSR on a tile, reading the shared latent at absolute positions. So the user's tile size
-changes neither noise nor latent, and only DEPSR's halo can tell tiles apart.
+The networks are in `e2diffsr_network`. This file runs them on scenes: `prepare` finds
+the latent of the whole scene once, in its own tiles, blended in latent space; `upscale`
+runs DEPSR on a tile, reading the shared latent at absolute positions. So the user's
+tile size changes neither noise nor latent, and only DEPSR's halo can tell tiles apart.
 
-Corrections of the paper: the signs of Eq. 10, the order of the variances (rising with t),
-no noise at the last step, Eq. 4 normalised as the text means.
+Corrections of the paper: the signs of Eq. 10, the order of the variances (rising with
+t), no noise at the last step, Eq. 4 normalised as the text means.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def sample_latent(
 class Geometry:
     """How LR frame, SR frame and latent grid of a whole scene lie on each other.
 
-    The working grid (8 x the latent cells) covers exactly the extent of the SR frame; if
-    the SR sides are no multiples of 8 it is a little denser than the SR grid.
+    The working grid (8 x the latent cells) covers exactly the extent of the SR frame;
+    if the SR sides are no multiples of 8 it is a little denser than the SR grid.
     """
 
     lr: tuple[int, int]
@@ -346,12 +346,13 @@ def from_checkpoint(
     config = config_from_json(checkpoint.architecture, checkpoint.path)
     if options.steps is not None and options.steps != config.steps:
         raise InputError(
-            f"--steps {options.steps}: this E2DiffSR model is trained unrolled for exactly"
-            f" {config.steps} steps; leave --steps out."
+            f"--steps {options.steps}: this E2DiffSR model is trained unrolled for"
+            f" exactly {config.steps} steps; leave --steps out."
         )
     if options.sampler not in (None, "mean", "ancestral"):
         raise InputError(
-            f"Sampler '{options.sampler}' is unknown to E2DiffSR; known: mean, ancestral."
+            f"Sampler '{options.sampler}' is unknown to E2DiffSR; known: mean,"
+            " ancestral."
         )
     from rsupres.checkpoints import fit_tensors
 

@@ -5,9 +5,9 @@ names follow the public code of the parts (latent diffusion, IMDN, SADN), so ref
 weights load by name. No pixels are read here and no losses known; images are in
 [-1, 1], shapes in the notation of the paper: LR (h, w), SR (H, W), latent (H/8, W/8).
 
-Three choices in `E2DiffSRConfig` replace what looks at the whole picture, so that tiles
-cannot show: `norm="none"`, `attention_window` (local instead of global statistics in the
-channel attention) and empty `unet_attention_levels` with `unet_mid_attention=False`.
+Three choices in `E2DiffSRConfig` replace what looks at the whole picture, so that
+tiles cannot show: `norm="none"`, `attention_window` (local instead of global statistics
+in the channel attention) and no attention in the denoiser.
 """
 
 from __future__ import annotations
@@ -519,7 +519,7 @@ class SRBranch(nn.Module):
 
 
 class WeightNormConv2d(nn.Module):
-    """3x3 or 1x1 convolution with w = g v / ||v||, norm over all but the output axis."""
+    """Convolution with w = g v / ||v||, norm over all but the output axis."""
 
     def __init__(self, channels_in: int, channels_out: int, side: int) -> None:
         super().__init__()
@@ -716,8 +716,9 @@ class E2DiffSRNetworks(nn.Module):
     """All networks of one model. `dpencoder` is needed for training only.
 
     `depsr_detail` is a second set of DEPSR weights, tuned for natural texture; a user's
-    `--detail d` runs ``(1 - d) * depsr + d * depsr_detail`` (network interpolation, Wang
-    et al. 2019). `latent_scale` is 1 / std of the latent means over training patches.
+    `--detail d` runs ``(1 - d) * depsr + d * depsr_detail`` (network interpolation,
+    Wang et al. 2019). `latent_scale` is 1 / std of the latent means over training
+    patches.
     """
 
     latent_scale: Tensor
@@ -743,7 +744,7 @@ class E2DiffSRNetworks(nn.Module):
         self._initialise(config)
 
     def _initialise(self, config: E2DiffSRConfig) -> None:
-        """Start the chain at its mean, the moments nearly noiseless, residuals small."""
+        """Start the chain at its mean, moments nearly noiseless, residuals small."""
         if config.norm == "none":
             priors = [self.depsr.decoder, self.depsr.branch.prior]
             encoders = [m for n, m in self.named_children() if n != "depsr"]

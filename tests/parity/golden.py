@@ -65,7 +65,7 @@ def name_seeded_tensor(name: str, shape: Sequence[int]) -> np.ndarray:
     Standard normals of ``RandomState(crc32(name))``; matrices divided by the root of
     the fan-in, gains ``1 + 0.1 n``, biases and scalars ``0.1 n``.
     """
-    stream = np.random.RandomState(zlib.crc32(name.encode()))  # noqa: NPY002
+    stream = np.random.RandomState(zlib.crc32(name.encode()))
     values = stream.standard_normal(tuple(shape))
     if len(shape) >= 2:
         values = values / math.sqrt(math.prod(shape[1:]))
@@ -79,7 +79,7 @@ def name_seeded_tensor(name: str, shape: Sequence[int]) -> np.ndarray:
 def fill_by_name(
     module: nn.Module, shapes: Mapping[str, Sequence[int]], prefix: str = ""
 ) -> None:
-    """Give a module the name-seeded weights; its parameters must be exactly `shapes`."""
+    """Give a module name-seeded weights; its parameters must be exactly `shapes`."""
     own = {name: list(p.shape) for name, p in module.named_parameters()}
     assert own == {name: list(shape) for name, shape in shapes.items()}
     with torch.no_grad():
