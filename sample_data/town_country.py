@@ -134,9 +134,10 @@ def _build_estate(draft: Draft, place: Field, rng: Generator) -> bool:
     """Houses along a new street where a field was."""
     axes = Axes.of(place.polygon)
     middle = LineString([axes.at(-axes.half_length, 0), axes.at(axes.half_length, 0)])
-    street = max(
-        lines(middle.intersection(place.polygon)), key=lambda line: line.length
-    )
+    inside = list(lines(middle.intersection(place.polygon)))
+    if not inside:
+        return False
+    street = max(inside, key=lambda line: line.length)
     town = unary_union([road.line for road in draft.roads if road.kind != "track"])
     ends = sorted(
         (Point(xy) for xy in street.coords), key=lambda point: point.distance(town)
@@ -165,6 +166,8 @@ def _build_works(draft: Draft, place: Field, rng: Generator) -> bool:
     a = sorted((sign * axes.half_length, sign * (axes.half_length - length)))
     ground = axes.slab(a[0], a[1], -axes.half_width, axes.half_width)
     ground = largest(place.polygon.intersection(ground))
+    if ground.area < 1500:
+        return False
     _retire(draft, place, place.polygon.difference(ground.buffer(2)))
     draw_works(draft, ground, rng, "new")
     return True
@@ -269,9 +272,11 @@ def _build_farm(draft: Draft, place: Field, rng: Generator) -> None:
     axes = Axes.of(place.polygon)
     at = axes.half_length - 27
     yard = largest(axes.slab(at - 24, at + 24, -22, 22).intersection(place.polygon))
-    draft.fields.remove(place)
     rest = largest(place.polygon.difference(yard.buffer(1)))
-    draft.fields.append(replace(place, polygon=rest))
+    if min(yard.area, rest.area) < 900:
+        return
+    draft.fields.remove(place)
+    draft.fields.append(replace(place, polygon=rounded(rest)))
     draft.add_patch(yard, "rough", rng)
     draft.add_patch(yard.buffer(-7), "gravel", rng)
     plans = ((-11, -9, 13, 6.5, 5.5), (12, 2, 15, 7.5, 6.5), (-9, 11, 8, 5, 5.0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import shapely
@@ -153,8 +153,12 @@ class Town:
 
 
 def rounded(geometry: Shape) -> Shape:
-    """Return the geometry with coordinates in whole centimetres."""
-    return shapely.transform(geometry, lambda xy: np.round(xy, 2))
+    """Return the geometry with coordinates in whole centimetres, and valid."""
+    coarse = shapely.transform(geometry, lambda xy: np.round(xy, 2))
+    if isinstance(coarse, Polygon) and not coarse.is_valid:
+        # Rounding has folded a sliver over; what is left of it is cut off.
+        return cast(Shape, largest(coarse.buffer(0)))
+    return coarse
 
 
 def largest(geometry: BaseGeometry) -> Polygon:

@@ -235,6 +235,15 @@ def test_any_seed_gives_a_town_of_its_own(seed):
     assert scene.now.tobytes() == make_town(seed, 600, 2.5).now.tobytes()
 
 
+@pytest.mark.parametrize(("seed", "size_m"), [(34, 600), (50, 760), (12, 1040)])
+def test_all_shapes_are_valid_where_slivers_fold_over(seed, size_m):
+    town = lay_out_town(seed, size_m)
+    parcels = [f.polygon for f in town.fields] + [w.polygon for w in town.woods]
+    grounds = [patch.polygon for patch in town.patches]
+    shapes = [*parcels, *grounds, town.river, town.built_up]
+    assert all(shape.is_valid and not shape.is_empty for shape in shapes)
+
+
 @pytest.mark.parametrize("seed", [3, 7, 20])
 def test_buildings_stand_on_dry_land_beside_roads_and_trees(seed):
     town = lay_out_town(seed, 900)
