@@ -147,26 +147,30 @@ def run_interruptible(work: Callable[[], None]) -> None:
     thread is left to itself and the exception goes on: see `abandoned`.
     """
     failure: list[BaseException] = []
+    finished = threading.Event()
 
     def target() -> None:
         try:
             work()
         except BaseException as error:
             failure.append(error)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
     try:
         thread.start()
-        while thread.is_alive():
-            thread.join(_POLL_S)
+        # Not thread.join: an exception inside it makes a live thread look dead.
+        while not finished.wait(_POLL_S):
+            pass
     except KeyboardInterrupt:
-        _ABANDONED.append(thread)
+        _ABANDONED.append(finished)
         raise
     if failure:
         raise failure[0]
 
 
-_ABANDONED: list[threading.Thread] = []
+_ABANDONED: list[threading.Event] = []
 
 
 def abandoned() -> bool:
@@ -174,7 +178,7 @@ def abandoned() -> bool:
 
     The program then has to end with `os._exit`: an orderly end would wait for it.
     """
-    return any(thread.is_alive() for thread in _ABANDONED)
+    return not all(finished.is_set() for finished in _ABANDONED)
 
 
 class _Stopped(Exception):
