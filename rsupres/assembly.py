@@ -205,7 +205,7 @@ def assemble(
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    finally:
+    finally:  # such as an .aux.xml that says what TIFF cannot: gray in every band
         for suffix in LEFTOVERS:
             part.with_name(part.name + suffix).unlink(missing_ok=True)
 
@@ -339,8 +339,6 @@ def _vrt_band(
     if form.nodata is not None:
         lines.append(f"<NoDataValue>{form.nodata!r}</NoDataValue>")
     colour = GDAL_COLOURS.get(colour, "Undefined")
-    if colour == "Gray" and number > 1:  # TIFF cannot say so
-        colour = "Undefined"
     lines.append(f"<ColorInterp>{colour}</ColorInterp>")
     scale, offset = float(meta.scales[number - 1]), float(meta.offsets[number - 1])
     if (scale, offset) != (1.0, 0.0):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from helpers import NORTH_UP, UTM, ramp
 from numpy.testing import assert_array_equal
@@ -291,6 +292,27 @@ def test_a_strip_that_lost_its_end_leaves_no_output(tmp_path: Path) -> None:
     part = tmp_path / "out.tif"
     with pytest.raises(ResourceError):
         assemble(strips, meta, form, part)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_where_room_is_scarce_every_block_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = rasterio.shutil.copy
+
+    def copy_and_damage(source: str, path: Path, **options: object) -> None:
+        copy(source, path, **options)
+        with open(path, "r+b") as stream:
+            stream.seek(path.stat().st_size * 2 // 3)
+            stream.write(bytes(100))
+
+    pixels = np.random.default_rng(0).integers(1, 60000, (3, *SIZE)).astype("uint16")
+    meta, form = make_meta(), OutputFormat("GTiff")
+    strips = write_strips(tmp_path, pixels, meta)
+    monkeypatch.setattr("rsupres.assembly.rasterio.shutil.copy", copy_and_damage)
+    monkeypatch.setattr("rsupres.assembly.room_left", lambda path: 1000)
+    with pytest.raises(ResourceError):
+        assemble(strips, meta, form, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
 
 

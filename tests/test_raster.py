@@ -15,12 +15,13 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from helpers import NORTH_UP, UTM, make_safe, make_scene, ramp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
 from rasterio.env import get_gdal_config
 from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 from shapely.geometry import Point, Polygon, box
 
 from rsupres.errors import InputError
@@ -197,19 +198,26 @@ def test_a_thinned_scene_keeps_its_mask(tmp_path: Path) -> None:
     assert valid.mean() == 0.5
 
 
-def test_reading_from_two_threads_at_once_gives_the_same(tmp_path: Path) -> None:
-    path = make_scene(tmp_path / "a.tif", 256, 256, 2, compress="DEFLATE")
-    truth = ramp(256, 256, 2)
+def test_reading_from_several_threads_at_once_gives_the_same(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 60000, (2, 512, 512)).astype("uint16")
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=truth,
+        compress="DEFLATE",
+        tiled=True,
+        blockxsize=16,
+        blockysize=16,
+    )
     wrong: list[int] = []
-    with Scene.open(path) as scene:
+    with bounded_cache(1), Scene.open(path) as scene:
 
         def work(first: int) -> None:
-            for row in range(first, 200, 2):
-                dn, _ = scene.read(PixelWindow(row, 3, 40, 40), [1, 2])
-                if not np.array_equal(dn, truth[:, row : row + 40, 3:43]):
+            for row in range(first, 400, 4):
+                dn, _ = scene.read(PixelWindow(row, 3, 100, 400), [1, 2])
+                if not np.array_equal(dn, truth[:, row : row + 100, 3:403]):
                     wrong.append(row)
 
-        threads = [threading.Thread(target=work, args=(first,)) for first in (0, 1)]
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -254,6 +262,32 @@ def test_a_truncated_tiff_is_refused(
     Scene.open(path).close()
     os.truncate(path, int(path.stat().st_size * kept))
     refusal(path)
+
+
+def test_a_truncated_tiff_whose_last_pixels_come_first_is_refused(
+    tmp_path: Path,
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 256, 64)).astype("uint8")
+    path = tmp_path / "a.tif"
+    size = {"blockxsize": 64, "blockysize": 64}
+    frame = {"count": 1, "height": 256, "width": 64, "dtype": "uint8", "crs": UTM}
+    with rasterio.open(
+        *(path, "w"),
+        driver="GTiff",
+        transform=NORTH_UP,
+        tiled=True,
+        SPARSE_OK=True,
+        **size,
+        **frame,
+    ):
+        pass
+    for row in (192, 128, 64, 0):
+        with rasterio.open(path, "r+") as dataset:
+            block = Window(0, row, 64, 64)
+            dataset.write(pixels[:, row : row + 64], window=block)
+    Scene.open(path).close()
+    os.truncate(path, path.stat().st_size - 2000)
+    assert "truncated" in refusal(path)
 
 
 def test_a_truncated_jpeg2000_is_refused(tmp_path: Path) -> None:
@@ -438,6 +472,7 @@ def test_filling_without_a_valid_pixel_gives_the_background() -> None:
     assert np.ptp(filled, axis=(1, 2)).max() == 0
 
 
+@settings(max_examples=25)
 @given(windows)
 def test_a_filled_value_depends_on_its_position_alone(
     tmp_path_factory: pytest.TempPathFactory, window: PixelWindow
@@ -464,20 +499,28 @@ def bounds_of(transform: Affine, window: PixelWindow) -> tuple[float, ...]:
     return west, south, east, north
 
 
-@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 4), st.integers(1, 9))
+# Its pixel edges in degrees fall beside whole pixels by some 1e-12 when computed.
+DEGREES = Affine(0.000108124373766, 0, 13.0720996857, 0, -0.000108194558921, 42.8068622)
+
+
+@given(
+    st.sampled_from([NORTH_UP, DEGREES]),
+    *(st.integers(0, 20), st.integers(0, 20), st.integers(1, 4), st.integers(1, 9)),
+)
 def test_bounds_on_pixel_edges_give_exactly_these_pixels(
     tmp_path_factory: pytest.TempPathFactory,
+    transform: Affine,
     row: int,
     col: int,
     height: int,
     width: int,
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "bounds.tif"
+    path = tmp_path_factory.getbasetemp() / f"bounds{transform.a}.tif"
     if not path.exists():
-        make_scene(path)
+        make_scene(path, transform=transform)
     window = PixelWindow(row, col, height, width)
     with Scene.open(path) as scene:
-        assert window_from_bounds(scene, bounds_of(NORTH_UP, window)) == window
+        assert window_from_bounds(scene, bounds_of(transform, window)) == window
 
 
 def test_bounds_take_every_pixel_that_they_touch_and_stop_at_the_edge(
