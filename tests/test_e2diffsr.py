@@ -55,7 +55,7 @@ def _networks(
 def _model(
     config: E2DiffSRConfig = TINY, options: SamplerOptions | None = None
 ) -> E2DiffSR:
-    spec = make_spec(config, detail=False, gsd=None, halo=16)
+    spec = replace(make_spec(config, detail=False, gsd=None, halo=16), multiple=1)
     return E2DiffSR(spec, _networks(config), config, options or SamplerOptions(), CPU)
 
 

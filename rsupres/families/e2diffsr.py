@@ -70,7 +70,7 @@ _LATENT_TILE = 160
 _LATENT_OVERLAP = 48
 _LATENT_HALO = 16
 _CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
-_ROWS_AT_ONCE = 64  # SR rows of CSUM's MLP at a time: exact, and kind to caches
+_ROWS_AT_ONCE = 16  # SR rows of CSUM's MLP at a time: exact, and kind to caches
 _LEVELS = (0.5, 99.5)  # percentiles that become 0 and 1
 _SMALLEST_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 
@@ -136,9 +136,9 @@ class Geometry:
         """Rows and columns of the latent."""
         return latent_size(*self.sr)
 
-    def cells_per_lr(self, axis: int) -> float:
+    def cells_per_lr(self, axis: int) -> Fraction:
         """Return latent cells per LR pixel along an axis."""
-        return self.cells[axis] / self.lr[axis]
+        return Fraction(self.cells[axis], self.lr[axis])
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ class E2DiffSR:
         geometry = _scene_geometry(batch.scene.numbers, used)
         low, high = _band_levels(batch.scene.numbers, self.device)
         lr = (batch.lr.to(self.device) - low) / (high - low) * 2.0 - 1.0
+        lr = lr.contiguous(memory_format=torch.channels_last)
         height, width = lr.shape[2:]
         size = (int(height * used), int(width * used))
         with self._autocast():
@@ -232,7 +233,9 @@ class E2DiffSR:
     ) -> np.ndarray:
         """Return the unscaled latent (C, n, m) of a window of cells."""
         spans = [
-            _lr_span(start, count, 1.0 / geometry.cells_per_lr(axis), geometry.lr[axis])
+            _lr_span(
+                start, count, float(1 / geometry.cells_per_lr(axis)), geometry.lr[axis]
+            )
             for axis, (start, count) in enumerate(
                 ((cells.row, cells.height), (cells.col, cells.width))
             )
@@ -248,7 +251,7 @@ class E2DiffSR:
                 centre_positions(
                     CELL * starts[axis],
                     CELL * counts[axis],
-                    1.0 / (CELL * geometry.cells_per_lr(axis)),
+                    float(1 / (CELL * geometry.cells_per_lr(axis))),
                     spans[axis][0],
                 ),
                 spans[axis][1],
@@ -259,7 +262,10 @@ class E2DiffSR:
         ]
         start = self._normal(noise, 0, cells)
         with self._autocast():
-            cond = self.networks.condnet(resample(lr, taps[0], taps[1]))
+            enlarged = resample(lr, taps[0], taps[1])
+            cond = self.networks.condnet(
+                enlarged.contiguous(memory_format=torch.channels_last)
+            )
             z = sample_latent(
                 self.networks.unet,
                 cond,
@@ -285,7 +291,8 @@ class E2DiffSR:
         z = torch.stack(
             [torch.from_numpy(np.array(latent[:, *crop.slices()])) for crop in crops]
         )
-        maps = self.networks.depsr.decoder(z.to(self.device))
+        z = z.to(self.device).contiguous(memory_format=torch.channels_last)
+        maps = self.networks.depsr.decoder(z)
         priors = []
         for k, h in enumerate(maps):
             per_cell = CELL // 2**k
@@ -293,7 +300,8 @@ class E2DiffSR:
                 self._read_map(h[i], per_cell, crop, window, geometry)
                 for i, (crop, window) in enumerate(zip(crops, windows, strict=True))
             ]
-            priors.append(torch.stack(on_lr))
+            on_grid = torch.stack(on_lr)
+            priors.append(on_grid.contiguous(memory_format=torch.channels_last))
         return priors
 
     def _read_map(
@@ -304,24 +312,38 @@ class E2DiffSR:
         window: PixelWindow,
         geometry: Geometry,
     ) -> Tensor:
-        """Sample a prior map (c, n, m) at the LR pixels of a window."""
-        taps = [
-            make_taps(
-                centre_positions(
-                    start,
-                    count,
-                    per_cell * geometry.cells_per_lr(axis),
-                    per_cell * first,
-                ),
-                h.shape[axis + 1],
-                "cubic",
-                self.device,
+        """Sample a prior map (c, n, m) at the LR pixels of a window, (c, h, w).
+
+        A window that covers whole pixels of the map is resized by torch: its outermost
+        LR pixels then lack a neighbour, which the halo hides. Others, of sides that are
+        no multiples of a cell, go through absolute taps, which is exact and slower.
+        """
+        spans = [
+            (
+                start * per_cell * geometry.cells_per_lr(axis) - first * per_cell,
+                count * per_cell * geometry.cells_per_lr(axis),
             )
             for axis, (start, count, first) in enumerate(
                 (
                     (window.row, window.height, crop.row),
                     (window.col, window.width, crop.col),
                 )
+            )
+        ]
+        if all(value.denominator == 1 for span in spans for value in span):
+            rows, cols = (slice(int(a), int(a + n)) for a, n in spans)
+            part = h[None, :, rows, cols]
+            grid = (window.height, window.width)
+            return functional.interpolate(part, grid, mode="bicubic")[0]
+        taps = [
+            make_taps(
+                float(start) + centre_positions(0, count, float(n) / count, 0.0),
+                h.shape[axis + 1],
+                "cubic",
+                self.device,
+            )
+            for axis, ((start, n), count) in enumerate(
+                zip(spans, (window.height, window.width), strict=True)
             )
         ]
         return resample(h, taps[0], taps[1])
@@ -365,7 +387,9 @@ def from_checkpoint(
     networks.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
     if has_detail:
         _mix_detail(networks, options.detail)
-    networks.to(device).eval().requires_grad_(False)
+    # Pixels with their channels together: 1.5 to 3 times faster on CPUs and GPUs alike.
+    networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    networks.eval().requires_grad_(False)
     return E2DiffSR(checkpoint.spec, networks, config, options, device)
 
 
@@ -379,6 +403,7 @@ def make_spec(
         scales=ScaleRange(Fraction(1), max(Fraction(32), trained), trained),
         bands=("red", "green", "blue"),
         tile_size=256,
+        multiple=CELL,
         halo=halo,
         gsd=gsd,
         detail=detail,

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from rsupres.blocks.attention import SpatialAttention
 from rsupres.blocks.embeddings import ScalarEmbedding
-from rsupres.blocks.resample import Taps, centre_positions, make_taps, resample
+from rsupres.blocks.resample import centre_positions, make_taps
 from rsupres.blocks.resnet import Downsample, Norm, ResBlock, Upsample, norm_layer
 from rsupres.diffusion.samplers import Prediction
 
@@ -610,12 +610,17 @@ class CSUM(nn.Module):
                 for m in maps
             ]
             return self._fuse(torch.cat(wide, dim=1))
-        strips = [
-            self._fuse(
-                _read_rows(maps, size, start, min(rows_at_once, size[0] - start))
-            )
-            for start in range(0, size[0], rows_at_once)
+        wide = [
+            m
+            if m.shape[3] == size[1]
+            else functional.interpolate(m, (m.shape[2], size[1]), mode="bilinear")
+            for m in maps
         ]
+        strips = []
+        for start in range(0, size[0], rows_at_once):
+            count = min(rows_at_once, size[0] - start)
+            rows = [_read_rows(m, size[0], start, count) for m in wide]
+            strips.append(self._fuse(torch.cat(rows, dim=1)))
         return torch.cat(strips, dim=2)
 
     def _fuse(self, x: Tensor) -> Tensor:
@@ -628,32 +633,14 @@ class CSUM(nn.Module):
         return torch.sigmoid(raw[0])  # (levels,)
 
 
-def _read_rows(
-    maps: Sequence[Tensor], size: tuple[int, int], start: int, count: int
-) -> Tensor:
-    """Return SR rows start .. start + count of all maps, concatenated over channels."""
-    parts = []
-    for m in maps:
-        if tuple(m.shape[2:]) == size:
-            parts.append(m[:, :, start : start + count])
-            continue
-        ratio = m.shape[2] / size[0]
-        first = max(int(((start + 0.5) * ratio - 0.5) // 1), 0)
-        last = min(int(((start + count - 0.5) * ratio - 0.5) // 1) + 2, m.shape[2])
-        rows = make_taps(
-            centre_positions(start, count, ratio, first),
-            last - first,
-            "linear",
-            m.device,
-        )
-        cols = make_taps(
-            centre_positions(0, size[1], m.shape[3] / size[1], 0.0),
-            m.shape[3],
-            "linear",
-            m.device,
-        )
-        parts.append(resample(m[:, :, first:last], rows, cols))
-    return torch.cat(parts, dim=1)
+def _read_rows(m: Tensor, height: int, start: int, count: int) -> Tensor:
+    """Return rows start .. start + count of a map resized linearly to `height` rows."""
+    if m.shape[2] == height:
+        return m[:, :, start : start + count]
+    positions = centre_positions(start, count, m.shape[2] / height, 0.0)
+    taps = make_taps(positions, m.shape[2], "linear", m.device)
+    above, below = (m.index_select(2, index) for index in taps.source)
+    return torch.lerp(above, below, taps.weight[1][:, None].to(m.dtype))
 
 
 # The whole.
@@ -827,7 +814,6 @@ __all__ = [
     "Encoder",
     "PriorDecoder",
     "SRBranch",
-    "Taps",
     "conditioning_scale",
     "enlarge_to_working_grid",
     "kl_per_sample",
