@@ -1,8 +1,8 @@
 """The pipeline without a network beside `gdal_translate -r cubic`: time and memory.
 
-Run it with ``python tests/benchmarks/bench_pipeline.py [--side N] [--rows N,N]``. It makes
-its own scenes, runs both tools in turn in one go, and prints a table; wall time and peak
-memory are those of the whole process. Nothing is asserted: read the table.
+Run it with ``python tests/benchmarks/bench_pipeline.py [--side N] [--rows N,N]``. It
+makes its own scenes, runs both tools in turn in one go, and prints a table; wall time
+and peak memory are those of the whole process. Nothing is asserted: read the table.
 """
 
 from __future__ import annotations
