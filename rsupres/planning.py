@@ -30,7 +30,8 @@ _BASE_BYTES = 350 * 2**20
 _COMPRESSED = 0.7
 # Overviews and the tile index on top of the full resolution.
 _OVERVIEWS = 4 / 3
-_PROBE_SIDE = 64  # LR pixels of the tile that is timed
+_PROBE_SIDES = (32, 96)  # LR pixels of the tiles that are timed
+_WRITTEN_PER_S = 40e6  # values finished, compressed and written
 
 
 @dataclass(frozen=True)
@@ -162,27 +163,45 @@ def _memory_bytes(work: Work) -> int:
 
 
 def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
-    """Time the model on one small tile, twice, and extrapolate by pixels.
+    """Time the model on two small tiles and extrapolate; None where it cannot run.
 
-    Models that prepare the whole scene are timed by their tiles only when they can run
-    without; else the time is unknown.
+    Preparing and upscaling are each taken as a fixed cost and one per pixel; a first
+    tile, which is not counted, warms up.
     """
-    grid, spec = work.grid, work.spec
-    step = lr_step(grid.scale, spec.multiple)
-    side = min(-(-_PROBE_SIDE // step) * step, *grid.tile_shape)
-    scene = _ProbeScene(side, len(work.bands.roles))
+    grid = work.grid
+    step = lr_step(grid.scale, work.spec.multiple)
+    sides = [-(-side // step) * step for side in _PROBE_SIDES]
     noise = NoiseField(0)
+    costs: list[tuple[float, float]] = []
     try:
-        for _ in range(2):
+        for side in (sides[0], *sides):
+            scene = _ProbeScene(side, len(work.bands.roles))
             started = time.perf_counter()
             context = model.prepare(scene, grid.scale, noise)
+            prepared = time.perf_counter()
             _probe(model, work, side, context)
-            elapsed = time.perf_counter() - started
+            costs.append((prepared - started, time.perf_counter() - prepared))
     except RsupresError:
         return None
-    n_pixels = len(grid) * grid.tile_shape[0] * grid.tile_shape[1]
-    writing_s = grid.sr.height * grid.sr.width * len(work.order) / 40e6
-    return elapsed / side**2 * n_pixels * work.job.samples + writing_s
+    n_probed = [side**2 for side in sides]
+    n_tile = math.prod(grid.tile_shape)
+    prepare_s = _line(
+        n_probed, [cost[0] for cost in costs[1:]], math.prod(_shape(work))
+    )
+    tile_s = _line(n_probed, [cost[1] for cost in costs[1:]], n_tile)
+    writing_s = grid.sr.height * grid.sr.width * len(work.order) / _WRITTEN_PER_S
+    return (prepare_s + tile_s * len(grid)) * work.job.samples + writing_s
+
+
+def _line(x: Sequence[int], y: Sequence[float], at: int) -> float:
+    """Return the line through two points at `at`; neither part of it is negative."""
+    slope = max(0.0, (y[1] - y[0]) / (x[1] - x[0]))
+    fixed = max(0.0, y[0] - slope * x[0])
+    return fixed + min(slope, y[1] / x[1]) * at
+
+
+def _shape(work: Work) -> tuple[int, int]:
+    return work.grid.lr.height, work.grid.lr.width
 
 
 def _probe(model: SuperResolver, work: Work, side: int, context: SceneContext) -> None:
