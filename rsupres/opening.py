@@ -40,6 +40,8 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
         reason = first_line(error)
         if "not recognized as being in a supported file format" in reason:
             reason = "not a raster that GDAL can read"
+        elif os.path.isfile(gdal_name):
+            reason = f"truncated or damaged ({reason})"
         raise InputError(f"{name}: {reason}.") from error
 
 

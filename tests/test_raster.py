@@ -263,7 +263,16 @@ def test_a_truncated_tiff_is_refused(
     )
     Scene.open(path).close()
     os.truncate(path, int(path.stat().st_size * kept))
-    refusal(path)
+    assert "truncated" in refusal(path)
+
+
+def test_a_tiff_that_lost_its_directory_is_refused(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    size = path.stat().st_size
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NOTE="x" * 9999)  # moves the directory to the end
+    os.truncate(path, size)
+    assert "truncated" in refusal(path)
 
 
 def test_a_truncated_tiff_whose_last_pixels_come_first_is_refused(
