@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import subprocess
+from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from click.testing import CliRunner, Result
 from rasterio.crs import CRS
 
 from rsupres.cli import main
+from rsupres.errors import InputError
+from rsupres.jobs import UpscaleJob
 from tests.helpers import NORTH_UP, UTM, make_scene, ramp
 
 X2 = ("--scale", "2", "--model", "bicubic")
@@ -103,8 +107,12 @@ def test_quiet_leaves_stderr_empty(scene, tmp_path):
 
 def test_progress_is_plain_lines_without_a_terminal(scene, tmp_path):
     lines = invoke("upscale", scene, tmp_path / "o.tif", *X2).stderr.splitlines()
-    assert lines[0] == "Tiles: 1 tiles"
-    assert any("tiles/s" in line for line in lines)
+    assert lines == ["Tiles", "Write"]
+    options = (*X2, "--tile-size", "16", "--overlap", "6", "--overwrite")
+    lines = invoke("upscale", scene, tmp_path / "o.tif", *options).stderr.splitlines()
+    assert lines[0] == "Tiles: 12 tiles"
+    assert lines[1].startswith("Tiles: 12/12 tiles, ")
+    assert "tiles/s, 0:00:00 left" in lines[1]
 
 
 def test_scale_may_be_a_fraction(scene, tmp_path):
@@ -318,6 +326,62 @@ def test_an_option_that_would_do_nothing_is_refused(scene, tmp_path):
         result = invoke("upscale", scene, tmp_path / "o.tif", *X2, *options)
         assert result.exit_code == 3, (options, result.output)
         assert not (tmp_path / "o.tif").exists()
+
+
+EVERY_OPTION = {
+    "model": ("--model", "x", "x"),
+    "scale": ("--scale", "2.5", Fraction(5, 2)),
+    "bidx": ("--bidx", "3,2,1", (3, 2, 1)),
+    "named_bands": ("--bands", "Red=3, blue=1", (("red", 3), ("blue", 1))),
+    "other_bands": ("--other-bands", "inject", "inject"),
+    "stretch": ("--stretch", "0,3000", "0,3000"),
+    "aoi": ("--aoi", "a.gpkg", "a.gpkg"),
+    "seed": ("--seed", "7", 7),
+    "steps": ("--steps", "3", 3),
+    "samples": ("--samples", "4", 4),
+    "uncertainty": ("--uncertainty", "u.tif", Path("u.tif")),
+    "detail": ("--detail", "0.25", 0.25),
+    "lock_low_frequencies": ("--lock-low-frequencies", None, True),
+    "tile_size": ("--tile-size", "64", 64),
+    "overlap": ("--overlap", "20", 20),
+    "batch_size": ("--batch-size", "3", 3),
+    "device": ("--device", "cuda:1", "cuda:1"),
+    "precision": ("--precision", "bf16", "bf16"),
+    "shard": ("--shard", "2/3", (2, 3)),
+    "driver": ("--driver", "gtiff", "GTiff"),
+    "creation": ("--co", "compress=LZW", (("COMPRESS", "LZW"),)),
+    "dtype": ("--dtype", "float32", "float32"),
+    "nodata": ("--nodata", "-9999", -9999.0),
+    "overwrite": ("--overwrite", None, True),
+    "skip_existing": ("--skip-existing", None, True),
+    "run_dir": ("--run-dir", "r", Path("r")),
+    "keep_run": ("--keep-run", None, True),
+    "fail_if": ("--fail-if", "valid<1", ("valid<1",)),
+}
+
+
+@pytest.mark.parametrize("field", EVERY_OPTION)
+def test_every_option_reaches_the_job(field, monkeypatch):
+    option, text, wanted = EVERY_OPTION[field]
+    jobs: list[UpscaleJob] = []
+
+    def remember(job: UpscaleJob, **more: object) -> None:
+        jobs.append(job)
+        raise InputError("enough")
+
+    monkeypatch.setattr("rsupres.pipeline.upscale_scene", remember)
+    invoke("upscale", "a.tif", "b.tif")
+    result = invoke(
+        "upscale", "a.tif", "b.tif", option, *([] if text is None else [text])
+    )
+    assert result.exit_code == 3
+    assert getattr(jobs[1], field) == wanted
+    assert getattr(jobs[0], field) != wanted
+
+
+def test_every_field_of_a_job_has_its_option():
+    without = {"scenes", "output", "bounds", "bounds_crs"}
+    assert {field.name for field in fields(UpscaleJob)} == EVERY_OPTION.keys() | without
 
 
 # --- bad input, through processes of their own ---------------------------------------

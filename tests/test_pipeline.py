@@ -26,6 +26,7 @@ from rsupres.errors import (
     ResourceError,
     RsupresError,
 )
+from rsupres.families.base import SamplerOptions
 from rsupres.grid import PixelWindow
 from rsupres.jobs import UpscaleJob
 from rsupres.pipeline import finish_run, upscale_scene
@@ -463,6 +464,20 @@ def test_jobs_that_a_model_cannot_do_are_refused(
     FakeModel(spec(**values)).install(monkeypatch)
     with pytest.raises(RsupresError, match=text):
         upscale_scene(job_for(scene, **options))
+
+
+def test_choices_about_the_model_reach_it(scene, monkeypatch):
+    model = FakeModel(spec(stochastic=True, detail=True, steps=4)).install(monkeypatch)
+    given: list[tuple[torch.device, SamplerOptions]] = []
+
+    def load(name: str, device: torch.device, options: SamplerOptions) -> FakeModel:
+        given.append((device, options))
+        return model
+
+    monkeypatch.setattr("rsupres.decisions.load_model", load)
+    upscale_scene(job_for(scene, steps=3, detail=0.5, precision="bf16", device="cpu"))
+    options = SamplerOptions(steps=3, detail=0.5, precision="bf16")
+    assert given == [(torch.device("cpu"), options)]
 
 
 def test_tags_tell_how_the_output_was_made(scene, monkeypatch):

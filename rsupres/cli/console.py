@@ -72,23 +72,31 @@ class _PlainLines:
         self._phase = ""
         self._started = self._last = 0.0
         self._offset = 0
+        self._ended = False
 
     def __call__(self, step: Progress) -> None:
         now = time.monotonic()
         if step.phase != self._phase:
             self._phase, self._started, self._offset = step.phase, now, step.done
+            self._last, self._ended = now, step.total == 1
+            size = f": {step.total} {step.unit}" if step.total > 1 else ""
+            click.echo(f"{step.phase}{size}", err=True)
+        elif step.done == step.total:
+            if not self._ended:
+                self._ended = True
+                self._say(step, now)
+        elif now - self._last >= _PLAIN_EVERY_S:
             self._last = now
-            click.echo(f"{step.phase}: {step.total} {step.unit}", err=True)
-        elif step.done == step.total or now - self._last >= _PLAIN_EVERY_S:
-            self._last = now
-            elapsed = max(now - self._started, 1e-6)
-            rate = (step.done - self._offset) / elapsed
-            left = (step.total - step.done) / rate if rate > 0 else float("nan")
-            click.echo(
-                f"{step.phase}: {step.done}/{step.total} {step.unit}, "
-                f"{rate:.3g} {step.unit}/s, {_clock(left)} left",
-                err=True,
-            )
+            self._say(step, now)
+
+    def _say(self, step: Progress, now: float) -> None:
+        rate = (step.done - self._offset) / max(now - self._started, 1e-6)
+        left = (step.total - step.done) / rate if rate > 0 else float("nan")
+        click.echo(
+            f"{step.phase}: {step.done}/{step.total} {step.unit}, "
+            f"{rate:.3g} {step.unit}/s, {_clock(left)} left",
+            err=True,
+        )
 
 
 @contextmanager

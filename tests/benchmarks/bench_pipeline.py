@@ -87,7 +87,7 @@ def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
 def run(command: list[str], output: Path) -> Measured:
     """Run a command and measure it; remove its output."""
     started = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
