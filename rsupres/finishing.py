@@ -214,7 +214,7 @@ class Finisher:
             rows = self._rows(self._pending[0].strip)
             window = lock_rows(rows, self._rules.grid)
             if known < window[1]:
-                return
+                break
             item = self._pending.popleft()
             self._lock(item.sr, rows, window)
             self._finish(item)
