@@ -41,7 +41,8 @@ from rsupres.families.base import (
     SuperResolver,
 )
 from rsupres.finishing import StripRules
-from rsupres.grid import Grid, PixelWindow, TileGrid, lr_step
+from rsupres.grid import Grid, TileGrid, lr_step
+from rsupres.injection import find_gains
 from rsupres.jobs import UpscaleJob
 from rsupres.quality import Gate, parse_gate
 from rsupres.radiometry import Stretch, find_stretch, parse_stretch
@@ -55,8 +56,6 @@ _DEFAULT_RAMP = 8
 # SR bytes of one batch on a CPU; more only costs memory there.
 _CPU_BATCH_BYTES = 16 * 2**20
 _GPU_BATCH = 16
-_GAIN_WINDOW = 128  # LR pixels; windows that the gains of --other-bands inject use
-_GAIN_WINDOWS = 64
 
 
 @dataclass(frozen=True)
@@ -272,7 +271,9 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             device=device,
             options=_sampler_options(job, device),
             gates=gates,
-            gains=_find_gains(job, scene, bands, stretch),
+            gains=find_gains(scene, bands, stretch)
+            if job.other_bands == "inject"
+            else (),
         )
         check_format(work.format, len(work.order))
         yield work
@@ -458,50 +459,6 @@ def _fits(nodata: float, kind: np.dtype[np.generic]) -> bool:
         and float(nodata).is_integer()
         and limits.min <= nodata <= limits.max
     )
-
-
-def _find_gains(
-    job: UpscaleJob, scene: Scene, bands: BandChoice, stretch: Stretch
-) -> tuple[float, ...]:
-    """Return per other band the slope of its fine structure over the model's.
-
-    Least squares through the origin on the pixels' differences from the mean of their
-    3 x 3 surroundings, over windows spread evenly; limited to [-2, 2].
-    """
-    if job.other_bands != "inject" or not bands.others:
-        return ()
-    n_model = len(bands.roles)
-    products = np.zeros(len(bands.others))
-    power = 0.0
-    for window in _spread_windows(scene.grid.height, scene.grid.width):
-        dn, valid = scene.read(window, bands.roles + bands.others)
-        unit = np.where(valid, stretch.to_unit(dn), 0).astype(np.float64)
-        fine = unit[:, 1:-1, 1:-1] - _mean3(unit)
-        fine *= _mean3(valid.astype(np.float64)) > 0.999
-        luminance = fine[:n_model].mean(axis=0)
-        power += float(np.square(luminance).sum())
-        products += (fine[n_model:] * luminance).sum(axis=(1, 2))
-    gains = np.clip(products / power, -2.0, 2.0) if power > 0 else products * 0.0
-    logger.info(
-        "Detail of other bands: gains %s.", ", ".join(f"{g:.3g}" for g in gains)
-    )
-    return tuple(float(gain) for gain in gains)
-
-
-def _spread_windows(height: int, width: int) -> Iterator[PixelWindow]:
-    side = round(math.sqrt(_GAIN_WINDOWS))
-    tall, wide = min(height, _GAIN_WINDOW), min(width, _GAIN_WINDOW)
-    rows = sorted({(height - tall) * i // (side - 1) for i in range(side)})
-    cols = sorted({(width - wide) * i // (side - 1) for i in range(side)})
-    for row in rows:
-        for col in cols:
-            yield PixelWindow(row, col, tall, wide)
-
-
-def _mean3(unit: np.ndarray) -> np.ndarray:
-    """Return the means over 3 x 3 of (c, h, w), without the outermost pixels."""
-    rows = unit[:, :-2] + unit[:, 1:-1] + unit[:, 2:]
-    return np.asarray((rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9)
 
 
 def _round_up(length: int, step: int) -> int:

@@ -101,17 +101,8 @@ def mosaic_tiles(
     with bounded_cache(), ExitStack() as stack:
         scenes = [stack.enter_context(Scene.open(name)) for name in names]
         _check_alike(scenes)
-        grid, places = union_grid(scenes)
         form = _format(job, scenes[0], dtype, nodata)
-        if form.nodata is None and not covers(grid, places):
-            raise InputError(
-                f"{folder}: the tiles leave gaps and have no nodata value; give "
-                "--nodata."
-            )
-        tiles = [
-            _PlacedTile(scene, place, *_weights(place, places))
-            for scene, place in zip(scenes, places, strict=True)
-        ]
+        tiles, grid = _place(scenes, form, folder)
         _run(job, tiles, grid, form, show)
     return RunSummary(
         output=output,
@@ -122,6 +113,22 @@ def mosaic_tiles(
         duration_s=time.monotonic() - started,
         model="mosaic",
     )
+
+
+def _place(
+    scenes: Sequence[Scene], form: OutputFormat, folder: Path
+) -> tuple[list[_PlacedTile], Grid]:
+    """Return the tiles with their weights, and the frame of the result."""
+    grid, places = union_grid(scenes)
+    if form.nodata is None and not covers(grid, places):
+        raise InputError(
+            f"{folder}: the tiles leave gaps and have no nodata value; give --nodata."
+        )
+    tiles = [
+        _PlacedTile(scene, place, *_weights(place, places))
+        for scene, place in zip(scenes, places, strict=True)
+    ]
+    return tiles, grid
 
 
 def _run(

@@ -300,3 +300,38 @@ def test_mosaic_finishes_what_shards_left(commands, scene, whole, tmp_path):
     assert other.read_bytes() == whole
     assert not run.exists()
     assert not output.exists()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A tiny E2DiffSR with random weights."""
+    from tests.test_e2diffsr import TINY, _networks, _write
+
+    path = tmp_path / "tiny.safetensors"
+    _write(path, _networks(), TINY)
+    return path
+
+
+def test_e2diffsr_killed_while_preparing_and_later_ends_in_the_same_bytes(
+    commands, scene, checkpoint, tmp_path
+):
+    options = ["--scale", "2", "--model", checkpoint, "--tile-size", "64", "-q"]
+    options += ["--batch-size", "1"]
+    whole, output = tmp_path / "whole.tif", tmp_path / "out.tif"
+    run = tmp_path / "out.tif.run"
+    assert commands.run("upscale", scene, whole, *options).code == 0
+    moments = [
+        lambda: any(run.glob("context.*.tmp")),
+        lambda: (run / "context").exists(),
+        lambda: any((run / "strips").glob("0*.tif")),
+    ]
+    for moment in moments:
+        killed = commands.run(
+            *("upscale", scene, output, *options),
+            while_running=once(moment, signal.SIGKILL),
+        )
+        assert killed.code == -signal.SIGKILL
+        assert not output.exists()
+    assert commands.run("upscale", scene, output, *options).code == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert not run.exists()
