@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -282,8 +283,24 @@ def write_output(
     strips: Sequence[Path], meta: OutputMeta, form: OutputFormat, output: Path
 ) -> None:
     """Assemble strips; the output appears when it is whole."""
-    with Run.publishing(output) as part:
-        run_interruptible(lambda: assemble(strips, meta, form, part))
+    _remove_leftovers(output)
+    try:
+        with Run.publishing(output) as part:
+            run_interruptible(lambda: assemble(strips, meta, form, part))
+    except KeyboardInterrupt:
+        _remove_leftovers(output)
+        raise
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what was left beside an output when writing it was broken off.
+
+    The caller holds the lock of the output's run, so nobody writes there now.
+    """
+    pattern = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}\.tmp(\..*)?")
+    for path in output.absolute().parent.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:

@@ -178,6 +178,35 @@ def test_a_second_run_is_refused_while_the_first_lives(commands, scene, tmp_path
     assert output.exists()
 
 
+def test_what_a_killed_process_left_beside_the_output_goes_away(
+    commands, scene, tmp_path
+):
+    output = tmp_path / "out.tif"
+    leftovers = [tmp_path / f"out.tif.0123abcd.tmp{end}" for end in ("", ".ovr.tmp")]
+    others = [tmp_path / name for name in ("out.tif.tmp", "my_out.tif.0123abcd.tmp")]
+    for path in (*leftovers, *others):
+        path.touch()
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert [path for path in leftovers if path.exists()] == []
+    assert all(path.exists() for path in others)
+
+
+def test_a_signal_while_the_output_is_written_leaves_nothing_beside_it(
+    commands, tmp_path
+):
+    pixels = np.random.default_rng(0).integers(1, 4000, (4, 700, 700), np.uint16)
+    scene = make_scene(tmp_path / "large.tif", pixels=pixels)
+    output = tmp_path / "out.tif"
+    stopped = commands.run(
+        *("upscale", scene, output, "--scale", "4", "--model", "bicubic", "-q"),
+        while_running=once(lambda: any(tmp_path.glob("out.tif.*tmp")), signal.SIGTERM),
+    )
+    assert stopped.code == 143, stopped.err
+    assert "the same command continues" in stopped.err
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["large.tif", "out.tif.run"]
+
+
 def test_another_job_in_the_same_run_directory_is_refused(commands, scene, tmp_path):
     output = tmp_path / "out.tif"
     strips = tmp_path / "out.tif.run" / "strips"
