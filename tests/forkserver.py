@@ -71,6 +71,9 @@ class Commands:
             if while_running is not None:
                 while_running(pid)
         finally:
+            # Until now the number stands for the child, even if that has ended.
+            server.stdin.write("collect\n")
+            server.stdin.flush()
             code = int(server.stdout.readline())
         return Finished(code, *(path.read_text() for path in texts))
 
@@ -100,12 +103,13 @@ def serve() -> None:
     import rsupres.planning  # noqa: F401  # so that children need not
 
     torch.set_num_threads(1)
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         request = json.loads(line)
         pid = os.fork()
         if pid == 0:
             _work(request)
         print(pid, flush=True)
+        sys.stdin.readline()
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
