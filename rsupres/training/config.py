@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from rsupres.errors import InputError
 
 Config = TypeVar("Config")
-StageName = Literal["autoencoder", "prior", "closing", "detail"]
+StageName = Literal["autoencoder", "prior", "closing", "joint", "detail"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class StageConfig:
         kl_weight: of KL_sum / (3 H W) against the mean L1: LDM's ratio is 1e-6.
         drop_prior: probability that the latent of a batch is set to zero.
         noise_prior: probability that noise of half its deviation joins the latent.
+        prior_weight: weight of the latent's distance to the encoded one while all train
+            together.
         pure_noise: share of patches whose reverse chain starts from pure noise.
     """
 
@@ -52,6 +54,7 @@ class StageConfig:
     kl_weight: float = 1e-6
     drop_prior: float = 0.0
     noise_prior: float = 0.0
+    prior_weight: float = 0.05
     pure_noise: float = 0.5
 
 

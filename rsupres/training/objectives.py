@@ -97,8 +97,29 @@ def prior_loss(
 def closing_loss(
     networks: E2DiffSRNetworks, batch: Batch, generator: torch.Generator, job: Job
 ) -> Outcome:
-    """Train DEPSR on the latents that inference gives it (after DiffIR's stage 2)."""
-    return _sampled_loss(networks, networks.depsr, batch, generator, job)
+    """Train DEPSR on the latents that inference gives it (training notes, stage 3)."""
+    with torch.no_grad():
+        z = _sample(networks, batch, generator, job)
+    return _decode(networks, networks.depsr, z, batch, generator, job)
+
+
+def joint_loss(
+    networks: E2DiffSRNetworks, batch: Batch, generator: torch.Generator, job: Job
+) -> Outcome:
+    """Train DEPSR, CondNet and denoiser together on the picture, as DiffIR does.
+
+    Not in the paper. The picture's gradient runs back through the unrolled chain, so the
+    latent learns what DEPSR can use of what LR tells; a small L1 to the encoded latent
+    keeps it what it is.
+    """
+    z = _sample(networks, batch, generator, job)
+    outcome = _decode(networks, networks.depsr, z, batch, generator, job)
+    hr, lr = 2.0 * batch.hr - 1.0, 2.0 * batch.lr - 1.0
+    with torch.no_grad():
+        enlarged = enlarge_to_working_grid(lr, (hr.shape[2], hr.shape[3]))
+        z0 = encode(networks, hr, enlarged)
+    anchor = job.stage.prior_weight * (z - z0).abs().mean()
+    return outcome._replace(terms={**outcome.terms, "latent": anchor})
 
 
 def detail_loss(
@@ -106,7 +127,9 @@ def detail_loss(
 ) -> Outcome:
     """Tune the second set of DEPSR weights for natural texture."""
     assert networks.depsr_detail is not None
-    return _sampled_loss(networks, networks.depsr_detail, batch, generator, job)
+    with torch.no_grad():
+        z = _sample(networks, batch, generator, job)
+    return _decode(networks, networks.depsr_detail, z, batch, generator, job)
 
 
 def encode(networks: E2DiffSRNetworks, hr: Tensor, enlarged: Tensor) -> Tensor:
@@ -134,6 +157,9 @@ OBJECTIVES: Mapping[str, Mapping[str, Objective]] = {
         ),
         "prior": Objective(prior_loss, ("condnet", "unet")),
         "closing": Objective(closing_loss, ("depsr",), "depsr.csum.fuse.8.weight_v"),
+        "joint": Objective(
+            joint_loss, ("depsr", "condnet", "unet"), "depsr.csum.fuse.8.weight_v"
+        ),
         "detail": Objective(
             detail_loss, ("depsr_detail",), "depsr_detail.csum.fuse.8.weight_v"
         ),
@@ -141,21 +167,30 @@ OBJECTIVES: Mapping[str, Mapping[str, Objective]] = {
 }
 
 
-def _sampled_loss(
+def _sample(
+    networks: E2DiffSRNetworks, batch: Batch, generator: torch.Generator, job: Job
+) -> Tensor:
+    """Return the scaled latent that inference would find, from pure noise."""
+    size = (batch.hr.shape[2], batch.hr.shape[3])
+    enlarged = enlarge_to_working_grid(2.0 * batch.lr - 1.0, size)
+    cond = networks.condnet(enlarged)
+    noise = _normal(cond, generator)
+    return sample_latent(networks.unet, cond, noise, batch.scale, job.architecture)
+
+
+def _decode(
     networks: E2DiffSRNetworks,
     depsr: nn.Module,
+    z: Tensor,
     batch: Batch,
     generator: torch.Generator,
     job: Job,
 ) -> Outcome:
+    """Return the losses of the picture that DEPSR makes of a scaled latent."""
     hr, lr = 2.0 * batch.hr - 1.0, 2.0 * batch.lr - 1.0
     size = (hr.shape[2], hr.shape[3])
-    with torch.no_grad():
-        cond = networks.condnet(enlarge_to_working_grid(lr, size))
-        noise = _normal(cond, generator)
-        z = sample_latent(networks.unet, cond, noise, batch.scale, job.architecture)
-        z = _disturb(z / networks.latent_scale, job.stage, generator)
     assert z.shape[2:] == latent_size(*size)
+    z = _disturb(z / networks.latent_scale, job.stage, generator)
     image = depsr(lr, z, size)
     return Outcome(_picture_terms(image, hr, job), image, hr)
 
