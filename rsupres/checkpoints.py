@@ -245,6 +245,23 @@ def write_checkpoint(
     return file_sha256(path)
 
 
+def card_text(name: str, file: str, sha256: str, spec: ModelSpec) -> str:
+    """Return the TOML of a card that says what the checkpoint itself tells.
+
+    Licence, data, recipe and scores are for its maker to add.
+    """
+    values = spec_to_json(spec)
+    scales = cast(Mapping[str, object], values.pop("scales"))
+    head = {"name": name, "file": file, "sha256": sha256, "licence": ""}
+
+    def table(items: Mapping[str, object]) -> list[str]:
+        # JSON's strings, numbers, booleans and lists are TOML's as well.
+        return [f"{k} = {json.dumps(v)}" for k, v in items.items() if v is not None]
+
+    lines = [*table(head), "", "[spec]", *table(values), "", "[spec.scales]"]
+    return "\n".join([*lines, *table(scales)]) + "\n"
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint whole.
 
@@ -341,7 +358,7 @@ def spec_from_json(values: Mapping[str, object]) -> ModelSpec:
         limits = ScaleRange(
             *(Fraction(str(scales[k])) for k in ("low", "high", "trained"))
         )
-    gsd = cast("Sequence[float] | None", plain.pop("gsd"))
+    gsd = cast("Sequence[float] | None", plain.pop("gsd", None))
     needs, accepts = (
         frozenset(cast(Sequence[str], plain.pop(key))) for key in ("needs", "accepts")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rsupres.checkpoints import (
+    card_text,
     default_model,
     file_sha256,
     fit_tensors,
@@ -76,6 +78,17 @@ def _card(folder: Path, name: str, sha256: str, extra: str = "") -> None:
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rsupres.checkpoints.catalogue_folders", lambda: [tmp_path])
     return tmp_path
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, gsd=(0.5, 2.0), steps=4)])
+def test_a_card_made_from_a_checkpoint_is_read_back(
+    catalogue: Path, spec: ModelSpec
+) -> None:
+    (catalogue / "m.toml").write_text(card_text("m", "m.safetensors", "ab", spec))
+    card = list_cards()[1]
+    assert card.spec == spec
+    assert (card.name, card.sha256) == ("m", "ab")
+    assert card.file == catalogue / "m.safetensors"
 
 
 def test_a_checkpoint_comes_back_as_written(tmp_path: Path) -> None:

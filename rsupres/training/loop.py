@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsupres.checkpoints import write_checkpoint
+from rsupres.checkpoints import card_text, write_checkpoint
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
 from rsupres.families.e2diffsr import make_spec
 from rsupres.families.e2diffsr_network import (
@@ -86,7 +86,8 @@ def train(
         stop_after_s: save the state and return after so many seconds.
 
     Returns:
-        The finished checkpoint, or None when stopped before the end. Beside it lie all
+        The finished checkpoint, or None when stopped before the end. Beside it lie a
+        card with what the checkpoint tells (licence and scores are to be added) and all
         networks in float32, those for training too, as they were after each stage:
         ``stage_1.safetensors`` and so on, the files that ``start_from`` takes.
 
@@ -163,7 +164,8 @@ class _Run:
         )
         architecture = json.loads(json.dumps(asdict(self.architecture)))
         sha256 = write_checkpoint(path, tensors, spec, architecture, origin)
-        _LOG.info("%s: sha256 %s", path, sha256)
+        card = card_text(config.name, path.name, sha256, spec)
+        path.with_suffix(".toml").write_text(card, encoding="utf-8")
         return path
 
     def _load_start(self) -> None:

@@ -108,9 +108,9 @@ def joint_loss(
 ) -> Outcome:
     """Train DEPSR, CondNet and denoiser together on the picture, as DiffIR does.
 
-    Not in the paper. The picture's gradient runs back through the unrolled chain, so the
-    latent learns what DEPSR can use of what LR tells; a small L1 to the encoded latent
-    keeps it what it is.
+    Not in the paper. The picture's gradient runs back through the unrolled chain, so
+    the latent learns what DEPSR can use of what LR tells; a small L1 to the encoded
+    latent keeps it what it is.
     """
     z = _sample(networks, batch, generator, job)
     outcome = _decode(networks, networks.depsr, z, batch, generator, job)
