@@ -35,7 +35,7 @@ def train(config: Path, device: str, minutes: float | None, console: Console) ->
 
     \b
     Examples:
-      rsupres train models/e2diffsr-small.train.toml
+      rsupres train models/recipes/e2diffsr-small.1.toml
       rsupres train config.toml --minutes 9 --device cuda
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.decisions import find_device
