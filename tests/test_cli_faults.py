@@ -63,11 +63,15 @@ def kill_often(commands, scene: Path, whole: bytes, seed: int, n_runs: int) -> i
     rng = random.Random(seed)
     output = scene.with_name(f"killed{seed}.tif")
     kills = 0
+    began = time.monotonic()
+    commands.run("upscale", scene, output, *SCALE, tile_s=0.03)
+    duration = time.monotonic() - began  # on this machine, now
+    output.unlink()
     for _ in range(n_runs):
         done = commands.run(
             "upscale",
             *(scene, output, *SCALE),
-            while_running=after(rng.uniform(0.0, 0.6), signal.SIGKILL),
+            while_running=after(rng.uniform(0.0, 0.7 * duration), signal.SIGKILL),
             tile_s=0.03,
         )
         kills += done.code == -signal.SIGKILL
