@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import ScaleType, common_options, overwrite_option, seed_option
+from rsupres.cli.options import (
+    ScaleType,
+    common_options,
+    file_choice_options,
+    overwrite_option,
+    seed_option,
+)
 from rsupres.errors import InputError, RunConflictError
 
 if TYPE_CHECKING:
@@ -34,20 +40,7 @@ def dataset() -> None:
     type=click.Path(path_type=Path),
     help="Folder of sharp images, or one image; may be repeated.",
 )
-@click.option(
-    "--glob",
-    default="*",
-    show_default=True,
-    metavar="PATTERN",
-    help="Which files of a folder; '**/' descends.",
-)
-@click.option(
-    "--exclude-glob",
-    "exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="File names to leave out; may be repeated.",
-)
+@file_choice_options
 @click.option(
     "--gsd",
     "gsds_m",

@@ -18,6 +18,7 @@ from rsupres.cli.options import (
     ScaleType,
     common_options,
     device_option,
+    file_choice_options,
     precision_option,
     seed_option,
 )
@@ -183,20 +184,7 @@ def _parse_align(
     metavar="N",
     help="Take every N-th image only, from the first.",
 )
-@click.option(
-    "--glob",
-    default="*",
-    show_default=True,
-    metavar="PATTERN",
-    help="Which files of a folder; '**/' descends.",
-)
-@click.option(
-    "--exclude-glob",
-    "exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="File names to leave out; may be repeated.",
-)
+@file_choice_options
 @click.option(
     "--degradation",
     type=click.Choice(["bicubic", "sentinel2"]),

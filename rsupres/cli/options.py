@@ -248,6 +248,22 @@ seed_option = click.option(
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that exists."
 )
+file_choice_options = _stack(
+    click.option(
+        "--glob",
+        default="*",
+        show_default=True,
+        metavar="PATTERN",
+        help="Which files of a folder; '**/' descends.",
+    ),
+    click.option(
+        "--exclude-glob",
+        "exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="File names to leave out; may be repeated.",
+    ),
+)
 run_options = _stack(
     click.option(
         "--run-dir",

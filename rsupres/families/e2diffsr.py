@@ -25,7 +25,6 @@ t), no noise at the last step, Eq. 4 normalised as the text means.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -381,7 +380,7 @@ def from_checkpoint(
     networks = E2DiffSRNetworks(config, training_parts=False)
     has_detail = any(name.startswith("depsr_detail.") for name in checkpoint.tensors)
     if has_detail:
-        networks.depsr_detail = copy.deepcopy(networks.depsr)
+        networks.add_detail()
     shapes = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
     fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
     networks.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})

@@ -12,6 +12,7 @@ in the channel attention) and no attention in the denoiser.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -729,6 +730,11 @@ class E2DiffSRNetworks(nn.Module):
         self.depsr_detail: DEPSR | None = None
         self.register_buffer("latent_scale", torch.ones(()))
         self._initialise(config)
+
+    def add_detail(self) -> None:
+        """Give the networks `depsr_detail`, a copy of `depsr`, unless they have it."""
+        if self.depsr_detail is None:
+            self.depsr_detail = copy.deepcopy(self.depsr)
 
     def _initialise(self, config: E2DiffSRConfig) -> None:
         """Start the chain at its mean, moments nearly noiseless, residuals small."""

@@ -8,7 +8,6 @@ packs, never rasters, and needs torch, numpy, safetensors and tqdm only.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsupres.checkpoints import card_text, write_checkpoint
+from rsupres.checkpoints import card_text, fit_tensors, write_checkpoint
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
 from rsupres.families.e2diffsr import make_spec
 from rsupres.families.e2diffsr_network import (
@@ -117,20 +116,20 @@ class _Run:
         self.on_progress = on_progress or _silent
         self.deadline = None if stop_after_s is None else time.time() + stop_after_s
         self.architecture = architecture_of(config)
+        torch.manual_seed(config.seed)
         self.networks = E2DiffSRNetworks(self.architecture)
 
     def execute(self) -> Path | None:
         config = self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        self.networks = E2DiffSRNetworks(self.architecture)
         self.out.mkdir(parents=True, exist_ok=True)
         self._load_start()
         state = _State.load(self.out / _STATE, self._fingerprint())
-        self._add_detail(state)
         position = Position()
         if state is not None:
+            if any(name.startswith("model.depsr_detail.") for name in state.tensors):
+                self.networks.add_detail()
             state.restore("model", self.networks)
             position = state.position
         self.networks.to(self.device)
@@ -178,18 +177,10 @@ class _Run:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
         if any(name.startswith("depsr_detail.") for name in tensors):
-            self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
-        missing, surplus = self.networks.load_state_dict(tensors, strict=False)
-        if missing or surplus:
-            raise CheckpointError(
-                f"{path}: does not fit the architecture; missing {missing[:3]}, surplus"
-                f" {surplus[:3]}."
-            )
-
-    def _add_detail(self, state: _State | None) -> None:
-        has = state is not None and any("depsr_detail" in k for k in state.tensors)
-        if has and self.networks.depsr_detail is None:
-            self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
+            self.networks.add_detail()
+        wanted = {k: tuple(v.shape) for k, v in self.networks.state_dict().items()}
+        fit_tensors(tensors, wanted, path)
+        self.networks.load_state_dict(tensors)
 
     def _source(self, packs: list[Pack]) -> PatchSource:
         data = self.config.data
@@ -255,8 +246,8 @@ class _Run:
             scale = measure_latent_scale(self.networks, batches)
             self.networks.latent_scale.fill_(scale)
             _LOG.info("latent_scale = %.4f", scale)
-        if stage.name == "detail" and self.networks.depsr_detail is None:
-            self.networks.depsr_detail = copy.deepcopy(self.networks.depsr)
+        if stage.name == "detail":
+            self.networks.add_detail()
 
     def _validate(self, stage: StageConfig, iteration: int, trainer: _Trainer) -> None:
         from rsupres.training.validation import validate
