@@ -127,7 +127,7 @@ def test_the_loss_falls(tmp_path: Path, stage: str, prediction: str) -> None:
             sum(v for n, v in figures.items() if n in ("pixel", "latent", "cond"))
         )
 
-    steps = StageConfig(stage, 100, lr=2e-3, warmup=5)  # type: ignore[arg-type]
+    steps = StageConfig(stage, 100, lr=2e-3, warmup=5)
     config = _config(steps)
     # Without the bicubic residual, the networks start far from the picture; with x0
     # prediction, the latent of an untrained denoiser is small.

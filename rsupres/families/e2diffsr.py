@@ -11,7 +11,7 @@ Eq. 2                  `PriorDecoder`
 Eqs. 3-5               `SRBranch`, `FRU`, `IMDB`
 Sec. III-C             `CSUM`
 Eqs. 7-10, Alg. 1, 2   `latent_posterior`, `sample_latent`
-Eq. 12, 13             `rsupres.training.objectives`
+Eq. 12, 13             `rsupres.training.e2diffsr`
 =====================  =========================================================
 
 The networks are in `e2diffsr_network`. This file runs them on scenes: `prepare` finds

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from rsupres.errors import InputError
 
 Config = TypeVar("Config")
-StageName = Literal["autoencoder", "prior", "closing", "joint", "detail"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,13 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        name: its objective, see `rsupres.training.objectives`.
+        name: one of the family's stages, see `rsupres.training.adapters`.
         iterations: optimiser steps.
         lr: learning rate at the start.
         lr_end: learning rate at the end of the cosine.
         warmup: iterations of linear warm-up.
         betas: of Adam.
+        weight_decay: decoupled, as AdamW has it; 0 = plain Adam.
         ema: decay of the exponential moving average; the stage ends with it.
         clip: largest gradient norm.
         perceptual_weight: weight of LPIPS (squeeze).
@@ -37,9 +37,10 @@ class StageConfig:
         prior_weight: weight of the latent's distance to the encoded one while all train
             together.
         pure_noise: share of patches whose reverse chain starts from pure noise.
+        options: what else the family's stage takes; checked by the family.
     """
 
-    name: StageName
+    name: str
     iterations: int
     lr: float = 4e-4
     lr_end: float = 1e-5
@@ -56,6 +57,8 @@ class StageConfig:
     noise_prior: float = 0.0
     prior_weight: float = 0.05
     pure_noise: float = 0.5
+    weight_decay: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class TrainConfig:
         lpips_weights: folder of the LPIPS (squeeze) weights, if a stage needs them.
         gsd: smallest and largest metres per LR pixel of the data.
         halo: LR pixels at a tile edge that the finished model shall not trust.
+        options: what else the family takes; checked by the family.
     """
 
     name: str
@@ -123,6 +127,7 @@ class TrainConfig:
     lpips_weights: str | None = None
     gsd: tuple[float, float] | None = None
     halo: int = 16
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_config(path: Path) -> TrainConfig:

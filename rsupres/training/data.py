@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -141,6 +141,10 @@ class Batch:
     hr: Tensor
     lr: Tensor
     scale: Fraction
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return replace(self, hr=self.hr.to(device), lr=self.lr.to(device))
 
 
 @dataclass(frozen=True)

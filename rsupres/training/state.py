@@ -1,0 +1,136 @@
+"""The resumable state of a training run on disk, and what it holds.
+
+One safetensors file, written under a temporary name, synced and renamed, so a kill at
+any moment costs at most the work since the last save.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rsupres.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is: stage index and iterations done in it."""
+
+    stage: int = 0
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """A resumable state: named tensors, and how far the run was."""
+
+    tensors: Mapping[str, Tensor]
+    position: Position
+
+    @classmethod
+    def load(cls, path: Path, fingerprint: str) -> State | None:
+        """Read a state; None = there is none.
+
+        Raises:
+            CheckpointError: damaged, or of a run with another fingerprint.
+        """
+        if not path.exists():
+            return None
+        try:
+            tensors, header = _read(path)
+            position = Position(**json.loads(header["position"]))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged training state ({error}); remove it to start anew."
+            ) from error
+        if header.get("fingerprint") != fingerprint:
+            raise CheckpointError(
+                f"{path}: belongs to another configuration; use another 'out' or remove"
+                " it to start anew."
+            )
+        return cls(tensors, position)
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        """Write the state."""
+        header = {
+            "position": json.dumps(asdict(self.position)),
+            "fingerprint": fingerprint,
+        }
+        write_tensors(self.tensors, path, header)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors below a prefix, without it."""
+        start = f"{prefix}."
+        return {
+            name.removeprefix(start): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under a prefix, as `State.part` takes them off again."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers on the CPU."""
+    return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser remembers, as ``<parameter>.<slot>``."""
+    return {
+        f"{k}.{slot}": torch.as_tensor(value).detach().cpu()
+        for k, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Give an optimiser what `optimizer_tensors` took from its like."""
+    state = optimizer.state_dict()
+    for name, tensor in tensors.items():
+        k, slot = name.split(".")
+        state["state"].setdefault(int(k), {})[slot] = tensor
+    optimizer.load_state_dict(state)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return _read(path)[0]
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file under its name only when it is whole and on disk."""
+    partial = path.with_name(path.name + ".tmp")
+    unique = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(unique, partial, metadata=dict(header or {}))
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
