@@ -1,0 +1,1 @@
+"""Legends shipped with the package, as TOML files; `rsupres.legend` reads them."""
