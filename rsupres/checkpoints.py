@@ -343,6 +343,8 @@ def spec_to_json(spec: ModelSpec) -> dict[str, object]:
         "detail": spec.detail,
         "stochastic": spec.stochastic,
         "steps": spec.steps,
+        "legend": spec.legend,
+        "classes": spec.classes,
     }
 
 

@@ -31,11 +31,16 @@ from rsupres.checkpoints import (
     load_model,
     read_card,
 )
-from rsupres.errors import BandError, CheckpointError, InputError, ResourceError
+from rsupres.conditions import (
+    NO_CONDITIONS,
+    ConditionFrame,
+    ConditionSet,
+    open_conditions,
+)
+from rsupres.errors import BandError, InputError, ResourceError
 from rsupres.extent import window_from_aoi, window_from_bounds
 from rsupres.families.base import (
     ModelSpec,
-    Precision,
     SamplerOptions,
     ScaleRange,
     SuperResolver,
@@ -47,6 +52,12 @@ from rsupres.jobs import UpscaleJob
 from rsupres.quality import Gate, parse_gate
 from rsupres.radiometry import Stretch, find_stretch, parse_stretch
 from rsupres.raster import BandChoice, Scene, choose_bands
+from rsupres.requirements import (
+    check_conditions,
+    check_options,
+    condition_request,
+    sampler_options,
+)
 from rsupres.scenes import open_scenes
 
 logger = logging.getLogger(__name__)
@@ -73,6 +84,7 @@ class Work:
         options: for the model.
         gates: of `--fail-if`.
         gains: per other band, for `--other-bands inject`.
+        conditions: open on the scene's SR frame; empty when none was given.
     """
 
     job: UpscaleJob
@@ -85,6 +97,7 @@ class Work:
     options: SamplerOptions
     gates: tuple[Gate, ...]
     gains: tuple[float, ...]
+    conditions: ConditionSet = NO_CONDITIONS
 
     @property
     def spec(self) -> ModelSpec:
@@ -161,6 +174,7 @@ class Work:
             "n_model": len(self.bands.roles),
             "tile": [self.grid.size, self.grid.overlap, self.grid.halo],
             "precision": self.options.precision,
+            "conditions": self.conditions.fingerprint(),
             **self.job.identity(),
         }
 
@@ -255,7 +269,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
     with open_scenes(job.scenes) as whole:
         scene = _restrict(whole, job)
         card = _find_card(job, scene)
-        _check_options(job, card.spec)
+        check_options(job, card.spec)
+        check_conditions(job, card.spec, card.name)
         bands = _find_bands(job, scene, card.spec)
         grid = _plan_tiles(job, scene, card)
         _check_output(job, scene)
@@ -269,14 +284,19 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             stretch=stretch,
             grid=grid,
             device=device,
-            options=_sampler_options(job, device),
+            options=sampler_options(job, device),
             gates=gates,
             gains=find_gains(scene, bands, stretch)
             if job.other_bands == "inject"
             else (),
         )
         check_format(work.format, len(work.order))
-        yield work
+        roles = range(1, len(bands.roles) + 1)
+        frame = ConditionFrame(
+            scene, bands.roles, card.spec.bands, stretch.for_bands(roles), job.scale
+        )
+        with open_conditions(condition_request(job, card.spec), frame) as conditions:
+            yield replace(work, conditions=conditions)
 
 
 def find_device(text: str) -> torch.device:
@@ -312,21 +332,6 @@ def _restrict(scene: Scene, job: UpscaleJob) -> Scene:
     return scene
 
 
-def _sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
-    automatic: Precision = "bf16" if device.type == "cuda" else "fp32"
-    precisions: dict[str, Precision] = {
-        "auto": automatic,
-        "fp32": "fp32",
-        "bf16": "bf16",
-        "fp16": "fp16",
-    }
-    return SamplerOptions(
-        steps=job.steps,
-        detail=0.0 if job.detail is None else job.detail,
-        precision=precisions[job.precision],
-    )
-
-
 def _find_card(job: UpscaleJob, scene: Scene) -> Card:
     """Return the card of the model to use; warn where it was made for other scenes."""
     gsd = scene.grid.gsd_m
@@ -357,29 +362,6 @@ def _find_card(job: UpscaleJob, scene: Scene) -> Card:
             *spec.gsd,
         )
     return card
-
-
-def _check_options(job: UpscaleJob, spec: ModelSpec) -> None:
-    """Refuse options that would do nothing with this model."""
-    if spec.needs:
-        raise CheckpointError(
-            f"The model needs {', '.join(sorted(spec.needs))}, which this version "
-            "cannot read yet; use another model."
-        )
-    if job.detail is not None and not spec.detail:
-        raise InputError(
-            f"--detail {job.detail:g}: the model offers no choice of detail."
-        )
-    if job.steps is not None and spec.steps is None:
-        raise InputError(f"--steps {job.steps}: the model has no sampling steps.")
-    if job.samples > 1 and not spec.stochastic:
-        raise InputError(
-            f"--samples {job.samples}: the model draws no noise, so all would be equal."
-        )
-    if job.uncertainty is not None and job.samples < 2:
-        raise InputError("--uncertainty needs --samples 2 or more.")
-    if job.uncertainty is not None and job.uncertainty == job.output:
-        raise InputError("--uncertainty and the output are the same file.")
 
 
 def _find_bands(job: UpscaleJob, scene: Scene, spec: ModelSpec) -> BandChoice:

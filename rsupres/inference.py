@@ -1,14 +1,15 @@
 """Tiles of one shard through the model and into finished strips.
 
-Reading runs one tile row ahead, the model in the calling thread, finishing and writing
-one strip behind. Batches never span tile rows, so a resumed run forms the same batches
-as one that was never stopped. The caller has set `torch.inference_mode`.
+Reading runs ahead by one tile row or, with conditions, by one batch of tiles; the model
+runs in the calling thread, finishing and writing one strip behind. Batches never span
+tile rows, so a resumed run forms the same batches as one that was never stopped. The
+caller has set `torch.inference_mode`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,6 +58,15 @@ class _RowOfTiles(NamedTuple):
     lr: LrRows
 
 
+class _TileConditions(NamedTuple):
+    """Conditions of one tile; those of a row's tiles follow its `_RowOfTiles`."""
+
+    arrays: Mapping[str, np.ndarray]
+
+
+_Item = _RowOfTiles | _TileConditions
+
+
 @dataclass(frozen=True)
 class PreparedScene:
     """The scene as a model sees it while it prepares: a `SceneReader`.
@@ -66,12 +76,14 @@ class PreparedScene:
         prefix: of the names of arrays, one per sample.
         run: where the arrays live.
         show: told how far down the scene the model has read.
+        sample: which of the run's samples is prepared.
     """
 
     work: Work
     prefix: str
     run: Run
     show: OnProgress
+    sample: int = 0
     _deepest: list[int] = field(default_factory=lambda: [0])
 
     @property
@@ -95,6 +107,15 @@ class PreparedScene:
         self.show(Progress("Prepare", deepest, self.height, "rows"))
         return split_excess(first.to_unit(dn))[0], valid
 
+    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
+        """Return the conditions on an SR window as a batch of one, on the CPU."""
+        return self.work.conditions.read_conditions(window_sr, self.sample)
+
+    @property
+    def style(self) -> Tensor | None:
+        """The style image of this sample, (c, Hs, Ws) in [0, 1]."""
+        return self.work.conditions.conditions((), self.sample).style
+
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
         """Return a zeroed array that lives in the run directory."""
         return self.run.allocate(f"{self.prefix}{name}", shape, dtype)
@@ -112,7 +133,7 @@ def prepare_samples(
     numbers: dict[str, float] = {}
     for sample in range(work.job.samples):
         prefix = f"s{sample}_"
-        scene = PreparedScene(work, prefix, run, show)
+        scene = PreparedScene(work, prefix, run, show, sample)
         noise = NoiseField(work.job.seed, sample)
         context = model.prepare(scene, work.grid.scale, noise)
         arrays |= {prefix + name: value for name, value in context.arrays.items()}
@@ -177,23 +198,27 @@ class TileRunner:
         def finish(item: tuple[Strip, LrRows]) -> None:
             finisher.push(*item)
 
+        depth = work.batch_size if work.conditions.has_tiles else 1
         with (
-            read_ahead(_read_rows(work, rows)) as tile_row_items,
+            read_ahead(_read_items(work, rows), depth) as items,
             write_behind(finish) as behind,
         ):
-            for item in tile_row_items:
-                self._run_row(item, mosaic)
+            for item in items:
+                assert isinstance(item, _RowOfTiles)
+                self._run_row(item, items, mosaic)
                 for strip in mosaic.finished():
                     behind.put((strip, item.lr))
                     del strip
 
-    def _run_row(self, item: _RowOfTiles, mosaic: Mosaic) -> None:
+    def _run_row(
+        self, item: _RowOfTiles, items: Iterator[_Item], mosaic: Mosaic
+    ) -> None:
         tiles = list(self.work.grid.tile_row(item.row))
-        cuts = {tile.col: _cut(item.lr, tile) for tile in tiles}
-        used = [tile for tile in tiles if cuts[tile.col].valid.any()]
-        results = self._upscale_all(used, [cuts[tile.col] for tile in used])
+        used = _used(item.lr, tiles)
+        cuts = [_cut(item.lr, tile) for tile in used]
+        results = self._upscale_all(used, cuts, items)
         for tile in tiles:
-            if cuts[tile.col].valid.any():
+            if tile in used:
                 mosaic.add(tile, next(results))
             else:
                 mosaic.skip(tile)
@@ -202,15 +227,18 @@ class TileRunner:
             self.show(Progress("Tiles", self.counts.tiles, self.total, "tiles"))
 
     def _upscale_all(
-        self, tiles: Sequence[Tile], cuts: Sequence[LrRows]
+        self, tiles: Sequence[Tile], cuts: Sequence[LrRows], items: Iterator[_Item]
     ) -> Iterator[np.ndarray]:
         """Yield one (c, H, W) float32 a tile; smaller batches where memory ends."""
         done = 0
+        read: list[Mapping[str, np.ndarray]] = []  # conditions from tile `done` on
         while done < len(tiles):
-            size = self.counts.batch_size
+            size = min(self.counts.batch_size, len(tiles) - done)
             part = slice(done, done + size)
+            if self.work.conditions.has_tiles:
+                read += [_arrays(next(items)) for _ in range(size - len(read))]
             try:
-                sr = self._upscale(tiles[part], cuts[part])
+                sr = self._upscale(tiles[part], cuts[part], read[:size])
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -218,6 +246,7 @@ class TileRunner:
                 continue
             yield from sr
             done += size
+            del read[:size]
 
     def _shrink(self, error: BaseException, tile: Tile) -> None:
         size = self.counts.batch_size
@@ -237,16 +266,21 @@ class TileRunner:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _upscale(self, tiles: Sequence[Tile], cuts: Sequence[LrRows]) -> np.ndarray:
+    def _upscale(
+        self,
+        tiles: Sequence[Tile],
+        cuts: Sequence[LrRows],
+        read: Sequence[Mapping[str, np.ndarray]],
+    ) -> np.ndarray:
         """Return means, and variances if asked for, of one batch: (b, n, H, W)."""
         samples = self.work.job.samples
-        mean = self._sample(tiles, cuts, 0)
+        mean = self._sample(tiles, cuts, read, 0)
         if samples == 1:
             return mean.cpu().numpy()
         # Welford's update, so that variances do not suffer from cancellation.
         squares = torch.zeros_like(mean)
         for sample in range(1, samples):
-            sr = self._sample(tiles, cuts, sample)
+            sr = self._sample(tiles, cuts, read, sample)
             before = sr - mean
             mean += before / (sample + 1)
             squares += before * (sr - mean)
@@ -255,7 +289,11 @@ class TileRunner:
         return torch.cat([mean, squares / (samples - 1)], dim=1).cpu().numpy()
 
     def _sample(
-        self, tiles: Sequence[Tile], cuts: Sequence[LrRows], sample: int
+        self,
+        tiles: Sequence[Tile],
+        cuts: Sequence[LrRows],
+        read: Sequence[Mapping[str, np.ndarray]],
+        sample: int,
     ) -> Tensor:
         device, scale = self.work.device, self.work.grid.scale
         lr = torch.from_numpy(np.stack([cut.seen for cut in cuts]))
@@ -263,7 +301,7 @@ class TileRunner:
         batch = TileBatch(
             lr=lr.to(device),
             valid=valid.to(device),
-            conditions=Conditions(),
+            conditions=self.work.conditions.conditions(read, sample).to(device),
             noise=NoiseField(self.work.job.seed, sample),
             windows_lr=[tile.lr for tile in tiles],
             windows_sr=[tile.sr for tile in tiles],
@@ -291,6 +329,15 @@ def tile_rows(work: Work, strips: range) -> tuple[range, int]:
     return range(grid.rows_touching(first).start, stop), stop
 
 
+def _read_items(work: Work, rows: range) -> Iterator[_Item]:
+    """Read tile rows, each followed by the conditions of its tiles that are run."""
+    for item in _read_rows(work, rows):
+        yield item
+        if work.conditions.has_tiles:
+            for tile in _used(item.lr, work.grid.tile_row(item.row)):
+                yield _TileConditions(work.conditions.read(tile.sr))
+
+
 def _read_rows(work: Work, rows: range) -> Iterator[_RowOfTiles]:
     """Read tile rows, each with the rows around it that its strip needs."""
     grid = work.grid
@@ -313,6 +360,16 @@ def _read_rows(work: Work, rows: range) -> Iterator[_RowOfTiles]:
                 valid,
             ),
         )
+
+
+def _arrays(item: _Item) -> Mapping[str, np.ndarray]:
+    assert isinstance(item, _TileConditions)
+    return item.arrays
+
+
+def _used(lr: LrRows, tiles: Sequence[Tile]) -> list[Tile]:
+    """Return the tiles of a row that hold a valid pixel; the others are not run."""
+    return [tile for tile in tiles if _cut(lr, tile).valid.any()]
 
 
 def _cut(lr: LrRows, tile: Tile) -> LrRows:

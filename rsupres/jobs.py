@@ -36,6 +36,13 @@ _NOT_IDENTITY = frozenset(
         "run_dir",
         "keep_run",
         "fail_if",
+        # Files: what they hold is in the run's identity, wherever they lie.
+        "vector_map",
+        "legend",
+        "reference",
+        "change_mask",
+        "change_classes",
+        "style",
     }
 )
 
@@ -77,6 +84,17 @@ class UpscaleJob:
         run_dir: None = the output's name with `.run`.
         keep_run: keep the run directory after success.
         fail_if: quality gates, for `rsupres.quality.parse_gate`.
+        vector_map: files that make one map, or ("overpass",).
+        legend: name or file, None = the model's.
+        layers: classes of the legend to draw, None = all.
+        reference: earlier high-resolution images that make one.
+        coregister: move the reference by the displacement found against the scene.
+        fill_reference: fill what the reference misses with the enlarged scene.
+        change_mask: polygons, a class raster, or "detect".
+        change_classes: name or file of a class table, None = the model's.
+        style: an image to follow, or a folder of them.
+        style_sample: draw a style.
+        sampler: name of a sampler that the model offers, None = the model's.
     """
 
     scenes: tuple[str, ...]
@@ -111,6 +129,17 @@ class UpscaleJob:
     run_dir: Path | None = None
     keep_run: bool = False
     fail_if: tuple[str, ...] = ()
+    vector_map: tuple[str, ...] = ()
+    legend: str | None = None
+    layers: tuple[str, ...] | None = None
+    reference: tuple[str, ...] = ()
+    coregister: bool = False
+    fill_reference: bool = False
+    change_mask: str | None = None
+    change_classes: str | None = None
+    style: str | None = None
+    style_sample: bool = False
+    sampler: str | None = None
 
     @property
     def run_path(self) -> Path:
@@ -128,7 +157,11 @@ class UpscaleJob:
                 value = str(value)
             plain[field.name] = value
         plain["scenes"] = [_absolute(name) for name in self.scenes]
-        plain["aoi"] = None if self.aoi is None else _absolute(self.aoi)
+        for key in ("vector_map", "reference"):
+            plain[key] = [_absolute(name) for name in getattr(self, key)]
+        for key in ("aoi", "legend", "change_mask", "change_classes", "style"):
+            name = getattr(self, key)
+            plain[key] = None if name is None else _absolute(name)
         plain["nodata"] = None if self.nodata is None else repr(self.nodata)
         return plain
 

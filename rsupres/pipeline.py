@@ -181,6 +181,12 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
         "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
         "RSUPRES_JOB": work.identity_sha256,
         "RSUPRES_GATE": gate,
+        "RSUPRES_SAMPLER": job.sampler or "",
+        "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
+    }
+    tags |= {
+        f"RSUPRES_{name.upper()}": json.dumps(marks, sort_keys=True)
+        for name, marks in work.conditions.fingerprint().items()
     }
     tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
     return {key: value for key, value in tags.items() if value}
@@ -194,6 +200,7 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
         "n_strips": work.grid.shape[0],
         "stretch": work.stretch.to_json(),
         "gains": list(work.gains),
+        "conditions": work.conditions.settings(),
     }
     with Run.open(job.run_path, manifest, exclusive=job.shard is None) as run:
         kept = run.manifest
@@ -201,6 +208,9 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
             work,
             stretch=Stretch.from_json(cast(Mapping[str, list[float]], kept["stretch"])),
             gains=tuple(cast(list[float], kept["gains"])),
+            conditions=work.conditions.restored(
+                cast(Mapping[str, object], kept.get("conditions", {}))
+            ),
         )
         counts = Counts(batch_size=work.batch_size)
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rsupres.conditions import Conditions
 from rsupres.decisions import Work, open_work
@@ -50,6 +51,8 @@ class Plan:
         disk_bytes: estimated peak of run directory and output together.
         output_bytes: estimated size of the output.
         free_bytes: on the output's disk.
+        conditions: one line by name of each condition given.
+        conditions_s: estimated time for reading them, part of `duration_s`.
         duration_s: estimated; None when unknown.
         refused: why the job would not run; empty when it would.
     """
@@ -65,6 +68,8 @@ class Plan:
     disk_bytes: int | None = None
     output_bytes: int | None = None
     free_bytes: int | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    conditions_s: float | None = None
     duration_s: float | None = None
     refused: tuple[str, ...] = ()
     exit_code: int = 0
@@ -82,7 +87,9 @@ def plan_job(job: UpscaleJob) -> Plan:
     try:
         with bounded_cache(), torch.inference_mode(), open_work(job) as work:
             plan = _measure(work)
-            plan = replace(plan, duration_s=_estimate_duration(work, work.load()))
+            plan = _with_conditions(plan, work)
+            duration_s = _estimate_duration(work, work.load())
+            plan = replace(plan, duration_s=_sum(duration_s, plan.conditions_s))
     except RsupresError as error:
         refusals.append(error)
     if plan.free_bytes is not None and plan.disk_bytes is not None:
@@ -109,10 +116,15 @@ def describe_plan(plan: Plan) -> str:
             f"disk       about {_size(plan.disk_bytes or 0)} at the most, "
             f"{_size(plan.free_bytes or 0)} free",
         ]
+    for name, text in plan.conditions.items():
+        lines.append(f"{name.replace('_', ' '):<10} {text}")
     if plan.duration_s is None:
         lines.append("time       unknown")
     else:
-        lines.append(f"time       about {_duration(plan.duration_s)}")
+        share = ""
+        if plan.conditions_s:
+            share = f", {_duration(plan.conditions_s)} of it for conditions"
+        lines.append(f"time       about {_duration(plan.duration_s)}{share}")
     lines += [f"refused    {reason}" for reason in plan.refused]
     return "\n".join(lines)
 
@@ -146,6 +158,30 @@ def _measure(work: Work) -> Plan:
     )
 
 
+def _with_conditions(plan: Plan, work: Work) -> Plan:
+    """Add what the conditions are, and what reading them for every tile takes.
+
+    The tile in the middle of the scene is read and timed.
+    """
+    conditions = work.conditions
+    if not conditions.given:
+        return plan
+    rows, cols = work.grid.shape
+    tile = work.grid.tile_row(rows // 2)[cols // 2]
+    started = time.perf_counter()
+    conditions.read(tile.sr)
+    tile_s = time.perf_counter() - started
+    return replace(
+        plan,
+        conditions=conditions.describe(),
+        conditions_s=tile_s * len(work.grid) if conditions.has_tiles else 0.0,
+    )
+
+
+def _sum(duration_s: float | None, more_s: float | None) -> float | None:
+    return None if duration_s is None else duration_s + (more_s or 0.0)
+
+
 def _memory_bytes(work: Work) -> int:
     """Return an estimate of the peak: strips in float32 and what they become."""
     grid = work.grid
@@ -159,7 +195,10 @@ def _memory_bytes(work: Work) -> int:
     batch = (
         work.batch_size * int(math.prod(grid.tile_shape) * grid.scale**2) * n_model * 4
     )
-    return _BASE_BYTES + waiting * mosaic + 2 * others + typed + 2 * batch
+    # Read ahead, in use and, on the device, once more.
+    n_looked_at = len(work.conditions.sources) * max(n_model, 3)
+    looked_at = 3 * batch * n_looked_at // max(n_model, 1)
+    return _BASE_BYTES + waiting * mosaic + 2 * others + typed + 2 * batch + looked_at
 
 
 def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
@@ -175,11 +214,13 @@ def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
     costs: list[tuple[float, float]] = []
     try:
         for side in (sides[0], *sides):
-            scene = _ProbeScene(side, len(work.bands.roles))
+            probe = PixelWindow(0, 0, side, side).scaled(grid.scale)
+            conditions = _probe_conditions(work, probe)
+            scene = _ProbeScene(side, len(work.bands.roles), conditions)
             started = time.perf_counter()
             context = model.prepare(scene, grid.scale, noise)
             prepared = time.perf_counter()
-            _probe(model, work, side, context)
+            _probe(model, work, side, context, conditions)
             costs.append((prepared - started, time.perf_counter() - prepared))
     except RsupresError:
         return None
@@ -204,14 +245,29 @@ def _shape(work: Work) -> tuple[int, int]:
     return work.grid.lr.height, work.grid.lr.width
 
 
-def _probe(model: SuperResolver, work: Work, side: int, context: SceneContext) -> None:
+def _probe_conditions(work: Work, window: PixelWindow) -> Conditions:
+    """Return what the job's conditions would be like on a tile: their own middle."""
+    frame = work.conditions.frame
+    row, col = max(0, frame.height // 2), max(0, frame.width // 2)
+    if not work.conditions.given:
+        return Conditions()
+    return work.conditions.read_conditions(window._replace(row=row, col=col))
+
+
+def _probe(
+    model: SuperResolver,
+    work: Work,
+    side: int,
+    context: SceneContext,
+    conditions: Conditions,
+) -> None:
     window = PixelWindow(0, 0, side, side)
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(work.bands.roles), side, side)
     batch = TileBatch(
         lr=torch.rand(shape, generator=generator).to(work.device),
         valid=torch.ones((1, 1, side, side), dtype=torch.bool, device=work.device),
-        conditions=Conditions(),
+        conditions=conditions.to(work.device),
         noise=NoiseField(0),
         windows_lr=[window],
         windows_sr=[window.scaled(work.grid.scale)],
@@ -226,6 +282,7 @@ class _ProbeScene:
 
     side: int
     n_bands: int
+    conditions: Conditions
 
     @property
     def height(self) -> int:
@@ -239,6 +296,17 @@ class _ProbeScene:
         field = NoiseField(0).draw(0, window, self.n_bands)
         unit = np.clip(0.5 + 0.1 * field, 0, 1).astype(np.float32)
         return unit, np.ones((1, window.height, window.width), bool)
+
+    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
+        rows, cols = window_sr.slices()
+        tensors = self.conditions.given()
+        style = tensors.pop("style", None)
+        cut = {name: values[..., rows, cols] for name, values in tensors.items()}
+        return Conditions(**cut, style=style)
+
+    @property
+    def style(self) -> Tensor | None:
+        return self.conditions.style
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
         return np.zeros(shape, dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsupres.blocks.separable import enlarge
 from rsupres.checkpoints import Card
+from rsupres.conditions import Conditions
 from rsupres.families.base import (
     ModelSpec,
     ScaleRange,
@@ -19,6 +20,7 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
 )
+from rsupres.grid import PixelWindow
 
 RANGE = ScaleRange(Fraction(1), Fraction(8), Fraction(4))
 
@@ -65,8 +67,6 @@ class PreparingModel(FakeModel):
 
     def prepare(self, scene: SceneReader, scale: Fraction, noise) -> SceneContext:
         self.prepared += 1
-        from rsupres.grid import PixelWindow
-
         whole = PixelWindow(0, 0, scene.height, scene.width)
         unit, _ = scene.read(whole)
         field_ = scene.allocate("field", unit.shape, "float32")
@@ -85,3 +85,34 @@ def noisy(sr: Tensor, batch: TileBatch) -> Tensor:
     """Add noise of the run's field, a hundredth of the range."""
     drawn = [batch.noise.draw(0, window, sr.shape[1]) for window in batch.windows_sr]
     return sr + 0.01 * torch.from_numpy(np.stack(drawn))
+
+
+@dataclass
+class LookingModel(FakeModel):
+    """Enlarges the scene and adds a tenth of every condition that it is given.
+
+    Keeps the batches' conditions, and what `prepare` was shown.
+    """
+
+    seen: list[Conditions] = field(default_factory=list)
+    windows: list[PixelWindow] = field(default_factory=list)
+    prepared: list[Conditions] = field(default_factory=list)
+
+    def prepare(self, scene: SceneReader, scale: Fraction, noise) -> SceneContext:
+        whole = PixelWindow(0, 0, scene.height, scene.width).scaled(scale)
+        self.prepared.append(scene.read_conditions(whole))
+        style = scene.style
+        return SceneContext({}, {} if style is None else {"style": float(style.mean())})
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        self.batches.append(len(batch.lr))
+        self.seen.append(batch.conditions)
+        self.windows += batch.windows_sr
+        sr = enlarge(batch.lr, scale) + 0.1 * batch.scene.numbers.get("style", 0.0)
+        given = batch.conditions.given()
+        for name in ("vector_map", "reference", "change_mask"):
+            if name in given:
+                sr = sr + 0.1 * given[name].float().mean(1, keepdim=True)
+        if "reference_valid" in given:
+            sr = sr + 0.05 * (~given["reference_valid"]).float()
+        return self.twist(sr, batch)

@@ -44,6 +44,17 @@ FULL = UpscaleJob(
     run_dir=Path("/tmp/r"),
     keep_run=True,
     fail_if=("valid<0.9",),
+    vector_map=("/a.osm.pbf", "/b.gpkg"),
+    legend="osm-carto",
+    layers=("road", "water"),
+    reference=("/r.tif",),
+    coregister=True,
+    fill_reference=True,
+    change_mask="detect",
+    change_classes="second",
+    style="/s.tif",
+    style_sample=True,
+    sampler="heun",
 )
 
 
@@ -70,6 +81,11 @@ def test_what_changes_the_picture_changes_the_identity():
         "dtype": None,
         "tile_size": 32,
         "lock_low_frequencies": False,
+        "layers": ("road",),
+        "coregister": False,
+        "fill_reference": False,
+        "style_sample": False,
+        "sampler": None,
     }.items():
         assert replace(FULL, **{name: value}).identity() != FULL.identity()
 
@@ -82,6 +98,8 @@ def test_what_does_not_change_the_picture_does_not_change_the_identity():
         "shard": None,
         "output": Path("/x.tif"),
         "fail_if": (),
+        "reference": ("/moved/r.tif",),  # what is in it counts, see `Work.identity`
+        "vector_map": ("/moved/a.osm.pbf",),
     }.items():
         assert replace(FULL, **{name: value}).identity() == FULL.identity()
 

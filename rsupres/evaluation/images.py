@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.conditions import Conditions
 from rsupres.errors import InputError, ModelOutputError
 from rsupres.grid import PixelWindow, lr_step
 
@@ -49,6 +50,15 @@ class ArrayReader:
         """Return the pixels of a window inside the frame, and a mask of ones."""
         valid = np.ones((1, window.height, window.width), bool)
         return self.lr[:, *window.slices()], valid
+
+    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
+        """Return no conditions."""
+        return Conditions()
+
+    @property
+    def style(self) -> None:
+        """No style."""
+        return None
 
     def allocate(
         self, name: str, shape: Sequence[int], dtype: str
@@ -85,7 +95,6 @@ def upscale_array(
     """
     import torch
 
-    from rsupres.conditions import Conditions
     from rsupres.diffusion.noise import NoiseField
     from rsupres.families.base import TileBatch
 

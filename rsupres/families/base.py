@@ -76,6 +76,10 @@ class ModelSpec:
         detail: whether `SamplerOptions.detail` has an effect.
         stochastic: whether the result depends on the noise.
         steps: default number of network evaluations, None when there is no sampler.
+        legend: the legend of vector maps that it was trained on: a name or file that
+            `--legend` takes, and its default; None = not said.
+        classes: the class table of change masks that it was trained on, the default of
+            `--change-classes`; None = not said.
     """
 
     family: str
@@ -90,6 +94,8 @@ class ModelSpec:
     detail: bool = False
     stochastic: bool = False
     steps: int | None = None
+    legend: str | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,15 @@ class SamplerOptions:
         sampler: name of a sampler that the family offers.
         detail: 0 = most faithful pixels, 1 = most natural texture.
         precision: arithmetic of the networks; results leave in float32.
+        style_sample: draw a style instead of following an image; only for models that
+            accept a style.
     """
 
     steps: int | None = None
     sampler: str | None = None
     detail: float = 0.0
     precision: Precision = "fp32"
+    style_sample: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,18 @@ class SceneReader(Protocol):
         """
         ...
 
+    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
+        """Return the conditions on an SR window of the frame: a batch of one, CPU.
+
+        The style, if any, is in it, too. An empty `Conditions` when none was given.
+        """
+        ...
+
+    @property
+    def style(self) -> Tensor | None:
+        """The image whose style is to be followed: (c, Hs, Ws) in [0, 1], CPU."""
+        ...
+
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
         """Return a zeroed, writable array that lives beside the run (memory-mapped)."""
         ...
@@ -159,7 +180,8 @@ class TileBatch:
     Attributes:
         lr: (b, c, h, w) float32 in [0, 1], nodata already filled.
         valid: (b, 1, h, w) bool.
-        conditions: rasters on the tiles' SR windows.
+        conditions: on the tiles' SR windows, on the batch's device; the style is the
+            scene's, the same in every batch of a sample.
         noise: the noise field of the run.
         windows_lr: where each tile lies in the whole LR frame.
         windows_sr: where each tile lies in the whole SR picture.

@@ -1,0 +1,162 @@
+"""Kinds of values that options take: scales, shards, bands, lists of paths.
+
+Texts become values here; nothing is opened but the files that ``@list.txt`` names.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class ScaleType(click.ParamType[Any]):
+    """A positive factor: ``4``, ``2.5`` or ``10/3``, kept exact."""
+
+    name = "scale"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        """Return the factor as a `Fraction`."""
+        if isinstance(value, Fraction):
+            return value
+        try:
+            scale = Fraction(str(value).strip())
+        except (ValueError, ZeroDivisionError):
+            scale = Fraction(0)
+        if scale <= 0:
+            self.fail(f"{value!r} is not a scale such as 4, 2.5 or 10/3.", param, ctx)
+        if scale.denominator > 64:
+            self.fail(
+                f"{value!r} has denominator {scale.denominator}, above 64; the nearest "
+                f"that is offered is {scale.limit_denominator(64)}.",
+                param,
+                ctx,
+            )
+        return scale
+
+
+class BatchType(click.ParamType[Any]):
+    """A number of tiles, or ``auto``."""
+
+    name = "batch"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Return the number, None for ``auto``."""
+        if value is None or value == "auto":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is neither a number from 1 nor auto.", param, ctx)
+        return number
+
+
+class ShardType(click.ParamType[Any]):
+    """A share of the work, ``I/N`` with 1 <= I <= N."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (I, N)."""
+        if isinstance(value, tuple):
+            return value
+        first, _, second = str(value).partition("/")
+        if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+            return int(first), int(second)
+        self.fail(f"{value!r} is not I/N with 1 <= I <= N, such as 2/8.", param, ctx)
+
+
+class BandsType(click.ParamType[Any]):
+    """File bands by number, ``3,2,1``."""
+
+    name = "bands"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers, 1-based."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if all(part.isdecimal() and int(part) > 0 for part in parts):
+            return tuple(int(part) for part in parts)
+        self.fail(f"{value!r} is not a list of band numbers such as 3,2,1.", param, ctx)
+
+
+class NamedBandsType(click.ParamType[Any]):
+    """File bands by role, ``red=3,green=2,blue=1``."""
+
+    name = "role=band,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[str, int], ...]:
+        """Return pairs of role and 1-based band number, in the given order."""
+        if isinstance(value, tuple):
+            return value
+        pairs = []
+        for part in str(value).split(","):
+            role, _, number = (piece.strip() for piece in part.partition("="))
+            if not role or not number.isdecimal() or int(number) < 1:
+                self.fail(f"{part!r} is not ROLE=BAND such as red=3.", param, ctx)
+            pairs.append((role.lower(), int(number)))
+        return tuple(pairs)
+
+
+class LayersType(click.ParamType[Any]):
+    """Classes of a legend, ``building,road``."""
+
+    name = "layers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the keys in the given order."""
+        if isinstance(value, tuple):
+            return value
+        keys = tuple(part.strip().lower() for part in str(value).split(","))
+        if not all(keys):
+            self.fail(
+                f"{value!r} is not a list of classes such as building,road.", param, ctx
+            )
+        return keys
+
+
+def split_creation(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return KEY=VALUE texts as pairs; keys in capitals, as GDAL wants them."""
+    pairs = []
+    for text in values:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE.", ctx, param)
+        pairs.append((key.strip().upper(), value.strip()))
+    return tuple(pairs)
+
+
+def expand_lists(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Replace each ``@list.txt`` by the paths in that file, one a line."""
+    paths: list[str] = []
+    for text in values:
+        if not text.startswith("@"):
+            paths.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"{text} cannot be read: {error}.") from error
+        paths += [line.strip() for line in lines if line.strip()]
+    return tuple(paths)
