@@ -97,6 +97,8 @@ class OutputMeta:
         offsets: and these are added.
         colorinterp: names of rasterio's ColorInterp.
         tags: of the file.
+        palette: value -> (r, g, b) of a raster of classes, None for measurements.
+            Its overviews take the nearest pixel, as classes cannot be averaged.
     """
 
     grid: Grid
@@ -105,6 +107,7 @@ class OutputMeta:
     offsets: Sequence[float]
     colorinterp: Sequence[str]
     tags: Mapping[str, str] = field(default_factory=dict)
+    palette: Mapping[int, tuple[int, int, int]] | None = None
 
 
 class _Strip(NamedTuple):
@@ -191,6 +194,10 @@ def assemble(
     sources = _open_strips(strips, meta, form)
     xml = _vrt(sources, meta, form)
     options = _creation(form)
+    if meta.palette and form.driver == "COG":
+        given = {key.upper() for key in form.creation}
+        if not given & {"OVERVIEW_RESAMPLING", "RESAMPLING"}:
+            options["OVERVIEW_RESAMPLING"] = "NEAREST"
     n_bytes = _room(meta, form)
     if form.driver == "COG":
         check_room(part, n_bytes // 5)  # its overviews, uncompressed, before all else
@@ -338,13 +345,22 @@ def _vrt_band(
         lines.append(f"<Description>{escape(_printable(name))}</Description>")
     if form.nodata is not None:
         lines.append(f"<NoDataValue>{form.nodata!r}</NoDataValue>")
-    colour = GDAL_COLOURS.get(colour, "Undefined")
+    colour = "Palette" if meta.palette else GDAL_COLOURS.get(colour, "Undefined")
     lines.append(f"<ColorInterp>{colour}</ColorInterp>")
+    if meta.palette:
+        lines += _vrt_palette(meta.palette)
     scale, offset = float(meta.scales[number - 1]), float(meta.offsets[number - 1])
     if (scale, offset) != (1.0, 0.0):
         lines.append(f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>")
     lines += _vrt_sources(strips, str(number), meta.grid.width, kind)
     return [*lines, "</VRTRasterBand>"]
+
+
+def _vrt_palette(palette: Mapping[int, tuple[int, int, int]]) -> list[str]:
+    """Return a colour table; values without a colour are black."""
+    colours = [palette.get(value, (0, 0, 0)) for value in range(max(palette) + 1)]
+    entries = (f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>' for r, g, b in colours)
+    return ["<ColorTable>", *entries, "</ColorTable>"]
 
 
 def _vrt_sources(

@@ -23,7 +23,8 @@ from rsupres.errors import InputError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow
 from rsupres.jobs import UpscaleJob, check_vacant, check_writable
-from rsupres.pipeline import RunSummary, write_output
+from rsupres.outputs import write_output
+from rsupres.pipeline import RunSummary
 from rsupres.radiometry import to_dtype
 from rsupres.raster import Scene, bounded_cache
 from rsupres.runs import Run

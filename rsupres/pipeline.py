@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,7 @@ from typing import cast
 import torch
 
 import rsupres
-from rsupres.assembly import (
-    OutputFormat,
-    OutputMeta,
-    assemble,
-    read_tags,
-    write_strip,
-)
+from rsupres.assembly import read_tags, write_strip
 from rsupres.decisions import Work, open_work
 from rsupres.errors import InputError, QualityGateError
 from rsupres.execution import (
@@ -36,13 +29,13 @@ from rsupres.execution import (
     OnProgress,
     Progress,
     Shard,
-    run_interruptible,
     run_shards,
     split_strips,
 )
 from rsupres.finishing import FinishedStrip
 from rsupres.inference import Counts, TileRunner, prepare_samples, tile_rows
 from rsupres.jobs import UpscaleJob, check_vacant, check_writable
+from rsupres.outputs import write_output
 from rsupres.quality import StripSums, total_figures
 from rsupres.radiometry import Stretch
 from rsupres.raster import bounded_cache
@@ -287,30 +280,6 @@ def _publish(
         texts = "; ".join(gate.describe(figures) for gate in failed)
         raise QualityGateError(f"{job.output} is written and marked, but {texts}.")
     return _summary(work, "written", figures, counts, started, 0)
-
-
-def write_output(
-    strips: Sequence[Path], meta: OutputMeta, form: OutputFormat, output: Path
-) -> None:
-    """Assemble strips; the output appears when it is whole."""
-    _remove_leftovers(output)
-    try:
-        with Run.publishing(output) as part:
-            run_interruptible(lambda: assemble(strips, meta, form, part))
-    except KeyboardInterrupt:
-        _remove_leftovers(output)
-        raise
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Remove what was left beside an output when writing it was broken off.
-
-    The caller holds the lock of the output's run, so nobody writes there now.
-    """
-    pattern = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}\.tmp(\..*)?")
-    for path in output.absolute().parent.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:

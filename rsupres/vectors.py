@@ -3,8 +3,8 @@
     with VectorMap.open(["town.osm.pbf"], sr_grid, load_legend("classes")) as town:
         codes = town.burn(window)
 
-Reading and tags are in `rsupres.vector_files`, geometries in `rsupres.geometry`, filling
-in `rsupres.burning`. Knows no model and writes nothing.
+Reading and tags are in `rsupres.vector_files`, geometries in `rsupres.geometry`, and
+filling in `rsupres.burning`. Knows no model and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from rsupres.burning import MOST_INKS, Burner
 from rsupres.errors import ConditionError, InputError
 from rsupres.geometry import Box, Frame, Shapes, clip, cut, parse, snap, split_kinds
 from rsupres.grid import Grid, PixelWindow
-from rsupres.legend import Legend, LegendClass, LineWidth
+from rsupres.legend import Legend, LineWidth, load_legend
 from rsupres.vector_files import Features, read_features
 from rsupres.vector_tags import TELLING_KEYS, osm_areas
+
+__all__ = ["Legend", "VectorMap", "load_legend"]
 
 logger = logging.getLogger(__name__)
 
