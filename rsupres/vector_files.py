@@ -265,5 +265,6 @@ def _unreadable(what: str, error: Exception) -> InputError:
             ".osm.bz2, .gpkg, .geojson, .geojsonl, .fgb, .shp and .parquet."
         )
     return InputError(
-        f"{what}: cannot be read, it may be truncated or damaged ({reason.rstrip('.')})."
+        f"{what}: cannot be read, it may be truncated or damaged "
+        f"({reason.rstrip('.')})."
     )

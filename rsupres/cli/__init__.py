@@ -25,6 +25,7 @@ COMMANDS = (
     "upscale",
     "plan",
     "mosaic",
+    "rasterize",
     "status",
     "models",
     "dataset",
