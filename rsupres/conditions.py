@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -37,6 +38,8 @@ OPTIONS: Mapping[str, str] = {
     "style": "--style",
 }
 DETECT = "detect"
+# The legend of maps for a model that does not name one: colours, not codes.
+DEFAULT_LEGEND = "maptiler"
 # SR pixels of a side beyond which a style image is cropped.
 STYLE_SIDE = 1024
 
@@ -99,7 +102,7 @@ class ConditionRequest:
 
     Attributes:
         vector_map: files that make one map, or ("overpass",).
-        legend: name or file; None = "maptiler".
+        legend: name or file; None = `DEFAULT_LEGEND`.
         layers: keys of the legend's classes to draw, None = all.
         reference: rasters that make one reference.
         coregister: move the reference by the displacement found against the scene.
@@ -108,6 +111,7 @@ class ConditionRequest:
         change_classes: name or file of a class table, None = by the file.
         style: an image, or a folder of them.
         seed: which image of a folder of styles is followed.
+        folder: where copies of downloaded maps are kept; None = the working folder.
     """
 
     vector_map: tuple[str, ...] = ()
@@ -120,6 +124,7 @@ class ConditionRequest:
     change_classes: str | None = None
     style: str | None = None
     seed: int = 0
+    folder: Path | None = None
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -319,12 +324,18 @@ def open_conditions(
 def _open_map(
     request: ConditionRequest, frame: ConditionFrame
 ) -> Iterator[ConditionSource]:
-    from rsupres.condition_sources import MapSource
-    from rsupres.vectors import VectorMap, load_legend
+    from rsupres.condition_sources import map_source
+    from rsupres.legend import load_legend
+    from rsupres.vectors import VectorMap
 
-    legend = load_legend(request.legend or "maptiler")
-    with VectorMap.open(request.vector_map, frame.sr, legend, request.layers) as opened:
-        yield MapSource(opened, request)
+    with VectorMap.open(
+        request.vector_map,
+        frame.sr,
+        load_legend(request.legend or DEFAULT_LEGEND),
+        request.layers,
+        request.folder,
+    ) as opened:
+        yield map_source(opened)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
         change_classes=job.change_classes or spec.classes,
         style=job.style,
         seed=job.seed,
+        folder=job.output.absolute().parent,
     )
 
 

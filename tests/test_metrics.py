@@ -18,7 +18,6 @@ from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.evaluation.metrics import (
     consistency,
     ergas,
-    find_shift,
     lpips_squeeze,
     luma,
     psnr,
@@ -28,6 +27,7 @@ from rsupres.evaluation.metrics import (
     tile_borders,
 )
 from rsupres.grid import Grid, TileGrid
+from rsupres.registration import find_shift
 
 PAIRWISE: list[Callable[..., object]] = [
     psnr,

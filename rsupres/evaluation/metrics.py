@@ -30,17 +30,7 @@ _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _LUMA_OFFSET = 16 / 255
 _LPIPS_BLOCK = 512  # pixels; bounds memory on large pictures
-_SHIFT_STEPS = 100  # parts of a pixel
 
-
-class Shift(NamedTuple):
-    """Where the content of the first picture lies relative to the second, in pixels.
-
-    Positive is towards larger rows and columns.
-    """
-
-    row: float
-    col: float
 
 
 class Consistency(NamedTuple):
@@ -207,48 +197,6 @@ def consistency(
         return Consistency(math.nan, math.nan)
     rms = float(np.sqrt(np.mean(error * error)))
     return Consistency(float(np.mean(np.abs(error))), rms)
-
-
-def find_shift(
-    sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None
-) -> Shift:
-    """Find by how much one picture is displaced against another.
-
-    Phase correlation (Kuglin and Hines 1975) of the band means under a Hann window, its
-    peak refined to 1/100 pixel by a matrix Fourier transform around it
-    (Guizar-Sicairos, Thurman, Fienup 2008). Frequencies with little power in common
-    weigh little, so a blurred picture does not fill the sum with noise.
-
-    Args:
-        sr: (c, H, W).
-        hr: the same shape.
-        valid: (H, W) or (1, H, W) bool; None = all. Invalid pixels become the mean.
-
-    Returns:
-        The displacement of `sr` against `hr`; NaN where either picture is flat.
-
-    Raises:
-        InputError: the shapes differ.
-    """
-    mask = _mask(sr, hr, valid)
-    if not mask.any():
-        return Shift(math.nan, math.nan)
-    window = np.outer(np.hanning(mask.shape[0] + 2), np.hanning(mask.shape[1] + 2))
-    spectra = [_spectrum(image, mask, window[1:-1, 1:-1]) for image in (sr, hr)]
-    cross = spectra[0] * np.conj(spectra[1])
-    power = np.abs(cross)
-    if not power.max() > 1e-12 * mask.size:
-        return Shift(math.nan, math.nan)
-    phase = cross / (power + 1e-3 * power.max())
-    surface = np.fft.ifft2(phase).real
-    peak = np.unravel_index(int(surface.argmax()), surface.shape)
-    coarse = [
-        float(p if p <= n // 2 else p - n)
-        for p, n in zip(peak, surface.shape, strict=True)
-    ]
-    for step in (0.1, 1 / _SHIFT_STEPS):
-        coarse = _refine(phase, coarse, step)
-    return Shift(*coarse)
 
 
 def seam_ratio(
@@ -424,28 +372,6 @@ def _window_is_valid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         bad[side:, side:] - bad[:-side, side:] - bad[side:, :-side]
     )
     return np.asarray(inside + bad[:-side, :-side] == 0)
-
-
-def _spectrum(
-    image: np.ndarray, mask: NDArray[np.bool_], window: Floats
-) -> NDArray[np.complex128]:
-    grey = image.mean(0, dtype=np.float64)
-    centred = np.where(mask, grey - grey[mask].mean(), 0.0)
-    return np.asarray(np.fft.fft2(centred * window))
-
-
-def _refine(
-    phase: NDArray[np.complex128], around: Sequence[float], step: float
-) -> list[float]:
-    """Return the peak of the correlation on a grid of `step` around a place."""
-    offsets = np.arange(-12, 13) * step
-    rows, cols = (place + offsets for place in around)
-    f_rows, f_cols = (np.fft.fftfreq(n) for n in phase.shape)
-    left = np.exp(2j * np.pi * np.outer(rows, f_rows))
-    right = np.exp(2j * np.pi * np.outer(f_cols, cols))
-    surface = (left @ phase @ right).real
-    row, col = np.unravel_index(int(surface.argmax()), surface.shape)
-    return [round(float(rows[row]), 6), round(float(cols[col]), 6)]
 
 
 def _gradients(

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rsupres.bands import choose_bands
 from rsupres.chips import ROLES
 from rsupres.errors import BandError, GridError, InputError
-from rsupres.evaluation.metrics import Shift, find_shift
 from rsupres.grid import Grid, PixelWindow
 from rsupres.radiometry import Stretch, StretchChoice, find_stretch
 from rsupres.raster import Scene
+from rsupres.registration import Shift, find_shift
 
 logger = logging.getLogger(__name__)
 

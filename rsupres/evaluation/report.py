@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rsupres.evaluation import metrics
+from rsupres.registration import find_shift
 
 if TYPE_CHECKING:
     from rsupres.evaluation.lpips import LpipsSqueeze
@@ -121,7 +122,7 @@ def score(
     figures["ergas"] = metrics.ergas(sr, hr, scale, inner)
     if lpips is not None and sr.shape[0] >= 3:
         figures["lpips_squeeze"] = metrics.lpips_squeeze(lpips, sr[:3], hr[:3], whole)
-    shift = metrics.find_shift(sr, hr, whole)
+    shift = find_shift(sr, hr, whole)
     return {**figures, "shift_row": shift.row, "shift_col": shift.col}
 
 
