@@ -170,19 +170,26 @@ def list_cards() -> list[Card]:
 def catalogue_folders() -> list[Path]:
     """Return the folders searched for cards, the first has precedence.
 
-    ``$RSUPRES_MODELS`` (separated as PATH is), the checkout's ``models``, the installed
-    ``share/rsupres/models``, and the user's own, into which imports go.
+    ``$RSUPRES_MODELS`` (separated as PATH is), the checkout's ``models`` and
+    ``models/imported``, the installed ``share/rsupres/models``, and the user's own.
     """
     named = [
         Path(p) for p in os.environ.get("RSUPRES_MODELS", "").split(os.pathsep) if p
     ]
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    checkout = Path(__file__).resolve().parents[1] / "models"
     standard = [
-        Path(__file__).resolve().parents[1] / "models",
+        checkout,
+        checkout / "imported",
         Path(sys.prefix) / "share" / "rsupres" / "models",
-        home / "rsupres" / "models",
+        user_models(),
     ]
     return [folder for folder in [*named, *standard] if folder.is_dir()]
+
+
+def user_models() -> Path:
+    """Return the user's own folder of models, which need not be there."""
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return home / "rsupres" / "models"
 
 
 def default_model(n_bands: int, scale: Fraction, gsd_m: float | None) -> str:
@@ -245,20 +252,43 @@ def write_checkpoint(
     return file_sha256(path)
 
 
-def card_text(name: str, file: str, sha256: str, spec: ModelSpec) -> str:
+def card_text(
+    name: str,
+    file: str,
+    sha256: str,
+    spec: ModelSpec,
+    licence: str = "",
+    text: Mapping[str, object] | None = None,
+) -> str:
     """Return the TOML of a card that says what the checkpoint itself tells.
 
-    Licence, data, recipe and scores are for its maker to add.
+    Data, recipe and scores are for its maker to add.
+
+    Args:
+        name: of the model.
+        file: of the weights, beside the card.
+        sha256: of that file.
+        spec: what the model needs.
+        licence: of the weights, "" = not known.
+        text: more strings, numbers and lists of them, by key.
     """
     values = spec_to_json(spec)
     scales = cast(Mapping[str, object], values.pop("scales"))
-    head = {"name": name, "file": file, "sha256": sha256, "licence": ""}
+    head = {"name": name, "file": file, "sha256": sha256, "licence": licence}
 
     def table(items: Mapping[str, object]) -> list[str]:
         # JSON's strings, numbers, booleans and lists are TOML's as well.
         return [f"{k} = {json.dumps(v)}" for k, v in items.items() if v is not None]
 
-    lines = [*table(head), "", "[spec]", *table(values), "", "[spec.scales]"]
+    lines = [
+        *table(head),
+        *table(text or {}),
+        "",
+        "[spec]",
+        *table(values),
+        "",
+        "[spec.scales]",
+    ]
     return "\n".join([*lines, *table(scales)]) + "\n"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.options import common_options
+from rsupres.convert import CONVERTERS
 
 if TYPE_CHECKING:
     from rsupres.checkpoints import Card
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, show and verify models."""
+    """List, show, verify and import models."""
 
 
 @models.command("list")
@@ -79,6 +81,72 @@ def verify(console: Console, names: tuple[str, ...]) -> None:
     for name in wanted:
         load_model(name, torch.device("cpu"), SamplerOptions())
         console.emit({"model": name, "verified": True}, f"{name}: good.")
+
+
+@models.command("import")
+@click.argument(
+    "checkpoints",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT...",
+)
+@click.option(
+    "--family",
+    required=True,
+    type=click.Choice(sorted(CONVERTERS)),
+    help="The model family that the files belong to.",
+)
+@click.option(
+    "--name", help="What --model will take. Default: family and name of the first file."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Checkpoint to write, FILE.safetensors; its card goes beside it. Default: a"
+    " folder that 'models list' searches.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the files do not tell, such as scale=8; an unknown key lists all.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+@common_options
+def import_(
+    console: Console,
+    checkpoints: tuple[Path, ...],
+    family: str,
+    name: str | None,
+    out: Path | None,
+    settings: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Convert the released files of a model, CHECKPOINT..., into one of ours.
+
+    Nothing in the files is run: safetensors and weights-only pickles are read, others
+    are refused. Writes a checkpoint and a card with the hashes of all files.
+
+    \b
+    Example:
+      rsupres models import net_params_4x.pkl --family slimdiffsr
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.convert import import_checkpoint
+
+    options = dict(_key_value(text) for text in settings)
+    card = import_checkpoint(
+        family, checkpoints, out, name, options, overwrite=overwrite
+    )
+    console.emit(_record(card), f"Wrote {card.file}; --model {card.name}")
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.BadParameter(f"'{text}' is not KEY=VALUE.", param_hint="--set")
+    return key, value
 
 
 def _record(card: Card) -> dict[str, object]:
