@@ -222,7 +222,8 @@ def _bands(scene: Scene, frame: ConditionFrame) -> tuple[int, ...]:
 def _parse(text: str) -> datetime | None:
     for found in _DATE.finditer(text):
         try:
-            return datetime(*(int(part) for part in found.groups()), tzinfo=UTC)
+            year, month, day = (int(part) for part in found.groups())
+            return datetime(year, month, day, tzinfo=UTC)
         except ValueError:
             continue
     return None

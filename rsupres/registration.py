@@ -105,16 +105,18 @@ def find_common_shift(
 ) -> CommonShift:
     """Find one displacement from several windows of two pictures.
 
-    Each window is measured by `find_shift`. One window is believed when moving the
-    picture by what was found makes the two more alike; several when more than half of
-    them agree with their median.
+    Each window is measured by `find_shift` after smoothing, because the finest waves of
+    a picture made by averaging are aliases, which pull towards whole pixels. One window
+    is believed when moving the picture by what was found makes the two more alike;
+    several when more than half of them agree with their median.
 
     Args:
         windows: (picture, other picture, valid), as `find_shift` takes them.
     """
     found: list[Shift] = []
     for picture, other, valid in windows:
-        shift = find_shift(picture, other, valid)
+        smooth = (_smoothed(image, valid) for image in (picture, other))
+        shift = find_shift(*smooth, valid)
         if math.isfinite(shift.row) and _is_better(picture, other, valid, shift):
             found.append(shift)
     nowhere = CommonShift(Shift(math.nan, math.nan), math.nan, 0, len(found))
@@ -131,6 +133,18 @@ def find_common_shift(
     spread = float(np.median(np.hypot(*(places - middle).T)))
     row, col = (round(float(value), 4) for value in middle)
     return CommonShift(Shift(row, col), spread, len(places), len(found))
+
+
+def _smoothed(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return (1, h, w): the mean of the bands, weighted 1 4 6 4 1 along both axes."""
+    mask = valid.reshape(image.shape[1:])
+    grey = image.mean(0, dtype=np.float64)
+    grey = np.where(mask, grey, grey[mask].mean() if mask.any() else 0.0)
+    for _ in range(2):
+        padded = np.pad(grey, 1, mode="edge")
+        rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        grey = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    return np.asarray(grey[np.newaxis])
 
 
 def _is_better(
