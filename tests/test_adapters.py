@@ -27,9 +27,10 @@ from rsupres.training.adapters import (
     training_of,
 )
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
-from rsupres.training.data import Batch, CropOrigin, PackMeta, write_pack
+from rsupres.training.data import Batch
 from rsupres.training.loop import train
 from rsupres.training.objectives import Job, Outcome
+from rsupres.training.packs import CropOrigin, PackMeta, write_pack
 
 CPU = torch.device("cpu")
 

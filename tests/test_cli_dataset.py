@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 from rsupres.chips import Chip, coarsen, cut
 from rsupres.cli import main
 from rsupres.errors import InputError
-from rsupres.training.data import CropOrigin, Pack, PackMeta, write_pack
-from rsupres.training.degradations import Sentinel2Params, degrade_bicubic
+from rsupres.training.downscaling import degrade_bicubic
+from rsupres.training.packs import CropOrigin, Pack, PackMeta, write_pack
+from rsupres.training.sensor import Sentinel2Params
 
 GSD_M = 0.5
 

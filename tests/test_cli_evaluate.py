@@ -33,7 +33,7 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
 )
-from rsupres.training.data import CropOrigin, PackMeta, write_pack
+from rsupres.training.packs import CropOrigin, PackMeta, write_pack
 
 CPU = torch.device("cpu")
 CRS = "EPSG:32631"

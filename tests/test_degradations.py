@@ -17,13 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from rsupres.errors import InputError
-from rsupres.training.degradations import (
-    Sentinel2Params,
-    ToneParams,
-    degrade_bicubic,
-    degrade_sentinel2,
-    tone,
-)
+from rsupres.training.downscaling import degrade_bicubic
+from rsupres.training.sensor import Sentinel2Params, degrade_sentinel2
+from rsupres.training.tones import ToneParams, tone
 
 GOLDEN = Path(
     os.environ.get(

@@ -23,15 +23,9 @@ from rsupres.training.config import (
     parse_config,
     read_config,
 )
-from rsupres.training.data import (
-    CropOrigin,
-    Pack,
-    PackMeta,
-    PatchPlan,
-    PatchSource,
-    write_pack,
-)
+from rsupres.training.data import PatchPlan, PatchSource
 from rsupres.training.loop import train
+from rsupres.training.packs import CropOrigin, Pack, PackMeta, write_pack
 
 CPU = torch.device("cpu")
 TINY = {

@@ -291,7 +291,7 @@ def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object
         if params:
             raise click.BadParameter("the bicubic degradation has no --params.")
         return {}
-    from rsupres.training.degradations import Sentinel2Params
+    from rsupres.training.sensor import Sentinel2Params
 
     values: dict[str, object] = {}
     for text in params:

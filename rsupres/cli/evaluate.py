@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from rsupres.evaluation.pairs import Layer
     from rsupres.evaluation.report import Row
     from rsupres.evaluation.testset import Candidate, Degradation
-    from rsupres.training.data import Pack
-    from rsupres.training.degradations import Sentinel2Params
+    from rsupres.training.packs import Pack
+    from rsupres.training.sensor import Sentinel2Params
 
 logger = logging.getLogger(__name__)
 
@@ -418,7 +418,7 @@ def _find_chips(
     """Return the images, their number (before cutting), and the degradation."""
     from rsupres.chips import find_images
     from rsupres.evaluation.testset import load_chips
-    from rsupres.training.data import Pack
+    from rsupres.training.packs import Pack
 
     if len(inputs) == 1 and inputs[0].suffix == ".safetensors":
         pack = Pack.load(inputs[0])
@@ -459,7 +459,7 @@ def _degradation(name: str, seed: int, params: Mapping[str, object]) -> Degradat
 
     from rsupres.chips import to_uint8
     from rsupres.evaluation.testset import Degradation, bicubic_degradation
-    from rsupres.training.degradations import Sentinel2Params, degrade_sentinel2
+    from rsupres.training.sensor import Sentinel2Params, degrade_sentinel2
 
     if name == "bicubic":
         return bicubic_degradation()

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
 from rsupres.training.config import StageConfig, TrainConfig, parse_config
-from rsupres.training.data import Batch, Pack
+from rsupres.training.data import Batch
 from rsupres.training.objectives import Job, Outcome
+from rsupres.training.packs import Pack
 
 # family: "module:class"
 TRAINABLE: Mapping[str, str] = {

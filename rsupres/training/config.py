@@ -74,6 +74,7 @@ class DataConfig:
         scale_power: density of the scale is proportional to scale ** power.
         tone: draw tone and contrast changes.
         gsd_weights: weight of the crops of a GSD, as {"0.6" = 1.0}.
+        fixed_scales: the only scales, each as likely; `scales` does not count then.
     """
 
     train: tuple[str, ...]
@@ -84,6 +85,7 @@ class DataConfig:
     scale_power: float = 1.0
     tone: bool = False
     gsd_weights: Mapping[str, float] = field(default_factory=dict)
+    fixed_scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,150 +1,59 @@
-"""Packed crops on disk, and batches of LR/HR patches made from them.
+"""Batches of LR/HR patches made from packs, with what else a model may look at.
 
-A pack is one safetensors file: a uint8 tensor (3, H, W) per HR crop and a JSON header
-that says where each came from. LR is made while training, because the scale is
-continuous. Batch k is a function of (seed, k) alone, so a resumed run sees what an
-uninterrupted one sees. Nothing here opens a georeferenced raster;
-`rsupres dataset build` writes packs.
+LR is made while training, because the scale is continuous, unless a pack holds what
+another sensor saw. Batch k is a function of (seed, k) alone, so a resumed run sees what
+an uninterrupted one sees. All rasters of a crop are cut at the same ground.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rsupres.conditions import Conditions
 from rsupres.errors import InputError
-from rsupres.training.degradations import (
-    Sentinel2Params,
-    ToneParams,
-    degrade_bicubic,
-    degrade_sentinel2,
-    tone,
-)
+from rsupres.training.degradations import make_degradation
+from rsupres.training.downscaling import Degradation
+from rsupres.training.packs import STORED, Pack
+from rsupres.training.tones import ToneParams, tone
 
-PACK_FORMAT = 1
-_HEADER = "rsupres_pack"
-DEGRADATIONS = ("bicubic", "sentinel2")
 _SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
-
-
-@dataclass(frozen=True)
-class CropOrigin:
-    """Origin of a crop: place (unit of the split), file name, metres per pixel."""
-
-    place: str
-    source: str
-    gsd_m: float
-
-
-@dataclass(frozen=True)
-class PackMeta:
-    """The header of a pack.
-
-    Attributes:
-        split: "train" or "validation".
-        degradation: one of `DEGRADATIONS`, applied while training.
-        parameters: parameters of the degradation, as JSON.
-        licence: licence and attribution of the images.
-        seed: seed of the choice of crops.
-        crops: origin of each crop, in order.
-        lr_scale: scale of the stored LR crops, e.g. "4"; None = none are stored.
-    """
-
-    split: str
-    degradation: str
-    crops: tuple[CropOrigin, ...]
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    licence: str = ""
-    seed: int = 0
-    lr_scale: str | None = None
-
-
-@dataclass(frozen=True)
-class Pack:
-    """A pack in memory: crops (3, H, W) uint8, LR crops if stored, and the header."""
-
-    crops: tuple[np.ndarray, ...]
-    meta: PackMeta
-    lr: tuple[np.ndarray, ...] = ()
-
-    @classmethod
-    def load(cls, path: Path) -> Pack:
-        """Read a pack whole.
-
-        Raises:
-            InputError: the file is missing, damaged or no pack.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as file:
-                header = (file.metadata() or {}).get(_HEADER)
-                if header is None:
-                    raise InputError(
-                        f"{path}: not a pack of crops; make one with"
-                        " 'rsupres dataset build'."
-                    )
-                meta = _meta_from_json(json.loads(header))
-                names = range(len(meta.crops))
-                crops = tuple(file.get_tensor(f"hr/{k:06d}") for k in names)
-                lr: tuple[np.ndarray, ...] = ()
-                if meta.lr_scale is not None:
-                    lr = tuple(file.get_tensor(f"lr/{k:06d}") for k in names)
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file.") from error
-        except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: damaged pack ({error}); build it again."
-            ) from error
-        return cls(crops, meta, lr)
-
-
-def write_pack(
-    path: Path,
-    crops: Sequence[np.ndarray],
-    meta: PackMeta,
-    lr: Sequence[np.ndarray] = (),
-) -> None:
-    """Write a pack under its name only when complete.
-
-    Args:
-        path: the file to write; replaced if there.
-        crops: HR crops, (3, H, W) uint8, in the order of ``meta.crops``.
-        meta: the header.
-        lr: LR crops of the same order, when ``meta.lr_scale`` names their scale.
-    """
-    from safetensors.numpy import save_file
-
-    tensors = {f"hr/{k:06d}": np.ascontiguousarray(c) for k, c in enumerate(crops)}
-    tensors |= {f"lr/{k:06d}": np.ascontiguousarray(c) for k, c in enumerate(lr)}
-    header = {"format": PACK_FORMAT, **asdict(meta)}
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        save_file(tensors, partial, metadata={_HEADER: json.dumps(header)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+_MULTIPLE = 8  # of the sides of HR patches
+_CODES = ("change_mask",)  # layers that are codes, not colours
+_MASKS = ("reference_valid",)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches of one scale: hr (b, 3, H, W) and lr (b, 3, h, w), float32 in [0, 1]."""
+    """Patches of one scale.
+
+    Attributes:
+        hr: (b, 3, H, W) float32 in [0, 1].
+        lr: (b, 3, h, w) float32 in [0, 1].
+        scale: H / h.
+        conditions: on the HR pixels, as `Conditions` says; except that `style`, where a
+            pack has it, is (b, 3, H, W): one image per patch.
+    """
 
     hr: Tensor
     lr: Tensor
     scale: Fraction
+    conditions: Conditions = field(default_factory=Conditions)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return replace(self, hr=self.hr.to(device), lr=self.lr.to(device))
+        return replace(
+            self,
+            hr=self.hr.to(device),
+            lr=self.lr.to(device),
+            conditions=self.conditions.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +68,7 @@ class PatchPlan:
         scale_power: density of the scale is proportional to scale ** power; with 1 the
             hard scales get more samples.
         tone: draw tone and contrast changes of the HR patch.
+        fixed_scales: the only scales, each as likely, instead of a range.
     """
 
     lr_side: int = 32
@@ -167,6 +77,13 @@ class PatchPlan:
     scale_max: float = 4.0
     scale_power: float = 1.0
     tone: bool = False
+    fixed_scales: tuple[float, ...] = ()
+
+    def offers(self, scale: Fraction) -> bool:
+        """Return whether patches of a scale are wanted."""
+        if self.fixed_scales:
+            return float(scale) in self.fixed_scales
+        return self.scale_min <= scale <= self.scale_max
 
 
 class PatchSource:
@@ -195,44 +112,101 @@ class PatchSource:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         share = np.array([group.weight for group in self.groups])
         group = self.groups[rng.choice(len(self.groups), p=share / share.sum())]
-        side_hr, side_lr = self._sides(rng, group.side)
+        side_hr, side_lr = self._sides(rng, group)
         chosen = rng.integers(len(group.crops), size=self.plan.batch)
-        patches = [_cut(group.crops[c], side_hr, rng) for c in chosen]
-        hr = torch.from_numpy(np.stack(patches)).float() / 255.0
+        patches = [group.crops[c].cut(side_hr, side_lr, rng) for c in chosen]
+        hr = _unit([patch.hr for patch in patches])
         if self.plan.tone:
             hr = tone(hr, generator, ToneParams())
-        return Batch(
-            hr, group.degrade(hr, side_lr, generator), Fraction(side_hr, side_lr)
-        )
+        if group.degradation is None:
+            lr = _unit([patch.lr for patch in patches if patch.lr is not None])
+        else:
+            lr = group.degradation.degrade(hr, (side_lr, side_lr), generator)
+        conditions = _conditions([patch.layers for patch in patches])
+        return Batch(hr, lr, Fraction(side_hr, side_lr), conditions)
 
-    def _sides(self, rng: np.random.Generator, room: int) -> tuple[int, int]:
+    def _sides(self, rng: np.random.Generator, group: _Group) -> tuple[int, int]:
         """Draw the sides of the HR patch (a multiple of 8) and of the LR patch."""
-        plan = self.plan
-        low = plan.scale_min
-        high = max(min(plan.scale_max, room / _SMALLEST_LR), low)
-        power = plan.scale_power + 1.0
-        u = rng.random()
-        drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
+        plan, room = self.plan, group.side
+        if group.scale is not None:
+            step = lr_step(group.scale)
+            side_lr = min(plan.lr_side, int(room / group.scale)) // step * step
+            return int(side_lr * group.scale), side_lr
+        if plan.fixed_scales:
+            low = high = drawn = plan.fixed_scales[rng.integers(len(plan.fixed_scales))]
+        else:
+            low = plan.scale_min
+            high = max(min(plan.scale_max, room / _SMALLEST_LR), low)
+            power = plan.scale_power + 1.0
+            u = rng.random()
+            drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
         side_lr = min(plan.lr_side, int(room / drawn))
-        side_hr = max(8 * round(side_lr * drawn / 8), 8 * -(-side_lr // 8))
-        side_hr = min(side_hr, room // 8 * 8, int(side_lr * high) // 8 * 8)
+        side_hr = max(
+            _MULTIPLE * round(side_lr * drawn / _MULTIPLE),
+            _MULTIPLE * -(-side_lr // _MULTIPLE),
+        )
+        side_hr = min(
+            side_hr,
+            room // _MULTIPLE * _MULTIPLE,
+            int(side_lr * high) // _MULTIPLE * _MULTIPLE,
+        )
         return side_hr, min(side_lr, side_hr)
+
+
+def lr_step(scale: Fraction) -> int:
+    """Return of which number an LR side is a multiple if HR is one of 8 pixels."""
+    return scale.denominator * _MULTIPLE // math.gcd(scale.numerator, _MULTIPLE)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """All rasters of a crop or of a patch, (c, H, W), and (3, h, w) for LR."""
+
+    hr: np.ndarray
+    lr: np.ndarray | None
+    layers: Mapping[str, np.ndarray]
+
+    def cut(self, side: int, side_lr: int, rng: np.random.Generator) -> _Crop:
+        """Cut a random square; flip, mirror and turn it, each with probability 1/2.
+
+        With an LR raster the square begins at LR pixels that are HR pixels too.
+        """
+        step, step_lr = 1, 0
+        if self.lr is not None:
+            scale = Fraction(side, side_lr)
+            step, step_lr = scale.numerator, scale.denominator
+        row, col = (
+            int(rng.integers((length - side) // step + 1))
+            for length in self.hr.shape[1:]
+        )
+        flip, mirror, turn = rng.random(3) < 0.5
+
+        def window(raster: np.ndarray, first: int, n: int) -> np.ndarray:
+            top, left = row * first, col * first
+            patch = raster[:, top : top + n, left : left + n]
+            patch = patch[:, ::-1] if flip else patch
+            patch = patch[:, :, ::-1] if mirror else patch
+            return patch.transpose(0, 2, 1) if turn else patch
+
+        return _Crop(
+            window(self.hr, step, side),
+            None if self.lr is None else window(self.lr, step_lr, side_lr),
+            {name: window(layer, step, side) for name, layer in self.layers.items()},
+        )
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Crops of one smaller side and one degradation."""
+    """Crops of one smaller side, one degradation and the same layers.
+
+    `degradation` is None where LR is stored, at `scale`.
+    """
 
     side: int
-    crops: tuple[np.ndarray, ...]
+    crops: tuple[_Crop, ...]
     weight: float
-    degradation: str
-    params: Sentinel2Params | None
-
-    def degrade(self, hr: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        if self.params is None:
-            return degrade_bicubic(hr, (side, side))
-        return degrade_sentinel2(hr, (side, side), generator, self.params)
+    degradation: Degradation | None
+    scale: Fraction | None
 
 
 def _group(
@@ -240,46 +214,65 @@ def _group(
 ) -> list[_Group]:
     groups = []
     for pack in packs:
-        if pack.meta.degradation not in DEGRADATIONS:
-            raise InputError(
-                f"Unknown degradation '{pack.meta.degradation}' in a pack; known:"
-                f" {', '.join(DEGRADATIONS)}."
+        degradation, scale = _lr_of(pack, plan)
+        by_kind: dict[tuple[int, float], list[_Crop]] = {}
+        for k, origin in enumerate(pack.meta.crops):
+            crop = _Crop(
+                pack.crops[k],
+                pack.lr[k] if scale is not None else None,
+                {name: arrays[k] for name, arrays in pack.layers.items()},
             )
-        params = (
-            Sentinel2Params.from_json(pack.meta.parameters)
-            if pack.meta.degradation == "sentinel2"
-            else None
-        )
-        by_kind: dict[tuple[int, float], list[np.ndarray]] = {}
-        for crop, origin in zip(pack.crops, pack.meta.crops, strict=True):
-            by_kind.setdefault((min(crop.shape[1:]), origin.gsd_m), []).append(crop)
+            kind = (min(crop.hr.shape[1:]), origin.gsd_m)
+            by_kind.setdefault(kind, []).append(crop)
         for (side, gsd_m), crops in by_kind.items():
             weight = len(crops) * weights.get(gsd_m, 1.0)
-            if side >= 2 * _SMALLEST_LR and weight > 0:
-                groups.append(
-                    _Group(side, tuple(crops), weight, pack.meta.degradation, params)
-                )
+            smallest = 2 * _SMALLEST_LR if scale is None else lr_step(scale) * scale
+            if side >= smallest and weight > 0:
+                groups.append(_Group(side, tuple(crops), weight, degradation, scale))
     if not groups:
         raise InputError("No crop is large enough for a patch; build larger crops.")
     return groups
 
 
-def _cut(crop: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut a random square and flip, mirror and turn it, each with probability 1/2."""
-    row = rng.integers(crop.shape[1] - side + 1)
-    col = rng.integers(crop.shape[2] - side + 1)
-    patch = crop[:, row : row + side, col : col + side]
-    flip, mirror, turn = rng.random(3) < 0.5
-    patch = patch[:, ::-1] if flip else patch
-    patch = patch[:, :, ::-1] if mirror else patch
-    return patch.transpose(0, 2, 1) if turn else patch
+def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | None]:
+    """Return how the LR of a pack is made, or the scale at which it is stored."""
+    meta = pack.meta
+    if meta.degradation != STORED:
+        return make_degradation(meta.degradation, meta.parameters), None
+    if meta.scale is None:
+        raise InputError("A pack says that its LR is stored, but holds none.")
+    if not plan.offers(meta.scale):
+        raise InputError(
+            f"A pack holds LR of scale {meta.scale}, which data.scales leaves out."
+        )
+    if plan.lr_side < lr_step(meta.scale):
+        raise InputError(
+            f"data.lr_side is {plan.lr_side}; a pack with LR of scale {meta.scale} needs"
+            f" at least {lr_step(meta.scale)}."
+        )
+    if plan.tone:
+        raise InputError(
+            "data.tone changes HR and the LR made of it; a pack of another sensor's LR"
+            " cannot follow: leave tone out."
+        )
+    return None, meta.scale
 
 
-def _meta_from_json(header: Mapping[str, object]) -> PackMeta:
-    values = dict(header)
-    if values.pop("format", None) != PACK_FORMAT:
-        raise KeyError("format number")
-    crops = values.pop("crops")
-    if not isinstance(crops, list):
-        raise TypeError("crops is no list")
-    return PackMeta(crops=tuple(CropOrigin(**c) for c in crops), **values)  # type: ignore[arg-type]  # wrong names raise TypeError
+def _unit(patches: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(patches)).float() / 255.0
+
+
+def _conditions(patches: Sequence[Mapping[str, np.ndarray]]) -> Conditions:
+    """Return the layers of patches as a batch; colours in [0, 1]."""
+    made: dict[str, Tensor] = {}
+    for name in patches[0]:
+        stacked = [patch[name] for patch in patches]
+        if name in _CODES:
+            made[name] = torch.from_numpy(np.stack(stacked))
+        elif name in _MASKS:
+            made[name] = torch.from_numpy(np.stack(stacked)) > 0
+        else:
+            made[name] = _unit(stacked)
+    if "reference" in made:
+        made["reference"] = made["reference"] * made["reference_valid"]
+    return Conditions(**made)

@@ -20,7 +20,8 @@ import torch
 from rsupres.checkpoints import card_text, fit_tensors, write_checkpoint
 from rsupres.training.adapters import FamilyTraining, Watch, build_training
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.data import Pack, PatchPlan, PatchSource
+from rsupres.training.data import PatchPlan, PatchSource
+from rsupres.training.packs import Pack
 from rsupres.training.state import (
     Position,
     State,
@@ -149,6 +150,7 @@ class _Run:
             data.scales[1],
             data.scale_power,
             data.tone,
+            data.fixed_scales,
         )
         weights = {float(k): float(v) for k, v in data.gsd_weights.items()}
         return PatchSource(packs, plan, self.config.seed, weights)
@@ -226,8 +228,9 @@ class _Run:
         kept = asdict(self.config)
         for name in _MAY_CHANGE:
             kept.pop(name)
-        if not kept["options"]:
-            kept.pop("options")
+        for table, name in ((kept, "options"), (kept["data"], "fixed_scales")):
+            if not table[name]:
+                table.pop(name)
         return json.dumps(kept, sort_keys=True, default=str)
 
 

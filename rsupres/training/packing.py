@@ -24,12 +24,8 @@ from numpy.typing import NDArray
 from rsupres.chips import Chip, coarsen, cut, read_chip
 from rsupres.errors import InputError
 from rsupres.grid import Grid
-from rsupres.training.data import CropOrigin, Pack, PackMeta, write_pack
-from rsupres.training.degradations import (
-    Sentinel2Params,
-    degrade_bicubic,
-    degrade_sentinel2,
-)
+from rsupres.training.degradations import make_degradation
+from rsupres.training.packs import CropOrigin, Pack, PackMeta, write_pack
 
 TRAIN, VALIDATION = "train", "validation"
 SMALLEST_SIDE = 24  # HR pixels; smaller crops hold no patch
@@ -45,7 +41,7 @@ class PackPlan:
         gsds_m: metres per pixel that HR images are brought to; empty = as they are.
         side: largest crop side, HR pixels.
         max_bytes: largest size of the HR crops of one pack; None = no limit.
-        degradation: "bicubic" or "sentinel2".
+        degradation: a name of `rsupres.training.degradations`.
         parameters: of the degradation, as JSON.
         licence: licence and attribution of the images.
         seed: seed of the choice of crops and of stored LR crops.
@@ -247,8 +243,7 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
     pack = Pack.load(path)
     if pack.meta.split not in (TRAIN, VALIDATION) or not pack.crops:
         raise InputError(f"{path}: split {pack.meta.split!r}, {len(pack.crops)} crops.")
-    if pack.meta.degradation == "sentinel2":
-        Sentinel2Params.from_json(pack.meta.parameters)
+    make_degradation(pack.meta.degradation, pack.meta.parameters)
     hashes: set[str] = set()
     by_gsd: dict[float, int] = {}
     for crop, origin in zip(pack.crops, pack.meta.crops, strict=True):
@@ -325,15 +320,12 @@ def _make_lr(
     if plan.scale is None:
         return []
     generator = torch.Generator().manual_seed(plan.seed)
-    params = Sentinel2Params.from_json(plan.parameters)
+    degradation = make_degradation(plan.degradation, plan.parameters)
     stored = []
     for crop in crops:
         hr = torch.from_numpy(crop)[None].float() / 255
         height, width = (int(side / plan.scale) for side in crop.shape[1:])
-        if plan.degradation == "sentinel2":
-            lr = degrade_sentinel2(hr, (height, width), generator, params)
-        else:
-            lr = degrade_bicubic(hr, (height, width))
+        lr = degradation.degrade(hr, (height, width), generator)
         stored.append((lr[0] * 255).round().to(torch.uint8).numpy())
     return stored
 
