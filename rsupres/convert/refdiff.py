@@ -1,8 +1,8 @@
 """Ref-Diff's released checkpoints: names, architecture and class table.
 
-Parameters keep their released names but for the leading ``model.``; the constant filters
-of the resampling convolutions are checked and dropped. The architecture is read off the
-names and shapes alone.
+Parameters keep their released names but for the leading ``model.``; the constant
+filters of the resampling convolutions are checked and dropped. The architecture is read
+off the names and shapes alone.
 """
 
 from __future__ import annotations

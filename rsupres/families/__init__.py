@@ -10,6 +10,7 @@ from importlib import import_module
 FAMILIES = {
     "bicubic": "rsupres.families.bicubic",
     "e2diffsr": "rsupres.families.e2diffsr",
+    "refdiff": "rsupres.families.refdiff",
 }
 
 

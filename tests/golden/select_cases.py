@@ -2,7 +2,8 @@
 
 Usage: python tests/golden/select_cases.py ../shared/golden
 
-Keeps, per family, the cases named in `SELECTION`; the JSON stays as it is for them.
+Keeps, per family, the cases named in `SELECTION`, and of a family that has tensors but
+no cases those in `TENSORS`; the JSON stays as it is for them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,29 @@ SELECTION = {
         "unet_t_only",
     ],
 }
+# Names of tensors, or of all below them with a "/" at the end.
+TENSORS = {
+    "refdiff": [
+        "in/",
+        "f/dec.64x64_in0",
+        "f/dec.64x64_in0.sft0",
+        "f/dec.64x64_in0.sft0.mul_conv2",
+        "f/dec.64x64_in0.sft1.add_conv2",
+        "f/dec.64x64_in0.qkv",
+        "f/dec.128x128_up",
+        "f/enc.128x128_down",
+        "f/map_noise",
+        "f/sigma",
+        "f/c_noise",
+        "f/out",
+        "d/mixed/out",
+        "pre/lr_up_train_u8",
+        "schedule/",
+        "sample/lr_init_det/net_sigmas",
+        "sample/lr_init_det/net_x_slices",
+        "train/",
+    ],
+}
 _ALWAYS = {"e2diffsr": ["ideal"]}  # tensors that belong to no case of the list
 
 
@@ -45,6 +69,19 @@ def main(source: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "case.json").write_text(json.dumps(case, separators=(",", ":")))
         save_file(chosen, folder / "tensors.safetensors")
+    for family, names in TENSORS.items():
+        _select_tensors(source / family, Path(__file__).parent / family, names)
+
+
+def _select_tensors(source: Path, folder: Path, names: list[str]) -> None:
+    """Copy the named tensors of a family without cases, and its JSON."""
+    case = json.loads((source / "case.json").read_text())
+    tensors = load_file(source / "tensors.safetensors")
+    folders = tuple(name for name in names if name.endswith("/"))
+    chosen = {k: v for k, v in tensors.items() if k in names or k.startswith(folders)}
+    folder.mkdir(exist_ok=True)
+    (folder / "case.json").write_text(json.dumps(case, separators=(",", ":")))
+    save_file(chosen, folder / "tensors.safetensors")
 
 
 if __name__ == "__main__":

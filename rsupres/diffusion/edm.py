@@ -1,0 +1,127 @@
+"""Samplers in noise levels: Karras's levels, Heun with churn, DPM-Solver++.
+
+Karras et al. 2022, Algorithms 1 and 2, Eq. 5; Lu et al. 2022, "DPM-Solver++", Algorithm
+2 (second order, multistep, data prediction). Plain functions: the network comes in as a
+`Denoiser`, noise as a function of the step, and states are kept in the type of the
+start: float64 repeats the released numbers, float32 is enough for a few steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, float], Tensor]  # (x, sigma) to x0, of the type of x
+LevelNoise = Callable[[int], Tensor]  # step to standard normal noise
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Noise that sampling adds anew (Karras et al. 2022, Table 5).
+
+    Attributes:
+        amount: S_churn, spread over all steps; 0 = the sampler is deterministic.
+        low: S_min, smallest noise level at which it is added.
+        high: S_max, largest one.
+        inflation: S_noise, deviation of that noise.
+    """
+
+    amount: float = 0.0
+    low: float = 0.05
+    high: float = 50.0
+    inflation: float = 1.003
+
+    def share(self, sigma: float, steps: int) -> float:
+        """Return gamma: by what part of itself the noise level grows."""
+        if not self.low <= sigma <= self.high:
+            return 0.0
+        return min(self.amount / steps, math.sqrt(2.0) - 1.0)
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> np.ndarray:
+    """Return the noise levels of a run, (steps + 1,) float64; falling, the last is 0.
+
+    Karras et al. 2022, Eq. 5. A single step goes from `sigma_max` to 0 at once.
+    """
+    fractions = np.arange(steps, dtype=np.float64) / max(steps - 1, 1)
+    low, high = sigma_min ** (1.0 / rho), sigma_max ** (1.0 / rho)
+    return np.append((high + fractions * (low - high)) ** rho, 0.0)
+
+
+def sample_heun(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float] | np.ndarray,
+    churn: Churn | None = None,
+    noise: LevelNoise | None = None,
+) -> Tensor:
+    """Run Heun's second-order method, ``2 * steps - 1`` calls of the network.
+
+    Args:
+        denoise: the network, preconditioned.
+        x: the start, at noise level ``sigmas[0]``.
+        sigmas: falling noise levels, the last 0.
+        churn: fresh noise on the way; None = none.
+        noise: maps the number of a step to noise of the shape of `x`; asked only where
+            `churn` adds some, so a source must not depend on how often it is asked.
+
+    Returns:
+        the sample, of the shape and type of `x`.
+    """
+    churn = churn or Churn()
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, following = float(sigmas[step]), float(sigmas[step + 1])
+        share = churn.share(sigma, steps)
+        level = sigma * (1.0 + share)
+        if share > 0.0 and noise is not None:
+            deviation = math.sqrt(level**2 - sigma**2) * churn.inflation
+            x = x + deviation * noise(step)
+        slope = (x - denoise(x, level)) / level
+        moved = x + (following - level) * slope
+        if following > 0.0:  # Heun's correction
+            ahead = (moved - denoise(moved, following)) / following
+            moved = x + (following - level) * (0.5 * slope + 0.5 * ahead)
+        x = moved
+    return x
+
+
+def sample_dpm_plus(
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float] | np.ndarray
+) -> Tensor:
+    """Run DPM-Solver++(2M): second order with one call of the network a step.
+
+    With lambda = -ln(sigma) and h the step in it, ``x' = sigma'/sigma x - (e^-h - 1)
+    d``, where d extrapolates the last two predictions; the first and the last step,
+    which ends at 0, are of first order.
+
+    Args:
+        denoise: the network, preconditioned.
+        x: the start, at noise level ``sigmas[0]``.
+        sigmas: falling noise levels, the last 0.
+
+    Returns:
+        the sample, of the shape and type of `x`.
+    """
+    before: Tensor | None = None
+    width_before = 0.0
+    for step in range(len(sigmas) - 1):
+        sigma, following = float(sigmas[step]), float(sigmas[step + 1])
+        predicted = denoise(x, sigma)
+        if following == 0.0:
+            return predicted
+        width = math.log(sigma / following)
+        target = predicted
+        if before is not None:
+            part = width / (2.0 * width_before)
+            target = (1.0 + part) * predicted - part * before
+        ratio = following / sigma
+        x = ratio * x + (1.0 - ratio) * target
+        before, width_before = predicted, width
+    return x

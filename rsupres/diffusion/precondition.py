@@ -1,0 +1,52 @@
+"""EDM preconditioning: a network F between noise levels of any size.
+
+Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+Table 1 and Eq. 7. Plain functions of a noise level, in float64 where it is a number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SIGMA_DATA = 0.5  # deviation of the pictures, which lie in [-1, 1]
+
+
+class Coefficients(NamedTuple):
+    """``D(x) = c_skip * x + c_out * F(c_in * x, c_noise)``; each of the shape of sigma.
+
+    A network called with ``c_in * x`` sees unit variance at every noise level.
+    """
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+def edm_coefficients(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Coefficients:
+    """Return the coefficients of noise levels, in their own type.
+
+    Args:
+        sigma: noise levels > 0, any shape.
+        sigma_data: deviation of the clean pictures.
+    """
+    total = sigma.square() + sigma_data**2
+    return Coefficients(
+        sigma_data**2 / total,
+        sigma * sigma_data * total.rsqrt(),
+        total.rsqrt(),
+        sigma.log() / 4.0,
+    )
+
+
+def edm_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """Return the weight of the squared error of D, which makes that of F even."""
+    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+
+
+def draw_sigma(normal: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
+    """Turn standard normals into noise levels for training: log-normal ones."""
+    return torch.exp(mean + deviation * normal)

@@ -1,0 +1,445 @@
+"""Ref-Diff against the golden vectors of the authors' published network."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.convert.refdiff import config_of, own_names
+from rsupres.diffusion.edm import Churn, karras_sigmas, sample_heun
+from rsupres.diffusion.precondition import draw_sigma, edm_coefficients, edm_weight
+from rsupres.families.refdiff import EdmDenoiser
+from rsupres.families.refdiff_images import (
+    enlarge_lr,
+    mask_values,
+    start_image,
+    to_uint8,
+)
+from rsupres.families.refdiff_network import (
+    RELEASED,
+    Guidance,
+    RefDiffConfig,
+    RefDiffUNet,
+    parameter_shapes,
+)
+from rsupres.training.refdiff_objectives import enlarge_as_released, released_loss
+from tests.parity.golden import Cases, name_seeded_tensor
+
+CASES = Cases("refdiff")
+CONFIG = CASES.description["config"]
+PASS = CASES.description["tolerances"]["pass"]
+GROUPS = {"in", "pre", "f", "d", "schedule", "sample", "rng", "train"}
+KEYS = Path(__file__).resolve().parents[2].parent / "shared/specs"
+
+
+class Sampling(NamedTuple):
+    """How the samples of one name are made."""
+
+    start: str
+    steps: int
+    churn: Churn | None
+
+
+def sampling(name: str) -> Sampling:
+    known = {
+        "noise_init_det": Sampling("noise", CONFIG["deterministic_steps"], None),
+        "lr_init_det": Sampling("lr", CONFIG["deterministic_steps"], None),
+        "lr_init_churn": Sampling("lr", CONFIG["churn_steps"], Churn(40.0)),
+    }
+    assert name in known, f"no test knows the sampling '{name}'"
+    return known[name]
+
+
+def config_of_case() -> RefDiffConfig:
+    return replace(
+        RELEASED,
+        nominal=CONFIG["nominal_img_resolution"],
+        channels=CONFIG["model_channels"],
+        mult=tuple(CONFIG["channel_mult"]),
+        blocks=CONFIG["num_blocks"],
+        attention=tuple(CONFIG["attn_resolutions"]),
+    )
+
+
+@cache
+def network() -> RefDiffUNet:
+    """The network with name-seeded weights, through the converter's names."""
+    shapes = CASES.description["shapes"]
+    weights = {
+        name: torch.from_numpy(name_seeded_tensor(name, shape))
+        for name, shape in shapes.items()
+    }
+    unet = RefDiffUNet(config_of_case()).eval()
+    unet.load_state_dict(own_names(weights))
+    unet.to(memory_format=torch.channels_last)
+    return unet
+
+
+def golden(name: str) -> Tensor:
+    """Return a stored tensor; the test is skipped where the folder lacks it."""
+    if name not in CASES.tensors:
+        pytest.skip(f"{CASES.folder} holds no {name}")
+    return torch.from_numpy(CASES.tensors[name])
+
+
+def names_in(prefix: str) -> list[str]:
+    return sorted(name for name in CASES.tensors if name.startswith(prefix))
+
+
+def given(name: str, make: Callable[[], Tensor], *needs: str) -> Tensor:
+    """Return what follows from other tensors, else (those missing) the stored one."""
+    return make() if CASES.tensors.keys() >= set(needs) else golden(name)
+
+
+def guidance() -> Guidance:
+    size = tuple(CONFIG["image_HxW"])
+    return Guidance(
+        given(
+            "pre/lr_up_infer",
+            lambda: enlarge_lr(unit(golden("in/lr_u8")), size, "nearest") * 2 - 1,
+            "in/lr_u8",
+        ),
+        given("pre/ref", lambda: unit(golden("in/ref_u8")) * 2 - 1, "in/ref_u8"),
+        given(
+            "pre/mask", lambda: mask_values(golden("in/mask_u8"), "raw"), "in/mask_u8"
+        ),
+    )
+
+
+def clean() -> Tensor:
+    return unit(golden("in/hr_u8")) * 2 - 1
+
+
+def noisy(sigma: Tensor) -> Tensor:
+    """Return the noisy image at one noise level a sample."""
+    return clean() + sigma[:, None, None, None] * golden("in/latents")
+
+
+def noisy_at_hooks() -> Tensor:
+    return given("f/x", lambda: noisy(golden("f/sigma")), "in/hr_u8", "in/latents")
+
+
+def scaled_at_hooks() -> Tensor:
+    c_in = edm_coefficients(golden("f/sigma")).c_in
+    return noisy_at_hooks() * c_in[:, None, None, None]
+
+
+@cache
+def denoiser() -> EdmDenoiser:
+    unet = network()
+    with torch.no_grad():
+        return EdmDenoiser(unet, unet.maps(guidance()))
+
+
+def unit(values: Tensor) -> Tensor:
+    return values.float() / 255.0
+
+
+def compare(name: str, got: Tensor, tolerance: float) -> None:
+    wanted = golden(name).double()
+    assert tuple(got.shape) == tuple(wanted.shape), f"{name}: {tuple(got.shape)}"
+    scale = float(wanted.abs().max()) or 1.0
+    worst = float((got.detach().double() - wanted).abs().max()) / scale
+    print(f"{name}: worst error {worst:.3g}, {worst / tolerance:.3g} of tolerance")
+    assert worst <= tolerance, f"{name}: {worst:.3g} > {tolerance:.3g}"
+
+
+def cut(name: str, whole: Tensor) -> Tensor:
+    """Take the slice of a module's output that is stored."""
+    text = CASES.description["stats"][name].get("slice")
+    if text is None:
+        return whole
+    steps = [int(part.strip(" :[]") or 1) for part in text.split(",")]
+    return whole[tuple(slice(None, None, step) for step in steps)]
+
+
+def test_every_tensor_belongs_to_a_group_that_is_compared() -> None:
+    assert {name.split("/")[0] for name in CASES.tensors} <= GROUPS
+    for name in CASES.tensors:
+        head, *rest = name.split("/")
+        if head == "sample":
+            sampling(rest[0])
+            assert rest[1] in SAMPLE_PARTS
+        elif head == "schedule":
+            assert rest[0].startswith("edm_")
+        elif head == "d":
+            assert rest[0] == "mixed" or rest[0].startswith("sigma_")
+            assert rest[1] in ("x", "out")
+        elif head in KNOWN_NAMES:
+            assert rest[0] in KNOWN_NAMES[head], f"no test knows {name}"
+        else:
+            assert head == "f"
+            known = {"x", "x_scaled", "c_noise", "sigma", "out"}
+            assert rest[0] in known | CASES.description["stats"].keys()
+
+
+KNOWN_NAMES = {
+    "in": {"hr_u8", "ref_u8", "lr_u8", "mask_u8", "latents"},
+    "pre": {"lr_up_infer", "ref", "mask", "lr_up_train_u8"},
+    "rng": {"first_draw_f64_corner"},
+    "train": {
+        "rnd_normal",
+        "noise",
+        "sigma",
+        "weight",
+        "loss_sum_per_sample",
+        "objective",
+        "grad_l2",
+    },
+}
+SAMPLE_PARTS = {"noise", "net_sigmas", "net_x_slices", "out_f64", "out_u8"}
+
+
+def test_names_are_those_of_the_case() -> None:
+    shapes = parameter_shapes(config_of_case())
+    stated = CASES.description["shapes"]
+    assert {f"model.{k}": list(v) for k, v in shapes.items()} == stated
+    assert sum(map(math.prod, shapes.values())) == CONFIG["n_params"]
+    assert config_of(shapes) == replace(
+        config_of_case(), attention=config_of(shapes).attention
+    )
+
+
+def test_released_configuration_has_116_740_739_parameters_in_690_tensors() -> None:
+    shapes = parameter_shapes(RELEASED)
+    assert len(shapes) == 690
+    assert sum(map(math.prod, shapes.values())) == 116_740_739
+    assert config_of(shapes) == replace(RELEASED, attention=())
+    table = KEYS / "refdiff_keys_full.json"
+    if not table.is_file():
+        pytest.skip(f"{table} is not here: the released names cannot be compared")
+    stated = json.loads(table.read_text())["parameters"]
+    assert {f"model.{k}": list(v) for k, v in shapes.items()} == stated
+
+
+def test_images_enter_as_the_released_code_prepares_them() -> None:
+    tolerance = PASS["pre/* float32"]
+    entered = guidance()
+    for name, got in zip(("lr_up_infer", "ref", "mask"), entered, strict=True):
+        if f"pre/{name}" in CASES.tensors:
+            compare(f"pre/{name}", got, tolerance)
+
+
+def test_training_enlarges_lr_bilinearly_and_truncates() -> None:
+    wanted = golden("pre/lr_up_train_u8").int()
+    got = enlarge_as_released(golden("in/lr_u8"), tuple(CONFIG["image_HxW"])).int()
+    off = (got - wanted).abs()
+    share = float((off > 0).float().mean())
+    print(f"pre/lr_up_train_u8: worst {int(off.max())}, share {share:.2%}")
+    assert int(off.max()) <= 1
+    assert share < 0.01
+
+
+@pytest.mark.parametrize("name", names_in("schedule/"))
+def test_noise_levels_are_those_of_edm(name: str) -> None:
+    steps = int(name.rsplit("_", 1)[1])
+    compare(name, torch.from_numpy(karras_sigmas(steps)), 1e-12)
+
+
+@cache
+def traced() -> dict[str, Tensor]:
+    """Return every module's output in one call of F at the two noise levels.
+
+    What the network fuses (the branches of a modulation, the embeddings) is taken apart
+    here, from the inputs that reached it: so both ways are compared.
+    """
+    unet = network()
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+            found[name] = out
+            if name.endswith((".sft0", ".sft1")):
+                found.update(branches(name, module, inputs))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in unet.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            c_noise = golden("f/c_noise")
+            maps = unet.maps(guidance())
+            found["out"] = unet(scaled_at_hooks(), unet.shifts(c_noise), maps)
+    finally:
+        for handle in handles:
+            handle.remove()
+    embedded = functional.silu(found["map_layer1"])
+    for name, module in unet.named_modules():
+        if name.endswith(".affine"):
+            found[name] = module(embedded)
+    return found
+
+
+def branches(
+    name: str, sft: Any, inputs: tuple[Tensor, ...]
+) -> Iterator[tuple[str, Tensor]]:
+    both = torch.cat(inputs, 1)
+    for branch in ("mul", "add"):
+        first = getattr(sft, f"{branch}_conv1")(both)
+        hidden = functional.leaky_relu(first, 0.1)
+        yield f"{name}.{branch}_conv1", first
+        yield f"{name}.lrelu", hidden
+        yield f"{name}.{branch}_conv2", getattr(sft, f"{branch}_conv2")(hidden)
+
+
+@pytest.mark.parametrize("name", names_in("f/"))
+def test_network_repeats_every_module(name: str) -> None:
+    tolerance = PASS["f/* and d/*"]
+    module = name.removeprefix("f/")
+    sigma = golden("f/sigma")
+    rows = edm_coefficients(sigma)
+    if module == "sigma":
+        assert sigma.tolist() == pytest.approx(CONFIG["hook_sigma"])
+    elif module == "c_noise":
+        compare(name, rows.c_noise, tolerance)
+    elif module == "x":
+        compare(name, noisy(sigma), tolerance)
+    elif module == "x_scaled":
+        compare(name, scaled_at_hooks(), tolerance)
+    elif module == "map_noise":
+        # The reference swaps its halves (cos, sin) after the module.
+        unet = network()
+        seen: list[Tensor] = []
+        handle = unet.map_layer0.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0])
+        )
+        with torch.no_grad():
+            unet.shifts(golden("f/c_noise"))
+        handle.remove()
+        compare(name, torch.cat(seen[0].chunk(2, 1)[::-1], 1), tolerance)
+    else:
+        compare(
+            name,
+            cut(module, traced()[module]) if module != "out" else traced()[module],
+            tolerance,
+        )
+
+
+@pytest.mark.parametrize("name", names_in("d/"))
+def test_denoiser_repeats_every_noise_level(name: str) -> None:
+    tolerance = PASS["f/* and d/*"]
+    kind, part = name.split("/")[1:]
+    if kind == "mixed":
+        x, sigma = noisy_at_hooks(), golden("f/sigma")
+    else:
+        levels = [float(kind.removeprefix("sigma_"))] * CONFIG["batch"]
+        sigma = torch.tensor(levels)
+        x = given(f"d/{kind}/x", lambda: noisy(sigma), "in/hr_u8", "in/latents")
+    if part == "x":
+        compare(name, x, tolerance)
+        return
+    with torch.no_grad():
+        compare(name, denoiser().at(x, sigma), tolerance)
+
+
+@pytest.mark.parametrize("name", sorted({n.split("/")[1] for n in names_in("sample/")}))
+def test_sampling_repeats_every_call(name: str) -> None:
+    tolerance = PASS["sample/*/out_f64 and net_x_slices"]
+    how, head = sampling(name), f"sample/{name}"
+    sigmas = karras_sigmas(how.steps)
+    noise = CASES.tensors.get(f"{head}/noise")
+    if how.churn is not None and noise is None:
+        pytest.skip(f"{head} lacks the noise that it was made with")
+    calls: list[tuple[float, Tensor]] = []
+    own = denoiser()
+
+    def watched(x: Tensor, sigma: float) -> Tensor:
+        calls.append((sigma, x[:, :, ::4, ::4]))
+        return own(x, sigma)
+
+    start = start_image(
+        how.start,
+        sigmas[0],
+        guidance().lr.double(),
+        lambda: golden("in/latents").double(),
+    )
+    with torch.no_grad():
+        out = sample_heun(
+            watched,
+            start,
+            sigmas,
+            how.churn,
+            None if noise is None else lambda k: torch.from_numpy(noise[k]).double(),
+        )
+    got = {
+        "net_sigmas": torch.tensor([sigma for sigma, _ in calls], dtype=torch.float64),
+        "net_x_slices": torch.stack([x for _, x in calls]),
+        "out_f64": out,
+    }
+    assert len(calls) == 2 * how.steps - 1
+    for part in set(got) & {n.rsplit("/", 1)[1] for n in names_in(head + "/")}:
+        compare(
+            f"{head}/{part}", got[part], 1e-12 if part == "net_sigmas" else tolerance
+        )
+    if f"{head}/out_u8" in CASES.tensors:
+        off = (to_uint8(out).int() - golden(f"{head}/out_u8").int()).abs()
+        assert int(off.max()) <= 1
+        assert float((off > 0).float().mean()) < 1e-3
+
+
+def test_noise_is_the_stream_of_one_generator_a_sample() -> None:
+    """Without it the stored noise would prove nothing of the released seeds."""
+    corner = golden("rng/first_draw_f64_corner")
+    noise = golden("sample/lr_init_churn/noise")
+    for k, seed in enumerate(CONFIG["seeds"]):
+        stream = torch.Generator().manual_seed(seed % 2**32)
+        shape = noise.shape[2:]
+        draws = [
+            torch.randn(shape, generator=stream, dtype=torch.float64) for _ in noise
+        ]
+        assert torch.equal(draws[0][:, :4, :4], corner[k])
+        assert torch.equal(torch.stack(draws).float(), noise[:, k])
+
+
+@cache
+def training() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return loss per sample, objective, and gradients by name."""
+    unet = network()
+    sigma = draw_sigma(golden("train/rnd_normal").flatten())
+    enlarged = unit(golden("pre/lr_up_train_u8")) * 2 - 1
+    entered = guidance()._replace(lr=enlarged)
+    noise = golden("train/noise")
+    per_sample = released_loss(unet, clean(), entered, sigma, noise)
+    objective = per_sample.sum() / 256
+    names = [name for name, _ in unet.named_parameters()]
+    found = torch.autograd.grad(objective, list(unet.parameters()))
+    return per_sample, objective, dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("name", names_in("train/"))
+def test_training_repeats_loss_and_gradients(name: str) -> None:
+    part = name.removeprefix("train/")
+    if part in ("rnd_normal", "noise"):
+        assert golden(name).isfinite().all()
+    elif part in ("sigma", "weight"):
+        sigma = draw_sigma(golden("train/rnd_normal").flatten())
+        compare(name, sigma if part == "sigma" else edm_weight(sigma), 1e-6)
+    elif part == "grad_l2":
+        wanted = golden(name)
+        norms = [
+            training()[2][key.removeprefix("model.")].double().norm()
+            for key in CONFIG["grad_names"]
+        ]
+        off = ((torch.stack(norms) - wanted) / wanted).abs()
+        print(f"{name}: worst {float(off.max()):.3g}, median {float(off.median()):.3g}")
+        assert float(off.max()) <= PASS["train/grad_l2 (relative, each; float32)"]
+        assert float(off.median()) <= PASS["train/grad_l2 (median; float32)"]
+    else:
+        assert part in ("loss_sum_per_sample", "objective")
+        per_sample, objective, _ = training()
+        got = per_sample if part == "loss_sum_per_sample" else objective.reshape(1)
+        compare(name, got, PASS["train/loss,objective"])
