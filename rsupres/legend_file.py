@@ -64,24 +64,28 @@ class _Source:
             if re.match(r"\s*\[\[\s*class\s*\]\]", line)
         ]
 
-    def line(self, index: int | None, key: str = "") -> int:
-        """Return the line, from 1, of a key in the head (None) or in a class."""
+    def line(self, index: int | None, *keys: str) -> int:
+        """Return the line, from 1, of a key in the head (None) or in a class.
+
+        The first of several keys that is found; else where the part begins.
+        """
         if index is None:
             first, last = 0, (self._starts or [len(self._lines)])[0]
         else:
             stops = [*self._starts[1:], len(self._lines)]
             first, last = self._starts[index], stops[index]
-        pattern = re.compile(
-            rf"""\s*\[?(?:class\s*\.\s*)?["']?{re.escape(key)}["']?\s*[=\].]"""
-        )
-        for number in range(first, last):
-            if key and pattern.match(self._lines[number]):
-                return number + 1
+        for key in keys:
+            pattern = re.compile(
+                rf"""\s*\[?(?:class\s*\.\s*)?["']?{re.escape(key)}["']?\s*[=\].]"""
+            )
+            for number in range(first, last):
+                if pattern.match(self._lines[number]):
+                    return number + 1
         return first + 1
 
-    def refuse(self, message: str, index: int | None, key: str = "") -> NoReturn:
-        """Raise with the file and the line of a key."""
-        raise InputError(f"{self.where}, line {self.line(index, key)}: {message}")
+    def refuse(self, message: str, index: int | None, *keys: str) -> NoReturn:
+        """Raise with the file and the line of the first of the keys that is there."""
+        raise InputError(f"{self.where}, line {self.line(index, *keys)}: {message}")
 
 
 def read_classes(content: bytes, where: str) -> tuple[Head, list[ClassTable]]:
@@ -101,8 +105,8 @@ def read_classes(content: bytes, where: str) -> tuple[Head, list[ClassTable]]:
         raise InputError(f"{where}: is not UTF-8 text.") from error
     except tomllib.TOMLDecodeError as error:
         found = _TOML_LINE.search(str(error))
-        line = f", line {found[1]}" if found else ""
-        raise InputError(f"{where}{line}: not TOML: {error}.") from error
+        line = found[1] if found else str(len(text.splitlines()) or 1)
+        raise InputError(f"{where}, line {line}: not TOML: {error}.") from error
     source = _Source(text, where)
     head = _head(document, source)
     tables = document["class"]
@@ -297,9 +301,11 @@ def _number(
     value: object, low: float, high: float, source: _Source, index: int, key: str
 ) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        source.refuse(f"{key} {value!r} is not a number.", index, key)
+        source.refuse(f"{key} {value!r} is not a number.", index, key, "width")
     if not low <= value <= high:
-        source.refuse(f"{key} {value!r} is not in {low:g}...{high:g}.", index, key)
+        source.refuse(
+            f"{key} {value!r} is not in {low:g}...{high:g}.", index, key, "width"
+        )
     return float(value)
 
 

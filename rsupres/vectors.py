@@ -93,6 +93,7 @@ class VectorMap:
         hidden: features in tunnels or underground, not drawn.
         repaired: features with broken geometries that are drawn.
         dropped: features without any usable geometry.
+        n_read: features that were read, near the grid.
         coverage: share of the grid inside the files' bounds, 0 to 1.
     """
 
@@ -115,6 +116,7 @@ class VectorMap:
         self.hidden = tally.hidden
         self.repaired = tally.repaired
         self.dropped = tally.dropped
+        self.n_read = tally.n_read
         self.coverage = coverage
         self._burner = burner
         self._values = values
