@@ -19,13 +19,13 @@ from rsupres.errors import CheckpointError, InputError
 from rsupres.evaluation.images import ArrayReader, upscale_array
 from rsupres.families.base import SamplerOptions, TileBatch
 from rsupres.families.e2diffsr import E2DiffSR, make_spec, sample_latent
-from rsupres.families.e2diffsr_network import (
+from rsupres.families.e2diffsr_config import (
     SMALL,
     E2DiffSRConfig,
-    E2DiffSRNetworks,
     enlarge_to_working_grid,
     latent_size,
 )
+from rsupres.families.e2diffsr_network import E2DiffSRNetworks
 from rsupres.grid import Grid, PixelWindow, TileGrid
 from tests.strategies import make_grid
 
@@ -295,7 +295,7 @@ def test_precision_changes_little(precision: str) -> None:
 
 
 def test_geometry_of_an_odd_frame() -> None:
-    from rsupres.families.e2diffsr import Geometry
+    from rsupres.families.e2diffsr_geometry import Geometry
 
     geometry = Geometry.of(15, 20, Fraction(17, 5))
     assert geometry.sr == (51, 68)

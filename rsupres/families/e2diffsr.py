@@ -14,7 +14,8 @@ Eqs. 7-10, Alg. 1, 2   `latent_posterior`, `sample_latent`
 Eq. 12, 13             `rsupres.training.e2diffsr`
 =====================  =========================================================
 
-The networks are in `e2diffsr_network`. This file runs them on scenes: `prepare` finds
+The networks are in `e2diffsr_network` and the files that it names, positions in
+`e2diffsr_geometry`. This file runs them on scenes: `prepare` finds
 the latent of the whole scene once, in its own tiles, blended in latent space; `upscale`
 runs DEPSR on a tile, reading the shared latent at absolute positions. So the user's
 tile size changes neither noise nor latent, and only DEPSR's halo can tell tiles apart.
@@ -25,7 +26,6 @@ t), no noise at the last step, Eq. 4 normalised as the text means.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blend import Mosaic
-from rsupres.blocks.resample import centre_positions, make_taps, resample
+from rsupres.blocks.resample import resample
 from rsupres.diffusion.samplers import StepNoise, sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
 from rsupres.errors import CheckpointError, InputError
@@ -51,13 +51,13 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
 )
-from rsupres.families.e2diffsr_network import (
+from rsupres.families.e2diffsr_config import (
     CELL,
     E2DiffSRConfig,
-    E2DiffSRNetworks,
     conditioning_scale,
-    latent_size,
 )
+from rsupres.families.e2diffsr_geometry import Geometry, span_taps
+from rsupres.families.e2diffsr_network import E2DiffSRNetworks
 from rsupres.grid import Grid, PixelWindow, TileGrid
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
 _LATENT_TILE = 160
 _LATENT_OVERLAP = 48
 _LATENT_HALO = 16
-_CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
 _ROWS_AT_ONCE = 16  # SR rows of CSUM's MLP at a time: exact, and kind to caches
 _LEVELS = (0.5, 99.5)  # percentiles that become 0 and 1
 _SMALLEST_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
@@ -112,32 +111,6 @@ def sample_latent(
 
     posterior = latent_posterior(config)
     return sample_posterior(predict, start.float(), posterior, config.prediction, noise)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How LR frame, SR frame and latent grid of a whole scene lie on each other.
-
-    The working grid (8 x the latent cells) covers exactly the extent of the SR frame;
-    if the SR sides are no multiples of 8 it is a little denser than the SR grid.
-    """
-
-    lr: tuple[int, int]
-    sr: tuple[int, int]
-
-    @classmethod
-    def of(cls, height: int, width: int, scale: Fraction) -> Geometry:
-        """Return the geometry of an LR frame at a scale that keeps it whole."""
-        return cls((height, width), (int(height * scale), int(width * scale)))
-
-    @property
-    def cells(self) -> tuple[int, int]:
-        """Rows and columns of the latent."""
-        return latent_size(*self.sr)
-
-    def cells_per_lr(self, axis: int) -> Fraction:
-        """Return latent cells per LR pixel along an axis."""
-        return Fraction(self.cells[axis], self.lr[axis])
 
 
 @dataclass(frozen=True)
@@ -231,37 +204,15 @@ class E2DiffSR:
         noise: NoiseField,
     ) -> np.ndarray:
         """Return the unscaled latent (C, n, m) of a window of cells."""
-        spans = [
-            _lr_span(
-                start, count, float(1 / geometry.cells_per_lr(axis)), geometry.lr[axis]
-            )
-            for axis, (start, count) in enumerate(
-                ((cells.row, cells.height), (cells.col, cells.width))
-            )
-        ]
-        window = PixelWindow(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        window = geometry.lr_window(cells)
         pixels, _ = scene.read(window)
         low, high = _band_levels(levels, self.device)
         lr = torch.from_numpy(pixels).to(self.device)[None]
         lr = (lr - low) / (high - low) * 2.0 - 1.0
-        starts, counts = (cells.row, cells.col), (cells.height, cells.width)
-        taps = [
-            make_taps(
-                centre_positions(
-                    CELL * starts[axis],
-                    CELL * counts[axis],
-                    float(1 / (CELL * geometry.cells_per_lr(axis))),
-                    spans[axis][0],
-                ),
-                spans[axis][1],
-                "cubic",
-                self.device,
-            )
-            for axis in (0, 1)
-        ]
+        rows, cols = geometry.enlarging_taps(cells, window, self.device)
         start = self._normal(noise, 0, cells)
         with self._autocast():
-            enlarged = resample(lr, taps[0], taps[1])
+            enlarged = resample(lr, rows, cols)
             cond = self.networks.condnet(
                 enlarged.contiguous(memory_format=torch.channels_last)
             )
@@ -286,7 +237,7 @@ class E2DiffSR:
         self, latent: np.ndarray, geometry: Geometry, windows: Sequence[PixelWindow]
     ) -> list[Tensor]:
         """Return h1 .. h4 on the LR grid of each tile, each (b, c, h, w)."""
-        crops = [_cell_window(geometry, window) for window in windows]
+        crops = [geometry.cell_window(window) for window in windows]
         z = torch.stack(
             [torch.from_numpy(np.array(latent[:, *crop.slices()])) for crop in crops]
         )
@@ -317,35 +268,13 @@ class E2DiffSR:
         LR pixels then lack a neighbour, which the halo hides. Others, of sides that are
         no multiples of a cell, go through absolute taps, which is exact and slower.
         """
-        spans = [
-            (
-                start * per_cell * geometry.cells_per_lr(axis) - first * per_cell,
-                count * per_cell * geometry.cells_per_lr(axis),
-            )
-            for axis, (start, count, first) in enumerate(
-                (
-                    (window.row, window.height, crop.row),
-                    (window.col, window.width, crop.col),
-                )
-            )
-        ]
+        spans = geometry.map_spans(window, crop, per_cell)
+        grid = (window.height, window.width)
         if all(value.denominator == 1 for span in spans for value in span):
             rows, cols = (slice(int(a), int(a + n)) for a, n in spans)
             part = h[None, :, rows, cols]
-            grid = (window.height, window.width)
             return functional.interpolate(part, grid, mode="bicubic")[0]
-        taps = [
-            make_taps(
-                float(start) + centre_positions(0, count, float(n) / count, 0.0),
-                h.shape[axis + 1],
-                "cubic",
-                self.device,
-            )
-            for axis, ((start, n), count) in enumerate(
-                zip(spans, (window.height, window.width), strict=True)
-            )
-        ]
-        return resample(h, taps[0], taps[1])
+        return resample(h, *span_taps(spans, grid, h.shape[1:], self.device))
 
     def _autocast(self) -> torch.autocast:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -476,26 +405,3 @@ def _band_levels(
     ]
     low, high = torch.tensor(pairs, dtype=torch.float32, device=device)
     return low[None, :, None, None], high[None, :, None, None]
-
-
-def _lr_span(start: int, count: int, per_cell: float, length: int) -> tuple[int, int]:
-    """Return first LR pixel and number that cover cells with a cubic kernel's reach."""
-    first = max(int(start * per_cell) - 3, 0)
-    last = min(int((start + count) * per_cell) + 4, length)
-    return first, last - first
-
-
-def _cell_window(geometry: Geometry, window: PixelWindow) -> PixelWindow:
-    """Return the latent cells that a tile looks at: its own and a margin.
-
-    The size depends on the tile's size alone, so the windows of a batch stack.
-    """
-    spans = []
-    for axis, (start, count) in enumerate(
-        ((window.row, window.height), (window.col, window.width))
-    ):
-        per_lr, length = geometry.cells_per_lr(axis), geometry.cells[axis]
-        n = min(math.ceil(count * per_lr) + 1 + 2 * _CELL_MARGIN, length)
-        first = int(start * per_lr) - _CELL_MARGIN
-        spans.append((min(max(first, 0), length - n), n))
-    return PixelWindow(spans[0][0], spans[1][0], spans[0][1], spans[1][1])

@@ -247,8 +247,8 @@ def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | 
         )
     if plan.lr_side < lr_step(meta.scale):
         raise InputError(
-            f"data.lr_side is {plan.lr_side}; a pack with LR of scale {meta.scale} needs"
-            f" at least {lr_step(meta.scale)}."
+            f"data.lr_side is {plan.lr_side}; a pack with LR of scale {meta.scale}"
+            f" needs at least {lr_step(meta.scale)}."
         )
     if plan.tone:
         raise InputError(

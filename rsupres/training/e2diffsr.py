@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.families.e2diffsr import latent_posterior, make_spec, sample_latent
-from rsupres.families.e2diffsr_network import (
+from rsupres.families.e2diffsr_config import (
     PAPER,
     SMALL,
     E2DiffSRConfig,
-    E2DiffSRNetworks,
     enlarge_to_working_grid,
-    kl_per_sample,
     latent_size,
-    split_moments,
 )
+from rsupres.families.e2diffsr_latent import kl_per_sample, split_moments
+from rsupres.families.e2diffsr_network import E2DiffSRNetworks
 from rsupres.training.adapters import (
     Draw,
     Exported,
