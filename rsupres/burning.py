@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
@@ -18,6 +19,9 @@ from rsupres.grid import PixelWindow
 
 Inks = NDArray[np.uint16]
 MOST_INKS = 65_534
+# Pixel corners lie at whole numbers from -1. The identity would do, but rasterio warns
+# of it, and hides that warning in a way that threads undo for each other.
+_OFF_BY_ONE = Affine.translation(-1, -1)
 
 
 class Burner:
@@ -57,7 +61,7 @@ class Burner:
         polygons = self._polygons[found]
         xy = shapely.get_coordinates(polygons)
         moved = shapely.set_coordinates(
-            polygons, (xy - (window.col, window.row)) * factor
+            polygons, (xy - (window.col, window.row)) * factor - 1
         )
         starts = np.flatnonzero(np.diff(inks, prepend=-1))
         stops = [*starts[1:], len(inks)]
@@ -66,5 +70,7 @@ class Burner:
             (shapely.multipolygons(moved[start:stop]), int(inks[start]) + 1)
             for start, stop in zip(starts, stops, strict=True)
         ]
-        burned = rasterize(runs, out_shape=shape, fill=0, dtype=self._dtype)
+        burned = rasterize(
+            runs, out_shape=shape, fill=0, transform=_OFF_BY_ONE, dtype=self._dtype
+        )
         return np.asarray(burned)
