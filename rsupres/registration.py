@@ -19,6 +19,10 @@ Floats = NDArray[np.float64]
 _SHIFT_STEPS = 100  # parts of a pixel
 # Windows whose displacements agree to this many pixels speak of one displacement.
 AGREEMENT = 1.0
+# Deviations by which a peak stands above the rest of the correlation to be believed.
+CLEAR_PEAK = 9.0
+_PEAK_REACH = 3  # pixels around a peak that belong to it
+_SOFT_EDGE = 4  # pixels beside invalid ones that weigh less
 
 
 class Shift(NamedTuple):
@@ -61,22 +65,10 @@ def find_shift(
         mask = valid.reshape(mask.shape).astype(bool)
     if not mask.any():
         return Shift(math.nan, math.nan)
-    window = np.outer(np.hanning(mask.shape[0] + 2), np.hanning(mask.shape[1] + 2))
-    spectra = [_spectrum(image, mask, window[1:-1, 1:-1]) for image in (sr, hr)]
-    cross = spectra[0] * np.conj(spectra[1])
-    power = np.abs(cross)
-    if not power.max() > 1e-12 * mask.size:
+    phase = _phase(sr, hr, mask)
+    if phase is None:
         return Shift(math.nan, math.nan)
-    phase = cross / (power + 1e-3 * power.max())
-    surface = np.fft.ifft2(phase).real
-    peak = np.unravel_index(int(surface.argmax()), surface.shape)
-    coarse = [
-        float(p if p <= n // 2 else p - n)
-        for p, n in zip(peak, surface.shape, strict=True)
-    ]
-    for step in (0.1, 1 / _SHIFT_STEPS):
-        coarse = _refine(phase, coarse, step)
-    return Shift(*coarse)
+    return _peak(phase)[0]
 
 
 class CommonShift(NamedTuple):
@@ -86,7 +78,7 @@ class CommonShift(NamedTuple):
         shift: median over the windows that agree, pixels; NaN when they do not.
         spread: median distance of those windows from it, pixels.
         n_agree: windows within `AGREEMENT` of it.
-        n_windows: windows that could be measured.
+        n_windows: windows with a clear displacement of their own.
     """
 
     shift: Shift
@@ -105,20 +97,25 @@ def find_common_shift(
 ) -> CommonShift:
     """Find one displacement from several windows of two pictures.
 
-    Each window is measured by `find_shift` after smoothing, because the finest waves of
-    a picture made by averaging are aliases, which pull towards whole pixels. One window
-    is believed when moving the picture by what was found makes the two more alike;
-    several when more than half of them agree with their median.
+    Each window is measured as by `find_shift`, but the finest waves weigh little: those
+    of a picture made by averaging are aliases, which pull towards whole pixels. Windows
+    without a clear peak (unrelated pictures reach 7 deviations, the same ground under
+    noise more than 12) do not count; the others are believed when more than half of
+    them agree with their median.
 
     Args:
         windows: (picture, other picture, valid), as `find_shift` takes them.
     """
     found: list[Shift] = []
     for picture, other, valid in windows:
-        smooth = (_smoothed(image, valid) for image in (picture, other))
-        shift = find_shift(*smooth, valid)
-        if math.isfinite(shift.row) and _is_better(picture, other, valid, shift):
-            found.append(shift)
+        mask = valid.reshape(picture.shape[1:])
+        if not mask.any():
+            continue
+        phase = _phase(picture, other, mask, _inside(mask))
+        if phase is not None:
+            shift, strength = _peak(phase * _low_waves(mask.shape))
+            if strength >= CLEAR_PEAK:
+                found.append(shift)
     nowhere = CommonShift(Shift(math.nan, math.nan), math.nan, 0, len(found))
     if not found:
         return nowhere
@@ -135,44 +132,59 @@ def find_common_shift(
     return CommonShift(Shift(row, col), spread, len(places), len(found))
 
 
-def _smoothed(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return (1, h, w): the mean of the bands, weighted 1 4 6 4 1 along both axes."""
-    mask = valid.reshape(image.shape[1:])
-    grey = image.mean(0, dtype=np.float64)
-    grey = np.where(mask, grey, grey[mask].mean() if mask.any() else 0.0)
-    for _ in range(2):
-        padded = np.pad(grey, 1, mode="edge")
+def _inside(mask: NDArray[np.bool_]) -> Floats:
+    """Return weights that fall to 0 over the last pixels before invalid ones."""
+    weights = mask.astype(np.float64)
+    if mask.all():
+        return weights
+    for _ in range(_SOFT_EDGE):
+        padded = np.pad(weights, 1, mode="edge")
         rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-        grey = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
-    return np.asarray(grey[np.newaxis])
+        weights = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    return np.asarray(np.clip(2 * weights - 1, 0, 1) * mask)
 
 
-def _is_better(
-    picture: np.ndarray, other: np.ndarray, valid: np.ndarray, shift: Shift
-) -> bool:
-    """Return whether moving a picture back by whole pixels makes it no less alike."""
-    step = round(shift.row), round(shift.col)
-    mask = valid.reshape(valid.shape[-2:])
-    before = _likeness(picture.mean(0), other.mean(0), mask)
-    if step == (0, 0):
-        return before > 0
-    moved = np.roll(picture.mean(0), (-step[0], -step[1]), (0, 1))
-    inside = mask & np.roll(mask, (-step[0], -step[1]), (0, 1))
-    for axis, n in enumerate(step):
-        edge = [slice(None), slice(None)]
-        edge[axis] = slice(-n, None) if n > 0 else slice(0, -n)
-        if n:
-            inside[tuple(edge)] = False
-    return _likeness(moved, other.mean(0), inside) > max(before, 0.0)
+def _low_waves(shape: tuple[int, int]) -> Floats:
+    """Return cos^2 along both axes of a spectrum: 1 for the longest waves, 0 at 1/2."""
+    rows, cols = (np.cos(np.pi * np.fft.fftfreq(n)) ** 2 for n in shape)
+    return np.asarray(np.outer(rows, cols))
 
 
-def _likeness(one: np.ndarray, other: np.ndarray, mask: NDArray[np.bool_]) -> float:
-    """Return the correlation of two planes over a mask; 0 where there is none."""
-    if np.count_nonzero(mask) < 16:
-        return 0.0
-    a, b = (plane[mask] - plane[mask].mean(dtype=np.float64) for plane in (one, other))
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else 0.0
+def _phase(
+    sr: np.ndarray,
+    hr: np.ndarray,
+    mask: NDArray[np.bool_],
+    weights: Floats | None = None,
+) -> NDArray[np.complex128] | None:
+    """Return the cross spectrum, nearly whitened; None where a picture is flat."""
+    window = np.outer(np.hanning(mask.shape[0] + 2), np.hanning(mask.shape[1] + 2))
+    window = window[1:-1, 1:-1] if weights is None else window[1:-1, 1:-1] * weights
+    spectra = [_spectrum(image, mask, window) for image in (sr, hr)]
+    cross = spectra[0] * np.conj(spectra[1])
+    power = np.abs(cross)
+    if not power.max() > 1e-12 * mask.size:
+        return None
+    return np.asarray(cross / (power + 1e-3 * power.max()))
+
+
+def _peak(phase: NDArray[np.complex128]) -> tuple[Shift, float]:
+    """Return where the correlation peaks, and by how many deviations of the rest."""
+    surface = np.fft.ifft2(phase).real
+    peak = np.unravel_index(int(surface.argmax()), surface.shape)
+    coarse = [
+        float(p if p <= n // 2 else p - n)
+        for p, n in zip(peak, surface.shape, strict=True)
+    ]
+    for step in (0.1, 1 / _SHIFT_STEPS):
+        coarse = _refine(phase, coarse, step)
+    height = float(surface.max())
+    rows, cols = (
+        (place + np.arange(-_PEAK_REACH, _PEAK_REACH + 1)) % n
+        for place, n in zip(peak, surface.shape, strict=True)
+    )
+    surface[np.ix_(rows, cols)] = 0
+    rest = math.sqrt(float(np.mean(surface * surface)))
+    return Shift(*coarse), height / rest if rest > 0 else math.inf
 
 
 def _spectrum(

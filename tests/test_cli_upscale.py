@@ -357,6 +357,17 @@ EVERY_OPTION = {
     "run_dir": ("--run-dir", "r", Path("r")),
     "keep_run": ("--keep-run", None, True),
     "fail_if": ("--fail-if", "valid<1", ("valid<1",)),
+    "vector_map": ("--vector-map", "a.osm.pbf", ("a.osm.pbf",)),
+    "legend": ("--legend", "osm-carto", "osm-carto"),
+    "layers": ("--layers", "Building, road", ("building", "road")),
+    "reference": ("--reference", "r.tif", ("r.tif",)),
+    "coregister": ("--coregister", None, True),
+    "fill_reference": ("--fill-reference", None, True),
+    "change_mask": ("--change-mask", "detect", "detect"),
+    "change_classes": ("--change-classes", "second", "second"),
+    "style": ("--style", "s.tif", "s.tif"),
+    "style_sample": ("--style-sample", None, True),
+    "sampler": ("--sampler", "heun", "heun"),
 }
 
 

@@ -399,7 +399,7 @@ def test_what_cannot_be_measured_is_said_and_not_corrected(tmp_path, lr):
         pass
 
 
-def test_one_wrong_window_does_not_move_the_common_displacement():
+def test_wrong_windows_do_not_move_the_common_displacement():
     base = texture(128, 128, 4)
     valid = np.ones((96, 96), bool)
     still = base[:, 16:112, 16:112]
@@ -409,8 +409,16 @@ def test_one_wrong_window_does_not_move_the_common_displacement():
         [(moved, still, valid), (moved, still, valid), (other, still, valid)]
     )
     assert found.shift == pytest.approx((2, -1), abs=0.03)
-    assert found.n_agree == 2
-    assert not find_common_shift([(other, still, valid)]).is_known
+    assert (found.n_agree, found.n_windows) == (2, 2)
+    far = base[:, 8:104, 20:116]
+    mixed = [(moved, still, valid)] * 2 + [(far, still, valid)]
+    found = find_common_shift(mixed)
+    assert found.shift == pytest.approx((2, -1), abs=0.03)
+    assert (found.n_agree, found.n_windows) == (2, 3)
+    assert not find_common_shift(mixed[1:]).is_known
+    for seed in range(5):
+        unrelated = texture(96, 96, 20 + seed)
+        assert not find_common_shift([(unrelated, still, valid)]).is_known
     assert not find_common_shift([]).is_known
 
 
