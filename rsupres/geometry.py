@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -327,6 +327,7 @@ def _nearest(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp
     return np.clip(place, 0, NODES - 1).astype(np.intp)
 
 
+@lru_cache(maxsize=32)
 def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 

@@ -126,41 +126,43 @@ def _read_osm(
     areas: Collection[str],
     boxes_in: BoxesIn,
 ) -> Iterator[Features]:
+    crs = pyproj.CRS.from_epsg(4326)
     with tempfile.TemporaryDirectory(prefix="rsupres-osm-") as folder:
         configuration = Path(folder) / "osmconf.ini"
         configuration.write_text(osm_configuration(keys, areas), encoding="utf-8")
         options = {"OSM_CONFIG_FILE": str(configuration)}
-        for layer in OSM_LAYERS:
-            yield from _read_osm_layer(name, path, layer, keys, options, boxes_in)
-
-
-def _read_osm_layer(
-    name: str,
-    path: str,
-    layer: str,
-    keys: Collection[str],
-    options: dict[str, str],
-    boxes_in: BoxesIn,
-) -> Iterator[Features]:
-    crs = pyproj.CRS.from_epsg(4326)
-    for boxes in _one_by_one(boxes_in(crs)):
-        try:
-            with gdal_options(options):
-                fields, wkb, columns = _read(name, layer, None, boxes[0])
-        except READ_ERRORS as error:
-            if "OSM_USE_CUSTOM_INDEXING" not in str(error):
-                raise _unreadable(path, error) from error
-            logger.info("%s: ids are not sorted; reading it another way.", path)
-            options["OSM_USE_CUSTOM_INDEXING"] = "NO"
-            with gdal_options(options), _explained(path):
-                fields, wkb, columns = _read(name, layer, None, boxes[0])
         with gdal_options(options), _explained(path):
-            extent = _box(pyogrio.read_info(name, layer=layer)["total_bounds"])
-            if extent is None and not len(wkb):
-                extent = _extent_by_reading(name, layer)
-        reader = TagReader(keys, [str(f) for f in fields], layer, path)
-        tags = reader.tags(fields, columns, len(wkb))
-        yield Features(path, crs, wkb, tags, extent, boxes)
+            meta = pyogrio.read_info(name, layer=OSM_LAYERS[0])
+        extent = _box(meta["total_bounds"])  # what the file says of itself
+        for layer in OSM_LAYERS:
+            for boxes in _one_by_one(boxes_in(crs)):
+                fields, wkb, columns = _read_osm_box(
+                    name, path, layer, options, boxes[0]
+                )
+                whole = extent
+                if whole is None and not len(wkb):
+                    with gdal_options(options), _explained(path):
+                        whole = _extent_by_reading(name, layer)
+                tags = TagReader(keys, fields, layer, path).tags(
+                    fields, columns, len(wkb)
+                )
+                yield Features(path, crs, wkb, tags, whole, boxes)
+
+
+def _read_osm_box(
+    name: str, path: str, layer: str, options: dict[str, str], box: Box
+) -> tuple[list[str], NDArray[np.object_], list[NDArray[Any]]]:
+    """Read one OSM layer; `options` learns when ids are not sorted."""
+    try:
+        with gdal_options(options):
+            return _read(name, layer, None, box)
+    except READ_ERRORS as error:
+        if "OSM_USE_CUSTOM_INDEXING" not in str(error):
+            raise _unreadable(path, error) from error
+    logger.info("%s: ids are not sorted; reading it another way.", path)
+    options["OSM_USE_CUSTOM_INDEXING"] = "NO"
+    with gdal_options(options), _explained(path):
+        return _read(name, layer, None, box)
 
 
 def _read(
@@ -183,7 +185,13 @@ def _extent_by_reading(name: str, layer: str) -> Box | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         meta = pyogrio.read_info(name, layer=layer, force_total_bounds=True)
-    return _box(meta["total_bounds"])
+        extent = _box(meta["total_bounds"])
+        if extent is not None:
+            return extent
+        _, bounds = pyogrio.read_bounds(name, layer=layer)  # (4, n)
+    if not bounds.size:
+        return None
+    return _box([*np.nanmin(bounds[:2], axis=1), *np.nanmax(bounds[2:], axis=1)])
 
 
 def _box(bounds: Sequence[float] | None) -> Box | None:

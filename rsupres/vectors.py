@@ -31,6 +31,7 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.geometry import Box, Frame, Shapes, clip, cut, parse, snap, split_kinds
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legend import Legend, LineWidth, load_legend
+from rsupres.overpass import date_of, resolve
 from rsupres.vector_files import Features, read_features
 from rsupres.vector_tags import TELLING_KEYS, osm_areas
 
@@ -151,8 +152,6 @@ class VectorMap:
         frame = Frame(
             grid, margin + math.ceil(_reach_m(legend) / frame.metres_per_pixel)
         )
-        from rsupres.overpass import resolve
-
         files = resolve(paths, grid, legend, folder)
         tally = _Tally()
         drawing = _Drawing(legend, frame, tally)
@@ -210,10 +209,17 @@ class VectorMap:
         return picture
 
     def fingerprint(self) -> dict[str, object]:
-        """Return what decides the picture: files with hashes, legend, classes."""
+        """Return what decides the picture: files with hashes, legend, classes.
+
+        Downloads also tell their date.
+        """
         return {
             "files": [
-                {"name": os.path.basename(path), "sha256": hash_file(path)}
+                {
+                    "name": os.path.basename(path),
+                    "sha256": hash_file(path),
+                    **({"date": date} if (date := date_of(path)) else {}),
+                }
                 for path in self.paths
             ],
             "legend": self.legend.name,
