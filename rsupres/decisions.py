@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from rsupres.conditions import (
     ConditionSet,
     open_conditions,
 )
+from rsupres.devices import find_device
 from rsupres.errors import BandError, InputError, ResourceError
 from rsupres.extent import window_from_aoi, window_from_bounds
 from rsupres.families.base import (
@@ -297,30 +297,6 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         )
         with open_conditions(condition_request(job, card.spec), frame) as conditions:
             yield replace(work, conditions=conditions)
-
-
-def find_device(text: str) -> torch.device:
-    """Return the device that a text names; auto prefers CUDA, then MPS.
-
-    Raises:
-        InputError: no device is called so.
-        ResourceError: this machine has no such device.
-    """
-    if text == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
-        raise InputError(f"--device {text} is none of auto, cpu, cuda, cuda:1 or mps.")
-    device = torch.device(text)
-    there = {
-        "cpu": True,
-        "mps": torch.backends.mps.is_available(),
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
-    }
-    if not there[device.type]:
-        raise ResourceError(f"--device {text}: this machine has no such device.")
-    return device
 
 
 def _restrict(scene: Scene, job: UpscaleJob) -> Scene:

@@ -347,7 +347,7 @@ def _seam(sr: Layer, lr: Layer, scale: Fraction, options: _Options) -> float:
 def _evaluate_testset(
     console: Console, inputs: Sequence[Path], options: _Options
 ) -> None:
-    from rsupres.decisions import find_device
+    from rsupres.devices import find_device
     from rsupres.evaluation.report import mean_rows, table_lines
     from rsupres.evaluation.testset import run_testset
     from rsupres.execution import Progress

@@ -38,7 +38,7 @@ def train(config: Path, device: str, minutes: float | None, console: Console) ->
       rsupres train models/recipes/e2diffsr-small.1.toml
       rsupres train config.toml --minutes 9 --device cuda
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.decisions import find_device
+    from rsupres.devices import find_device
     from rsupres.training.config import read_config
     from rsupres.training.loop import train as run_training
 

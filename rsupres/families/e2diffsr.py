@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from affine import Affine
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -143,6 +142,8 @@ class E2DiffSR:
             array ``latent`` (C, H/8, W/8) float32, unscaled; numbers ``low_k`` and
             ``high_k`` per band, in [0, 1], ``height`` and ``width`` of the LR frame.
         """
+        from affine import Affine
+
         levels = _scene_levels(scene) if self.config.normalise == "scene" else {}
         used = self._used_scale(scale)
         geometry = Geometry.of(scene.height, scene.width, used)
