@@ -142,8 +142,13 @@ def test_a_kept_copy_serves_again_without_a_network(server, tmp_path, monkeypatc
     assert download(smaller, LEGEND.only(("building",)), tmp_path) == first
     with pytest.raises(ConditionError, match="cannot be reached"):
         download(footprint(GRID).buffer(1e-3), LEGEND, tmp_path)
+    other = tmp_path / "ruins.toml"
+    other.write_text(
+        'kind = "rgb"\n[[class]]\nkey = "ruin"\norder = 1\ncolour = "#ff0000"\n'
+        'geometry = "area"\ntags = [{ historic = "ruins" }]\n'
+    )
     with pytest.raises(ConditionError, match="cannot be reached"):
-        download(footprint(GRID), load_legend("osm-carto"), tmp_path)
+        download(footprint(GRID), load_legend(str(other)), tmp_path)
 
 
 def test_a_copy_with_fewer_tags_or_changed_bytes_does_not_serve(server, tmp_path):
