@@ -10,16 +10,20 @@ from __future__ import annotations
 import struct
 import warnings
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from shapely import GeometryCollection, LineString, Polygon
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from rsupres.grid import Grid
+
+if TYPE_CHECKING:
+    from affine import Affine
 
 Shapes = NDArray[np.object_]
 Box = tuple[float, float, float, float]
@@ -158,7 +162,7 @@ class Frame:
         centre = (self.bounds[0] + self.bounds[2]) / 2
         with np.errstate(invalid="ignore"):
             turns = 360.0 * np.round((centre - (low + high) / 2) / 360.0)
-        return np.nan_to_num(turns)[index]
+        return np.asarray(np.nan_to_num(turns)[index])
 
     def widen(
         self, lines: Shapes, widths_m: NDArray[np.float64], least: float
@@ -216,13 +220,12 @@ class Frame:
             scales = np.broadcast_to(metres, (NODES, NODES, 2, 2))
             return np.stack([x, y], axis=-1), scales
         to_degrees = _transformer(self.crs, geodetic)
-        geod = pyproj.Geod(
-            a=geodetic.ellipsoid.semi_major_metre, rf=_flattening(geodetic)
-        )
-        lon, lat = to_degrees.transform(*(transform @ (x, y)))
+        geod = geodetic.get_geod()
+        assert geod is not None
+        lon, lat = to_degrees.transform(*_ground(transform, x, y))
         columns = []
         for dx, dy in ((1.0, 0.0), (0.0, 1.0)):
-            beside = to_degrees.transform(*(transform @ (x + dx, y + dy)))
+            beside = to_degrees.transform(*_ground(transform, x + dx, y + dy))
             azimuth, _, length = geod.inv(lon, lat, *beside)
             angle = np.deg2rad(azimuth)
             columns.append(
@@ -288,6 +291,13 @@ def snap(polygons: Shapes) -> Shapes:
     )
 
 
+def grown(box: Box) -> Box:
+    """Return a box three times as large: cutting there shows nowhere."""
+    west, south, east, north = box
+    width, height = east - west, north - south
+    return west - width, south - height, east + width, north + height
+
+
 def _cut_one(polygon: BaseGeometry) -> list[BaseGeometry]:
     x0, y0, x1, y1 = polygon.bounds
     width, height = x1 - x0, y1 - y0
@@ -322,6 +332,14 @@ def _clip_one(shape: BaseGeometry, box: Box) -> BaseGeometry | None:
     return None if part.is_empty else part
 
 
+def _ground(
+    transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ground coordinates of many pixels."""
+    a, b, c, d, e, f = transform[:6]
+    return a * cols + b * rows + c, d * cols + e * rows + f
+
+
 def _nearest(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp]:
     place = np.rint((np.nan_to_num(x) - low) / (high - low) * (NODES - 1))
     return np.clip(place, 0, NODES - 1).astype(np.intp)
@@ -330,11 +348,6 @@ def _nearest(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp
 @lru_cache(maxsize=32)
 def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def _flattening(crs: pyproj.CRS) -> float:
-    ellipsoid = crs.ellipsoid
-    return float(ellipsoid.inverse_flattening) if ellipsoid else 298.257223563
 
 
 def _salvage(wkb: bytes) -> BaseGeometry | None:
@@ -361,7 +374,7 @@ def _read_wkb(wkb: memoryview, at: int) -> tuple[BaseGeometry | None, int]:
     at += 4
     if kind == 2:
         points, at = _read_points(wkb, at, count, n_axes, order)
-        return (shapely.linestrings(points) if len(points) > 1 else None), at
+        return (LineString(points) if len(points) > 1 else None), at
     parts: list[BaseGeometry] = []
     if kind == 3:
         for _ in range(count):
@@ -369,7 +382,7 @@ def _read_wkb(wkb: memoryview, at: int) -> tuple[BaseGeometry | None, int]:
             points, at = _read_points(wkb, at + 4, length, n_axes, order)
             if len(np.unique(points, axis=0)) > 2:
                 closed = np.vstack([points, points[:1]])
-                parts.append(shapely.make_valid(shapely.polygons(closed)))
+                parts.append(shapely.make_valid(Polygon(closed)))
         # The even-odd rule: holes are what a ring has in common with the others.
         whole: BaseGeometry | None = None
         for part in parts:
@@ -379,7 +392,7 @@ def _read_wkb(wkb: memoryview, at: int) -> tuple[BaseGeometry | None, int]:
         part_read, at = _read_wkb(wkb, at)
         if part_read is not None:
             parts.append(part_read)
-    return (shapely.geometrycollections(parts) if parts else None), at
+    return (GeometryCollection(parts) if parts else None), at
 
 
 def _read_points(

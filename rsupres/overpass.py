@@ -139,7 +139,7 @@ def place_area(name: str, grid: Grid) -> BaseGeometry:
             f"--place {name!r}: no such place with an area ({_short(error)})."
         ) from error
     place = found.geometry.union_all()
-    area = shapely.intersection(place, footprint(grid))
+    area: BaseGeometry = shapely.intersection(place, footprint(grid))
     if area.is_empty:
         raise ConditionError(
             f"--place {name!r}: does not touch the scene: it covers "
@@ -161,7 +161,7 @@ def bbox_area(bounds: Sequence[float], grid: Grid) -> BaseGeometry:
             f"--bbox {_text(bounds)}: give west, south, east, north in degrees, rising."
         )
     scene = footprint(grid)
-    area = shapely.intersection(shapely.box(*bounds), scene)
+    area = shapely.intersection(shapely.box(west, south, east, north), scene)
     if area.is_empty:
         raise ConditionError(
             f"--bbox {_text(bounds)}: does not touch the scene, which covers "
@@ -298,6 +298,7 @@ def _request(area: BaseGeometry, query: Query) -> geopandas.GeoDataFrame | None:
     import requests
 
     try:
+        assert isinstance(area, shapely.Polygon | shapely.MultiPolygon)
         return osmnx.features_from_polygon(area, dict(query))
     except osmnx._errors.InsufficientResponseError as error:
         if "No matching features" in str(error) or "no data" in str(error).lower():

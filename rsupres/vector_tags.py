@@ -208,8 +208,8 @@ def _texts(column: NDArray[Any]) -> NDArray[np.object_]:
     """Return a column as texts, None for what is missing or empty."""
     texts = np.full(len(column), None, object)
     if column.dtype.kind in "fc":
-        for index in np.flatnonzero(np.isfinite(column)):
-            texts[index] = f"{column[index]:g}"
+        for place in np.flatnonzero(np.isfinite(column)):
+            texts[place] = f"{column[place]:g}"
         return texts
     for index, value in enumerate(column):
         if value is not None and value == value and value != "":
