@@ -13,7 +13,9 @@ No pixels are read here, no noise levels known and no losses. Two choices of
 The arithmetic is the released one, done with less work: the two branches of a
 modulation share their input and so one convolution; the conditions are resized once
 for each resolution instead of 38 times; the additive embeddings of all blocks are one
-matrix product, for any number of noise levels at once.
+matrix product, for any number of noise levels at once. The layout of the weights
+decides that of all features: channels together are faster, apart more accurate (torch
+2.13's CPU kernels: 3e-7 against 2e-6 of a convolution of 516 channels).
 """
 
 from __future__ import annotations
@@ -349,7 +351,7 @@ class RefDiffUNet(nn.Module):
         for level in range(len(self.config.mult)):
             step = 2**level
             pair = [torch.cat([image, mask], 1) for image in (lr, reference)]
-            small = [_channels_last(p[:, :, ::step, ::step]) for p in pair]
+            small = [image[:, :, ::step, ::step].contiguous() for image in pair]
             pairs.append((small[0], small[1]))
         return ConditionMaps(stem, tuple(pairs))
 
@@ -365,8 +367,8 @@ class RefDiffUNet(nn.Module):
         if side > 1:
             x = functional.pixel_unshuffle(x, side)
         widths = [block.affine.out_features for block in self._blocks()]
-        rows = iter(shifts[:, :, None, None].split(widths, dim=1))
-        x = _channels_last(torch.cat([x, maps.stem], dim=1))
+        rows = iter(torch.split(shifts[:, :, None, None], widths, dim=1))
+        x = torch.cat([x, maps.stem], dim=1)
         skips = []
         for layer in self.enc.values():
             x = layer(x, next(rows)) if isinstance(layer, Block) else layer(x)
@@ -478,7 +480,3 @@ def _norm(kind: RefDiffNorm, channels: int) -> nn.Module:
 def _bias(layer: nn.Conv2d) -> Tensor:
     assert layer.bias is not None
     return layer.bias
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
