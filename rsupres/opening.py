@@ -45,8 +45,15 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
         raise InputError(f"{name}: {reason}.") from error
 
 
-def check_kind(dataset: rasterio.DatasetReader, name: str) -> None:
+def check_kind(
+    dataset: rasterio.DatasetReader, name: str, *, is_classes: bool = False
+) -> None:
     """Refuse a raster whose pixels are no measurements.
+
+    Args:
+        dataset: open.
+        name: as the user calls it.
+        is_classes: codes of classes are wanted, so a palette is welcome.
 
     Raises:
         InputError: no bands, complex numbers, or a palette.
@@ -60,7 +67,7 @@ def check_kind(dataset: rasterio.DatasetReader, name: str) -> None:
             f"{name}: complex numbers ({dataset.dtypes[0]}) cannot be sharpened; "
             "give the amplitude."
         )
-    if ColorInterp.palette in _colors(dataset):
+    if not is_classes and ColorInterp.palette in _colors(dataset):
         raise InputError(
             f"{name}: the pixels are palette entries, not colours; expand them first: "
             "gdal_translate -expand rgb IN OUT."

@@ -104,7 +104,13 @@ class Scene:
         self._aoi = aoi
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, needs_crs: bool = True) -> Scene:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        needs_crs: bool = True,
+        is_classes: bool = False,
+    ) -> Scene:
         """Open anything that GDAL reads, or a Sentinel-2 product.
 
         A `.SAFE` folder, its zip or its `MTD_MSIL*.xml` opens as the 10 m bands.
@@ -112,6 +118,7 @@ class Scene:
         Args:
             path: file, folder, URL or GDAL name.
             needs_crs: refuse a raster that does not say where it lies.
+            is_classes: the pixels are codes of classes, so a palette is welcome.
 
         Raises:
             InputError: missing, unreadable, not a raster, truncated, without bands,
@@ -124,7 +131,7 @@ class Scene:
             if part is not None:
                 dataset.close()
                 dataset = open_dataset(part, name)
-            check_kind(dataset, name)
+            check_kind(dataset, name, is_classes=is_classes)
             grid = find_grid(dataset, name, needs_crs)
             check_complete(dataset, name)
             source = _Source(dataset, find_alpha(dataset, name), threading.Lock())
@@ -199,6 +206,12 @@ class Scene:
         """The numpy name of a type that holds every band."""
         kinds = [np.dtype(kind) for kind in self._source.dataset.dtypes]
         return str(np.result_type(*kinds))
+
+    @cached_property
+    def has_palette(self) -> bool:
+        """Whether the pixels are entries of a palette; only class rasters may be."""
+        dataset = self._source.dataset
+        return color_name(dataset, 1) == "palette"
 
     @property
     def nodata(self) -> float | None:
@@ -280,6 +293,10 @@ class Scene:
             for key, value in kept.items()
             if not key.startswith(TAGS_NOT_KEPT)
         }
+
+    def any_tag(self, name: str) -> str:
+        """Return a tag of the file, also one of ours; empty when it has none."""
+        return str(self._source.dataset.tags().get(name, ""))
 
     def fingerprint(self) -> dict[str, str]:
         """Return JSON-able marks of the scene's content, for the run manifest.
