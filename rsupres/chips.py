@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rsupres.bands import choose_bands
 from rsupres.errors import InputError
 from rsupres.grid import Grid
+from rsupres.layers import PICTURES, Layers
 from rsupres.radiometry import find_stretch, parse_stretch
 from rsupres.raster import Scene
 
@@ -35,6 +36,7 @@ class Chip:
         gsd_m: metres per pixel; 0 when the file does not tell.
         name: file name, with "@row,col" of the upper-left pixel for a part.
         grid: frame of the whole file, None when it has no CRS.
+        layers: what belongs to the image and lies on the same pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,6 +44,7 @@ class Chip:
     gsd_m: float
     name: str
     grid: Grid | None = None
+    layers: Layers = field(default_factory=dict)
 
 
 def find_images(
@@ -112,6 +115,7 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
 
     Every new pixel is the mean of the ground that it covers; what is left at the
     bottom and the right is dropped. A new pixel is valid when all of that ground is.
+    Of layers of codes or legend colours, the pixel in the middle counts.
 
     Args:
         chip: with a known GSD.
@@ -128,10 +132,28 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
         raise InputError(f"{chip.name}: {chip.gsd_m} m cannot become {gsd_m} m.")
     rows = _area_matrix(chip.valid.shape[0], height, ratio)
     cols = _area_matrix(chip.valid.shape[1], width, ratio).T
-    mean = rows @ (chip.pixels.astype(np.float32) / 255) @ cols
+
+    def average(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return to_uint8(rows @ (pixels.astype(np.float32) / 255) @ cols)
+
+    middle = [((np.arange(n) + 0.5) * ratio).astype(int) for n in (height, width)]
+    layers = {
+        name: average(layer)
+        if name in PICTURES
+        else layer[:, middle[0]][..., middle[1]]
+        for name, layer in chip.layers.items()
+    }
+    if "reference_valid" in layers:
+        covered = rows @ chip.layers["reference_valid"].astype(np.float32) @ cols
+        layers["reference_valid"] = (covered > 1 - 1e-4).astype(np.uint8)
     share = rows @ chip.valid.astype(np.float32) @ cols
     return replace(
-        chip, pixels=to_uint8(mean), valid=share > 1 - 1e-4, gsd_m=gsd_m, grid=None
+        chip,
+        pixels=average(chip.pixels),
+        valid=share > 1 - 1e-4,
+        gsd_m=gsd_m,
+        grid=None,
+        layers=layers,
     )
 
 
@@ -143,13 +165,16 @@ def cut(chip: Chip, side: int) -> Iterator[Chip]:
     rows, cols = (_stops(n, side) for n in chip.valid.shape)
     for top, bottom in rows:
         for left, right in cols:
-            pixels = chip.pixels[:, top:bottom, left:right]
-            valid = chip.valid[top:bottom, left:right]
+            part = np.s_[..., top:bottom, left:right]
+            pixels, valid = chip.pixels[part], chip.valid[part]
             is_flat = (pixels == pixels[:, :1, :1]).all()
             if valid.all() and not is_flat:
                 is_whole = len(rows) == len(cols) == 1
                 name = chip.name if is_whole else f"{chip.name}@{top},{left}"
-                yield replace(chip, pixels=pixels, valid=valid, name=name)
+                layers = {key: layer[part] for key, layer in chip.layers.items()}
+                yield replace(
+                    chip, pixels=pixels, valid=valid, name=name, layers=layers
+                )
 
 
 def _stops(length: int, side: int) -> list[tuple[int, int]]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.image_options import DEGRADATIONS, companion_options
 from rsupres.cli.options import (
-    ScaleType,
     common_options,
     file_choice_options,
     overwrite_option,
     seed_option,
 )
+from rsupres.cli.parameters import ScaleType
 from rsupres.errors import InputError, RunConflictError
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ def dataset() -> None:
 )
 @click.option(
     "--degradation",
-    type=click.Choice(["bicubic", "sentinel2"]),
+    type=click.Choice(DEGRADATIONS),
     default="bicubic",
     show_default=True,
-    help="How LR images are made of the crops: Pillow's bicubic, or a Sentinel-2-like "
-    "sensor (blur by band, noise, small shifts, 12 bits).",
+    help="How LR images are made of the crops: Pillow's bicubic; a Sentinel-2-like "
+    "sensor (blur by band, noise, small shifts, 12 bits); or chains of blur, resizing, "
+    "noise and JPEG of drawn strengths: Ref-Diff's, Real-ESRGAN's second-order.",
 )
 @click.option(
     "--params",
@@ -78,6 +80,14 @@ def dataset() -> None:
     metavar="S",
     help="Store LR crops of this scale as well. Default: none, LR is made in training.",
 )
+@click.option(
+    "--lr-from",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="LR of another sensor instead of a degradation: an image's path with OLD "
+    "replaced by NEW, --scale times coarser, on the same ground; may be repeated.",
+)
+@companion_options
 @click.option(
     "--split-by",
     metavar="REGEX",
@@ -117,6 +127,11 @@ def build(
     degradation: str,
     params: tuple[str, ...],
     scale: Fraction | None,
+    lr_from: tuple[str, ...],
+    reference_from: tuple[str, ...],
+    vector_map_from: tuple[str, ...],
+    change_mask_from: tuple[str, ...],
+    legend: str | None,
     split_by: str | None,
     validation: tuple[str, ...],
     max_bytes: int | None,
@@ -127,25 +142,38 @@ def build(
     """Pack sharp images into training crops.
 
     OUT is a .safetensors file, or a folder for train.safetensors and
-    validation.safetensors. The split is by place, never by file.
+    validation.safetensors. The split is by place, never by file. What a model shall
+    look at besides LR is found by the image's name and cut with it.
 
     \b
     Examples:
       rsupres dataset build packs --hr chips --split-by '^(.+)_20' --validation bath
       rsupres dataset build s2.safetensors --hr chips --gsd 2.5 --degradation sentinel2
+      rsupres dataset build ref.safetensors --hr chips --glob '*_2020_*' \
+          --reference-from 2020=2018
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.chips import find_images
+    from rsupres.companions import DEFAULT_LEGEND, Companions
     from rsupres.training.packing import PackPlan, split_by_place
 
+    if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
+        raise click.UsageError(
+            "--lr-from needs --scale, and goes with none of --degradation, --params and"
+            " --gsd."
+        )
     plan = PackPlan(
         gsds_m=_parse_gsds(gsds_m),
         side=side,
         max_bytes=max_bytes,
-        degradation=degradation,
+        degradation="stored" if lr_from else degradation,
         parameters=_parse_params(degradation, params),
         licence=licence,
         seed=seed,
         scale=scale,
+        lr_from=lr_from,
+        companions=Companions(
+            reference_from, vector_map_from, change_mask_from, legend or DEFAULT_LEGEND
+        ),
     )
     pattern = _compile(split_by)
     splits = split_by_place(find_images(inputs, glob, exclude), pattern, validation)
@@ -235,10 +263,12 @@ def _show(console: Console, reports: list[PackReport]) -> None:
                 "sides": list(report.sides),
                 "repeats": report.repeats,
                 "mean": round(report.mean, 3),
+                "layers": list(report.layers),
             },
             f"{Path(report.path).name:32} {report.split:10} {report.n_crops:6} "
             f"{report.n_bytes / 1e6:7.1f} {report.places:6} {sides:>9} "
-            f"{report.repeats:7} {report.mean:6.1f}  {by_gsd}",
+            f"{report.repeats:7} {report.mean:6.1f}  {by_gsd}"
+            + "".join(f", {name}" for name in report.layers),
         )
 
 
@@ -291,7 +321,7 @@ def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object
         if params:
             raise click.BadParameter("the bicubic degradation has no --params.")
         return {}
-    from rsupres.training.sensor import Sentinel2Params
+    from rsupres.training.degradations import DEGRADATIONS as KNOWN
 
     values: dict[str, object] = {}
     for text in params:
@@ -306,7 +336,7 @@ def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object
         if not sign or not numbers:
             raise click.BadParameter(f"{text!r} is not KEY=NUMBER or KEY=LOW,HIGH.")
         values[key.strip()] = numbers if len(numbers) > 1 else numbers[0]
-    return Sentinel2Params.from_json(values).to_json()
+    return KNOWN[degradation].from_json(values).to_json()
 
 
 def _compile(text: str | None) -> re.Pattern[str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.chips import Chip, cut, read_chip, to_uint8
+from rsupres.companions import Companions
+from rsupres.conditions import Conditions
 from rsupres.errors import InputError
 from rsupres.evaluation.images import (
     resize_bicubic,
@@ -27,6 +29,7 @@ from rsupres.evaluation.images import (
 )
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.report import Row, score
+from rsupres.layers import Layers, as_conditions
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +43,17 @@ BICUBIC = "bicubic"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to enlarge an 8-bit LR image: (pixels, scale, HR size) to 8-bit pixels."""
+    """A way to enlarge an 8-bit LR image.
+
+    Attributes:
+        name: for people.
+        enlarge: (LR pixels, scale, HR size, layers on the HR pixels) to 8-bit pixels.
+        looks_at: names of the layers that change its result.
+    """
 
     name: str
-    enlarge: Callable[[Pixels, Fraction, tuple[int, int]], Pixels]
+    enlarge: Callable[[Pixels, Fraction, tuple[int, int], Layers], Pixels]
+    looks_at: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Degradation:
 
 def bicubic_candidate() -> Candidate:
     """Return the baseline: Pillow's bicubic (a = -0.5) of the 8-bit LR image."""
-    return Candidate(BICUBIC, lambda lr, scale, size: resize_bicubic(lr, size))
+    return Candidate(BICUBIC, lambda lr, scale, size, _: resize_bicubic(lr, size))
 
 
 def model_candidate(
@@ -72,11 +82,14 @@ def model_candidate(
 ) -> Candidate:
     """Return a loaded model as a candidate; its result is clipped and rounded."""
 
-    def enlarge(lr: Pixels, scale: Fraction, size: tuple[int, int]) -> Pixels:
+    def enlarge(
+        lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers
+    ) -> Pixels:
         unit = lr.astype(np.float32) / np.float32(255)
-        return to_uint8(upscale_array(model, unit, scale, device, seed))
+        conditions = _conditions(layers)
+        return to_uint8(upscale_array(model, unit, scale, device, seed, conditions))
 
-    return Candidate(name, enlarge)
+    return Candidate(name, enlarge, model.spec.needs | model.spec.accepts)
 
 
 def bicubic_degradation() -> Degradation:
@@ -86,13 +99,16 @@ def bicubic_degradation() -> Degradation:
     )
 
 
-def load_chips(images: Sequence[Path], max_side: int) -> Iterator[Chip]:
+def load_chips(
+    images: Sequence[Path], max_side: int, companions: Companions
+) -> Iterator[Chip]:
     """Read images one by one; larger ones come in parts of at most `max_side`.
 
-    Parts with invalid pixels or of one colour are left out.
+    Parts with invalid pixels or of one colour are left out. What belongs to an image is
+    cut with it.
     """
     for path in images:
-        yield from cut(read_chip(path), max_side)
+        yield from cut(companions.attach(read_chip(path), path), max_side)
 
 
 def run_testset(
@@ -131,7 +147,11 @@ def run_testset(
             lr_size, hr_size = sizes_at(height, width, scale)
             hr = chip.pixels[:, : hr_size[0], : hr_size[1]]
             lr = degradation.degrade(hr, lr_size, number)
-            made = {c.name: c.enlarge(lr, scale, hr_size) for c in candidates}
+            layers = {
+                name: layer[:, : hr_size[0], : hr_size[1]]
+                for name, layer in chip.layers.items()
+            }
+            made = {c.name: c.enlarge(lr, scale, hr_size, layers) for c in candidates}
             edge = math.ceil(scale) if border is None else border
             for name, sr in made.items():
                 figures = _measure(sr, hr, lr, scale, edge, degradation, lpips)
@@ -156,6 +176,16 @@ def _measure(
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
     figures["consistency"], figures["consistency_rms"] = found
     return figures | shift
+
+
+def _conditions(layers: Layers) -> Conditions:
+    """Return the layers of an image as a model gets them for a scene."""
+    if not layers:
+        return Conditions()
+    conditions = as_conditions([layers])
+    if conditions.style is None:
+        return conditions
+    return replace(conditions, style=conditions.style[0])
 
 
 def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rsupres.conditions import Conditions
 from rsupres.errors import InputError
+from rsupres.layers import as_conditions
 from rsupres.training.degradations import make_degradation
 from rsupres.training.downscaling import Degradation
 from rsupres.training.packs import STORED, Pack
@@ -25,8 +26,6 @@ from rsupres.training.tones import ToneParams, tone
 
 _SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
 _MULTIPLE = 8  # of the sides of HR patches
-_CODES = ("change_mask",)  # layers that are codes, not colours
-_MASKS = ("reference_valid",)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class PatchSource:
             lr = _unit([patch.lr for patch in patches if patch.lr is not None])
         else:
             lr = group.degradation.degrade(hr, (side_lr, side_lr), generator)
-        conditions = _conditions([patch.layers for patch in patches])
+        conditions = as_conditions([patch.layers for patch in patches])
         return Batch(hr, lr, Fraction(side_hr, side_lr), conditions)
 
     def _sides(self, rng: np.random.Generator, group: _Group) -> tuple[int, int]:
@@ -260,19 +259,3 @@ def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | 
 
 def _unit(patches: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(patches)).float() / 255.0
-
-
-def _conditions(patches: Sequence[Mapping[str, np.ndarray]]) -> Conditions:
-    """Return the layers of patches as a batch; colours in [0, 1]."""
-    made: dict[str, Tensor] = {}
-    for name in patches[0]:
-        stacked = [patch[name] for patch in patches]
-        if name in _CODES:
-            made[name] = torch.from_numpy(np.stack(stacked))
-        elif name in _MASKS:
-            made[name] = torch.from_numpy(np.stack(stacked)) > 0
-        else:
-            made[name] = _unit(stacked)
-    if "reference" in made:
-        made["reference"] = made["reference"] * made["reference_valid"]
-    return Conditions(**made)

@@ -13,19 +13,22 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rsupres.chips import Chip, coarsen, cut, read_chip
+from rsupres.companions import Companions, renamed
 from rsupres.errors import InputError
-from rsupres.grid import Grid
+from rsupres.grid import Grid, PixelWindow
+from rsupres.training.data import lr_step
 from rsupres.training.degradations import make_degradation
-from rsupres.training.packs import CropOrigin, Pack, PackMeta, write_pack
+from rsupres.training.packs import STORED, CropOrigin, Pack, PackMeta, write_pack
 
 TRAIN, VALIDATION = "train", "validation"
 SMALLEST_SIDE = 24  # HR pixels; smaller crops hold no patch
@@ -41,11 +44,13 @@ class PackPlan:
         gsds_m: metres per pixel that HR images are brought to; empty = as they are.
         side: largest crop side, HR pixels.
         max_bytes: largest size of the HR crops of one pack; None = no limit.
-        degradation: a name of `rsupres.training.degradations`.
+        degradation: a name of `rsupres.training.degradations`, or "stored".
         parameters: of the degradation, as JSON.
         licence: licence and attribution of the images.
         seed: seed of the choice of crops and of stored LR crops.
         scale: store LR crops of this scale too; None = LR is made while training.
+        lr_from: rules "OLD=NEW" for the LR image of another sensor, of that scale.
+        companions: where references, maps and change masks are found.
     """
 
     gsds_m: tuple[float, ...] = ()
@@ -56,6 +61,8 @@ class PackPlan:
     licence: str = ""
     seed: int = 0
     scale: Fraction | None = None
+    lr_from: tuple[str, ...] = ()
+    companions: Companions = field(default_factory=Companions)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class PackReport:
         sides: smallest and largest side of a crop, HR pixels.
         repeats: number of crops whose pixels an earlier crop of the pack holds too.
         mean: mean value of all bands, 0..255.
+        layers: what belongs to every crop.
     """
 
     path: str
@@ -83,6 +91,7 @@ class PackReport:
     sides: tuple[int, int]
     repeats: int
     mean: float
+    layers: tuple[str, ...] = ()
 
 
 def place_of(path: Path, pattern: re.Pattern[str] | None) -> str:
@@ -167,20 +176,20 @@ def build_pack(
     """
     rng = np.random.default_rng(plan.seed)
     order = rng.permutation(len(images)) if plan.max_bytes else range(len(images))
-    crops: list[NDArray[np.uint8]] = []
+    crops: list[_Crop] = []
     origins: list[CropOrigin] = []
     frames: list[tuple[Path, Grid]] = []
     room = plan.max_bytes
     for done, index in enumerate(order):
-        chip = read_chip(images[index])
+        chip = plan.companions.attach(read_chip(images[index]), images[index])
         if chip.grid is not None:
             frames.append((images[index], chip.grid))
-        for part in _make_crops(chip, plan):
-            if room is not None and (room := room - part.pixels.nbytes) < 0:
+        for crop in _make_crops(chip, images[index], plan):
+            if room is not None and (room := room - crop.chip.pixels.nbytes) < 0:
                 break
-            crops.append(part.pixels)
+            crops.append(crop)
             place = place_of(images[index], pattern)
-            origins.append(CropOrigin(place, part.name, part.gsd_m))
+            origins.append(CropOrigin(place, crop.chip.name, crop.chip.gsd_m))
         if on_image:
             on_image(done + 1)
         if room is not None and room < 0:
@@ -190,16 +199,7 @@ def build_pack(
             f"{path}: no crop of at least {SMALLEST_SIDE} pixels came out of "
             f"{len(images)} images; check --gsd and --max-bytes."
         )
-    meta = PackMeta(
-        split=split,
-        degradation=plan.degradation,
-        crops=tuple(origins),
-        parameters=plan.parameters,
-        licence=plan.licence,
-        seed=plan.seed,
-        lr_scale=str(plan.scale) if plan.scale else None,
-    )
-    write_pack(path, crops, meta, _make_lr(crops, plan))
+    _write(path, crops, tuple(origins), split, plan)
     return frames
 
 
@@ -243,7 +243,8 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
     pack = Pack.load(path)
     if pack.meta.split not in (TRAIN, VALIDATION) or not pack.crops:
         raise InputError(f"{path}: split {pack.meta.split!r}, {len(pack.crops)} crops.")
-    make_degradation(pack.meta.degradation, pack.meta.parameters)
+    if pack.meta.degradation != STORED:
+        make_degradation(pack.meta.degradation, pack.meta.parameters)
     hashes: set[str] = set()
     by_gsd: dict[float, int] = {}
     for crop, origin in zip(pack.crops, pack.meta.crops, strict=True):
@@ -265,6 +266,7 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
         sides=(min(sides), max(sides)),
         repeats=len(pack.crops) - len(hashes),
         mean=total / n_bytes,
+        layers=pack.meta.layers,
     )
     return report, places, frozenset(hashes)
 
@@ -297,20 +299,98 @@ def check_packs(paths: Sequence[Path]) -> list[PackReport]:
     return reports
 
 
-def _make_crops(chip: Chip, plan: PackPlan) -> Iterator[Chip]:
+class _Crop(NamedTuple):
+    """A crop with its layers, and its LR if another sensor saw it."""
+
+    chip: Chip
+    lr: NDArray[np.uint8] | None = None
+
+
+def _write(
+    path: Path,
+    crops: Sequence[_Crop],
+    origins: tuple[CropOrigin, ...],
+    split: str,
+    plan: PackPlan,
+) -> None:
+    names = plan.companions.names
+    meta = PackMeta(
+        split=split,
+        degradation=plan.degradation,
+        crops=origins,
+        parameters=plan.parameters,
+        licence=plan.licence,
+        seed=plan.seed,
+        lr_scale=str(plan.scale) if plan.scale else None,
+        layers=names,
+        legend=plan.companions.legend if "vector_map" in names else "",
+    )
+    pixels = [crop.chip.pixels for crop in crops]
+    lr = [crop.lr for crop in crops if crop.lr is not None] or _make_lr(pixels, plan)
+    layers = {name: [crop.chip.layers[name] for crop in crops] for name in names}
+    write_pack(path, pixels, meta, lr, layers)
+
+
+def _make_crops(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
+    if plan.lr_from:
+        yield from _cut_pair(chip, path, plan)
+        return
     for gsd_m in plan.gsds_m or (chip.gsd_m,):
         if chip.gsd_m and gsd_m < chip.gsd_m * 0.98:
             logger.info("%s: %g m is finer than the image.", chip.name, gsd_m)
             continue
         same = not plan.gsds_m or gsd_m <= chip.gsd_m * 1.02
         for part in cut(chip if same else coarsen(chip, gsd_m), plan.side):
-            pixels = part.pixels
-            if plan.scale is not None:  # whole LR pixels
-                n = plan.scale.numerator
-                height, width = (side // n * n for side in pixels.shape[1:])
-                pixels = pixels[:, :height, :width]
-            if min(pixels.shape[1:]) >= SMALLEST_SIDE:
-                yield Chip(pixels, part.valid, part.gsd_m, part.name)
+            n = 1 if plan.scale is None else plan.scale.numerator  # whole LR pixels
+            height, width = (side // n * n for side in part.valid.shape)
+            if min(height, width) >= SMALLEST_SIDE:
+                yield _Crop(_window(part, PixelWindow(0, 0, height, width)))
+
+
+def _cut_pair(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
+    """Yield crops of an image and of another sensor's LR image of the same ground.
+
+    Crops are nearly squares of `plan.side` at whole LR pixels; those with an invalid
+    pixel in either image, of one colour, or too small for a patch are left out.
+
+    Raises:
+        InputError: the LR image is not the HR image's size divided by the scale.
+    """
+    assert plan.scale is not None
+    scale, step = plan.scale, lr_step(plan.scale)
+    other = renamed(path, plan.lr_from, "--lr-from")
+    lr = read_chip(other)
+    if tuple(side * scale for side in lr.valid.shape) != chip.valid.shape:
+        raise InputError(
+            f"{other}: {lr.valid.shape} pixels times {scale} are not those of {path},"
+            f" {chip.valid.shape}."
+        )
+    side = max(int(plan.side / scale) // step * step, step)
+    for row in range(0, lr.valid.shape[0], side):
+        for col in range(0, lr.valid.shape[1], side):
+            height, width = (
+                min(side, length - start) // step * step
+                for start, length in zip((row, col), lr.valid.shape, strict=True)
+            )
+            window = PixelWindow(row, col, height, width)
+            if min(height, width) * scale < SMALLEST_SIDE:
+                continue
+            small, large = _window(lr, window), _window(chip, window.scaled(scale))
+            is_flat = (large.pixels == large.pixels[:, :1, :1]).all()
+            if small.valid.all() and large.valid.all() and not is_flat:
+                name = f"{chip.name}@{int(row * scale)},{int(col * scale)}"
+                yield _Crop(replace(large, name=name), small.pixels)
+
+
+def _window(chip: Chip, window: PixelWindow) -> Chip:
+    """Return a part of a chip, with its layers."""
+    rows, cols = window.slices()
+    return replace(
+        chip,
+        pixels=chip.pixels[:, rows, cols],
+        valid=chip.valid[rows, cols],
+        layers={key: layer[:, rows, cols] for key, layer in chip.layers.items()},
+    )
 
 
 def _make_lr(
@@ -365,7 +445,8 @@ def _check_lr(path: Path, pack: Pack) -> None:
     for crop, lr, origin in zip(pack.crops, pack.lr, pack.meta.crops, strict=True):
         size = [side * scale for side in lr.shape[1:]]
         hr_mean, lr_mean = crop.mean((1, 2)), lr.mean((1, 2))
-        if size != list(crop.shape[1:]) or np.abs(hr_mean - lr_mean).max() > 8:
+        far = 255 if pack.meta.degradation == STORED else 8  # sensors differ in tone
+        if size != list(crop.shape[1:]) or np.abs(hr_mean - lr_mean).max() > far:
             raise InputError(
                 f"{path}: the LR crop of {origin.source} does not fit its HR crop at "
                 f"scale {scale}."

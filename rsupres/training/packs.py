@@ -19,17 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from rsupres.errors import InputError
+from rsupres.layers import fault_of
 
 PACK_FORMAT = 2
 STORED = "stored"  # the degradation of a pack whose LR comes from another sensor
-# Bands of each layer; the names are those of `rsupres.conditions.Conditions`.
-LAYERS: Mapping[str, int] = {
-    "vector_map": 3,
-    "reference": 3,
-    "reference_valid": 1,
-    "change_mask": 1,
-    "style": 3,
-}
 _HEADER = "rsupres_pack"
 
 
@@ -55,7 +48,7 @@ class PackMeta:
         seed: seed of the choice of crops.
         crops: origin of each crop, in order.
         lr_scale: scale of the stored LR crops, e.g. "4"; None = none are stored.
-        layers: names of `LAYERS` that every crop has.
+        layers: names of `rsupres.layers.LAYERS` that every crop has.
         legend: legend of the vector maps; "" = not known.
     """
 
@@ -182,17 +175,11 @@ def _check_layers(pack: Pack) -> None:
         raise ValueError(
             f"layers {sorted(pack.layers)} are not {sorted(pack.meta.layers)}"
         )
-    if unknown := set(pack.layers) - set(LAYERS):
-        raise ValueError(f"unknown layer '{min(unknown)}'")
-    if ("reference" in pack.layers) != ("reference_valid" in pack.layers):
-        raise ValueError("reference and reference_valid belong together")
-    for name, arrays in pack.layers.items():
-        for crop, array in zip(pack.crops, arrays, strict=True):
-            wanted = (LAYERS[name], *crop.shape[1:])
-            if array.shape != wanted or array.dtype != np.uint8:
-                raise ValueError(
-                    f"{name} is {array.dtype} {array.shape}, not uint8 {wanted}"
-                )
+    for k, crop in enumerate(pack.crops):
+        layers = {name: arrays[k] for name, arrays in pack.layers.items()}
+        height, width = crop.shape[1:]
+        if fault := fault_of(layers, (height, width)):
+            raise ValueError(fault)
 
 
 def _meta_from_json(header: Mapping[str, object]) -> PackMeta:
