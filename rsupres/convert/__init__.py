@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from rsupres.checkpoints import Card
 
 # family: module
-CONVERTERS: Mapping[str, str] = {}
+CONVERTERS: Mapping[str, str] = {
+    "refdiff": "rsupres.convert.refdiff",
+    "slimdiffsr": "rsupres.convert.slimdiffsr",
+}
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,82 @@ off the names and shapes alone.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rsupres.errors import CheckpointError
-from rsupres.families.refdiff_network import RELEASED, RefDiffConfig
+from rsupres.convert import Converted
+from rsupres.convert.reading import read_tensors
+from rsupres.convert.unpickle import read_module_tensors
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.refdiff import make_spec
+from rsupres.families.refdiff_network import (
+    RELEASED,
+    RefDiffConfig,
+    parameter_shapes,
+)
 
+OPTIONS = {
+    "scale": "scale that the weights were trained for: 8 (default) or 16",
+    "classes": "class table of its change masks, such as second or cnam-cd; without"
+    " it the model accepts no change mask, because the released values are not"
+    " published and a wrong table shifts every condition",
+    "network": "ema (default, what the authors sample with) or net",
+}
+_SCALES = ("8", "16")
+_NETWORKS = ("ema", "net")
+# The authors' own classes that their persistence does not wrap.
+_CLASSES = frozenset({"UNetBlock_Ref", "SFTLayer"})
+_HALO = 8  # LR pixels; the network sees its whole tile, see `families.refdiff`
+_LICENCE = (
+    "none stated; the code's EDM parts are CC BY-NC-SA 4.0 (NVIDIA): assume"
+    " non-commercial, no redistribution"
+)
 _FILTER = ".resample_filter"
 _LEVEL = re.compile(r"(enc|dec)\.(\d+)x\d+_(conv|block\d+|down|up|in0)\.")
+
+
+def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
+    """Read ``training-state-*.pt``, ``SECOND_X8.pt``, an EDM ``.pkl`` or safetensors.
+
+    Raises:
+        CheckpointError: damaged, unsafe or another network; missing and surplus tensors
+            are named.
+        InputError: more than one file, or a value of an option that does not fit.
+    """
+    if len(sources) != 1:
+        raise InputError(f"Ref-Diff is one file, not {len(sources)}.")
+    path = sources[0]
+    scale = _choice("scale", options, _SCALES)
+    part = _choice("network", options, _NETWORKS)
+    try:
+        tensors = own_names(_read(path, part))
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        config = config_of(shapes)
+    except CheckpointError as error:
+        text = str(error)
+        raise CheckpointError(
+            text if text.startswith(str(path)) else f"{path}: {text}"
+        ) from error
+    from rsupres.checkpoints import fit_tensors
+
+    fit_tensors(tensors, parameter_shapes(config), path)
+    spec = make_spec(
+        config,
+        scales=frozenset({Fraction(scale)}),
+        gsd=None,
+        halo=_HALO,
+        classes=options.get("classes"),
+    )
+    architecture = json.loads(json.dumps(asdict(config)))
+    origin = f"Ref-Diff (Dong et al. 2024), '{part}' of {path.name}"
+    return Converted(tensors, spec, architecture, origin, _LICENCE)
 
 
 def own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,3 +140,19 @@ def config_of(shapes: Mapping[str, Sequence[int]]) -> RefDiffConfig:
         raise CheckpointError(
             f"these are not the tensors of Ref-Diff's U-Net ({error} is missing)."
         ) from error
+
+
+def _read(path: Path, part: str) -> dict[str, Tensor]:
+    """Read plain tensors, or a pickled module without running it."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if start[:4] != b"PK\x03\x04" and start[:1] != b"\x80":
+        return read_tensors(path)
+    return read_module_tensors(path, part, _CLASSES)
+
+
+def _choice(key: str, options: Mapping[str, str], known: Sequence[str]) -> str:
+    value = options.get(key, known[0])
+    if value not in known:
+        raise InputError(f"--set {key}={value}: known: {', '.join(known)}.")
+    return value

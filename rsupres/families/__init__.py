@@ -10,6 +10,7 @@ from importlib import import_module
 FAMILIES = {
     "bicubic": "rsupres.families.bicubic",
     "e2diffsr": "rsupres.families.e2diffsr",
+    "slimdiffsr": "rsupres.families.slimdiffsr",
     "refdiff": "rsupres.families.refdiff",
 }
 

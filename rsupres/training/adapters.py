@@ -30,6 +30,7 @@ from rsupres.training.packs import Pack
 # family: "module:class"
 TRAINABLE: Mapping[str, str] = {
     "e2diffsr": "rsupres.training.e2diffsr:E2DiffSRTraining",
+    "slimdiffsr": "rsupres.training.slimdiffsr:SlimDiffSRTraining",
 }
 Draw = Callable[[int], Batch]
 Architecture = TypeVar("Architecture")

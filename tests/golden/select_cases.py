@@ -53,7 +53,30 @@ TENSORS = {
         "sample/lr_init_det/net_x_slices",
         "train/",
     ],
+    "sgdm": [
+        *("in/sr", "in/map", "in/style", "in/x_t", "in/t", "in/context"),
+        *("buffer/", "schedule/", "flow/", "train/", "unet/", "real/unet/"),
+        *("real/adapter/", "real/train/", "simu_nomap/adapter/"),
+        *("real/enc/lr_feat3", "real/enc/map_feat3", "real/enc/spade3"),
+        *("real/enc/style_feat", "real/enc/style_mean", "real/enc/style_std"),
+        *("real/guide/x_T", "real/guide/noises", "real/guide/trajectory"),
+        *("real/guide/image_u8", "vae/z0", "vae/decode_in"),
+        *("probe/block_in", "probe/transformer_out", "probe/resblock_norm_out"),
+        *("probe/tokens_in", "probe/layernorm_out", "probe/vae_in"),
+        *("probe/vae_res_out", "probe/vae_attn_out", "probe/style_feat_in"),
+        *("probe/style_tiny_std", "probe/style_tiny_std_eps"),
+    ],
 }
+LISTED = {
+    "slimdiffsr": [
+        "mid",
+        "pipeline_x4_pad",
+        "tiny_decoder",
+        "timestep_inversion",
+        "transformer_down0_0",
+        "transformer_small_input",
+    ],
+}  # as SELECTION, for families whose cases are a list and name tensors <case>.<tensor>
 _ALWAYS = {"e2diffsr": ["ideal"]}  # tensors that belong to no case of the list
 
 
@@ -71,6 +94,20 @@ def main(source: Path) -> None:
         save_file(chosen, folder / "tensors.safetensors")
     for family, names in TENSORS.items():
         _select_tensors(source / family, Path(__file__).parent / family, names)
+
+    for family, names in LISTED.items():
+        _select_listed(source / family, Path(__file__).parent / family, names)
+
+
+def _select_listed(source: Path, folder: Path, names: list[str]) -> None:
+    """Copy the named cases of a list, with their tensors."""
+    case = json.loads((source / "case.json").read_text())
+    case["cases"] = [entry for entry in case["cases"] if entry["name"] in names]
+    tensors = load_file(source / "tensors.safetensors")
+    chosen = {k: v for k, v in tensors.items() if k.split(".")[0] in names}
+    folder.mkdir(exist_ok=True)
+    (folder / "case.json").write_text(json.dumps(case, separators=(",", ":")))
+    save_file(chosen, folder / "tensors.safetensors")
 
 
 def _select_tensors(source: Path, folder: Path, names: list[str]) -> None:
