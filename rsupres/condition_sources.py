@@ -1,6 +1,6 @@
-"""Vector maps and change masks as windows of the SR frame.
+"""Vector maps among a run's conditions: colours on windows of the SR frame.
 
-Thin: the maps are drawn by `rsupres.vectors`, the masks read by `rsupres.change`.
+Thin: maps are drawn by `rsupres.vectors`.
 """
 
 from __future__ import annotations

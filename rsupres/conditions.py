@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,9 @@ class ConditionRequest:
         coregister: move the reference by the displacement found against the scene.
         fill_reference: fill what the reference misses with the enlarged scene.
         change_mask: polygons, a class raster, or "detect".
-        change_classes: name or file of a class table, None = by the file.
+        change_classes: class table of the mask's codes, None = as the file tells.
+        change_attribute: of polygons, that holds their class.
+        change_table: the class table whose codes the model knows, None = the mask's.
         style: an image, or a folder of them.
         seed: which image of a folder of styles is followed.
         folder: where copies of downloaded maps are kept; None = the working folder.
@@ -122,6 +124,8 @@ class ConditionRequest:
     fill_reference: bool = False
     change_mask: str | None = None
     change_classes: str | None = None
+    change_attribute: str | None = None
+    change_table: str | None = None
     style: str | None = None
     seed: int = 0
     folder: Path | None = None
@@ -277,7 +281,7 @@ class ConditionSet:
 
     @property
     def _reference(self) -> References | None:
-        return self.sources.get("reference")  # type: ignore[return-value]
+        return cast("References | None", self.sources.get("reference"))
 
 
 NO_CONDITIONS = ConditionSet()
@@ -312,7 +316,12 @@ def open_conditions(
                 )
             )
         if request.change_mask:
-            sources["change_mask"] = stack.enter_context(_open_mask(request, frame))
+            from rsupres.condition_masks import open_mask
+
+            reference = cast("References | None", sources.get("reference"))
+            sources["change_mask"] = stack.enter_context(
+                open_mask(request, frame, reference)
+            )
         if request.style is not None:
             from rsupres.styles import open_styles
 
@@ -336,16 +345,6 @@ def _open_map(
         request.folder,
     ) as opened:
         yield map_source(opened)
-
-
-@contextmanager
-def _open_mask(
-    request: ConditionRequest, frame: ConditionFrame
-) -> Iterator[ConditionSource]:
-    from rsupres.condition_sources import open_mask
-
-    with open_mask(request, frame) as source:
-        yield source
 
 
 def _reflect(start: int, length: int, size: int) -> NDArray[np.intp]:

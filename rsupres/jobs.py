@@ -91,7 +91,8 @@ class UpscaleJob:
         coregister: move the reference by the displacement found against the scene.
         fill_reference: fill what the reference misses with the enlarged scene.
         change_mask: polygons, a class raster, or "detect".
-        change_classes: name or file of a class table, None = the model's.
+        change_classes: name or file of the mask's class table, None = as it tells.
+        change_attribute: of polygons, that holds their class.
         style: an image to follow, or a folder of them.
         style_sample: draw a style.
         sampler: name of a sampler that the model offers, None = the model's.
@@ -137,6 +138,7 @@ class UpscaleJob:
     fill_reference: bool = False
     change_mask: str | None = None
     change_classes: str | None = None
+    change_attribute: str | None = None
     style: str | None = None
     style_sample: bool = False
     sampler: str | None = None

@@ -142,7 +142,9 @@ class References:
 
     def describe(self) -> str:
         """Return names, dates, coverage and displacement."""
-        names = ", ".join(f"{file.name} ({file.date:%Y-%m-%d})" for file in self.files)
+        names = ", ".join(
+            f"{file.name} ({file.marks()['date'] or 'undated'})" for file in self.files
+        )
         shift = self.settings.shift
         if shift is None:
             place = "displacement unknown"

@@ -26,7 +26,7 @@ _WHAT = {
 
 
 def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
-    """Return which conditions a job gives; legend and classes by the model."""
+    """Return which conditions a job gives; the legend by the model."""
     return ConditionRequest(
         vector_map=job.vector_map,
         legend=job.legend or spec.legend,
@@ -35,7 +35,9 @@ def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
         coregister=job.coregister,
         fill_reference=job.fill_reference,
         change_mask=job.change_mask,
-        change_classes=job.change_classes or spec.classes,
+        change_classes=job.change_classes,
+        change_attribute=job.change_attribute,
+        change_table=spec.classes,
         style=job.style,
         seed=job.seed,
         folder=job.output.absolute().parent,
@@ -129,6 +131,12 @@ def _check_company(job: UpscaleJob) -> None:
         (
             job.change_classes is not None,
             "--change-classes",
+            job.change_mask is not None,
+            "--change-mask",
+        ),
+        (
+            job.change_attribute is not None,
+            "--change-attribute",
             job.change_mask is not None,
             "--change-mask",
         ),

@@ -365,6 +365,7 @@ EVERY_OPTION = {
     "fill_reference": ("--fill-reference", None, True),
     "change_mask": ("--change-mask", "detect", "detect"),
     "change_classes": ("--change-classes", "second", "second"),
+    "change_attribute": ("--change-attribute", "class", "class"),
     "style": ("--style", "s.tif", "s.tif"),
     "style_sample": ("--style-sample", None, True),
     "sampler": ("--sampler", "heun", "heun"),

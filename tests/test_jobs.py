@@ -52,6 +52,7 @@ FULL = UpscaleJob(
     fill_reference=True,
     change_mask="detect",
     change_classes="second",
+    change_attribute="class",
     style="/s.tif",
     style_sample=True,
     sampler="heun",

@@ -75,7 +75,13 @@ def raster_condition_options(function: Command) -> Command:
             click.option(
                 "--change-classes",
                 metavar="NAME|PATH",
-                help="Class table of the mask. Default: the model's.",
+                help="Class table of the mask's codes. Default: as the file tells.",
+            ),
+            click.option(
+                "--change-attribute",
+                metavar="NAME",
+                help="Attribute of the mask's polygons that holds their class. "
+                "Default: none, they all mean changed.",
             ),
         )
     ):

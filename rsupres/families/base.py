@@ -78,8 +78,8 @@ class ModelSpec:
         steps: default number of network evaluations, None when there is no sampler.
         legend: the legend of vector maps that it was trained on: a name or file that
             `--legend` takes, and its default; None = not said.
-        classes: the class table of change masks that it was trained on, the default of
-            `--change-classes`; None = not said.
+        classes: the class table of change masks that it was trained on; masks of other
+            tables are brought to it. None = codes are taken as they are.
     """
 
     family: str
