@@ -122,22 +122,10 @@ def build(
     inputs: tuple[Path, ...],
     glob: str,
     exclude: tuple[str, ...],
-    gsds_m: str | None,
-    side: int,
-    degradation: str,
-    params: tuple[str, ...],
-    scale: Fraction | None,
-    lr_from: tuple[str, ...],
-    reference_from: tuple[str, ...],
-    vector_map_from: tuple[str, ...],
-    change_mask_from: tuple[str, ...],
-    legend: str | None,
     split_by: str | None,
     validation: tuple[str, ...],
-    max_bytes: int | None,
-    licence: str,
-    seed: int,
     overwrite: bool,
+    **chosen: object,
 ) -> None:
     """Pack sharp images into training crops.
 
@@ -153,28 +141,9 @@ def build(
           --reference-from 2020=2018
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.chips import find_images
-    from rsupres.companions import DEFAULT_LEGEND, Companions
-    from rsupres.training.packing import PackPlan, split_by_place
+    from rsupres.training.packing import split_by_place
 
-    if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
-        raise click.UsageError(
-            "--lr-from needs --scale, and goes with none of --degradation, --params and"
-            " --gsd."
-        )
-    plan = PackPlan(
-        gsds_m=_parse_gsds(gsds_m),
-        side=side,
-        max_bytes=max_bytes,
-        degradation="stored" if lr_from else degradation,
-        parameters=_parse_params(degradation, params),
-        licence=licence,
-        seed=seed,
-        scale=scale,
-        lr_from=lr_from,
-        companions=Companions(
-            reference_from, vector_map_from, change_mask_from, legend or DEFAULT_LEGEND
-        ),
-    )
+    plan = _make_plan(**chosen)  # type: ignore[arg-type]  # Click gives these types
     pattern = _compile(split_by)
     splits = split_by_place(find_images(inputs, glob, exclude), pattern, validation)
     targets = _targets(out, bool(validation), overwrite)
@@ -203,6 +172,47 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
 
     paths = [p for path in packs for p in _packs_in(path)]
     _show(console, check_packs(paths))
+
+
+def _make_plan(
+    *,
+    gsds_m: str | None,
+    side: int,
+    degradation: str,
+    params: tuple[str, ...],
+    scale: Fraction | None,
+    lr_from: tuple[str, ...],
+    reference_from: tuple[str, ...],
+    vector_map_from: tuple[str, ...],
+    change_mask_from: tuple[str, ...],
+    legend: str | None,
+    max_bytes: int | None,
+    licence: str,
+    seed: int,
+) -> PackPlan:
+    """Return how crops are made, as the options of ``build`` say."""
+    from rsupres.companions import DEFAULT_LEGEND, Companions
+    from rsupres.training.packing import PackPlan
+
+    if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
+        raise click.UsageError(
+            "--lr-from needs --scale, and goes with none of --degradation, --params and"
+            " --gsd."
+        )
+    return PackPlan(
+        gsds_m=_parse_gsds(gsds_m),
+        side=side,
+        max_bytes=max_bytes,
+        degradation="stored" if lr_from else degradation,
+        parameters=_parse_params(degradation, params),
+        licence=licence,
+        seed=seed,
+        scale=scale,
+        lr_from=lr_from,
+        companions=Companions(
+            reference_from, vector_map_from, change_mask_from, legend or DEFAULT_LEGEND
+        ),
+    )
 
 
 def _build_all(
