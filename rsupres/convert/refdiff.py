@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from rsupres.convert import Converted
+from rsupres.convert.modules import read_module_tensors
 from rsupres.convert.reading import read_tensors
-from rsupres.convert.unpickle import read_module_tensors
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.refdiff import make_spec
 from rsupres.families.refdiff_network import (
