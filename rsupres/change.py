@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
 from typing import Literal
 
@@ -44,6 +44,7 @@ from rsupres.classes import (
     load_class_table,
     shipped_class_tables,
 )
+from rsupres.detection import TITLES, Method
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster import Scene
@@ -104,13 +105,14 @@ class ChangeMask:
         pixels: MaskPixels,
         table: ClassTable | None,
         sources: Sequence[Mapping[str, object]],
+        method: Method | None,
         options: ChangeOptions,
         stack: ExitStack,
     ) -> None:
         self.kind: Kind = kind
         self.grid = pixels.grid
         self.table = table
-        self.method: str | None = None
+        self.method = method
         self.paths = tuple(str(source["file"]) for source in sources)
         self._pixels = pixels
         self._sources = tuple(sources)
@@ -198,7 +200,7 @@ class ChangeMask:
         """Return one line for a person: sources, kind, and about how much changed."""
         changed, unknown = self.sample_shares()
         table = "no classes" if self.table is None else self.table.title
-        method = f" by {self.method.upper()}" if self.method else ""
+        method = f" by {TITLES[self.method]}" if self.method else ""
         rest = f", {100 * unknown:.0f} % unknown" if unknown >= 0.005 else ""
         return (
             f"{' and '.join(self.paths)}: {self.kind}{method}, {table}; about "
@@ -243,7 +245,9 @@ def changed_share(counts: NDArray[np.int64]) -> float:
     return float(counts[1:NODATA].sum() / n_known) if n_known else 0.0
 
 
-_Found = tuple[Kind, MaskPixels, ClassTable | None, list[Mapping[str, object]]]
+_Found = tuple[
+    Kind, MaskPixels, ClassTable | None, list[Mapping[str, object]], Method | None
+]
 
 
 def _open_one(
@@ -257,7 +261,7 @@ def _open_one(
             )
         table = _table(options)
         polygons = PolygonMask(source, grid, table, options.class_attribute)
-        return "polygons", polygons, table, [polygons.marks()]
+        return "polygons", polygons, table, [polygons.marks()], None
     scene = _opened(source, stack)
     raster = open_class_raster(scene, options.class_table, grid, is_mask=True)
     if options.output_table and raster.table is None:
@@ -267,7 +271,7 @@ def _open_one(
         )
     raster = _converted(raster, options)
     table = raster.table
-    return "classes", OnGrid(raster, grid), table, [marks(scene)]
+    return "classes", OnGrid(raster, grid), table, [marks(scene)], None
 
 
 def _open_two(
@@ -285,9 +289,10 @@ def _open_two(
     covers = options.covers
     if covers is None:
         covers = _are_covers(before, after, grid, options)
+    _refuse_useless(before, after, options, are_covers=covers)
     if covers:
         pair, table = _cover_pair(before, after, grid, options)
-        return "land cover", OnGrid(pair, grid), table, files
+        return "land cover", OnGrid(pair, grid), table, files, None
     for scene in (before, after):
         if scene.has_palette:
             raise InputError(
@@ -297,7 +302,7 @@ def _open_two(
     detected = DetectedChange(before, after, grid, options.detection)
     on_grid = OnGrid(detected, grid)
     if options.land_cover is None:
-        return "detected", on_grid, None, files
+        return "detected", on_grid, None, files, detected.method
     cover_scene = _opened(options.land_cover, stack)
     cover = _converted(
         open_class_raster(cover_scene, options.class_table, grid, is_mask=False),
@@ -305,7 +310,42 @@ def _open_two(
     )
     assert cover.table is not None
     pixels = _Classed(on_grid, OnGrid(cover, grid), cover.table.unknown)
-    return "detected", pixels, cover.table, [*files, marks(cover_scene)]
+    files.append(marks(cover_scene))
+    return "detected", pixels, cover.table, files, detected.method
+
+
+def _refuse_useless(
+    before: Scene, after: Scene, options: ChangeOptions, *, are_covers: bool
+) -> None:
+    """Refuse options that would do nothing for what the rasters are.
+
+    Raises:
+        ConditionError: there is one.
+    """
+    detection = replace(options.detection, least_m2=None)
+    if are_covers:
+        what, meaningless = (
+            "land covers",
+            {
+                "--land-cover": options.land_cover is not None,
+                "--significance and --threshold": detection != DetectionOptions(),
+            },
+        )
+    else:
+        has_cover = options.land_cover is not None
+        what, meaningless = (
+            "images without --land-cover",
+            {
+                "--class-table": options.class_table is not None and not has_cover,
+                "--output-table": options.output_table is not None and not has_cover,
+            },
+        )
+    for option, is_given in meaningless.items():
+        if is_given:
+            raise ConditionError(
+                f"{option} means nothing here: {before.path} and {after.path} are read "
+                f"as {what}. --method says what they are."
+            )
 
 
 class _Classed:

@@ -31,7 +31,9 @@ from rsupres.detection import (
     LEAST_PIXELS,
     SIGNIFICANCE,
     SMOOTHING,
+    TITLES,
     Detector,
+    Method,
     fit_differences,
     make_detector,
     statistic,
@@ -113,7 +115,7 @@ class DetectedChange:
         self._mask = Blocks(self.grid.window, BLOCK, self._clean)
 
     @property
-    def method(self) -> str:
+    def method(self) -> Method:
         """How the differences were found."""
         return self.detector.differences.method
 
@@ -139,7 +141,7 @@ class DetectedChange:
         logger.info(
             "%s: %s in %d steps, correlations %s.",
             self._where,
-            found.method.upper(),
+            TITLES[found.method],
             found.n_iterations,
             ", ".join(f"{rho:.3f}" for rho in found.correlations),
         )

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 Method = Literal["irmad", "cva"]
+TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
 
 SIGNIFICANCE = 1e-3  # share of unchanged pixels that may be marked
 LEAST_PIXELS = 9  # of a part that counts as changed

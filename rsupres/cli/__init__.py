@@ -26,6 +26,7 @@ COMMANDS = (
     "plan",
     "mosaic",
     "rasterize",
+    "change",
     "status",
     "models",
     "dataset",
