@@ -48,6 +48,31 @@ def sample_posterior(
     return z
 
 
+def sample_ddim(predict: StepPredictor, z: Tensor, posterior: Posterior) -> Tensor:
+    """Run the deterministic chain of DDIM with eta = 0 (Song et al. 2021, Eq. 12).
+
+    Args:
+        predict: maps (z_t, t), t one-based, to eps of the shape of z_t.
+        z: the start z_T, any shape.
+        posterior: of the steps to visit; only its alpha_bar is used.
+
+    Returns:
+        z_0 in the type of `z`.
+    """
+    kept = [1.0, *map(float, posterior.alpha_bar)]
+    for t in range(posterior.steps, 0, -1):
+        eps = predict(z, t)
+        x0 = (z - (1.0 - kept[t]) ** 0.5 * eps) / kept[t] ** 0.5
+        z = kept[t - 1] ** 0.5 * x0 + (1.0 - kept[t - 1]) ** 0.5 * eps
+    return z
+
+
+def diffuse(z0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Return z_t of clean samples (b, ...) at the signal powers (b,), any dtype."""
+    kept = alpha_bar.reshape(-1, *(1,) * (z0.ndim - 1))
+    return kept.sqrt().to(z0.dtype) * z0 + (1.0 - kept).sqrt().to(z0.dtype) * noise
+
+
 def posterior_step(
     predicted: Tensor,
     z: Tensor,

@@ -20,6 +20,28 @@ def sqrt_linear_betas(steps: int, first: float, last: float) -> np.ndarray:
     return np.linspace(first**0.5, last**0.5, steps, dtype=np.float64) ** 2
 
 
+def spaced_steps(total: int, steps: int) -> np.ndarray:
+    """Return `steps` of the training steps 0 .. total - 1, ascending int64.
+
+    First and last are always among them (Nichol & Dhariwal 2021, as in their code: the
+    stride is added up in floating point and rounded half to even); of a single step,
+    the last one.
+
+    Raises:
+        ValueError: not between 1 and `total`.
+    """
+    if not 1 <= steps <= total:
+        raise ValueError(f"{steps} steps out of {total} cannot be chosen.")
+    if steps == 1:
+        return np.array([total - 1])
+    stride = (total - 1) / (steps - 1)
+    chosen, position = [], 0.0
+    for _ in range(steps):
+        chosen.append(round(position))
+        position += stride
+    return np.array(chosen)
+
+
 @dataclass(frozen=True)
 class Posterior:
     """All coefficients of the reverse Gaussian steps of a DDPM, each (steps,) float64.
@@ -43,6 +65,13 @@ class Posterior:
     def steps(self) -> int:
         """Number of steps."""
         return len(self.beta)
+
+    @classmethod
+    def spaced(cls, beta: np.ndarray, steps: np.ndarray) -> Posterior:
+        """Derive the chain that visits only `steps` (zero-based, ascending)."""
+        alpha_bar = np.cumprod(1.0 - beta)[steps]
+        before = np.concatenate([[1.0], alpha_bar[:-1]])
+        return cls.from_betas(1.0 - alpha_bar / before)
 
     @classmethod
     def from_betas(cls, beta: np.ndarray) -> Posterior:

@@ -1,0 +1,52 @@
+"""Colour corrections of SGDM's code: the result takes over colours of the enlarged LR.
+
+Both are off in the released scripts. On scenes only the one by wavelets may be chosen:
+it is local, while the other would take its statistics from a tile.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_LEVELS = 5
+_VARIANCE_EPS = 1e-5
+REACH = 2**_LEVELS - 1  # pixels on each side that `correct_by_wavelets` looks at
+
+
+def correct_by_wavelets(content: Tensor, style: Tensor) -> Tensor:
+    """Return the high frequencies of `content` on the low ones of `style`.
+
+    An undecimated wavelet of `_LEVELS` levels with the kernel (1, 2, 1) / 4.
+
+    Args:
+        content: (b, c, H, W), the sharp picture.
+        style: (b, c, H, W), the one whose colours are right.
+    """
+    return content - _low(content) + _low(style)
+
+
+def correct_by_statistics(content: Tensor, style: Tensor) -> Tensor:
+    """Return `content` with mean and deviation per channel of `style` (b, c, H, W)."""
+    mean, std = _statistics(content)
+    wanted_mean, wanted_std = _statistics(style)
+    return (content - mean) / std * wanted_std + wanted_mean
+
+
+def _low(image: Tensor) -> Tensor:
+    """Return what is left after removing the high frequencies of every level."""
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
+    channels = image.shape[1]
+    kernel = line.outer(line).expand(channels, 1, 3, 3)
+    for level in range(_LEVELS):
+        reach = 2**level
+        padded = functional.pad(image, (reach,) * 4, mode="replicate")
+        image = functional.conv2d(padded, kernel, groups=channels, dilation=reach)
+    return image
+
+
+def _statistics(image: Tensor) -> tuple[Tensor, Tensor]:
+    flat = image.flatten(2)
+    mean, variance = flat.mean(2), flat.var(2) + _VARIANCE_EPS
+    return mean[:, :, None, None], variance.sqrt()[:, :, None, None]
