@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -11,10 +12,11 @@ from typing import ClassVar, Self
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from rsupres.errors import InputError
+from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import FixedScales, ModelSpec
 from rsupres.training import adapters
 from rsupres.training.adapters import (
@@ -24,15 +26,22 @@ from rsupres.training.adapters import (
     Stage,
     Watch,
     build_training,
+    stage_options,
     training_of,
 )
-from rsupres.training.config import DataConfig, StageConfig, TrainConfig
+from rsupres.training.config import (
+    DataConfig,
+    StageConfig,
+    TrainConfig,
+    read_config,
+)
 from rsupres.training.data import Batch
 from rsupres.training.loop import train
 from rsupres.training.objectives import Job, Outcome
 from rsupres.training.packs import CropOrigin, PackMeta, write_pack
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -205,3 +214,34 @@ def test_a_stage_covers_whole_names_only() -> None:
     assert not stage.covers("depsr_detail.branch.weight")
     assert not stage.covers("unet.conv_in2.weight")
     assert Stage(("",)).covers("anything")
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "models" / "recipes").glob("*.toml")), ids=lambda p: p.name
+)
+def test_every_recipe_fits_its_family(recipe: Path) -> None:
+    config = read_config(recipe)
+    kind = training_of(config.family)
+    for stage in config.stage:
+        assert stage.name in kind.stages
+        stage_options(kind, stage)
+
+
+def test_states_of_older_versions_go_on(tmp_path: Path, gain: str) -> None:
+    """The fingerprint does not tell of options that came later and are not used."""
+    _write_pack(tmp_path)
+    config = _config(StageConfig("gain", 3))
+    assert train(config, tmp_path, CPU, stop_after_s=0.0) is None
+    with safe_open(tmp_path / "out/state.safetensors", "np") as file:
+        known = json.loads(file.metadata()["fingerprint"])
+    assert known.keys() == {
+        *("architecture", "data", "family", "overrides", "precision", "seed"),
+        "start_from",
+    }
+    assert known["data"].keys() == {
+        *("batch", "gsd_weights", "lr_side", "scale_power", "scales", "tone"),
+        *("train", "validation"),
+    }
+    changed = replace(config, data=replace(config.data, fixed_scales=(2.0,)))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(changed, tmp_path, CPU)

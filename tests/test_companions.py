@@ -360,3 +360,48 @@ def test_lr_of_another_sensor_is_packed_and_measured(tmp_path: Path) -> None:
     other = run("evaluate", out, "--model", "bicubic", "--scale", 4)
     assert other.exit_code == 3
     assert "give --scale 2" in other.output
+
+
+def test_a_style_and_a_sampler_reach_the_models(
+    town: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker, options = Looker(), []
+
+    def load(name: str, device: torch.device, chosen: object) -> Looker:
+        options.append(chosen)
+        return looker
+
+    monkeypatch.setattr(checkpoints, "load_model", load)
+    base = ("evaluate", town, "--glob", "*_2020_0*", "--model", "stub")
+    more = ("--device", "cpu", "--reference-from", "2020=2018")
+    picked = ("--style", town / "town_2018_1.tif", "--sampler", "heun")
+    result = run(*base, *more, *picked)
+    assert result.exit_code == 0, result.output
+    style = looker.batches[0].conditions.style
+    assert style is not None
+    assert style.shape == (3, 61, 70)
+    np.testing.assert_allclose(
+        style[:, 30:].numpy() * 255, picture(61, 70, 11)[:, 30:], atol=0.01
+    )
+    assert run(*base, *more, "--style-sample").exit_code == 0
+    assert (options[0].sampler, options[0].style_sample) == ("heun", False)
+    assert options[1].style_sample
+    assert run(*base, *more, *picked, "--style-sample").exit_code == 2
+
+
+def test_an_option_without_effect_is_refused(
+    town: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Looker(replace(SPEC, accepts=frozenset()))
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_: plain)
+    base = ("evaluate", town, "--glob", "*_2020_*", "--model", "stub")
+    more = ("--device", "cpu", "--reference-from", "2020=2018")
+    for options, code in (
+        (("--style-sample",), 3),
+        (("--style", town / "town_2018_1.tif"), 3),
+        (("--change-mask-from", "town/=mask/"), 3),
+        (("--legend", "maptiler"), 2),
+    ):
+        result = run(*base, *more, *options)
+        assert result.exit_code == code, result.output
+        assert str(options[0]) in result.output

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.image_options import DEGRADATIONS, companion_options
+from rsupres.cli.image_options import (
+    DEGRADATIONS,
+    check_legend,
+    companion_options,
+)
 from rsupres.cli.options import (
     common_options,
     file_choice_options,
@@ -194,6 +198,7 @@ def _make_plan(
     from rsupres.companions import DEFAULT_LEGEND, Companions
     from rsupres.training.packing import PackPlan
 
+    check_legend(legend, vector_map_from)
     if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
         raise click.UsageError(
             "--lr-from needs --scale, and goes with none of --degradation, --params and"

@@ -8,9 +8,14 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from rsupres.cli.condition_options import style_options
 from rsupres.cli.console import Console
 from rsupres.cli.evaluate_options import Options
-from rsupres.cli.image_options import DEGRADATIONS, companion_options
+from rsupres.cli.image_options import (
+    DEGRADATIONS,
+    check_legend,
+    companion_options,
+)
 from rsupres.cli.options import (
     common_options,
     device_option,
@@ -28,6 +33,7 @@ _FOR_TESTSETS = (
     *("models", "scales", "every", "glob", "exclude", "degradation", "details"),
     *("steps", "seed", "device", "precision", "max_side", "pictures"),
     *("reference_from", "vector_map_from", "change_mask_from", "legend"),
+    *("sampler", "style", "style_sample"),
 )
 
 
@@ -185,7 +191,9 @@ def _parse_align(
     help="Folder of the LPIPS (squeeze) weights. Default: RSUPRES_LPIPS, else the "
     "checkout's shared folder, else no LPIPS.",
 )
+@click.option("--sampler", metavar="NAME", help="Sampler of the models.")
 @companion_options
+@style_options
 @device_option
 @precision_option
 @seed_option
@@ -219,6 +227,7 @@ def evaluate(
         from rsupres.cli.evaluate_testset import evaluate_testset
 
         _refuse(given, _FOR_PAIRS, "SR and HR, not with --model")
+        check_legend(options.legend, options.vector_map_from)
         evaluate_testset(console, [Path(name) for name in inputs], options)
     elif len(inputs) == 2:
         from rsupres.cli.evaluate_pair import evaluate_pair

@@ -49,6 +49,9 @@ class Options:
     vector_map_from: tuple[str, ...]
     change_mask_from: tuple[str, ...]
     legend: str | None
+    sampler: str | None
+    style: str | None
+    style_sample: bool
 
 
 def find_lpips(options: Options, device: str) -> LpipsSqueeze | None:

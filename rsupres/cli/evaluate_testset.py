@@ -14,7 +14,9 @@ from rsupres.cli.evaluate_options import Options, find_lpips
 from rsupres.errors import ConditionError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from rsupres.chips import Chip
     from rsupres.companions import Companions
@@ -82,6 +84,7 @@ def _load_candidates(
 
     automatic = "bf16" if device.type == "cuda" else "fp32"
     precision = automatic if options.precision == "auto" else options.precision
+    style = _read_style(options)
     candidates, specs = [], []
     for name in dict.fromkeys(options.models):
         if name == BICUBIC:
@@ -90,15 +93,31 @@ def _load_candidates(
         for detail in options.details or (0.0,):
             sampling = SamplerOptions(
                 steps=options.steps,
+                sampler=options.sampler,
                 detail=detail,
                 precision=precision,  # type: ignore[arg-type]  # Click checked it
+                style_sample=options.style_sample,
             )
             model = load_model(name, device, sampling)
             label = Path(name).stem if name.endswith(".safetensors") else name
             label += f" detail {detail:g}" if model.spec.detail else ""
-            candidates.append(model_candidate(label, model, device, options.seed))
+            candidates.append(
+                model_candidate(label, model, device, options.seed, style)
+            )
             specs.append(model.spec)
     return candidates, specs
+
+
+def _read_style(options: Options) -> NDArray[np.float32] | None:
+    """Return the picture that all images follow, of several the one of the seed."""
+    if options.style is None:
+        return None
+    if options.style_sample:
+        raise click.UsageError("--style and --style-sample exclude each other.")
+    from rsupres.chips import ROLES
+    from rsupres.styles import open_styles
+
+    return open_styles(options.style, ROLES, len(ROLES)).pick(options.seed)
 
 
 def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
@@ -106,10 +125,16 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
     from rsupres.companions import DEFAULT_LEGEND, Companions
 
     looked_at = {name for spec in specs for name in spec.needs | spec.accepts}
-    for name in ("reference", "vector_map", "change_mask"):
-        if getattr(options, f"{name}_from") and name not in looked_at:
-            flag = name.replace("_", "-")
-            raise ConditionError(f"--{flag}-from: none of the models looks at it.")
+    for option, name in (
+        ("reference_from", "reference"),
+        ("vector_map_from", "vector_map"),
+        ("change_mask_from", "change_mask"),
+        ("style", "style"),
+        ("style_sample", "style"),
+    ):
+        if getattr(options, option) and name not in looked_at:
+            flag = option.replace("_", "-")
+            raise ConditionError(f"--{flag}: none of the models looks at it.")
     legends = {spec.legend for spec in specs if spec.legend}
     if options.legend is None and len(legends) > 1:
         raise InputError(

@@ -16,6 +16,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
 
 
+def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:
+    """Refuse a legend when nothing is drawn by it."""
+    if legend is not None and not any("=" not in text for text in vector_map_from):
+        raise click.UsageError("--legend is for --vector-map-from with vector files.")
+
+
 def companion_options(function: Command) -> Command:
     """Add ``--reference-from --vector-map-from --change-mask-from --legend``."""
     for option in reversed(

@@ -78,15 +78,27 @@ def bicubic_candidate() -> Candidate:
 
 
 def model_candidate(
-    name: str, model: SuperResolver, device: torch.device, seed: int
+    name: str,
+    model: SuperResolver,
+    device: torch.device,
+    seed: int,
+    style: NDArray[np.float32] | None = None,
 ) -> Candidate:
-    """Return a loaded model as a candidate; its result is clipped and rounded."""
+    """Return a loaded model as a candidate; its result is clipped and rounded.
+
+    Args:
+        name: for people.
+        model: on its device.
+        device: that device.
+        seed: of the noise.
+        style: (3, Hs, Ws) in [0, 1] that all images follow; None = their own layer.
+    """
 
     def enlarge(
         lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers
     ) -> Pixels:
         unit = lr.astype(np.float32) / np.float32(255)
-        conditions = _conditions(layers)
+        conditions = _conditions(layers, style)
         return to_uint8(upscale_array(model, unit, scale, device, seed, conditions))
 
     return Candidate(name, enlarge, model.spec.needs | model.spec.accepts)
@@ -178,14 +190,16 @@ def _measure(
     return figures | shift
 
 
-def _conditions(layers: Layers) -> Conditions:
+def _conditions(layers: Layers, style: NDArray[np.float32] | None) -> Conditions:
     """Return the layers of an image as a model gets them for a scene."""
-    if not layers:
-        return Conditions()
+    import torch
+
     conditions = as_conditions([layers])
-    if conditions.style is None:
-        return conditions
-    return replace(conditions, style=conditions.style[0])
+    if style is not None:
+        return replace(conditions, style=torch.from_numpy(style))
+    if conditions.style is not None:
+        return replace(conditions, style=conditions.style[0])
+    return conditions
 
 
 def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:
