@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import import_module
@@ -192,12 +192,18 @@ def user_models() -> Path:
     return home / "rsupres" / "models"
 
 
-def default_model(n_bands: int, scale: Fraction, gsd_m: float | None) -> str:
-    """Return the shipped model that fits bands, scale and pixel size best.
+def default_model(
+    n_bands: int,
+    scale: Fraction,
+    gsd_m: float | None,
+    given: Collection[str] = (),
+) -> str:
+    """Return the shipped model that fits bands, scale, conditions and pixel size best.
 
-    Among the cards marked ``default = true`` whose bands and scale fit: first one whose
-    GSD range holds `gsd_m`, else the one whose range is nearest (in ratio); bicubic is
-    never chosen silently.
+    Among the cards marked ``default = true`` whose bands and scale fit, that look at
+    all conditions given and need no other: first one whose GSD range holds `gsd_m`,
+    else the one whose range is nearest (in ratio); bicubic is never chosen silently.
+    Where none looks at the conditions, the default without them.
 
     Raises:
         CheckpointError: no shipped model fits.
@@ -209,8 +215,11 @@ def default_model(n_bands: int, scale: Fraction, gsd_m: float | None) -> str:
         and card.is_present
         and len(card.spec.bands) <= n_bands
         and card.spec.scales.offers(scale)
+        and card.spec.needs <= set(given) <= card.spec.accepts | card.spec.needs
     ]
     if not fitting:
+        if given:  # whoever checks the conditions names the models that take them
+            return default_model(n_bands, scale, gsd_m)
         raise CheckpointError(
             f"No default model fits {n_bands} band(s) at scale {scale}; choose one with"
             " --model ('rsupres models list' shows all; 'bicubic' fits anything)."

@@ -32,6 +32,7 @@ from rsupres.checkpoints import (
 )
 from rsupres.conditions import (
     NO_CONDITIONS,
+    OPTIONS,
     ConditionFrame,
     ConditionSet,
     open_conditions,
@@ -312,7 +313,9 @@ def _find_card(job: UpscaleJob, scene: Scene) -> Card:
     """Return the card of the model to use; warn where it was made for other scenes."""
     gsd = scene.grid.gsd_m
     if job.model is None:
-        name = default_model(len(scene.data_bands), job.scale, gsd)
+        given = {name for name in OPTIONS if getattr(job, name)}
+        given |= {"style"} if job.style_sample else set()
+        name = default_model(len(scene.data_bands), job.scale, gsd, given)
         logger.info("Model %s, chosen for its bands, scale and pixel size.", name)
         card = read_card(name)
     else:

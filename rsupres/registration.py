@@ -144,7 +144,7 @@ def _inside(mask: NDArray[np.bool_]) -> Floats:
     return np.asarray(np.clip(2 * weights - 1, 0, 1) * mask)
 
 
-def _low_waves(shape: tuple[int, int]) -> Floats:
+def _low_waves(shape: tuple[int, ...]) -> Floats:
     """Return cos^2 along both axes of a spectrum: 1 for the longest waves, 0 at 1/2."""
     rows, cols = (np.cos(np.pi * np.fft.fftfreq(n)) ** 2 for n in shape)
     return np.asarray(np.outer(rows, cols))

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -83,7 +84,7 @@ def places(
         cols: of the target, pixels from its left edge.
         rows: of the target, pixels from its top.
     """
-    x, y = target.transform @ (cols, rows)
+    x, y = _apply(target.transform, cols, rows)
     if source.crs != target.crs:
         try:
             x, y = (
@@ -92,7 +93,7 @@ def places(
             )
         except RasterioError:
             return np.full(cols.shape, np.nan), np.full(rows.shape, np.nan)
-    col, row = ~source.transform @ (x, y)
+    col, row = _apply(~source.transform, x, y)
     lost = ~(np.isfinite(col) & np.isfinite(row))
     return np.where(lost, np.nan, col), np.where(lost, np.nan, row)
 
@@ -161,3 +162,11 @@ def warp(source: Source, target: Grid, ratio: float) -> NDArray[np.float32] | No
     np.clip(out, 0, 1, out=out)
     out[:, np.isnan(out).any(axis=0)] = np.nan
     return out
+
+
+def _apply(
+    transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points moved by a transform."""
+    a, b, c, d, e, f = transform[:6]
+    return np.asarray(a * x + b * y + c), np.asarray(d * x + e * y + f)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rsupres.checkpoints import (
+    Card,
     card_text,
     default_model,
     file_sha256,
@@ -201,6 +202,33 @@ def test_the_default_follows_bands_scale_and_pixel_size(catalogue: Path) -> None
         default_model(2, Fraction(4), 10.0)
     with pytest.raises(CheckpointError, match="No default model"):
         default_model(3, Fraction(9), 10.0)
+
+
+def test_the_default_looks_at_what_is_given_and_needs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def card(name: str, needs: str = "", accepts: str = "") -> Card:
+        fields = {"needs": needs, "accepts": accepts}
+        sets = {key: frozenset(text.split()) for key, text in fields.items()}
+        scales = ScaleRange(Fraction(1), Fraction(8), Fraction(4))
+        spec = ModelSpec("bicubic", scales, gsd=(8, 20), **sets)
+        return Card(name, spec, text={"default": True})
+
+    cards = [
+        card("changes", needs="reference", accepts="change_mask"),
+        card("maps", needs="vector_map", accepts="style"),
+        card("plain"),
+    ]
+    monkeypatch.setattr("rsupres.checkpoints.list_cards", lambda: cards)
+    for conditions, name in (
+        ((), "plain"),
+        (("reference",), "changes"),
+        (("reference", "change_mask"), "changes"),
+        (("vector_map", "style"), "maps"),
+        (("style",), "plain"),  # refused later, naming "maps"
+        (("vector_map", "reference"), "plain"),
+    ):
+        assert default_model(3, Fraction(4), 10.0, conditions) == name
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
