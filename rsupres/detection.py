@@ -42,7 +42,7 @@ LEAST_PIXELS = 9  # of a part that counts as changed
 MOST_ITERATIONS = 50
 CONVERGED = 1e-3  # of the canonical correlations
 SMOOTHING = 1  # pixels around a pixel whose differences are averaged with its own
-RIDGE = 1e-6  # of the mean variance of the bands
+RIDGE = 1e-6  # of a band's variance
 LEAST_VARIANCE = 1e-6  # of a difference of unit variates
 LEAST_PIXELS_TO_FIT = 256
 LEAST_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
@@ -310,29 +310,31 @@ def _canonical(
 
 
 def _fit_cva(x: Floats, y: Floats) -> Differences:
-    """Find the normalised, whitened differences of the bands, twice re-weighted."""
+    """Find the normalised, whitened differences of the bands, with the same weights."""
     weights = np.ones(x.shape[1])
-    n_bands = len(x)
-    for step in range(1, 4):
+    before = np.zeros(len(x))
+    for step in range(1, MOST_ITERATIONS + 1):
         xx, xy, yy = _covariances(x, y, weights)
-        gains = _gains(np.diag(xx), np.diag(xy), np.diag(yy))
+        variances, partners = np.diag(xx), np.diag(yy)
+        gains = _gains(variances, np.diag(xy), partners)
         total = weights.sum()
         offset = (x @ weights - gains * (y @ weights)) / total
         rest = x - gains[:, np.newaxis] * y - offset[:, np.newaxis]
-        covariance = _ridged((rest * weights) @ rest.T / total)
-        white = np.linalg.inv(np.linalg.cholesky(covariance))
+        covariance = (rest * weights) @ rest.T / total
+        covariance += LEAST_VARIANCE * np.diag(variances)
+        white = np.linalg.inv(np.linalg.cholesky(_ridged(covariance)))
         with np.errstate(invalid="ignore", divide="ignore"):
-            rho = np.diag(xy) / np.sqrt(np.diag(xx) * np.diag(yy))
+            rho = np.nan_to_num(np.diag(xy) / np.sqrt(variances * partners))
         found = Differences(
-            white,
-            white * gains,
-            white @ offset,
-            "cva",
-            step,
-            np.sort(np.nan_to_num(rho)),
+            white, white * gains, white @ offset, "cva", step, np.sort(rho)
         )
+        if np.abs(rho - before).max() < CONVERGED:
+            return found
+        before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
-        weights = Null.fit(squared, n_bands).unchanged(squared)
+        weights = Null.fit(squared, len(x)).unchanged(squared)
+        if weights.mean() < LEAST_SHARE:
+            return found
     return found
 
 
@@ -360,10 +362,14 @@ def _covariances(
 
 
 def _ridged(covariance: Floats) -> Floats:
-    """Return a covariance that can be inverted, however alike the bands are."""
-    n_bands = len(covariance)
-    extra = RIDGE * np.trace(covariance) / n_bands + 1e-30
-    return np.asarray(covariance + extra * np.eye(n_bands))
+    """Return a covariance that can be inverted, however alike the bands are.
+
+    Each band by its own variance, so that units do not matter; a band without any
+    counts for nothing.
+    """
+    variances = np.diag(covariance)
+    extra = np.where(variances > 0, RIDGE * variances, 1.0)
+    return np.asarray(covariance + np.diag(extra))
 
 
 def _box(image: Floats) -> Floats:
