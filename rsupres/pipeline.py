@@ -181,6 +181,8 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
         f"RSUPRES_{name.upper()}": json.dumps(marks, sort_keys=True)
         for name, marks in work.conditions.fingerprint().items()
     }
+    if settings := work.conditions.settings():
+        tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
     tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
     return {key: value for key, value in tags.items() if value}
 

@@ -472,6 +472,8 @@ def test_the_output_says_which_conditions_it_was_made_with(
     tags = tags_of(job.output)
     marks = json.loads(tags["RSUPRES_REFERENCE"])
     assert marks["coregister"] is True
+    measured = json.loads(tags["RSUPRES_MEASURED"])["reference"]
+    assert measured["shift"] == pytest.approx([0.5, 1.5], abs=0.15)
     assert marks["files"][0]["file"] == reference.name
     assert marks["files"][0]["date"] == "2020-05-06"
     assert len(marks["files"][0]["sha256"]) == 64
