@@ -244,9 +244,14 @@ def make_context_keys(unet: UNet2DConditionModel, context: Tensor) -> ContextKey
     return ContextKeys(tuple(pairs))
 
 
+def x_dtype(unet: UNet2DConditionModel) -> torch.dtype:
+    """Return the type that a U-Net computes in."""
+    return unet.conv_in.weight.dtype
+
+
 def embed_steps(unet: UNet2DConditionModel, t: Tensor) -> Tensor:
     """Return the embedding of diffusion steps (b,) as every residual block takes it."""
-    emb: Tensor = unet.time_embedding(unet.time_proj(t).to(unet.dtype))
+    emb: Tensor = unet.time_embedding(unet.time_proj(t).to(x_dtype(unet)))
     return emb
 
 

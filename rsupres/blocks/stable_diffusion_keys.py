@@ -120,13 +120,14 @@ def _unet_name(name: str, blocks: int, attends: set[int]) -> str:
         return f"middle_block.{2 * j}.{_resnet(rest)}"
     match = re.match(rf"(down|up)_blocks\.{_INDEX}\.(\w+)\.{_INDEX}\.(.*)", name)
     assert match, name
-    side, level, kind, j, rest = match[1], int(match[2]), match[3], match[4], match[5]
+    side, level, kind = match[1], int(match[2]), match[3]
+    at, rest = match[4], match[5]
     first = 1 + level * (blocks + 1) if side == "down" else level * (blocks + 1)
     block = "input_blocks" if side == "down" else "output_blocks"
     if kind == "resnets":
-        return f"{block}.{first + int(j)}.0.{_resnet(rest)}"
+        return f"{block}.{first + int(at)}.0.{_resnet(rest)}"
     if kind == "attentions":
-        return f"{block}.{first + int(j)}.1.{rest}"
+        return f"{block}.{first + int(at)}.1.{rest}"
     if kind == "downsamplers":
         return f"{block}.{first + blocks}.0.op.{rest.removeprefix('conv.')}"
     assert kind == "upsamplers", name

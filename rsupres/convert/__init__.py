@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from rsupres.checkpoints import Card
 
+_WEIGHT_FILES = (".safetensors", ".bin", ".ckpt", ".pt")
 # family: module
 CONVERTERS: Mapping[str, str] = {
     "refdiff": "rsupres.convert.refdiff",
+    "sgdm": "rsupres.convert.sgdm",
     "slimdiffsr": "rsupres.convert.slimdiffsr",
 }
 
@@ -83,7 +85,7 @@ def import_checkpoint(
 
     Args:
         family: a key of `CONVERTERS`.
-        sources: the released files, all that make one model.
+        sources: the released files, and folders of them, all that make one model.
         out: checkpoint to write (``.safetensors``), its card beside it; None = into
             `imports_folder` under the model's name.
         name: what `--model` will take; None = family and the first file's name.
@@ -103,8 +105,8 @@ def import_checkpoint(
     module = converter_of(family)
     _check_options(options, module.OPTIONS, family)
     for source in sources:
-        if not source.is_file():
-            raise CheckpointError(f"{source}: no such file.")
+        if not source.exists():
+            raise CheckpointError(f"{source}: no such file or folder.")
     name = name or f"{family}-{sources[0].stem}"
     path = _output(out, name, overwrite)
     made = module.convert(sources, options)
@@ -112,7 +114,7 @@ def import_checkpoint(
     sha256 = write_checkpoint(
         path, made.tensors, made.spec, made.architecture, made.origin
     )
-    hashes = [f"{source.name} {file_sha256(source)}" for source in sources]
+    hashes = [f"{file.name} {file_sha256(file)}" for file in _files(sources)]
     text: dict[str, object] = {"origin": made.origin, "sources": hashes}
     card = card_text(name, path.name, sha256, made.spec, made.licence, text)
     beside = path.with_suffix(".toml")
@@ -141,6 +143,15 @@ def imports_folder() -> Path:
 
     checkout = Path(__file__).resolve().parents[2] / "models"
     return checkout / "imported" if checkout.is_dir() else user_models()
+
+
+def _files(sources: Sequence[Path]) -> list[Path]:
+    """Return the files among the sources, and those of weights in their folders."""
+    found: list[Path] = []
+    for source in sources:
+        inner = sorted(source.rglob("*")) if source.is_dir() else [source]
+        found += [f for f in inner if f == source or f.suffix in _WEIGHT_FILES]
+    return found
 
 
 def _check_options(

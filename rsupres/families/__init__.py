@@ -12,6 +12,7 @@ FAMILIES = {
     "e2diffsr": "rsupres.families.e2diffsr",
     "slimdiffsr": "rsupres.families.slimdiffsr",
     "refdiff": "rsupres.families.refdiff",
+    "sgdm": "rsupres.families.sgdm",
 }
 
 

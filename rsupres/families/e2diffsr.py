@@ -57,6 +57,7 @@ from rsupres.families.e2diffsr_config import (
 )
 from rsupres.families.e2diffsr_geometry import Geometry, span_taps
 from rsupres.families.e2diffsr_network import E2DiffSRNetworks
+from rsupres.families.levels import band_levels, scene_levels
 from rsupres.grid import Grid, PixelWindow, TileGrid
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ _LATENT_TILE = 160
 _LATENT_OVERLAP = 48
 _LATENT_HALO = 16
 _ROWS_AT_ONCE = 16  # SR rows of CSUM's MLP at a time: exact, and kind to caches
-_LEVELS = (0.5, 99.5)  # percentiles that become 0 and 1
-_SMALLEST_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 
 
 def latent_posterior(config: E2DiffSRConfig) -> Posterior:
@@ -144,7 +143,7 @@ class E2DiffSR:
         """
         from affine import Affine
 
-        levels = _scene_levels(scene) if self.config.normalise == "scene" else {}
+        levels = scene_levels(scene) if self.config.normalise == "scene" else {}
         used = self._used_scale(scale)
         geometry = Geometry.of(scene.height, scene.width, used)
         latent = scene.allocate(
@@ -169,7 +168,7 @@ class E2DiffSR:
         latent = batch.scene.arrays["latent"]
         used = self._used_scale(scale)
         geometry = _scene_geometry(batch.scene.numbers, used)
-        low, high = _band_levels(batch.scene.numbers, self.device)
+        low, high = band_levels(batch.scene.numbers, self.device)
         lr = (batch.lr.to(self.device) - low) / (high - low) * 2.0 - 1.0
         lr = lr.contiguous(memory_format=torch.channels_last)
         height, width = lr.shape[2:]
@@ -207,7 +206,7 @@ class E2DiffSR:
         """Return the unscaled latent (C, n, m) of a window of cells."""
         window = geometry.lr_window(cells)
         pixels, _ = scene.read(window)
-        low, high = _band_levels(levels, self.device)
+        low, high = band_levels(levels, self.device)
         lr = torch.from_numpy(pixels).to(self.device)[None]
         lr = (lr - low) / (high - low) * 2.0 - 1.0
         rows, cols = geometry.enlarging_taps(cells, window, self.device)
@@ -369,40 +368,3 @@ def _mix_detail(networks: E2DiffSRNetworks, detail: float) -> None:
     ):
         mine.data.lerp_(other.data, detail)
     networks.depsr_detail = None
-
-
-def _scene_levels(scene: SceneReader) -> dict[str, float]:
-    """Return low and high percentiles of each band over a thinned scene."""
-    side = 256
-    rows = np.linspace(0, max(scene.height - side, 0), 4).astype(int)
-    cols = np.linspace(0, max(scene.width - side, 0), 4).astype(int)
-    samples = []
-    for row in np.unique(rows):
-        for col in np.unique(cols):
-            window = PixelWindow(
-                int(row),
-                int(col),
-                min(side, scene.height - int(row)),
-                min(side, scene.width - int(col)),
-            )
-            pixels, valid = scene.read(window)
-            samples.append(pixels[:, valid[0]])
-    values = np.concatenate(samples, axis=1)
-    levels = {}
-    for k, band in enumerate(values):
-        low, high = np.percentile(band, _LEVELS) if band.size else (0.0, 1.0)
-        levels[f"low_{k}"] = float(low)
-        levels[f"high_{k}"] = float(max(high, low + _SMALLEST_SPAN))
-    return levels
-
-
-def _band_levels(
-    numbers: Mapping[str, float], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return low and high as (1, 3, 1, 1); 0 and 1 where none were found."""
-    pairs = [
-        [numbers.get(f"{name}_{k}", default) for k in range(3)]
-        for name, default in (("low", 0.0), ("high", 1.0))
-    ]
-    low, high = torch.tensor(pairs, dtype=torch.float32, device=device)
-    return low[None, :, None, None], high[None, :, None, None]

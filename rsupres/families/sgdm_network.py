@@ -30,6 +30,7 @@ from rsupres.blocks.stable_diffusion import (
     decode_latent,
     encode_moments,
     predict,
+    x_dtype,
 )
 from rsupres.families.sgdm_style import (
     FlowConfig,
@@ -81,7 +82,10 @@ class SgdmConfig:
         feature_scale: of the adapter's features before they join the U-Net.
         enlarge: how LR is brought to SR pixels.
         empty_map: colour of a map where none is given.
-        colour: what joins the low frequencies of the enlarged LR to the result.
+        colour: "wavelet" puts the result on the low frequencies of the enlarged LR.
+        normalise: "scene" brings the percentiles of a scene to 0 and 1 and back.
+        sampler: default of `--sampler`, one of `SAMPLERS`.
+        sampling_steps: default of `--steps`.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -95,6 +99,9 @@ class SgdmConfig:
     enlarge: Literal["bilinear", "bicubic"] = "bilinear"
     empty_map: tuple[int, int, int] = (245, 240, 228)
     colour: Literal["none", "wavelet"] = "none"
+    normalise: Literal["none", "scene"] = "none"
+    sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
+    sampling_steps: int = 50
 
     @property
     def adapter_widths(self) -> tuple[int, ...]:
@@ -117,12 +124,12 @@ VARIANTS = {
 MINI = SgdmConfig(
     unet=UNetConfig(
         latent=4,
-        width=40,
+        width=36,
         multipliers=(1, 2, 3),
         attention_levels=(),
         mid_attention=False,
         context_width=None,
-        groups=8,
+        groups=4,
         norm="pixel",
     ),
     autoencoder=AutoencoderConfig(
@@ -135,12 +142,15 @@ MINI = SgdmConfig(
         norm="pixel",
     ),
     encoder=EncoderConfig(
-        stem=24, widths=(32, 48), out=64, modulated="lr", style=False, guide=48
+        stem=16, widths=(24, 40), out=56, modulated="lr", style=False, guide=40
     ),
     prediction="v",
     feature_scale=1.0,
     enlarge="bicubic",
     empty_map=(0, 0, 0),
+    normalise="scene",
+    sampler="dpm++",
+    sampling_steps=8,
 )
 
 
@@ -260,15 +270,17 @@ class ContentStyleEncoder(nn.Module):
 
         Args:
             content: of `content`.
-            style: statistics to take on; needed where there is a style encoder.
+            style: statistics to take on; None = the content keeps its own.
             own: statistics of the content as a whole; None = those of each picture.
         """
         assert content.chart is not None
         parts = [content.chart, content.lr]
         if self.style is not None:
-            assert style is not None
-            own = own or spatial_statistics(content.lr)
-            parts.append(restyle(content.lr, own, style))
+            styled = content.lr
+            if style is not None:
+                own = own or spatial_statistics(content.lr)
+                styled = restyle(content.lr, own, style)
+            parts.append(styled)
         joined: Tensor = self.fuse(torch.cat(parts, dim=1))
         return joined
 
@@ -394,8 +406,13 @@ class SgdmNetworks(nn.Module):
         *,
         recompute: bool = False,
     ) -> Tensor:
-        """Return the denoiser's prediction for scaled latents z at steps t."""
-        return predict(self.unet, z, t, context, features, recompute=recompute)
+        """Return the denoiser's prediction for scaled latents z at steps t.
+
+        Computed in the type of the U-Net's weights, returned in that of `z`.
+        """
+        x = z.to(x_dtype(self.unet))
+        out = predict(self.unet, x, t, context, features, recompute=recompute)
+        return out.to(z.dtype)
 
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return scaled latents of pictures in [-1, 1]: sampled, or means."""
@@ -406,7 +423,9 @@ class SgdmNetworks(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return pictures of scaled latents, in about [0, 1], not clamped."""
-        image = decode_latent(self.autoencoder, z / self.latent_scale)
+        dtype = self.autoencoder.post_quant_conv.weight.dtype
+        unscaled = (z / self.latent_scale).to(dtype)
+        image = decode_latent(self.autoencoder, unscaled).to(z.dtype)
         return (image + 1.0) / 2.0
 
 
@@ -416,15 +435,13 @@ def drop_encoder(autoencoder: nn.Module) -> None:
         delattr(autoencoder, part)
 
 
-def stage1_parameters(networks: SgdmNetworks) -> list[str]:
-    """Return the names that train in stage 1: the adapter, and the U-Net's attention.
+def trains_in_stage1(parameter: str) -> bool:
+    """Return whether a parameter trains in stage 1: the adapter, the U-Net's attention.
 
     Of the U-Net every name that contains ``attn``, that is queries, keys, values and
     outputs of self- and cross-attention; feed-forwards and norms stay (released code;
     the paper says "linear layers").
     """
-    return [
-        name
-        for name, _ in networks.named_parameters()
-        if name.startswith("adapter.") or (name.startswith("unet.") and "attn" in name)
-    ]
+    if parameter.startswith("unet."):
+        return "attn" in parameter
+    return parameter.startswith("adapter.")

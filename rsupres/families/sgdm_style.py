@@ -81,8 +81,8 @@ class PlainEncoder(nn.Module):
             assert isinstance(scale, nn.ModuleDict)
             h = functional.leaky_relu(scale["conv"](h), _SLOPE)
             h = functional.leaky_relu(scale["down"](h), _SLOPE)
-        h = self.last(h)
-        return h.tanh() if self.style else h
+        out: Tensor = self.last(h)
+        return out.tanh() if self.style else out
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class StyleFlow(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         half = config.dim // 2
-        self.half = half
+        self.passed = half
         self.loc = nn.Parameter(torch.zeros(1, config.dim))
         self.log_scale = nn.Parameter(torch.zeros(1, config.dim))
         self.couplings = nn.ModuleList(
@@ -120,7 +120,7 @@ class StyleFlow(nn.Module):
         """Take base numbers (n, dim) to styles; return them and log|det| (n,)."""
         log_det = z.new_zeros(len(z))
         for coupling, order in zip(self.couplings, self.permutations, strict=True):
-            z1, z2 = z[:, : self.half], z[:, self.half :]
+            z1, z2 = z[:, : self.passed], z[:, self.passed :]
             shift, scale = _shift_and_scale(coupling(z1))
             log_det = log_det - scale.log().sum(1)
             z = torch.cat([z1, z2 / scale + shift], dim=1)[:, order]
@@ -132,7 +132,7 @@ class StyleFlow(nn.Module):
         pairs = zip(self.couplings, self.permutations, strict=True)
         for coupling, order in reversed(list(pairs)):
             x = x[:, order.argsort()]
-            x1, x2 = x[:, : self.half], x[:, self.half :]
+            x1, x2 = x[:, : self.passed], x[:, self.passed :]
             shift, scale = _shift_and_scale(coupling(x1))
             log_det = log_det + scale.log().sum(1)
             x = torch.cat([x1, (x2 - shift) * scale], dim=1)

@@ -29,7 +29,9 @@ from rsupres.training.packs import Pack
 
 # family: "module:class"
 TRAINABLE: Mapping[str, str] = {
+    "sgdm": "rsupres.training.sgdm:SgdmTraining",
     "e2diffsr": "rsupres.training.e2diffsr:E2DiffSRTraining",
+    "refdiff": "rsupres.training.refdiff:RefDiffTraining",
     "slimdiffsr": "rsupres.training.slimdiffsr:SlimDiffSRTraining",
 }
 Draw = Callable[[int], Batch]

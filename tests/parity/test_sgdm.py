@@ -41,7 +41,7 @@ from rsupres.families.sgdm_network import (
     EncoderConfig,
     SgdmConfig,
     SgdmNetworks,
-    stage1_parameters,
+    trains_in_stage1,
 )
 from rsupres.families.sgdm_prompts import prompt_number, prompt_text
 from rsupres.families.sgdm_style import (
@@ -92,8 +92,8 @@ def test_every_variant_has_the_released_names_and_sizes() -> None:
         assert count(networks.adapter) == counts[adapter]
         assert count(networks.unet) == counts["unet"]
         assert count(networks.autoencoder) == counts["vae"]
-        parameters = dict(networks.named_parameters())
-        trains = sum(parameters[n].numel() for n in stage1_parameters(networks))
+        parameters = networks.named_parameters()
+        trains = sum(p.numel() for n, p in parameters if trains_in_stage1(n))
         assert trains == counts["unet_attn_trainable"] + counts[adapter]
         if trainable is not None:
             assert trains == counts[trainable]
@@ -523,9 +523,8 @@ def sampled(variant: str, kind: str) -> Mapping[str, Tensor]:
 def trained(variant: str, mode: str) -> Mapping[str, Tensor]:
     """Take one training loss, in either mode, with gradients and running statistics."""
     networks = fresh(variant)
-    trains = set(stage1_parameters(networks))
     for name, parameter in networks.named_parameters():
-        parameter.requires_grad_(name in trains)
+        parameter.requires_grad_(trains_in_stage1(name))
     networks.train(mode == "train")
     low, high = CONFIG["linear_start"], CONFIG["linear_end"]
     betas = sqrt_linear_betas(CONFIG["num_timesteps"], low, high)
@@ -539,7 +538,7 @@ def trained(variant: str, mode: str) -> Mapping[str, Tensor]:
     found = {f"{mode}_loss": loss.detach()}
     parameters = dict(networks.named_parameters())
     for ours, theirs in reference_names(networks).items():
-        if ours in trains:
+        if ours in parameters and trains_in_stage1(ours):
             gradient = parameters[ours].grad
             assert gradient is not None
             found[f"{mode}_gradnorm/{theirs}"] = gradient.norm()
