@@ -38,6 +38,7 @@ LEAST_LINE = 1.0  # SR pixels; half of a pixel when edges are blended
 OPEN_TUNNELS = ("no", "building_passage", "avalanche_protector", "covered")
 HIDDEN_PLACES = ("underground", "underwater", "indoor")
 HIGHEST_LEVEL = 9
+AT_ONCE = 1 << 14  # features whose geometries are worked on together
 
 
 class Ink(NamedTuple):
@@ -97,6 +98,17 @@ class Drawing:
         hidden = wanted & _is_hidden(features.tags)
         tally.hidden += int(hidden.sum())
         chosen = np.flatnonzero(wanted & ~hidden)
+        for start in range(0, len(chosen), AT_ONCE):
+            self._add_some(features, matches, chosen[start : start + AT_ONCE])
+
+    def _add_some(
+        self,
+        features: Features,
+        matches: Sequence[NDArray[np.bool_]],
+        chosen: NDArray[np.intp],
+    ) -> None:
+        """Take some features; geometries are copied a few times on the way."""
+        tally = self._tally
         shapes, n_repaired, n_dropped = parse(features.wkb[chosen])
         tally.repaired += n_repaired
         tally.dropped += n_dropped

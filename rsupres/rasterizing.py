@@ -23,7 +23,7 @@ from rsupres.jobs import check_writable
 from rsupres.legend import DEFAULT_LEGEND, Legend, load_legend
 from rsupres.outputs import write_output
 from rsupres.overpass import bbox_area, download, place_area
-from rsupres.raster import Scene
+from rsupres.raster import Scene, bounded_cache
 from rsupres.runs import Run
 from rsupres.vectors import VectorMap
 
@@ -153,9 +153,11 @@ def rasterize_map(
     with Scene.open(job.like) as scene:
         grid = scene.grid.refine(job.scale)
     maps = _maps(job, legend.only(job.layers), grid)
-    with VectorMap.open(
-        maps, grid, legend, job.layers, job.output.absolute().parent
-    ) as opened:
+    folder = job.output.absolute().parent
+    with (
+        bounded_cache(),
+        VectorMap.open(maps, grid, legend, job.layers, folder) as opened,
+    ):
         _burn(job, opened, grid, form, show)
         return RasterizeSummary(
             output=job.output,
