@@ -89,8 +89,9 @@ class E2DiffSRTraining:
             self.modules.add_detail()
 
     def move(self, device: torch.device) -> None:
-        """Bring the networks to a device."""
-        self.modules.to(device)
+        """Bring the networks to a device; channels last halves CSUM's time on a CPU."""
+        last = torch.channels_last
+        self.modules.to(device).to(memory_format=last)  # type: ignore[call-overload]  # torch omits it
 
     def enter(self, stage: StageConfig, draw: Draw | None) -> None:
         """Measure the latent's scale before the prior; add detail weights for them."""

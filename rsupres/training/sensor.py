@@ -35,7 +35,8 @@ class Sentinel2Params(Degradation):
 
     Attributes:
         mtf: system MTF (optics and detector) at the Nyquist frequency of the LR grid;
-            drawn per image, then per band and axis within `mtf_spread` of that.
+            drawn per image, then per band and axis within `mtf_spread` of that. Up to
+            0.5, for products that were resampled after they were sensed.
         mtf_spread: largest difference of a band and axis from its image's MTF.
         common_shift: largest shift of all bands together, LR pixels, per axis. The HR
             target stays, so the network cannot learn to undo it and answers with blur:
@@ -65,8 +66,8 @@ class Sentinel2Params(Degradation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.mtf[0] <= self.mtf[1] <= 0.4:
-            raise InputError(f"mtf must lie in (0, 0.4], not {self.mtf}.")
+        if not 0 < self.mtf[0] <= self.mtf[1] <= 0.5:
+            raise InputError(f"mtf must lie in (0, 0.5], not {self.mtf}.")
         if self.reflectance_range[0] <= 0:
             raise InputError(
                 f"reflectance_range must be positive, not {self.reflectance_range}."
