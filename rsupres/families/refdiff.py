@@ -26,7 +26,8 @@ tile, so its tiles differ a little; the shipped model does neither.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +37,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsupres.diffusion.edm import Churn, karras_sigmas, sample_dpm_plus, sample_heun
+from rsupres.diffusion.edm import (
+    Churn,
+    Denoiser,
+    karras_sigmas,
+    sample_dpm_plus,
+    sample_heun,
+)
 from rsupres.diffusion.precondition import SIGMA_DATA, edm_coefficients
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import (
@@ -135,9 +142,9 @@ class EdmDenoiser:
         )
         noisy = x.float()
         kind = _HALF.get(self.precision)
-        with torch.autocast(
-            x.device.type, kind or torch.bfloat16, enabled=kind is not None
-        ):
+        # A training loop may have chosen a precision already.
+        chosen = nullcontext() if kind is None else torch.autocast(x.device.type, kind)
+        with chosen:
             raw = self.network(c_in * noisy, shifts, self.maps)
         denoised: Tensor = c_skip * noisy + c_out * raw.float()
         return denoised.to(x.dtype)
@@ -204,26 +211,39 @@ class RefDiff:
             self.shifts,
         )
 
+        kind = torch.float64 if self.sampler.exact else torch.float32
+
         def normal(draw: int) -> Tensor:
             fields = [batch.noise.draw(draw, w, 3) for w in batch.windows_sr]
             return torch.from_numpy(np.stack(fields)).to(self.device, kind)
 
-        kind = torch.float64 if self.sampler.exact else torch.float32
-        lr = frame.guidance.lr.to(kind)
-        x = start_image(
-            self.sampler.start, float(self.sigmas[0]), lr, lambda: normal(0)
+        x = sample(
+            denoise, frame.guidance.lr.to(kind), self.sampler, self.sigmas, normal
         )
-        if self.sampler.solver == "heun":
-            x = sample_heun(
-                denoise,
-                x,
-                self.sigmas,
-                self.sampler.churn,
-                lambda step: normal(1 + step),
-            )
-        else:
-            x = sample_dpm_plus(denoise, x, self.sigmas)
         return frame.picture(x).float().clamp(0.0, 1.0)
+
+
+def sample(
+    denoise: Denoiser,
+    lr: Tensor,
+    sampler: Sampler,
+    sigmas: np.ndarray,
+    normal: Callable[[int], Tensor],
+) -> Tensor:
+    """Run a sampler from its start.
+
+    Args:
+        denoise: D.
+        lr: the enlarged LR image, (b, 3, H, W) in [-1, 1]; its type is the state's.
+        sampler: how.
+        sigmas: noise levels, falling to 0.
+        normal: maps the number of a draw to standard normals of the shape of `lr`; 0 is
+            the start's, 1 + k that of step k.
+    """
+    x = start_image(sampler.start, float(sigmas[0]), lr, lambda: normal(0))
+    if sampler.solver == "dpm++":
+        return sample_dpm_plus(denoise, x, sigmas)
+    return sample_heun(denoise, x, sigmas, sampler.churn, lambda k: normal(1 + k))
 
 
 def from_checkpoint(

@@ -1,10 +1,10 @@
 """Images at the door of Ref-Diff: what the network is shown, and what it gives back.
 
 Pixels come as the pipeline has them, in [0, 1]; the network lives in [-1, 1]. A
-released model denoises the picture itself. A model of ours denoises its detail, the
-difference to the bicubically enlarged LR image, and sees the reference with its low
-frequencies replaced by those of the LR image: another sun, season or sensor then
-changes little. Everything here looks a few LR pixels far and no further.
+released model denoises the picture itself. A model of ours sees the reference with its
+low frequencies replaced by those of the LR image, so that another sun, season or sensor
+changes little, and denoises what a plain blend of both lacks. Everything here looks a
+few LR pixels far and no further.
 """
 
 from __future__ import annotations
@@ -101,8 +101,10 @@ def make_frame(
     if config.mask == "changed":
         changed = torch.where(there, changed, torch.ones_like(changed))
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, changed)
-    base = enlarged if config.image == "detail" else None
-    return Frame(guidance, base, config.detail_gain)
+    if config.image == "picture":
+        return Frame(guidance, None, config.detail_gain)
+    blend = enlarged + config.trust * (1.0 - changed) * (reference - enlarged)
+    return Frame(guidance, blend, config.detail_gain)
 
 
 def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:

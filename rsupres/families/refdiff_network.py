@@ -55,10 +55,11 @@ class RefDiffConfig:
         dropout: in training, between the convolutions of a block.
         patch: side of the cells of pixels that become channels at the door and pixels
             again at the end; 1 = none, as released.
-        image: what is denoised: "picture" (released), or "detail": the difference of
-            the picture to the enlarged LR image times `detail_gain`, while the
-            reference shows its own detail upon the LR image's colours.
+        image: what is denoised: "picture" (released), or "detail": what a plain blend
+            of the enlarged LR image and the reference's detail lacks, times
+            `detail_gain`; the reference is shown in the LR image's colours.
         detail_gain: brings the detail to about the deviation that EDM is made for.
+        trust: share of the reference's detail in that blend where nothing changed.
         lr_kernel: how the LR image is enlarged to the SR grid.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
             "changed", 1 where something changed or no reference is.
@@ -81,6 +82,7 @@ class RefDiffConfig:
     patch: int = 1
     image: Literal["picture", "detail"] = "picture"
     detail_gain: float = 1.0
+    trust: float = 0.0
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     mask: Literal["raw", "changed"] = "raw"
     sigma_min: float = 0.002
@@ -103,7 +105,7 @@ class RefDiffConfig:
 RELEASED = RefDiffConfig()
 MINI = RefDiffConfig(
     channels=48,
-    mult=(1, 2),
+    mult=(1, 1),
     blocks=1,
     attention=(),
     middle_attention=False,
@@ -112,13 +114,14 @@ MINI = RefDiffConfig(
     dropout=0.0,
     patch=4,
     image="detail",
-    detail_gain=4.0,
+    detail_gain=3.0,
+    trust=0.5,
     lr_kernel="bicubic",
     mask="changed",
-    sigma_min=0.02,
+    sigma_min=0.05,
     sigma_max=10.0,
     sampler="dpm++",
-    steps=4,
+    steps=3,
 )
 
 

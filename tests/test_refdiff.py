@@ -1,0 +1,383 @@
+"""Ref-Diff on scenes and in training, with tiny networks of random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from click.testing import CliRunner
+from pictures import texture
+
+from rsupres.checkpoints import load_model, write_checkpoint
+from rsupres.cli import main
+from rsupres.conditions import Conditions
+from rsupres.diffusion.edm import Churn, karras_sigmas, sample_dpm_plus, sample_heun
+from rsupres.diffusion.noise import NoiseField
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
+from rsupres.families.refdiff import SAMPLERS, RefDiff, make_spec
+from rsupres.families.refdiff_images import enlarge_lr, make_frame, own_detail
+from rsupres.families.refdiff_network import MINI, RELEASED, RefDiffUNet
+from rsupres.grid import PixelWindow
+from rsupres.training.config import StageConfig
+from rsupres.training.data import Batch
+from rsupres.training.objectives import Job
+from rsupres.training.refdiff_objectives import (
+    ClosingOptions,
+    EdmOptions,
+    StaleReferences,
+    closing_loss,
+    edm_loss,
+    make_stale,
+)
+from tests.helpers import NORTH_UP, make_scene
+
+CPU = torch.device("cpu")
+SCALE = Fraction(8)
+TINY = replace(MINI, channels=8, mult=(1,), sft_width=8, patch=4, steps=2)
+
+
+def tiny_network(seed: int = 0) -> RefDiffUNet:
+    torch.manual_seed(seed)
+    return RefDiffUNet(TINY)
+
+
+def write_tiny(path: Path, network: RefDiffUNet | None = None, config=TINY) -> Path:
+    network = network or tiny_network()
+    made = make_spec(config, scales=frozenset({SCALE}), gsd=None, halo=2, classes=None)
+    made = replace(made, tile_size=16)
+    write_checkpoint(path, network.state_dict(), made, asdict(config), "a test")
+    return path
+
+
+def load_tiny(tmp_path: Path, **options: object) -> RefDiff:
+    model = load_model(
+        str(write_tiny(tmp_path / "tiny.safetensors")), CPU, SamplerOptions(**options)
+    )
+    assert isinstance(model, RefDiff)
+    return model
+
+
+def images(height: int = 16, width: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth-and-textured reference, and the LR image of the same ground."""
+    reference = torch.from_numpy(texture(height * 8, width * 8, 3)).float()[None]
+    reference = (reference - reference.min()) / (reference.max() - reference.min())
+    return torch.nn.functional.avg_pool2d(reference, 8), reference
+
+
+def batch_of(lr: torch.Tensor, at: tuple[int, int] = (0, 0), **given) -> TileBatch:
+    row, col = at
+    window = PixelWindow(row, col, lr.shape[2], lr.shape[3])
+    return TileBatch(
+        lr,
+        torch.ones_like(lr[:, :1], dtype=torch.bool),
+        Conditions(**given),
+        NoiseField(5),
+        [window],
+        [window.scaled(SCALE)],
+        SceneContext(),
+    )
+
+
+def test_own_detail_is_what_area_means_cannot_tell() -> None:
+    lr, reference = images()
+    detail = own_detail(reference, SCALE)
+    assert torch.allclose(reference - detail, enlarge_lr(lr, (128, 128), "bicubic"))
+    assert float(own_detail(torch.full_like(reference, 0.4), SCALE).abs().max()) < 1e-6
+
+
+def test_missing_parts_of_the_reference_show_the_enlarged_scene() -> None:
+    lr, reference = images()
+    valid = torch.ones_like(reference[:, :1], dtype=torch.bool)
+    valid[..., 64:] = False
+    frame = make_frame(lr, reference * valid, valid, None, SCALE, MINI)
+    enlarged = enlarge_lr(lr, (128, 128), "bicubic") * 2 - 1
+    assert torch.equal(frame.guidance.reference[..., 48:], enlarged[..., 48:])
+    assert not torch.allclose(frame.guidance.reference[..., :40], enlarged[..., :40])
+    assert torch.equal(frame.guidance.mask[0, 0, 0], (torch.arange(128) >= 48).float())
+    nothing = make_frame(lr, None, None, None, SCALE, MINI)
+    assert torch.equal(nothing.guidance.reference, enlarged)
+    assert bool((nothing.guidance.mask == 1).all())
+    released = make_frame(lr, reference * valid, valid, None, SCALE, RELEASED)
+    assert torch.equal(
+        released.guidance.reference[..., 64:], released.guidance.lr[..., 64:]
+    )
+    assert torch.equal(
+        released.guidance.reference[..., :64], reference[..., :64] * 2 - 1
+    )
+
+
+def test_a_told_change_takes_the_old_texture_out_of_the_blend() -> None:
+    lr, reference = images()
+    mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
+    mask[..., 40:80, 40:80] = 3
+    mask[..., 100:, :] = 255  # not known: as if unchanged
+    frame = make_frame(lr, reference, None, mask, SCALE, MINI)
+    enlarged = enlarge_lr(lr, (128, 128), "bicubic")
+    assert frame.base is not None
+    inside = (slice(None), slice(None), slice(40, 80), slice(40, 80))
+    assert torch.equal(frame.base[inside], enlarged[inside])
+    assert not torch.allclose(frame.base[..., 104:, :], enlarged[..., 104:, :])
+    picture = torch.rand(1, 3, 128, 128)
+    there_and_back = frame.picture(frame.denoised(picture))
+    assert torch.allclose(there_and_back, picture, atol=1e-6)
+    raw = make_frame(lr, reference, None, mask, SCALE, RELEASED).guidance.mask
+    assert float(raw[0, 0, 50, 50]) == pytest.approx(3 / 255)
+
+
+def gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The ideal denoiser of pictures that are 0.5 times standard normal."""
+    return x * (0.25 / (0.25 + sigma**2))
+
+
+@pytest.mark.parametrize("solver", [sample_heun, sample_dpm_plus])
+def test_solvers_are_of_second_order(solver) -> None:
+    """From sigma 80 to 0 the exact flow shrinks x by sqrt(0.25 / (0.25 + 80^2))."""
+    start = torch.tensor([80.0, -30.0], dtype=torch.float64)
+    exact = start * (0.25 / (0.25 + 80.0**2)) ** 0.5
+    errors = [
+        float((solver(gaussian, start, karras_sigmas(n)) - exact).abs().max())
+        for n in (20, 40)
+    ]
+    assert errors[1] < errors[0] / 2.5
+    assert errors[1] < 0.02 * float(exact.abs().max())
+
+
+def test_churn_draws_only_between_its_levels() -> None:
+    asked: list[int] = []
+
+    def noise(step: int) -> torch.Tensor:
+        asked.append(step)
+        return torch.zeros(2, dtype=torch.float64)
+
+    start = torch.ones(2, dtype=torch.float64)
+    sample_heun(gaussian, start, karras_sigmas(16), Churn(40.0), noise)
+    levels = karras_sigmas(16)[:-1]
+    assert asked == [k for k, s in enumerate(levels) if 0.05 <= s <= 50.0]
+
+
+def test_names_and_steps_of_samplers_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dpm\\+\\+"):
+        load_tiny(tmp_path, sampler="euler")
+    with pytest.raises(InputError, match="--steps 0"):
+        load_tiny(tmp_path, steps=0)
+    assert len(load_tiny(tmp_path).sigmas) == TINY.steps + 1
+    assert len(load_tiny(tmp_path, sampler="heun").sigmas) == 19
+    assert len(load_tiny(tmp_path, steps=7).sigmas) == 8
+    assert SAMPLERS["released"].calls(256) == 511
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_makes_a_picture_that_depends_on_its_conditions(
+    tmp_path: Path, sampler: str
+) -> None:
+    model = load_tiny(tmp_path, sampler=sampler, steps=2)
+    lr, reference = images(8, 8)
+    with torch.inference_mode():
+        alone = model.upscale(batch_of(lr), SCALE)
+        again = model.upscale(batch_of(lr), SCALE)
+        shown = model.upscale(batch_of(lr, reference=reference), SCALE)
+        mask = torch.ones(1, 1, 64, 64, dtype=torch.uint8)
+        masked = model.upscale(
+            batch_of(lr, reference=reference, change_mask=mask), SCALE
+        )
+    assert alone.shape == (1, 3, 64, 64)
+    assert alone.dtype == torch.float32
+    assert 0.0 <= float(alone.min()) <= float(alone.max()) <= 1.0
+    assert torch.equal(alone, again)
+    for a, b in ((alone, shown), (shown, masked)):
+        assert float((a - b).abs().max()) > 1e-3
+
+
+def test_half_precision_stays_close(tmp_path: Path) -> None:
+    lr, reference = images(8, 8)
+    batch = batch_of(lr, reference=reference)
+    with torch.inference_mode():
+        full = load_tiny(tmp_path).upscale(batch, SCALE)
+        half = load_tiny(tmp_path, precision="bf16").upscale(batch, SCALE)
+    assert float((full - half).abs().mean()) < 0.02
+
+
+def test_what_lies_far_away_changes_nothing(tmp_path: Path) -> None:
+    """No statistics of a tile: noise and result belong to the ground."""
+    model = load_tiny(tmp_path, steps=1)
+    lr, reference = images(24, 8)
+    with torch.inference_mode():
+        whole = model.upscale(batch_of(lr, reference=reference), SCALE)
+        lower = model.upscale(
+            batch_of(lr[:, :, 4:], at=(4, 0), reference=reference[:, :, 32:]), SCALE
+        )
+    reach = 32 + (1 + 2 + 6 * 4 + 1) * TINY.patch + 16  # cut, cells of a call, cubic
+    assert reach < 176
+    assert torch.allclose(whole[:, :, reach:], lower[:, :, reach - 32 :], atol=1e-5)
+
+
+def test_a_released_model_without_class_table_takes_no_mask() -> None:
+    kept = {"scales": frozenset({SCALE}), "gsd": None, "halo": 8}
+    assert make_spec(RELEASED, **kept, classes=None).accepts == {"reference"}
+    stated = make_spec(RELEASED, **kept, classes="second")
+    assert stated.accepts == {"reference", "change_mask"}
+    assert stated.needs == {"reference"}
+    assert stated.multiple == 4
+    assert make_spec(MINI, **kept, classes=None).accepts == stated.accepts
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    lr, _ = images(20, 28)
+    pixels = np.round(lr[0].numpy() * 250 + 2).astype(np.uint8)
+    return make_scene(tmp_path / "scene.tif", pixels=pixels)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """Covers the upper half of the scene."""
+    _, fine = images(20, 28)
+    pixels = np.round(fine[0, :, :80].numpy() * 250 + 2).astype(np.uint8)
+    return make_scene(
+        tmp_path / "reference.tif",
+        pixels=pixels,
+        transform=NORTH_UP @ Affine.scale(1 / 8),
+    )
+
+
+def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
+    tmp_path: Path, scene: Path, reference: Path
+) -> None:
+    model = write_tiny(tmp_path / "tiny.safetensors")
+    common = ("--model", model, "--scale", 8)
+    bare = invoke("upscale", scene, tmp_path / "bare.tif", *common)
+    assert bare.exit_code == 0, bare.output
+    assert "No --reference" in bare.output
+    result = invoke(
+        "upscale", scene, tmp_path / "o.tif", *common, "--reference", reference
+    )
+    assert result.exit_code == 0, result.output
+    with (
+        rasterio.open(tmp_path / "o.tif") as out,
+        rasterio.open(tmp_path / "bare.tif") as without,
+        rasterio.open(scene) as given,
+    ):
+        assert out.shape == (160, 224)
+        assert out.crs == given.crs
+        assert out.transform.almost_equals(given.transform @ Affine.scale(1 / 8))
+        difference = np.abs(out.read().astype(int) - without.read().astype(int))
+    assert difference[:, :50].mean() > 1
+    assert difference[:, 152:].max() == 0
+
+
+def test_nan_weights_end_with_code_7(tmp_path: Path, scene: Path) -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.map_layer0.weight.fill_(float("nan"))
+    model = write_tiny(tmp_path / "nan.safetensors", network)
+    result = invoke(
+        "upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8
+    )
+    assert result.exit_code == 7, result.output
+    assert not (tmp_path / "o.tif").exists()
+
+
+def test_other_tensors_are_named(tmp_path: Path) -> None:
+    network = RefDiffUNet(replace(TINY, blocks=2))
+    path = write_tiny(tmp_path / "other.safetensors", network)
+    with pytest.raises(CheckpointError, match="surplus"):
+        load_model(str(path), CPU, SamplerOptions())
+
+
+def pairs(n: int = 4, **given) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    hr = torch.rand(n, 3, 64, 64, generator=generator)
+    lr = torch.nn.functional.avg_pool2d(hr, 8)
+    noise = 0.05 * torch.randn(hr.shape, generator=generator)
+    valid = torch.ones(n, 1, 64, 64, dtype=torch.bool)
+    conditions = Conditions(
+        reference=(hr + noise).clamp(0, 1), reference_valid=valid, **given
+    )
+    return Batch(hr, lr, SCALE, conditions)
+
+
+def test_stale_references_are_told_or_not() -> None:
+    batch = pairs()
+    mask = torch.zeros(4, 1, 64, 64, dtype=torch.uint8)
+    mask[:, :, :8] = 2
+    given = replace(batch.conditions, change_mask=mask)
+    never = StaleReferences(0, 0, 0, 0, mask=1)
+    kept = make_stale(given, never, torch.Generator().manual_seed(2))
+    assert torch.equal(kept.reference, given.reference)
+    assert torch.equal(kept.change_mask, mask)
+    hidden = make_stale(given, replace(never, mask=0), torch.Generator())
+    assert not bool(hidden.change_mask.any())
+    told = make_stale(given, replace(never, stale=1, told=1), torch.Generator())
+    differs = (told.reference != given.reference).any(1, keepdim=True)
+    assert bool(differs.flatten(1).any(1).all())
+    assert bool((told.change_mask[differs] > 0).all())
+    quiet = make_stale(given, replace(never, stale=1, told=0), torch.Generator())
+    assert torch.equal(quiet.change_mask, mask)
+    gone = make_stale(given, replace(never, absent=1), torch.Generator())
+    assert not bool(gone.reference_valid.any())
+    assert not bool(gone.reference.any())
+    part = make_stale(given, replace(never, partial=1), torch.Generator())
+    share = part.reference_valid.float().mean((1, 2, 3))
+    assert 0.0 < float(share.min()) <= float(share.max()) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (edm_loss, EdmOptions()),
+        (edm_loss, EdmOptions(summed=True)),
+        (closing_loss, ClosingOptions(through=0)),
+    ],
+)
+def test_losses_fall_on_a_batch(loss, options) -> None:
+    network = tiny_network()
+    stage = StageConfig(name="any", iterations=1)
+    job = Job(stage, replace(options, stale=0.0, absent=0.0, partial=0.0), None)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    batch, values = pairs(), []
+    for _ in range(25):
+        outcome = loss(network, batch, torch.Generator().manual_seed(3), job)
+        total = torch.stack(list(outcome.terms.values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        values.append(float(total.detach()))
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_calls_without_gradient_change_no_value() -> None:
+    network, batch = tiny_network(), pairs(2)
+    values = [
+        closing_loss(
+            network,
+            batch,
+            torch.Generator().manual_seed(3),
+            Job(
+                StageConfig(name="closing", iterations=1),
+                ClosingOptions(through=n),
+                None,
+            ),
+        ).terms["pixel"]
+        for n in (0, 1)
+    ]
+    assert torch.equal(*values)
+    slopes = [torch.autograd.grad(v, network.enc.parameters()) for v in values]
+    assert not torch.equal(slopes[0][0], slopes[1][0])
+
+
+def test_architecture_survives_json(tmp_path: Path) -> None:
+    model = load_tiny(tmp_path)
+    assert model.config == TINY
+    assert json.loads(json.dumps(asdict(TINY)))["mult"] == [1]
