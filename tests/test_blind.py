@@ -22,7 +22,7 @@ from rsupres.training.kernels import (
     filter_images,
 )
 
-N = 4000
+N = 1500
 MIX = KernelMix(
     (7, 21), (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), 0.1, (0.2, 1.5), (0.5, 2), (1, 1.5)
 )
@@ -112,7 +112,7 @@ def test_half_of_the_exponents_lie_below_one() -> None:
             blind_beta((0.9, 4.0)),
         )
     ]
-    assert drawn == pytest.approx([0.5, 0.5], abs=0.03)
+    assert drawn == pytest.approx([0.5, 0.5], abs=0.04)
     assert (blind_beta((1.0, 1.5)) == 1.0).float().mean().item() == pytest.approx(
         0.5, abs=0.03
     )
@@ -147,7 +147,7 @@ def test_sinc_passes_low_and_stops_high_frequencies() -> None:
     assert low.min() > 0.5
     assert corner.median() < 0.3
     pulses = draw_sinc(N, (7, 21), 0.8, generator())[:, SIDE // 2, SIDE // 2] == 1.0
-    assert pulses.float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert pulses.float().mean().item() == pytest.approx(0.2, abs=0.04)
 
 
 def test_filtering_is_a_reflected_correlation_at_any_size() -> None:
@@ -175,7 +175,7 @@ def test_motion_blurs_along_a_line_of_at_most_the_length() -> None:
 def test_anisotropic_gaussians_have_their_share() -> None:
     first, second = deviations(draw_gaussians(N, (0.8, 3.0), 0.5, generator())).T
     two = ((first - second) > 1e-2).float().mean().item()
-    assert two == pytest.approx(0.5, abs=0.03)
+    assert two == pytest.approx(0.5, abs=0.04)
 
 
 def test_gaussian_noise_is_as_strong_as_drawn_and_grey_where_wanted() -> None:
@@ -294,3 +294,61 @@ def test_wrong_parameters_are_named() -> None:
             make_degradation("refdiff" if "jpeg" in values else "second-order", values)
     with pytest.raises(InputError, match="known: bicubic, sentinel2"):
         make_degradation("jpeg", {})
+
+
+def test_large_sinc_kernels_cut_lower_than_small_ones() -> None:
+    # In the middle a low-pass of cutoff w has w^2 / (4 pi), a little more when cut.
+    for side, lowest in ((21, math.pi / 5), (11, math.pi / 3)):
+        mix = replace(MIX, sizes=(side, side), sinc=1.0)
+        middle = draw_kernels(N, mix, generator())[:, SIDE // 2, SIDE // 2]
+        cutoff = (4.0 * math.pi * middle).sqrt()
+        assert lowest < cutoff.min().item() < 1.2 * lowest
+        assert cutoff.max().item() == pytest.approx(math.pi, rel=0.12)
+
+
+OTHER_VALUES = {
+    "sizes": (7, 9),
+    "shares": (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "sinc": 1.0,
+    "blur_2": 1.0,
+    "sigma_1": (3.0, 3.0),
+    "sigma_2": (3.0, 3.0),
+    "sigma": (3.0, 3.0),
+    "beta_generalised": (0.5, 1.1),
+    "beta_plateau": (0.5, 1.1),
+    "resize_1": (0.0, 0.0, 1.0),
+    "resize_2": (0.0, 0.0, 1.0),
+    "range_1": (0.9, 1.1),
+    "range_2": (0.9, 1.1),
+    "gaussian": 1.0,
+    "grey": 1.0,
+    "noise_1": (40.0, 40.0),
+    "noise_2": (40.0, 40.0),
+    "poisson_1": (5.0, 5.0),
+    "poisson_2": (5.0, 5.0),
+    "jpeg_1": (10, 10),
+    "jpeg_2": (10, 10),
+    "final_sinc": 0.0,
+    "anisotropic": 0.0,
+    "motion": 0.0,
+    "noise": (40.0, 40.0),
+    "noise_hard": (40.0, 40.0),
+    "jpeg": (10, 10),
+    "hard_from": 3.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(k, f) for k in (SecondOrder, RefDiffDegradation) for f in k().to_json()],
+)
+def test_every_parameter_has_an_effect(kind: type, field: str) -> None:
+    plain, changed = kind(), replace(kind(), **{field: OTHER_VALUES[field]})
+    hr, size = picture(8, 48), (3, 3) if field == "noise_hard" else (12, 12)
+    assert any(
+        not torch.equal(
+            plain.degrade(hr, size, generator(seed)),
+            changed.degrade(hr, size, generator(seed)),
+        )
+        for seed in range(12)
+    )
