@@ -454,7 +454,7 @@ def _digest(path: Path) -> str:
 
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+    return f"{type(error).__name__}: {text[:100]}"
 
 
 def _text(box: Sequence[float]) -> str:

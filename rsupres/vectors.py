@@ -254,7 +254,8 @@ def _coverage(paths: Sequence[str], frame: Frame, tally: Tally) -> float:
                 f"({_text(box)}); swap them, for example with ogr2ogr -swapxy OUT IN."
             )
     footprints = "; ".join(
-        f"{_text(box)} ({_name(layer_crs)})" for box, layer_crs in tally.extents[:2]
+        f"{_text(box)} ({_name(layer_crs)})"
+        for box, layer_crs in list(dict.fromkeys(tally.extents))[:2]
     )
     raise ConditionError(
         f"{named}: does not touch the scene: it covers {footprints}, the scene "

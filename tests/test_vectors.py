@@ -543,6 +543,7 @@ def test_a_map_of_another_place_names_both_footprints(tmp_path):
         assert "EPSG:4326" in message
         assert "EPSG:32632" in message
         assert "5392920" in message
+        assert message.count("(EPSG:4326)") == (2 if suffix == "osm" else 1)
 
 
 def test_swapped_coordinates_are_recognised(tmp_path):
