@@ -31,6 +31,7 @@ COMMANDS = (
     "models",
     "dataset",
     "train",
+    "distill",
     "evaluate",
     "doctor",
 )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.options import common_options
+
+if TYPE_CHECKING:
+    from rsupres.training.config import TrainConfig
 
 
 @click.command()
@@ -38,18 +42,30 @@ def train(config: Path, device: str, minutes: float | None, console: Console) ->
       rsupres train models/recipes/e2diffsr-small.1.toml
       rsupres train config.toml --minutes 9 --device cuda
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.devices import find_device
     from rsupres.training.config import read_config
-    from rsupres.training.loop import train as run_training
+
+    run_training(read_config(config), config.parent, device, minutes, console)
+
+
+def run_training(
+    config: TrainConfig,
+    root: Path,
+    device: str,
+    minutes: float | None,
+    console: Console,
+) -> None:
+    """Train as a configuration says, report to the console."""
+    from rsupres.devices import find_device
+    from rsupres.training.loop import train as run_loop
 
     def report(stage: str, k: int, total: int, figures: Mapping[str, float]) -> None:
         if console.verbosity >= 0:
             values = (f"{name}={value:.4g}" for name, value in figures.items())
             click.echo(f"{stage} {k}/{total} {' '.join(values)}", err=True)
 
-    path = run_training(
-        read_config(config),
-        config.parent,
+    path = run_loop(
+        config,
+        root,
         find_device(device),
         on_progress=report,
         stop_after_s=None if minutes is None else 60.0 * minutes,

@@ -18,15 +18,16 @@ all of these would differ from tile to tile. `prepare` therefore finds them once
 windows that cover a small scene and sample a large one, all taken as one picture; the
 tiles then only see their neighbourhood, and halo and overlap do the rest.
 
-``--sampler tile`` lets each tile be a picture of its own, exactly as the released
+``--sampler alone`` lets each tile be a picture of its own, exactly as the released
 script has it, padding to 256 included: for comparisons, not for scenes.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ from rsupres.families.slimdiffsr_network import (
     run_as_released,
     shapes_of,
 )
+from rsupres.families.slimdiffsr_teacher import TeacherConfig, TeacherNetwork
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
@@ -63,9 +65,16 @@ if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField
 
 Network = SlimDiffSRNetwork | MiniNetwork
+AnyNetwork = Network | TeacherNetwork
 Config = SlimDiffSRConfig | MiniConfig
+AnyConfig = Config | TeacherConfig
 
-_SAMPLERS = ("scene", "tile")
+_KINDS: Mapping[str, type[AnyConfig]] = {
+    "student": SlimDiffSRConfig,
+    "mini": MiniConfig,
+    "teacher": TeacherConfig,
+}
+_SAMPLERS = ("scene", "alone")
 _WINDOW_SR = 512  # sides of the windows that stand for a scene
 _WINDOWS = 3  # of them along a side, at most
 _MOSTLY = 0.5  # share of valid pixels below which a window does not count
@@ -84,7 +93,7 @@ class SlimDiffSR:
     """
 
     spec: ModelSpec
-    network: Network
+    network: AnyNetwork
     options: SamplerOptions
     device: torch.device
 
@@ -98,7 +107,7 @@ class SlimDiffSR:
             (n, 3) int64, 0 = no such axis; numbers ``gain_k`` and ``offset_k`` of each
             band, in [-1, 1], if the student's colours are matched.
         """
-        if self.options.sampler == "tile":
+        if self.options.sampler == "alone":
             return SceneContext()
         windows = _read_windows(scene, int(scale))
         finding = Finding()
@@ -113,7 +122,7 @@ class SlimDiffSR:
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return SR of tiles, with what the scene shares."""
         lr = self._signed(batch.lr)
-        if self.options.sampler == "tile":
+        if self.options.sampler == "alone":
             return self._upscale_alone(lr)
         values = _unpack(batch.scene.arrays, self.device)
         with self._autocast():
@@ -134,11 +143,11 @@ class SlimDiffSR:
     def _upscale_alone(self, lr: Tensor) -> Tensor:
         """Return SR of tiles, each a picture of its own."""
         with self._autocast():
-            if isinstance(self.network, MiniNetwork):
-                image = self.network(lr)[1]
-            else:
+            if isinstance(self.network, SlimDiffSRNetwork):
                 x, image = run_as_released(self.network, lr)
                 image = match_colours(image.float(), x.float())
+            else:
+                image = self.network(lr)[1]
         return _unit(image.float())
 
     def _find_colours(self, windows: list[Tensor], z: Tensor) -> dict[str, float]:
@@ -191,25 +200,25 @@ def from_checkpoint(
             f" {', '.join(_SAMPLERS)}."
         )
     config = config_from_json(checkpoint.architecture, checkpoint.path)
-    with torch.device("meta"):
-        network = make_network(config)
+    network = make_network(config)
     fit_tensors(checkpoint.tensors, shapes_of(network), checkpoint.path)
-    tensors = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
-    network.load_state_dict(tensors, assign=True)
+    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
     network.eval().requires_grad_(False)
     return SlimDiffSR(checkpoint.spec, network, options, device)
 
 
-def make_network(config: Config) -> Network:
-    """Return the network of a configuration."""
+def make_network(config: AnyConfig) -> AnyNetwork:
+    """Return a fresh network of a configuration."""
     if isinstance(config, MiniConfig):
         return MiniNetwork(config)
+    if isinstance(config, TeacherConfig):
+        return TeacherNetwork(config)
     return SlimDiffSRNetwork(config)
 
 
 def make_spec(
-    config: Config, *, gsd: tuple[float, float] | None, halo: int | None = None
+    config: AnyConfig, *, gsd: tuple[float, float] | None, halo: int | None = None
 ) -> ModelSpec:
     """Return what a student needs from a scene.
 
@@ -225,42 +234,37 @@ def make_spec(
         scales=FixedScales(frozenset({Fraction(config.scale)})),
         bands=("red", "green", "blue"),
         tile_size=256 if mini else 1024 // config.scale,
-        multiple=MULTIPLE,
+        multiple=config.multiple if isinstance(config, TeacherConfig) else MULTIPLE,
         halo=own if halo is None else halo,
         gsd=gsd,
         steps=1,
     )
 
 
-def config_from_json(values: Mapping[str, object], where: Path) -> Config:
-    """Return the architecture: `config_to_json`'s values.
+def config_from_json(values: Mapping[str, object], where: Path) -> AnyConfig:
+    """Return the architecture that `config_to_json` wrote.
 
     Raises:
         CheckpointError: an unknown key or a value that does not fit.
     """
-    plain = dict(values)
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     kind = plain.pop("kind", None)
-    kinds: Mapping[object, type[Config]] = {
-        "student": SlimDiffSRConfig,
-        "mini": MiniConfig,
-    }
     try:
-        trunk = dict(plain.pop("trunk"))  # type: ignore[call-overload]  # told below
-        trunk["widths"] = tuple(trunk["widths"])
-        return kinds[kind](trunk=TrunkConfig(**trunk), **plain)  # type: ignore[arg-type]  # told below
+        if "trunk" in plain:
+            trunk = dict(plain["trunk"])  # type: ignore[call-overload]  # told below
+            trunk["widths"] = tuple(trunk["widths"])
+            plain["trunk"] = TrunkConfig(**trunk)
+        return _KINDS[kind](**plain)  # type: ignore[index,arg-type]  # told below
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{where}: architecture does not fit SlimDiffSR ({error})."
         ) from error
 
 
-def config_to_json(config: Config) -> dict[str, object]:
+def config_to_json(config: AnyConfig) -> dict[str, object]:
     """Return an architecture as plain JSON values."""
-    from dataclasses import asdict
-
-    kind = "mini" if isinstance(config, MiniConfig) else "student"
-    values = asdict(config)
-    values["trunk"]["widths"] = list(config.trunk.widths)
+    kind = next(name for name, made in _KINDS.items() if isinstance(config, made))
+    values: dict[str, object] = json.loads(json.dumps(asdict(config)))
     return {"kind": kind, **values}
 
 

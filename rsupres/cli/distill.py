@@ -1,0 +1,46 @@
+"""`rsupres distill`: teach a one-step student, from a TOML configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import common_options
+from rsupres.cli.train import run_training
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]",
+    help="Where to train.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Save the state and stop after so many minutes; the same command continues."
+    " Default: train to the end.",
+)
+@common_options
+def distill(config: Path, device: str, minutes: float | None, console: Console) -> None:
+    """Distil a student from a teacher as CONFIG, a TOML file, says.
+
+    Its [options] name the teacher, any checkpoint of the student's scale; one of its
+    stages is 'distill'. Weights are copied where shapes meet; picture, features and
+    their distributions are matched. The output is that of 'rsupres train'.
+
+    \b
+    Example:
+      rsupres distill student.toml --minutes 30
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.training.config import read_config
+    from rsupres.training.distill import check_distillation
+
+    settings = read_config(config)
+    check_distillation(settings)
+    run_training(settings, config.parent, device, minutes, console)
