@@ -217,22 +217,23 @@ class ChangeMask:
 
     def sample_shares(self) -> tuple[float, float]:
         """Return about which shares of the grid changed and are unknown, 0 to 1."""
-        frame = self.grid
         counts = np.zeros(256, np.int64)
-        side = PixelWindow(
-            0, 0, min(SAMPLE_SIDE, frame.height), min(SAMPLE_SIDE, frame.width)
-        )
-        n_rows = min(SAMPLE_WINDOWS, -(-frame.height // side.height))
-        n_cols = min(SAMPLE_WINDOWS, -(-frame.width // side.width))
-        for row in range(n_rows):
-            for col in range(n_cols):
-                place = side._replace(
-                    row=(frame.height - side.height) * row // max(1, n_rows - 1),
-                    col=(frame.width - side.width) * col // max(1, n_cols - 1),
-                )
-                values = self.read(place)
+        for row in _sample_starts(self.grid.height):
+            for col in _sample_starts(self.grid.width):
+                window = PixelWindow(row, col, SAMPLE_SIDE, SAMPLE_SIDE)
+                inside = window.intersection(self.grid.window)
+                assert inside is not None
+                values = self.read(inside)
                 counts += np.bincount(values.ravel(), minlength=256)
         return changed_share(counts), counts[NODATA] / counts.sum()
+
+
+def _sample_starts(length: int) -> list[int]:
+    """Return where sampled windows begin: side by side, or spread where they may."""
+    n_windows = min(SAMPLE_WINDOWS, -(-length // SAMPLE_SIDE))
+    if n_windows * SAMPLE_SIDE >= length:
+        return [SAMPLE_SIDE * i for i in range(n_windows)]
+    return [(length - SAMPLE_SIDE) * i // (n_windows - 1) for i in range(n_windows)]
 
 
 def changed_share(counts: NDArray[np.int64]) -> float:

@@ -51,7 +51,7 @@ Codes = NDArray[np.uint8]
 
 BLOCK = 256  # pixels of a block's side, halved where one image is far finer
 SOURCE_SIDE = 2048  # pixels of the finer image that one block takes at most
-SAMPLE = 1 << 19  # pixels that statistics stand on
+SAMPLE = 1 << 18  # pixels that statistics stand on
 COARSER = 1.5  # an earlier image so much coarser is probably the later one
 SHIFT_SIDE = 512
 WARN_SHIFT = 0.5  # pixels

@@ -165,7 +165,7 @@ def _values(
         )
     found.n_unnamed += int(absent.sum())
     known: dict[object, int] = {None: CHANGED if table is None else table.unknown}
-    for text in set(texts.tolist()) - {None}:
+    for text in sorted(set(texts.tolist()) - {None}):
         value = _plain(text) if table is None else table.find(str(text))
         if value is None:
             raise ConditionError(f"{path}: {attribute} {text!r} {_expected(table)}.")

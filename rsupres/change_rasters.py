@@ -147,8 +147,10 @@ class OnGrid:
                 for side in (height, width)
             ]
             col, row = np.meshgrid(nodes[1] + window.col, nodes[0] + window.row)
-            sparse = places(source, target, col, row)
-            col, row = (_between(part, height, width) for part in sparse)
+            sparse = places(source, target, col.ravel(), row.ravel())
+            col, row = (
+                _between(part.reshape(col.shape), height, width) for part in sparse
+            )
         with np.errstate(invalid="ignore"):
             found = np.floor(col + NUDGE), np.floor(row + NUDGE)
         return np.nan_to_num(found[0], nan=-1), np.nan_to_num(found[1], nan=-1)
