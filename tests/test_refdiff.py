@@ -18,7 +18,13 @@ from pictures import texture
 from rsupres.checkpoints import load_model, write_checkpoint
 from rsupres.cli import main
 from rsupres.conditions import Conditions
-from rsupres.diffusion.edm import Churn, karras_sigmas, sample_dpm_plus, sample_heun
+from rsupres.diffusion.edm import (
+    Churn,
+    karras_sigmas,
+    sample_dpm_plus,
+    sample_euler,
+    sample_heun,
+)
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
@@ -148,6 +154,17 @@ def test_solvers_are_of_second_order(solver) -> None:
     ]
     assert errors[1] < errors[0] / 2.5
     assert errors[1] < 0.02 * float(exact.abs().max())
+
+
+def test_euler_is_of_first_order() -> None:
+    start = torch.tensor([80.0, -30.0], dtype=torch.float64)
+    exact = start * (0.25 / (0.25 + 80.0**2)) ** 0.5
+    errors = [
+        float((sample_euler(gaussian, start, karras_sigmas(n)) - exact).abs().max())
+        for n in (20, 40, 80)
+    ]
+    assert 1.6 < errors[0] / errors[1] < 2.6
+    assert 1.6 < errors[1] / errors[2] < 2.6
 
 
 def test_churn_draws_only_between_its_levels() -> None:

@@ -1,4 +1,4 @@
-"""Samplers in noise levels: Karras's levels, Heun with churn, DPM-Solver++.
+"""Samplers in noise levels: Karras's levels, Heun with churn, DPM-Solver++, Euler.
 
 Karras et al. 2022, Algorithms 1 and 2, Eq. 5; Lu et al. 2022, "DPM-Solver++", Algorithm
 2 (second order, multistep, data prediction). Plain functions: the network comes in as a
@@ -89,6 +89,27 @@ def sample_heun(
             ahead = (moved - denoise(moved, following)) / following
             moved = x + (following - level) * (0.5 * slope + 0.5 * ahead)
         x = moved
+    return x
+
+
+def sample_euler(
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float] | np.ndarray
+) -> Tensor:
+    """Run Euler's method, one call a step: DDIM without noise, in noise levels.
+
+    Of first order, but no prediction is extrapolated: for two to four steps.
+
+    Args:
+        denoise: the network, preconditioned.
+        x: the start, at noise level ``sigmas[0]``.
+        sigmas: falling noise levels, the last 0.
+
+    Returns:
+        the sample, of the shape and type of `x`.
+    """
+    for step in range(len(sigmas) - 1):
+        ratio = float(sigmas[step + 1]) / float(sigmas[step])
+        x = ratio * x + (1.0 - ratio) * denoise(x, float(sigmas[step]))
     return x
 
 

@@ -42,6 +42,7 @@ from rsupres.diffusion.edm import (
     Denoiser,
     karras_sigmas,
     sample_dpm_plus,
+    sample_euler,
     sample_heun,
 )
 from rsupres.diffusion.precondition import SIGMA_DATA, edm_coefficients
@@ -78,7 +79,7 @@ class Sampler:
     """One way from a start to a picture.
 
     Attributes:
-        solver: "heun" calls the network ``2 steps - 1`` times, "dpm++" `steps` times.
+        solver: "heun" calls the network ``2 steps - 1`` times, others `steps` times.
         start: what it begins with.
         churn: noise added on the way.
         steps: default, where the checkpoint names none for this sampler.
@@ -86,7 +87,7 @@ class Sampler:
             torch's layouts; hundreds of calls amplify what is lost.
     """
 
-    solver: Literal["heun", "dpm++"]
+    solver: Literal["heun", "dpm++", "euler"]
     start: Start
     churn: Churn
     steps: int
@@ -102,6 +103,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "heun": Sampler("heun", "noise", Churn(), 18),
     "heun-lr": Sampler("heun", "lr", Churn(), 18),
     "dpm++": Sampler("dpm++", "noise", Churn(), 12),
+    "euler": Sampler("euler", "noise", Churn(), 18),
 }
 
 
@@ -241,6 +243,8 @@ def sample(
             the start's, 1 + k that of step k.
     """
     x = start_image(sampler.start, float(sigmas[0]), lr, lambda: normal(0))
+    if sampler.solver == "euler":
+        return sample_euler(denoise, x, sigmas)
     if sampler.solver == "dpm++":
         return sample_dpm_plus(denoise, x, sigmas)
     return sample_heun(denoise, x, sigmas, sampler.churn, lambda k: normal(1 + k))

@@ -119,8 +119,8 @@ MINI = RefDiffConfig(
     lr_kernel="bicubic",
     mask="changed",
     sigma_min=0.05,
-    sigma_max=10.0,
-    sampler="dpm++",
+    sigma_max=2.0,
+    sampler="euler",
     steps=3,
 )
 
