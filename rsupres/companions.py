@@ -33,14 +33,16 @@ class Companions:
         reference: rules "OLD=NEW": the last OLD in the image's path becomes NEW; all
             rules in order make the path of the reference.
         vector_map: such rules for a raster of legend colours, or vector files.
-        change_mask: such rules for a raster of codes.
+        change_mask: such rules for a raster of codes, or of a class table's colours.
         legend: name or file, for vector files.
+        change_classes: class table of the change masks, None = codes as they are.
     """
 
     reference: tuple[str, ...] = ()
     vector_map: tuple[str, ...] = ()
     change_mask: tuple[str, ...] = ()
     legend: str = DEFAULT_LEGEND
+    change_classes: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ class Companions:
             layers["reference_valid"] = reference.valid[None].astype(np.uint8)
         if self.change_mask:
             other = renamed(path, self.change_mask, "--change-mask-from")
-            layers["change_mask"] = _read_codes(path, chip, other)
+            layers["change_mask"] = _read_codes(path, chip, other, self.change_classes)
         if self.vector_map:
             layers["vector_map"] = self._read_map(path, chip)
         return replace(chip, layers={**chip.layers, **layers})
@@ -116,15 +118,37 @@ def renamed(path: Path, rules: Sequence[str], option: str) -> Path:
     return other
 
 
-def _read_codes(path: Path, chip: Chip, other: Path) -> NDArray[np.uint8]:
-    """Return (1, H, W) codes; invalid pixels are not known."""
-    with Scene.open(other, needs_crs=False) as scene:
+def _read_codes(
+    path: Path, chip: Chip, other: Path, table_name: str | None
+) -> NDArray[np.uint8]:
+    """Return (1, H, W) codes; invalid pixels are not known.
+
+    Labels in colours need a class table: SECOND's are white where nothing changed, and
+    `im2=label2` gives what is there at the later date.
+    """
+    from rsupres.change_rasters import read_codes
+    from rsupres.classes import load_class_table
+
+    table = None if table_name is None else load_class_table(table_name)
+    with Scene.open(other, needs_crs=False, is_classes=True) as scene:
         grid = scene.grid
         _check_frame(path, chip, other, (grid.height, grid.width), grid)
-        codes, valid = scene.read(grid.window, (1,))
-    if (codes[valid] > 255).any() or (codes[valid] % 1 != 0).any():
+        n_bands = len(scene.data_bands)
+        if n_bands != 1 and (n_bands != 3 or table is None):
+            raise InputError(
+                f"{other}: a change mask has one band, not {n_bands}; colours need "
+                "their class table, such as --change-classes second."
+            )
+        if table is not None:
+            codes, valid = read_codes(scene, grid.window, table)
+            is_labels = table.kind == "change"
+            known = np.full(codes.shape, _UNKNOWN, np.uint8)
+            known[valid] = table.to_mask(codes[valid], str(other), as_labels=is_labels)
+            return known[np.newaxis]
+        plain, valid = scene.read(grid.window, (1,))
+    if (plain[valid] > 255).any() or (plain[valid] % 1 != 0).any():
         raise InputError(f"{other}: a change mask holds codes 0 to 255, not these.")
-    return np.where(valid, codes, _UNKNOWN).astype(np.uint8)
+    return np.where(valid, plain, _UNKNOWN).astype(np.uint8)
 
 
 def _burn(

@@ -160,6 +160,37 @@ def test_companions_are_attached_pixel_by_pixel(town: Path) -> None:
     np.testing.assert_array_equal(chip.layers["vector_map"], drawn.transpose(2, 0, 1))
 
 
+def test_labels_of_second_and_cnam_cd_become_masks(tmp_path: Path) -> None:
+    """SECOND: im1, im2, label1, label2 in colours; CNAM-CD: one label of codes."""
+    colours = np.array([[255, 255, 255], [128, 0, 0], [0, 128, 0]], np.uint8)
+    which = np.random.default_rng(0).integers(0, 3, (32, 32))
+    for folder in ("im1", "im2", "label2"):
+        (tmp_path / folder).mkdir()
+        pixels = picture(32, 32, len(folder)).transpose(1, 2, 0)
+        if folder == "label2":
+            pixels = colours[which]
+        Image.fromarray(pixels).save(tmp_path / folder / "00003.png")
+    path = tmp_path / "im2" / "00003.png"
+    plain = Companions(("im2=im1",), change_mask=("im2=label2",))
+    with pytest.raises(
+        InputError, match=r"00003\.png: a change mask has one band, not 3"
+    ):
+        plain.attach(read_chip(path), path)
+    second = replace(plain, change_classes="second")
+    chip = second.attach(read_chip(path), path)
+    wanted = np.array([0, 5, 3], np.uint8)[which]
+    np.testing.assert_array_equal(chip.layers["change_mask"][0], wanted)
+    with pytest.raises(ConditionError, match="none of class table cnam-cd"):
+        replace(plain, change_classes="cnam-cd").attach(read_chip(path), path)
+    Image.fromarray(wanted).save(tmp_path / "label2" / "00003.png")
+    cnam = replace(plain, change_classes="cnam-cd")
+    chip = cnam.attach(read_chip(path), path)
+    np.testing.assert_array_equal(chip.layers["change_mask"][0], wanted)
+    Image.fromarray(wanted + 2).save(tmp_path / "label2" / "00003.png")
+    with pytest.raises(ConditionError, match="class 7 not in class table cnam-cd"):
+        cnam.attach(read_chip(path), path)
+
+
 def test_layers_are_cut_and_coarsened_with_the_image() -> None:
     pixels = picture(60, 90, 0)
     layers = {
@@ -401,6 +432,7 @@ def test_an_option_without_effect_is_refused(
         (("--style", town / "town_2018_1.tif"), 3),
         (("--change-mask-from", "town/=mask/"), 3),
         (("--legend", "maptiler"), 2),
+        (("--change-classes", "second"), 2),
     ):
         result = run(*base, *more, *options)
         assert result.exit_code == code, result.output

@@ -13,6 +13,7 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.image_options import (
     DEGRADATIONS,
+    check_classes,
     check_legend,
     companion_options,
 )
@@ -189,6 +190,7 @@ def _make_plan(
     reference_from: tuple[str, ...],
     vector_map_from: tuple[str, ...],
     change_mask_from: tuple[str, ...],
+    change_classes: str | None,
     legend: str | None,
     max_bytes: int | None,
     licence: str,
@@ -199,6 +201,7 @@ def _make_plan(
     from rsupres.training.packing import PackPlan
 
     check_legend(legend, vector_map_from)
+    check_classes(change_classes, change_mask_from)
     if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
         raise click.UsageError(
             "--lr-from needs --scale, and goes with none of --degradation, --params and"
@@ -215,7 +218,11 @@ def _make_plan(
         scale=scale,
         lr_from=lr_from,
         companions=Companions(
-            reference_from, vector_map_from, change_mask_from, legend or DEFAULT_LEGEND
+            reference_from,
+            vector_map_from,
+            change_mask_from,
+            legend or DEFAULT_LEGEND,
+            change_classes,
         ),
     )
 

@@ -13,6 +13,7 @@ from rsupres.cli.console import Console
 from rsupres.cli.evaluate_options import Options
 from rsupres.cli.image_options import (
     DEGRADATIONS,
+    check_classes,
     check_legend,
     companion_options,
 )
@@ -32,8 +33,8 @@ _FOR_PAIRS = (
 _FOR_TESTSETS = (
     *("models", "scales", "every", "glob", "exclude", "degradation", "details"),
     *("steps", "seed", "device", "precision", "max_side", "pictures"),
-    *("reference_from", "vector_map_from", "change_mask_from", "legend"),
-    *("sampler", "style", "style_sample"),
+    *("reference_from", "vector_map_from", "change_mask_from", "change_classes"),
+    *("legend", "sampler", "style", "style_sample"),
 )
 
 
@@ -228,6 +229,7 @@ def evaluate(
 
         _refuse(given, _FOR_PAIRS, "SR and HR, not with --model")
         check_legend(options.legend, options.vector_map_from)
+        check_classes(options.change_classes, options.change_mask_from)
         evaluate_testset(console, [Path(name) for name in inputs], options)
     elif len(inputs) == 2:
         from rsupres.cli.evaluate_pair import evaluate_pair

@@ -48,6 +48,7 @@ class Options:
     reference_from: tuple[str, ...]
     vector_map_from: tuple[str, ...]
     change_mask_from: tuple[str, ...]
+    change_classes: str | None
     legend: str | None
     sampler: str | None
     style: str | None

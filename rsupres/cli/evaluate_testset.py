@@ -146,6 +146,7 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
         options.vector_map_from,
         options.change_mask_from,
         options.legend or next(iter(legends), DEFAULT_LEGEND),
+        options.change_classes,
     )
 
 

@@ -22,8 +22,14 @@ def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:
         raise click.UsageError("--legend is for --vector-map-from with vector files.")
 
 
+def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> None:
+    """Refuse a class table when there are no masks."""
+    if classes is not None and not change_mask_from:
+        raise click.UsageError("--change-classes is for --change-mask-from.")
+
+
 def companion_options(function: Command) -> Command:
-    """Add ``--reference-from --vector-map-from --change-mask-from --legend``."""
+    """Add the options that name what belongs to each image."""
     for option in reversed(
         (
             click.option(
@@ -46,6 +52,12 @@ def companion_options(function: Command) -> Command:
                 metavar="OLD=NEW",
                 help="The change mask of an image: a raster of codes by such a rule; "
                 "may be repeated.",
+            ),
+            click.option(
+                "--change-classes",
+                metavar="NAME|PATH",
+                help="Class table of the change masks, such as second, whose colours "
+                "are read too. Default: codes as they are.",
             ),
             click.option(
                 "--legend",
