@@ -7,6 +7,7 @@ does in fifty. Both are deterministic: the start decides.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -40,7 +41,10 @@ def sample_solver(
         The sample in the type of `z`.
     """
     scheduler = _make_scheduler(betas, solver)
-    scheduler.set_timesteps(steps)
+    with warnings.catch_warnings():
+        # diffusers 0.42 makes arrays of tensors in a way that numpy will drop.
+        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+        scheduler.set_timesteps(steps)
     for t in scheduler.timesteps.tolist():
         eps = predict(z, t)
         z = scheduler.step(eps, t, z, return_dict=False)[0]

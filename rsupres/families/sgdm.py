@@ -29,6 +29,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast, get_type_hints
 
@@ -449,12 +450,17 @@ def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:
 
 
 def _windows(scene: SceneReader, scale: Fraction) -> Iterator[PixelWindow]:
-    """Yield LR windows that cover the frame, none beyond it."""
+    """Yield LR windows that cover the frame, up to `_PREPARE_SR`, none of them thin."""
     side = max(int(_PREPARE_SR / scale), 1)
-    for row in range(0, scene.height, side):
-        for col in range(0, scene.width, side):
-            height, width = min(side, scene.height - row), min(side, scene.width - col)
-            yield PixelWindow(row, col, height, width)
+    rows, cols = (
+        [length * k // n for k in range(n + 1)]
+        for length, n in (
+            (length, -(-length // side)) for length in (scene.height, scene.width)
+        )
+    )
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(cols):
+            yield PixelWindow(top, left, bottom - top, right - left)
 
 
 def _to_array(statistics: Statistics) -> np.ndarray:
