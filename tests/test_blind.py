@@ -265,11 +265,11 @@ def test_blind_degradations_do_not_move_the_picture(name: str) -> None:
     hr = ramp.expand(1, 3, 128, 128).contiguous()
     degradation = make_degradation(name, {})
     lr = torch.stack(
-        [degradation.degrade(hr, (32, 32), generator(s))[0] for s in range(150)]
+        [degradation.degrade(hr, (32, 32), generator(s))[0] for s in range(60)]
     )
     wanted = (torch.arange(32) + 0.5) / 32
     offset = (lr.mean((0, 1, 2)) - wanted)[6:-6].mean() * 32  # LR pixels
-    assert abs(offset.item()) < 0.06
+    assert abs(offset.item()) < 0.08
 
 
 def test_refdiff_is_milder_from_x12_on() -> None:
