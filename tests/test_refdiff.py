@@ -182,7 +182,7 @@ def test_churn_draws_only_between_its_levels() -> None:
 
 def test_names_and_steps_of_samplers_are_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dpm\\+\\+"):
-        load_tiny(tmp_path, sampler="euler")
+        load_tiny(tmp_path, sampler="unipc")
     with pytest.raises(InputError, match="--steps 0"):
         load_tiny(tmp_path, steps=0)
     assert len(load_tiny(tmp_path).sigmas) == TINY.steps + 1
@@ -243,6 +243,8 @@ def test_a_released_model_without_class_table_takes_no_mask() -> None:
     assert stated.accepts == {"reference", "change_mask"}
     assert stated.needs == {"reference"}
     assert stated.multiple == 4
+    assert stated.stochastic
+    assert not make_spec(MINI, **kept, classes=None).stochastic
     assert make_spec(MINI, **kept, classes=None).accepts == stated.accepts
 
 

@@ -28,7 +28,7 @@ from rsupres.blocks.separable import (
 from rsupres.families.refdiff_network import Guidance, RefDiffConfig
 
 LrKernel = Literal["nearest", "bilinear", "bicubic"]
-Start = Literal["lr", "noise"]
+Start = Literal["lr", "noise", "zero"]
 MaskEntry = Literal["raw", "changed"]
 NODATA = 255  # of a change mask: not known whether something changed
 
@@ -147,8 +147,11 @@ def start_image(
     """Return what sampling begins with, at noise level `sigma`.
 
     The released generator begins with the enlarged LR image times sigma, although the
-    network has never seen that; the textbook begins with noise.
+    network has never seen that; the textbook begins with noise; "zero" is the middle
+    of all noise.
     """
+    if start == "zero":
+        return torch.zeros_like(lr)
     return sigma * (lr if start == "lr" else normal())
 
 

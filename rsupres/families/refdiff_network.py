@@ -120,7 +120,7 @@ MINI = RefDiffConfig(
     mask="changed",
     sigma_min=0.05,
     sigma_max=2.0,
-    sampler="euler",
+    sampler="mean",
     steps=3,
 )
 
