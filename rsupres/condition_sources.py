@@ -14,12 +14,24 @@ from rsupres.errors import ConditionError
 from rsupres.grid import PixelWindow
 from rsupres.vectors import VectorMap
 
+MAP_LEGEND_TAG = "RSUPRES_LEGEND"
+
 
 @dataclass(frozen=True)
 class MapSource:
     """A vector map in its legend's colours: a `ConditionSource`."""
 
     opened: VectorMap
+
+    @property
+    def legend_name(self) -> str:
+        """Name of the legend that it is drawn by."""
+        return self.opened.legend.name
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """Colour where nothing is mapped."""
+        return self.opened.legend.background
 
     def read(self, window: PixelWindow) -> np.ndarray:
         """Return (3, H, W) uint8."""

@@ -1,14 +1,17 @@
 """A folder of georeferenced tiles becomes one raster.
 
 Tiles may overlap in any way and come in any order, as long as they lie on one pixel
-grid. Where a side faces other tiles, its weight rises as a raised cosine over the
-overlap; the sum is divided by the summed weights, pixel by pixel, and invalid pixels
-weigh nothing. Memory holds one band of rows of the result, whatever its height.
+grid. Where a `tiles.gpkg` says how they were cut, frame and weights are the planned
+ones; else a side that faces other tiles gets a raised cosine over the overlap. The sum
+is divided by the summed weights, pixel by pixel, and invalid pixels weigh nothing.
+Where all tiles agree their numbers are copied, so that untouched tiles give back their
+scene bit for bit. Memory holds one band of rows of the result, whatever its height.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,12 +32,30 @@ from rsupres.radiometry import to_dtype
 from rsupres.raster import Scene, bounded_cache
 from rsupres.runs import Run
 from rsupres.scenes import covers, union_grid
+from rsupres.tiles import INDEX, LR, TileIndex, find_index, profiles, read_index
 
 logger = logging.getLogger(__name__)
 
-# Values of one strip; 16 Mi float32 are 64 MB, and there are a few such arrays.
-_STRIP_VALUES = 1 << 24
+# Values of one strip; 8 Mi float64 are 64 MB, and there are a few such arrays.
+_STRIP_VALUES = 1 << 23
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
+# Pixels by which a tile's corners may miss their planned place.
+_MISPLACED = 1e-2
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What is known of a tile that is not open.
+
+    Attributes:
+        path: of its file.
+        grid: its frame.
+        marks: of its content.
+    """
+
+    path: str
+    grid: Grid
+    marks: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,13 +63,13 @@ class _PlacedTile:
     """A tile and its weights along both axes.
 
     Attributes:
-        scene: open.
+        path: of its file.
         place: in the mosaic.
-        rows: (h,) float32 in (0, 1].
-        cols: (w,) float32 in (0, 1].
+        rows: (h,) in (0, 1].
+        cols: (w,) in (0, 1].
     """
 
-    scene: Scene
+    path: str
     place: PixelWindow
     rows: np.ndarray
     cols: np.ndarray
@@ -70,7 +91,8 @@ def mosaic_tiles(
     """Blend the rasters in a folder into one.
 
     Args:
-        folder: holds the tiles; its subfolders are not searched.
+        folder: holds the tiles; its subfolders are not searched. Of a folder that
+            `rsupres tile` made, the LR tiles are taken.
         output: the file to write.
         driver: COG or GTiff.
         creation: creation options.
@@ -86,6 +108,9 @@ def mosaic_tiles(
         RunConflictError: the output exists.
     """
     started = time.monotonic()
+    index_path = find_index(folder)
+    if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
+        folder = folder / LR
     names = _find_tiles(folder)
     job = UpscaleJob(
         scenes=tuple(names),
@@ -100,11 +125,20 @@ def mosaic_tiles(
     check_vacant(job)
     show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
-        scenes = [stack.enter_context(Scene.open(name)) for name in names]
-        _check_alike(scenes)
-        form = _format(job, scenes[0], dtype, nodata)
-        tiles, grid = _place(scenes, form, folder)
-        _run(job, tiles, grid, form, show)
+        first = stack.enter_context(Scene.open(names[0]))
+        found = [_look(name, first) for name in names]
+        form = _format(job, first, dtype, nodata)
+        if index_path is None:
+            tiles, grid = _place(found)
+        else:
+            tiles, grid = _place_as_planned(found, read_index(index_path), index_path)
+        if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
+            raise InputError(
+                f"{folder}: the tiles leave gaps and have no nodata value; give "
+                "--nodata."
+            )
+        marks = [tile.marks for tile in found]
+        _run(job, tiles, marks, first, grid, form, show)
     return RunSummary(
         output=output,
         status="written",
@@ -116,33 +150,81 @@ def mosaic_tiles(
     )
 
 
-def _place(
-    scenes: Sequence[Scene], form: OutputFormat, folder: Path
-) -> tuple[list[_PlacedTile], Grid]:
-    """Return the tiles with their weights, and the frame of the result."""
-    grid, places = union_grid(scenes)
-    if form.nodata is None and not covers(grid, places):
-        raise InputError(
-            f"{folder}: the tiles leave gaps and have no nodata value; give --nodata."
-        )
+def _look(name: str, first: Scene) -> _Tile:
+    """Return what has to be known of a tile; check that it fits the first one."""
+    with Scene.open(name) as scene:
+        _check_alike(scene, first)
+        return _Tile(name, scene.grid, scene.fingerprint())
+
+
+def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
+    """Return tiles of any origin with their weights, and the frame of the result."""
+    grid, places = union_grid(found)
     tiles = [
-        _PlacedTile(scene, place, *_weights(place, places))
-        for scene, place in zip(scenes, places, strict=True)
+        _PlacedTile(tile.path, place, *_weights(place, places))
+        for tile, place in zip(found, places, strict=True)
     ]
     return tiles, grid
+
+
+def _place_as_planned(
+    found: Sequence[_Tile], index: TileIndex, path: Path
+) -> tuple[list[_PlacedTile], Grid]:
+    """Return tiles with the weights of the plan, and the frame that it was cut from.
+
+    Raises:
+        InputError: a tile is not in the index, or not where the index says.
+    """
+    plan = index.plan
+    records = {Path(record.name).stem: record for record in index.tiles}
+    known = [records.get(Path(tile.path).stem) for tile in found]
+    if None in known:
+        raise InputError(
+            f"{found[known.index(None)].path}: is no tile of {path}; take it away, or "
+            "the index, to place tiles by their own headers."
+        )
+    pairs = [(t, r) for t, r in zip(found, known, strict=True) if r is not None]
+    is_lr = all((t.grid.height, t.grid.width) == r.lr[2:] for t, r in pairs)
+    frame = plan.scene if is_lr else plan.sr
+    rows, cols = profiles(plan, is_lr=is_lr)
+    tiles = []
+    for tile, record in pairs:
+        place = record.lr if is_lr else record.sr
+        _check_place(tile, frame.crop(place), path)
+        tiles.append(_PlacedTile(tile.path, place, rows[record.row], cols[record.col]))
+    return tiles, frame
+
+
+def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
+    size = (planned.width, planned.height)
+    fits = (tile.grid.width, tile.grid.height) == size
+    if fits:
+        moved = ~planned.transform @ tile.grid.transform
+        corners = ((0, 0), (size[0], 0), (0, size[1]))
+        fits = tile.grid.crs == planned.crs and all(
+            math.dist(moved @ corner, corner) < _MISPLACED for corner in corners
+        )
+    if not fits:
+        raise InputError(
+            f"{tile.path}: {tile.grid.height} x {tile.grid.width} pixels, and {path} "
+            f"has {size[1]} x {size[0]} pixels elsewhere for this tile; is it of "
+            "another scale or scene?"
+        )
 
 
 def _run(
     job: UpscaleJob,
     tiles: Sequence[_PlacedTile],
+    marks: Sequence[dict[str, str]],
+    first: Scene,
     grid: Grid,
     form: OutputFormat,
     show: OnProgress,
 ) -> None:
-    windows = _strip_windows(grid, len(tiles[0].scene.data_bands))
+    windows = _strip_windows(grid, len(first.data_bands))
     manifest = {
         "job": {
-            "mosaic": [tile.scene.fingerprint() for tile in tiles],
+            "mosaic": list(marks),
             "version": rsupres.__version__,
             "dtype": form.dtype,
             "nodata": None if form.nodata is None else repr(form.nodata),
@@ -154,12 +236,12 @@ def _run(
             done = run.done_strips()
             for index, window in enumerate(windows):
                 if index not in done:
-                    pixels, valid = _blend(tiles, window, form)
+                    pixels, valid = _blend(tiles, window, first, form)
                     with Run.publishing(run.strip_path(index)) as part:
                         write_strip(part, pixels, grid.crop(window), valid, form.nodata)
                 show(Progress("Mosaic", index + 1, len(windows), "strips"))
             strips = [run.strip_path(index) for index in range(len(windows))]
-            write_output(strips, _meta(tiles, grid), form, job.output)
+            write_output(strips, _meta(first, grid), form, job.output)
         except Interrupted as stop:
             stop.advise("The same command continues.")
             raise
@@ -167,28 +249,71 @@ def _run(
             run.remove()
 
 
+class _Rows:
+    """Rows of the result on the way: weighted sums, and numbers that tiles agree in.
+
+    A stored number stays as long as every valid tile has the same one in every band;
+    one of an invalid pixel until a valid one comes.
+    """
+
+    def __init__(self, n_bands: int, window: PixelWindow, dtype: str) -> None:
+        shape = (window.height, window.width)
+        self.total = np.zeros((n_bands, *shape))
+        self.weight = np.zeros(shape)
+        self.stored = np.zeros((n_bands, *shape), dtype)
+        self.seen = np.zeros(shape, bool)
+        self.differs = np.zeros(shape, bool)
+
+    def add(
+        self,
+        place: tuple[slice, slice],
+        dn: np.ndarray,
+        valid: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        """Add a part of a tile: (c, h, w) numbers, (h, w) mask and weights."""
+        held = self.stored[:, *place]
+        known = self.weight[place] > 0
+        self.differs[place] |= known & valid & (dn != held).any(axis=0)
+        takes = (valid & ~known) | ~self.seen[place]
+        np.copyto(held, dn, where=takes)
+        self.seen[place] = True
+        weights = weights * valid
+        self.total[:, *place] += np.where(valid, dn, 0) * weights
+        self.weight[place] += weights
+
+
 def _blend(
-    tiles: Sequence[_PlacedTile], window: PixelWindow, form: OutputFormat
+    tiles: Sequence[_PlacedTile],
+    window: PixelWindow,
+    first: Scene,
+    form: OutputFormat,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the rows of one strip in the output's type, and its valid mask."""
-    bands = tiles[0].scene.data_bands
-    total = np.zeros((len(bands), window.height, window.width))
-    weight = np.zeros((window.height, window.width))
+    blended = _Rows(len(first.data_bands), window, first.dtype)
     for tile in tiles:
         shared = tile.place.intersection(window)
         if shared is None:
             continue
         inside = shared.relative_to(tile.place)
-        dn, valid = tile.scene.read(inside, bands)
         rows, cols = inside.slices()
-        weights = tile.rows[rows][:, None] * tile.cols[cols] * valid[0]
-        target = shared.relative_to(window).slices()
-        total[:, *target] += np.where(valid, dn, 0) * weights
-        weight[target] += weights
-    valid = weight[None] > 0
-    np.divide(total, weight, out=total, where=valid)
+        with Scene.open(tile.path) as scene:
+            dn, valid = scene.read_stored(inside, scene.data_bands)
+        weights = tile.rows[rows][:, None] * tile.cols[cols]
+        blended.add(shared.relative_to(window).slices(), dn, valid[0], weights)
+    valid = blended.weight[None] > 0
+    total = blended.total
+    np.divide(total, blended.weight, out=total, where=valid)
     pixels = to_dtype(total.astype(np.float32), form.dtype, form.nodata, valid)
+    if first.dtype == form.dtype and _is_same(first.nodata, form.nodata):
+        agreed = blended.seen & ~blended.differs
+        np.copyto(pixels, blended.stored, where=agreed)
     return pixels, None if valid.all() else valid
+
+
+def _is_same(one: float | None, other: float | None) -> bool:
+    """Return whether two nodata values are the same; NaN is itself."""
+    return repr(one) == repr(other)
 
 
 def _weights(
@@ -232,7 +357,7 @@ def _axis_weights(length: int, depths: Sequence[tuple[int, int]]) -> np.ndarray:
                 weights[:ramp] *= rise
             else:
                 weights[-ramp:] *= rise[::-1]
-    return weights.astype(np.float32)
+    return weights
 
 
 def _find_tiles(folder: Path) -> list[str]:
@@ -248,19 +373,17 @@ def _find_tiles(folder: Path) -> list[str]:
     return names
 
 
-def _check_alike(scenes: Sequence[Scene]) -> None:
-    first = scenes[0]
-    for scene in scenes[1:]:
-        if len(scene.data_bands) != len(first.data_bands):
-            raise InputError(
-                f"{scene.path}: {len(scene.data_bands)} bands, but {first.path} has "
-                f"{len(first.data_bands)}."
-            )
-        if scene.dtype != first.dtype:
-            raise InputError(
-                f"{scene.path}: type {scene.dtype} differs from {first.dtype} of "
-                f"{first.path}."
-            )
+def _check_alike(scene: Scene, first: Scene) -> None:
+    if len(scene.data_bands) != len(first.data_bands):
+        raise InputError(
+            f"{scene.path}: {len(scene.data_bands)} bands, but {first.path} has "
+            f"{len(first.data_bands)}."
+        )
+    if scene.dtype != first.dtype:
+        raise InputError(
+            f"{scene.path}: type {scene.dtype} differs from {first.dtype} of "
+            f"{first.path}."
+        )
 
 
 def _format(
@@ -274,8 +397,7 @@ def _format(
     )
 
 
-def _meta(tiles: Sequence[_PlacedTile], grid: Grid) -> OutputMeta:
-    scene = tiles[0].scene
+def _meta(scene: Scene, grid: Grid) -> OutputMeta:
     bands = [band - 1 for band in scene.data_bands]
     return OutputMeta(
         grid=grid,

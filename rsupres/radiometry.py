@@ -8,6 +8,7 @@ be carried past it. This module opens no files and knows no windows.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ AUTO_PERCENTILES = (0.5, 99.5)
 SAMPLE_PIXELS = 1_000_000  # of a scene, for its percentiles
 REFLECTANCE_DN = 10_000.0  # DN of reflectance 1 where the file does not tell
 FLOAT_REFLECTANCE_MAX = 1.5  # float rasters up to here hold reflectance itself
+TILE_STRETCH = "RSUPRES_TILE_STRETCH"  # tag of a tile: the limits of its scene
 CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
 
 logger = logging.getLogger(__name__)
@@ -167,7 +169,8 @@ def find_stretch(scene: Scene, choice: StretchChoice) -> Stretch:
     """Find the limits of every band of the file, once for the scene.
 
     `auto` is 0 to 255 for uint8; reflectance where the file tells (scale and offset,
-    or Sentinel-2 band names or file names); else the percentiles 0.5 and 99.5.
+    or Sentinel-2 band names or file names); else the percentiles 0.5 and 99.5. A tile
+    of `rsupres tile` has the limits of its scene, whatever it shows itself.
 
     Args:
         scene: an open scene, perhaps cropped; percentiles are those of the crop.
@@ -187,6 +190,8 @@ def find_stretch(scene: Scene, choice: StretchChoice) -> Stretch:
         return _percentile_stretch(scene, choice.limits)
     if choice.kind == "reflectance":
         return _reflectance_stretch(scene)
+    if told := scene.any_tag(TILE_STRETCH):
+        return Stretch.from_json(json.loads(told))
     if scene.dtype == "uint8" and not _has_scale(scene):
         return _same_limits(scene, 0.0, 255.0)
     if _tells_reflectance(scene):

@@ -370,6 +370,26 @@ class Scene:
             dn, valid = dn[:, down, right], valid[:, down, right]
         return dn, valid
 
+    def read_stored(
+        self, window: PixelWindow, bands: Sequence[int]
+    ) -> tuple[NDArray[np.generic], BoolArray]:
+        """Read a window as the file stores it; for copies that must be exact.
+
+        Args:
+            window: LR pixels inside this scene, half-open.
+            bands: bands of the file, from 1, in the order wanted.
+
+        Returns:
+            `(dn, valid)`: (c, h, w) in the file's type, invalid pixels with whatever
+            the file holds there, and (1, h, w) bool as `read` gives it.
+
+        Raises:
+            InputError: the file cannot be read there, or the window leaves the scene.
+        """
+        if window.intersection(PixelWindow(0, 0, *self._shape)) != window:
+            raise InputError(f"{self.path}: window {tuple(window)} leaves the scene.")
+        return self._read_native(window, bands, None)
+
     def read_decimated(
         self, bands: Sequence[int], max_pixels: int
     ) -> tuple[FloatArray, BoolArray]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -36,6 +36,18 @@ _GDAL_TYPES = {
     "float64": "Float64",
 }
 _BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
+
+
+class Placed(Protocol):
+    """Something with a name and a frame: an open scene, or what is known of one."""
+
+    @property
+    def path(self) -> str:
+        """As the user gave it."""
+
+    @property
+    def grid(self) -> Grid:
+        """Its frame."""
 
 
 class _Source(NamedTuple):
@@ -71,7 +83,7 @@ def open_scenes(names: Sequence[str]) -> Iterator[Scene]:
         yield joined
 
 
-def union_grid(scenes: Sequence[Scene]) -> tuple[Grid, list[PixelWindow]]:
+def union_grid(scenes: Sequence[Placed]) -> tuple[Grid, list[PixelWindow]]:
     """Return the smallest frame that holds all scenes, and where each lies in it.
 
     Raises:
@@ -91,7 +103,7 @@ def union_grid(scenes: Sequence[Scene]) -> tuple[Grid, list[PixelWindow]]:
     return Grid(first.crs, transform, height, width), places
 
 
-def _offset(scene: Scene, first: Scene) -> tuple[int, int]:
+def _offset(scene: Placed, first: Placed) -> tuple[int, int]:
     """Return the row and column of a scene's corner in the pixels of another's."""
     here, there = scene.grid, first.grid
     if here.crs != there.crs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from rsupres import mosaics
 from rsupres.cli import main
 from rsupres.errors import InputError, RunConflictError
 from rsupres.mosaics import mosaic_tiles
+from rsupres.tiles import read_index
+from rsupres.tiling import TileJob, tile_scene
 from tests.helpers import NORTH_UP, make_scene
 
 
@@ -45,7 +48,7 @@ def read(path: Path) -> np.ndarray:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    tile=st.integers(8, 30),
+    tile=st.integers(12, 30),
     overlap=st.integers(0, 7),
     order=st.randoms(use_true_random=False),
 )
@@ -152,6 +155,58 @@ def test_the_command_blends_a_folder(tmp_path):
     np.testing.assert_array_equal(read(output), pixels)
     assert CliRunner().invoke(main, arguments).exit_code == 5
     assert not (tmp_path / "out.tif.run").exists()
+
+
+@pytest.fixture
+def planned(tmp_path) -> Path:
+    """A scene cut with a halo, and the same tiles brightened by their column."""
+    scene = make_scene(tmp_path / "scene.tif", pixels=picture(30, 40))
+    job = TileJob((str(scene),), tmp_path / "in", Fraction(2), 16, 8, 2)
+    tile_scene(job)
+    return tmp_path / "in"
+
+
+def brighten(folder: Path, output: Path) -> None:
+    """Write SR tiles whose numbers are those of their columns."""
+    output.mkdir()
+    index = read_index(folder / "tiles.gpkg")
+    for tile in index.tiles:
+        pixels = np.full((1, *tile.sr[2:]), 1000 * (tile.col + 1), np.float32)
+        place = index.plan.sr.crop(tile.sr).transform
+        make_scene(output / tile.name, pixels=pixels, transform=place)
+    (output / "tiles.gpkg").write_bytes((folder / "tiles.gpkg").read_bytes())
+
+
+def test_processed_tiles_are_blended_by_the_planned_halo(tmp_path, planned):
+    brighten(planned, tmp_path / "sr")
+    mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", driver="GTiff")
+    rows = read(tmp_path / "out.tif")[0]
+    assert rows.shape == (60, 80)
+    assert (rows == rows[:1]).all()
+    # Tiles begin at LR columns 0, 8, 16, 24; the halo of 2 hides the overlap's ends.
+    assert (rows[0, : 2 * 10] == 1000).all()
+    assert (np.diff(rows[0, 2 * 10 - 1 : 2 * 14 + 1]) > 0).all()
+    assert (rows[0, 2 * 14 : 2 * 18] == 2000).all()
+
+
+def test_a_halo_counts_where_no_other_tile_is(tmp_path, planned):
+    brighten(planned, tmp_path / "sr")
+    for path in (tmp_path / "sr").glob("*_001.tif"):
+        path.unlink()
+    mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0, driver="GTiff")
+    row = read(tmp_path / "out.tif")[0, 7]
+    assert (row[:32] == 1000).all()
+    assert (row[32:48] == 3000).all()
+
+
+def test_tiles_that_are_not_where_the_index_says_are_named(tmp_path, planned):
+    brighten(planned, tmp_path / "sr")
+    (tmp_path / "sr" / "000_001.tif").rename(tmp_path / "sr" / "000_002.tif")
+    with pytest.raises(InputError, match=r"000_002\.tif.*elsewhere"):
+        mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
+    (tmp_path / "sr" / "000_002.tif").rename(tmp_path / "sr" / "extra.tif")
+    with pytest.raises(InputError, match=r"extra\.tif.*no tile of"):
+        mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
 
 
 def test_an_existing_output_is_kept(tmp_path):

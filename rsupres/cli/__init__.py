@@ -24,6 +24,7 @@ from rsupres.errors import RsupresError
 COMMANDS = (
     "upscale",
     "plan",
+    "tile",
     "mosaic",
     "rasterize",
     "change",
