@@ -8,6 +8,8 @@ needs. Knows neither files nor legends.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import shapely
 from affine import Affine
@@ -19,6 +21,7 @@ from rsupres.grid import PixelWindow
 
 Inks = NDArray[np.uint16]
 MOST_INKS = 65_534
+AT_ONCE = 1 << 13  # polygons that GDAL is given together; it copies them
 # Pixel corners lie at whole numbers from -1. The identity would do, but rasterio warns
 # of it, and hides that warning in a way that threads undo for each other.
 _OFF_BY_ONE = Affine.translation(-1, -1)
@@ -55,22 +58,30 @@ class Burner:
         shape = window.height * factor, window.width * factor
         frame = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
         found = np.sort(self._tree.query(frame))
-        if not len(found):
-            return np.zeros(shape, self._dtype)
-        inks = self._inks[found]
-        polygons = self._polygons[found]
+        burned = np.zeros(shape, self._dtype)
+        for start in range(0, len(found), AT_ONCE):
+            runs = self._runs(found[start : start + AT_ONCE], window, factor)
+            rasterize(runs, out=burned)
+        return burned
+
+    def _runs(
+        self, found: NDArray[np.intp], window: PixelWindow, factor: int
+    ) -> list[tuple[shapely.MultiPolygon, int]]:
+        """Return polygons in the window's pixels with their values, in order.
+
+        Equal inks side by side are one shape; GDAL burns its parts one by one.
+        """
+        inks, polygons = self._inks[found], self._polygons[found]
         xy = shapely.get_coordinates(polygons)
         moved = shapely.set_coordinates(
-            polygons, (xy - (window.col, window.row)) * factor - 1
+            polygons, (xy - (window.col, window.row)) * factor
         )
         starts = np.flatnonzero(np.diff(inks, prepend=-1))
         stops = [*starts[1:], len(inks)]
-        # Equal inks side by side are one shape; GDAL burns its parts one by one.
-        runs = [
-            (shapely.multipolygons(moved[start:stop]), int(inks[start]) + 1)
+        return [
+            (
+                cast(shapely.MultiPolygon, shapely.multipolygons(moved[start:stop])),
+                int(inks[start]) + 1,
+            )
             for start, stop in zip(starts, stops, strict=True)
         ]
-        burned = rasterize(
-            runs, out_shape=shape, fill=0, transform=_OFF_BY_ONE, dtype=self._dtype
-        )
-        return np.asarray(burned)

@@ -276,3 +276,15 @@ def test_the_footprint_is_two_boxes_at_the_antimeridian():
     shape = shapes_of(shapely.box(-179.95, 0.95, -179.94, 0.96))
     x0 = Frame(beyond, 0).to_pixels(shape, degrees)[0].bounds[0]
     assert x0 == pytest.approx(150, abs=0.01)
+
+
+def test_many_polygons_are_burned_in_order_though_in_parts(monkeypatch):
+    import rsupres.burning as module
+
+    shapes = [shapely.box(i % 40, i % 7, i % 40 + 9, i % 7 + 9) for i in range(300)]
+    inks = [i // 3 for i in range(300)]
+    whole = burner_of(shapes, inks).burn(PixelWindow(0, 0, 20, 50))
+    monkeypatch.setattr(module, "AT_ONCE", 7)
+    parts = burner_of(shapes, inks).burn(PixelWindow(0, 0, 20, 50))
+    assert np.array_equal(whole, parts)
+    assert len(np.unique(whole)) > 10

@@ -92,14 +92,16 @@ def compare(
         measured = run(ours)
         show(f"rsupres rasterize ({turn + 1})", *measured)
         print(f"  ratio of wall time {measured.wall_s / theirs.wall_s:.2f}")
+    if arguments.repeat:
+        apart(count_differences, folder / "ours.tif", folder / "theirs.tif")
+
+
+def count_differences(ours: Path, theirs: Path) -> None:
     differ = 0
-    with (
-        rasterio.open(folder / "ours.tif") as one,
-        rasterio.open(folder / "theirs.tif") as other,
-    ):
+    with rasterio.open(ours) as one, rasterio.open(theirs) as other:
         for _, window in one.block_windows(1):
             differ += int((one.read(window=window) != other.read(window=window)).sum())
-    print(f"pixels that differ: {differ} of {side * side}")
+        print(f"pixels that differ: {differ} of {one.height * one.width}")
 
 
 def measure_memory(folder: Path, town: Path, arguments: argparse.Namespace) -> None:
