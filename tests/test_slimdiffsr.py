@@ -43,6 +43,7 @@ from rsupres.families.slimdiffsr_network import (
     SlimDiffSRConfig,
     SlimDiffSRNetwork,
     TrunkConfig,
+    double_and_convolve,
     match_colours,
     pad_by_reflection,
 )
@@ -215,6 +216,30 @@ def test_half_precision_is_close(config: Config) -> None:
     full = upscale_array(model(config), lr, Fraction(4), CPU)
     half = upscale_array(model(config, precision="bf16"), lr, Fraction(4), CPU)
     assert float(np.abs(full - half).mean()) < 0.02
+
+
+@each_config
+def test_weights_in_half_precision_are_close(tmp_path: Path, config: Config) -> None:
+    path = tmp_path / "x.safetensors"
+    spec = make_spec(config, gsd=None)
+    write_checkpoint(
+        path, network(config).state_dict(), spec, config_to_json(config), "me"
+    )
+    half = load_model(str(path), CPU, SamplerOptions(precision="bf16"))
+    assert isinstance(half, SlimDiffSR)
+    assert {p.dtype for p in half.network.parameters()} == {torch.bfloat16}
+    lr = picture(32, 48)
+    got = upscale_array(half, lr, Fraction(4), CPU)
+    wanted = upscale_array(model(config), lr, Fraction(4), CPU)
+    assert float(np.abs(got - wanted).mean()) < 0.02
+
+
+def test_doubling_and_convolving_at_once_is_exact() -> None:
+    x, weight, bias = torch.randn(2, 5, 4, 6), torch.randn(7, 5, 3, 3), torch.randn(7)
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2.0)
+    wanted = torch.nn.functional.conv2d(doubled, weight, bias, padding=1)
+    got = double_and_convolve(x, weight, bias)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
 @each_config

@@ -174,6 +174,8 @@ class SlimDiffSR:
     def _autocast(self) -> torch.autocast:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
         kind = half.get(self.options.precision)
+        if next(self.network.parameters()).dtype != torch.float32:
+            kind = None  # the weights are in half precision themselves
         return torch.autocast(
             self.device.type, kind or torch.bfloat16, enabled=kind is not None
         )
@@ -205,6 +207,9 @@ def from_checkpoint(
     network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
     network.eval().requires_grad_(False)
+    if options.precision == "bf16" and not isinstance(network, TeacherNetwork):
+        # Once, instead of autocast's casting of all weights for every tile.
+        network.to(torch.bfloat16)
     return SlimDiffSR(checkpoint.spec, network, options, device)
 
 

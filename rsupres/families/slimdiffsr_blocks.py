@@ -67,7 +67,7 @@ class GroupNorm(nn.GroupNorm):
         variance, mean = shared.share(lambda: self._moments(x))
         size = self.num_channels // self.num_groups
         gain = (variance + self.eps).rsqrt().repeat_interleave(size) * self.weight
-        offset = self.bias - mean.repeat_interleave(size) * gain
+        offset = self.bias.float() - mean.repeat_interleave(size) * gain
         return torch.addcmul(_channels(offset, x), x, _channels(gain, x))
 
     def _moments(self, x: Tensor) -> Tensor:
@@ -187,6 +187,7 @@ class QueryAggregation(nn.Module):
             context = self.gather(x)
         else:
             context = shared.share(lambda: self.gather(x.flatten(0, 1)[None]))
+            context = context.to(self.v_proj_c.weight.dtype)
         values = self.v_proj_c(context) @ self.out_proj.weight.t()  # (b or 1, m, c)
         attention = self.scatter_weights(x, context)
         read: Tensor = attention @ values.to(attention.dtype)

@@ -85,7 +85,7 @@ class MiniNetwork(nn.Module):
 
     def encode(self, lr: Tensor) -> Tensor:
         """Return the encoder's map, (b, c, h, w)."""
-        features: Tensor = self.encoder(lr)
+        features: Tensor = self.encoder(lr.to(self.head.weight.dtype))
         return features
 
     def transform(self, features: Tensor, shared: Shared = None) -> Tensor:

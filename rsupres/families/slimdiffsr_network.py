@@ -278,8 +278,45 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, c, 2h, 2w)."""
+        if not self.training:
+            assert self.conv.bias is not None
+            return double_and_convolve(x, self.conv.weight, self.conv.bias)
         result: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0))
         return result
+
+
+def double_and_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Double by nearest neighbours, then convolve 3 x 3: with 4/9 of the products.
+
+    Beside each output pixel lie two copies of one input pixel, whose weights add up, so
+    that every pixel of a 2 x 2 block has a 2 x 2 filter of its own. Exact but for
+    rounding. With few channels the four writes cost what the products save.
+
+    Args:
+        x: (b, c, h, w).
+        weight: (C, c, 3, 3).
+        bias: (C,).
+    """
+    height, width = x.shape[2:]
+    upper = [torch.stack(rows, 2) for rows in _pairs(weight, 2)]
+    filters = [torch.stack(cols, 3) for half in upper for cols in _pairs(half, 3)]
+    phases = functional.conv2d(x, torch.cat(filters), bias.repeat(4), padding=1)
+    blocks = [
+        phase[:, :, row : row + height, col : col + width]
+        for (row, col), phase in zip(
+            ((0, 0), (0, 1), (1, 0), (1, 1)), phases.chunk(4, 1), strict=True
+        )
+    ]
+    woven = torch.stack([torch.stack(blocks[:2], -1), torch.stack(blocks[2:], -1)], 3)
+    b, c = woven.shape[:2]  # (b, C, h, 2, w, 2)
+    doubled = woven.reshape(b, c, 2 * height, 2 * width)
+    return doubled.contiguous(memory_format=torch.channels_last)
+
+
+def _pairs(weight: Tensor, axis: int) -> list[list[Tensor]]:
+    """Return the two weights of the first and of the second pixel of a block."""
+    first, here, last = weight.unbind(axis)
+    return [[first, here + last], [first + here, last]]
 
 
 class SlimDiffSRNetwork(nn.Module):
@@ -306,7 +343,8 @@ class SlimDiffSRNetwork(nn.Module):
 
     def encode(self, lr: Tensor) -> Tensor:
         """Return the encoder's map (b, c, H/8, W/8) of (b, 3, h, w) in [-1, 1]."""
-        features: Tensor = self.vae.encoder(enlarge(lr, self.config.scale))
+        x = enlarge(lr, self.config.scale).to(self.merge_conv1.weight.dtype)
+        features: Tensor = self.vae.encoder(x)
         return features
 
     def transform(self, features: Tensor, shared: Shared = None) -> Tensor:
