@@ -19,9 +19,10 @@ import rasterio
 from affine import Affine
 from make_sample_data import CRS_UTM, UPPER_LEFT
 from numpy.typing import NDArray
+from town_canvas import Season
 from town_layout import lay_out_town, park_cars
 from town_map import osm_document
-from town_render import Season, Sun, render
+from town_render import Sun, render
 from town_sensor import display_tones
 from town_shapes import Town
 

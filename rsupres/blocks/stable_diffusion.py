@@ -199,7 +199,7 @@ def build_unet(config: UNetConfig) -> UNet2DConditionModel:
         norm_num_groups=config.groups,
     )
     for number, attention in enumerate(_cross_attentions(unet)):
-        attention.set_processor(CrossAttention(number))  # type: ignore[arg-type]  # not one of a fixed list
+        attention.set_processor(CrossAttention(number))
     return with_norm(unet, config.norm)
 
 
@@ -246,7 +246,8 @@ def make_context_keys(unet: UNet2DConditionModel, context: Tensor) -> ContextKey
 
 def x_dtype(unet: UNet2DConditionModel) -> torch.dtype:
     """Return the type that a U-Net computes in."""
-    return unet.conv_in.weight.dtype
+    dtype: torch.dtype = unet.conv_in.weight.dtype
+    return dtype
 
 
 def embed_steps(unet: UNet2DConditionModel, t: Tensor) -> Tensor:
@@ -367,7 +368,7 @@ def _cross_attentions(unet: nn.Module) -> Iterator[Attention]:
     """Yield the attentions that look at the context, in the order of the modules."""
     for name, module in unet.named_modules():
         if name.endswith(".attn2"):
-            yield module  # type: ignore[misc]  # an Attention by its name
+            yield module
 
 
 def _project(attn: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -378,7 +379,8 @@ def _project(attn: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)  # (b, heads, n, c / heads)
+    rows, n, _ = x.shape
+    return x.reshape(rows, n, heads, -1).transpose(1, 2)  # (b, heads, n, c / heads)
 
 
 def _check_attention(config: UNetConfig) -> None:

@@ -64,7 +64,7 @@ def reference_names(networks: nn.Module) -> dict[str, str]:
         networks: `SgdmNetworks`; on the meta device will do.
     """
     names = list(networks.state_dict())
-    found = {}
+    found: dict[str, str] = {}
     for part, prefix, table in (
         ("unet.", UNET, unet_names),
         ("autoencoder.", AUTOENCODER, autoencoder_names),
@@ -113,7 +113,7 @@ def flow_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]
 def flow_config(tensors: Mapping[str, Tensor]) -> FlowConfig:
     """Return the size of a flow under our names."""
     couplings, dim = tensors["permutations"].shape
-    hidden = []
+    hidden: list[int] = []
     while (name := f"couplings.0.{2 * len(hidden)}.weight") in tensors:
         hidden.append(int(tensors[name].shape[0]))
     return FlowConfig(dim, couplings, tuple(hidden[:-1]))

@@ -124,7 +124,7 @@ def _run(tower: Mapping[str, Tensor], tokens: Tensor, head_width: int) -> Tensor
             tower[f"{name}.attn.in_proj_bias"].float(),
         )
         q, k_, v = (
-            part.unflatten(2, (-1, head_width)).transpose(1, 2)
+            part.reshape(*part.shape[:2], -1, head_width).transpose(1, 2)
             for part in joined.chunk(3, dim=2)
         )  # (16, heads, 77, head width)
         seen = functional.scaled_dot_product_attention(q, k_, v, is_causal=True)

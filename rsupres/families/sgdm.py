@@ -281,10 +281,11 @@ class Sgdm:
 
     def _drawn_style(self, noise: NoiseField) -> Statistics:
         """Draw a style by SFlow; the seed and the sample decide which."""
-        flows = self.networks.flow_mean, self.networks.flow_std
-        assert flows[0] is not None
-        assert flows[1] is not None
+        first, second = self.networks.flow_mean, self.networks.flow_std
+        assert first is not None
+        assert second is not None
         assert self.config.flow is not None
+        flows = first, second
         window = PixelWindow(0, 0, 1, self.config.flow.dim)
         drawn = noise.draw(_STYLE_DRAW, window, len(flows))[:, 0]
         eps = torch.from_numpy(drawn).to(self.device)
