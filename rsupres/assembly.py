@@ -195,7 +195,9 @@ def write_whole(
     options |= {key.lower(): value for key, value in form.creation.items()}
     if options["compress"].upper() in PREDICTABLE and pixels.dtype.itemsize <= 8:
         options.setdefault("predictor", "3" if pixels.dtype.kind == "f" else "2")
-    is_rgb = tuple(meta.colorinterp[:3]) == ("red", "green", "blue")
+    photometric = "PALETTE" if meta.palette else "MINISBLACK"
+    if tuple(meta.colorinterp[:3]) == ("red", "green", "blue"):
+        photometric = "RGB"
     with (
         explaining(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -210,16 +212,16 @@ def write_whole(
             nodata=form.nodata,
             crs=meta.grid.crs,
             transform=meta.grid.transform,
-            photometric="RGB" if is_rgb and pixels.shape[0] >= 3 else "MINISBLACK",
+            photometric=photometric,
             alpha="NO",
             **options,
         ) as dataset,
     ):
+        if meta.palette:
+            dataset.write_colormap(1, dict(meta.palette))
         dataset.write(pixels)
         if masked and valid is not None:
             dataset.write_mask(valid[0])
-        if meta.palette:
-            dataset.write_colormap(1, dict(meta.palette))
         dataset.descriptions = tuple(meta.descriptions)
         pairs = zip(meta.scales, meta.offsets, strict=True)
         if any(pair != (1.0, 0.0) for pair in pairs):

@@ -1,17 +1,22 @@
-"""Vector maps among a run's conditions: colours on windows of the SR frame.
+"""Maps among a run's conditions: colours on windows of the SR frame.
 
-Thin: maps are drawn by `rsupres.vectors`.
+Thin: vector maps are drawn by `rsupres.vectors`; one that is drawn already, as a tile
+beside its scene, is read as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from rsupres.errors import ConditionError
-from rsupres.grid import PixelWindow
+from rsupres.errors import ConditionError, InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.raster import Scene
+from rsupres.scenes import union_grid
 from rsupres.vectors import VectorMap
 
 MAP_LEGEND_TAG = "RSUPRES_LEGEND"
@@ -64,3 +69,98 @@ def map_source(opened: VectorMap) -> MapSource:
             "use maptiler or osm-carto."
         )
     return MapSource(opened)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The SR frame with a name, to compare grids."""
+
+    path: str
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A raster of legend colours on the SR grid: a `ConditionSource`.
+
+    Attributes:
+        scene: open, three bands of uint8.
+        place: of the SR frame's corner in it.
+        legend: its name, "" where the file does not tell.
+    """
+
+    scene: Scene
+    place: PixelWindow
+    legend: str
+
+    def read(self, window: PixelWindow) -> np.ndarray:
+        """Return (3, H, W) uint8."""
+        moved = window._replace(
+            row=window.row + self.place.row, col=window.col + self.place.col
+        )
+        pixels, _ = self.scene.read_stored(moved, self.scene.data_bands)
+        return pixels
+
+    def fingerprint(self) -> Mapping[str, object]:
+        """Return the file, its hash and its legend."""
+        name = os.path.basename(self.scene.path)
+        mark = {"file": name, "sha256": self.scene.fingerprint()["sha256"]}
+        return {"files": [mark], "legend": self.legend}
+
+    def describe(self) -> str:
+        """Return the file and its legend."""
+        drawn = f", drawn by legend {self.legend}" if self.legend else ""
+        return f"{os.path.basename(self.scene.path)}{drawn}"
+
+
+def is_drawn(paths: tuple[str, ...]) -> bool:
+    """Return whether a map is one raster instead of vector files."""
+    return len(paths) == 1 and paths[0].lower().endswith((".tif", ".tiff", ".vrt"))
+
+
+@contextmanager
+def open_drawn(
+    path: str, sr: Grid, legend: str | None, layers: tuple[str, ...] | None
+) -> Iterator[DrawnMap]:
+    """Open a map that is drawn already; close it on leaving.
+
+    Args:
+        path: a raster, as `rsupres rasterize` and `rsupres tile` write it.
+        sr: SR frame; the raster covers it, pixel on pixel.
+        legend: the one wanted, None = any.
+        layers: of the legend; must be None.
+
+    Raises:
+        ConditionError: no colours, another grid or legend, or layers are wanted.
+        InputError: it cannot be opened.
+    """
+    with Scene.open(path) as scene:
+        told = scene.any_tag(MAP_LEGEND_TAG)
+        if layers is not None:
+            raise ConditionError(f"--layers: {path} is drawn already.")
+        if (
+            legend is not None
+            and told
+            and os.path.basename(legend)
+            not in (
+                told,
+                f"{told}.toml",
+            )
+        ):
+            raise ConditionError(
+                f"{path}: is drawn by legend {told}, not {legend}; draw it anew."
+            )
+        if len(scene.data_bands) != 3 or scene.dtype != "uint8":
+            raise ConditionError(
+                f"{path}: {len(scene.data_bands)} bands of {scene.dtype} are no map in "
+                "colours; give vector files, or three bands of uint8."
+            )
+        try:
+            _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
+        except InputError as error:
+            raise ConditionError(
+                f"{path}: a map that is drawn already must lie on the SR grid. {error}"
+            ) from error
+        if wanted.intersection(own) != wanted:
+            raise ConditionError(f"{path}: does not cover the scene on its SR grid.")
+        yield DrawnMap(scene, wanted.relative_to(own), told)

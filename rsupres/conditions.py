@@ -101,7 +101,8 @@ class ConditionRequest:
     """Which conditions a user gave, and how they are to be read.
 
     Attributes:
-        vector_map: files that make one map, or ("overpass",).
+        vector_map: files that make one map, ("overpass",), or one raster that is a
+            map on the SR grid already.
         legend: name or file; None = `DEFAULT_LEGEND`.
         layers: keys of the legend's classes to draw, None = all.
         reference: rasters that make one reference.
@@ -333,10 +334,15 @@ def open_conditions(
 def _open_map(
     request: ConditionRequest, frame: ConditionFrame
 ) -> Iterator[ConditionSource]:
-    from rsupres.condition_sources import map_source
+    from rsupres.condition_sources import is_drawn, map_source, open_drawn
     from rsupres.legend import load_legend
     from rsupres.vectors import VectorMap
 
+    if is_drawn(request.vector_map):
+        path = request.vector_map[0]
+        with open_drawn(path, frame.sr, request.legend, request.layers) as drawn:
+            yield drawn
+        return
     with VectorMap.open(
         request.vector_map,
         frame.sr,

@@ -28,11 +28,12 @@ from rsupres.assembly import OutputFormat, OutputMeta, write_whole
 from rsupres.bands import choose_bands
 from rsupres.change import ChangeMask
 from rsupres.change_rasters import TABLE_TAG
-from rsupres.condition_sources import MAP_LEGEND_TAG, MapSource
+from rsupres.condition_sources import MAP_LEGEND_TAG, DrawnMap, MapSource
 from rsupres.conditions import (
     ConditionFrame,
     ConditionRequest,
     ConditionSet,
+    ConditionSource,
     open_conditions,
 )
 from rsupres.errors import InputError, RunConflictError
@@ -40,9 +41,11 @@ from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.extent import window_from_bounds
 from rsupres.grid import Grid, PixelWindow, lr_step
 from rsupres.jobs import check_writable
+from rsupres.legend import load_legend, shipped_legends
 from rsupres.publishing import explained, sync
 from rsupres.radiometry import TILE_STRETCH, Stretch, find_stretch, parse_stretch
 from rsupres.raster import Scene, bounded_cache
+from rsupres.references import References
 from rsupres.runs import Run
 from rsupres.scenes import open_scenes, union_grid
 from rsupres.tiles import (
@@ -395,10 +398,21 @@ def _as_stored(
         return stored, float(known.mean())
     if kind == "change_mask":
         return read, float((read != _CHANGE_NODATA).mean())
-    source = conditions.sources[kind]
-    assert isinstance(source, MapSource)
-    blank = np.array(source.background, np.uint8)[:, None, None]
+    background = _background(conditions.sources[kind])
+    if background is None:
+        return read, 1.0
+    blank = np.array(background, np.uint8)[:, None, None]
     return read, float((read != blank).any(axis=0).mean())
+
+
+def _background(source: ConditionSource) -> tuple[int, int, int] | None:
+    """Return a map's colour where nothing is mapped, None when nobody knows."""
+    if isinstance(source, MapSource):
+        return source.background
+    assert isinstance(source, DrawnMap)
+    if source.legend not in shipped_legends():
+        return None
+    return load_legend(source.legend).background
 
 
 def _read_hr(
@@ -458,6 +472,8 @@ def _condition_writer(
     palette = None
     if isinstance(source, MapSource):
         tags = {**tags, MAP_LEGEND_TAG: source.legend_name}
+    elif isinstance(source, DrawnMap):
+        tags = {**tags, MAP_LEGEND_TAG: source.legend}
     elif kind == "change_mask":
         mask = cast(ChangeMask, source)
         n_bands, nodata, names, palette = 1, _CHANGE_NODATA, ("change",), mask.palette()
@@ -465,6 +481,8 @@ def _condition_writer(
             tags = {**tags, TABLE_TAG: mask.table.name}
     else:
         n_bands = source.read(PixelWindow(0, 0, 1, 1)).shape[0]
+        dates = [file.date for file in cast(References, source).files]
+        tags = {**tags, "ACQUISITION_DATE": f"{max(dates):%Y-%m-%d}"}
         dtype, nodata, scale = "uint16", _REFERENCE_NODATA, 1 / _REFERENCE_TOP
         if n_bands != len(_RGB):
             names = (None,) * n_bands

@@ -166,7 +166,7 @@ def conditions(tmp_path: Path) -> ConditionRequest:
     )
     codes = np.zeros((1, 82, 106), np.uint8)
     codes[0, 10:50, 20:60] = 3
-    codes[0, 60:, 80:] = 255
+    codes[0, 60:, 80:] = 255  # unknown
     make_scene(tmp_path / "change.tif", pixels=codes, transform=SR, nodata=255)
     return ConditionRequest(
         vector_map=(str(tmp_path / "map.geojson"),),

@@ -26,6 +26,7 @@ COMMANDS = (
     "plan",
     "tile",
     "mosaic",
+    "batch",
     "rasterize",
     "change",
     "status",

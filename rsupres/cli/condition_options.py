@@ -24,7 +24,8 @@ def map_options(function: Command) -> Command:
                 multiple=True,
                 metavar="PATH|overpass",
                 help="Map to look at: .osm.pbf, .osm, .gpkg, .geojson, .parquet, .shp; "
-                "may be repeated. 'overpass' downloads OpenStreetMap and keeps a copy.",
+                "may be repeated. 'overpass' downloads OpenStreetMap and keeps a copy. "
+                "Or one .tif in the legend's colours on the SR grid.",
             ),
             click.option(
                 "--legend",

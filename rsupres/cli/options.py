@@ -322,7 +322,7 @@ gate_option = click.option(
 skip_option = click.option(
     "--skip-existing", is_flag=True, help="Do nothing when the output exists."
 )
-upscale_options = _stack(
+batch_options = _stack(
     model_option,
     scale_option,
     band_options,
@@ -332,10 +332,10 @@ upscale_options = _stack(
     work_options,
     format_options,
     overwrite_option,
-    skip_option,
     run_options,
     gate_option,
 )
+upscale_options = _stack(batch_options, skip_option)
 
 
 def make_job(

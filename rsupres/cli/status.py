@@ -1,4 +1,4 @@
-"""`rsupres status`: how far runs are."""
+"""`rsupres status`: how far runs and batches are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path))
 @common_options
 def status(console: Console, folder: Path) -> None:
-    """Tell how far the run in FOLDER is, or all runs in it.
+    """Tell how far the run in FOLDER is, or the batch and all runs in it.
 
     Reads only; a running process is not disturbed.
 
@@ -32,12 +32,27 @@ def status(console: Console, folder: Path) -> None:
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
+    has_batch = (folder / "batch.json").is_file()
+    if has_batch:
+        _tell_batch(console, folder)
     runs = [folder] if (folder / "run.json").exists() else sorted(folder.glob("*.run"))
     for run in runs:
         state = read_state(run)
         console.emit(_record(run, state), _describe(run, state))
-    if not runs:
+    if not (runs or has_batch):
         console.emit({"folder": str(folder), "runs": 0}, f"{folder}: no runs.")
+
+
+def _tell_batch(console: Console, folder: Path) -> None:
+    from rsupres.batches import FAILED, RUNNING, read_batch, summarise
+    from rsupres.cli.batch import describe, describe_item
+
+    items = read_batch(folder)
+    for item in items:
+        if console.as_json or item.status in (FAILED, RUNNING):
+            console.emit(item.to_json(), describe_item(item))
+    summary = summarise(items)
+    console.emit(summary, f"{folder}: {describe(summary)}")
 
 
 def _record(run: Path, state: RunState) -> dict[str, object]:

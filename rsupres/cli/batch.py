@@ -1,0 +1,88 @@
+"""`rsupres batch`: many scenes or tiles, one summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rsupres.cli.console import Console
+from rsupres.cli.options import batch_options, common_options, expand_lists, make_job
+
+if TYPE_CHECKING:
+    from rsupres.batches import BatchItem
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, callback=expand_lists)
+@click.option(
+    "--out-dir",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the outputs; made if it is missing.",
+)
+@batch_options
+@common_options
+@click.pass_context
+def batch(
+    ctx: click.Context,
+    console: Console,
+    inputs: tuple[str, ...],
+    folder: Path,
+    **options: object,
+) -> None:
+    """Upscale many INPUTS into DIR, one after the other, and sum up.
+
+    An input is a scene, a folder of scenes, @list.txt, or a folder of 'rsupres tile',
+    whose scale is used and whose maps, references and change masks go with each tile as
+    far as the model looks at them. Each tile is a scene of its own: what a model finds
+    for a whole scene, and its noise, differ from tile to tile. Outputs are
+    DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
+
+    What exists is skipped, unless --overwrite is given. A failure does not stop the
+    others; the exit code is then that of the first one. --uncertainty and --run-dir
+    name folders here. 'rsupres status DIR' tells how far it is.
+
+    \b
+    Examples:
+      rsupres batch scenes/*.tif --out-dir sharp --scale 4
+      rsupres batch tiles --out-dir sharp --model bicubic
+    """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.batches import run_batch, summarise
+
+    source = ctx.get_parameter_source("scale")
+    job = make_job((), str(folder), {**options, "skip_existing": False})
+    with console.work() as show:
+        items = run_batch(
+            inputs,
+            folder,
+            job,
+            scale_is_given=source is not None and source.name == "COMMANDLINE",
+            on_item=lambda item: console.emit(item.to_json(), describe_item(item)),
+            on_progress=show,
+        )
+    summary = summarise(items)
+    console.emit(summary, describe(summary))
+    if summary["exit_code"]:
+        ctx.exit(int(str(summary["exit_code"])))
+
+
+def describe_item(item: BatchItem) -> str:
+    """Return one row of the table."""
+    figures = ", ".join(f"{k} {v:.4g}" for k, v in (item.figures or {}).items())
+    rest = item.error or ", ".join(part for part in (item.model, figures) if part)
+    return f"{item.status:9} {item.duration_s:8.1f} s  {item.output}  {rest}".rstrip()
+
+
+def describe(summary: dict[str, object]) -> str:
+    """Return the last line of the table."""
+    known = ("items", "duration_s", "exit_code")
+    counts = [f"{n} {name}" for name, n in summary.items() if name not in known]
+    code = f"; exit code {summary['exit_code']}" if summary["exit_code"] else ""
+    return (
+        f"{summary['items']} inputs: {', '.join(counts) or 'none'}, in "
+        f"{summary['duration_s']:.1f} s{code}."
+    )
