@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -62,6 +61,7 @@ from rsupres.families.refdiff_network import (
     ConditionMaps,
     RefDiffConfig,
     RefDiffUNet,
+    freeze_,
     parameter_shapes,
 )
 from rsupres.grid import PixelWindow
@@ -72,7 +72,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_TYPES: Mapping[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,11 @@ class EdmDenoiser:
     Attributes:
         network: F.
         maps: conditions of the batch, resized.
-        precision: arithmetic of the network; the rest is float32.
         shifts: embeddings by noise level, shared by the batches of a run; grows.
     """
 
     network: RefDiffUNet
     maps: ConditionMaps
-    precision: Precision = "fp32"
     shifts: dict[float, Tensor] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -145,11 +147,7 @@ class EdmDenoiser:
             part[:, None, None, None] for part in edm_coefficients(sigma, SIGMA_DATA)
         )
         noisy = x.float()
-        kind = _HALF.get(self.precision)
-        # A training loop may have chosen a precision already.
-        chosen = nullcontext() if kind is None else torch.autocast(x.device.type, kind)
-        with chosen:
-            raw = self.network(c_in * noisy, shifts, self.maps)
+        raw = self.network(c_in * noisy, shifts, self.maps)
         denoised: Tensor = c_skip * noisy + c_out * raw.float()
         return denoised.to(x.dtype)
 
@@ -164,7 +162,6 @@ class RefDiff:
         config: the architecture.
         sampler: how it samples.
         sigmas: noise levels, falling to 0.
-        precision: arithmetic of the network.
         device: where the network lives.
         shifts: embeddings by noise level; grows.
     """
@@ -174,7 +171,6 @@ class RefDiff:
     config: RefDiffConfig
     sampler: Sampler
     sigmas: np.ndarray
-    precision: Precision
     device: torch.device
     shifts: dict[float, Tensor] = field(default_factory=dict)
 
@@ -211,7 +207,6 @@ class RefDiff:
         denoise = EdmDenoiser(
             self.network,
             self.network.maps(frame.guidance),
-            self.precision,
             self.shifts,
         )
 
@@ -279,7 +274,7 @@ def from_checkpoint(
     network.to(device)
     if not SAMPLERS[name].exact:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
-    network.eval().requires_grad_(False)
+    freeze_(network, _TYPES[options.precision])
     sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max, config.rho)
     return RefDiff(
         checkpoint.spec,
@@ -287,7 +282,6 @@ def from_checkpoint(
         config,
         SAMPLERS[name],
         sigmas,
-        options.precision,
         device,
     )
 

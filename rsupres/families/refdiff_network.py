@@ -174,22 +174,33 @@ class SFT(nn.Module):
 
     def __init__(self, channels: int, conditions: int, width: int) -> None:
         super().__init__()
-        self.width = width
         self.mul_conv1 = nn.Conv2d(channels + conditions, width, 3, padding=1)
         self.mul_conv2 = nn.Conv2d(width, channels, 3, padding=1)
         self.add_conv1 = nn.Conv2d(channels + conditions, width, 3, padding=1)
         self.add_conv2 = nn.Conv2d(width, channels, 3, padding=1)
+        self.joined: list[Tensor] | None = None
 
     def forward(self, features: Tensor, conditions: Tensor) -> Tensor:
-        """Map features (b, n, h, w) by conditions (b, k, h, w)."""
+        """Map features (b, n, h, w) by conditions (b, k, h, w).
+
+        The branches' first convolutions become one, their second ones two groups.
+        """
+        weight1, bias1, weight2, bias2 = self.joined or self.join()
         both = torch.cat([features, conditions], dim=1)
-        weight = torch.cat([self.mul_conv1.weight, self.add_conv1.weight])
-        bias = torch.cat([_bias(self.mul_conv1), _bias(self.add_conv1)])
-        hidden = functional.conv2d(both, weight, bias, padding=1)
+        hidden = functional.conv2d(both, weight1, bias1, padding=1)
         hidden = functional.leaky_relu(hidden, _SLOPE)  # (b, 2 width, h, w)
-        gain = self.mul_conv2(hidden[:, : self.width]).sigmoid()
-        shift: Tensor = self.add_conv2(hidden[:, self.width :])
-        return torch.addcmul(shift, features, gain)
+        parts = functional.conv2d(hidden, weight2, bias2, padding=1, groups=2)
+        gain, shift = parts.chunk(2, dim=1)
+        return torch.addcmul(shift, features, gain.sigmoid())
+
+    def join(self) -> list[Tensor]:
+        """Return weights and biases of the joined convolutions."""
+        pairs = ((self.mul_conv1, self.add_conv1), (self.mul_conv2, self.add_conv2))
+        joined = []
+        for mul, add in pairs:
+            joined.append(torch.cat([mul.weight, add.weight]))
+            joined.append(torch.cat([_bias(mul), _bias(add)]))
+        return joined
 
 
 class ResampleConv(nn.Conv2d):
@@ -320,6 +331,11 @@ class RefDiffUNet(nn.Module):
         self.enc, skips = _encoder(config)
         self.dec = _decoder(config, skips)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the features: that of the convolutions."""
+        return next(iter(self.enc.values())).weight.dtype  # type: ignore[return-value]  # the stem
+
     def shifts(self, c_noise: Tensor) -> Tensor:
         """Return the additive embeddings of every block for n noise levels.
 
@@ -349,12 +365,12 @@ class RefDiffUNet(nn.Module):
             reference = functional.pixel_unshuffle(reference, side)
             lr = functional.avg_pool2d(lr, side)
             mask = functional.max_pool2d(mask, side)
-        stem = torch.cat([lr, reference, mask], dim=1)
+        stem = self._laid_out(torch.cat([lr, reference, mask], dim=1))
         pairs = []
         for level in range(len(self.config.mult)):
             step = 2**level
             pair = [torch.cat([image, mask], 1) for image in (lr, reference)]
-            small = [image[:, :, ::step, ::step].contiguous() for image in pair]
+            small = [self._laid_out(image[:, :, ::step, ::step]) for image in pair]
             pairs.append((small[0], small[1]))
         return ConditionMaps(stem, tuple(pairs))
 
@@ -370,8 +386,9 @@ class RefDiffUNet(nn.Module):
         if side > 1:
             x = functional.pixel_unshuffle(x, side)
         widths = [block.affine.out_features for block in self._blocks()]
-        rows = iter(torch.split(shifts[:, :, None, None], widths, dim=1))
-        x = torch.cat([x, maps.stem], dim=1)
+        columns = shifts.to(self.dtype)[:, :, None, None]
+        rows = iter(torch.split(columns, widths, dim=1))
+        x = torch.cat([self._laid_out(x), maps.stem], dim=1)
         skips = []
         for layer in self.enc.values():
             x = layer(x, next(rows)) if isinstance(layer, Block) else layer(x)
@@ -390,6 +407,17 @@ class RefDiffUNet(nn.Module):
         out: Tensor = conv(functional.silu(norm(x)))
         return functional.pixel_shuffle(out, side) if side > 1 else out
 
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """Return x in the features' type, in the layout of the weights.
+
+        Where the two differ, torch would copy all features to join them.
+        """
+        weight = next(iter(self.enc.values())).weight
+        assert isinstance(weight, Tensor)
+        together = weight.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if together else torch.contiguous_format
+        return x.to(weight.dtype).contiguous(memory_format=layout)
+
     def _blocks(self) -> list[Block]:
         layers = [*self.enc.values(), *self.dec.values()]
         return [layer for layer in layers if isinstance(layer, Block)]
@@ -400,6 +428,21 @@ def parameter_shapes(config: RefDiffConfig) -> Mapping[str, tuple[int, ...]]:
     with torch.device("meta"):
         network = RefDiffUNet(config)
     return {name: tuple(p.shape) for name, p in network.named_parameters()}
+
+
+def freeze_(network: RefDiffUNet, dtype: torch.dtype) -> None:
+    """Make a network ready for inference alone, its convolutions in `dtype`.
+
+    Weights of modulations are joined for good; embeddings stay in float32; results of
+    `forward` come in `dtype`.
+    """
+    network.eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.GroupNorm | PixelNorm):
+            module.to(dtype)
+    for module in network.modules():
+        if isinstance(module, SFT):
+            module.joined = module.join()
 
 
 @torch.no_grad()

@@ -1,0 +1,242 @@
+"""Ref-Diff beside a straightforward implementation of its specification.
+
+`python tests/benchmarks/bench_refdiff.py` samples a picture both ways with the same
+weights, start and calls of the network, and prints seconds of processor time (which
+other programs on the machine disturb less than the clock), the ratio, and how far apart
+the results are. `--flops` prints the operation count of the released configuration and
+the time that it takes one H200 at least.
+
+The straightforward network follows shared/specs/refdiff.md line by line: channels
+apart, four convolutions a modulation, conditions resized in each, one embedding a
+block, attention as two matrix products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
+from rsupres.families.refdiff import EdmDenoiser  # noqa: E402
+from rsupres.families.refdiff_network import (  # noqa: E402
+    MINI,
+    RELEASED,
+    Guidance,
+    RefDiffConfig,
+    RefDiffUNet,
+    freeze_,
+)
+
+H200_BF16 = 989e12  # operations a second, dense, as NVIDIA states it
+ROOT_HALF = 0.5**0.5
+
+
+class Straightforward:
+    """F as the specification's sections 3 and 4 write it, on a state dict."""
+
+    def __init__(self, network: RefDiffUNet) -> None:
+        self.config = network.config
+        self.weights = {
+            k: v.clone().contiguous() for k, v in network.state_dict().items()
+        }
+
+    def conv(self, x: Tensor, name: str) -> Tensor:
+        weight = self.weights[f"{name}.weight"]
+        bias = self.weights[f"{name}.bias"]
+        return functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return functional.linear(
+            x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        )
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        groups = min(32, x.shape[1] // 4)
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return functional.group_norm(x, groups, weight, bias, 1e-6)
+
+    def sft(self, x: Tensor, name: str, image: Tensor, mask: Tensor) -> Tensor:
+        conditions = torch.cat([image, mask], 1)
+        small = functional.interpolate(conditions, x.shape[2:], mode="nearest")
+        both = torch.cat([x, small], 1)
+        gain = functional.leaky_relu(self.conv(both, f"{name}.mul_conv1"), 0.1)
+        gain = torch.sigmoid(self.conv(gain, f"{name}.mul_conv2"))
+        shift = functional.leaky_relu(self.conv(both, f"{name}.add_conv1"), 0.1)
+        return x * gain + self.conv(shift, f"{name}.add_conv2")
+
+    def resampled(self, x: Tensor, block: str) -> Tensor:
+        if block.endswith("_down"):
+            kernel = torch.full((x.shape[1], 1, 2, 2), 0.25)
+            return functional.conv2d(x, kernel, stride=2, groups=x.shape[1])
+        if block.endswith("_up"):
+            return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return x
+
+    def attention(self, x: Tensor, block: str) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.conv(self.norm(x, f"{block}.norm2"), f"{block}.qkv")
+        q, k, v = qkv.reshape(b, c, 3, h * w).unbind(2)
+        weights = torch.einsum("bcq,bck->bqk", q, k / c**0.5).softmax(2)
+        mixed = torch.einsum("bqk,bck->bcq", weights, v).reshape(b, c, h, w)
+        return (self.conv(mixed, f"{block}.proj") + x) * ROOT_HALF
+
+    def block(self, x: Tensor, block: str, e: Tensor, guidance: Guidance) -> Tensor:
+        lr, reference, mask = guidance
+        shift = self.linear(e, f"{block}.affine")[:, :, None, None]
+        h = self.norm(x, f"{block}.norm0")
+        decodes = f"{block}.sft0.mul_conv1.weight" in self.weights
+        if decodes:
+            h = self.sft(h, f"{block}.sft0", lr, mask)
+        h = self.conv(self.resampled(functional.silu(h), block), f"{block}.conv0")
+        if decodes:
+            h = self.sft(
+                self.norm(h, f"{block}.norm1"), f"{block}.sft1", reference, mask
+            )
+            h = functional.silu(h + shift)
+        else:
+            h = functional.silu(self.norm(h + shift, f"{block}.norm1"))
+        h = self.conv(h, f"{block}.conv1")
+        if f"{block}.skip.weight" in self.weights:
+            x = self.conv(self.resampled(x, block), f"{block}.skip")
+        h = (h + x) * ROOT_HALF
+        return self.attention(h, block) if f"{block}.qkv.weight" in self.weights else h
+
+    def __call__(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
+        config = self.config
+        half = torch.arange(config.channels // 2)
+        angles = c_noise[:, None] * 10000.0 ** (-half / (config.channels // 2 - 1))
+        e = torch.cat([angles.sin(), angles.cos()], 1)
+        for name in ("map_layer0", "map_layer1"):
+            e = functional.silu(self.linear(e, name))
+        sides = [config.nominal >> level for level in range(len(config.mult))]
+        x = self.conv(torch.cat([x, *guidance], 1), f"enc.{sides[0]}x{sides[0]}_conv")
+        skips = [x]
+        for level, side in enumerate(sides):
+            names = ["down"] if level else []
+            for name in [*names, *(f"block{k}" for k in range(config.blocks))]:
+                x = self.block(x, f"enc.{side}x{side}_{name}", e, guidance)
+                skips.append(x)
+        for side in reversed(sides):
+            for name in ["in0", "in1"] if side == sides[-1] else ["up"]:
+                x = self.block(x, f"dec.{side}x{side}_{name}", e, guidance)
+            for k in range(config.blocks + 1):
+                x = torch.cat([x, skips.pop()], 1)
+                x = self.block(x, f"dec.{side}x{side}_block{k}", e, guidance)
+        head = f"dec.{sides[0]}x{sides[0]}_aux_"
+        return self.conv(functional.silu(self.norm(x, head + "norm")), head + "conv")
+
+
+def plain_denoiser(
+    network: Straightforward, guidance: Guidance
+) -> Callable[..., Tensor]:
+    """Return D around F, the coefficients found anew in each call."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        total = sigma**2 + 0.25
+        level = torch.full((len(x),), sigma).log() / 4
+        raw = network((x / total**0.5).float(), level, guidance)
+        return 0.25 / total * x + sigma * 0.5 / total**0.5 * raw
+
+    return denoise
+
+
+def timed(run: Callable[[], Tensor]) -> tuple[Tensor, float, float]:
+    """Return a result, processor seconds and clock seconds."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    result = run()
+    return result, time.process_time() - cpu, time.perf_counter() - clock
+
+
+def random_guidance(side: int) -> Guidance:
+    """Return conditions of one tile."""
+    image = torch.rand(2, 1, 3, side, side) * 2 - 1
+    mask = (torch.rand(1, 1, side, side) > 0.8).float() * 3 / 255
+    return Guidance(image[0], image[1], mask)
+
+
+@torch.inference_mode()
+def compare(config: RefDiffConfig, side: int, steps: int) -> None:
+    """Sample both ways and print a table."""
+    torch.manual_seed(0)
+    network = RefDiffUNet(config).eval()
+    plain = Straightforward(network)
+    network.to(memory_format=torch.channels_last)
+    half = copy.deepcopy(network)
+    freeze_(network, torch.float32)
+    freeze_(half, torch.bfloat16)
+    guidance, sigmas = random_guidance(side), karras_sigmas(steps)
+    start = torch.randn(1, 3, side, side) * float(sigmas[0])
+    print(f"{side} x {side} pixels, M = {config.channels}, {2 * steps - 1} calls")
+    print("| way | processor s | clock s | ratio | largest difference |")
+    print("|---|---:|---:|---:|---:|")
+
+    def ours(unet: RefDiffUNet) -> Tensor:
+        return sample_heun(EdmDenoiser(unet, unet.maps(guidance)), start, sigmas)
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "straightforward": lambda: sample_heun(
+            plain_denoiser(plain, guidance), start, sigmas
+        ),
+        "ours, fp32": lambda: ours(network),
+        "ours, bf16": lambda: ours(half),
+    }
+    wanted, first = None, 0.0
+    for name, run in ways.items():
+        run()  # torch makes its kernels on the first call
+        result, cpu, clock = timed(run)
+        wanted = result if wanted is None else wanted
+        first = first or cpu
+        off = float((result - wanted).abs().max() / wanted.abs().max())
+        print(f"| {name} | {cpu:.2f} | {clock:.2f} | {first / cpu:.2f} | {off:.1e} |")
+
+
+@torch.inference_mode()
+def flops() -> None:
+    """Print operations a call, counted by torch on shapes alone."""
+    for name, config in (("released", RELEASED), ("mini", MINI)):
+        with torch.device("meta"):
+            network = RefDiffUNet(config).eval()
+            maps = network.maps(random_guidance(256))
+            x = torch.empty(1, 3, 256, 256)
+            with FlopCounterMode(display=False) as counter:
+                network(x, network.shifts(torch.empty(1)), maps)
+        count = counter.get_total_flops()
+        print(f"{name}: {count / 1e12:.4g} TFLOP a call for a 256 x 256 tile")
+        for calls in (1, 12, 35, 511):
+            floor = count * calls / H200_BF16
+            print(
+                f"  {calls} calls: {count * calls / 1e15:.4g} PFLOP, H200 {floor:.4g} s"
+            )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--flops", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.flops:
+        flops()
+        return
+    config = replace(RELEASED, channels=given.channels)
+    compare(config, given.side, given.steps)
+
+
+if __name__ == "__main__":
+    main()
