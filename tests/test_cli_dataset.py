@@ -334,3 +334,147 @@ def test_cutting_covers_without_overlap_and_skips_flat_parts() -> None:
     assert [p.name for p in parts] == ["x@0,50", "x@30,0", "x@30,50"]
     assert {p.pixels.shape for p in parts} == {(3, 30, 50)}
     assert next(cut(chip, 100)).name == "x"
+
+
+def write_raster(path: Path, pixels: np.ndarray, gsd_m: float, east: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=len(pixels),
+        height=pixels.shape[1],
+        width=pixels.shape[2],
+        dtype=pixels.dtype,
+        crs="EPSG:32631",
+        transform=Affine(gsd_m, 0, east, 0, -gsd_m, 5e6),
+    ) as file:
+        file.write(pixels)
+    return path
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> list[Path]:
+    """Two towns as folders of tiles, with LR of their own, a reference and a mask."""
+    folders = []
+    for k, town in enumerate(("ulm", "bath")):
+        rng = np.random.default_rng(k)
+        east = 5e5 + 1e4 * k
+        lr, hr, ref = (
+            write_raster(
+                tmp_path / f"{town}_{name}.tif",
+                rng.integers(1, 256, (3, side, side), dtype=np.uint8),
+                *(gsd_m, east),
+            )
+            for name, side, gsd_m in (("s2", 32, 4), ("hr", 128, 1), ("ref", 128, 1))
+        )
+        codes = np.zeros((1, 128, 128), np.uint8)
+        codes[0, 20:60, 30:70] = 5
+        mask = write_raster(tmp_path / f"{town}_mask.tif", codes, 1, east)
+        command = [
+            *("tile", lr, tmp_path / town, "--tile-size", 16, "--overlap", 0),
+            *("--hr", hr, "--reference", ref, "--change-mask", mask),
+            *("--change-classes", "second"),
+        ]
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, done.output
+        folders.append(tmp_path / town)
+    return folders
+
+
+def test_tile_folders_become_packs_split_by_scene(tmp_path: Path, tiled) -> None:
+    inputs = [item for folder in tiled for item in ("--hr", folder)]
+    done = run("build", tmp_path / "packs", *inputs, "--validation", "bath")
+    assert done.exit_code == 0, done.output
+    pack = Pack.load(tmp_path / "packs" / "train.safetensors")
+    assert {crop.place for crop in pack.meta.crops} == {"ulm"}
+    assert len(pack.crops) == 4
+    assert (pack.meta.degradation, pack.meta.lr_scale) == ("stored", "4")
+    assert pack.meta.layers == ("change_mask", "reference", "reference_valid")
+    for k, part in enumerate(pack.meta.crops):
+        row, col = (int(text) for text in part.source.split(".")[0].split("_"))
+        window = np.s_[:, 64 * row : 64 * row + 64, 64 * col : 64 * col + 64]
+        for name, found in (
+            ("hr", pack.crops[k]),
+            ("ref", pack.layers["reference"][k]),
+            ("mask", pack.layers["change_mask"][k]),
+        ):
+            with rasterio.open(tmp_path / f"ulm_{name}.tif") as file:
+                np.testing.assert_array_equal(found, file.read()[window])
+        with rasterio.open(tmp_path / "ulm_s2.tif") as file:
+            small = np.s_[:, 16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
+            np.testing.assert_array_equal(pack.lr[k], file.read()[small])
+    assert run("check", tmp_path / "packs").exit_code == 0
+
+
+def test_tiles_of_one_scene_are_never_in_both_splits(tmp_path: Path, tiled) -> None:
+    inputs = [item for folder in tiled for item in ("--hr", folder)]
+    done = run("build", tmp_path / "packs", *inputs, "--validation", "000_*")
+    assert done.exit_code == 3
+    assert "places are bath, ulm" in done.stderr
+    done = run("build", tmp_path / "packs", "--hr", tiled[0], "--validation", "ulm")
+    assert done.exit_code == 3
+    assert "nothing is left to train" in done.stderr
+    assert not (tmp_path / "packs" / "train.safetensors").exists()
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """SECOND as Ref-Diff's authors arrange it, one image."""
+    folder = tmp_path / "SECOND" / "RefSR_dataset" / "train"
+    rng = np.random.default_rng(8)
+    for name, side in (("HR_512", 64), ("Ref", 64), ("real_LR_D8_64", 8)):
+        pixels = rng.integers(1, 256, (3, side, side), dtype=np.uint8)
+        write_raster(folder / name / "00042.tif", pixels, 1, 5e5)
+    codes = np.zeros((1, 64, 64), np.uint8)
+    codes[0, 5:20, 8:30] = 4
+    write_raster(folder / "CD_mask" / "00042.tif", codes, 1, 5e5)
+    return folder
+
+
+@pytest.mark.parametrize("scale", [None, 8])
+def test_second_is_read_as_it_is_arranged(tmp_path: Path, second, scale) -> None:
+    out = tmp_path / "s.safetensors"
+    options = () if scale is None else ("--scale", scale)
+    done = run("build", out, "--hr", second, "--change-classes", "second", *options)
+    assert done.exit_code == 0, done.output
+    pack = Pack.load(out)
+    assert pack.meta.classes == "second"
+    assert pack.meta.degradation == ("bicubic" if scale is None else "stored")
+    assert pack.meta.crops[0].place == "00042"
+    for name, layer in (("Ref", "reference"), ("CD_mask", "change_mask")):
+        with rasterio.open(second / name / "00042.tif") as file:
+            np.testing.assert_array_equal(pack.layers[layer][0], file.read())
+
+
+def test_masks_of_second_in_its_colours(tmp_path: Path, second) -> None:
+    (second / "CD_mask").rename(second / "CD_mask_RGB")
+    colours = np.full((3, 64, 64), 255, np.uint8)
+    colours[:, 9:30, 3:12] = np.array([0, 255, 0], np.uint8)[:, None, None]
+    write_raster(second / "CD_mask_RGB" / "00042.tif", colours, 1, 5e5)
+    out = tmp_path / "s.safetensors"
+    done = run("build", out, "--hr", second, "--change-classes", "second")
+    assert done.exit_code == 0, done.output
+    mask = Pack.load(out).layers["change_mask"][0]
+    assert (mask[0, 9:30, 3:12] == 4).all()
+    assert (mask > 0).sum() == 21 * 9
+
+
+def test_mask_values_without_or_outside_their_table_are_refused(
+    tmp_path: Path, second, chips
+) -> None:
+    out = tmp_path / "s.safetensors"
+    done = run("build", out, "--hr", second)
+    assert done.exit_code == 2
+    assert "--change-classes" in done.stderr
+    codes = np.full((1, 64, 64), 77, np.uint8)
+    write_raster(second / "CD_mask" / "00042.tif", codes, 1, 5e5)
+    done = run("build", out, "--hr", second, "--change-classes", "cnam-cd")
+    assert done.exit_code == 3
+    assert "77 not in class table cnam-cd" in done.stderr
+    done = run("build", out, "--hr", second, "--scale", 4, "--change-classes", "second")
+    assert done.exit_code == 3
+    assert "_LR_D4_" in done.stderr
+    assert run("build", out, "--hr", chips, "--change-classes", "second").exit_code == 2
+    assert run("build", out, "--hr", chips, "--hr", second).exit_code == 3
+    assert not out.exists()

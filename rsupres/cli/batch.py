@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def batch(
     ctx: click.Context,
+    /,
     console: Console,
     inputs: tuple[str, ...],
     folder: Path,

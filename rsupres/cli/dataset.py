@@ -44,7 +44,9 @@ def dataset() -> None:
     required=True,
     metavar="DIR|FILE",
     type=click.Path(path_type=Path),
-    help="Folder of sharp images, or one image; may be repeated.",
+    help="Folder of sharp images, or one image; may be repeated. Folders of 'rsupres "
+    "tile' with hr, and SECOND's and CNAM-CD's of Ref-Diff (HR_512, Ref, CD_mask, "
+    "*_LR_D8_*), bring what belongs to each.",
 )
 @file_choice_options
 @click.option(
@@ -96,8 +98,8 @@ def dataset() -> None:
 @click.option(
     "--split-by",
     metavar="REGEX",
-    help="What part of a file's name is its place, such as '^(.+)_20'. Default: the "
-    "name without suffix.",
+    help="What part of a file's name is its place, such as '^(.+)_20'; of tiles, of "
+    "their folder's name. Default: the name without suffix.",
 )
 @click.option(
     "--validation",
@@ -144,10 +146,13 @@ def build(
       rsupres dataset build s2.safetensors --hr chips --gsd 2.5 --degradation sentinel2
       rsupres dataset build ref.safetensors --hr chips --glob '*_2020_*' \
           --reference-from 2020=2018
+      rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
+          --validation tiles_bath
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.chips import find_images
     from rsupres.training.packing import split_by_place
 
+    inputs = _apply_layout(inputs, chosen)
     plan = _make_plan(**chosen)  # type: ignore[arg-type]  # Click gives these types
     pattern = _compile(split_by)
     splits = split_by_place(find_images(inputs, glob, exclude), pattern, validation)
@@ -177,6 +182,35 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
 
     paths = [p for path in packs for p in _packs_in(path)]
     _show(console, check_packs(paths))
+
+
+def _apply_layout(
+    inputs: tuple[Path, ...], chosen: dict[str, object]
+) -> tuple[Path, ...]:
+    """Return the folders of sharp images; add to `chosen` what their layout says.
+
+    Rules that the user gave count more.
+    """
+    from rsupres.training.layouts import find_layout
+
+    scale = chosen["scale"]
+    assert scale is None or isinstance(scale, Fraction)
+    layout = find_layout(inputs, scale)
+    if layout is None:
+        return inputs
+    if layout.needs_classes and not chosen["change_classes"]:
+        raise click.UsageError(
+            f"{inputs[0]}: what its masks' values mean is not in the files; name their "
+            "class table with --change-classes (second, cnam-cd, or a TOML file by its "
+            "CLASS_Table.txt)."
+        )
+    wanted: dict[str, object] = {
+        f"{name}_from": rules for name, rules in layout.rules.items()
+    }
+    if layout.lr_from:
+        wanted |= {"lr_from": layout.lr_from, "scale": layout.scale}
+    chosen |= {name: value for name, value in wanted.items() if not chosen[name]}
+    return layout.inputs
 
 
 def _make_plan(

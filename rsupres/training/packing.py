@@ -28,6 +28,7 @@ from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.training.data import lr_step
 from rsupres.training.degradations import make_degradation
+from rsupres.training.layouts import tile_folder
 from rsupres.training.packs import STORED, CropOrigin, Pack, PackMeta, write_pack
 
 TRAIN, VALIDATION = "train", "validation"
@@ -97,17 +98,23 @@ class PackReport:
 def place_of(path: Path, pattern: re.Pattern[str] | None) -> str:
     """Return the place that a file shows.
 
+    A tile of `rsupres tile` shows the place of its folder, so that tiles of one scene
+    are never parted.
+
     Args:
         path: the image file.
-        pattern: searched in the file name; its groups, joined by "_", are the place,
-            or the whole match when it has none. None: the file name without suffix.
+        pattern: searched in the file name, of a tile in its folder's; its groups,
+            joined by "_", are the place, or the whole match when it has none. None: the
+            file name without suffix, of a tile its folder's name.
 
     Raises:
         InputError: the pattern does not match the name.
     """
+    folder = tile_folder(path)
+    name = path.name if folder is None else folder.name
     if pattern is None:
-        return path.stem
-    match = pattern.search(path.name)
+        return path.stem if folder is None else name
+    match = pattern.search(name)
     if match is None:
         raise InputError(
             f"{path}: --split-by {pattern.pattern!r} does not match the name, so its "
@@ -324,6 +331,7 @@ def _write(
         lr_scale=str(plan.scale) if plan.scale else None,
         layers=names,
         legend=plan.companions.legend if "vector_map" in names else "",
+        classes=plan.companions.change_classes or "",
     )
     pixels = [crop.chip.pixels for crop in crops]
     lr = [crop.lr for crop in crops if crop.lr is not None] or _make_lr(pixels, plan)

@@ -50,6 +50,7 @@ class PackMeta:
         lr_scale: scale of the stored LR crops, e.g. "4"; None = none are stored.
         layers: names of `rsupres.layers.LAYERS` that every crop has.
         legend: legend of the vector maps; "" = not known.
+        classes: class table of the change masks; "" = not known.
     """
 
     split: str
@@ -61,6 +62,7 @@ class PackMeta:
     lr_scale: str | None = None
     layers: tuple[str, ...] = ()
     legend: str = ""
+    classes: str = ""
 
     @property
     def scale(self) -> Fraction | None:
