@@ -1,13 +1,13 @@
 """SlimDiffSR: one-step super-resolution by a pruned and distilled student.
 
-Wang et al., SlimDiffSR, arXiv 2605.02198, and its public inference code.
+SlimDiffSR, arXiv 2605.02198, and its public inference code.
 
 ==============================  ====================================================
 Part                            Where
 ==============================  ====================================================
 student                         `slimdiffsr_network.SlimDiffSRNetwork`
 separable convolutions, QGAM    `slimdiffsr_blocks`
-a hundredth of its size         `slimdiffsr_mini.MiniNetwork`
+a fortieth of its size          `slimdiffsr_mini.MiniNetwork`
 teacher                         `slimdiffsr_teacher`, `rsupres.training.distill`
 ==============================  ====================================================
 
@@ -233,6 +233,10 @@ def make_spec(
         halo: LR pixels; None = the family's own.
     """
     mini = isinstance(config, MiniConfig)
+    # Measured by cutting a picture: with what is shared, the full student (name-seeded,
+    # sharp attention) differs from the uncut one by 0.16 levels of 255 at 128 SR pixels
+    # from the cut, and by 14 everywhere if the part finds its own; the trained small
+    # one by 0.0001 levels at 64 SR pixels.
     own = 16 if mini else math.ceil(128 / config.scale)
     return ModelSpec(
         family="slimdiffsr",

@@ -10,7 +10,7 @@ residual block                            `ResidualBlock`
 spatial transformer                       `SpatialTransformer`
 ========================================  ============================================
 
-Wang et al., SlimDiffSR, arXiv 2605.02198, and its public inference code. Gates, QGAM's
+SlimDiffSR, arXiv 2605.02198, and its public inference code. Gates, QGAM's
 context and GroupNorm are found from a whole picture. `Shared` decides which: the
 picture itself (None), all pictures of a batch together (`Finding`, which keeps what it
 found) or values found before (`Found`), so that the tiles of a scene agree. Parameters
