@@ -1,102 +1,74 @@
-"""Write invented towns with true maps: training data for map-guided models.
+"""Write invented towns at two dates with true change masks, to train and measure.
 
-`make_town_pairs.py OUT FIRST COUNT` writes, for every seed from FIRST on, an 8-bit aerial
-photograph ``OUT/hr/town_<seed>.tif`` and the map of the same pixels in the colours of
-the legend `maptiler`, ``OUT/map/town_<seed>.tif``. `rsupres dataset build` packs both
-with ``--hr OUT/hr --vector-map-from hr=map``. All is computed: no licence but this
-project's applies.
+`make_town_pairs.py OUT FIRST COUNT` writes, for every seed from FIRST on, the pixels of
+today ``OUT/town_SEED_hr.tif``, of an earlier day ``OUT/town_SEED_ref.tif`` and the
+change ``OUT/town_SEED_mask.tif`` (0 = unchanged, else the land-cover code of today),
+1000 x 1000 pixels of 0.6 m. `rsupres dataset build` packs them, see
+models/recipes/README.md: towns to train on begin at 100, those to measure on at 900.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from affine import Affine
-from make_sample_data import CRS_UTM, UPPER_LEFT
+from make_sample_data import CRS_UTM, make_town
 from numpy.typing import NDArray
-from town_layout import lay_out_town, park_cars
-from town_map import osm_document
-from town_render import Season, Sun, render
-from town_sensor import display_tones
-from town_shapes import Town
 
-from rsupres.grid import Grid
-from rsupres.legend import load_legend
-from rsupres.vectors import VectorMap
+SIZE_M = 600.0
+GSD_M = 0.6
+BRIGHTEST = 0.45  # reflectance that becomes 255
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the towns that the command line names; those that are there stay."""
+def write_pairs(out: Path, seeds: Sequence[int]) -> None:
+    """Write three rasters per seed; towns lie side by side, 10 km apart."""
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        town = make_town(seed, SIZE_M, GSD_M)
+        parts = {
+            "hr": levels(town.now),
+            "ref": levels(town.earlier),
+            "mask": town.change[None],
+        }
+        for name, pixels in parts.items():
+            write(out / f"town_{seed}_{name}.tif", pixels, 400_000 + 10_000 * seed)
+
+
+def levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return red, green and blue as 8-bit levels."""
+    return (image[:3] * (255 / BRIGHTEST) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def write(path: Path, pixels: NDArray[np.uint8], left_m: float) -> None:
+    """Write a GeoTIFF."""
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype="uint8",
+        crs=CRS_UTM,
+        transform=Affine(GSD_M, 0, left_m, 0, -GSD_M, 5_000_000),
+        compress="deflate",
+    ) as file:
+        file.write(pixels)
+
+
+def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("first", type=int)
     parser.add_argument("count", type=int)
-    parser.add_argument("--size", type=float, default=1280.0, help="metres of a side")
-    parser.add_argument("--gsd", type=float, default=1.25, help="metres per pixel")
-    given = parser.parse_args(arguments)
-    for seed in range(given.first, given.first + given.count):
-        write_town(given.out, seed, given.size, given.gsd)
-
-
-def write_town(out: Path, seed: int, size_m: float, gsd_m: float) -> None:
-    """Write photograph and map of one town."""
-    paths = [out / kind / f"town_{seed:04d}.tif" for kind in ("hr", "map")]
-    if all(path.is_file() for path in paths):
-        return
-    side = round(size_m / gsd_m)
-    left, top = UPPER_LEFT
-    grid = Grid(CRS_UTM, Affine(gsd_m, 0, left, 0, -gsd_m, top), side, side)
-    town = lay_out_town(seed, size_m).now()
-    write(paths[1], draw(town, grid, size_m), grid)
-    write(paths[0], photograph(town, seed, gsd_m), grid)
-    print(paths[0])
-
-
-def photograph(town: Town, seed: int, gsd_m: float) -> NDArray[np.uint8]:
-    """Return (3, H, W): sun, season, exposure and haze are those of the seed."""
-    rng = np.random.default_rng([seed, 1])
-    sun = Sun(azimuth_deg=rng.uniform(110, 250), elevation_deg=rng.uniform(35, 65))
-    season: Season = "summer" if rng.random() < 0.6 else "spring"
-    seen = render(town, gsd_m, sun, season, park_cars(town, int(rng.integers(1, 9))))
-    return display_tones(seen[:3], rng.uniform(0.30, 0.42), rng.uniform(0.0, 0.06))
-
-
-def draw(town: Town, grid: Grid, size_m: float) -> NDArray[np.uint8]:
-    """Return the map (3, H, W) in the legend's colours."""
-    left, top = UPPER_LEFT
-    document = osm_document(
-        town, CRS_UTM, (left, top - size_m), (0.0, 0.0, size_m, size_m)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "town.osm"
-        path.write_text(document, encoding="utf-8")
-        with VectorMap.open([str(path)], grid, load_legend("maptiler")) as chart:
-            return chart.burn(grid.window)
-
-
-def write(path: Path, pixels: NDArray[np.uint8], grid: Grid) -> None:
-    """Write a GeoTIFF under its name only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    with rasterio.open(
-        partial,
-        "w",
-        driver="GTiff",
-        count=3,
-        height=grid.height,
-        width=grid.width,
-        dtype="uint8",
-        crs=grid.crs,
-        transform=grid.transform,
-        compress="deflate",
-    ) as out:
-        out.write(pixels)
-    partial.replace(path)
+    given = parser.parse_args()
+    write_pairs(given.out, range(given.first, given.first + given.count))
 
 
 if __name__ == "__main__":
