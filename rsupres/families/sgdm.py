@@ -38,7 +38,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.blocks.stable_diffusion import ContextKeys, make_context_keys
+from rsupres.blocks.stable_diffusion import (
+    ContextKeys,
+    StepShifts,
+    make_context_keys,
+    make_step_shifts,
+)
 from rsupres.diffusion.samplers import StepNoise, sample_ddim, sample_posterior
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.diffusion.solvers import Solver, sample_solver
@@ -113,8 +118,8 @@ def sample_latent(
     betas = sqrt_linear_betas(config.steps, *config.beta)
     kept = np.cumprod(1.0 - betas)
 
-    def eps_at(z: Tensor, t: int) -> Tensor:
-        step = torch.tensor([t], device=z.device)
+    def eps_at(z: Tensor, t: int, shifts: StepShifts | None = None) -> Tensor:
+        step = shifts or torch.tensor([t], device=z.device)
         predicted = networks.predict(z, step, context, features)
         if config.prediction == "eps":
             return predicted
@@ -126,9 +131,11 @@ def sample_latent(
         return sample_solver(eps_at, start, betas, sampling.steps, solver)
     chosen = spaced_steps(config.steps, sampling.steps)
     posterior = Posterior.spaced(betas, chosen)
+    at_once = torch.from_numpy(chosen).to(start.device)
+    shifts = make_step_shifts(networks.unet, at_once)
 
     def eps(z: Tensor, t: int) -> Tensor:
-        return eps_at(z, int(chosen[t - 1]))
+        return eps_at(z, int(chosen[t - 1]), shifts.at(t - 1))
 
     if sampling.sampler == "ddim":
         return sample_ddim(eps, start, posterior)

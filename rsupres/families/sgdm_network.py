@@ -24,13 +24,15 @@ from torch.nn import functional
 from rsupres.blocks.stable_diffusion import (
     AutoencoderConfig,
     ContextKeys,
+    StepShifts,
     UNetConfig,
+    Watch,
     build_autoencoder,
     build_unet,
     decode_latent,
+    dtype_of,
     encode_moments,
     predict,
-    x_dtype,
 )
 from rsupres.families.sgdm_style import (
     FlowConfig,
@@ -400,18 +402,21 @@ class SgdmNetworks(nn.Module):
     def predict(
         self,
         z: Tensor,
-        t: Tensor,
+        t: Tensor | StepShifts,
         context: Tensor | ContextKeys | None,
         features: Sequence[Tensor],
         *,
         recompute: bool = False,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Return the denoiser's prediction for scaled latents z at steps t.
 
         Computed in the type of the U-Net's weights, returned in that of `z`.
         """
-        x = z.to(x_dtype(self.unet))
-        out = predict(self.unet, x, t, context, features, recompute=recompute)
+        x = z.to(dtype_of(self.unet))
+        out = predict(
+            self.unet, x, t, context, features, recompute=recompute, watch=watch
+        )
         return out.to(z.dtype)
 
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:

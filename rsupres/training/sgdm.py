@@ -433,10 +433,12 @@ def _drop_map(patches: _Patches, dropped: Tensor) -> Tensor | None:
 
 
 def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
-    """Return 1 / std of the latents' means over all patches of the batches."""
+    """Return 1 / std of sampled latents over all patches of the batches."""
+    means, variances = [], []
     with torch.no_grad():
-        means = [
-            encode_moments(networks.autoencoder, 2.0 * batch.hr - 1.0)[0].flatten()
-            for batch in batches
-        ]
-    return 1.0 / float(torch.cat(means).std())
+        for batch in batches:
+            moments = encode_moments(networks.autoencoder, 2.0 * batch.hr - 1.0)
+            means.append(moments[0].flatten())
+            variances.append(moments[1].exp().mean())
+    spread = torch.cat(means).var() + torch.stack(variances).mean()
+    return 1.0 / float(spread.sqrt())

@@ -24,6 +24,7 @@ from rsupres.blocks.stable_diffusion import (
     UNetConfig,
     encode_moments,
     make_context_keys,
+    transform,
 )
 from rsupres.blocks.stable_diffusion_keys import rename
 from rsupres.convert.sgdm_names import (
@@ -429,31 +430,21 @@ def unet_run(variant: str) -> Mapping[str, Tensor]:
     """Run a U-Net with features and keep the raw outputs of CompVis' blocks."""
     networks = released(variant)
     seen: dict[str, Tensor] = {}
-    unet = networks.unet
-    n = CONFIG["unet"]["num_res_blocks"] + 1
+    counts = {"input": 0, "output": 0}
+
+    def watch(kind: str, h: Tensor) -> None:
+        number = f"_{counts[kind]}" if kind in counts else ""
+        seen[f"{kind}_block{number}"] = h.clone()
+        counts[kind] = counts.get(kind, 0) + 1
+
     with listening(seen) as listen:
-        listen(unet.time_embedding, "time_embed")
-        listen(unet.conv_in, "input_block_0")
-        listen(unet.mid_block.resnets[-1], "middle_block")
-        for level, block in enumerate(unet.down_blocks):
-            for j, part in enumerate(ends(block)):
-                listen(part, f"input_block_{1 + level * n + j}")
-            for part in block.downsamplers or ():
-                listen(part, f"input_block_{(level + 1) * n}")
-        for level, block in enumerate(unet.up_blocks):
-            parts = ends(block)
-            parts[-1] = (block.upsamplers or [parts[-1]])[0]
-            for j, part in enumerate(parts):
-                listen(part, f"output_block_{level * n + j}")
+        listen(networks.unet.time_embedding, "time_embed")
         scaled = features(networks, variant, "guide")
         context = load("in/context")
-        seen["eps"] = networks.predict(load("in/x_t"), load("in/t"), context, scaled)
+        seen["eps"] = networks.predict(
+            load("in/x_t"), load("in/t"), context, scaled, watch=watch
+        )
     return seen
-
-
-def ends(block: nn.Module) -> list[nn.Module]:
-    """Return the last module of each pair of residual block and transformer."""
-    return list(getattr(block, "attentions", None) or block.resnets)
 
 
 class listening:
@@ -574,7 +565,8 @@ def answer_probe(what: str) -> Tensor:
     resnet, transformer = block.resnets[0], block.attentions[0]
     if what == "transformer_out":
         x, context = load("probe/block_in"), load("in/context")
-        return transformer(x, context, return_dict=False)[0] - x
+        pairs = make_context_keys(networks.unet, context).pairs
+        return transform(transformer, x, pairs[:1]) - x
     if what == "resblock_norm_out":
         x = load("probe/block_in")
         return resnet.conv1(resnet.nonlinearity(resnet.norm1(x)))
