@@ -32,7 +32,6 @@ _LUMA_OFFSET = 16 / 255
 _LPIPS_BLOCK = 512  # pixels; bounds memory on large pictures
 
 
-
 class Consistency(NamedTuple):
     """Difference of two LR pictures as a share of the range: mean absolute and RMS."""
 
