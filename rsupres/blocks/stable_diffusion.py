@@ -334,7 +334,8 @@ def transform(
         x = x + block.ff(block.norm3(x))
     x = module.proj_out(x) if linear else x
     x = x.unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)  # (b, c, h, w)
-    return h + (x if linear else module.proj_out(x))
+    out: Tensor = h + (x if linear else module.proj_out(x))
+    return out
 
 
 def encode_moments(autoencoder: AutoencoderKL, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -410,7 +411,8 @@ def _residual(module: ResnetBlock2D, h: Tensor, shift: Tensor) -> Tensor:
     x = module.conv2(functional.silu(module.norm2(x)))
     if module.conv_shortcut is not None:
         h = module.conv_shortcut(h)
-    return h + x
+    out: Tensor = h + x
+    return out
 
 
 def _attend(attn: Attention, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -431,7 +433,8 @@ def _keys_and_values(attn: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)  # (b, heads, n, c / heads)
+    rows, n, _ = x.shape
+    return x.reshape(rows, n, heads, -1).transpose(1, 2)  # (b, heads, n, c / heads)
 
 
 def _check_attention(config: UNetConfig) -> None:
