@@ -26,11 +26,13 @@ SCALE = Fraction(4)
 
 
 def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGrid]:
-    """Upscale the town x4; return its DN (3, H, W), 0 where invalid, and the tiling."""
+    """Upscale the town; return its DN (3, H, W), 0 where invalid, and the tiling."""
+    scales = card.spec.scales
+    scale = SCALE if scales.offers(SCALE) else min(scales.values)
     job = UpscaleJob(
         (str(TOWN),),
         out,
-        SCALE,
+        scale,
         card.name,
         tile_size=tile_size,
         driver="GTiff",
@@ -44,13 +46,15 @@ def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGri
         pixels = sr.read().astype(np.float64)
         size, overlap = (int(n) for n in sr.tags()["RSUPRES_TILE"].split(","))
     spec = card.spec
-    return pixels, TileGrid.plan(grid, SCALE, size, overlap, spec.halo, spec.multiple)
+    return pixels, TileGrid.plan(grid, scale, size, overlap, spec.halo, spec.multiple)
 
 
 def test_there_is_something_that_ships() -> None:
     assert {card.name for card in SHIPPED} >= {
         "e2diffsr-small",
         "e2diffsr-small-sentinel2",
+        "refdiff-mini",
+        "slimdiffsr-mini",
     }
     assert sum(card.file.stat().st_size for card in SHIPPED if card.file) <= 3 * LIMIT
 
