@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.stable_diffusion import (
@@ -450,11 +450,12 @@ def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:
 
     SD's decoder leaves the range of float16, so only bfloat16 reaches it.
     """
+    # diffusers' own `to` warns of layers to keep in float32, of which there are none.
     if options.precision == "bf16":
-        networks.unet.to(torch.bfloat16)
-        networks.autoencoder.to(torch.bfloat16)
+        nn.Module.to(networks.unet, torch.bfloat16)
+        nn.Module.to(networks.autoencoder, torch.bfloat16)
     elif options.precision == "fp16":
-        networks.unet.to(torch.float16)
+        nn.Module.to(networks.unet, torch.float16)
 
 
 def _windows(scene: SceneReader, scale: Fraction) -> Iterator[PixelWindow]:

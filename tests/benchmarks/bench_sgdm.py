@@ -141,7 +141,7 @@ def measure_memory(variant: str, precision: str) -> None:
         networks = SgdmNetworks(VARIANTS[variant], encodes=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for part in (networks.unet, networks.autoencoder):
-        part.to(dtype)
+        torch.nn.Module.to(part, dtype)
     networks.to_empty(device="cpu")
     for tensor in networks.state_dict().values():
         if tensor.is_floating_point():
