@@ -54,7 +54,16 @@ TENSORS = {
         "train/",
     ],
     "sgdm": [
-        *("in/sr", "in/map", "in/style", "in/x_t", "in/t", "in/context"),
+        *(
+            "in/sr",
+            "in/map",
+            "in/hr",
+            "vae/noise",
+            "in/style",
+            "in/x_t",
+            "in/t",
+            "in/context",
+        ),
         *("buffer/", "schedule/", "flow/", "train/", "unet/", "real/unet/"),
         *("real/adapter/", "real/train/", "simu_nomap/adapter/"),
         *("real/enc/lr_feat3", "real/enc/map_feat3", "real/enc/spade3"),
