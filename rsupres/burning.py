@@ -61,7 +61,7 @@ class Burner:
         burned = np.zeros(shape, self._dtype)
         for start in range(0, len(found), AT_ONCE):
             runs = self._runs(found[start : start + AT_ONCE], window, factor)
-            rasterize(runs, out=burned)
+            rasterize(runs, out=burned, transform=_OFF_BY_ONE)
         return burned
 
     def _runs(
@@ -74,7 +74,7 @@ class Burner:
         inks, polygons = self._inks[found], self._polygons[found]
         xy = shapely.get_coordinates(polygons)
         moved = shapely.set_coordinates(
-            polygons, (xy - (window.col, window.row)) * factor
+            polygons, (xy - (window.col, window.row)) * factor - 1
         )
         starts = np.flatnonzero(np.diff(inks, prepend=-1))
         stops = [*starts[1:], len(inks)]
