@@ -136,15 +136,15 @@ MINI = SgdmConfig(
     ),
     autoencoder=AutoencoderConfig(
         latent=4,
-        width=24,
-        multipliers=(1, 2, 3),
+        width=16,
+        multipliers=(1, 2, 4),
         blocks=1,
         mid_attention=False,
         groups=8,
         norm="pixel",
     ),
     encoder=EncoderConfig(
-        stem=16, widths=(24, 40), out=56, modulated="lr", style=False, guide=40
+        stem=12, widths=(16, 40), out=56, modulated="lr", style=False, guide=40
     ),
     prediction="v",
     feature_scale=1.0,
