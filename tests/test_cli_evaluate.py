@@ -20,8 +20,10 @@ from PIL import Image
 
 from rsupres import checkpoints
 from rsupres.checkpoints import load_model
+from rsupres.chips import read_chip
 from rsupres.cli import main
 from rsupres.errors import InputError, ModelOutputError
+from rsupres.evaluation.edges import edge_f1
 from rsupres.evaluation.images import resize_bicubic, sizes_at, upscale_array
 from rsupres.evaluation.pairs import match_histogram
 from rsupres.evaluation.report import Row, mean_rows, table_lines
@@ -259,6 +261,44 @@ def test_lpips_is_measured_with_the_weights_named(
     assert run(*base).exit_code == 4
 
 
+def test_models_run_with_and_without_a_map_side_by_side(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bicubic rows have the edges near the map's borders as well."""
+    (folder.parent / "maps").mkdir()
+    for k in range(3):
+        chart = np.zeros((3, 61, 70), np.uint8)
+        chart[:, 20:40, 10:50] = 50 * (k + 1)
+        write_raster(folder.parent / "maps" / f"town_{k}.tif", chart)
+    looking = replace(SPEC, accepts=frozenset({"vector_map"}), detail=False)
+    model = Stub(looking)
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_: model)
+    base = (folder, "--model", "bicubic", "--model", "looking", "--json", "--scale", 4)
+    maps = ("--vector-map-from", "chips=maps")
+    rows = rows_of(run(*base, *maps, "--without", "vector-map", "-v"))
+    assert [r["model"] for r in rows[:3]] == [
+        "bicubic",
+        "looking",
+        "looking without vector map",
+    ]
+    shown = [batch.conditions.vector_map for batch in model.batches]
+    assert [chart is None for chart in shown] == [False, True] * 3
+    chips = [read_chip(path) for path in sorted(folder.glob("*.tif"))]
+    for chip, row in zip(chips, rows[::3], strict=False):
+        hr = chip.pixels[:, :60, :68]
+        sr = resize_bicubic(resize_bicubic(hr, (15, 17)), (60, 68))
+        inner = np.zeros((60, 68), bool)
+        inner[4:-4, 4:-4] = True
+        near = np.zeros((60, 68), bool)
+        near[18:42, 8:52] = True
+        near[22:38, 12:48] = False
+        near[[18, 18, 41, 41], [8, 51, 8, 51]] = False
+        for name, asked in (("edge_f1", None), ("edge_f1_map", near)):
+            wanted = edge_f1(sr / 255, hr / 255, inner, asked)
+            assert row[name] == pytest.approx(wanted)
+    assert "edge_f1_map" not in rows_of(run(*base))[0]
+
+
 def test_pictures_show_lr_result_and_truth(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "pictures"
     base = (folder, "--model", "bicubic", "--scale", 2, "--glob", "*_0*")
@@ -287,6 +327,8 @@ def test_pictures_show_lr_result_and_truth(folder: Path, tmp_path: Path) -> None
         (("FOLDER", "--model", "bicubic", "--scale", "1/2"), 3, "at least 1"),
         (("FOLDER", "--model", "bicubic", "--scale", "64"), 3, "too small"),
         (("FOLDER", "--model", "bicubic", "--glob", "*.png"), 3, "no image"),
+        (("FOLDER", "--model", "bicubic", "--without", "vector-map"), 3, "none of"),
+        (("a.tif", "b.tif", "--without", "reference"), 2, "--without is for a test"),
         (("FOLDER", "--model", "bicubik"), 4, "bicubic"),
         (("absent", "--model", "bicubic"), 3, "no such file"),
     ],

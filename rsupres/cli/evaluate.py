@@ -34,7 +34,7 @@ _FOR_TESTSETS = (
     *("models", "scales", "every", "glob", "exclude", "degradation", "details"),
     *("steps", "seed", "device", "precision", "max_side", "pictures"),
     *("reference_from", "vector_map_from", "change_mask_from", "change_classes"),
-    *("legend", "sampler", "style", "style_sample"),
+    *("legend", "without", "sampler", "style", "style_sample"),
 )
 
 
@@ -194,6 +194,13 @@ def _parse_align(
 )
 @click.option("--sampler", metavar="NAME", help="Sampler of the models.")
 @companion_options
+@click.option(
+    "--without",
+    type=click.Choice(("reference", "vector-map", "change-mask")),
+    multiple=True,
+    help="Run every model that looks at it, but does not need it, once more without; "
+    "may be repeated.",
+)
 @style_options
 @device_option
 @precision_option
@@ -209,7 +216,8 @@ def evaluate(
     is folders, images or a pack; every image is degraded, every model runs on the same
     LR images, and a table compares them; -v adds a line per image. What a model looks
     at besides LR is found by the image's name: --reference-from 2020=2018 takes
-    town_2018_7.tif for town_2020_7.tif.
+    town_2018_7.tif for town_2020_7.tif. Where there is a map, edges are measured near
+    its borders too.
 
     \b
     Examples:

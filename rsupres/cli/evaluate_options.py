@@ -50,6 +50,7 @@ class Options:
     change_mask_from: tuple[str, ...]
     change_classes: str | None
     legend: str | None
+    without: tuple[str, ...]
     sampler: str | None
     style: str | None
     style_sample: bool

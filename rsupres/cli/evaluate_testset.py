@@ -79,6 +79,7 @@ def _load_candidates(
         BICUBIC,
         bicubic_candidate,
         model_candidate,
+        without,
     )
     from rsupres.families.base import SamplerOptions
 
@@ -101,9 +102,10 @@ def _load_candidates(
             model = load_model(name, device, sampling)
             label = Path(name).stem if name.endswith(".safetensors") else name
             label += f" detail {detail:g}" if model.spec.detail else ""
-            candidates.append(
-                model_candidate(label, model, device, options.seed, style)
-            )
+            made = model_candidate(label, model, device, options.seed, style)
+            candidates.append(made)
+            hidden = [name.replace("-", "_") for name in options.without]
+            candidates += [without(made, h) for h in hidden if h in model.spec.accepts]
             specs.append(model.spec)
     return candidates, specs
 
@@ -124,6 +126,12 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
     """Return where conditions are found; refuse those that no model looks at."""
     from rsupres.companions import DEFAULT_LEGEND, Companions
 
+    for hidden in options.without:
+        if not any(hidden.replace("-", "_") in spec.accepts for spec in specs):
+            raise ConditionError(
+                f"--without {hidden}: none of the models could do without it, or looks"
+                " at it at all."
+            )
     looked_at = {name for spec in specs for name in spec.needs | spec.accepts}
     for option, name in (
         ("reference_from", "reference"),

@@ -16,7 +16,9 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 
+from rsupres.arrays import warp_array
 from rsupres.bands import choose_bands
 from rsupres.chips import ROLES
 from rsupres.errors import BandError, GridError, InputError
@@ -269,24 +271,10 @@ def _find_difference(hr: Grid, sr: Grid) -> str:
 
 def _warp(hr: Layer, grid: Grid) -> Layer:
     """Bring HR to another grid: cubic, or by area where HR is much finer."""
-    from rasterio.enums import Resampling
-    from rasterio.warp import reproject
-
     is_finer = hr.grid.gsd_m * FINER < grid.gsd_m
     kernel = Resampling.average if is_finer else Resampling.cubic
     source = np.where(hr.valid, hr.pixels, np.float32(np.nan))
-    warped = np.full((len(source), grid.height, grid.width), np.nan, np.float32)
-    reproject(
-        source,
-        warped,
-        src_transform=hr.grid.transform,
-        src_crs=hr.grid.crs,
-        src_nodata=np.nan,
-        dst_transform=grid.transform,
-        dst_crs=grid.crs,
-        dst_nodata=np.nan,
-        resampling=kernel,
-    )
+    warped = warp_array(source, hr.grid, grid, kernel)
     logger.info("HR warped to the grid of SR by %s.", kernel.name)
     valid = np.asarray(np.isfinite(warped).all(0))
     return Layer(np.where(valid, warped, np.float32(0)), valid, grid)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rsupres.evaluation import metrics
+from rsupres.evaluation.edges import edge_f1, map_borders
 from rsupres.registration import find_shift
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ COLUMNS: Mapping[str, Column] = {
     "ssim_y": Column("SSIM-Y", 4, "of BT.601 Y"),
     "sam": Column("SAM", 3, "spectral angle, degrees"),
     "ergas": Column("ERGAS", 3, "relative error in synthesis"),
+    "edge_f1": Column("edge-F1", 3, "F1 of edges within a pixel of the truth's"),
+    "edge_f1_map": Column("F1-map", 3, "the same near borders of the map"),
     "lpips_squeeze": Column("LPIPS(sq)", 4, "LPIPS (squeeze)"),
     "consistency": Column("cons", 5, "mean |downscaled SR - LR| of range"),
     "consistency_rms": Column("cons-rms", 5, "the same, root mean square"),
@@ -85,10 +88,11 @@ def score(
     border: int,
     valid: np.ndarray | None = None,
     lpips: LpipsSqueeze | None = None,
+    chart: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Measure a picture against the truth.
 
-    PSNR, SSIM, SAM and ERGAS leave out a border, where no method knows what lies
+    PSNR, SSIM, SAM, ERGAS and edges leave out a border, where no method knows what lies
     beyond; LPIPS and shift take the whole picture. Y and LPIPS need three bands in the
     order red, green, blue and use the first three.
 
@@ -99,6 +103,8 @@ def score(
         border: pixels left out at every side.
         valid: (H, W) bool; None = all.
         lpips: the module; None = not measured.
+        chart: (3, H, W) uint8, a map in a legend's colours, near whose borders edges
+            are measured too; None = no map.
 
     Returns:
         Figures by name of `COLUMNS`.
@@ -120,6 +126,9 @@ def score(
         figures["ssim_y"] = metrics.ssim(y_sr, y_hr, inner)
     figures["sam"] = metrics.sam_deg(sr, hr, inner)
     figures["ergas"] = metrics.ergas(sr, hr, scale, inner)
+    figures["edge_f1"] = edge_f1(sr, hr, inner)
+    if chart is not None:
+        figures["edge_f1_map"] = edge_f1(sr, hr, inner, map_borders(chart))
     if lpips is not None and sr.shape[0] >= 3:
         figures["lpips_squeeze"] = metrics.lpips_squeeze(lpips, sr[:3], hr[:3], whole)
     shift = find_shift(sr, hr, whole)

@@ -104,6 +104,20 @@ def model_candidate(
     return Candidate(name, enlarge, model.spec.needs | model.spec.accepts)
 
 
+def without(candidate: Candidate, condition: str) -> Candidate:
+    """Return a candidate that is not shown one of its conditions."""
+
+    def enlarge(
+        lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers
+    ) -> Pixels:
+        hidden = (condition, f"{condition}_valid")
+        kept = {name: part for name, part in layers.items() if name not in hidden}
+        return candidate.enlarge(lr, scale, size, kept)
+
+    name = f"{candidate.name} without {condition.replace('_', ' ')}"
+    return Candidate(name, enlarge, candidate.looks_at - {condition})
+
+
 def bicubic_degradation() -> Degradation:
     """Return Pillow's antialiased bicubic, in 8 bits."""
     return Degradation(
@@ -166,7 +180,8 @@ def run_testset(
             made = {c.name: c.enlarge(lr, scale, hr_size, layers) for c in candidates}
             edge = math.ceil(scale) if border is None else border
             for name, sr in made.items():
-                figures = _measure(sr, hr, lr, scale, edge, degradation, lpips)
+                chart = layers.get("vector_map")
+                figures = _measure(sr, hr, lr, scale, edge, degradation, lpips, chart)
                 yield Row(name, str(scale), chip.name, 1, figures)
             if pictures is not None:
                 panel = [_repeat(lr, hr_size), *made.values(), hr]
@@ -181,9 +196,12 @@ def _measure(
     border: int,
     degradation: Degradation,
     lpips: LpipsSqueeze | None,
+    chart: Pixels | None,
 ) -> dict[str, float]:
     unit_sr, unit_hr, unit_lr = (x.astype(np.float64) / 255 for x in (sr, hr, lr))
-    figures = score(unit_sr, unit_hr, float(scale), border=border, lpips=lpips)
+    figures = score(
+        unit_sr, unit_hr, float(scale), border=border, lpips=lpips, chart=chart
+    )
     found = consistency(degradation.shrink(unit_sr, lr.shape[1:]), unit_lr)
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
     figures["consistency"], figures["consistency_rms"] = found
