@@ -5,7 +5,7 @@ only the crest of a gradient counts, and only where it is steep. Steep is `STEEP
 the picture's own root mean square gradient, the customary cut of gradient detectors,
 so the figure asks where edges lie, not how strong they are. An edge pixel is right when
 the other picture has one at most `TOLERANCE` pixels away, as in the boundary scores of
-Martin, Fowlkes, Malik 2004 and Csurka et al. 2013. Two unrelated photographs reach about
+Martin, Fowlkes, Malik 2004 and Csurka et al. 2013. Two unrelated photographs reach some
 0.2, noise 0.1.
 
 Like `rsupres.evaluation.metrics`: plain numpy on band-first arrays in [0, 1], NaN where
