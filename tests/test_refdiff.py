@@ -107,10 +107,13 @@ def test_missing_parts_of_the_reference_show_the_enlarged_scene() -> None:
     enlarged = enlarge_lr(lr, (128, 128), "bicubic") * 2 - 1
     assert torch.equal(frame.guidance.reference[..., 48:], enlarged[..., 48:])
     assert not torch.allclose(frame.guidance.reference[..., :40], enlarged[..., :40])
-    assert torch.equal(frame.guidance.mask[0, 0, 0], (torch.arange(128) >= 48).float())
+    useless, changed, border = frame.guidance.mask[0, :, 0]
+    assert torch.equal(useless, (torch.arange(128) >= 48).float())
+    assert not bool(changed.any())  # what is missing has not changed
+    assert not bool(border.any())
     nothing = make_frame(lr, None, None, None, SCALE, MINI)
     assert torch.equal(nothing.guidance.reference, enlarged)
-    assert bool((nothing.guidance.mask == 1).all())
+    assert bool((nothing.guidance.mask[:, 0] == 1).all())
     released = make_frame(lr, reference * valid, valid, None, SCALE, RELEASED)
     assert torch.equal(
         released.guidance.reference[..., 64:], released.guidance.lr[..., 64:]
@@ -120,22 +123,44 @@ def test_missing_parts_of_the_reference_show_the_enlarged_scene() -> None:
     )
 
 
-def test_a_told_change_takes_the_old_texture_out_of_the_blend() -> None:
+def test_where_a_change_is_told_the_old_ground_is_not_shown() -> None:
     lr, reference = images()
     mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
     mask[..., 40:80, 40:80] = 3
+    mask[..., 50:60, 50:60] = 5
     mask[..., 100:, :] = 255  # not known: as if unchanged
     frame = make_frame(lr, reference, None, mask, SCALE, MINI)
     enlarged = enlarge_lr(lr, (128, 128), "bicubic")
     assert frame.base is not None
     inside = (slice(None), slice(None), slice(40, 80), slice(40, 80))
     assert torch.equal(frame.base[inside], enlarged[inside])
+    assert torch.equal(frame.guidance.reference[inside], enlarged[inside] * 2 - 1)
     assert not torch.allclose(frame.base[..., 104:, :], enlarged[..., 104:, :])
     picture = torch.rand(1, 3, 128, 128)
     there_and_back = frame.picture(frame.denoised(picture))
     assert torch.allclose(there_and_back, picture, atol=1e-6)
-    raw = make_frame(lr, reference, None, mask, SCALE, RELEASED).guidance.mask
-    assert float(raw[0, 0, 50, 50]) == pytest.approx(3 / 255)
+    raw = make_frame(lr, reference, None, mask, SCALE, RELEASED).guidance
+    assert raw.mask.shape == (1, 1, 128, 128)
+    assert float(raw.mask[0, 0, 45, 45]) == pytest.approx(3 / 255)
+    assert torch.equal(raw.reference, reference * 2 - 1)  # as released, all is shown
+
+
+def test_outlines_of_a_mask_are_shown_to_the_pixel() -> None:
+    mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
+    mask[..., 40:80, 40:80] = 3
+    mask[..., 50:60, 50:60] = 5
+    lr, reference = images()
+    guidance = make_frame(lr, reference, None, mask, SCALE, MINI).guidance
+    useless, changed, border = guidance.mask[0]
+    assert torch.equal(useless, (mask[0, 0] > 0).float())
+    assert torch.equal(useless, changed)
+    assert torch.nonzero(border[45]).flatten().tolist() == [39, 79]
+    assert torch.nonzero(border[55]).flatten().tolist() == [39, 49, 59, 79]
+    assert border[49, 50:60].all()
+    stem = RefDiffUNet(MINI).maps(guidance).stem[0, -MINI.mask_channels :]
+    assert stem.shape == (33, 32, 32)
+    fine = torch.nn.functional.pixel_shuffle(stem[1:], 4)
+    assert torch.equal(fine, guidance.mask[0, 1:])
 
 
 def gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:

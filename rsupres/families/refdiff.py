@@ -305,7 +305,7 @@ def make_spec(
             accepts no mask without it: a wrong table would shift every condition.
     """
     sampler = SAMPLERS[config.sampler]
-    mask = config.mask == "changed" or classes is not None
+    mask = config.mask == "outlined" or classes is not None
     accepts = {"reference", *(("change_mask",) if mask else ())}
     return ModelSpec(
         family="refdiff",

@@ -29,7 +29,6 @@ from rsupres.families.refdiff_network import Guidance, RefDiffConfig
 
 LrKernel = Literal["nearest", "bilinear", "bicubic"]
 Start = Literal["lr", "noise", "zero"]
-MaskEntry = Literal["raw", "changed"]
 NODATA = 255  # of a change mask: not known whether something changed
 
 
@@ -71,7 +70,8 @@ def make_frame(
     """Bring a tile's images into the form that a model was made for.
 
     Where no reference is, the enlarged LR image takes its place, so there is nothing to
-    copy from; a model whose mask says "changed" is told so, too.
+    copy from. A model with an "outlined" mask is told so, and is not shown either what
+    has changed since: nothing of the old ground can be painted in there.
 
     Args:
         lr: (b, 3, h, w) in [0, 1].
@@ -92,18 +92,18 @@ def make_frame(
     reference = torch.where(there, reference, enlarged)
     if config.image == "detail":
         there = ~_grown(~there, CUBIC_REACH * scale)
-        reference = torch.where(
-            there, enlarged + own_detail(reference, scale), enlarged
-        )
-    changed = torch.zeros_like(enlarged[:, :1])
-    if mask is not None:
-        changed = mask_values(mask, config.mask)
-    if config.mask == "changed":
-        changed = torch.where(there, changed, torch.ones_like(changed))
-    guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, changed)
+        reference = enlarged + own_detail(reference, scale)
+    codes = torch.zeros_like(there) if mask is None else mask
+    if config.mask == "outlined":
+        there = there & ~is_changed(codes)
+        shown = torch.cat([~there, is_changed(codes), is_border(codes)], 1).float()
+    else:
+        shown = codes.float() / 255.0  # without one-hot, as released
+    reference = torch.where(there, reference, enlarged)
+    guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
     if config.image == "picture":
         return Frame(guidance, None, config.detail_gain)
-    blend = enlarged + config.trust * (1.0 - changed) * (reference - enlarged)
+    blend = enlarged + config.trust * (reference - enlarged)
     return Frame(guidance, blend, config.detail_gain)
 
 
@@ -129,16 +129,20 @@ def own_detail(image: Tensor, scale: Fraction) -> Tensor:
     return image - enlarge(means, scale)
 
 
-def mask_values(mask: Tensor, entry: MaskEntry) -> Tensor:
-    """Return a change mask as the network takes it, float32.
+def is_changed(mask: Tensor) -> Tensor:
+    """Return where a mask of class codes tells a change, bool; `NODATA` tells none."""
+    return (mask != 0) & (mask != NODATA)
 
-    Args:
-        mask: class codes; `NODATA` counts as unchanged when told apart.
-        entry: "raw" = code / 255, as released, without one-hot; "changed" = 1 or 0.
+
+def is_border(mask: Tensor) -> Tensor:
+    """Return where the next pixel to the right or below has another code, bool.
+
+    What the codes stand for does not matter. At the ends of the picture is no border.
     """
-    if entry == "raw":
-        return mask.float() / 255.0
-    return ((mask != 0) & (mask != NODATA)).float()
+    border = torch.zeros_like(mask, dtype=torch.bool)
+    border[..., :, :-1] |= mask[..., :, :-1] != mask[..., :, 1:]
+    border[..., :-1, :] |= mask[..., :-1, :] != mask[..., 1:, :]
+    return border
 
 
 def start_image(

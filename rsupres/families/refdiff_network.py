@@ -62,7 +62,9 @@ class RefDiffConfig:
         trust: share of the reference's detail in that blend where nothing changed.
         lr_kernel: how the LR image is enlarged to the SR grid.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
-            "changed", 1 where something changed or no reference is.
+            "outlined": where the reference is of no use, what changed, and where parts
+            of different codes meet, the last two to the pixel. The reference is not
+            shown where something changed.
         sigma_min: smallest noise level of sampling.
         sigma_max: largest one.
         rho: exponent of the levels.
@@ -84,7 +86,7 @@ class RefDiffConfig:
     detail_gain: float = 1.0
     trust: float = 0.0
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
-    mask: Literal["raw", "changed"] = "raw"
+    mask: Literal["raw", "outlined"] = "raw"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
@@ -95,6 +97,11 @@ class RefDiffConfig:
     def image_channels(self) -> int:
         """Channels of an image inside the network."""
         return 3 * self.patch**2
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of a change mask inside the network."""
+        return 1 if self.mask == "raw" else 1 + 2 * self.patch**2
 
     @property
     def multiple(self) -> int:
@@ -117,7 +124,7 @@ MINI = RefDiffConfig(
     detail_gain=3.0,
     trust=0.5,
     lr_kernel="bicubic",
-    mask="changed",
+    mask="outlined",
     sigma_min=0.05,
     sigma_max=2.0,
     sampler="mean",
@@ -131,7 +138,7 @@ class Guidance(NamedTuple):
     Attributes:
         lr: the enlarged LR image, 3 channels in [-1, 1].
         reference: the earlier image, 3 channels in [-1, 1].
-        mask: the change mask, 1 channel.
+        mask: the change mask, 1 channel; 3 when it is "outlined".
     """
 
     lr: Tensor
@@ -297,10 +304,8 @@ class DecoderBlock(Block):
         attention: bool = False,
     ) -> None:
         super().__init__(c_in, c_out, config, resampling, attention)
-        patch = config.patch
-        guided, textured = (4, 4) if patch == 1 else (4, config.image_channels + 1)
-        self.sft0 = SFT(c_in, guided, config.sft_width)
-        self.sft1 = SFT(c_out, textured, config.sft_width)
+        self.sft0 = SFT(c_in, 3 + config.mask_channels, config.sft_width)
+        self.sft1 = SFT(c_out, config.image_channels + 1, config.sft_width)
 
     def forward(
         self, x: Tensor, shift: Tensor, guided: Tensor, textured: Tensor
@@ -357,19 +362,24 @@ class RefDiffUNet(nn.Module):
         """Resize the conditions once for every level, nearest neighbour.
 
         With `patch` > 1 the reference's pixels become channels on the stem's grid, the
-        LR image its means there, and the mask the largest value of a cell.
+        LR image its means there, and of the mask's channels the first the largest value
+        of a cell; the others keep their pixels, as the reference does, and go where the
+        LR image goes.
         """
         lr, reference, mask = guidance
+        outlines = mask[:, 1:]
+        mask = mask[:, :1]
         if self.config.patch > 1:
             side = self.config.patch
             reference = functional.pixel_unshuffle(reference, side)
             lr = functional.avg_pool2d(lr, side)
             mask = functional.max_pool2d(mask, side)
-        stem = self._laid_out(torch.cat([lr, reference, mask], dim=1))
+            outlines = functional.pixel_unshuffle(outlines, side)
+        stem = self._laid_out(torch.cat([lr, reference, mask, outlines], dim=1))
         pairs = []
         for level in range(len(self.config.mult)):
             step = 2**level
-            pair = [torch.cat([image, mask], 1) for image in (lr, reference)]
+            pair = [torch.cat(p, 1) for p in ((lr, mask, outlines), (reference, mask))]
             small = [self._laid_out(image[:, :, ::step, ::step]) for image in pair]
             pairs.append((small[0], small[1]))
         return ConditionMaps(stem, tuple(pairs))
@@ -469,7 +479,7 @@ def _encoder(config: RefDiffConfig) -> tuple[nn.ModuleDict, list[int]]:
     """Return the encoder's layers by name and the widths of their outputs."""
     layers: dict[str, nn.Module] = {}
     width = config.channels
-    c_in = 2 * config.image_channels + 4 if config.patch > 1 else 10
+    c_in = 2 * config.image_channels + 3 + config.mask_channels
     skips = []
     for level, mult in enumerate(config.mult):
         side = config.nominal >> level

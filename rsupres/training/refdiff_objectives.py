@@ -17,7 +17,7 @@ from rsupres.conditions import Conditions
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
 from rsupres.families.refdiff import SAMPLERS, EdmDenoiser, sample
-from rsupres.families.refdiff_images import Frame, make_frame
+from rsupres.families.refdiff_images import Frame, is_changed, make_frame
 from rsupres.families.refdiff_network import Guidance, RefDiffConfig, RefDiffUNet
 from rsupres.training.data import Batch
 from rsupres.training.objectives import Job, Outcome, normal, picture_terms, uniform
@@ -66,9 +66,11 @@ class ClosingOptions(StaleReferences):
 
     Attributes:
         through: how many of the last calls of the network the gradient passes; 0 = all.
+        changed_weight: of L1 where the data's masks tell a change; 1 = as elsewhere.
     """
 
     through: int = 2
+    changed_weight: float = 1.0
 
 
 def edm_loss(
@@ -112,8 +114,14 @@ def closing_loss(
 
     lr = frame.guidance.lr.float()
     drawn = sample(counted, lr, sampler, sigmas, lambda _: normal(lr, generator))
-    image = frame.picture(drawn) * 2.0 - 1.0
-    return Outcome(picture_terms(image, batch.hr * 2.0 - 1.0, job))
+    image, truth = frame.picture(drawn) * 2.0 - 1.0, batch.hr * 2.0 - 1.0
+    terms = picture_terms(image, truth, job)
+    mask = batch.conditions.change_mask
+    if options.changed_weight != 1.0 and mask is not None:
+        apart = (image.float() - truth).abs() * is_changed(mask)
+        weight = job.stage.pixel_weight * (options.changed_weight - 1.0)
+        terms["changed"] = weight * apart.mean()
+    return Outcome(terms)
 
 
 def released_loss(
