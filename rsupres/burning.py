@@ -16,14 +16,14 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
+from rsupres.arrays import as_dataset
 from rsupres.geometry import Shapes
 from rsupres.grid import PixelWindow
 
 Inks = NDArray[np.uint16]
 MOST_INKS = 65_534
 AT_ONCE = 1 << 13  # polygons that GDAL is given together; it copies them
-# Pixel corners lie at whole numbers from -1. The identity would do, but rasterio warns
-# of it, and hides that warning in a way that threads undo for each other.
+# Pixel corners lie at whole numbers from -1; the identity is no transform to rasterio.
 _OFF_BY_ONE = Affine.translation(-1, -1)
 
 
@@ -58,11 +58,14 @@ class Burner:
         shape = window.height * factor, window.width * factor
         frame = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
         found = np.sort(self._tree.query(frame))
-        burned = np.zeros(shape, self._dtype)
-        for start in range(0, len(found), AT_ONCE):
-            runs = self._runs(found[start : start + AT_ONCE], window, factor)
-            rasterize(runs, out=burned, transform=_OFF_BY_ONE)
-        return burned
+        blank = np.zeros(shape, self._dtype)
+        if not len(found):
+            return blank
+        with as_dataset(blank[None], _OFF_BY_ONE) as dataset:
+            for start in range(0, len(found), AT_ONCE):
+                runs = self._runs(found[start : start + AT_ONCE], window, factor)
+                rasterize(runs, dst_path=dataset, transform=_OFF_BY_ONE)
+            return cast(NDArray[np.unsignedinteger], dataset.read(1))
 
     def _runs(
         self, found: NDArray[np.intp], window: PixelWindow, factor: int

@@ -18,8 +18,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import transform_bounds
 
+from rsupres.arrays import warp_array
 from rsupres.bands import choose_bands
 from rsupres.conditions import ConditionFrame
 from rsupres.errors import BandError, ConditionError, GridError
@@ -232,14 +233,6 @@ def _parse(text: str) -> datetime | None:
 def _project(valid: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:
     """Return a thinned mask on a target's pixels, by the nearest."""
     zoom = Affine.scale(grid.width / valid.shape[1], grid.height / valid.shape[0])
-    out = np.zeros((target.height, target.width), np.uint8)
-    reproject(
-        valid.astype(np.uint8),
-        out,
-        src_transform=grid.transform @ zoom,
-        src_crs=grid.crs,
-        dst_transform=target.transform,
-        dst_crs=target.crs,
-        resampling=Resampling.nearest,
-    )
-    return np.asarray(out > 0)
+    thinned = Grid(grid.crs, grid.transform @ zoom, *valid.shape)
+    mask = valid.astype(np.uint8)[None]
+    return np.asarray(warp_array(mask, thinned, target, Resampling.nearest)[0] > 0)

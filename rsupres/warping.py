@@ -15,9 +15,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
+from rsupres.arrays import warp_array
 from rsupres.errors import GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.radiometry import Stretch
@@ -142,22 +142,11 @@ def warp(source: Source, target: Grid, ratio: float) -> NDArray[np.float32] | No
         return None
     unit = source.stretch.to_unit(dn)
     unit[:, ~valid[0]] = np.nan
-    options = {}
+    kernel, options = Resampling.average, {}
     if ratio <= FINER:  # GDAL would find the kernel's width from the window
-        options = {"XSCALE": "1", "YSCALE": "1"}
-    out = np.full((len(unit), target.height, target.width), np.nan, np.float32)
-    reproject(
-        unit,
-        out,
-        src_transform=frame.crop(window).transform,
-        src_crs=frame.crs,
-        src_nodata=np.nan,
-        dst_transform=target.transform,
-        dst_crs=target.crs,
-        dst_nodata=np.nan,
-        resampling=Resampling.average if ratio > FINER else Resampling.cubic,
-        tolerance=TOLERANCE,
-        **options,
+        kernel, options = Resampling.cubic, {"XSCALE": "1", "YSCALE": "1"}
+    out = warp_array(
+        unit, frame.crop(window), target, kernel, tolerance=TOLERANCE, **options
     )
     np.clip(out, 0, 1, out=out)
     out[:, np.isnan(out).any(axis=0)] = np.nan

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import threading
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -437,6 +438,35 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     else:  # as `rsupres mosaic RUN_DIR` does
         finish_run(job.run_path)
     np.testing.assert_array_equal(read(job.output), read(scene.with_name("whole.tif")))
+
+
+@pytest.mark.parametrize("change_mask", ["roads", "detect"])
+def test_only_the_main_thread_changes_which_warnings_are_shown(
+    scene, reference, roads, tmp_path, monkeypatch, change_mask
+):
+    # `catch_warnings` acts on the whole process, so threads undo each other's.
+    threads = set()
+
+    class Watched(warnings.catch_warnings):
+        def __enter__(self):
+            threads.add(threading.current_thread())
+            return super().__enter__()
+
+    model = looking(monkeypatch)
+    monkeypatch.setattr(warnings, "catch_warnings", Watched)
+    style = make_scene(tmp_path / "style.tif", 30, 40, dtype="uint8")
+    upscale_scene(
+        job_for(
+            scene,
+            reference=reference,
+            vector_map=roads,
+            change_mask=str(roads) if change_mask == "roads" else change_mask,
+            style=str(style),
+        )
+    )
+    for layer in LOOKS:
+        assert all(getattr(batch, layer) is not None for batch in model.seen)
+    assert threads == {threading.main_thread()}
 
 
 def test_another_reference_is_another_run(scene, reference, tmp_path, monkeypatch):
