@@ -105,8 +105,9 @@ def run_batch(
     Args:
         inputs: rasters, products, folders of rasters, and folders of `rsupres tile`.
         folder: of the outputs; made if it is missing.
-        job: options for all; its scenes and output are ignored, and `uncertainty` and
-            `run_dir` name folders. With `overwrite` outputs that exist are made anew.
+        job: options for all; its scenes and output are ignored, and `uncertainty`,
+            `reference_coverage` and `run_dir` name folders. With `overwrite` outputs
+            that exist are made anew.
         scale_is_given: the scale was asked for; else tile folders have their own.
         on_item: called with each item when it is done.
         on_progress: as for `upscale_scene`.
@@ -127,7 +128,7 @@ def run_batch(
     state = [item for item, _ in work]
     _check_apart(state)
     _make(folder)
-    for path in (job.uncertainty, job.run_dir):
+    for path in (job.uncertainty, job.reference_coverage, job.run_dir):
         if path is not None:
             _make(path)
     lock = None
@@ -280,6 +281,10 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
     }
     if job.uncertainty is not None:
         given["uncertainty"] = job.uncertainty / item.output.name
+    if job.reference_coverage is not None:
+        covered = given.get("reference") or job.reference
+        path = job.reference_coverage / item.output.name
+        given["reference_coverage"] = path if covered else None
     if job.run_dir is not None:
         given["run_dir"] = job.run_dir / f"{item.output.name}.run"
     return replace(

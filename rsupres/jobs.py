@@ -26,6 +26,7 @@ _NOT_IDENTITY = frozenset(
         "model",
         "aoi",
         "uncertainty",
+        "reference_coverage",
         "batch_size",
         "device",
         "shard",
@@ -90,6 +91,7 @@ class UpscaleJob:
         reference: earlier high-resolution images that make one.
         coregister: move the reference by the displacement found against the scene.
         fill_reference: fill what the reference misses with the enlarged scene.
+        reference_coverage: where a raster of what the reference covers goes.
         change_mask: polygons, a class raster, or "detect".
         change_classes: name or file of the mask's class table, None = as it tells.
         change_attribute: of polygons, that holds their class.
@@ -136,12 +138,23 @@ class UpscaleJob:
     reference: tuple[str, ...] = ()
     coregister: bool = False
     fill_reference: bool = False
+    reference_coverage: Path | None = None
     change_mask: str | None = None
     change_classes: str | None = None
     change_attribute: str | None = None
     style: str | None = None
     style_sample: bool = False
     sampler: str | None = None
+
+    @property
+    def outputs(self) -> Mapping[str, Path]:
+        """Files that the job writes, by what names them."""
+        named = {
+            "output": self.output,
+            "--uncertainty": self.uncertainty,
+            "--reference-coverage": self.reference_coverage,
+        }
+        return {name: path for name, path in named.items() if path is not None}
 
     @property
     def run_path(self) -> Path:
@@ -171,8 +184,8 @@ class UpscaleJob:
     def from_json(cls, stored: Mapping[str, object]) -> UpscaleJob:
         """Return the job that `to_json` stored."""
         values = {key: _untuple(value) for key, value in stored.items()}
-        for key in ("output", "uncertainty", "run_dir"):
-            text = values[key]
+        for key in ("output", "uncertainty", "reference_coverage", "run_dir"):
+            text = values.get(key)
             values[key] = None if text is None else Path(cast(str, text))
         values["scale"] = Fraction(cast(str, values["scale"]))
         nodata = values["nodata"]
@@ -182,11 +195,26 @@ class UpscaleJob:
     def identity(self) -> dict[str, object]:
         """Return the options that decide the picture; they must agree on resume."""
         chosen = {k: v for k, v in self.to_json().items() if k not in _NOT_IDENTITY}
-        return chosen | {"uncertainty": self.uncertainty is not None}
+        beside = {"uncertainty": self.uncertainty, "coverage": self.reference_coverage}
+        return chosen | {name: path is not None for name, path in beside.items()}
 
     def for_output(self, output: Path) -> UpscaleJob:
         """Return the same job with another output; the run stays where it is."""
         return replace(self, output=output, run_dir=self.run_path)
+
+
+def check_outputs(job: UpscaleJob) -> None:
+    """Check that all files that a job writes can be made, and are different ones.
+
+    Raises:
+        InputError: as `check_writable`, or two are the same file.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in job.outputs.items():
+        check_writable(path, option)
+        other = seen.setdefault(path.absolute(), option)
+        if other != option:
+            raise InputError(f"{option} and the {other} are the same file, {path}.")
 
 
 def check_writable(path: Path, option: str) -> None:
@@ -216,8 +244,8 @@ def check_vacant(job: UpscaleJob) -> None:
     Raises:
         RunConflictError: an output exists, without `overwrite`.
     """
-    for path in (job.output, job.uncertainty):
-        if path is not None and path.exists() and not job.overwrite:
+    for path in job.outputs.values():
+        if path.exists() and not job.overwrite:
             raise RunConflictError(
                 f"{path} exists; give --overwrite to replace it or --skip-existing to "
                 "leave it."

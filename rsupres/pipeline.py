@@ -22,6 +22,7 @@ import torch
 
 import rsupres
 from rsupres.assembly import read_tags, write_strip
+from rsupres.coverage import coverage_format, coverage_meta, strip_coverage
 from rsupres.decisions import Work, open_work
 from rsupres.errors import InputError, QualityGateError
 from rsupres.execution import (
@@ -34,7 +35,7 @@ from rsupres.execution import (
 )
 from rsupres.finishing import FinishedStrip
 from rsupres.inference import Counts, TileRunner, prepare_samples, tile_rows
-from rsupres.jobs import UpscaleJob, check_vacant, check_writable
+from rsupres.jobs import UpscaleJob, check_outputs, check_vacant
 from rsupres.outputs import write_output
 from rsupres.quality import StripSums, total_figures
 from rsupres.radiometry import Stretch
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 # What a run directory holds besides what `rsupres.runs` puts there.
 _SUMS = "sums"
 _DEVIATION = "deviation"
+_COVERAGE = "coverage"
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ def upscale_scene(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    check_writable(job.output, "output")
-    if job.uncertainty is not None:
-        check_writable(job.uncertainty, "--uncertainty")
+    check_outputs(job)
     with bounded_cache(), torch.inference_mode():
         if job.skip_existing and job.output.exists():
             return _existing(job, started)
@@ -269,10 +269,14 @@ def _publish(
     check_vacant(job)
     show(Progress("Write", 0, 1, "files"))
     if job.uncertainty is not None:
-        parts = [_deviation_path(run, strip) for strip in range(n_strips)]
+        parts = [_beside(run, _DEVIATION, strip) for strip in range(n_strips)]
         write_output(
             parts, work.deviation_meta(tags), work.deviation_format, job.uncertainty
         )
+    if job.reference_coverage is not None:
+        parts = [_beside(run, _COVERAGE, strip) for strip in range(n_strips)]
+        meta, form = coverage_meta(work, tags), coverage_format(work)
+        write_output(parts, meta, form, job.reference_coverage)
     parts = [run.strip_path(strip) for strip in range(n_strips)]
     write_output(parts, work.meta(tags), work.format, job.output)
     show(Progress("Write", 1, 1, "files"))
@@ -289,19 +293,16 @@ def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
     (run.path / _SUMS).mkdir(exist_ok=True)
     with Run.publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
+    grid = work.output_grid.crop(strip.window)
     if strip.deviation is not None:
-        grid = work.output_grid.crop(strip.window)
-        (run.path / _DEVIATION).mkdir(exist_ok=True)
-        with Run.publishing(_deviation_path(run, strip.index)) as part:
+        with Run.publishing(_beside(run, _DEVIATION, strip.index)) as part:
             write_strip(part, strip.deviation, grid, None, math.nan)
+    if work.job.reference_coverage is not None:
+        coverage = strip_coverage(work, strip.window, strip.valid)
+        with Run.publishing(_beside(run, _COVERAGE, strip.index)) as part:
+            write_strip(part, coverage, grid, None, coverage_format(work).nodata)
     with Run.publishing(run.strip_path(strip.index)) as part:
-        write_strip(
-            part,
-            strip.pixels,
-            work.output_grid.crop(strip.window),
-            strip.valid,
-            work.nodata,
-        )
+        write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
 
 
 def _load_sums(run: Run, strip: int) -> StripSums:
@@ -309,8 +310,10 @@ def _load_sums(run: Run, strip: int) -> StripSums:
     return StripSums.from_json(json.loads(text))
 
 
-def _deviation_path(run: Run, strip: int) -> Path:
-    return run.path / _DEVIATION / f"{strip:04d}.tif"
+def _beside(run: Run, kind: str, strip: int) -> Path:
+    """Return where what accompanies a strip lies; make the folder."""
+    (run.path / kind).mkdir(exist_ok=True)
+    return run.path / kind / f"{strip:04d}.tif"
 
 
 def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
@@ -329,7 +332,7 @@ def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
 
 def _discard(run: Run) -> None:
     """Remove the run directory."""
-    for name in (_SUMS, _DEVIATION):
+    for name in (_SUMS, _DEVIATION, _COVERAGE):
         shutil.rmtree(run.path / name, ignore_errors=True)
     run.remove()
 
@@ -343,9 +346,9 @@ def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
         return None
     with open_work(job) as work:
         stamp = {"RSUPRES_JOB": work.identity_sha256}.items()
-        outputs = [path for path in (job.output, job.uncertainty) if path is not None]
         if not all(
-            path.exists() and stamp <= read_tags(path).items() for path in outputs
+            path.exists() and stamp <= read_tags(path).items()
+            for path in job.outputs.values()
         ):
             return None
         manifest = {"job": work.identity}

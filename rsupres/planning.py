@@ -22,7 +22,7 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import RsupresError
 from rsupres.families.base import SceneContext, SuperResolver, TileBatch
 from rsupres.grid import PixelWindow, lr_step
-from rsupres.jobs import UpscaleJob, check_vacant, check_writable
+from rsupres.jobs import UpscaleJob, check_outputs, check_vacant
 from rsupres.raster import bounded_cache
 
 # Python, torch and GDAL before the first pixel.
@@ -78,7 +78,7 @@ class Plan:
 def plan_job(job: UpscaleJob) -> Plan:
     """Work out what a job would do; a refusal is part of the answer, not an error."""
     refusals: list[RsupresError] = []
-    for check in (_check_paths, check_vacant):
+    for check in (check_outputs, check_vacant):
         try:
             check(job)
         except RsupresError as error:
@@ -129,12 +129,6 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _check_paths(job: UpscaleJob) -> None:
-    check_writable(job.output, "output")
-    if job.uncertainty is not None:
-        check_writable(job.uncertainty, "--uncertainty")
-
-
 def _measure(work: Work) -> Plan:
     grid, output = work.grid, work.output_grid
     n_bands = len(work.order)
@@ -142,6 +136,8 @@ def _measure(work: Work) -> Plan:
     raw = output.height * output.width * n_bands * item
     deviation = output.height * output.width * len(work.bands.roles) * 4
     raw_all = raw + (deviation if work.has_deviation else 0)
+    if work.job.reference_coverage is not None:
+        raw_all += output.height * output.width
     folder = work.job.output.absolute().parent
     return Plan(
         model=work.card.name,

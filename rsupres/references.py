@@ -160,6 +160,12 @@ class References:
         """Return the same files with settings that an earlier process found."""
         return replace(self, settings=settings, _cache=_Cache(self._cache.n_blocks))
 
+    def unfilled(self) -> References:
+        """Return the same reference without what the enlarged scene fills."""
+        if not self.fill:
+            return self
+        return replace(self, fill=False, _cache=_Cache(self._cache.n_blocks))
+
     @property
     def block_side(self) -> int:
         """SR pixels of a block: a power of two."""

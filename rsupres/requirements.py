@@ -99,8 +99,6 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
         )
     if job.uncertainty is not None and job.samples < 2:
         raise InputError("--uncertainty needs --samples 2 or more.")
-    if job.uncertainty is not None and job.uncertainty == job.output:
-        raise InputError("--uncertainty and the output are the same file.")
 
 
 def sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
@@ -128,6 +126,12 @@ def _check_company(job: UpscaleJob) -> None:
         (job.layers is not None, "--layers", bool(job.vector_map), "--vector-map"),
         (job.coregister, "--coregister", bool(job.reference), "--reference"),
         (job.fill_reference, "--fill-reference", bool(job.reference), "--reference"),
+        (
+            job.reference_coverage is not None,
+            "--reference-coverage",
+            bool(job.reference),
+            "--reference",
+        ),
         (
             job.change_classes is not None,
             "--change-classes",

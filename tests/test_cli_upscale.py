@@ -321,6 +321,7 @@ def test_an_option_that_would_do_nothing_is_refused(scene, tmp_path):
         ("--steps", "3"),
         ("--samples", "4"),
         ("--uncertainty", tmp_path / "u.tif"),
+        ("--reference-coverage", tmp_path / "c.tif"),
         ("--bands", "red=1"),
     ):
         result = invoke("upscale", scene, tmp_path / "o.tif", *X2, *options)
@@ -363,6 +364,7 @@ EVERY_OPTION = {
     "reference": ("--reference", "r.tif", ("r.tif",)),
     "coregister": ("--coregister", None, True),
     "fill_reference": ("--fill-reference", None, True),
+    "reference_coverage": ("--reference-coverage", "c.tif", Path("c.tif")),
     "change_mask": ("--change-mask", "detect", "detect"),
     "change_classes": ("--change-classes", "second", "second"),
     "change_attribute": ("--change-attribute", "class", "class"),

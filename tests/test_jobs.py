@@ -50,6 +50,7 @@ FULL = UpscaleJob(
     reference=("/r.tif",),
     coregister=True,
     fill_reference=True,
+    reference_coverage=Path("/tmp/c.tif"),
     change_mask="detect",
     change_classes="second",
     change_attribute="class",

@@ -321,6 +321,78 @@ def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
     assert difference[:, 152:].max() == 0
 
 
+def covered(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def test_parts_without_reference_are_marked_in_a_coverage_raster(
+    tmp_path: Path, reference: Path
+) -> None:
+    lr, _ = images(20, 28)
+    pixels = np.round(lr[0].numpy() * 250 + 2).astype(np.uint8)
+    pixels[:, 3:6, 20:24] = 0
+    scene = make_scene(tmp_path / "holed.tif", pixels=pixels, nodata=0)
+    model = write_tiny(tmp_path / "tiny.safetensors")
+    common = ("--model", model, "--scale", 8, "--reference", reference)
+    wanted = np.zeros((160, 224), np.uint8)
+    wanted[:80] = 1
+    wanted[24:48, 160:192] = 255
+    marks = tmp_path / "covered.tif"
+    result = invoke(
+        "upscale", scene, tmp_path / "o.tif", *common, "--reference-coverage", marks
+    )
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(covered(marks), wanted)
+    with rasterio.open(marks) as dataset, rasterio.open(tmp_path / "o.tif") as out:
+        assert (dataset.crs, dataset.transform) == (out.crs, out.transform)
+        assert dataset.nodata == 255
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert json.loads(dataset.tags()["RSUPRES_CLASSES"])["0"] == "no reference"
+        assert dataset.tags()["RSUPRES_JOB"] == out.tags()["RSUPRES_JOB"]
+    # What the enlarged scene fills is no reference either; options of the picture
+    # that would lose classes are not the raster's.
+    filled = tmp_path / "filled.tif"
+    options = ("--fill-reference", "--driver", "GTiff", "--co", "COMPRESS=JPEG")
+    result = invoke(
+        *("upscale", scene, tmp_path / "f.tif", *common, *options),
+        *("--other-bands", "skip", "--reference-coverage", filled),
+    )
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(covered(filled), wanted)
+
+
+def test_a_coverage_raster_is_part_of_the_run(
+    tmp_path: Path, scene: Path, reference: Path
+) -> None:
+    model = write_tiny(tmp_path / "tiny.safetensors")
+    command = ("upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8)
+    marks = tmp_path / "c.tif"
+    asked = (*command, "--reference", reference, "--reference-coverage", marks)
+    for part in ("1/2", "2/2"):
+        assert not marks.exists()
+        result = invoke(*asked, "--shard", part)
+        assert result.exit_code == 0, result.output
+    assert np.unique(covered(marks)[:80]).tolist() == [1]
+    assert np.unique(covered(marks)[80:]).tolist() == [0]
+    assert not (tmp_path / "o.tif.run").exists()
+    (tmp_path / "o.tif").unlink()
+    before = marks.read_bytes()
+    refused = invoke(*asked)
+    assert refused.exit_code == 5, refused.output
+    assert "c.tif exists" in refused.output
+    assert marks.read_bytes() == before
+    assert invoke(*asked, "--overwrite").exit_code == 0
+    same = invoke(
+        *command, "--reference", reference, "--reference-coverage", command[2]
+    )
+    assert same.exit_code == 3
+    assert "same file" in same.output
+    alone = invoke(*command, "--overwrite", "--reference-coverage", tmp_path / "n.tif")
+    assert alone.exit_code == 3
+    assert "--reference-coverage needs --reference" in alone.output
+
+
 def test_nan_weights_end_with_code_7(tmp_path: Path, scene: Path) -> None:
     network = tiny_network()
     with torch.no_grad():

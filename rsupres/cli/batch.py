@@ -44,8 +44,9 @@ def batch(
     DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
 
     What exists is skipped, unless --overwrite is given. A failure does not stop the
-    others; the exit code is then that of the first one. --uncertainty and --run-dir
-    name folders here. 'rsupres status DIR' tells how far it is.
+    others; the exit code is then that of the first one. --uncertainty,
+    --reference-coverage and --run-dir name folders here. 'rsupres status DIR' tells how
+    far it is.
 
     \b
     Examples:

@@ -242,6 +242,13 @@ area_options = _stack(
         help="Only inside these polygons (any vector file); the rest is nodata.",
     ),
 )
+coverage_option = click.option(
+    "--reference-coverage",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Write here where the model had a reference: 1, 0 without (the fallback), 255 "
+    "outside the scene.",
+)
 sampling_options = _stack(
     seed_option,
     click.option(
@@ -328,6 +335,7 @@ batch_options = _stack(
     band_options,
     area_options,
     condition_options,
+    coverage_option,
     sampling_options,
     work_options,
     format_options,
@@ -358,6 +366,6 @@ def make_job(
             )
     if chosen["bounds_crs"] and not chosen["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
-    for name in ("uncertainty", "run_dir"):
+    for name in ("uncertainty", "reference_coverage", "run_dir"):
         chosen[name] = None if chosen[name] is None else Path(chosen[name])
     return UpscaleJob(scenes=scenes, output=Path(output), **chosen)
