@@ -1,7 +1,7 @@
 """`rsupres change` as a function: a change mask becomes a raster on the SR grid.
 
-Strip by strip, so memory does not grow with the output's height; strips wait in a run
-directory like those of `rsupres.pipeline`, and the same call goes on with them.
+Memory does not grow with the output's height, and the same call goes on with what an
+interrupted one wrote: see `rsupres.outputs`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta, check_format, write_strip
+from rsupres.assembly import OutputMeta, check_format
 from rsupres.change import MUCH, ChangeMask, ChangeOptions, changed_share
 from rsupres.classes import NODATA, UNCHANGED
 from rsupres.detection import Method
-from rsupres.errors import RunConflictError
-from rsupres.execution import Interrupted, OnProgress, Progress
+from rsupres.execution import OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.jobs import check_writable
-from rsupres.outputs import write_output
+from rsupres.outputs import Destination, Rows, StripRaster, frame_marks, write_strips
 from rsupres.raster import Scene, bounded_cache
-from rsupres.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -43,32 +39,17 @@ class ChangeJob:
 
     Attributes:
         sources: polygons or a class raster; or the earlier and the later raster.
-        output: the file to write.
+        into: where the mask goes.
         like: the scene whose grid, refined by `scale`, is the output's.
         scale: SR pixels along one LR pixel.
         options: how the sources are read.
-        driver: COG or GTiff.
-        creation: creation options of the driver.
-        overwrite: replace an output that exists.
-        run_dir: where finished strips wait; None = the output's name with `.run`.
-        keep_run: keep it after success.
     """
 
     sources: tuple[str, ...]
-    output: Path
+    into: Destination
     like: str
     scale: Fraction = Fraction(4)
     options: ChangeOptions = field(default_factory=ChangeOptions)
-    driver: Literal["COG", "GTiff"] = "COG"
-    creation: tuple[tuple[str, str], ...] = ()
-    overwrite: bool = False
-    run_dir: Path | None = None
-    keep_run: bool = False
-
-    @property
-    def run_path(self) -> Path:
-        """Where the unfinished run lives."""
-        return self.run_dir or self.output.with_name(self.output.name + ".run")
 
 
 @dataclass(frozen=True)
@@ -172,54 +153,37 @@ def write_change_mask(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    check_writable(job.output, "output")
-    if job.output.exists() and not job.overwrite:
-        raise RunConflictError(f"{job.output} exists; give --overwrite to replace it.")
-    form = OutputFormat(job.driver, dict(job.creation), "uint8", float(NODATA))
-    check_format(form, 1)
+    job.into.check()
+    check_format(job.into.format("uint8", NODATA), 1)
     with Scene.open(job.like) as scene:
         grid = scene.grid.refine(job.scale)
     show(Progress("Comparing" if len(job.sources) > 1 else "Reading", 0, 1, "masks"))
     with bounded_cache(), ChangeMask.open(job.sources, grid, job.options) as mask:
-        tally = _write(job, mask, form, show)
+        tally = _write(job, mask, show)
         return _summary(job, mask, tally, time.monotonic() - started)
 
 
-def _write(
-    job: ChangeJob, mask: ChangeMask, form: OutputFormat, show: OnProgress
-) -> _Tally:
+def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
+    """Write the mask; return how much of everything it holds."""
     grid, tally = mask.grid, _Tally()
-    windows = _strip_windows(grid)
-    manifest = {
-        "job": {
-            "change": mask.fingerprint(),
-            "crs": grid.crs.to_wkt() if grid.crs else None,
-            "transform": [repr(value) for value in grid.transform[:6]],
-            "shape": [grid.height, grid.width],
-            "version": rsupres.__version__,
-        },
-        "n_strips": len(windows),
-    }
-    with Run.open(job.run_path, manifest) as run:
-        try:
-            done = run.done_strips()
-            for index, window in enumerate(windows):
-                rows = grid.crop(window)
-                if index in done:
-                    values = _stored(run.strip_path(index))
-                else:
-                    values = mask.read(window)
-                    with Run.publishing(run.strip_path(index)) as part:
-                        write_strip(part, values, rows, nodata=NODATA)
-                tally.add(values, rows)
-                show(Progress("Writing", index + 1, len(windows), "strips"))
-            strips = [run.strip_path(index) for index in range(len(windows))]
-            write_output(strips, _meta(job, mask, tally), form, job.output)
-        except Interrupted as stop:
-            stop.advise("The same command continues.")
-            raise
-        if not job.keep_run:
-            run.remove()
+
+    def make(window: PixelWindow) -> Rows:
+        values = mask.read(window)
+        tally.add(values, grid.crop(window))
+        return values, None
+
+    raster = StripRaster(
+        grid=grid,
+        form=job.into.format("uint8", NODATA),
+        n_bands=1,
+        at_once=_STRIP_PIXELS,
+        marks={"change": mask.fingerprint(), **frame_marks(grid)},
+        phase="Writing",
+        make=make,
+        meta=lambda: _meta(job, mask, tally),
+        skip=lambda window, path: tally.add(_stored(path), grid.crop(window)),
+    )
+    write_strips(raster, job.into, show)
     return tally
 
 
@@ -243,13 +207,13 @@ def _summary(
         )
         for value in np.flatnonzero(tally.pixels[1:NODATA]) + 1
     ]
-    share = changed_share(tally.pixels)
+    output, share = job.into.output, changed_share(tally.pixels)
     if share > MUCH or not areas:
         logger.warning(
-            "%s: %.0f %% of the ground changed; is that so?", job.output, 100 * share
+            "%s: %.0f %% of the ground changed; is that so?", output, 100 * share
         )
     return ChangeSummary(
-        output=job.output,
+        output=output,
         grid=mask.grid,
         kind=mask.kind,
         method=mask.method,
@@ -284,11 +248,3 @@ def _meta(job: ChangeJob, mask: ChangeMask, tally: _Tally) -> OutputMeta:
         tags=tags,
         palette=mask.palette(),
     )
-
-
-def _strip_windows(grid: Grid) -> list[PixelWindow]:
-    height = max(1, _STRIP_PIXELS // grid.width)
-    return [
-        PixelWindow(row, 0, min(height, grid.height - row), grid.width)
-        for row in range(0, grid.height, height)
-    ]

@@ -21,16 +21,14 @@ from pathlib import Path
 import numpy as np
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta, write_strip
+from rsupres.assembly import OutputFormat, OutputMeta
 from rsupres.errors import InputError
-from rsupres.execution import Interrupted, OnProgress, Progress
+from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.jobs import UpscaleJob, check_vacant, check_writable
-from rsupres.outputs import write_output
+from rsupres.outputs import Destination, Rows, StripRaster, write_strips
 from rsupres.pipeline import RunSummary
 from rsupres.radiometry import to_dtype
 from rsupres.raster import Scene, bounded_cache
-from rsupres.runs import Run
 from rsupres.scenes import covers, union_grid
 from rsupres.tiles import INDEX, LR, TileIndex, find_index, profiles, read_index
 
@@ -112,22 +110,15 @@ def mosaic_tiles(
     if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
         folder = folder / LR
     names = _find_tiles(folder)
-    job = UpscaleJob(
-        scenes=tuple(names),
-        output=output,
-        driver=driver,
-        creation=tuple(creation),
-        overwrite=overwrite,
-        run_dir=None if run_dir is None else Path(run_dir),
-        keep_run=keep_run,
-    )
-    check_writable(output, "output")
-    check_vacant(job)
+    kept = None if run_dir is None else Path(run_dir)
+    into = Destination(output, driver, tuple(creation), overwrite, kept, keep_run)
+    into.check()
     show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
         first = stack.enter_context(Scene.open(names[0]))
         found = [_look(name, first) for name in names]
-        form = _format(job, first, dtype, nodata)
+        nodata = first.nodata if nodata is None else nodata
+        form = into.format(dtype or first.dtype, nodata)
         if index_path is None:
             tiles, grid = _place(found)
         else:
@@ -137,8 +128,17 @@ def mosaic_tiles(
                 f"{folder}: the tiles leave gaps and have no nodata value; give "
                 "--nodata."
             )
-        marks = [tile.marks for tile in found]
-        _run(job, tiles, marks, first, grid, form, show)
+        raster = StripRaster(
+            grid=grid,
+            form=form,
+            n_bands=len(first.data_bands),
+            at_once=_STRIP_VALUES,
+            marks=_marks(found, form),
+            phase="Mosaic",
+            make=lambda window: _blend(tiles, window, first, form),
+            meta=lambda: _meta(first, grid),
+        )
+        write_strips(raster, into, show)
     return RunSummary(
         output=output,
         status="written",
@@ -212,41 +212,12 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
         )
 
 
-def _run(
-    job: UpscaleJob,
-    tiles: Sequence[_PlacedTile],
-    marks: Sequence[dict[str, str]],
-    first: Scene,
-    grid: Grid,
-    form: OutputFormat,
-    show: OnProgress,
-) -> None:
-    windows = _strip_windows(grid, len(first.data_bands))
-    manifest = {
-        "job": {
-            "mosaic": list(marks),
-            "version": rsupres.__version__,
-            "dtype": form.dtype,
-            "nodata": None if form.nodata is None else repr(form.nodata),
-        },
-        "n_strips": len(windows),
+def _marks(found: Sequence[_Tile], form: OutputFormat) -> dict[str, object]:
+    return {
+        "mosaic": [tile.marks for tile in found],
+        "dtype": form.dtype,
+        "nodata": None if form.nodata is None else repr(form.nodata),
     }
-    with Run.open(job.run_path, manifest) as run:
-        try:
-            done = run.done_strips()
-            for index, window in enumerate(windows):
-                if index not in done:
-                    pixels, valid = _blend(tiles, window, first, form)
-                    with Run.publishing(run.strip_path(index)) as part:
-                        write_strip(part, pixels, grid.crop(window), valid, form.nodata)
-                show(Progress("Mosaic", index + 1, len(windows), "strips"))
-            strips = [run.strip_path(index) for index in range(len(windows))]
-            write_output(strips, _meta(first, grid), form, job.output)
-        except Interrupted as stop:
-            stop.advise("The same command continues.")
-            raise
-        if not job.keep_run:
-            run.remove()
 
 
 class _Rows:
@@ -288,7 +259,7 @@ def _blend(
     window: PixelWindow,
     first: Scene,
     form: OutputFormat,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> Rows:
     """Return the rows of one strip in the output's type, and its valid mask."""
     blended = _Rows(len(first.data_bands), window, first.dtype)
     for tile in tiles:
@@ -386,17 +357,6 @@ def _check_alike(scene: Scene, first: Scene) -> None:
         )
 
 
-def _format(
-    job: UpscaleJob, first: Scene, dtype: str | None, nodata: float | None
-) -> OutputFormat:
-    return OutputFormat(
-        driver="COG" if job.driver.upper() == "COG" else "GTiff",
-        creation=dict(job.creation),
-        dtype=dtype or first.dtype,
-        nodata=first.nodata if nodata is None else nodata,
-    )
-
-
 def _meta(scene: Scene, grid: Grid) -> OutputMeta:
     bands = [band - 1 for band in scene.data_bands]
     return OutputMeta(
@@ -407,11 +367,3 @@ def _meta(scene: Scene, grid: Grid) -> OutputMeta:
         colorinterp=tuple(scene.colorinterp[band] for band in bands),
         tags={**scene.tags, "RSUPRES_VERSION": rsupres.__version__},
     )
-
-
-def _strip_windows(grid: Grid, n_bands: int) -> list[PixelWindow]:
-    height = max(1, _STRIP_VALUES // (grid.width * n_bands))
-    return [
-        PixelWindow(row, 0, min(height, grid.height - row), grid.width)
-        for row in range(0, grid.height, height)
-    ]

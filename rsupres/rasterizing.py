@@ -1,7 +1,7 @@
 """`rsupres rasterize` as a function: a vector map becomes a raster on the SR grid.
 
-Strip by strip, so memory does not grow with the output's height; strips wait in a run
-directory like those of `rsupres.pipeline`, and the same call goes on with them.
+Memory does not grow with the output's height, and the same call goes on with what an
+interrupted one wrote: see `rsupres.outputs`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta, check_format, write_strip
-from rsupres.errors import InputError, RunConflictError
-from rsupres.execution import Interrupted, OnProgress, Progress
-from rsupres.grid import Grid, PixelWindow
-from rsupres.jobs import check_writable
+from rsupres.assembly import OutputMeta, check_format
+from rsupres.errors import InputError
+from rsupres.execution import OnProgress
+from rsupres.grid import Grid
 from rsupres.legend import DEFAULT_LEGEND, Legend, load_legend
-from rsupres.outputs import write_output
+from rsupres.outputs import Destination, StripRaster, frame_marks, write_strips
 from rsupres.overpass import bbox_area, download, place_area
 from rsupres.raster import Scene, bounded_cache
-from rsupres.runs import Run
 from rsupres.vectors import VectorMap
 
 # Values of one strip; they are read and burned at once.
@@ -38,7 +35,7 @@ class RasterizeJob:
 
     Attributes:
         maps: vector files; `overpass` for OpenStreetMap live in the scene's footprint.
-        output: the file to write.
+        into: where the raster goes.
         like: the scene whose grid, refined by `scale`, is the output's.
         scale: SR pixels along one LR pixel.
         legend: name or file.
@@ -46,15 +43,10 @@ class RasterizeJob:
         place: download this place, None = none.
         bbox: download this box, degrees, None = none.
         antialias: blend the edges of an RGB legend.
-        driver: COG or GTiff.
-        creation: creation options of the driver.
-        overwrite: replace an output that exists.
-        run_dir: where finished strips wait; None = the output's name with `.run`.
-        keep_run: keep it after success.
     """
 
     maps: tuple[str, ...]
-    output: Path
+    into: Destination
     like: str
     scale: Fraction = Fraction(4)
     legend: str = DEFAULT_LEGEND
@@ -62,16 +54,11 @@ class RasterizeJob:
     place: str | None = None
     bbox: tuple[float, float, float, float] | None = None
     antialias: bool = False
-    driver: Literal["COG", "GTiff"] = "COG"
-    creation: tuple[tuple[str, str], ...] = ()
-    overwrite: bool = False
-    run_dir: Path | None = None
-    keep_run: bool = False
 
     @property
-    def run_path(self) -> Path:
-        """Where the unfinished run lives."""
-        return self.run_dir or self.output.with_name(self.output.name + ".run")
+    def folder(self) -> Path:
+        """Where copies of downloaded maps are kept: beside the output."""
+        return self.into.output.absolute().parent
 
 
 @dataclass(frozen=True)
@@ -145,22 +132,18 @@ def rasterize_map(
     legend = load_legend(job.legend)
     if job.antialias:
         legend = legend.antialiased()
-    check_writable(job.output, "output")
-    if job.output.exists() and not job.overwrite:
-        raise RunConflictError(f"{job.output} exists; give --overwrite to replace it.")
-    form = OutputFormat(job.driver, dict(job.creation), "uint8", None)
-    check_format(form, legend.n_bands)
+    job.into.check()
+    check_format(job.into.format("uint8", None), legend.n_bands)
     with Scene.open(job.like) as scene:
         grid = scene.grid.refine(job.scale)
     maps = _maps(job, legend.only(job.layers), grid)
-    folder = job.output.absolute().parent
     with (
         bounded_cache(),
-        VectorMap.open(maps, grid, legend, job.layers, folder) as opened,
+        VectorMap.open(maps, grid, legend, job.layers, job.folder) as opened,
     ):
-        _burn(job, opened, grid, form, show)
+        _burn(job, opened, grid, show)
         return RasterizeSummary(
-            output=job.output,
+            output=job.into.output,
             grid=grid,
             legend=legend.name,
             maps=opened.paths,
@@ -182,47 +165,24 @@ def _maps(job: RasterizeJob, legend: Legend, grid: Grid) -> tuple[str, ...]:
         areas.append(place_area(job.place, grid))
     if job.bbox is not None:
         areas.append(bbox_area(job.bbox, grid))
-    folder = job.output.absolute().parent
-    copies = [str(download(area, legend, folder).path) for area in areas]
+    copies = [str(download(area, legend, job.folder).path) for area in areas]
     if not (job.maps or copies):
         raise InputError("No map is given; name a file, overpass, --place or --bbox.")
     return (*job.maps, *copies)
 
 
-def _burn(
-    job: RasterizeJob,
-    opened: VectorMap,
-    grid: Grid,
-    form: OutputFormat,
-    show: OnProgress,
-) -> None:
-    windows = _strip_windows(grid, opened.legend.n_bands)
-    manifest = {
-        "job": {
-            "rasterize": opened.fingerprint(),
-            "crs": grid.crs.to_wkt() if grid.crs else None,
-            "transform": [repr(value) for value in grid.transform[:6]],
-            "shape": [grid.height, grid.width],
-            "version": rsupres.__version__,
-        },
-        "n_strips": len(windows),
-    }
-    with Run.open(job.run_path, manifest) as run:
-        try:
-            done = run.done_strips()
-            for index, window in enumerate(windows):
-                if index not in done:
-                    pixels = opened.burn(window)
-                    with Run.publishing(run.strip_path(index)) as part:
-                        write_strip(part, pixels, grid.crop(window))
-                show(Progress("Burning", index + 1, len(windows), "strips"))
-            strips = [run.strip_path(index) for index in range(len(windows))]
-            write_output(strips, _meta(job, opened, grid), form, job.output)
-        except Interrupted as stop:
-            stop.advise("The same command continues.")
-            raise
-        if not job.keep_run:
-            run.remove()
+def _burn(job: RasterizeJob, opened: VectorMap, grid: Grid, show: OnProgress) -> None:
+    raster = StripRaster(
+        grid=grid,
+        form=job.into.format("uint8", None),
+        n_bands=opened.legend.n_bands,
+        at_once=_STRIP_VALUES,
+        marks={"rasterize": opened.fingerprint(), **frame_marks(grid)},
+        phase="Burning",
+        make=lambda window: (opened.burn(window), None),
+        meta=lambda: _meta(job, opened, grid),
+    )
+    write_strips(raster, job.into, show)
 
 
 def _meta(job: RasterizeJob, opened: VectorMap, grid: Grid) -> OutputMeta:
@@ -255,11 +215,3 @@ def _meta(job: RasterizeJob, opened: VectorMap, grid: Grid) -> OutputMeta:
         tags=tags,
         palette=palette,
     )
-
-
-def _strip_windows(grid: Grid, n_bands: int) -> list[PixelWindow]:
-    height = max(1, _STRIP_VALUES // (grid.width * n_bands))
-    return [
-        PixelWindow(row, 0, min(height, grid.height - row), grid.width)
-        for row in range(0, grid.height, height)
-    ]

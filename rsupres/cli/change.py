@@ -11,11 +11,11 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.options import (
     common_options,
-    overwrite_option,
-    run_options,
+    destination_options,
+    like_option,
+    make_destination,
     scale_option,
 )
-from rsupres.cli.parameters import split_creation
 
 if TYPE_CHECKING:
     from rsupres.change import ChangeOptions
@@ -27,9 +27,7 @@ _OF_DETECTION = ("significance", "threshold", "land_cover")
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="[BEFORE] AFTER")
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT")
-@click.option(
-    "--like", required=True, metavar="SCENE", help="Scene whose grid OUT lies on."
-)
+@like_option
 @scale_option
 @click.option(
     "--method",
@@ -81,23 +79,7 @@ _OF_DETECTION = ("significance", "threshold", "land_cover")
     metavar="NAME",
     help="Translate the classes into this table, such as second. Default: as they are.",
 )
-@click.option(
-    "--driver",
-    type=click.Choice(["COG", "GTiff"], case_sensitive=False),
-    default="COG",
-    show_default=True,
-    help="Format of the output.",
-)
-@click.option(
-    "--co",
-    "creation",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=split_creation,
-    help="Creation option of the driver; may be repeated.",
-)
-@overwrite_option
-@run_options
+@destination_options
 @common_options
 def change(
     console: Console, sources: tuple[str, ...], output: Path, **options: Any
@@ -121,18 +103,12 @@ def change(
 
     if len(sources) > 2:
         raise click.UsageError("Give one source or two, then OUT.")
-    run_dir = options.pop("run_dir")
     job = ChangeJob(
         sources=sources,
-        output=output,
+        into=make_destination(output, options),
         like=options["like"],
         scale=options["scale"],
         options=_chosen(options, len(sources)),
-        driver="COG" if options["driver"].upper() == "COG" else "GTiff",
-        creation=options["creation"],
-        overwrite=options["overwrite"],
-        run_dir=None if run_dir is None else Path(run_dir),
-        keep_run=options["keep_run"],
     )
     with console.work() as show:
         summary = write_change_mask(job, on_progress=show)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,13 +23,13 @@ from rsupres.cli.parameters import (
     ScaleType,
     ShardType,
     split_creation,
+    stacked,
 )
 from rsupres.cli.parameters import expand_lists as expand_lists
 
 if TYPE_CHECKING:
     from rsupres.jobs import UpscaleJob
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from rsupres.outputs import Destination
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -79,15 +79,6 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(function: Command) -> Command:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
-
-
 model_option = click.option(
     "--model",
     metavar="NAME|PATH",
@@ -126,7 +117,7 @@ seed_option = click.option(
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that exists."
 )
-file_choice_options = _stack(
+file_choice_options = stacked(
     click.option(
         "--glob",
         default="*",
@@ -142,7 +133,7 @@ file_choice_options = _stack(
         help="File names to leave out; may be repeated.",
     ),
 )
-run_options = _stack(
+run_options = stacked(
     click.option(
         "--run-dir",
         type=click.Path(file_okay=False),
@@ -153,7 +144,7 @@ run_options = _stack(
         "--keep-run", is_flag=True, help="Keep the run directory after success."
     ),
 )
-format_options = _stack(
+driver_options = stacked(
     click.option(
         "--driver",
         type=click.Choice(["COG", "GTiff"], case_sensitive=False),
@@ -169,6 +160,13 @@ format_options = _stack(
         callback=split_creation,
         help="Creation option of the driver; may be repeated.",
     ),
+)
+destination_options = stacked(driver_options, overwrite_option, run_options)
+like_option = click.option(
+    "--like", required=True, metavar="SCENE", help="Scene whose grid OUT lies on."
+)
+format_options = stacked(
+    driver_options,
     click.option(
         "--dtype",
         type=click.Choice(
@@ -193,7 +191,7 @@ format_options = _stack(
         help="Value that means no measurement, in the output. Default: the scene's.",
     ),
 )
-band_options = _stack(
+band_options = stacked(
     click.option(
         "-b",
         "--bidx",
@@ -225,7 +223,7 @@ band_options = _stack(
         help="How numbers become [0,1]; undone on writing.",
     ),
 )
-area_options = _stack(
+bounds_options = stacked(
     click.option(
         "--bounds",
         type=float,
@@ -236,6 +234,9 @@ area_options = _stack(
     click.option(
         "--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."
     ),
+)
+area_options = stacked(
+    bounds_options,
     click.option(
         "--aoi",
         metavar="PATH",
@@ -249,7 +250,7 @@ coverage_option = click.option(
     help="Write here where the model had a reference: 1, 0 without (the fallback), 255 "
     "outside the scene.",
 )
-sampling_options = _stack(
+sampling_options = stacked(
     seed_option,
     click.option(
         "--steps",
@@ -288,7 +289,7 @@ sampling_options = _stack(
         help="After blending, make the result downscale back to the input.",
     ),
 )
-work_options = _stack(
+work_options = stacked(
     click.option(
         "--tile-size",
         type=click.IntRange(min=1),
@@ -329,7 +330,7 @@ gate_option = click.option(
 skip_option = click.option(
     "--skip-existing", is_flag=True, help="Do nothing when the output exists."
 )
-batch_options = _stack(
+batch_options = stacked(
     model_option,
     scale_option,
     band_options,
@@ -343,7 +344,22 @@ batch_options = _stack(
     run_options,
     gate_option,
 )
-upscale_options = _stack(batch_options, skip_option)
+upscale_options = stacked(batch_options, skip_option)
+
+
+def make_destination(output: Path, options: dict[str, Any]) -> Destination:
+    """Return what `destination_options` describe; take them out of `options`."""
+    from rsupres.outputs import Destination
+
+    run_dir = options.pop("run_dir")
+    return Destination(
+        output=output,
+        run_dir=None if run_dir is None else Path(run_dir),
+        **{
+            name: options.pop(name)
+            for name in ("driver", "creation", "overwrite", "keep_run")
+        },
+    )
 
 
 def make_job(

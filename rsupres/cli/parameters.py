@@ -1,15 +1,30 @@
 """Kinds of values that options take: scales, shards, bands, lists of paths.
 
 Texts become values here; nothing is opened but the files that ``@list.txt`` names.
+`stacked` makes one decorator of several parameters, so that they are written once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options or arguments, shown in this order."""
+
+    def add(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 class ScaleType(click.ParamType[Any]):

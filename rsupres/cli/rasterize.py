@@ -10,11 +10,12 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.options import (
     common_options,
-    overwrite_option,
-    run_options,
+    destination_options,
+    like_option,
+    make_destination,
     scale_option,
 )
-from rsupres.cli.parameters import LayersType, expand_lists, split_creation
+from rsupres.cli.parameters import LayersType, expand_lists
 
 if TYPE_CHECKING:
     from rsupres.rasterizing import RasterizeSummary
@@ -25,9 +26,7 @@ _TOP_IGNORED = 5
 @click.command()
 @click.argument("maps", nargs=-1, callback=expand_lists, metavar="MAP...")
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT")
-@click.option(
-    "--like", required=True, metavar="SCENE", help="Scene whose grid OUT lies on."
-)
+@like_option
 @scale_option
 @click.option(
     "--legend",
@@ -56,23 +55,7 @@ _TOP_IGNORED = 5
     help="Download OpenStreetMap for a box in degrees, as far as it lies in the scene.",
 )
 @click.option("--antialias", is_flag=True, help="Blend the edges of an RGB legend.")
-@click.option(
-    "--driver",
-    type=click.Choice(["COG", "GTiff"], case_sensitive=False),
-    default="COG",
-    show_default=True,
-    help="Format of the output.",
-)
-@click.option(
-    "--co",
-    "creation",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=split_creation,
-    help="Creation option of the driver; may be repeated.",
-)
-@overwrite_option
-@run_options
+@destination_options
 @common_options
 def rasterize(
     console: Console, maps: tuple[str, ...], output: Path, **options: Any
@@ -97,13 +80,8 @@ def rasterize(
         raise click.UsageError("Give a MAP, --place or --bbox.")
     if options["place"] and options["bbox"]:
         raise click.UsageError("--place and --bbox exclude each other.")
-    run_dir = options.pop("run_dir")
-    job = RasterizeJob(
-        maps=maps,
-        output=output,
-        run_dir=None if run_dir is None else Path(run_dir),
-        **options,
-    )
+    into = make_destination(output, options)
+    job = RasterizeJob(maps=maps, into=into, **options)
     with console.work() as show:
         summary = rasterize_map(job, on_progress=show)
     console.emit(summary.to_json(), describe(summary))
