@@ -8,24 +8,11 @@ import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.options import common_options
-from rsupres.cli.train import run_training
+from rsupres.cli.train import run_training, training_options
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda[:i]",
-    help="Where to train.",
-)
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Save the state and stop after so many minutes; the same command continues."
-    " Default: train to the end.",
-)
+@training_options
 @common_options
 def distill(config: Path, device: str, minutes: float | None, console: Console) -> None:
     """Distil a student from a teacher as CONFIG, a TOML file, says.

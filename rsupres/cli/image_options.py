@@ -5,12 +5,9 @@ Shared by the commands that take whole images, `rsupres dataset` and `rsupres ev
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from rsupres.cli.parameters import stacked
 
 # As `rsupres.training.degradations` has them; here, so that help needs no torch.
 DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
@@ -28,44 +25,37 @@ def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> Non
         raise click.UsageError("--change-classes is for --change-mask-from.")
 
 
-def companion_options(function: Command) -> Command:
-    """Add the options that name what belongs to each image."""
-    for option in reversed(
-        (
-            click.option(
-                "--reference-from",
-                multiple=True,
-                metavar="OLD=NEW",
-                help="The reference of an image: its path with OLD replaced by NEW, "
-                "such as 2020=2018, on the same pixels; may be repeated.",
-            ),
-            click.option(
-                "--vector-map-from",
-                multiple=True,
-                metavar="OLD=NEW|MAP",
-                help="The map of an image: a raster of legend colours by such a rule, "
-                "or vector files for all images; may be repeated.",
-            ),
-            click.option(
-                "--change-mask-from",
-                multiple=True,
-                metavar="OLD=NEW",
-                help="The change mask of an image: a raster of codes by such a rule; "
-                "may be repeated.",
-            ),
-            click.option(
-                "--change-classes",
-                metavar="NAME|PATH",
-                help="Class table of the change masks, such as second, whose colours "
-                "are read too. Default: codes as they are.",
-            ),
-            click.option(
-                "--legend",
-                metavar="NAME|PATH",
-                help="How vector files are drawn. Default: the model's legend, else "
-                "maptiler.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+companion_options = stacked(
+    click.option(
+        "--reference-from",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="The reference of an image: its path with OLD replaced by NEW, "
+        "such as 2020=2018, on the same pixels; may be repeated.",
+    ),
+    click.option(
+        "--vector-map-from",
+        multiple=True,
+        metavar="OLD=NEW|MAP",
+        help="The map of an image: a raster of legend colours by such a rule, "
+        "or vector files for all images; may be repeated.",
+    ),
+    click.option(
+        "--change-mask-from",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="The change mask of an image: a raster of codes by such a rule; "
+        "may be repeated.",
+    ),
+    click.option(
+        "--change-classes",
+        metavar="NAME|PATH",
+        help="Class table of the change masks, such as second, whose colours "
+        "are read too. Default: codes as they are.",
+    ),
+    click.option(
+        "--legend",
+        metavar="NAME|PATH",
+        help="How vector files are drawn. Default: the model's legend, else maptiler.",
+    ),
+)

@@ -11,6 +11,7 @@ import click
 from rsupres.cli.condition_options import map_options, raster_condition_options
 from rsupres.cli.console import Console
 from rsupres.cli.options import (
+    bounds_options,
     common_options,
     expand_lists,
     overwrite_option,
@@ -59,14 +60,7 @@ if TYPE_CHECKING:
     help="How numbers of the scene become [0,1]; kept in the LR tiles, so that one "
     "stretch serves all.",
 )
-@click.option(
-    "--bounds",
-    type=float,
-    nargs=4,
-    metavar="W S E N",
-    help="Only this part, in the scene's CRS or --bounds-crs.",
-)
-@click.option("--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326.")
+@bounds_options
 @map_options
 @raster_condition_options
 @click.option(
