@@ -116,28 +116,10 @@ def mosaic_tiles(
     show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
         first = stack.enter_context(Scene.open(names[0]))
-        found = [_look(name, first) for name in names]
-        nodata = first.nodata if nodata is None else nodata
-        form = into.format(dtype or first.dtype, nodata)
-        if index_path is None:
-            tiles, grid = _place(found)
-        else:
-            tiles, grid = _place_as_planned(found, read_index(index_path), index_path)
-        if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
-            raise InputError(
-                f"{folder}: the tiles leave gaps and have no nodata value; give "
-                "--nodata."
-            )
-        raster = StripRaster(
-            grid=grid,
-            form=form,
-            n_bands=len(first.data_bands),
-            at_once=_STRIP_VALUES,
-            marks=_marks(found, form),
-            phase="Mosaic",
-            make=lambda window: _blend(tiles, window, first, form),
-            meta=lambda: _meta(first, grid),
+        form = into.format(
+            dtype or first.dtype, first.nodata if nodata is None else nodata
         )
+        raster = _raster(names, first, form, index_path)
         write_strips(raster, into, show)
     return RunSummary(
         output=output,
@@ -147,6 +129,36 @@ def mosaic_tiles(
         skipped=0,
         duration_s=time.monotonic() - started,
         model="mosaic",
+    )
+
+
+def _raster(
+    names: Sequence[str], first: Scene, form: OutputFormat, index_path: Path | None
+) -> StripRaster:
+    """Return what the tiles make together."""
+    found = [_look(name, first) for name in names]
+    if index_path is None:
+        tiles, grid = _place(found)
+    else:
+        tiles, grid = _place_as_planned(found, read_index(index_path), index_path)
+    if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
+        raise InputError(
+            f"{Path(names[0]).parent}: the tiles leave gaps and have no nodata value; "
+            "give --nodata."
+        )
+    return StripRaster(
+        grid=grid,
+        form=form,
+        n_bands=len(first.data_bands),
+        at_once=_STRIP_VALUES,
+        marks={
+            "mosaic": [tile.marks for tile in found],
+            "dtype": form.dtype,
+            "nodata": None if form.nodata is None else repr(form.nodata),
+        },
+        phase="Mosaic",
+        make=lambda window: _blend(tiles, window, first, form),
+        meta=lambda: _meta(first, grid),
     )
 
 
@@ -210,14 +222,6 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
             f"has {size[1]} x {size[0]} pixels elsewhere for this tile; is it of "
             "another scale or scene?"
         )
-
-
-def _marks(found: Sequence[_Tile], form: OutputFormat) -> dict[str, object]:
-    return {
-        "mosaic": [tile.marks for tile in found],
-        "dtype": form.dtype,
-        "nodata": None if form.nodata is None else repr(form.nodata),
-    }
 
 
 class _Rows:
