@@ -39,7 +39,6 @@ from rsupres.classes import (
     NODATA,
     UNCHANGED,
     ClassTable,
-    Colour,
     guess_table,
     load_class_table,
     shipped_class_tables,
@@ -49,6 +48,7 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster import Scene
 from rsupres.reference_files import date_of
+from rsupres.tables import Colour
 
 __all__ = ["ChangeMask", "ChangeOptions", "DetectionOptions"]
 

@@ -10,31 +10,25 @@ whose code is one of these has another value there. Reads no rasters and no vect
 from __future__ import annotations
 
 import hashlib
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.errors import ConditionError, InputError
+from rsupres.errors import ConditionError
+from rsupres.tables import Colour, Shelf, TableFile, parse_hex
 
 UNCHANGED = 0
 CHANGED = 1  # of a class that nobody knows
 NODATA = 255
 MOST_CODE = 65_535
 
-Colour = tuple[int, int, int]
-
 _HEAD_KEYS = {"title", "kind", "nodata", "unchanged", "class", "to"}
 _CLASS_KEYS = {"code", "mask", "name", "colour"}
-_HEX = re.compile(r"#([0-9a-fA-F]{6})")
-_TOML_LINE = re.compile(r"at line (\d+)")
 _NAMED_FEW = 6
+_SHELF = Shelf("rsupres.legends.classes", "class table", "one")
 
 
 @dataclass(frozen=True)
@@ -226,9 +220,7 @@ class ClassTable:
 
 def shipped_class_tables() -> tuple[str, ...]:
     """Return the names of the tables that come with the package."""
-    folder = files("rsupres.legends.classes")
-    names = (entry.name for entry in folder.iterdir())
-    return tuple(sorted(n.removesuffix(".toml") for n in names if n.endswith(".toml")))
+    return _SHELF.names()
 
 
 def load_class_table(name_or_path: str) -> ClassTable:
@@ -240,19 +232,7 @@ def load_class_table(name_or_path: str) -> ClassTable:
     Raises:
         InputError: there is none, or the file is wrong, with the line at fault.
     """
-    if name_or_path in shipped_class_tables():
-        place = files("rsupres.legends.classes") / f"{name_or_path}.toml"
-        return _parse(place.read_bytes(), name_or_path, name_or_path)
-    path = Path(name_or_path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        known = ", ".join(shipped_class_tables())
-        raise InputError(
-            f"class table {name_or_path}: neither one that is shipped ({known}) nor a "
-            f"file that can be read ({error.strerror})."
-        ) from error
-    return _parse(content, path.stem, str(path))
+    return _parse(_SHELF.find(name_or_path))
 
 
 def guess_table(codes: Sequence[int] | NDArray[np.integer[Any]]) -> str | None:
@@ -266,42 +246,9 @@ def guess_table(codes: Sequence[int] | NDArray[np.integer[Any]]) -> str | None:
     return "worldcover" if present <= known and max(present, default=0) >= 10 else None
 
 
-class _Text:
-    """The lines of a table, to name the one at fault."""
-
-    def __init__(self, text: str, where: str) -> None:
-        self.where = where
-        self._lines = text.splitlines()
-        heads = enumerate(self._lines)
-        self._starts = [i for i, line in heads if line.strip().startswith("[[class]]")]
-
-    def refuse(self, message: str, index: int | None, key: str = "") -> NoReturn:
-        """Raise with the line of a key in the head (None) or in a class."""
-        if index is None:
-            first, last = 0, len(self._lines)
-        else:
-            first = self._starts[index] if index < len(self._starts) else 0
-            rest = (line for line in self._starts if line > first)
-            last = next(rest, len(self._lines))
-        pattern = re.compile(rf"\s*\[*{re.escape(key)}\s*[=\].]")
-        found = (n for n in range(first, last) if key and pattern.match(self._lines[n]))
-        line = next(found, first) + 1
-        raise InputError(f"{self.where}, line {line}: {message}")
-
-
-def _parse(content: bytes, name: str, where: str) -> ClassTable:
-    try:
-        text = content.decode("utf-8")
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: is not UTF-8 text.") from error
-    except tomllib.TOMLDecodeError as error:
-        found = _TOML_LINE.search(str(error))
-        line = found[1] if found else str(len(text.splitlines()) or 1)
-        raise InputError(f"{where}, line {line}: not TOML: {error}.") from error
-    source = _Text(text, where)
-    for key in document.keys() - _HEAD_KEYS:
-        source.refuse(f"unknown key {key!r}; known: {_list(_HEAD_KEYS)}.", None, key)
+def _parse(source: TableFile) -> ClassTable:
+    document = source.read()
+    source.check_keys(document, _HEAD_KEYS, None)
     kind = document.get("kind", "cover")
     if kind not in ("cover", "change"):
         source.refuse(f"kind {kind!r} is neither 'cover' nor 'change'.", None, "kind")
@@ -315,8 +262,8 @@ def _parse(content: bytes, name: str, where: str) -> ClassTable:
     _check_unique(classes, nodata, source)
     unchanged = document.get("unchanged")
     return ClassTable(
-        name=name,
-        title=str(document.get("title", name)),
+        name=source.name,
+        title=str(document.get("title", source.name)),
         kind=kind,
         classes=classes,
         nodata=tuple(nodata),
@@ -324,15 +271,14 @@ def _parse(content: bytes, name: str, where: str) -> ClassTable:
         if unchanged is None
         else _colour(unchanged, None, "unchanged", source),
         crosswalks=_crosswalks(document.get("to", {}), classes, source),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(source.content).hexdigest(),
     )
 
 
-def _class(entry: object, index: int, kind: str, source: _Text) -> LandClass:
+def _class(entry: object, index: int, kind: str, source: TableFile) -> LandClass:
     if not isinstance(entry, dict):
         source.refuse("[[class]] is no table.", index)
-    for key in entry.keys() - _CLASS_KEYS:
-        source.refuse(f"unknown key {key!r}; known: {_list(_CLASS_KEYS)}.", index, key)
+    source.check_keys(entry, _CLASS_KEYS, index)
     code = entry.get("code")
     if not _is_code(code) or (kind == "change" and code == UNCHANGED):
         least = 1 if kind == "change" else 0
@@ -357,7 +303,7 @@ def _class(entry: object, index: int, kind: str, source: _Text) -> LandClass:
 
 
 def _check_unique(
-    classes: Sequence[LandClass], nodata: Sequence[int], source: _Text
+    classes: Sequence[LandClass], nodata: Sequence[int], source: TableFile
 ) -> None:
     seen = set(nodata)
     names: dict[int, str] = {}
@@ -370,7 +316,7 @@ def _check_unique(
 
 
 def _crosswalks(
-    tables: object, classes: Sequence[LandClass], source: _Text
+    tables: object, classes: Sequence[LandClass], source: TableFile
 ) -> dict[str, dict[int, int]]:
     if not isinstance(tables, dict):
         source.refuse("[to] is no table.", None, "to")
@@ -392,18 +338,13 @@ def _crosswalks(
     return crosswalks
 
 
-def _colour(value: object, index: int | None, key: str, source: _Text) -> Colour:
-    found = _HEX.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+def _colour(value: object, index: int | None, key: str, source: TableFile) -> Colour:
+    colour = parse_hex(value)
+    if colour is None:
         source.refuse(f"{key} {value!r} is not like '#80ff00'.", index, key)
-    red, green, blue = bytes.fromhex(found[1])
-    return red, green, blue
+    return colour
 
 
 def _is_code(value: object) -> TypeGuard[int]:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return is_whole and 0 <= int(str(value)) <= MOST_CODE
-
-
-def _list(keys: set[str]) -> str:
-    return ", ".join(sorted(keys))

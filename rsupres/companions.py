@@ -155,7 +155,7 @@ def _burn(
     path: Path, chip: Chip, files: Sequence[str], legend: str
 ) -> NDArray[np.uint8]:
     """Return the legend's picture (3, H, W) of vector files on an image."""
-    from rsupres.legend import load_legend
+    from rsupres.legend_file import load_legend
     from rsupres.vectors import VectorMap
 
     drawn = load_legend(legend)

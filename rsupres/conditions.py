@@ -335,7 +335,7 @@ def _open_map(
     request: ConditionRequest, frame: ConditionFrame
 ) -> Iterator[ConditionSource]:
     from rsupres.condition_sources import is_drawn, map_source, open_drawn
-    from rsupres.legend import load_legend
+    from rsupres.legend_file import load_legend
     from rsupres.vectors import VectorMap
 
     if is_drawn(request.vector_map):

@@ -1,28 +1,24 @@
 """Which map features are drawn, in which colour or code, how wide and in which order.
 
-A legend is a TOML file. Three are shipped: `classes` (one band of class codes),
-`maptiler` and `osm-carto` (RGB). Wrong files are refused with the line at fault. This
-module knows tags and numbers; it opens no vector file and draws nothing.
+A legend is a TOML file, read by `rsupres.legend_file`. Three are shipped: `classes`
+(one band of class codes), `maptiler` and `osm-carto` (RGB). This module knows tags and
+numbers; it opens no file and draws nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.legend_file import read_classes
+from rsupres.tables import Colour
 
-Colour = tuple[int, int, int]
 Geometry = Literal["area", "line", "any"]
 # What a rule asks of one tag: any value but "no" (None), or one of these.
 Wanted = Mapping[str, frozenset[str] | None]
@@ -194,64 +190,6 @@ class Legend:
                 "blended; use an RGB legend such as maptiler."
             )
         return replace(self, antialias=True)
-
-
-def shipped_legends() -> tuple[str, ...]:
-    """Return the names of the legends that come with the package."""
-    folder = files("rsupres.legends")
-    return tuple(
-        sorted(
-            entry.name.removesuffix(".toml")
-            for entry in folder.iterdir()
-            if entry.name.endswith(".toml")
-        )
-    )
-
-
-def load_legend(name_or_path: str) -> Legend:
-    """Read a legend.
-
-    Args:
-        name_or_path: a shipped legend's name, or a TOML file.
-
-    Raises:
-        InputError: there is none, or the file is wrong, with the line at fault.
-    """
-    if name_or_path in shipped_legends():
-        place = files("rsupres.legends") / f"{name_or_path}.toml"
-        return _parse(place.read_bytes(), name_or_path, name_or_path)
-    path = Path(name_or_path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        known = ", ".join(shipped_legends())
-        raise InputError(
-            f"--legend {name_or_path}: neither a legend that is shipped ({known}) nor "
-            f"a file that can be read ({error.strerror})."
-        ) from error
-    return _parse(content, path.stem, str(path))
-
-
-def _parse(content: bytes, name: str, where: str) -> Legend:
-    head, tables = read_classes(content, where)
-    classes = tuple(
-        LegendClass(
-            key=table.key,
-            group=table.group,
-            tags=table.tags,
-            without=table.without,
-            colour=table.colour,
-            code=table.code,
-            order=table.order,
-            geometry=table.geometry,
-            width=None if table.width is None else LineWidth(**table.width),
-            on_top=table.on_top,
-            casing=table.casing,
-        )
-        for table in tables
-    )
-    digest = hashlib.sha256(content).hexdigest()
-    return Legend(name, head.kind, classes, head.background, head.antialias, digest)
 
 
 def _any_of(

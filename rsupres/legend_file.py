@@ -1,17 +1,17 @@
-"""The TOML of a legend: read, checked key by key, refused with the line at fault.
+"""The TOML of a legend: found, checked key by key, refused with the line at fault.
 
-`rsupres.legend` gives what is read here its meaning.
+What is read has its meaning by `rsupres.legend`.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from rsupres.errors import InputError
+from rsupres.legend import Legend, LegendClass, LineWidth, Wanted
+from rsupres.tables import Colour, Shelf, TableFile, parse_hex
 
 _HEAD_KEYS = {"kind", "title", "background", "antialias", "class"}
 _CLASS_KEYS = {
@@ -19,15 +19,11 @@ _CLASS_KEYS = {
     *("width", "on_top", "casing"),
 }
 _WIDTH_KEYS = {"default", "key", "values", "lane"}
-_HEX = re.compile(r"#([0-9a-fA-F]{6})")
-_TOML_LINE = re.compile(r"at line (\d+)")
-
-Colour = tuple[int, int, int]
-Wanted = Mapping[str, frozenset[str] | None]
+_SHELF = Shelf("rsupres.legends", "--legend", "a legend")
 
 
 @dataclass(frozen=True)
-class Head:
+class _Head:
     """What stands before the classes."""
 
     kind: Literal["rgb", "classes"]
@@ -35,94 +31,41 @@ class Head:
     antialias: bool
 
 
-@dataclass(frozen=True)
-class ClassTable:
-    """One `[[class]]`, checked."""
-
-    key: str
-    group: str
-    tags: tuple[Wanted, ...]
-    without: tuple[Wanted, ...]
-    colour: Colour
-    code: int
-    order: int
-    geometry: Literal["area", "line", "any"]
-    width: dict[str, Any] | None
-    on_top: bool
-    casing: tuple[Colour, float] | None
+def shipped_legends() -> tuple[str, ...]:
+    """Return the names of the legends that come with the package."""
+    return _SHELF.names()
 
 
-class _Source:
-    """The text of a legend file, to find lines in."""
-
-    def __init__(self, text: str, where: str) -> None:
-        self.where = where
-        self._lines = text.splitlines()
-        self._starts = [
-            number
-            for number, line in enumerate(self._lines)
-            if re.match(r"\s*\[\[\s*class\s*\]\]", line)
-        ]
-
-    def line(self, index: int | None, *keys: str) -> int:
-        """Return the line, from 1, of a key in the head (None) or in a class.
-
-        The first of several keys that is found; else where the part begins.
-        """
-        if index is None:
-            first, last = 0, (self._starts or [len(self._lines)])[0]
-        else:
-            stops = [*self._starts[1:], len(self._lines)]
-            first, last = self._starts[index], stops[index]
-        for key in keys:
-            pattern = re.compile(
-                rf"""\s*\[?(?:class\s*\.\s*)?["']?{re.escape(key)}["']?\s*[=\].]"""
-            )
-            for number in range(first, last):
-                if pattern.match(self._lines[number]):
-                    return number + 1
-        return first + 1
-
-    def refuse(self, message: str, index: int | None, *keys: str) -> NoReturn:
-        """Raise with the file and the line of the first of the keys that is there."""
-        raise InputError(f"{self.where}, line {self.line(index, *keys)}: {message}")
-
-
-def read_classes(content: bytes, where: str) -> tuple[Head, list[ClassTable]]:
-    """Read a legend file.
+def load_legend(name_or_path: str) -> Legend:
+    """Read a legend.
 
     Args:
-        content: of the file.
-        where: its name, for messages.
+        name_or_path: a shipped legend's name, or a TOML file.
 
     Raises:
-        InputError: not TOML, or a key or value is wrong; names the line.
+        InputError: there is none, or the file is wrong, with the line at fault.
     """
-    try:
-        text = content.decode("utf-8")
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: is not UTF-8 text.") from error
-    except tomllib.TOMLDecodeError as error:
-        found = _TOML_LINE.search(str(error))
-        line = found[1] if found else str(len(text.splitlines()) or 1)
-        raise InputError(f"{where}, line {line}: not TOML: {error}.") from error
-    source = _Source(text, where)
+    source = _SHELF.find(name_or_path)
+    document = source.read()
     head = _head(document, source)
-    tables = document["class"]
-    classes = [_class(table, i, head, source) for i, table in enumerate(tables)]
-    seen: set[str] = set()
-    for index, entry in enumerate(classes):
-        if entry.key in seen:
+    classes: list[LegendClass] = []
+    for index, table in enumerate(document["class"]):
+        entry = _class(table, index, head, source)
+        if entry.key in {other.key for other in classes}:
             source.refuse(f"a second class {entry.key!r}.", index, "key")
-        seen.add(entry.key)
-    return head, classes
+        classes.append(entry)
+    return Legend(
+        name=source.name,
+        kind=head.kind,
+        classes=tuple(classes),
+        background=head.background,
+        antialias=head.antialias,
+        sha256=hashlib.sha256(source.content).hexdigest(),
+    )
 
 
-def _head(document: Mapping[str, Any], source: _Source) -> Head:
-    for key in document:
-        if key not in _HEAD_KEYS:
-            source.refuse(f"unknown key {key!r}{_known(_HEAD_KEYS)}", None, key)
+def _head(document: Mapping[str, Any], source: TableFile) -> _Head:
+    source.check_keys(document, _HEAD_KEYS, None)
     kind = document.get("kind")
     if kind not in ("rgb", "classes"):
         source.refuse(f"kind {kind!r} is neither 'rgb' nor 'classes'.", None, "kind")
@@ -139,15 +82,13 @@ def _head(document: Mapping[str, Any], source: _Source) -> Head:
     background = _colour(
         document.get("background", "#000000"), source, None, "background"
     )
-    return Head("rgb" if kind == "rgb" else "classes", background, antialias)
+    return _Head("rgb" if kind == "rgb" else "classes", background, antialias)
 
 
 def _class(
-    table: Mapping[str, Any], index: int, head: Head, source: _Source
-) -> ClassTable:
-    for key in table:
-        if key not in _CLASS_KEYS:
-            source.refuse(f"unknown key {key!r}{_known(_CLASS_KEYS)}", index, key)
+    table: Mapping[str, Any], index: int, head: _Head, source: TableFile
+) -> LegendClass:
+    source.check_keys(table, _CLASS_KEYS, index)
     for key in ("key", "tags", "colour", "order", "geometry"):
         if key not in table:
             source.refuse(f"this class has no {key!r}.", index)
@@ -163,7 +104,7 @@ def _class(
     width = _width(table, index, source)
     if geometry != "area" and width is None:
         source.refuse(f"class {name!r} draws lines and has no width.", index)
-    return ClassTable(
+    return LegendClass(
         key=name,
         group=group,
         tags=_tags(table["tags"], source, index, "tags"),
@@ -178,7 +119,7 @@ def _class(
     )
 
 
-def _code(table: Mapping[str, Any], index: int, head: Head, source: _Source) -> int:
+def _code(table: Mapping[str, Any], index: int, head: _Head, source: TableFile) -> int:
     if head.kind == "rgb":
         if "code" in table:
             source.refuse("an rgb legend has no codes.", index, "code")
@@ -189,7 +130,7 @@ def _code(table: Mapping[str, Any], index: int, head: Head, source: _Source) -> 
 
 
 def _tags(
-    value: object, source: _Source, index: int, key: str, may_be_empty: bool = False
+    value: object, source: TableFile, index: int, key: str, may_be_empty: bool = False
 ) -> tuple[Wanted, ...]:
     if not isinstance(value, list) or not (value or may_be_empty):
         source.refuse(
@@ -201,7 +142,7 @@ def _tags(
     return tuple(_wanted(item, source, index, key) for item in value)
 
 
-def _wanted(item: object, source: _Source, index: int, key: str) -> Wanted:
+def _wanted(item: object, source: TableFile, index: int, key: str) -> Wanted:
     if not isinstance(item, dict) or not item:
         source.refuse(f"{key}: {item!r} is not a table of tags.", index, key)
     wanted: dict[str, frozenset[str] | None] = {}
@@ -225,9 +166,7 @@ def _wanted(item: object, source: _Source, index: int, key: str) -> Wanted:
     return wanted
 
 
-def _width(
-    table: Mapping[str, Any], index: int, source: _Source
-) -> dict[str, Any] | None:
+def _width(table: Mapping[str, Any], index: int, source: TableFile) -> LineWidth | None:
     value = table.get("width")
     if value is None:
         return None
@@ -235,9 +174,7 @@ def _width(
         value = {"default": value}
     if not isinstance(value, dict):
         source.refuse(f"width {value!r} is neither metres nor a table.", index, "width")
-    for key in value:
-        if key not in _WIDTH_KEYS:
-            source.refuse(f"unknown key {key!r}{_known(_WIDTH_KEYS)}", index, key)
+    source.check_keys(value, _WIDTH_KEYS, index)
     if "default" not in value:
         source.refuse("width has no 'default'.", index, "width")
     if ("values" in value) != ("key" in value):
@@ -256,16 +193,16 @@ def _width(
             _metres(pair[0], source, index, name),
             _number(pair[1], 0, 16, source, index, name),
         )
-    return {
-        "default_m": _metres(value["default"], source, index, "default"),
-        "key": value.get("key", ""),
-        "by_value": by_value,
-        "lane_m": _number(value.get("lane", 0), 0, 10, source, index, "lane"),
-    }
+    return LineWidth(
+        default_m=_metres(value["default"], source, index, "default"),
+        key=value.get("key", ""),
+        by_value=by_value,
+        lane_m=_number(value.get("lane", 0), 0, 10, source, index, "lane"),
+    )
 
 
 def _casing(
-    table: Mapping[str, Any], index: int, source: _Source
+    table: Mapping[str, Any], index: int, source: TableFile
 ) -> tuple[Colour, float] | None:
     value = table.get("casing")
     if value is None:
@@ -278,10 +215,10 @@ def _casing(
     )
 
 
-def _colour(value: object, source: _Source, index: int | None, key: str) -> Colour:
-    if isinstance(value, str) and (found := _HEX.fullmatch(value)):
-        number = int(found[1], 16)
-        return number >> 16, number >> 8 & 255, number & 255
+def _colour(value: object, source: TableFile, index: int | None, key: str) -> Colour:
+    colour = parse_hex(value)
+    if colour is not None:
+        return colour
     if (
         isinstance(value, list)
         and len(value) == 3
@@ -293,12 +230,12 @@ def _colour(value: object, source: _Source, index: int | None, key: str) -> Colo
     )
 
 
-def _metres(value: object, source: _Source, index: int, key: str) -> float:
+def _metres(value: object, source: TableFile, index: int, key: str) -> float:
     return _number(value, 0.1, 1000, source, index, key)
 
 
 def _number(
-    value: object, low: float, high: float, source: _Source, index: int, key: str
+    value: object, low: float, high: float, source: TableFile, index: int, key: str
 ) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         source.refuse(f"{key} {value!r} is not a number.", index, key, "width")
@@ -310,7 +247,7 @@ def _number(
 
 
 def _integer(
-    value: object, low: int, high: int, source: _Source, index: int, key: str
+    value: object, low: int, high: int, source: TableFile, index: int, key: str
 ) -> int:
     if type(value) is not int or not low <= value <= high:
         source.refuse(
@@ -319,11 +256,7 @@ def _integer(
     return value
 
 
-def _boolean(value: object, source: _Source, index: int, key: str) -> bool:
+def _boolean(value: object, source: TableFile, index: int, key: str) -> bool:
     if not isinstance(value, bool):
         source.refuse(f"{key} {value!r} is neither true nor false.", index, key)
     return value
-
-
-def _known(keys: set[str]) -> str:
-    return f"; known are {', '.join(sorted(keys))}."

@@ -18,7 +18,8 @@ from rsupres.assembly import OutputMeta, check_format
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid
-from rsupres.legend import DEFAULT_LEGEND, Legend, load_legend
+from rsupres.legend import DEFAULT_LEGEND, Legend
+from rsupres.legend_file import load_legend
 from rsupres.outputs import Destination, StripRaster, frame_marks, write_strips
 from rsupres.overpass import bbox_area, download, place_area
 from rsupres.raster import Scene, bounded_cache

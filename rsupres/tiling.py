@@ -41,7 +41,7 @@ from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.extent import window_from_bounds
 from rsupres.grid import Grid, PixelWindow, lr_step
 from rsupres.jobs import check_writable
-from rsupres.legend import load_legend, shipped_legends
+from rsupres.legend_file import load_legend, shipped_legends
 from rsupres.publishing import explained, sync
 from rsupres.radiometry import TILE_STRETCH, Stretch, find_stretch, parse_stretch
 from rsupres.raster import Scene, bounded_cache

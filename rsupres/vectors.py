@@ -28,7 +28,8 @@ from rsupres.drawing import Drawing, Tally, area_keys, reach_m
 from rsupres.errors import ConditionError, InputError
 from rsupres.geometry import Box, Frame, grown
 from rsupres.grid import Grid, PixelWindow
-from rsupres.legend import Legend, load_legend
+from rsupres.legend import Legend
+from rsupres.legend_file import load_legend
 from rsupres.overpass import date_of, resolve
 from rsupres.vector_files import read_features
 from rsupres.vector_tags import osm_areas

@@ -27,7 +27,7 @@ from town_sensor import display_tones
 from town_shapes import Town
 
 from rsupres.grid import Grid
-from rsupres.legend import load_legend
+from rsupres.legend_file import load_legend
 from rsupres.vectors import VectorMap
 
 

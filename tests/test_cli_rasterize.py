@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from rsupres import overpass, rasterizing
 from rsupres.cli import main
 from rsupres.grid import Grid
-from rsupres.vectors import VectorMap, load_legend
+from rsupres.legend_file import load_legend
+from rsupres.vectors import VectorMap
 from tests.helpers import make_scene
 from tests.test_overpass import Server, server  # noqa: F401  # a fixture
 

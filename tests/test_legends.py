@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rsupres.errors import InputError
-from rsupres.legend import Legend, LineWidth, load_legend, shipped_legends
+from rsupres.legend import Legend, LineWidth
+from rsupres.legend_file import load_legend, shipped_legends
 
 HEAD = 'kind = "classes"\nbackground = "#000000"\n'
 CLASS = """
@@ -202,4 +203,14 @@ def test_a_binary_legend_is_refused(tmp_path):
     path = tmp_path / "legend.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
+        load_legend(str(path))
+
+
+def test_classes_in_one_line_are_read_and_refused_by_that_line(tmp_path):
+    one = '{key = "a", tags = [{a = true}], colour = "#010203", order = 1, '
+    path = tmp_path / "legend.toml"
+    path.write_text(f'kind = "rgb"\nclass = [{one}geometry = "area"}}]\n')
+    assert load_legend(str(path)).classes[0].colour == (1, 2, 3)
+    path.write_text(f'kind = "rgb"\nclass = [{one}geometry = "dot"}}]\n')
+    with pytest.raises(InputError, match=r"legend\.toml, line \d: geometry 'dot'"):
         load_legend(str(path))

@@ -20,8 +20,9 @@ from rasterio.crs import CRS
 from rsupres import overpass
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid
+from rsupres.legend_file import load_legend
 from rsupres.overpass import bbox_area, date_of, download, footprint, wanted_tags
-from rsupres.vectors import VectorMap, load_legend
+from rsupres.vectors import VectorMap
 
 LEGEND = load_legend("classes")
 GRID = Grid(CRS.from_epsg(32632), Affine(2, 0, 563200, 0, -2, 5393120), 100, 120)

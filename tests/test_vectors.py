@@ -22,7 +22,8 @@ from rasterio.crs import CRS
 
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.vectors import VectorMap, hash_file, load_legend
+from rsupres.legend_file import load_legend
+from rsupres.vectors import VectorMap, hash_file
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data"

@@ -1,0 +1,143 @@
+"""TOML tables of classes: those that are shipped, those that users wrote.
+
+A table has a head and `[[class]]` entries. What it means is the caller's business; here
+it is found, read, and refused with the line at fault.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rsupres.errors import InputError
+
+Colour = tuple[int, int, int]
+
+_HEX = re.compile(r"#([0-9a-fA-F]{6})")
+_TOML_LINE = re.compile(r"at line (\d+)")
+_CLASS = re.compile(r"\s*\[\[\s*class\s*\]\]")
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table as it was found.
+
+    Attributes:
+        name: by which it is chosen.
+        where: what messages call it.
+        content: of the file.
+    """
+
+    name: str
+    where: str
+    content: bytes
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text, line by line."""
+        return self.content.decode("utf-8").splitlines()
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Where each `[[class]]` begins."""
+        return [i for i, line in enumerate(self.lines) if _CLASS.match(line)]
+
+    def read(self) -> Mapping[str, Any]:
+        """Return the keys and values of the file.
+
+        Raises:
+            InputError: it is no text, or no TOML.
+        """
+        try:
+            return tomllib.loads("\n".join(self.lines))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.where}: is not UTF-8 text.") from error
+        except tomllib.TOMLDecodeError as error:
+            found = _TOML_LINE.search(str(error))
+            line = found[1] if found else str(len(self.lines) or 1)
+            message = f"{self.where}, line {line}: not TOML: {error}."
+            raise InputError(message) from error
+
+    def line(self, index: int | None, *keys: str) -> int:
+        """Return the line, from 1, of a key in the head (None) or in a class.
+
+        The first of several keys that is found; else where the part begins.
+        """
+        first, last = 0, len(self.lines)
+        if index is not None and index < len(self._starts):
+            first, last = ([*self._starts, last])[index : index + 2]
+        for key in keys:
+            pattern = re.compile(
+                rf"""\s*\[*\s*(?:class\s*\.\s*)?["']?{re.escape(key)}["']?\s*[=\].]"""
+            )
+            for number in range(first, last):
+                if pattern.match(self.lines[number]):
+                    return number + 1
+        return first + 1
+
+    def check_keys(
+        self, keys: Iterable[str], known: set[str], index: int | None
+    ) -> None:
+        """Refuse keys, of the head (None) or of a class, that mean nothing."""
+        for key in keys:
+            if key not in known:
+                names = ", ".join(sorted(known))
+                self.refuse(f"unknown key {key!r}; known are {names}.", index, key)
+
+    def refuse(self, message: str, index: int | None, *keys: str) -> NoReturn:
+        """Raise with the file and the line of the first of the keys that is there."""
+        raise InputError(f"{self.where}, line {self.line(index, *keys)}: {message}")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Tables of one kind that come with the package.
+
+    Attributes:
+        package: that holds them.
+        title: what messages call a table, or the option that names one.
+        noun: one of them.
+    """
+
+    package: str
+    title: str
+    noun: str
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the tables."""
+        entries = (Path(entry.name) for entry in files(self.package).iterdir())
+        return tuple(sorted(path.stem for path in entries if path.suffix == ".toml"))
+
+    def find(self, name_or_path: str) -> TableFile:
+        """Return a shipped table by its name, or a file.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if name_or_path in self.names():
+            place = files(self.package) / f"{name_or_path}.toml"
+            return TableFile(name_or_path, name_or_path, place.read_bytes())
+        path = Path(name_or_path)
+        try:
+            return TableFile(path.stem, str(path), path.read_bytes())
+        except OSError as error:
+            known = ", ".join(self.names())
+            raise InputError(
+                f"{self.title} {name_or_path}: neither {self.noun} that is shipped "
+                f"({known}) nor a file that can be read ({error.strerror})."
+            ) from error
+
+
+def parse_hex(value: object) -> Colour | None:
+    """Return (r, g, b) of a text like #80ff00, None for anything else."""
+    found = _HEX.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    red, green, blue = bytes.fromhex(found[1])
+    return red, green, blue
