@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields, replace
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -88,7 +87,7 @@ class ChangeOptions:
     detection: DetectionOptions = field(default_factory=DetectionOptions)
 
 
-class ChangeMask:
+class ChangeMask(AbstractContextManager["ChangeMask"]):
     """An open change mask: a `conditions.ConditionSource`, and a context manager.
 
     Attributes:
@@ -153,15 +152,7 @@ class ChangeMask:
                 found = _open_two(sources, grid, options, stack)
             return cls(*found, options, stack.pop_all())
 
-    def __enter__(self) -> ChangeMask:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -12,10 +12,9 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +76,7 @@ class _Source:
     lock: threading.Lock  # GDAL datasets are not thread-safe
 
 
-class Scene:
+class Scene(AbstractContextManager["Scene"]):
     """An open raster, or a window of one, as a source of whole-pixel windows.
 
     A context manager; leaving it closes the file. Reading is safe from several
@@ -140,15 +139,7 @@ class Scene:
             raise
         return cls(name, grid, PixelWindow(0, 0, grid.height, grid.width), source)
 
-    def __enter__(self) -> Scene:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -19,10 +19,10 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -61,7 +61,7 @@ class RunState:
     updated: datetime
 
 
-class Run:
+class Run(AbstractContextManager["Run"]):
     """A run directory that this process works in; a context manager.
 
     The lock is held from `Run.open` until `close` or the end of the `with` block.
@@ -262,15 +262,7 @@ class Run:
         while self._locks:
             self._locks.pop().release()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _staged(self, name: str, suffix: str = ".npy") -> Path:

@@ -14,8 +14,8 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyproj
@@ -45,7 +45,7 @@ HASHED_WHOLE = 1 << 30  # bytes; of larger files both ends are hashed
 HASHED_END = 1 << 20
 
 
-class VectorMap:
+class VectorMap(AbstractContextManager["VectorMap"]):
     """A legend's picture of vector files on an SR grid; a context manager.
 
     Attributes:
@@ -128,15 +128,7 @@ class VectorMap:
         result._report()
         return result
 
-    def __enter__(self) -> VectorMap:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
