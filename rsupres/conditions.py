@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.grid import Grid, PixelWindow
+from rsupres.jobs import GivenConditions
 
 if TYPE_CHECKING:
     import torch
@@ -96,38 +97,19 @@ class ConditionSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ConditionRequest:
+@dataclass(frozen=True, kw_only=True)
+class ConditionRequest(GivenConditions):
     """Which conditions a user gave, and how they are to be read.
 
+    Without a legend a map is drawn by `DEFAULT_LEGEND`.
+
     Attributes:
-        vector_map: files that make one map, ("overpass",), or one raster that is a
-            map on the SR grid already.
-        legend: name or file; None = `DEFAULT_LEGEND`.
-        layers: keys of the legend's classes to draw, None = all.
-        reference: rasters that make one reference.
-        coregister: move the reference by the displacement found against the scene.
-        fill_reference: fill what the reference misses with the enlarged scene.
-        change_mask: polygons, a class raster, or "detect".
-        change_classes: class table of the mask's codes, None = as the file tells.
-        change_attribute: of polygons, that holds their class.
         change_table: the class table whose codes the model knows, None = the mask's.
-        style: an image, or a folder of them.
         seed: which image of a folder of styles is followed.
         folder: where copies of downloaded maps are kept; None = the working folder.
     """
 
-    vector_map: tuple[str, ...] = ()
-    legend: str | None = None
-    layers: tuple[str, ...] | None = None
-    reference: tuple[str, ...] = ()
-    coregister: bool = False
-    fill_reference: bool = False
-    change_mask: str | None = None
-    change_classes: str | None = None
-    change_attribute: str | None = None
     change_table: str | None = None
-    style: str | None = None
     seed: int = 0
     folder: Path | None = None
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from rsupres.errors import InputError, RunConflictError
 
@@ -48,8 +48,42 @@ _NOT_IDENTITY = frozenset(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenConditions:
+    """What a user gives a model to look at besides the scene.
+
+    Attributes:
+        vector_map: files that make one map, ("overpass",), or one raster that is a
+            map on the SR grid already.
+        legend: name or file, None = the model's.
+        layers: classes of the legend to draw, None = all.
+        reference: earlier high-resolution images that make one.
+        coregister: move the reference by the displacement found against the scene.
+        fill_reference: fill what the reference misses with the enlarged scene.
+        change_mask: polygons, a class raster, or "detect".
+        change_classes: name or file of the mask's class table, None = as it tells.
+        change_attribute: of polygons, that holds their class.
+        style: an image to follow, or a folder of them.
+    """
+
+    vector_map: tuple[str, ...] = ()
+    legend: str | None = None
+    layers: tuple[str, ...] | None = None
+    reference: tuple[str, ...] = ()
+    coregister: bool = False
+    fill_reference: bool = False
+    change_mask: str | None = None
+    change_classes: str | None = None
+    change_attribute: str | None = None
+    style: str | None = None
+
+    def condition_values(self) -> dict[str, Any]:
+        """Return the values of this class by name, whatever a subclass adds."""
+        return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
+
+
 @dataclass(frozen=True)
-class UpscaleJob:
+class UpscaleJob(GivenConditions):
     """One scene to upscale, with every option of `rsupres upscale`.
 
     Attributes:
@@ -85,17 +119,7 @@ class UpscaleJob:
         run_dir: None = the output's name with `.run`.
         keep_run: keep the run directory after success.
         fail_if: quality gates, for `rsupres.quality.parse_gate`.
-        vector_map: files that make one map, or ("overpass",).
-        legend: name or file, None = the model's.
-        layers: classes of the legend to draw, None = all.
-        reference: earlier high-resolution images that make one.
-        coregister: move the reference by the displacement found against the scene.
-        fill_reference: fill what the reference misses with the enlarged scene.
         reference_coverage: where a raster of what the reference covers goes.
-        change_mask: polygons, a class raster, or "detect".
-        change_classes: name or file of the mask's class table, None = as it tells.
-        change_attribute: of polygons, that holds their class.
-        style: an image to follow, or a folder of them.
         style_sample: draw a style.
         sampler: name of a sampler that the model offers, None = the model's.
     """
@@ -132,17 +156,7 @@ class UpscaleJob:
     run_dir: Path | None = None
     keep_run: bool = False
     fail_if: tuple[str, ...] = ()
-    vector_map: tuple[str, ...] = ()
-    legend: str | None = None
-    layers: tuple[str, ...] | None = None
-    reference: tuple[str, ...] = ()
-    coregister: bool = False
-    fill_reference: bool = False
     reference_coverage: Path | None = None
-    change_mask: str | None = None
-    change_classes: str | None = None
-    change_attribute: str | None = None
-    style: str | None = None
     style_sample: bool = False
     sampler: str | None = None
 

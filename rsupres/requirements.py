@@ -28,17 +28,8 @@ _WHAT = {
 def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
     """Return which conditions a job gives; the legend by the model."""
     return ConditionRequest(
-        vector_map=job.vector_map,
-        legend=job.legend or spec.legend,
-        layers=job.layers,
-        reference=job.reference,
-        coregister=job.coregister,
-        fill_reference=job.fill_reference,
-        change_mask=job.change_mask,
-        change_classes=job.change_classes,
-        change_attribute=job.change_attribute,
+        **job.condition_values() | {"legend": job.legend or spec.legend},
         change_table=spec.classes,
-        style=job.style,
         seed=job.seed,
         folder=job.output.absolute().parent,
     )
