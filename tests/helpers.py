@@ -108,6 +108,34 @@ def make_scene(
     return path
 
 
+def write_image(
+    path: Path,
+    pixels: NDArray[np.generic],
+    gsd_m: float = 5.0,
+    origin: tuple[float, float] = (5e5, 5e6),
+    crs: CRS | None = UTM,
+    nodata: float | None = None,
+) -> Path:
+    """Write a picture north up, in colours when it has three bands. Returns `path`.
+
+    Args:
+        path: the file.
+        pixels: (bands, height, width).
+        gsd_m: side of a pixel, metres.
+        origin: of its upper-left corner, (x, y).
+        crs: None for none.
+        nodata: declared value.
+    """
+    return make_scene(
+        path,
+        pixels=pixels,
+        crs=crs,
+        transform=Affine(gsd_m, 0, origin[0], 0, -gsd_m, origin[1]),
+        nodata=nodata,
+        photometric="RGB" if len(pixels) == 3 else "MINISBLACK",
+    )
+
+
 def make_safe(folder: Path, pixels: NDArray[np.generic], offset: int = -1000) -> Path:
     """Make a Level-1C `.SAFE` folder of B02, B03, B04 and B08 and return it.
 

@@ -71,19 +71,16 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def call(
+    scene: Path, *options: object, name: str = "out.tif", model: str = "fake"
+) -> Result:
+    output = scene.with_name(name)
+    return invoke("upscale", scene, output, "--scale", 2, "--model", model, *options)
+
+
 def upscale(scene: Path, *options: object, name: str = "out.tif") -> Path:
     output = scene.with_name(name)
-    result = invoke(
-        "upscale",
-        scene,
-        output,
-        "--scale",
-        2,
-        "--model",
-        "fake",
-        "--overwrite",
-        *options,
-    )
+    result = call(scene, "--overwrite", *options, name=name)
     assert result.exit_code == 0, result.output
     return output
 
@@ -140,17 +137,7 @@ def test_coregister_takes_the_displacement_out(scene, reference, model):
 
 
 def test_the_displacement_is_warned_about(scene, reference, model):
-    result = invoke(
-        "upscale",
-        scene,
-        scene.with_name("o.tif"),
-        "--scale",
-        2,
-        "--model",
-        "fake",
-        "--reference",
-        reference,
-    )
+    result = call(scene, "--reference", reference)
     assert "+2.0" in result.stderr.replace("+1.9", "+2.0")
     assert "--coregister" in result.stderr
 
@@ -308,7 +295,7 @@ def test_mosaic_finishes_a_run_with_conditions(scene, reference, buildings, mode
 
 def refused(scene: Path, *options: object) -> str:
     output = scene.with_name("bad.tif")
-    result = invoke("upscale", scene, output, "--scale", 2, "--model", "fake", *options)
+    result = call(scene, *options, name=output.name)
     assert result.exit_code == 3, result.output
     assert not output.exists()
     assert not Path(f"{output}.run").exists()
@@ -356,17 +343,7 @@ def test_bad_conditions_are_one_line_and_leave_nothing(scene, tmp_path, model):
 def test_a_condition_that_the_model_does_not_look_at_names_those_that_do(
     scene, reference, monkeypatch
 ):
-    result = invoke(
-        "upscale",
-        scene,
-        scene.with_name("o.tif"),
-        "--scale",
-        2,
-        "--model",
-        "bicubic",
-        "--reference",
-        reference,
-    )
+    result = call(scene, "--reference", reference, model="bicubic")
     assert result.exit_code == 3
     assert "bicubic does not look at a reference image" in result.stderr
     assert "these do:" in result.stderr or "no model on this machine" in result.stderr

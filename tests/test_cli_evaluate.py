@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
 from click.testing import CliRunner, Result
 from pictures import fourier_shift, texture, write_random_weights
 from PIL import Image
+from rasterio.crs import CRS
 
 from rsupres import checkpoints
 from rsupres.checkpoints import load_model
@@ -36,9 +35,9 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.training.packs import CropOrigin, PackMeta, write_pack
+from tests.helpers import write_image
 
 CPU = torch.device("cpu")
-CRS = "EPSG:32631"
 
 
 def run(*arguments: object) -> Result:
@@ -52,31 +51,6 @@ def rows_of(result: Result) -> list[dict[str, object]]:
 
 def picture(height: int, width: int, seed: int = 0, bands: int = 3) -> np.ndarray:
     return (texture(height, width, seed, bands) * 255).round().astype(np.uint8)
-
-
-def write_raster(
-    path: Path,
-    pixels: np.ndarray,
-    gsd_m: float = 5.0,
-    origin: tuple[float, float] = (5e5, 5e6),
-    crs: str | None = CRS,
-    nodata: float | None = None,
-) -> Path:
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=pixels.shape[1],
-        width=pixels.shape[2],
-        count=len(pixels),
-        dtype=pixels.dtype,
-        crs=crs,
-        transform=Affine(gsd_m, 0, origin[0], 0, -gsd_m, origin[1]),
-        nodata=nodata,
-        photometric="RGB" if len(pixels) == 3 else "MINISBLACK",
-    ) as file:
-        file.write(pixels)
-    return path
 
 
 @dataclass
@@ -114,7 +88,7 @@ def folder(tmp_path: Path) -> Path:
     chips = tmp_path / "chips"
     chips.mkdir()
     for k in range(3):
-        write_raster(chips / f"town_{k}.tif", picture(61, 70, k))
+        write_image(chips / f"town_{k}.tif", picture(61, 70, k))
     return chips
 
 
@@ -269,7 +243,7 @@ def test_models_run_with_and_without_a_map_side_by_side(
     for k in range(3):
         chart = np.zeros((3, 61, 70), np.uint8)
         chart[:, 20:40, 10:50] = 50 * (k + 1)
-        write_raster(folder.parent / "maps" / f"town_{k}.tif", chart)
+        write_image(folder.parent / "maps" / f"town_{k}.tif", chart)
     looking = replace(SPEC, accepts=frozenset({"vector_map"}), detail=False)
     model = Stub(looking)
     monkeypatch.setattr(checkpoints, "load_model", lambda *_: model)
@@ -348,9 +322,9 @@ def test_a_pair_is_measured_where_both_are_valid(tmp_path: Path) -> None:
     sr = np.clip(hr.astype(int) + 10, 1, 255).astype(np.uint8)
     sr[:, :5] = 0  # nodata of SR
     # HR begins 10 pixels to the right and below
-    a = write_raster(tmp_path / "sr.tif", sr, nodata=0)
+    a = write_image(tmp_path / "sr.tif", sr, nodata=0)
     origin = (5e5 + 50, 5e6 - 50)
-    b = write_raster(tmp_path / "hr.tif", hr[:, 10:, 10:], origin=origin)
+    b = write_image(tmp_path / "hr.tif", hr[:, 10:, 10:], origin=origin)
     row = rows_of(run(a, b, "--json"))[0]
     expected = psnr_by_hand(sr[:, 10:, 10:], hr[:, 10:, 10:], 0)
     assert row["psnr"] == pytest.approx(expected)
@@ -366,8 +340,8 @@ def test_hr_nodata_names_pixels_that_are_no_measurement(tmp_path: Path) -> None:
     hr = np.maximum(picture(40, 40), 1)
     sr = np.clip(hr.astype(int) + 10, 1, 255).astype(np.uint8)
     hr[:, :20] = 0
-    a = write_raster(tmp_path / "sr.tif", sr)
-    b = write_raster(tmp_path / "hr.tif", hr)
+    a = write_image(tmp_path / "sr.tif", sr)
+    b = write_image(tmp_path / "hr.tif", hr)
     assert rows_of(run(a, b, "--json"))[0]["valid_pixels"] == 1600
     row = rows_of(run(a, b, "--json", "--hr-nodata", 0))[0]
     assert row["valid_pixels"] == 800
@@ -377,7 +351,7 @@ def test_hr_nodata_names_pixels_that_are_no_measurement(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crs": "EPSG:32632"}, "CRS"),
+        ({"crs": CRS.from_epsg(32632)}, "CRS"),
         ({"gsd_m": 6.0}, "pixel size"),
         ({"origin": (5e5 + 2, 5e6)}, "displaced by 0.000 and 0.400"),
         ({"origin": (6e5, 5e6)}, "no common ground"),
@@ -386,8 +360,8 @@ def test_hr_nodata_names_pixels_that_are_no_measurement(tmp_path: Path) -> None:
 def test_grids_that_differ_are_refused_with_one_line(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    a = write_raster(tmp_path / "sr.tif", picture(40, 40))
-    b = write_raster(tmp_path / "hr.tif", picture(40, 40), **change)  # type: ignore[arg-type]
+    a = write_image(tmp_path / "sr.tif", picture(40, 40))
+    b = write_image(tmp_path / "hr.tif", picture(40, 40), **change)  # type: ignore[arg-type]
     result = run(a, b)
     assert result.exit_code == 3
     assert message in result.stderr
@@ -402,9 +376,9 @@ def test_resample_brings_hr_to_the_grid_of_sr(tmp_path: Path) -> None:
         wave = 120 + 60 * np.sin(x / 19) * np.cos(y / 23)
         return np.stack([wave, wave * 0.8, wave * 0.5]).round().astype(np.uint8)
 
-    a = write_raster(tmp_path / "sr.tif", ground(60, 60, 5.0, 0.0))
+    a = write_image(tmp_path / "sr.tif", ground(60, 60, 5.0, 0.0))
     finer = ground(150, 150, 2.0, 8.0)
-    b = write_raster(tmp_path / "hr.tif", finer, gsd_m=2.0, origin=(5e5 + 8, 5e6))
+    b = write_image(tmp_path / "hr.tif", finer, gsd_m=2.0, origin=(5e5 + 8, 5e6))
     assert run(a, b).exit_code == 3
     row = rows_of(run(a, b, "--resample", "--json"))[0]
     assert float(str(row["psnr"])) > 40
@@ -418,7 +392,7 @@ def test_align_moves_hr_onto_sr(tmp_path: Path, align: str) -> None:
     moved = fourier_shift(smooth, 0.4, -1.3)
     window = np.s_[:, 10:80, 10:80]
     a, b = (
-        write_raster(tmp_path / f"{k}.tif", (image[window] * 255).round().astype("u1"))
+        write_image(tmp_path / f"{k}.tif", (image[window] * 255).round().astype("u1"))
         for k, image in enumerate((moved, smooth))
     )
     before = rows_of(run(a, b, "--json"))[0]
@@ -433,7 +407,7 @@ def test_align_moves_hr_onto_sr(tmp_path: Path, align: str) -> None:
 def test_match_histogram_undoes_a_monotone_change_of_tone(tmp_path: Path) -> None:
     hr = picture(64, 64)
     sr = (255 * (hr / 255) ** 1.7 * 0.6).round().astype(np.uint8)
-    a, b = (write_raster(tmp_path / f"{k}.tif", p) for k, p in enumerate((sr, hr)))
+    a, b = (write_image(tmp_path / f"{k}.tif", p) for k, p in enumerate((sr, hr)))
     plain, matched = (
         float(str(rows_of(run(a, b, "--json", *more))[0]["psnr"]))
         for more in ((), ("--match-histogram",))
@@ -458,8 +432,8 @@ def test_matching_is_monotone_and_ignores_invalid_pixels() -> None:
 
 def test_stretch_sets_the_range_of_the_figures(tmp_path: Path) -> None:
     hr = picture(40, 40).astype(np.uint16) * 10
-    a = write_raster(tmp_path / "sr.tif", hr + np.uint16(25))
-    b = write_raster(tmp_path / "hr.tif", hr)
+    a = write_image(tmp_path / "sr.tif", hr + np.uint16(25))
+    b = write_image(tmp_path / "hr.tif", hr)
     for top, expected in ((2500, 40.0), (25000, 60.0)):
         row = rows_of(run(a, b, "--json", "--stretch", f"0,{top}"))[0]
         assert row["psnr"] == pytest.approx(expected, abs=1e-3)
@@ -469,8 +443,8 @@ def make_scene(tmp_path: Path, scale: int = 4) -> tuple[Path, Path, np.ndarray]:
     """An LR scene, and SR that repeats its pixels with a part of one cut off."""
     lr = picture(20, 24)
     sr = np.repeat(np.repeat(lr, scale, 1), scale, 2)
-    low = write_raster(tmp_path / "lr.tif", lr, gsd_m=10.0)
-    high = write_raster(tmp_path / "sr.tif", sr, gsd_m=10.0 / scale)
+    low = write_image(tmp_path / "lr.tif", lr, gsd_m=10.0)
+    high = write_image(tmp_path / "sr.tif", sr, gsd_m=10.0 / scale)
     return low, high, sr
 
 
@@ -482,7 +456,7 @@ def test_consistency_is_zero_where_lr_pixels_keep_their_mean(tmp_path: Path) -> 
     assert row["ergas"] == 0
     assert row["psnr"] is None  # infinite
     sr = np.clip(sr.astype(int) + 5, 0, 255).astype(np.uint8)
-    brighter = write_raster(tmp_path / "b.tif", sr, gsd_m=2.5)
+    brighter = write_image(tmp_path / "b.tif", sr, gsd_m=2.5)
     row = rows_of(run(brighter, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(5 / 255, abs=1e-5)
     assert row["consistency_rms"] == pytest.approx(5 / 255, abs=1e-5)
@@ -492,7 +466,7 @@ def test_consistency_of_a_part_of_the_scene_is_that_part(tmp_path: Path) -> None
     low, high, sr = make_scene(tmp_path)
     part = sr[:, 8:40, 12:50]  # LR rows 2 to 10, columns 3 to 12.5
     origin = (5e5 + 30, 5e6 - 20)
-    path = write_raster(tmp_path / "part.tif", part, gsd_m=2.5, origin=origin)
+    path = write_image(tmp_path / "part.tif", part, gsd_m=2.5, origin=origin)
     row = rows_of(run(path, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(0, abs=1e-6)
 
@@ -509,7 +483,7 @@ def test_sr_that_is_not_on_the_grid_of_lr_is_refused(
     tmp_path: Path, gsd_m: float, origin: tuple[float, float], message: str
 ) -> None:
     low, _, sr = make_scene(tmp_path)
-    path = write_raster(tmp_path / "x.tif", sr, gsd_m=gsd_m, origin=origin)
+    path = write_image(tmp_path / "x.tif", sr, gsd_m=gsd_m, origin=origin)
     result = run(path, path, "--lr", low)
     assert result.exit_code == 3
     assert message in result.stderr
@@ -518,11 +492,11 @@ def test_sr_that_is_not_on_the_grid_of_lr_is_refused(
 def test_seam_ratio_sees_steps_at_the_borders_of_the_tiles(tmp_path: Path) -> None:
     lr = picture(48, 48)
     sr = picture(192, 192, 1) // 2 + 20
-    low = write_raster(tmp_path / "lr.tif", lr, gsd_m=10.0)
-    plain = write_raster(tmp_path / "plain.tif", sr, gsd_m=2.5)
+    low = write_image(tmp_path / "lr.tif", lr, gsd_m=10.0)
+    plain = write_image(tmp_path / "plain.tif", sr, gsd_m=2.5)
     stepped = sr.copy()
     stepped[:, 64:128] += 60
-    steps = write_raster(tmp_path / "steps.tif", stepped, gsd_m=2.5)
+    steps = write_image(tmp_path / "steps.tif", stepped, gsd_m=2.5)
     options = ("--lr", low, "--tile-size", 16, "--json")
     clean, seams = (
         float(str(rows_of(run(path, plain, *options))[0]["seam"]))
@@ -537,8 +511,8 @@ def test_seam_ratio_sees_steps_at_the_borders_of_the_tiles(tmp_path: Path) -> No
 
 def test_sixteen_bit_and_other_types_have_their_own_stretch(tmp_path: Path) -> None:
     hr = picture(40, 40)
-    a = write_raster(tmp_path / "sr.tif", hr.astype(np.uint16) * 30 + 77)
-    b = write_raster(tmp_path / "hr.tif", hr)
+    a = write_image(tmp_path / "sr.tif", hr.astype(np.uint16) * 30 + 77)
+    b = write_image(tmp_path / "hr.tif", hr)
     result = run(a, b, "--json", "--match-histogram")
     assert result.exit_code == 0, result.output
     assert "own stretch" in result.stderr

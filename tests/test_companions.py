@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
 from click.testing import CliRunner, Result
 from PIL import Image
+from rasterio.crs import CRS
 
 from rsupres import checkpoints
 from rsupres.chips import Chip, coarsen, cut, read_chip
@@ -34,6 +33,7 @@ from rsupres.grid import PixelWindow
 from rsupres.training.data import PatchPlan, PatchSource
 from rsupres.training.degradations import DEGRADATIONS
 from rsupres.training.packs import Pack
+from tests.helpers import write_image
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec(
@@ -63,21 +63,7 @@ def write(
     gsd_m: float = 1.0,
 ) -> Path:
     path.parent.mkdir(exist_ok=True)
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=pixels.shape[1],
-        width=pixels.shape[2],
-        count=len(pixels),
-        dtype="uint8",
-        crs="EPSG:32631",
-        transform=Affine(gsd_m, 0, origin[0], 0, -gsd_m, origin[1]),
-        nodata=nodata,
-        photometric="RGB" if len(pixels) == 3 else "MINISBLACK",
-    ) as file:
-        file.write(pixels)
-    return path
+    return write_image(path, pixels, gsd_m, origin, CRS.from_epsg(32631), nodata)
 
 
 @dataclass
@@ -87,6 +73,11 @@ class Looker:
     spec: ModelSpec = SPEC
     batches: list[TileBatch] = field(default_factory=list)
     read: list[Conditions] = field(default_factory=list)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Looker:
+        """Be the model that every name stands for."""
+        monkeypatch.setattr(checkpoints, "load_model", lambda *_: self)
+        return self
 
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: object
@@ -246,8 +237,7 @@ def test_vector_files_are_burnt_on_every_image(town: Path, tmp_path: Path) -> No
 def test_models_on_a_test_set_get_what_belongs_to_each_image(
     town: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = Looker()
-    monkeypatch.setattr(checkpoints, "load_model", lambda *_: looker)
+    looker = Looker().install(monkeypatch)
     result = run(
         *("evaluate", town, "--glob", "*_2020_*", "--model", "stub", "--scale", 4),
         *("--json", "-v", "--device", "cpu", *ALL_OPTIONS),
@@ -278,8 +268,7 @@ def test_models_on_a_test_set_get_what_belongs_to_each_image(
 def test_parts_of_large_images_keep_their_companions(
     town: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = Looker()
-    monkeypatch.setattr(checkpoints, "load_model", lambda *_: looker)
+    looker = Looker().install(monkeypatch)
     result = run(
         *("evaluate", town, "--glob", "*_2020_0*", "--model", "stub", "--scale", 2),
         *("--max-side", 36, "--reference-from", "2020=2018", "--device", "cpu"),
@@ -300,7 +289,7 @@ def test_what_no_model_looks_at_is_refused(
     result = run(*base, "bicubic", "--reference-from", "2020=2018")
     assert result.exit_code == 3
     assert "--reference-from: none of the models looks at it" in result.output
-    monkeypatch.setattr(checkpoints, "load_model", lambda *_: Looker())
+    Looker().install(monkeypatch)
     result = run(*base, "stub")
     assert result.exit_code == 3
     assert "needs reference" in result.output
@@ -353,8 +342,7 @@ def test_packs_give_their_conditions_to_models(
     out = tmp_path / "p.safetensors"
     base = ("dataset", "build", out, "--hr", town, "--glob", "*_2020_*")
     assert run(*base, *ALL_OPTIONS).exit_code == 0
-    looker = Looker()
-    monkeypatch.setattr(checkpoints, "load_model", lambda *_: looker)
+    looker = Looker().install(monkeypatch)
     model = ("--model", "stub", "--device", "cpu")
     result = run("evaluate", out, *model, "--degradation", "second-order")
     assert result.exit_code == 0, result.output
