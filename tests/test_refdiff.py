@@ -29,8 +29,9 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
 from rsupres.families.refdiff import SAMPLERS, RefDiff, make_spec
+from rsupres.families.refdiff_config import MINI, RELEASED
 from rsupres.families.refdiff_images import enlarge_lr, make_frame, own_detail
-from rsupres.families.refdiff_network import MINI, RELEASED, RefDiffUNet
+from rsupres.families.refdiff_network import RefDiffUNet
 from rsupres.grid import PixelWindow
 from rsupres.training.config import StageConfig
 from rsupres.training.data import Batch

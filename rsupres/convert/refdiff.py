@@ -22,11 +22,8 @@ from rsupres.convert.modules import read_module_tensors
 from rsupres.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.refdiff import make_spec
-from rsupres.families.refdiff_network import (
-    RELEASED,
-    RefDiffConfig,
-    parameter_shapes,
-)
+from rsupres.families.refdiff_config import RELEASED, RefDiffConfig
+from rsupres.families.refdiff_network import parameter_shapes
 
 OPTIONS = {
     "scale": "scale that the weights were trained for: 8 (default) or 16",

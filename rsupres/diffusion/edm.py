@@ -97,15 +97,8 @@ def sample_euler(
 ) -> Tensor:
     """Run Euler's method, one call a step: DDIM without noise, in noise levels.
 
-    Of first order, but no prediction is extrapolated: for two to four steps.
-
-    Args:
-        denoise: the network, preconditioned.
-        x: the start, at noise level ``sigmas[0]``.
-        sigmas: falling noise levels, the last 0.
-
-    Returns:
-        the sample, of the shape and type of `x`.
+    Of first order, but no prediction is extrapolated: for two to four steps. Arguments
+    and result are those of `sample_heun` without churn.
     """
     for step in range(len(sigmas) - 1):
         ratio = float(sigmas[step + 1]) / float(sigmas[step])
@@ -120,15 +113,8 @@ def sample_dpm_plus(
 
     With lambda = -ln(sigma) and h the step in it, ``x' = sigma'/sigma x - (e^-h - 1)
     d``, where d extrapolates the last two predictions; the first and the last step,
-    which ends at 0, are of first order.
-
-    Args:
-        denoise: the network, preconditioned.
-        x: the start, at noise level ``sigmas[0]``.
-        sigmas: falling noise levels, the last 0.
-
-    Returns:
-        the sample, of the shape and type of `x`.
+    which ends at 0, are of first order. Arguments and result are those of `sample_heun`
+    without churn.
     """
     before: Tensor | None = None
     width_before = 0.0

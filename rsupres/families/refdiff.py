@@ -8,7 +8,7 @@ Super-Resolution via Change Priors and Conditional Diffusion Model", CVPR 2024, 
 Section, equation          Function or class
 =========================  =====================================================
 Sec. 3.2, U-Net            `rsupres.families.refdiff_network.RefDiffUNet`
-Semantics-guided, texture  `rsupres.families.refdiff_network.SFT`
+Semantics-guided, texture  `rsupres.families.refdiff_blocks.SFT`
 EDM preconditioning        `EdmDenoiser`, `rsupres.diffusion.precondition`
 EDM sampling               `rsupres.diffusion.edm`
 EDM loss                   `rsupres.training.refdiff_objectives`
@@ -56,10 +56,10 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
 )
+from rsupres.families.refdiff_config import RefDiffConfig
 from rsupres.families.refdiff_images import Start, make_frame, start_image
 from rsupres.families.refdiff_network import (
     ConditionMaps,
-    RefDiffConfig,
     RefDiffUNet,
     freeze_,
     parameter_shapes,
@@ -111,6 +111,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler("euler", "noise", Churn(), 18),
     "mean": Sampler("euler", "zero", Churn(), 3),
 }
+UNROLLED = "mean"  # of models whose closing stage trained just this with its steps
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,16 @@ def from_checkpoint(
     steps = own if options.steps is None else options.steps
     if steps < 1:
         raise InputError(f"--steps {steps}: Ref-Diff needs one step or more.")
+    if config.sampler == UNROLLED and (name, steps) != (UNROLLED, config.steps):
+        logger.warning(
+            "%s: its last stage trained %d steps of the sampler '%s' as a whole; "
+            "%d of '%s' give poorer pictures.",
+            checkpoint.path,
+            config.steps,
+            UNROLLED,
+            steps,
+            name,
+        )
     fit_tensors(checkpoint.tensors, parameter_shapes(config), checkpoint.path)
     network = RefDiffUNet(config)
     network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
@@ -332,8 +343,13 @@ def config_from_json(values: Mapping[str, object], where: Path) -> RefDiffConfig
     """
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return RefDiffConfig(**plain)  # type: ignore[arg-type]  # checked just below
+        config = RefDiffConfig(**plain)  # type: ignore[arg-type]  # checked just below
     except TypeError as error:
         raise CheckpointError(
             f"{where}: architecture does not fit ({error})."
         ) from error
+    if config.mask not in ("raw", "outlined"):
+        raise CheckpointError(
+            f"{where}: masks enter as '{config.mask}', unknown to this version."
+        )
+    return config

@@ -25,7 +25,8 @@ from rsupres.blocks.separable import (
     area_map,
     enlarge,
 )
-from rsupres.families.refdiff_network import Guidance, RefDiffConfig
+from rsupres.families.refdiff_config import RefDiffConfig
+from rsupres.families.refdiff_network import Guidance
 
 LrKernel = Literal["nearest", "bilinear", "bicubic"]
 Start = Literal["lr", "noise", "zero"]
@@ -98,7 +99,7 @@ def make_frame(
         there = there & ~is_changed(codes)
         shown = torch.cat([~there, is_changed(codes), is_border(codes)], 1).float()
     else:
-        shown = codes.float() / 255.0  # without one-hot, as released
+        shown = raw_values(codes)
     reference = torch.where(there, reference, enlarged)
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
     if config.image == "picture":
@@ -127,6 +128,11 @@ def own_detail(image: Tensor, scale: Fraction) -> Tensor:
     means = apply_rows(image.float(), area_map(height, scale))
     means = apply_cols(means, area_map(width, scale))
     return image - enlarge(means, scale)
+
+
+def raw_values(mask: Tensor) -> Tensor:
+    """Return a mask of class codes as released, code / 255 without one-hot, float32."""
+    return mask.float() / 255.0
 
 
 def is_changed(mask: Tensor) -> Tensor:

@@ -20,13 +20,8 @@ from rsupres.conditions import Conditions
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.errors import InputError
 from rsupres.families.refdiff import SAMPLERS, EdmDenoiser, make_spec, sample
-from rsupres.families.refdiff_network import (
-    MINI,
-    RELEASED,
-    RefDiffConfig,
-    RefDiffUNet,
-    initialise_,
-)
+from rsupres.families.refdiff_config import MINI, RELEASED, RefDiffConfig
+from rsupres.families.refdiff_network import RefDiffUNet, initialise_
 from rsupres.training.adapters import (
     Draw,
     Exported,

@@ -17,8 +17,9 @@ from rsupres.conditions import Conditions
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
 from rsupres.families.refdiff import SAMPLERS, EdmDenoiser, sample
+from rsupres.families.refdiff_config import RefDiffConfig
 from rsupres.families.refdiff_images import Frame, is_changed, make_frame
-from rsupres.families.refdiff_network import Guidance, RefDiffConfig, RefDiffUNet
+from rsupres.families.refdiff_network import Guidance, RefDiffUNet
 from rsupres.training.data import Batch
 from rsupres.training.objectives import Job, Outcome, normal, picture_terms, uniform
 

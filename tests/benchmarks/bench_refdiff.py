@@ -31,11 +31,13 @@ sys.path.insert(0, str(ROOT))
 
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
 from rsupres.families.refdiff import EdmDenoiser  # noqa: E402
-from rsupres.families.refdiff_network import (  # noqa: E402
+from rsupres.families.refdiff_config import (  # noqa: E402
     MINI,
     RELEASED,
-    Guidance,
     RefDiffConfig,
+)
+from rsupres.families.refdiff_network import (  # noqa: E402
+    Guidance,
     RefDiffUNet,
     freeze_,
 )

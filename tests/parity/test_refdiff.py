@@ -20,16 +20,15 @@ from rsupres.convert.refdiff import config_of, own_names
 from rsupres.diffusion.edm import Churn, karras_sigmas, sample_heun
 from rsupres.diffusion.precondition import draw_sigma, edm_coefficients, edm_weight
 from rsupres.families.refdiff import EdmDenoiser
+from rsupres.families.refdiff_config import RELEASED, RefDiffConfig
 from rsupres.families.refdiff_images import (
     enlarge_lr,
-    mask_values,
+    raw_values,
     start_image,
     to_uint8,
 )
 from rsupres.families.refdiff_network import (
-    RELEASED,
     Guidance,
-    RefDiffConfig,
     RefDiffUNet,
     parameter_shapes,
 )
@@ -110,9 +109,7 @@ def guidance() -> Guidance:
             "in/lr_u8",
         ),
         given("pre/ref", lambda: unit(golden("in/ref_u8")) * 2 - 1, "in/ref_u8"),
-        given(
-            "pre/mask", lambda: mask_values(golden("in/mask_u8"), "raw"), "in/mask_u8"
-        ),
+        given("pre/mask", lambda: raw_values(golden("in/mask_u8")), "in/mask_u8"),
     )
 
 
