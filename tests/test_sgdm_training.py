@@ -15,7 +15,7 @@ from rsupres.conditions import Conditions
 from rsupres.errors import InputError
 from rsupres.evaluation.images import upscale_array
 from rsupres.families.base import SamplerOptions
-from rsupres.families.sgdm_network import VARIANTS, trains_in_stage1
+from rsupres.families.sgdm_network import VARIANTS, SgdmNetworks, trains_in_stage1
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.data import PatchPlan, PatchSource
 from rsupres.training.loop import train as train_on
@@ -26,6 +26,7 @@ from rsupres.training.sgdm import (
     DiffusionOptions,
     SgdmOptions,
     SgdmTraining,
+    balance_map,
 )
 
 CPU = torch.device("cpu")
@@ -211,6 +212,24 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     without = replace(batch, conditions=Conditions())
     assert loss(1.0, batch) == loss(0.0, without)
     assert loss(0.0, batch) != loss(0.0, without)
+
+
+def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
+    pack = Pack.load(write_towns(tmp_path / "towns.safetensors"))
+    batch = PatchSource([pack], PatchPlan(16, 3, 4.0, 4.0), seed=0).batch(0)
+    chart = batch.conditions.vector_map
+    assert chart is not None
+    networks = SgdmNetworks(ARCHITECTURES["tiny-mini"])
+
+    def loudness() -> float:
+        with torch.no_grad():
+            said = networks.adapter.content(batch.hr, 2.0 * chart - 1.0).chart
+        assert said is not None
+        return float(said.std(dim=(0, 2, 3)).mean())
+
+    assert loudness() < 0.1
+    balance_map([chart], networks)
+    assert 0.3 < loudness() < 3.0
 
 
 def test_a_model_without_flows_cannot_learn_them(tmp_path: Path) -> None:

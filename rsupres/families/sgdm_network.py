@@ -265,6 +265,14 @@ class ContentStyleEncoder(nn.Module):
             lr, chart = scale(lr, chart)
         return Content(lr, chart)
 
+    def map_layers(self) -> list[nn.Module]:
+        """Return what a map goes through, in order; one convolution in each."""
+        layers: list[nn.Module] = [self.map_stem]
+        for scale in self.scales:
+            assert isinstance(scale, MappedScale)
+            layers += [scale.map_conv, scale.map_down]
+        return layers
+
     def join(
         self, content: Content, style: Statistics | None, own: Statistics | None
     ) -> Tensor:

@@ -13,7 +13,7 @@ prompt follows from the colours of its map.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
@@ -42,6 +42,7 @@ from rsupres.families.sgdm import (
 from rsupres.families.sgdm_network import (
     MINI,
     VARIANTS,
+    ContentStyleEncoder,
     EncoderConfig,
     SgdmConfig,
     SgdmNetworks,
@@ -63,6 +64,7 @@ from rsupres.training.validation import mean_psnr, write_picture
 
 _LOG = logging.getLogger(__name__)
 _SCALE_BATCHES = 100
+_MAP_BATCHES = 8
 _LAST_LAYER = "autoencoder.decoder.conv_out.weight"
 _WATCHED_CROPS = 8
 _WATCHED_SIDE = 24  # LR pixels
@@ -181,7 +183,7 @@ class SgdmTraining:
         self.modules.to(device)
 
     def enter(self, stage: StageConfig, draw: Draw | None) -> None:
-        """Measure the latent's scale before a denoiser of our own; check flows.
+        """Before a denoiser of our own: scale the latent, balance the map; check flows.
 
         Raises:
             InputError: stage `sflow` of a model without flows.
@@ -191,11 +193,12 @@ class SgdmTraining:
                 "stage 'sflow': the architecture has no flow; set one in [overrides]."
             )
         if stage.name == "diffusion" and draw is not None:
-            scale = measure_latent_scale(
-                self.modules, [draw(k) for k in range(_SCALE_BATCHES)]
-            )
+            batches = [draw(k) for k in range(_SCALE_BATCHES)]
+            scale = measure_latent_scale(self.modules, batches)
             self.modules.latent_scale.fill_(scale)
             _LOG.info("latent_scale = %.4f", scale)
+            charts = [b.conditions.vector_map for b in batches]
+            balance_map([c for c in charts if c is not None], self.modules)
 
     def loss(self, batch: Batch, generator: torch.Generator, job: Job) -> Outcome:
         """Return the loss terms of the stage."""
@@ -442,3 +445,37 @@ def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
             variances.append(moments[1].exp().mean())
     spread = torch.cat(means).var() + torch.stack(variances).mean()
     return 1.0 / float(spread.sqrt())
+
+
+@torch.no_grad()
+def balance_map(charts: Sequence[Tensor], networks: SgdmNetworks) -> None:
+    """Let each layer of the map's branch answer maps with mean 0 and deviation 1.
+
+    Colours of street maps differ by a tenth of the range, so that a fresh branch says
+    next to nothing beside LR's, and is never learned. Data-dependent initialisation
+    (Salimans and Kingma 2016, section 3), the channels of a layer in common.
+
+    Args:
+        charts: maps of some batches, (b, 3, H, W) in [0, 1]; none = do nothing.
+        networks: changed in place, where they have a map's branch.
+    """
+    encoder = networks.adapter.encoder
+    if not charts or not isinstance(encoder, ContentStyleEncoder):
+        return
+    x = 2.0 * torch.cat(list(charts[:_MAP_BATCHES])) - 1.0
+    x = x.contiguous(memory_format=torch.channels_last)
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def remember(_conv: nn.Module, _inputs: object, answer: Tensor) -> None:
+        found.append((answer.mean(dim=(0, 2, 3)), answer.std(dim=(0, 2, 3)).mean()))
+
+    for layer in encoder.map_layers():
+        conv = next(part for part in layer.modules() if isinstance(part, nn.Conv2d))
+        handle = conv.register_forward_hook(remember)
+        layer(x)
+        handle.remove()
+        mean, deviation = found[-1]
+        assert conv.bias is not None
+        conv.bias.sub_(mean).div_(deviation)
+        conv.weight.div_(deviation)
+        x = layer(x)
