@@ -333,7 +333,8 @@ def _check_plain(scene: Scene, present: NDArray[np.int32], *, is_mask: bool) -> 
             f"{scene.path}: its codes {_few(present)} could be of several class "
             f"tables; name theirs with --class-table ({known})."
         )
-    if scene.nodata is None and set(present.tolist()) <= {UNCHANGED, NODATA}:
+    found = set(present.tolist())
+    if scene.nodata is None and NODATA in found <= {UNCHANGED, NODATA}:
         raise ConditionError(
             f"{scene.path}: holds only {_few(present)}; if 255 means changed, say "
             "--class-table binary; if it means unknown, declare it as nodata."

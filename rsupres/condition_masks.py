@@ -6,12 +6,14 @@ The mask itself is `rsupres.change`; here its options become those of `rsupres u
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from rsupres.change import ChangeMask, ChangeOptions
+from rsupres.classes import CHANGED, load_class_table
 from rsupres.conditions import (
     DETECT,
     ConditionFrame,
@@ -24,6 +26,8 @@ from rsupres.raster import Scene
 from rsupres.references import References
 from rsupres.scenes import open_scenes
 from rsupres.warping import places
+
+logger = logging.getLogger(__name__)
 
 # What `rsupres change` calls its options, and what they are called here.
 _OPTIONS = {
@@ -72,6 +76,7 @@ def open_mask(
             if reference is not None and reference.coregister:
                 before = _moved(before, frame, reference)
             sources = [before, frame.scene]
+            _warn_of_classes(request.change_table)
         try:
             mask = ChangeMask.open(sources, frame.sr, options)
         except InputError as error:
@@ -80,6 +85,21 @@ def open_mask(
                 text = text.replace(theirs, ours)
             raise type(error)(text) from error
         yield stack.enter_context(mask)
+
+
+def _warn_of_classes(table_name: str | None) -> None:
+    """Say what a model that knows classes takes a change of no class for."""
+    if table_name is None:
+        return
+    table = load_class_table(table_name)
+    if CHANGED in table.mask_classes():
+        logger.warning(
+            "--change-mask detect finds no classes; the model takes all that it finds"
+            " for '%s' (%d of %s); 'rsupres change' makes masks with classes.",
+            table.mask_classes()[CHANGED].name,
+            CHANGED,
+            table.title,
+        )
 
 
 def _moved(before: Scene, frame: ConditionFrame, reference: References) -> Scene:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
-from click.testing import CliRunner
-from pictures import texture
 
-from rsupres.checkpoints import load_model, write_checkpoint
-from rsupres.cli import main
+from rsupres.checkpoints import load_model
 from rsupres.conditions import Conditions
 from rsupres.diffusion.edm import (
     Churn,
@@ -44,24 +37,9 @@ from rsupres.training.refdiff_objectives import (
     edm_loss,
     make_stale,
 )
-from tests.helpers import NORTH_UP, make_scene
+from tests.tiny_refdiff import SCALE, TINY, images, tiny_network, write_tiny
 
 CPU = torch.device("cpu")
-SCALE = Fraction(8)
-TINY = replace(MINI, channels=8, mult=(1,), sft_width=8, patch=4, steps=2)
-
-
-def tiny_network(seed: int = 0) -> RefDiffUNet:
-    torch.manual_seed(seed)
-    return RefDiffUNet(TINY)
-
-
-def write_tiny(path: Path, network: RefDiffUNet | None = None, config=TINY) -> Path:
-    network = network or tiny_network()
-    made = make_spec(config, scales=frozenset({SCALE}), gsd=None, halo=2, classes=None)
-    made = replace(made, tile_size=16)
-    write_checkpoint(path, network.state_dict(), made, asdict(config), "a test")
-    return path
 
 
 def load_tiny(tmp_path: Path, **options: object) -> RefDiff:
@@ -70,13 +48,6 @@ def load_tiny(tmp_path: Path, **options: object) -> RefDiff:
     )
     assert isinstance(model, RefDiff)
     return model
-
-
-def images(height: int = 16, width: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    """A smooth-and-textured reference, and the LR image of the same ground."""
-    reference = torch.from_numpy(texture(height * 8, width * 8, 3)).float()[None]
-    reference = (reference - reference.min()) / (reference.max() - reference.min())
-    return torch.nn.functional.avg_pool2d(reference, 8), reference
 
 
 def batch_of(lr: torch.Tensor, at: tuple[int, int] = (0, 0), **given) -> TileBatch:
@@ -150,10 +121,11 @@ def test_outlines_of_a_mask_are_shown_to_the_pixel() -> None:
     mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
     mask[..., 40:80, 40:80] = 3
     mask[..., 50:60, 50:60] = 5
+    mask[..., 90:] = 255
     lr, reference = images()
     guidance = make_frame(lr, reference, None, mask, SCALE, MINI).guidance
     useless, changed, border = guidance.mask[0]
-    assert torch.equal(useless, (mask[0, 0] > 0).float())
+    assert torch.equal(useless, ((mask[0, 0] > 0) & (mask[0, 0] < 255)).float())
     assert torch.equal(useless, changed)
     assert torch.nonzero(border[45]).flatten().tolist() == [39, 79]
     assert torch.nonzero(border[55]).flatten().tolist() == [39, 49, 59, 79]
@@ -272,138 +244,6 @@ def test_a_released_model_without_class_table_takes_no_mask() -> None:
     assert stated.stochastic
     assert not make_spec(MINI, **kept, classes=None).stochastic
     assert make_spec(MINI, **kept, classes=None).accepts == stated.accepts
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    lr, _ = images(20, 28)
-    pixels = np.round(lr[0].numpy() * 250 + 2).astype(np.uint8)
-    return make_scene(tmp_path / "scene.tif", pixels=pixels)
-
-
-@pytest.fixture
-def reference(tmp_path: Path) -> Path:
-    """Covers the upper half of the scene."""
-    _, fine = images(20, 28)
-    pixels = np.round(fine[0, :, :80].numpy() * 250 + 2).astype(np.uint8)
-    return make_scene(
-        tmp_path / "reference.tif",
-        pixels=pixels,
-        transform=NORTH_UP @ Affine.scale(1 / 8),
-    )
-
-
-def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
-    tmp_path: Path, scene: Path, reference: Path
-) -> None:
-    model = write_tiny(tmp_path / "tiny.safetensors")
-    common = ("--model", model, "--scale", 8)
-    bare = invoke("upscale", scene, tmp_path / "bare.tif", *common)
-    assert bare.exit_code == 0, bare.output
-    assert "No --reference" in bare.output
-    result = invoke(
-        "upscale", scene, tmp_path / "o.tif", *common, "--reference", reference
-    )
-    assert result.exit_code == 0, result.output
-    with (
-        rasterio.open(tmp_path / "o.tif") as out,
-        rasterio.open(tmp_path / "bare.tif") as without,
-        rasterio.open(scene) as given,
-    ):
-        assert out.shape == (160, 224)
-        assert out.crs == given.crs
-        assert out.transform.almost_equals(given.transform @ Affine.scale(1 / 8))
-        difference = np.abs(out.read().astype(int) - without.read().astype(int))
-    assert difference[:, :50].mean() > 1
-    assert difference[:, 152:].max() == 0
-
-
-def covered(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read(1)
-
-
-def test_parts_without_reference_are_marked_in_a_coverage_raster(
-    tmp_path: Path, reference: Path
-) -> None:
-    lr, _ = images(20, 28)
-    pixels = np.round(lr[0].numpy() * 250 + 2).astype(np.uint8)
-    pixels[:, 3:6, 20:24] = 0
-    scene = make_scene(tmp_path / "holed.tif", pixels=pixels, nodata=0)
-    model = write_tiny(tmp_path / "tiny.safetensors")
-    common = ("--model", model, "--scale", 8, "--reference", reference)
-    wanted = np.zeros((160, 224), np.uint8)
-    wanted[:80] = 1
-    wanted[24:48, 160:192] = 255
-    marks = tmp_path / "covered.tif"
-    result = invoke(
-        "upscale", scene, tmp_path / "o.tif", *common, "--reference-coverage", marks
-    )
-    assert result.exit_code == 0, result.output
-    assert np.array_equal(covered(marks), wanted)
-    with rasterio.open(marks) as dataset, rasterio.open(tmp_path / "o.tif") as out:
-        assert (dataset.crs, dataset.transform) == (out.crs, out.transform)
-        assert dataset.nodata == 255
-        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        assert json.loads(dataset.tags()["RSUPRES_CLASSES"])["0"] == "no reference"
-        assert dataset.tags()["RSUPRES_JOB"] == out.tags()["RSUPRES_JOB"]
-    # What the enlarged scene fills is no reference either; options of the picture
-    # that would lose classes are not the raster's.
-    filled = tmp_path / "filled.tif"
-    options = ("--fill-reference", "--driver", "GTiff", "--co", "COMPRESS=JPEG")
-    result = invoke(
-        *("upscale", scene, tmp_path / "f.tif", *common, *options),
-        *("--other-bands", "skip", "--reference-coverage", filled),
-    )
-    assert result.exit_code == 0, result.output
-    assert np.array_equal(covered(filled), wanted)
-
-
-def test_a_coverage_raster_is_part_of_the_run(
-    tmp_path: Path, scene: Path, reference: Path
-) -> None:
-    model = write_tiny(tmp_path / "tiny.safetensors")
-    command = ("upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8)
-    marks = tmp_path / "c.tif"
-    asked = (*command, "--reference", reference, "--reference-coverage", marks)
-    for part in ("1/2", "2/2"):
-        assert not marks.exists()
-        result = invoke(*asked, "--shard", part)
-        assert result.exit_code == 0, result.output
-    assert np.unique(covered(marks)[:80]).tolist() == [1]
-    assert np.unique(covered(marks)[80:]).tolist() == [0]
-    assert not (tmp_path / "o.tif.run").exists()
-    (tmp_path / "o.tif").unlink()
-    before = marks.read_bytes()
-    refused = invoke(*asked)
-    assert refused.exit_code == 5, refused.output
-    assert "c.tif exists" in refused.output
-    assert marks.read_bytes() == before
-    assert invoke(*asked, "--overwrite").exit_code == 0
-    same = invoke(
-        *command, "--reference", reference, "--reference-coverage", command[2]
-    )
-    assert same.exit_code == 3
-    assert "same file" in same.output
-    alone = invoke(*command, "--overwrite", "--reference-coverage", tmp_path / "n.tif")
-    assert alone.exit_code == 3
-    assert "--reference-coverage needs --reference" in alone.output
-
-
-def test_nan_weights_end_with_code_7(tmp_path: Path, scene: Path) -> None:
-    network = tiny_network()
-    with torch.no_grad():
-        network.map_layer0.weight.fill_(float("nan"))
-    model = write_tiny(tmp_path / "nan.safetensors", network)
-    result = invoke(
-        "upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8
-    )
-    assert result.exit_code == 7, result.output
-    assert not (tmp_path / "o.tif").exists()
 
 
 def test_other_tensors_are_named(tmp_path: Path) -> None:

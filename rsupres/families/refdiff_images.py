@@ -143,8 +143,10 @@ def is_changed(mask: Tensor) -> Tensor:
 def is_border(mask: Tensor) -> Tensor:
     """Return where the next pixel to the right or below has another code, bool.
 
-    What the codes stand for does not matter. At the ends of the picture is no border.
+    What the codes stand for does not matter, but `NODATA` is as good as unchanged. At
+    the ends of the picture is no border.
     """
+    mask = torch.where(is_changed(mask), mask, 0)
     border = torch.zeros_like(mask, dtype=torch.bool)
     border[..., :, :-1] |= mask[..., :, :-1] != mask[..., :, 1:]
     border[..., :-1, :] |= mask[..., :-1, :] != mask[..., 1:, :]

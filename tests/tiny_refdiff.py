@@ -1,0 +1,45 @@
+"""A Ref-Diff of a few channels and random weights, and pictures for it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from rsupres.checkpoints import write_checkpoint
+from rsupres.families.refdiff import make_spec
+from rsupres.families.refdiff_config import MINI, RefDiffConfig
+from rsupres.families.refdiff_network import RefDiffUNet
+from tests.pictures import texture
+
+SCALE = Fraction(8)
+TINY = replace(MINI, channels=8, mult=(1,), sft_width=8, patch=4, steps=2)
+
+
+def tiny_network(seed: int = 0) -> RefDiffUNet:
+    torch.manual_seed(seed)
+    return RefDiffUNet(TINY)
+
+
+def write_tiny(
+    path: Path,
+    network: RefDiffUNet | None = None,
+    config: RefDiffConfig = TINY,
+    classes: str | None = None,
+) -> Path:
+    network = network or tiny_network()
+    made = make_spec(
+        config, scales=frozenset({SCALE}), gsd=None, halo=2, classes=classes
+    )
+    made = replace(made, tile_size=16)
+    write_checkpoint(path, network.state_dict(), made, asdict(config), "a test")
+    return path
+
+
+def images(height: int = 16, width: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth-and-textured reference, and the LR image of the same ground."""
+    reference = torch.from_numpy(texture(height * 8, width * 8, 3)).float()[None]
+    reference = (reference - reference.min()) / (reference.max() - reference.min())
+    return torch.nn.functional.avg_pool2d(reference, 8), reference
