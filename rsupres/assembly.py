@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio
@@ -25,8 +23,10 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from rsupres.errors import InputError, ResourceError
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid
 from rsupres.opening import first_line, stored_blocks
+from rsupres.virtual import STRIP_ROWS, VirtualStrip, virtual_raster
 from rsupres.writing import (
     GDAL_ERRORS,
     check_room,
@@ -37,86 +37,10 @@ from rsupres.writing import (
 )
 
 BLOCK = 512  # SR pixels of a block's side in the output
-STRIP_ROWS = 64  # SR rows of a block of a strip
-GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float16": "Float16",
-    "float32": "Float32",
-    "float64": "Float64",
-}
-# rasterio's names of colours and GDAL's; others are written as undefined.
-GDAL_COLOURS = {
-    "gray": "Gray",
-    "red": "Red",
-    "green": "Green",
-    "blue": "Blue",
-    "pan": "Pan",
-    "coastal": "Coastal",
-    "rededge": "RedEdge",
-    "nir": "NIR",
-    "swir": "SWIR",
-}
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class OutputFormat:
-    """How pixels are stored.
-
-    Attributes:
-        driver: of GDAL.
-        creation: creation options of the user; they go before our own.
-        dtype: numpy name.
-        nodata: None when there is none; invalid pixels are then in a mask.
-    """
-
-    driver: Literal["COG", "GTiff"] = "COG"
-    creation: Mapping[str, str] = field(default_factory=dict)
-    dtype: str = "uint16"
-    nodata: float | None = None
-
-
-@dataclass(frozen=True)
-class OutputMeta:
-    """What the output says besides pixels; sequences have one entry per band.
-
-    Attributes:
-        grid: frame of the output.
-        descriptions: band names.
-        scales: DN are multiplied with these,
-        offsets: and these are added.
-        colorinterp: names of rasterio's ColorInterp.
-        tags: of the file.
-        palette: value -> (r, g, b) of a raster of classes, None for measurements.
-            Its overviews take the nearest pixel, as classes cannot be averaged.
-    """
-
-    grid: Grid
-    descriptions: Sequence[str | None]
-    scales: Sequence[float]
-    offsets: Sequence[float]
-    colorinterp: Sequence[str]
-    tags: Mapping[str, str] = field(default_factory=dict)
-    palette: Mapping[int, tuple[int, int, int]] | None = None
-
-
-class _Strip(NamedTuple):
-    """One source of the virtual raster; rows of the output."""
-
-    path: Path
-    top: int
-    height: int
-    has_mask: bool
 
 
 def write_strip(
@@ -141,33 +65,16 @@ def write_strip(
     Raises:
         ResourceError: the disk is full, or writing fails otherwise.
     """
-    masked = nodata is None and valid is not None and not valid.all()
     check_room(path, pixels.nbytes)
-    with (
-        explaining(path, pixels.nbytes),
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=pixels.shape[0],
-            height=grid.height,
-            width=grid.width,
-            dtype=pixels.dtype.name,
-            nodata=nodata,
-            crs=grid.crs,
-            transform=grid.transform,
-            tiled=False,
-            blockysize=STRIP_ROWS,
-            interleave="band",
-            photometric="MINISBLACK",
-            BIGTIFF="IF_SAFER",
-        ) as dataset,
-    ):
-        dataset.write(pixels)
-        if masked and valid is not None:
-            dataset.write_mask(valid[0])
-    _check_blocks(path, pixels.nbytes)
+    options = {
+        "photometric": "MINISBLACK",
+        "tiled": False,
+        "blockysize": STRIP_ROWS,
+        "interleave": "band",
+        "BIGTIFF": "IF_SAFER",
+    }
+    with _created(path, pixels, grid, nodata, options) as dataset:
+        _write_pixels(dataset, pixels, valid)
 
 
 def write_whole(
@@ -189,15 +96,35 @@ def write_whole(
     Raises:
         ResourceError: the disk is full, or writing fails otherwise.
     """
-    masked = form.nodata is None and valid is not None and not valid.all()
     # Blocks of a few rows; half the size on pictures, and quicker to read in part.
-    options = {"compress": "DEFLATE", "zlevel": "1", "bigtiff": "IF_SAFER"}
+    options: dict[str, object] = {"zlevel": "1", "bigtiff": "IF_SAFER", "alpha": "NO"}
     options |= {key.lower(): value for key, value in form.creation.items()}
-    if options["compress"].upper() in PREDICTABLE and pixels.dtype.itemsize <= 8:
+    compress = str(options.setdefault("compress", "DEFLATE"))
+    if compress.upper() in PREDICTABLE and pixels.dtype.itemsize <= 8:
         options.setdefault("predictor", "3" if pixels.dtype.kind == "f" else "2")
-    photometric = "PALETTE" if meta.palette else "MINISBLACK"
+    options["photometric"] = "PALETTE" if meta.palette else "MINISBLACK"
     if tuple(meta.colorinterp[:3]) == ("red", "green", "blue"):
-        photometric = "RGB"
+        options["photometric"] = "RGB"
+    with _created(path, pixels, meta.grid, form.nodata, options) as dataset:
+        if meta.palette:
+            dataset.write_colormap(1, dict(meta.palette))
+        _write_pixels(dataset, pixels, valid)
+        dataset.descriptions = tuple(meta.descriptions)
+        pairs = zip(meta.scales, meta.offsets, strict=True)
+        if any(pair != (1.0, 0.0) for pair in pairs):
+            dataset.scales, dataset.offsets = tuple(meta.scales), tuple(meta.offsets)
+        dataset.update_tags(**meta.tags)
+
+
+@contextmanager
+def _created(
+    path: Path,
+    pixels: NDArray[np.generic],
+    grid: Grid,
+    nodata: float | None,
+    options: Mapping[str, object],
+) -> Iterator[rasterio.io.DatasetWriter]:
+    """Make a GeoTIFF for pixels; afterwards check that all of it is on disk."""
     with (
         explaining(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -206,28 +133,28 @@ def write_whole(
             "w",
             driver="GTiff",
             count=pixels.shape[0],
-            height=meta.grid.height,
-            width=meta.grid.width,
-            dtype=form.dtype,
-            nodata=form.nodata,
-            crs=meta.grid.crs,
-            transform=meta.grid.transform,
-            photometric=photometric,
-            alpha="NO",
+            height=grid.height,
+            width=grid.width,
+            dtype=pixels.dtype.name,
+            nodata=nodata,
+            crs=grid.crs,
+            transform=grid.transform,
             **options,
         ) as dataset,
     ):
-        if meta.palette:
-            dataset.write_colormap(1, dict(meta.palette))
-        dataset.write(pixels)
-        if masked and valid is not None:
-            dataset.write_mask(valid[0])
-        dataset.descriptions = tuple(meta.descriptions)
-        pairs = zip(meta.scales, meta.offsets, strict=True)
-        if any(pair != (1.0, 0.0) for pair in pairs):
-            dataset.scales, dataset.offsets = tuple(meta.scales), tuple(meta.offsets)
-        dataset.update_tags(**meta.tags)
+        yield dataset
     _check_blocks(path, pixels.nbytes)
+
+
+def _write_pixels(
+    dataset: rasterio.io.DatasetWriter,
+    pixels: NDArray[np.generic],
+    valid: NDArray[np.bool_] | None,
+) -> None:
+    """Write pixels, and which are valid unless a nodata value tells."""
+    dataset.write(pixels)
+    if dataset.nodata is None and valid is not None and not valid.all():
+        dataset.write_mask(valid[0])
 
 
 def assemble(
@@ -252,7 +179,7 @@ def assemble(
         ResourceError: the disk is full, or writing fails otherwise.
     """
     sources = _open_strips(strips, meta, form)
-    xml = _vrt(sources, meta, form)
+    xml = virtual_raster(sources, meta, form)
     options = _creation(form)
     if meta.palette and form.driver == "COG":
         given = {key.upper() for key in form.creation}
@@ -338,9 +265,9 @@ def _creation(form: OutputFormat) -> dict[str, str]:
 
 def _open_strips(
     strips: Sequence[Path], meta: OutputMeta, form: OutputFormat
-) -> list[_Strip]:
+) -> list[VirtualStrip]:
     """Check every strip's frame and return where each lies."""
-    found: list[_Strip] = []
+    found: list[VirtualStrip] = []
     top = 0
     for path in strips:
         try:
@@ -348,7 +275,9 @@ def _open_strips(
                 frame = dataset.count, dataset.width, dataset.dtypes[0]
                 flags = dataset.mask_flag_enums[0]
                 found.append(
-                    _Strip(path, top, dataset.height, MaskFlags.per_dataset in flags)
+                    VirtualStrip(
+                        path, top, dataset.height, MaskFlags.per_dataset in flags
+                    )
                 )
         except RasterioError as error:
             raise InputError(
@@ -368,82 +297,6 @@ def _open_strips(
             f"{meta.grid.height}; run the same command again."
         )
     return found
-
-
-def _vrt(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str:
-    """Return a virtual raster over the strips, as XML."""
-    grid = meta.grid
-    a, b, c, d, e, f = grid.transform[:6]
-    lines = [
-        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
-        f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else "",
-        f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>",
-        "<Metadata>",
-        *(
-            f"<MDI key={quoteattr(_printable(key))}>{escape(_printable(value))}</MDI>"
-            for key, value in meta.tags.items()
-        ),
-        "</Metadata>",
-    ]
-    for number in range(1, len(meta.descriptions) + 1):
-        lines += _vrt_band(number, strips, meta, form)
-    if form.nodata is None and any(strip.has_mask for strip in strips):
-        lines += ["<MaskBand>", '<VRTRasterBand dataType="Byte">']
-        lines += _vrt_sources(strips, "mask,1", grid.width, "Byte")
-        lines += ["</VRTRasterBand>", "</MaskBand>"]
-    return "\n".join([*lines, "</VRTDataset>"])
-
-
-def _vrt_band(
-    number: int, strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat
-) -> list[str]:
-    kind = GDAL_TYPES[form.dtype]
-    name = meta.descriptions[number - 1]
-    colour = meta.colorinterp[number - 1]
-    lines = [f'<VRTRasterBand dataType="{kind}" band="{number}">']
-    if name:
-        lines.append(f"<Description>{escape(_printable(name))}</Description>")
-    if form.nodata is not None:
-        lines.append(f"<NoDataValue>{form.nodata!r}</NoDataValue>")
-    colour = "Palette" if meta.palette else GDAL_COLOURS.get(colour, "Undefined")
-    lines.append(f"<ColorInterp>{colour}</ColorInterp>")
-    if meta.palette:
-        lines += _vrt_palette(meta.palette)
-    scale, offset = float(meta.scales[number - 1]), float(meta.offsets[number - 1])
-    if (scale, offset) != (1.0, 0.0):
-        lines.append(f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>")
-    lines += _vrt_sources(strips, str(number), meta.grid.width, kind)
-    return [*lines, "</VRTRasterBand>"]
-
-
-def _vrt_palette(palette: Mapping[int, tuple[int, int, int]]) -> list[str]:
-    """Return a colour table; values without a colour are black."""
-    colours = [palette.get(value, (0, 0, 0)) for value in range(max(palette) + 1)]
-    entries = (f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>' for r, g, b in colours)
-    return ["<ColorTable>", *entries, "</ColorTable>"]
-
-
-def _vrt_sources(
-    strips: Sequence[_Strip], band: str, width: int, kind: str
-) -> Iterator[str]:
-    for strip in strips:
-        path = escape(str(strip.path.absolute()))
-        size = f'xSize="{width}" ySize="{strip.height}"'
-        yield (
-            "<SimpleSource>"
-            f'<SourceFilename relativeToVRT="0">{path}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand>"
-            f'<SourceProperties RasterXSize="{width}" RasterYSize="{strip.height}" '
-            f'DataType="{kind}" BlockXSize="{width}" BlockYSize="{STRIP_ROWS}"/>'
-            f'<SrcRect xOff="0" yOff="0" {size}/>'
-            f'<DstRect xOff="0" yOff="{strip.top}" {size}/>'
-            "</SimpleSource>"
-        )
-
-
-def _printable(text: str) -> str:
-    """Return text without characters that XML cannot hold."""
-    return "".join(c for c in text if c in "\t\n\r" or (c >= " " and c != "\ufffe"))
 
 
 def _room(meta: OutputMeta, form: OutputFormat) -> int:

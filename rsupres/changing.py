@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rsupres
-from rsupres.assembly import OutputMeta, check_format
+from rsupres.assembly import check_format
 from rsupres.change import MUCH, ChangeMask, ChangeOptions, changed_share
 from rsupres.classes import NODATA, UNCHANGED
 from rsupres.detection import Method
 from rsupres.execution import OnProgress, Progress
+from rsupres.formats import OutputMeta
 from rsupres.grid import Grid, PixelWindow
 from rsupres.outputs import Destination, Rows, StripRaster, frame_marks, write_strips
 from rsupres.raster import Scene, bounded_cache
@@ -239,12 +240,4 @@ def _meta(job: ChangeJob, mask: ChangeMask, tally: _Tally) -> OutputMeta:
     }
     if mask.table is not None:
         tags["RSUPRES_CLASS_TABLE"] = mask.table.name
-    return OutputMeta(
-        grid=mask.grid,
-        descriptions=("change",),
-        scales=(1.0,),
-        offsets=(0.0,),
-        colorinterp=("palette",),
-        tags=tags,
-        palette=mask.palette(),
-    )
+    return OutputMeta.of_classes("change", mask.grid, mask.palette(), tags)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.assembly import OutputFormat, OutputMeta
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
@@ -57,16 +57,10 @@ def coverage_format(work: Work) -> OutputFormat:
 
 def coverage_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
     """Return what the raster says besides its values."""
-    return OutputMeta(
-        grid=work.output_grid,
-        descriptions=("reference coverage",),
-        scales=(1.0,),
-        offsets=(0.0,),
-        colorinterp=("palette",),
-        tags={
-            **tags,
-            "RSUPRES_CONTENT": "where the model had a reference",
-            "RSUPRES_CLASSES": json.dumps(NAMES),
-        },
-        palette=_COLOURS,
+    told = {
+        "RSUPRES_CONTENT": "where the model had a reference",
+        "RSUPRES_CLASSES": json.dumps(NAMES),
+    }
+    return OutputMeta.of_classes(
+        "reference coverage", work.output_grid, _COLOURS, {**tags, **told}
     )

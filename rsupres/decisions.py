@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta, check_format
+from rsupres.assembly import check_format
+from rsupres.bands import BandChoice, choose_bands
 from rsupres.checkpoints import (
     Card,
     default_model,
@@ -47,12 +48,13 @@ from rsupres.families.base import (
     SuperResolver,
 )
 from rsupres.finishing import StripRules
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid, TileGrid, lr_step
 from rsupres.injection import find_gains
 from rsupres.jobs import UpscaleJob
 from rsupres.quality import Gate, parse_gate
 from rsupres.radiometry import Stretch, find_stretch, parse_stretch
-from rsupres.raster import BandChoice, Scene, choose_bands
+from rsupres.raster import Scene
 from rsupres.requirements import (
     check_conditions,
     check_options,
@@ -226,16 +228,8 @@ class Work:
 
     def meta(self, tags: Mapping[str, str]) -> OutputMeta:
         """What the output carries besides pixels."""
-        bands = [self.file_bands[place] - 1 for place in self.order]
-        scene = self.scene
-        return OutputMeta(
-            grid=self.output_grid,
-            descriptions=tuple(scene.descriptions[band] for band in bands),
-            scales=tuple(scene.scales[band] for band in bands),
-            offsets=tuple(scene.offsets[band] for band in bands),
-            colorinterp=tuple(scene.colorinterp[band] for band in bands),
-            tags={**scene.tags, **tags},
-        )
+        bands = [self.file_bands[place] for place in self.order]
+        return OutputMeta.like(self.scene, bands, self.output_grid, tags)
 
     @property
     def deviation_format(self) -> OutputFormat:
@@ -244,12 +238,9 @@ class Work:
 
     def deviation_meta(self, tags: Mapping[str, str]) -> OutputMeta:
         """What the standard deviations carry besides pixels; bands of the model."""
-        bands = [band - 1 for band in self.bands.roles]
-        scene = self.scene
-        return OutputMeta(
-            grid=self.output_grid,
-            descriptions=tuple(scene.descriptions[band] for band in bands),
-            scales=tuple(scene.scales[band] for band in bands),
+        bands = self.bands.roles
+        return replace(
+            OutputMeta.like(self.scene, bands, self.output_grid, {}),
             offsets=(0.0,) * len(bands),
             colorinterp=("undefined",) * len(bands),
             tags={**tags, "RSUPRES_CONTENT": "standard deviation over the samples"},

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid, PixelWindow
 from rsupres.outputs import Destination, Rows, StripRaster, write_strips
 from rsupres.pipeline import RunSummary
@@ -362,12 +362,5 @@ def _check_alike(scene: Scene, first: Scene) -> None:
 
 
 def _meta(scene: Scene, grid: Grid) -> OutputMeta:
-    bands = [band - 1 for band in scene.data_bands]
-    return OutputMeta(
-        grid=grid,
-        descriptions=tuple(scene.descriptions[band] for band in bands),
-        scales=tuple(scene.scales[band] for band in bands),
-        offsets=tuple(scene.offsets[band] for band in bands),
-        colorinterp=tuple(scene.colorinterp[band] for band in bands),
-        tags={**scene.tags, "RSUPRES_VERSION": rsupres.__version__},
-    )
+    tags = {"RSUPRES_VERSION": rsupres.__version__}
+    return OutputMeta.like(scene, scene.data_bands, grid, tags)

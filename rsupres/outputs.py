@@ -16,14 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rsupres
-from rsupres.assembly import (
-    OutputFormat,
-    OutputMeta,
-    assemble,
-    write_strip,
-)
+from rsupres.assembly import assemble, write_strip
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid, PixelWindow
 from rsupres.jobs import check_writable
 from rsupres.publishing import publishing

@@ -14,9 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import rsupres
-from rsupres.assembly import OutputMeta, check_format
+from rsupres.assembly import check_format
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
+from rsupres.formats import OutputMeta
 from rsupres.grid import Grid
 from rsupres.legend import DEFAULT_LEGEND, Legend
 from rsupres.legend_file import load_legend
@@ -198,21 +199,9 @@ def _meta(job: RasterizeJob, opened: VectorMap, grid: Grid) -> OutputMeta:
         "RSUPRES_FEATURES": json.dumps(dict(opened.counts)),
     }
     if legend.kind == "rgb":
-        names: tuple[str, ...] = _RGB
-        palette = None
-    else:
-        names = ("class",)
-        coded = legend.palette()
-        palette = {code: colour for code, (_, colour) in coded.items()}
-        tags["RSUPRES_CLASSES"] = json.dumps(
-            {c: name for c, (name, _) in coded.items()}
-        )
-    return OutputMeta(
-        grid=grid,
-        descriptions=names,
-        scales=(1.0,) * len(names),
-        offsets=(0.0,) * len(names),
-        colorinterp=names if legend.kind == "rgb" else ("palette",),
-        tags=tags,
-        palette=palette,
-    )
+        return OutputMeta(grid, _RGB, (1.0,) * 3, (0.0,) * 3, _RGB, tags)
+    coded = legend.palette()
+    names = {code: name for code, (name, _) in coded.items()}
+    palette = {code: colour for code, (_, colour) in coded.items()}
+    tags["RSUPRES_CLASSES"] = json.dumps(names)
+    return OutputMeta.of_classes("class", grid, palette, tags)

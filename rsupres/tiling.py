@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,16 +24,10 @@ from typing import cast
 import numpy as np
 
 import rsupres
-from rsupres.assembly import OutputFormat, OutputMeta, write_whole
 from rsupres.bands import choose_bands
-from rsupres.change import ChangeMask
-from rsupres.change_rasters import TABLE_TAG
-from rsupres.condition_sources import MAP_LEGEND_TAG, DrawnMap, MapSource
 from rsupres.conditions import (
     ConditionFrame,
     ConditionRequest,
-    ConditionSet,
-    ConditionSource,
     open_conditions,
 )
 from rsupres.errors import InputError, RunConflictError
@@ -41,13 +35,18 @@ from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.extent import window_from_bounds
 from rsupres.grid import Grid, PixelWindow, lr_step
 from rsupres.jobs import check_writable
-from rsupres.legend_file import load_legend, shipped_legends
 from rsupres.publishing import explained, sync
-from rsupres.radiometry import TILE_STRETCH, Stretch, find_stretch, parse_stretch
+from rsupres.radiometry import find_stretch, parse_stretch
 from rsupres.raster import Scene, bounded_cache
-from rsupres.references import References
 from rsupres.runs import Run
 from rsupres.scenes import open_scenes, union_grid
+from rsupres.tile_files import (
+    RGB,
+    Sources,
+    TileWriter,
+    as_stored,
+    make_writers,
+)
 from rsupres.tiles import (
     FOLDERS,
     HR,
@@ -63,10 +62,6 @@ from rsupres.tiles import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 128, 16
-# A reference in [0, 1] as whole numbers, fine enough for 16 bits of measurement.
-_REFERENCE_TOP, _REFERENCE_NODATA = 65_534, 65_535
-_RGB = ("red", "green", "blue")
-_CHANGE_NODATA = 255
 
 
 @dataclass(frozen=True)
@@ -152,28 +147,6 @@ class TileSummary:
         }
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Everything that is open, and what the tiles carry.
-
-    Attributes:
-        scene: cropped to what is wanted.
-        conditions: on its SR frame.
-        hr: on the SR frame's pixels, and where that frame's corner lies in it.
-        stretch: per data band of the scene.
-    """
-
-    scene: Scene
-    conditions: ConditionSet
-    hr: tuple[Scene, PixelWindow] | None
-    stretch: Stretch
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        given = (*self.conditions.sources, *((HR,) if self.hr else ()))
-        return tuple(kind for kind in FOLDERS if kind in given)
-
-
 def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSummary:
     """Cut a scene into tiles; go on where an earlier call stopped.
 
@@ -243,7 +216,7 @@ def _check_folder(job: TileJob) -> None:
 
 
 @contextmanager
-def _open(job: TileJob) -> Iterator[_Sources]:
+def _open(job: TileJob) -> Iterator[Sources]:
     choice = parse_stretch(job.stretch)
     with ExitStack() as stack:
         scene = stack.enter_context(open_scenes(job.scenes))
@@ -252,14 +225,14 @@ def _open(job: TileJob) -> Iterator[_Sources]:
         stretch = find_stretch(scene, choice)
         roles = job.roles
         if roles is None:
-            roles = _RGB if len(scene.data_bands) >= len(_RGB) else ()
+            roles = RGB if len(scene.data_bands) >= len(RGB) else ()
         bands = choose_bands(scene, roles).roles
         frame = ConditionFrame(
             scene, bands, tuple(roles), stretch.for_bands(bands), job.scale
         )
         conditions = stack.enter_context(open_conditions(job.conditions, frame))
         hr = None if job.hr is None else _open_hr(job.hr, frame.sr, stack)
-        yield _Sources(scene, conditions, hr, stretch.for_bands(scene.data_bands))
+        yield Sources(scene, conditions, hr, stretch.for_bands(scene.data_bands))
 
 
 def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Scene, PixelWindow]:
@@ -283,7 +256,7 @@ def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Scene, PixelWindow]
     return scene, wanted.relative_to(own)
 
 
-def _plan(job: TileJob, sources: _Sources) -> TilePlan:
+def _plan(job: TileJob, sources: Sources) -> TilePlan:
     scene = sources.scene
     step = lr_step(job.scale, job.multiple)
 
@@ -314,7 +287,7 @@ def _plan(job: TileJob, sources: _Sources) -> TilePlan:
 
 
 def _cut(
-    sources: _Sources, plan: TilePlan, run: Run, show: OnProgress
+    sources: Sources, plan: TilePlan, run: Run, show: OnProgress
 ) -> list[TileRecord]:
     """Write the tile rows that are missing; return all records, row-major."""
     n_rows, n_cols = plan.grid.shape
@@ -323,7 +296,7 @@ def _cut(
     found: list[TileRecord] = []
     for folder in (_rows(run), *(_staged(run) / name for name in names)):
         folder.mkdir(parents=True, exist_ok=True)
-    writers = _writers(sources, plan)
+    writers = make_writers(sources, plan)
     show(Progress("Tiles", 0, n_rows, "tile rows"))
     for row in range(n_rows):
         journal = _rows(run) / f"{row:04d}.json"
@@ -340,30 +313,11 @@ def _cut(
     return found
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """How tiles of one kind are stored; the grid of `meta` is a placeholder."""
-
-    meta: OutputMeta
-    form: OutputFormat
-
-    def write(
-        self,
-        path: Path,
-        pixels: np.ndarray,
-        grid: Grid,
-        valid: np.ndarray | None = None,
-    ) -> None:
-        with explained(path, pixels.nbytes):
-            write_whole(path, pixels, replace(self.meta, grid=grid), self.form, valid)
-            sync(path)
-
-
 def _write(
     tile: TileRecord,
-    sources: _Sources,
+    sources: Sources,
     plan: TilePlan,
-    writers: Mapping[str, _Writer],
+    writers: Mapping[str, TileWriter],
     run: Run,
 ) -> TileRecord:
     """Write one tile in all its kinds; return its record with shares."""
@@ -374,7 +328,7 @@ def _write(
     shares: dict[str, float] = {}
     grid = plan.sr.crop(tile.sr)
     for kind, read in sources.conditions.read(tile.sr).items():
-        stored, share = _as_stored(kind, read, sources.conditions)
+        stored, share = as_stored(kind, read, sources.conditions)
         path = _staged(run) / FOLDERS[kind] / tile.name
         writers[kind].write(path, stored, grid)
         shares[kind] = share
@@ -385,34 +339,6 @@ def _write(
         writers[HR].write(path, pixels, grid, measured)
         shares[HR] = float(measured.mean())
     return replace(tile, valid=float(valid.mean()), shares=shares)
-
-
-def _as_stored(
-    kind: str, read: np.ndarray, conditions: ConditionSet
-) -> tuple[np.ndarray, float]:
-    """Return what a condition's tile holds, and the share of it that says something."""
-    if kind == "reference":
-        known = np.isfinite(read).all(axis=0)
-        levels = np.rint(np.clip(np.nan_to_num(read), 0, 1) * _REFERENCE_TOP)
-        stored = np.where(known, levels, _REFERENCE_NODATA).astype(np.uint16)
-        return stored, float(known.mean())
-    if kind == "change_mask":
-        return read, float((read != _CHANGE_NODATA).mean())
-    background = _background(conditions.sources[kind])
-    if background is None:
-        return read, 1.0
-    blank = np.array(background, np.uint8)[:, None, None]
-    return read, float((read != blank).any(axis=0).mean())
-
-
-def _background(source: ConditionSource) -> tuple[int, int, int] | None:
-    """Return a map's colour where nothing is mapped, None when nobody knows."""
-    if isinstance(source, MapSource):
-        return source.background
-    assert isinstance(source, DrawnMap)
-    if source.legend not in shipped_legends():
-        return None
-    return load_legend(source.legend).background
 
 
 def _read_hr(
@@ -430,73 +356,6 @@ def _read_hr(
         rows, cols = inside.relative_to(place).slices()
         pixels[:, rows, cols], valid[:, rows, cols] = image.read_stored(inside, bands)
     return pixels, valid
-
-
-def _writers(sources: _Sources, plan: TilePlan) -> dict[str, _Writer]:
-    scene = sources.scene
-    told = {
-        "RSUPRES_VERSION": rsupres.__version__,
-        "RSUPRES_SCALE": str(plan.scale),
-        "RSUPRES_SOURCE": plan.source,
-    }
-    stretch = {TILE_STRETCH: json.dumps(sources.stretch.to_json())}
-    found = {LR: _raster_writer(scene, told | stretch)}
-    if sources.hr is not None:
-        found[HR] = _raster_writer(sources.hr[0], told)
-    for kind, source in sources.conditions.sources.items():
-        marks = json.dumps(source.fingerprint(), sort_keys=True)
-        tags = told | {f"RSUPRES_{kind.upper()}": marks}
-        found[kind] = _condition_writer(kind, sources, plan, tags)
-    return found
-
-
-def _raster_writer(scene: Scene, tags: Mapping[str, str]) -> _Writer:
-    bands = [band - 1 for band in scene.data_bands]
-    meta = OutputMeta(
-        grid=scene.grid,
-        descriptions=tuple(scene.descriptions[band] for band in bands),
-        scales=tuple(scene.scales[band] for band in bands),
-        offsets=tuple(scene.offsets[band] for band in bands),
-        colorinterp=tuple(scene.colorinterp[band] for band in bands),
-        tags={**scene.tags, **tags},
-    )
-    return _Writer(meta, OutputFormat("GTiff", {}, scene.dtype, scene.nodata))
-
-
-def _condition_writer(
-    kind: str, sources: _Sources, plan: TilePlan, tags: Mapping[str, str]
-) -> _Writer:
-    source = sources.conditions.sources[kind]
-    n_bands, dtype, nodata, scale = 3, "uint8", None, 1.0
-    names: Sequence[str | None] = _RGB
-    palette = None
-    if isinstance(source, MapSource):
-        tags = {**tags, MAP_LEGEND_TAG: source.legend_name}
-    elif isinstance(source, DrawnMap):
-        tags = {**tags, MAP_LEGEND_TAG: source.legend}
-    elif kind == "change_mask":
-        mask = cast(ChangeMask, source)
-        n_bands, nodata, names, palette = 1, _CHANGE_NODATA, ("change",), mask.palette()
-        if mask.table is not None:
-            tags = {**tags, TABLE_TAG: mask.table.name}
-    else:
-        n_bands = source.read(PixelWindow(0, 0, 1, 1)).shape[0]
-        dates = [file.date for file in cast(References, source).files]
-        tags = {**tags, "ACQUISITION_DATE": f"{max(dates):%Y-%m-%d}"}
-        dtype, nodata, scale = "uint16", _REFERENCE_NODATA, 1 / _REFERENCE_TOP
-        if n_bands != len(_RGB):
-            names = (None,) * n_bands
-    is_rgb = tuple(names) == _RGB
-    meta = OutputMeta(
-        grid=plan.sr,
-        descriptions=names,
-        scales=(scale,) * n_bands,
-        offsets=(0.0,) * n_bands,
-        colorinterp=_RGB if is_rgb else ("undefined",) * n_bands,
-        tags=tags,
-        palette=palette,
-    )
-    return _Writer(meta, OutputFormat("GTiff", {}, dtype, nodata))
 
 
 def _publish(job: TileJob, index: TileIndex, run: Run) -> None:

@@ -19,15 +19,9 @@ from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
-from rsupres.assembly import (
-    OutputFormat,
-    OutputMeta,
-    assemble,
-    check_format,
-    read_tags,
-    write_strip,
-)
+from rsupres.assembly import assemble, check_format, read_tags, write_strip
 from rsupres.errors import InputError, ResourceError
+from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid, PixelWindow
 
 HEIGHTS = (100, 30, 470)  # of strips; no multiples of a block
@@ -323,7 +317,8 @@ from pathlib import Path
 sys.path[:0] = sys.argv[4].split("|")
 from rsupres.errors import ResourceError
 from test_assembly import make_meta, write_strips, SIZE
-from rsupres.assembly import OutputFormat, assemble
+from rsupres.assembly import assemble
+from rsupres.formats import OutputFormat
 folder, driver, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 pixels = np.random.default_rng(0).integers(1, 60000, (3, *SIZE)).astype("uint16")
 meta = make_meta()

@@ -14,7 +14,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsupres import tiling
+from rsupres import tile_files
 from rsupres.blend import Mosaic
 from rsupres.conditions import ConditionFrame, ConditionRequest, open_conditions
 from rsupres.errors import GridError, InputError, RunConflictError
@@ -264,7 +264,7 @@ def test_an_interrupted_folder_is_not_there_and_is_continued(
     tmp_path, scene, conditions, monkeypatch
 ):
     job = job_for(scene, conditions=conditions, overlap=8)
-    written, real = [], tiling.write_whole
+    written, real = [], tile_files.write_whole
 
     def write(path, *arguments):
         if len(written) == 25:
@@ -272,11 +272,11 @@ def test_an_interrupted_folder_is_not_there_and_is_continued(
         written.append(path)
         real(path, *arguments)
 
-    monkeypatch.setattr(tiling, "write_whole", write)
+    monkeypatch.setattr(tile_files, "write_whole", write)
     with pytest.raises(Interrupted, match="same command"):
         tile_scene(job)
     assert not job.folder.exists()
-    monkeypatch.setattr(tiling, "write_whole", real)
+    monkeypatch.setattr(tile_files, "write_whole", real)
     done = {path: path.stat().st_mtime_ns for path in written[:16]}
     with pytest.raises(RunConflictError, match="another job"):
         tile_scene(job_for(scene, conditions=conditions, overlap=10))
