@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -18,9 +18,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.features import rasterize
 from rasterio.warp import reproject
 
 from rsupres.grid import Grid
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 Number = TypeVar("Number", np.float32, np.uint8)
 
@@ -61,6 +65,21 @@ def as_dataset(
     ) as dataset:
         dataset.write(pixels)
         yield dataset
+
+
+def is_inside(
+    geometry: BaseGeometry, shape: tuple[int, int], transform: Affine
+) -> NDArray[np.bool_]:
+    """Return which pixels have their centre in a geometry, (h, w).
+
+    Args:
+        geometry: in the pixels' CRS.
+        shape: (h, w).
+        transform: of the pixels.
+    """
+    with as_dataset(np.zeros((1, *shape), np.uint8), transform) as dataset:
+        rasterize([(geometry, 1)], dst_path=dataset, transform=transform)
+        return np.asarray(dataset.read(1) > 0)
 
 
 def warp_array(

@@ -1,15 +1,21 @@
 """What invalid pixels show to a model: their valid surroundings, continued.
 
-Numbers only; where a pixel lies and what makes it invalid is known elsewhere.
+What makes a pixel invalid is known elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    from rsupres.raster import Scene
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -56,6 +62,29 @@ def fill_invalid(
         filled[:, rows + 1, cols + 1] = means
         known[rows + 1, cols + 1] = True
     return faded
+
+
+def read_filled(
+    scene: Scene, window: PixelWindow, bands: Sequence[int]
+) -> tuple[FloatArray, BoolArray]:
+    """Read a window with its invalid pixels filled, the same from every tile.
+
+    As `Scene.read` and `fill_invalid`, but where something is invalid the
+    surroundings within `FILL_REACH` are read too, so that a filled value depends on
+    its position alone, not on the window.
+    """
+    dn, valid = scene.read(window, bands)
+    if valid.all():
+        return dn, valid
+    grown = PixelWindow(
+        window.row - FILL_REACH,
+        window.col - FILL_REACH,
+        window.height + 2 * FILL_REACH,
+        window.width + 2 * FILL_REACH,
+    )
+    filled = fill_invalid(*scene.read(grown, bands))
+    inner = slice(FILL_REACH, -FILL_REACH)
+    return np.ascontiguousarray(filled[:, inner, inner]), valid
 
 
 def _fade(ring: int) -> float:

@@ -25,10 +25,10 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
 from rsupres.families.base import SceneContext, SuperResolver, TileBatch
+from rsupres.filling import read_filled
 from rsupres.finishing import FinishedStrip, Finisher, LrRows, lock_rows
 from rsupres.grid import PixelWindow, Tile
 from rsupres.radiometry import split_excess
-from rsupres.raster import read_filled
 
 if TYPE_CHECKING:
     from rsupres.runs import Run

@@ -23,13 +23,10 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
-from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
-from rsupres.bands import BandChoice, choose_bands
+from rsupres.arrays import is_inside
 from rsupres.errors import InputError
-from rsupres.extent import window_from_aoi, window_from_bounds
-from rsupres.filling import FILL_REACH, fill_invalid
 from rsupres.grid import Grid, PixelWindow
 from rsupres.opening import (
     check_complete,
@@ -41,22 +38,9 @@ from rsupres.opening import (
     open_dataset,
 )
 from rsupres.products import locate, main_subdataset, usual_band_name
-from rsupres.radiometry import to_dtype
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
-
-__all__ = [
-    "BandChoice",
-    "Scene",
-    "bounded_cache",
-    "choose_bands",
-    "fill_invalid",
-    "read_filled",
-    "to_dtype",
-    "window_from_aoi",
-    "window_from_bounds",
-]
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -424,7 +408,7 @@ class Scene(AbstractContextManager["Scene"]):
         for plane, band in zip(native, bands, strict=True):
             valid &= _is_measured(plane, self._nodata_of(band))
         if self._aoi is not None:
-            valid &= self._inside_aoi(window, shape)
+            valid &= self._inside(self._aoi, window, shape)
         return native, valid[np.newaxis]
 
     def _read_mask(self, place: Window, shape: tuple[int, int]) -> BoolArray:
@@ -438,11 +422,12 @@ class Scene(AbstractContextManager["Scene"]):
             return np.asarray(mask > 0)
         return np.ones(shape, bool)
 
-    def _inside_aoi(self, window: PixelWindow, shape: tuple[int, int]) -> BoolArray:
+    def _inside(
+        self, aoi: BaseGeometry, window: PixelWindow, shape: tuple[int, int]
+    ) -> BoolArray:
         frame = self.grid.crop(window)
         zoom = rasterio.Affine.scale(frame.width / shape[1], frame.height / shape[0])
-        inside = geometry_mask([self._aoi], shape, frame.transform @ zoom, invert=True)
-        return np.asarray(inside)
+        return is_inside(aoi, shape, frame.transform @ zoom)
 
     def _nodata_of(self, band: int) -> float | None:
         declared = self._source.dataset.nodatavals[band - 1]
@@ -464,29 +449,6 @@ def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
             yield
         finally:
             set_gdal_config("GDAL_CACHEMAX", before)
-
-
-def read_filled(
-    scene: Scene, window: PixelWindow, bands: Sequence[int]
-) -> tuple[FloatArray, BoolArray]:
-    """Read a window with its invalid pixels filled, the same from every tile.
-
-    As `Scene.read` and `fill_invalid`, but where something is invalid the
-    surroundings within `FILL_REACH` are read too, so that a filled value depends on
-    its position alone, not on the window.
-    """
-    dn, valid = scene.read(window, bands)
-    if valid.all():
-        return dn, valid
-    grown = PixelWindow(
-        window.row - FILL_REACH,
-        window.col - FILL_REACH,
-        window.height + 2 * FILL_REACH,
-        window.width + 2 * FILL_REACH,
-    )
-    filled = fill_invalid(*scene.read(grown, bands))
-    inner = slice(FILL_REACH, -FILL_REACH)
-    return np.ascontiguousarray(filled[:, inner, inner]), valid
 
 
 def _reflect(start: int, length: int, size: int) -> NDArray[np.intp]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import rasterio
 from affine import Affine
@@ -134,6 +135,12 @@ def write_image(
         nodata=nodata,
         photometric="RGB" if len(pixels) == 3 else "MINISBLACK",
     )
+
+
+def write_vector(path: Path, *shapes: object, crs: CRS | str | None = UTM) -> str:
+    """Write geometries as a vector file; return its name."""
+    geopandas.GeoSeries(list(shapes), crs=crs).to_file(path, engine="pyogrio")
+    return str(path)
 
 
 def make_safe(folder: Path, pixels: NDArray[np.generic], offset: int = -1000) -> Path:

@@ -7,8 +7,9 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from shapely.geometry import Polygon
 
-from rsupres.arrays import as_dataset, warp_array
+from rsupres.arrays import as_dataset, is_inside, warp_array
 from rsupres.grid import Grid
 
 UTM = CRS.from_epsg(32633)
@@ -56,3 +57,12 @@ def test_beyond_the_frame_integers_are_zero_and_floats_nan():
     floats = warp_array(ramp(6, 8), frame, beyond, Resampling.nearest)
     assert np.isnan(floats[:, :, 2:]).all()
     np.testing.assert_array_equal(floats[:, :, :2], ramp(6, 8)[:, :, 6:])
+
+
+@pytest.mark.parametrize("transform", [AWAY, UPRIGHT, FLIPPED], ids=str)
+def test_a_pixel_is_inside_when_its_centre_is(transform):
+    # In pixels; on the other side of the diagonal lie as many.
+    corners = [transform @ corner for corner in ((-1, -1), (7, 7), (7, -1))]
+    inside = is_inside(Polygon(corners), (4, 6), transform)
+    rows, cols = np.mgrid[:4, :6]
+    np.testing.assert_array_equal(inside[rows != cols], (cols > rows)[rows != cols])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from helpers import make_scene, ramp
 
+from rsupres.bands import BandChoice, choose_bands
 from rsupres.errors import BandError
-from rsupres.raster import BandChoice, Scene, choose_bands
+from rsupres.raster import Scene
 
 RGB = ("red", "green", "blue")
 RGBN = (*RGB, "nir")

@@ -19,6 +19,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import texture
+from shapely.geometry import Polygon
 
 from rsupres import inference
 from rsupres.checkpoints import Card, spec_from_json, spec_to_json
@@ -37,7 +38,7 @@ from rsupres.planning import describe_plan, plan_job
 from rsupres.requirements import check_conditions
 from rsupres.styles import open_styles
 from tests.fakes import LookingModel, noisy, spec
-from tests.helpers import NORTH_UP, UTM, make_scene
+from tests.helpers import NORTH_UP, UTM, make_scene, write_vector
 
 SR = NORTH_UP @ Affine.scale(0.5)
 LOOKS = frozenset({"reference", "vector_map", "style", "change_mask"})
@@ -455,9 +456,12 @@ def test_only_the_main_thread_changes_which_warnings_are_shown(
     model = looking(monkeypatch)
     monkeypatch.setattr(warnings, "catch_warnings", Watched)
     style = make_scene(tmp_path / "style.tif", 30, 40, dtype="uint8")
+    x, y = NORTH_UP.c, NORTH_UP.f
+    corners = [(x + 5, y - 5), (x + 495, y - 5), (x + 495, y - 595)]
     upscale_scene(
         job_for(
             scene,
+            aoi=str(write_vector(tmp_path / "aoi.gpkg", Polygon(corners))),
             reference=reference,
             vector_map=roads,
             change_mask=str(roads) if change_mask == "roads" else change_mask,

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from helpers import NORTH_UP, UTM, make_safe, make_scene, ramp
+from helpers import NORTH_UP, UTM, make_safe, make_scene, ramp, write_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -27,15 +27,10 @@ from rasterio.windows import Window
 from shapely.geometry import Point, Polygon, box
 
 from rsupres.errors import InputError
-from rsupres.filling import FILL_REACH, fill_invalid
+from rsupres.extent import window_from_aoi, window_from_bounds
+from rsupres.filling import FILL_REACH, fill_invalid, read_filled
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster import (
-    Scene,
-    bounded_cache,
-    read_filled,
-    window_from_aoi,
-    window_from_bounds,
-)
+from rsupres.raster import Scene, bounded_cache
 
 ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
 
@@ -576,11 +571,6 @@ def test_bounds_that_cannot_be_used_are_refused(
         pytest.raises(InputError, match=message),
     ):
         window_from_bounds(scene, bounds, crs)
-
-
-def write_vector(path: Path, *shapes: object, crs: CRS | str | None = UTM) -> str:
-    geopandas.GeoSeries(list(shapes), crs=crs).to_file(path, engine="pyogrio")
-    return str(path)
 
 
 @pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
