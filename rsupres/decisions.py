@@ -323,7 +323,8 @@ def _find_card(job: UpscaleJob, scene: Scene) -> Card:
             _decimal(spec.scales.trained),
             card.name,
         )
-    if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
+    # A hundredth more or less is the same pixel size, written with other digits.
+    if spec.gsd is not None and not 0.99 * spec.gsd[0] <= gsd <= 1.01 * spec.gsd[1]:
         logger.warning(
             "%s has pixels of %.3g m; model %s was trained on %g to %g m.",
             scene.path,

@@ -1,10 +1,12 @@
 """Ref-Diff beside a straightforward implementation of its specification.
 
-`python tests/benchmarks/bench_refdiff.py` samples a picture both ways with the same
-weights, start and calls of the network, and prints seconds of processor time (which
-other programs on the machine disturb less than the clock), the ratio, and how far apart
-the results are. `--flops` prints the operation count of the released configuration and
-the time that it takes one H200 at least.
+`python tests/benchmarks/bench_refdiff.py` samples a picture in several ways with the
+same weights, start and calls of the network, one after the other and that `--repeat`
+times, and prints the least seconds of processor time (which other programs on the
+machine disturb less than the clock), the ratio, and how far apart the results are. The
+ways add one measure after the other, so that each one's gain shows. `--flops` prints
+the operation count of the released configuration and the time that it takes one H200 at
+least.
 
 The straightforward network follows shared/specs/refdiff.md line by line: channels
 apart, four convolutions a modulation, conditions resized in each, one embedding a
@@ -17,7 +19,8 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from rsupres.blocks import winograd  # noqa: E402
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
 from rsupres.families.refdiff import EdmDenoiser  # noqa: E402
 from rsupres.families.refdiff_config import (  # noqa: E402
@@ -44,6 +48,7 @@ from rsupres.families.refdiff_network import (  # noqa: E402
 
 H200_BF16 = 989e12  # operations a second, dense, as NVIDIA states it
 ROOT_HALF = 0.5**0.5
+Context = AbstractContextManager[None]
 
 
 class Straightforward:
@@ -169,38 +174,78 @@ def random_guidance(side: int) -> Guidance:
     return Guidance(image[0], image[1], mask)
 
 
+def frozen(network: RefDiffUNet, together: bool, dtype: torch.dtype) -> RefDiffUNet:
+    """Return a copy for inference, its channels together or apart."""
+    made = copy.deepcopy(network)
+    if together:
+        made.to(memory_format=torch.channels_last)
+    freeze_(made, dtype)
+    return made
+
+
+@contextmanager
+def mkldnn_bf16() -> Iterator[None]:
+    """Let torch's float32 convolutions compute in bf16, where they can."""
+    setting = torch.backends.mkldnn.conv
+    before, setting.fp32_precision = setting.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
+
+
+@contextmanager
+def without_winograd() -> Iterator[None]:
+    """Leave all convolutions to torch."""
+    least, winograd._WIDE = winograd._WIDE, 10**9
+    try:
+        yield
+    finally:
+        winograd._WIDE = least
+
+
 @torch.inference_mode()
-def compare(config: RefDiffConfig, side: int, steps: int) -> None:
-    """Sample both ways and print a table."""
+def compare(config: RefDiffConfig, side: int, steps: int, repeat: int) -> None:
+    """Sample in all ways and print a table."""
     torch.manual_seed(0)
     network = RefDiffUNet(config).eval()
     plain = Straightforward(network)
-    network.to(memory_format=torch.channels_last)
-    half = copy.deepcopy(network)
-    freeze_(network, torch.float32)
-    freeze_(half, torch.bfloat16)
+    apart = frozen(network, False, torch.float32)
+    whole = frozen(network, True, torch.float32)
+    half = frozen(network, True, torch.bfloat16)
     guidance, sigmas = random_guidance(side), karras_sigmas(steps)
     start = torch.randn(1, 3, side, side) * float(sigmas[0])
-    print(f"{side} x {side} pixels, M = {config.channels}, {2 * steps - 1} calls")
-    print("| way | processor s | clock s | ratio | largest difference |")
-    print("|---|---:|---:|---:|---:|")
 
-    def ours(unet: RefDiffUNet) -> Tensor:
-        return sample_heun(EdmDenoiser(unet, unet.maps(guidance)), start, sigmas)
+    def straightforward() -> Tensor:
+        return sample_heun(plain_denoiser(plain, guidance), start, sigmas)
+
+    def ours(unet: RefDiffUNet, how: Callable[[], Context] = nullcontext) -> Tensor:
+        with how():
+            return sample_heun(EdmDenoiser(unet, unet.maps(guidance)), start, sigmas)
 
     ways: dict[str, Callable[[], Tensor]] = {
-        "straightforward": lambda: sample_heun(
-            plain_denoiser(plain, guidance), start, sigmas
-        ),
-        "ours, fp32": lambda: ours(network),
-        "ours, bf16": lambda: ours(half),
+        "straightforward, fp32": straightforward,
+        "+ fused, resized once": lambda: ours(apart, without_winograd),
+        "+ channels together": lambda: ours(whole, without_winograd),
+        "same, convolutions in bf16": lambda: ours(whole, mkldnn_bf16),
+        "+ Winograd (`--precision fp32`)": lambda: ours(whole),
+        "bf16 (`--precision bf16`)": lambda: ours(half),
     }
-    wanted, first = None, 0.0
-    for name, run in ways.items():
+    results, seconds = {}, {name: [] for name in ways}
+    for run in ways.values():
         run()  # torch makes its kernels on the first call
-        result, cpu, clock = timed(run)
-        wanted = result if wanted is None else wanted
-        first = first or cpu
+    for _ in range(repeat):
+        for name, run in ways.items():
+            results[name], cpu, clock = timed(run)
+            seconds[name].append((cpu, clock))
+    print(f"{side} x {side} pixels, M = {config.channels}, {2 * steps - 1} calls,")
+    print(f"least of {repeat}\n")
+    print("| way | processor s | clock s | ratio | largest difference |")
+    print("|---|---:|---:|---:|---:|")
+    wanted = results["straightforward, fp32"]
+    first = min(seconds["straightforward, fp32"])[0]
+    for name, result in results.items():
+        cpu, clock = (min(values) for values in zip(*seconds[name], strict=True))
         off = float((result - wanted).abs().max() / wanted.abs().max())
         print(f"| {name} | {cpu:.2f} | {clock:.2f} | {first / cpu:.2f} | {off:.1e} |")
 
@@ -230,6 +275,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--flops", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -237,7 +283,7 @@ def main() -> None:
         flops()
         return
     config = replace(RELEASED, channels=given.channels)
-    compare(config, given.side, given.steps)
+    compare(config, given.side, given.steps, given.repeat)
 
 
 if __name__ == "__main__":
