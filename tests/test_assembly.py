@@ -337,7 +337,6 @@ print(sorted(path.name for path in folder.glob("out*")))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("limit", [1_000, 1_400_000])
 def test_a_full_disk_is_told_and_leaves_nothing(

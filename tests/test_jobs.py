@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -117,6 +121,29 @@ def test_missing_folders_and_folders_as_files_are_refused(tmp_path):
         check_writable(tmp_path / "no" / "o.tif", "output")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(tmp_path, "output")
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user who owns nothing, when root; root may write everywhere."""
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+
+
+def test_a_folder_that_may_not_be_written_is_refused():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own is closed to others
+        folder = Path(name)
+        folder.chmod(0o555)
+        try:
+            with nobody(), pytest.raises(InputError, match="is read-only"):
+                check_writable(folder / "o.tif", "output")
+        finally:
+            folder.chmod(0o755)
 
 
 def test_existing_files_are_not_overwritten_unasked(tmp_path):

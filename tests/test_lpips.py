@@ -23,7 +23,8 @@ from rsupres.evaluation.lpips import (
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "metrics"
 needs_weights = pytest.mark.skipif(
-    not (SHARED / FEATURES_FILE).is_file(), reason="LPIPS weights are not here"
+    not (SHARED / FEATURES_FILE).is_file(),
+    reason=f"the LPIPS weights are in {SHARED}, which is not here",
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pyproj
 import pytest
 import rasterio
@@ -575,9 +576,8 @@ def test_unusable_files_are_refused_in_one_line(tmp_path):
 
 
 def test_unusable_parquet_files_are_refused(tmp_path):
-    pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    pandas.DataFrame({"a": [1]}).to_parquet(tmp_path / "plain.parquet")
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "plain.parquet")
     assert "without geometries" in refusal(tmp_path / "plain.parquet")
     (tmp_path / "text.parquet").write_text("hello")
     assert "not a Parquet file" in refusal(tmp_path / "text.parquet")
