@@ -21,8 +21,8 @@ from torch.nn import functional
 
 _BLOCK = 4  # output pixels of a block's side
 _SEEN = 6  # input pixels that it reads
-_WIDE = 192  # channels in and out of a group from which it pays
-_LARGE = 2048  # pixels of a picture from which transforming the weights pays
+_WIDE = 128  # channels in and out of a group from which it pays
+_LARGE = 1024  # pixels of a picture from which transforming the weights pays
 _CACHED = 1 << 21  # numbers that are transformed together
 # Interpolation at 0, 1, -1, 2, -2 and infinity.
 _B_T = (

@@ -189,7 +189,8 @@ def mkldnn_bf16() -> Iterator[None]:
     setting = torch.backends.mkldnn.conv
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
     try:
-        yield
+        with without_winograd():
+            yield
     finally:
         setting.fp32_precision = before
 
@@ -227,7 +228,7 @@ def compare(config: RefDiffConfig, side: int, steps: int, repeat: int) -> None:
         "straightforward, fp32": straightforward,
         "+ fused, resized once": lambda: ours(apart, without_winograd),
         "+ channels together": lambda: ours(whole, without_winograd),
-        "same, convolutions in bf16": lambda: ours(whole, mkldnn_bf16),
+        "same, `mkldnn.conv.fp32_precision` bf16": lambda: ours(whole, mkldnn_bf16),
         "+ Winograd (`--precision fp32`)": lambda: ours(whole),
         "bf16 (`--precision bf16`)": lambda: ours(half),
     }
