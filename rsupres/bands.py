@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rsupres.errors import BandError
 
@@ -50,11 +50,36 @@ class BandChoice:
     others: tuple[int, ...]
 
 
+class Advice(NamedTuple):
+    """What a user can do about bands.
+
+    Attributes:
+        unnamed: when they have no names and perhaps another order.
+        missing: when a role has none.
+    """
+
+    unnamed: str
+    missing: str
+
+
+BY_OPTION = Advice(
+    "Use --bidx or --bands if this is wrong.",
+    "If one of them will do, name it with --bands; else use another model.",
+)
+IN_THE_FILE = Advice(
+    "If this is wrong, name them in the file, for example with rio edit-info "
+    "--colorinterp blue,green,red.",
+    "If one of them will do, name it in the file, for example with rio edit-info "
+    "--colorinterp; else use another file.",
+)
+
+
 def choose_bands(
     scene: Scene,
     roles: Sequence[str],
     bidx: Sequence[int] | None = None,
     named: Mapping[str, int] | None = None,
+    advice: Advice = IN_THE_FILE,
 ) -> BandChoice:
     """Choose the bands that fill the roles of a model.
 
@@ -64,6 +89,7 @@ def choose_bands(
             bands: all of them, or those of `bidx`.
         bidx: bands in the order of the roles, from 1.
         named: role to band; roles not named are found as if this were not given.
+        advice: what messages tell the user to do.
 
     Raises:
         BandError: bands missing, given twice, out of range, or of unknown roles.
@@ -80,7 +106,7 @@ def choose_bands(
     elif not roles:
         chosen = scene.data_bands
     else:
-        chosen = _find_roles(scene, roles, dict(named or {}))
+        chosen = _find_roles(scene, roles, dict(named or {}), advice)
     _check(scene, chosen)
     return BandChoice(chosen, tuple(b for b in scene.data_bands if b not in chosen))
 
@@ -100,7 +126,7 @@ def _check(scene: Scene, chosen: tuple[int, ...]) -> None:
 
 
 def _find_roles(
-    scene: Scene, roles: Sequence[str], named: Mapping[str, int]
+    scene: Scene, roles: Sequence[str], named: Mapping[str, int], advice: Advice
 ) -> tuple[int, ...]:
     strange = sorted(set(named) - set(roles))
     if strange:
@@ -110,11 +136,13 @@ def _find_roles(
     left = [role for role in roles if role not in named]
     found = dict(named)
     if left:
-        found |= _find_left(scene, left, set(named.values()))
+        found |= _find_left(scene, left, set(named.values()), advice)
     return tuple(found[role] for role in roles)
 
 
-def _find_left(scene: Scene, roles: Sequence[str], taken: set[int]) -> dict[str, int]:
+def _find_left(
+    scene: Scene, roles: Sequence[str], taken: set[int], advice: Advice
+) -> dict[str, int]:
     free = [band for band in scene.data_bands if band not in taken]
     by_name = _first_of_each(free, _role_of_names(scene))
     by_colour = _first_of_each(free, lambda band: scene.colorinterp[band - 1])
@@ -123,13 +151,12 @@ def _find_left(scene: Scene, roles: Sequence[str], taken: set[int]) -> dict[str,
     elif not by_colour.keys().isdisjoint(roles):
         found, source = by_colour, "colour interpretation"
     else:
-        return _first_ones(scene, roles, free)
+        return _first_ones(scene, roles, free, advice)
     missing = [role for role in roles if role not in found]
     if missing:
         raise BandError(
             f"{scene.path}: no band for {', '.join(missing)}; the file has "
-            f"{_list_bands(scene)}. If one of them will do, name it with --bands; else "
-            "use another model."
+            f"{_list_bands(scene)}. {advice.missing}"
         )
     logger.info(
         "%s: bands by %s: %s.",
@@ -141,7 +168,7 @@ def _find_left(scene: Scene, roles: Sequence[str], taken: set[int]) -> dict[str,
 
 
 def _first_ones(
-    scene: Scene, roles: Sequence[str], free: Sequence[int]
+    scene: Scene, roles: Sequence[str], free: Sequence[int], advice: Advice
 ) -> dict[str, int]:
     if len(free) < len(roles):
         raise BandError(
@@ -150,10 +177,10 @@ def _first_ones(
         )
     found = dict(zip(roles, free, strict=False))
     logger.warning(
-        "%s: the bands have no names; taken in the file's order: %s. Use --bidx or "
-        "--bands if this is wrong.",
+        "%s: the bands have no names; taken in the file's order: %s. %s",
         scene.path,
         ", ".join(f"{role}={band}" for role, band in found.items()),
+        advice.unnamed,
     )
     return found
 

@@ -23,7 +23,7 @@ import torch
 
 import rsupres
 from rsupres.assembly import check_format
-from rsupres.bands import BandChoice, choose_bands
+from rsupres.bands import BY_OPTION, BandChoice, choose_bands
 from rsupres.checkpoints import (
     Card,
     default_model,
@@ -339,7 +339,7 @@ def _find_bands(job: UpscaleJob, scene: Scene, spec: ModelSpec) -> BandChoice:
     named = None if job.named_bands is None else dict(job.named_bands)
     if named and not spec.bands:
         raise BandError("--bands: the model takes any bands and has no roles; use -b.")
-    bands = choose_bands(scene, spec.bands, job.bidx, named)
+    bands = choose_bands(scene, spec.bands, job.bidx, named, BY_OPTION)
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
     logger.info(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import make_scene, ramp
 
-from rsupres.bands import BandChoice, choose_bands
+from rsupres.bands import BY_OPTION, BandChoice, choose_bands
 from rsupres.errors import BandError
 from rsupres.raster import Scene
 
@@ -141,3 +141,22 @@ def test_the_alpha_mask_is_no_band(tmp_path: Path) -> None:
     )
     with pytest.raises(BandError, match="alpha"):
         chosen(path, bidx=[1, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("advice", "words"),
+    [({}, "--colorinterp"), ({"advice": BY_OPTION}, "--bands")],
+    ids=["without options", "with options"],
+)
+def test_only_options_that_the_command_has_are_named(tmp_path, caplog, advice, words):
+    plain = make_scene(tmp_path / "a.tif", bands=3)
+    with Scene.open(plain) as scene:
+        choose_bands(scene, RGB, **advice)
+    lacking = make_scene(
+        tmp_path / "b.tif", bands=3, descriptions=("red", "green", "nir")
+    )
+    with Scene.open(lacking) as scene, pytest.raises(BandError) as caught:
+        choose_bands(scene, RGB, **advice)
+    for text in (caplog.text, str(caught.value)):
+        assert words in text
+        assert ("--bidx" in text or "--bands" in text) == bool(advice)
