@@ -100,7 +100,7 @@ def run_batch(
     on_item: OnItem | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[BatchItem]:
-    """Upscale every input into a folder.
+    """Upscale every input into a folder; what shares a model shares its loading.
 
     Args:
         inputs: rasters, products, folders of rasters, and folders of `rsupres tile`.
@@ -120,6 +120,8 @@ def run_batch(
             cannot be written.
         RunConflictError: another batch works on the folder.
     """
+    from rsupres.decisions import keeping_model
+
     work = [
         pair
         for name in inputs
@@ -137,13 +139,14 @@ def run_batch(
     try:
         _copy_indices(state)
         _save(folder, state)
-        for index, (item, own) in enumerate(work):
-            state[index] = replace(item, status=RUNNING)
-            _save(folder, state)
-            state[index] = _attempt(item, own, on_progress)
-            _save(folder, state)
-            if on_item is not None:
-                on_item(state[index])
+        with keeping_model():
+            for index, (item, own) in enumerate(work):
+                state[index] = replace(item, status=RUNNING)
+                _save(folder, state)
+                state[index] = _attempt(item, own, on_progress)
+                _save(folder, state)
+                if on_item is not None:
+                    on_item(state[index])
     except Interrupted as stop:
         stop.advise("The same command continues.")
         raise

@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -190,16 +191,23 @@ class Work:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def load(self) -> SuperResolver:
-        """Load the model.
+        """Load the model, unless `keeping_model` has it.
 
         Raises:
             CheckpointError: as `load_model`.
             ResourceError: the device's memory does not hold it.
         """
+        name = self.job.model or self.card.name
+        key = (name, self.model_sha256, self.device, self.options)
+        kept = _KEPT.get()
+        if kept is not None and key in kept:
+            return kept[key]
         try:
-            return load_model(
-                self.job.model or self.card.name, self.device, self.options
-            )
+            if kept is None:
+                return load_model(name, self.device, self.options)
+            kept.clear()  # before another is loaded: memory holds one
+            kept[key] = load_model(name, self.device, self.options)
+            return kept[key]
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"{self.device}: too little memory to load model {self.card.name}."
@@ -245,6 +253,24 @@ class Work:
             colorinterp=("undefined",) * len(bands),
             tags={**tags, "RSUPRES_CONTENT": "standard deviation over the samples"},
         )
+
+
+_KEPT: ContextVar[dict[Hashable, SuperResolver] | None] = ContextVar(
+    "model that is kept", default=None
+)
+
+
+@contextmanager
+def keeping_model() -> Iterator[None]:
+    """Load a model once for all jobs that this thread does inside.
+
+    The last one is kept, and given up on leaving.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,6 +69,42 @@ def test_a_bad_scene_does_not_stop_the_others(tmp_path, scenes):
         UpscaleJob((str(scenes / "c.tif"),), expected, Fraction(2), "bicubic")
     )
     np.testing.assert_array_equal(read(out / "c.tif"), read(expected))
+
+
+@pytest.mark.parametrize("bad", ["raster", "model"])
+def test_a_model_is_loaded_once_for_all_scenes(tmp_path, scenes, monkeypatch, bad):
+    loads = []
+    model = LookingModel(spec(bands=("red", "green", "blue"))).install(monkeypatch)
+    if bad == "model":  # one that fails is still the one for the next scene
+        make_scene(scenes / "b.tif", height=40)
+        model.twist = lambda sr, batch: sr * (np.nan if len(model.batches) == 1 else 1)
+
+    def load(*arguments):
+        loads.append(arguments)
+        return model
+
+    monkeypatch.setattr(decisions, "load_model", load)
+    job = UpscaleJob((), tmp_path, Fraction(2), "fake")
+    items = run_batch([str(scenes)], tmp_path / "out", job)
+    assert [item.status for item in items].count("written") == 2
+    assert len(loads) == 1
+    upscale_scene(replace(job, scenes=(items[0].scene,), output=tmp_path / "o.tif"))
+    assert len(loads) == 2  # nothing is kept beyond the batch
+
+
+def test_another_model_takes_the_place_of_the_one_kept(scenes, monkeypatch):
+    loads = []
+    model = LookingModel(spec(bands=("red", "green", "blue"))).install(monkeypatch)
+    monkeypatch.setattr(
+        decisions, "load_model", lambda name, *_: (loads.append(name), model)[1]
+    )
+    with decisions.keeping_model():
+        for k, name in enumerate(("one", "one", "two", "one")):
+            output = scenes.with_name(f"{k}.tif")
+            upscale_scene(
+                UpscaleJob((str(scenes / "a.tif"),), output, Fraction(2), name)
+            )
+    assert loads == ["one", "two", "one"]
 
 
 def test_what_is_done_is_skipped_and_what_failed_is_tried_again(tmp_path, scenes):
