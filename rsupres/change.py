@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from rsupres.change_images import DetectedChange, DetectionOptions
 from rsupres.change_polygons import PolygonMask, is_vector
 from rsupres.change_rasters import (
-    TABLE_TAG,
     ClassRaster,
     CoverPair,
     MaskPixels,
@@ -36,6 +35,7 @@ from rsupres.change_rasters import (
 from rsupres.classes import (
     CHANGED,
     NODATA,
+    TABLE_TAG,
     UNCHANGED,
     ClassTable,
     guess_table,

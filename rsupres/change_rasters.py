@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rsupres.blocked import Blocks, grown
 from rsupres.classes import (
     NODATA,
+    TABLE_TAG,
     UNCHANGED,
     ClassTable,
     guess_table,
@@ -41,7 +42,6 @@ NUDGE = 1e-6  # source pixels; a centre on an edge falls right and down of it
 SCAN_SIDE = 1024
 MOST_PART = 1024  # pixels of the least part that a mask may be cleaned of
 COVER_PART = 4  # pixels of the least part, of land cover
-TABLE_TAG = "RSUPRES_CLASS_TABLE"
 _RGB_BANDS = 3
 
 

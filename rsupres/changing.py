@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import rsupres
 from rsupres.assembly import check_format
 from rsupres.change import MUCH, ChangeMask, ChangeOptions, changed_share
-from rsupres.classes import NODATA, UNCHANGED
+from rsupres.classes import NODATA, TABLE_TAG, UNCHANGED
 from rsupres.detection import Method
 from rsupres.execution import OnProgress, Progress
 from rsupres.formats import OutputMeta
@@ -239,5 +239,5 @@ def _meta(job: ChangeJob, mask: ChangeMask, tally: _Tally) -> OutputMeta:
         "RSUPRES_CLASSES": json.dumps(dict(sorted(named.items()))),
     }
     if mask.table is not None:
-        tags["RSUPRES_CLASS_TABLE"] = mask.table.name
+        tags[TABLE_TAG] = mask.table.name
     return OutputMeta.of_classes("change", mask.grid, mask.palette(), tags)

@@ -24,6 +24,8 @@ UNCHANGED = 0
 CHANGED = 1  # of a class that nobody knows
 NODATA = 255
 MOST_CODE = 65_535
+# Of a raster of classes: whose they are.
+TABLE_TAG = "RSUPRES_CLASS_TABLE"
 
 _HEAD_KEYS = {"title", "kind", "nodata", "unchanged", "class", "to"}
 _CLASS_KEYS = {"code", "mask", "name", "colour"}

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.chips import Chip, read_chip
+from rsupres.classes import TABLE_TAG, load_class_table, shipped_class_tables
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid
+from rsupres.legend import LEGEND_TAG
 from rsupres.raster import Scene
 
 DEFAULT_LEGEND = "maptiler"
@@ -51,6 +53,39 @@ class Companions:
         if self.reference:
             names += ["reference", "reference_valid"]
         return tuple(sorted(names))
+
+    def as_told(self, images: Sequence[Path]) -> Companions:
+        """Return the same with the legend and class table that the files name.
+
+        `rsupres tile`, `rasterize` and `change` write them into what they make; other
+        files say nothing, and then nothing changes.
+
+        Args:
+            images: the images whose companions are looked at.
+
+        Raises:
+            InputError: files name different ones, or others than `change_classes`.
+        """
+        legend, classes = self.legend, self.change_classes
+        if any("=" in text for text in self.vector_map):
+            option = "--vector-map-from"
+            found = _told(images, self.vector_map, option, LEGEND_TAG)
+            legend = found or legend
+        if self.change_mask:
+            option = "--change-mask-from"
+            found = _told(images, self.change_mask, option, TABLE_TAG)
+            if found and classes and load_class_table(classes).name != found:
+                raise InputError(
+                    f"The change masks hold classes of {found}, not of {classes}; "
+                    "leave --change-classes away, or name theirs."
+                )
+            if found and not classes and found not in shipped_class_tables():
+                raise InputError(
+                    f"The change masks hold classes of {found}, which is no table that"
+                    " is shipped; name its file with --change-classes."
+                )
+            classes = classes or found
+        return replace(self, legend=legend, change_classes=classes)
 
     def attach(self, chip: Chip, path: Path) -> Chip:
         """Return an image with its companions as layers.
@@ -118,6 +153,24 @@ def renamed(path: Path, rules: Sequence[str], option: str) -> Path:
     return other
 
 
+def _told(
+    images: Sequence[Path], rules: Sequence[str], option: str, tag: str
+) -> str | None:
+    """Return what a tag of the companions says, None when they say nothing."""
+    found: dict[str, Path] = {}
+    for path in images:
+        other = renamed(path, rules, option)
+        with Scene.open(other, needs_crs=False, is_classes=True) as scene:
+            found.setdefault(scene.any_tag(tag), other)
+    if len(found) > 1:
+        (one, first), (two, second), *_ = found.items()
+        raise InputError(
+            f"{first} is of {one or 'nothing that it tells'}, {second} of "
+            f"{two or 'nothing that it tells'}; make a pack of each."
+        )
+    return next(iter(found), None) or None
+
+
 def _read_codes(
     path: Path, chip: Chip, other: Path, table_name: str | None
 ) -> NDArray[np.uint8]:
@@ -127,7 +180,6 @@ def _read_codes(
     `im2=label2` gives what is there at the later date.
     """
     from rsupres.change_rasters import read_codes
-    from rsupres.classes import load_class_table
 
     table = None if table_name is None else load_class_table(table_name)
     with Scene.open(other, needs_crs=False, is_classes=True) as scene:
@@ -141,7 +193,8 @@ def _read_codes(
             )
         if table is not None:
             codes, valid = read_codes(scene, grid.window, table)
-            is_labels = table.kind == "change"
+            # Masks that we wrote hold values of masks, whatever the table's codes.
+            is_labels = table.kind == "change" or bool(scene.any_tag(TABLE_TAG))
             known = np.full(codes.shape, _UNKNOWN, np.uint8)
             known[valid] = table.to_mask(codes[valid], str(other), as_labels=is_labels)
             return known[np.newaxis]

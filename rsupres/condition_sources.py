@@ -15,11 +15,10 @@ import numpy as np
 
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
+from rsupres.legend import LEGEND_TAG
 from rsupres.raster import Scene
 from rsupres.scenes import union_grid
 from rsupres.vectors import VectorMap
-
-MAP_LEGEND_TAG = "RSUPRES_LEGEND"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def open_drawn(
         InputError: it cannot be opened.
     """
     with Scene.open(path) as scene:
-        told = scene.any_tag(MAP_LEGEND_TAG)
+        told = scene.any_tag(LEGEND_TAG)
         if layers is not None:
             raise ConditionError(f"--layers: {path} is drawn already.")
         if (

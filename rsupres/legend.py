@@ -24,6 +24,8 @@ Geometry = Literal["area", "line", "any"]
 Wanted = Mapping[str, frozenset[str] | None]
 
 DEFAULT_LEGEND = "classes"
+# Of a drawn map: the legend's name.
+LEGEND_TAG = "RSUPRES_LEGEND"
 # Tags that decide how a feature is drawn, whatever its class.
 DRAWING_KEYS = ("bridge", "tunnel", "layer", "location", "width", "lanes", "area")
 _NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|')?\s*(?:$|;)")

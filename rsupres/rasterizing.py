@@ -19,7 +19,7 @@ from rsupres.errors import InputError
 from rsupres.execution import OnProgress
 from rsupres.formats import OutputMeta
 from rsupres.grid import Grid
-from rsupres.legend import DEFAULT_LEGEND, Legend
+from rsupres.legend import DEFAULT_LEGEND, LEGEND_TAG, Legend
 from rsupres.legend_file import load_legend
 from rsupres.outputs import Destination, StripRaster, frame_marks, write_strips
 from rsupres.overpass import bbox_area, download, place_area
@@ -193,7 +193,7 @@ def _meta(job: RasterizeJob, opened: VectorMap, grid: Grid) -> OutputMeta:
     tags = {
         "RSUPRES_VERSION": rsupres.__version__,
         "RSUPRES_SCALE": str(job.scale),
-        "RSUPRES_LEGEND": legend.name,
+        LEGEND_TAG: legend.name,
         "RSUPRES_LEGEND_SHA256": legend.sha256,
         "RSUPRES_VECTOR_MAP": json.dumps(fingerprint["files"]),
         "RSUPRES_FEATURES": json.dumps(dict(opened.counts)),

@@ -16,11 +16,12 @@ import numpy as np
 import rsupres
 from rsupres.assembly import write_whole
 from rsupres.change import ChangeMask
-from rsupres.change_rasters import TABLE_TAG
-from rsupres.condition_sources import MAP_LEGEND_TAG, DrawnMap, MapSource
+from rsupres.classes import TABLE_TAG
+from rsupres.condition_sources import DrawnMap, MapSource
 from rsupres.conditions import ConditionSet, ConditionSource
 from rsupres.formats import OutputFormat, OutputMeta
 from rsupres.grid import Grid, PixelWindow
+from rsupres.legend import LEGEND_TAG
 from rsupres.legend_file import load_legend, shipped_legends
 from rsupres.publishing import explained, sync
 from rsupres.radiometry import TILE_STRETCH, Stretch
@@ -119,9 +120,9 @@ def _condition_writer(
     names: Sequence[str | None] = RGB
     palette = None
     if isinstance(source, MapSource):
-        tags = {**tags, MAP_LEGEND_TAG: source.legend_name}
+        tags = {**tags, LEGEND_TAG: source.legend_name}
     elif isinstance(source, DrawnMap):
-        tags = {**tags, MAP_LEGEND_TAG: source.legend}
+        tags = {**tags, LEGEND_TAG: source.legend}
     elif kind == "change_mask":
         mask = cast(ChangeMask, source)
         n_bands, nodata, names, palette = 1, _CHANGE_NODATA, ("change",), mask.palette()

@@ -12,6 +12,8 @@ import rasterio
 import torch
 from affine import Affine
 from click.testing import CliRunner, Result
+from geopandas import GeoDataFrame
+from shapely.geometry import box
 
 from rsupres.chips import Chip, coarsen, cut
 from rsupres.cli import main
@@ -405,6 +407,74 @@ def test_tile_folders_become_packs_split_by_scene(tmp_path: Path, tiled) -> None
             small = np.s_[:, 16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
             np.testing.assert_array_equal(pack.lr[k], file.read()[small])
     assert run("check", tmp_path / "packs").exit_code == 0
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Callable[..., Path]:
+    """Cut a town into tiles with a drawn map and a mask; by legend and class table."""
+
+    def cut(name: str, legend: str, table: str, code: int) -> Path:
+        rng = np.random.default_rng(4)
+        lr, hr = (
+            write_raster(
+                tmp_path / f"{name}_{side}.tif",
+                rng.integers(1, 256, (3, side, side), dtype=np.uint8),
+                *(gsd_m, 5e5),
+            )
+            for side, gsd_m in ((32, 4), (128, 1))
+        )
+        codes = np.zeros((1, 128, 128), np.uint8)
+        codes[0, 20:60, 30:70] = code
+        mask = write_raster(tmp_path / f"{name}_mask.tif", codes, 1, 5e5)
+        water = box(5e5 + 20, 5e6 - 90, 5e5 + 60, 5e6 - 30)
+        town = GeoDataFrame({"natural": ["water"]}, geometry=[water], crs=32631)
+        town.to_file(tmp_path / f"{name}.gpkg")
+        command = [
+            *("tile", lr, tmp_path / name, "--tile-size", 16, "--overlap", 0),
+            *("--hr", hr, "--vector-map", tmp_path / f"{name}.gpkg"),
+            *("--legend", legend, "--change-mask", mask, "--change-classes", table),
+        ]
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, done.output
+        return tmp_path / name
+
+    return cut
+
+
+def test_a_pack_of_tiles_names_their_legend_and_class_table(tmp_path, mapped) -> None:
+    # In masks of Dynamic World 3 is grass, which is code 2 of its land covers.
+    folder = mapped("town", "osm-carto", "dynamic-world", 3)
+    out = tmp_path / "p.safetensors"
+    for options in ((), ("--change-classes", "dynamic-world")):
+        done = run("build", out, "--hr", folder, "--overwrite", *options)
+        assert done.exit_code == 0, done.output
+        pack = Pack.load(out)
+        assert (pack.meta.legend, pack.meta.classes) == ("osm-carto", "dynamic-world")
+        for k, part in enumerate(pack.meta.crops):
+            for kind, layer in (("map", "vector_map"), ("change", "change_mask")):
+                with rasterio.open(folder / kind / part.source.split("@")[0]) as file:
+                    np.testing.assert_array_equal(pack.layers[layer][k], file.read())
+    assert any((crop == 3).any() for crop in pack.layers["change_mask"])
+    done = run(
+        *("build", tmp_path / "q.safetensors", "--hr", folder),
+        *("--change-classes", "second"),
+    )
+    assert done.exit_code == 3
+    assert "classes of dynamic-world, not of second" in done.stderr
+    assert not (tmp_path / "q.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("legend", "table"), [("maptiler", "second"), ("osm-carto", "cnam-cd")]
+)
+def test_tiles_of_two_legends_or_tables_are_no_pack(
+    tmp_path, mapped, legend, table
+) -> None:
+    one, other = mapped("a", "osm-carto", "second", 3), mapped("b", legend, table, 3)
+    done = run("build", tmp_path / "p.safetensors", "--hr", one, "--hr", other)
+    assert done.exit_code == 3
+    assert "make a pack of each" in done.stderr
+    assert not (tmp_path / "p.safetensors").exists()
 
 
 def test_tiles_of_one_scene_are_never_in_both_splits(tmp_path: Path, tiled) -> None:

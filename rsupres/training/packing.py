@@ -181,6 +181,7 @@ def build_pack(
     Raises:
         InputError: an image cannot be read, or no crop is large enough.
     """
+    plan = replace(plan, companions=plan.companions.as_told(images))
     rng = np.random.default_rng(plan.seed)
     order = rng.permutation(len(images)) if plan.max_bytes else range(len(images))
     crops: list[_Crop] = []
