@@ -151,6 +151,7 @@ MINI = SgdmConfig(
     enlarge="bicubic",
     empty_map=(0, 0, 0),
     normalise="scene",
+    colour="wavelet",
     sampler="dpm++",
     sampling_steps=8,
 )
