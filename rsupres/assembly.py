@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rasterio
@@ -24,9 +25,9 @@ from rasterio.windows import Window
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.formats import OutputFormat, OutputMeta
-from rsupres.grid import Grid
+from rsupres.grid import Grid, PixelWindow
 from rsupres.opening import first_line, stored_blocks
-from rsupres.virtual import STRIP_ROWS, VirtualStrip, virtual_raster
+from rsupres.virtual import VirtualBand, VirtualSource, virtual_raster
 from rsupres.writing import (
     GDAL_ERRORS,
     check_room,
@@ -37,10 +38,20 @@ from rsupres.writing import (
 )
 
 BLOCK = 512  # SR pixels of a block's side in the output
+STRIP_ROWS = 64  # SR rows of a block of a strip
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
 
 logger = logging.getLogger(__name__)
+
+
+class _Strip(NamedTuple):
+    """Where a strip lies in the output; rows."""
+
+    path: Path
+    top: int
+    height: int
+    has_mask: bool
 
 
 def write_strip(
@@ -179,7 +190,7 @@ def assemble(
         ResourceError: the disk is full, or writing fails otherwise.
     """
     sources = _open_strips(strips, meta, form)
-    xml = virtual_raster(sources, meta, form)
+    xml = _join(sources, meta, form)
     options = _creation(form)
     if meta.palette and form.driver == "COG":
         given = {key.upper() for key in form.creation}
@@ -265,9 +276,9 @@ def _creation(form: OutputFormat) -> dict[str, str]:
 
 def _open_strips(
     strips: Sequence[Path], meta: OutputMeta, form: OutputFormat
-) -> list[VirtualStrip]:
+) -> list[_Strip]:
     """Check every strip's frame and return where each lies."""
-    found: list[VirtualStrip] = []
+    found: list[_Strip] = []
     top = 0
     for path in strips:
         try:
@@ -275,9 +286,7 @@ def _open_strips(
                 frame = dataset.count, dataset.width, dataset.dtypes[0]
                 flags = dataset.mask_flag_enums[0]
                 found.append(
-                    VirtualStrip(
-                        path, top, dataset.height, MaskFlags.per_dataset in flags
-                    )
+                    _Strip(path, top, dataset.height, MaskFlags.per_dataset in flags)
                 )
         except RasterioError as error:
             raise InputError(
@@ -297,6 +306,39 @@ def _open_strips(
             f"{meta.grid.height}; run the same command again."
         )
     return found
+
+
+def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str:
+    """Return a virtual raster over the strips."""
+    width = meta.grid.width
+
+    def sources(band: int | str) -> list[VirtualSource]:
+        return [
+            VirtualSource(
+                str(strip.path),
+                band,
+                PixelWindow(strip.top, 0, strip.height, width),
+                (STRIP_ROWS, width),
+            )
+            for strip in strips
+        ]
+
+    bands = [
+        VirtualBand(
+            dtype=form.dtype,
+            sources=sources(number),
+            name=name,
+            nodata=form.nodata,
+            colour=meta.colorinterp[number - 1],
+            palette=meta.palette,
+            scale=float(meta.scales[number - 1]),
+            offset=float(meta.offsets[number - 1]),
+        )
+        for number, name in enumerate(meta.descriptions, 1)
+    ]
+    is_masked = form.nodata is None and any(strip.has_mask for strip in strips)
+    mask = sources("mask,1") if is_masked else []
+    return virtual_raster(meta.grid, meta.tags, bands, mask)
 
 
 def _room(meta: OutputMeta, form: OutputFormat) -> int:

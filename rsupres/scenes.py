@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
-from xml.sax.saxutils import escape
+from typing import Protocol
 
 import numpy as np
 from affine import Affine
@@ -22,19 +22,10 @@ from rasterio.io import MemoryFile
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster import Scene
+from rsupres.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
 MISALIGNED = 1e-3
-_GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 _BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
 
 
@@ -48,14 +39,6 @@ class Placed(Protocol):
     @property
     def grid(self) -> Grid:
         """Its frame."""
-
-
-class _Source(NamedTuple):
-    """A band of a file and where it lies in the joined frame."""
-
-    scene: Scene
-    band: int
-    place: PixelWindow
 
 
 @contextmanager
@@ -137,10 +120,12 @@ def _are_bands(parts: Sequence[Scene]) -> bool:
 
 def _as_bands(parts: Sequence[Scene]) -> str:
     union_grid(parts)
-    frame = parts[0].grid.window
-    bands = [[_Source(part, part.data_bands[0], frame)] for part in parts]
-    names = [_band_name(part) for part in parts]
-    return _vrt(parts, parts[0].grid, bands, names)
+    grid = parts[0].grid
+    bands = [
+        replace(_band([part], [grid.window], 0), name=_band_name(part))
+        for part in parts
+    ]
+    return virtual_raster(grid, parts[0].tags, bands)
 
 
 def _as_mosaic(parts: Sequence[Scene]) -> str:
@@ -166,12 +151,8 @@ def _as_mosaic(parts: Sequence[Scene]) -> str:
             "The scenes leave gaps between them and have no nodata value to fill them; "
             "set one, for example with rio edit-info --nodata 0 FILE."
         )
-    bands = [
-        [_Source(part, band, place) for part, place in zip(parts, places, strict=True)]
-        for band in first.data_bands
-    ]
-    names = [first.descriptions[band - 1] for band in first.data_bands]
-    return _vrt(parts, grid, bands, names)
+    bands = [_band(parts, places, at) for at in range(len(first.data_bands))]
+    return virtual_raster(grid, first.tags, bands)
 
 
 def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
@@ -191,53 +172,30 @@ def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
     return bool(covered.all())
 
 
-def _vrt(
-    parts: Sequence[Scene],
-    grid: Grid,
-    bands: Sequence[Sequence[_Source]],
-    names: Sequence[str | None],
-) -> str:
+def _band(
+    parts: Sequence[Scene], places: Sequence[PixelWindow], at: int
+) -> VirtualBand:
+    """Return a band out of the same one of files, the later ones on top.
+
+    Args:
+        parts: the files; the first one says what the numbers mean.
+        places: where each lies.
+        at: which of their bands that hold a picture.
+    """
     first = parts[0]
-    a, b, c, d, e, f = grid.transform[:6]
-    lines = [
-        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
-        f"<SRS>{escape(grid.crs.to_wkt() if grid.crs else '')}</SRS>",
-        f"<GeoTransform>{c!r},{a!r},{b!r},{f!r},{d!r},{e!r}</GeoTransform>",
-    ]
-    for key, value in first.tags.items():
-        lines.append(
-            f'<Metadata><MDI key="{escape(key)}">{escape(value)}</MDI></Metadata>'
-        )
-    for number, (sources, name) in enumerate(zip(bands, names, strict=True), 1):
-        lines += _vrt_band(number, sources, name)
-    return "\n".join([*lines, "</VRTDataset>"])
-
-
-def _vrt_band(number: int, sources: Sequence[_Source], name: str | None) -> list[str]:
-    scene, band, _ = sources[0]
-    lines = [f'<VRTRasterBand dataType="{_GDAL_TYPES[scene.dtype]}" band="{number}">']
-    if name:
-        lines.append(f"<Description>{escape(name)}</Description>")
-    if scene.nodata is not None:
-        lines.append(f"<NoDataValue>{scene.nodata!r}</NoDataValue>")
-    lines.append(f"<Offset>{scene.offsets[band - 1]!r}</Offset>")
-    lines.append(f"<Scale>{scene.scales[band - 1]!r}</Scale>")
-    for source in sources:
-        place = source.place
-        size = f'xSize="{place.width}" ySize="{place.height}"'
-        path = escape(str(Path(source.scene.path).absolute()))
-        kind = "SimpleSource" if scene.nodata is None else "ComplexSource"
-        lines += [
-            f"<{kind}>",
-            f'<SourceFilename relativeToVRT="0">{path}</SourceFilename>',
-            f"<SourceBand>{source.band}</SourceBand>",
-            f'<SrcRect xOff="0" yOff="0" {size}/>',
-            f'<DstRect xOff="{place.col}" yOff="{place.row}" {size}/>',
-        ]
-        if scene.nodata is not None:
-            lines.append(f"<NODATA>{scene.nodata!r}</NODATA>")
-        lines.append(f"</{kind}>")
-    return [*lines, "</VRTRasterBand>"]
+    band = first.data_bands[at]
+    return VirtualBand(
+        dtype=first.dtype,
+        sources=[
+            VirtualSource(part.path, part.data_bands[at], place)
+            for part, place in zip(parts, places, strict=True)
+        ],
+        name=first.descriptions[band - 1],
+        nodata=first.nodata,
+        shows_through=True,
+        scale=first.scales[band - 1],
+        offset=first.offsets[band - 1],
+    )
 
 
 def _band_name(part: Scene) -> str | None:

@@ -1,19 +1,19 @@
-"""A virtual raster over strips: one picture that GDAL reads out of many files.
+"""Virtual rasters: one picture for GDAL out of many files, as XML.
 
-XML only; whoever copies it opens the strips.
+Strips become an output so, and the files of a scene one scene. Whoever opens the XML
+opens the files; nothing is opened here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from rsupres.formats import OutputFormat, OutputMeta
+from rsupres.grid import Grid, PixelWindow
 
-STRIP_ROWS = 64  # SR rows of a block of a strip
-GDAL_TYPES = {
+_GDAL_TYPES = {
     "uint8": "Byte",
     "int8": "Int8",
     "uint16": "UInt16",
@@ -27,7 +27,7 @@ GDAL_TYPES = {
     "float64": "Float64",
 }
 # rasterio's names of colours and GDAL's; others are written as undefined.
-GDAL_COLOURS = {
+_GDAL_COLOURS = {
     "gray": "Gray",
     "red": "Red",
     "green": "Green",
@@ -40,20 +40,64 @@ GDAL_COLOURS = {
 }
 
 
-class VirtualStrip(NamedTuple):
-    """One source of the virtual raster; rows of the output."""
+@dataclass(frozen=True)
+class VirtualSource:
+    """A whole file as a part of a band.
 
-    path: Path
-    top: int
-    height: int
-    has_mask: bool
+    Attributes:
+        path: of the file.
+        band: its number from 1, or "mask,1".
+        place: where the file lies in the picture.
+        block: height and width of its blocks; None = GDAL looks into the file.
+    """
+
+    path: str
+    band: int | str
+    place: PixelWindow
+    block: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class VirtualBand:
+    """One band of the picture.
+
+    Attributes:
+        dtype: numpy name.
+        sources: the files, the last on top.
+        name: its description.
+        nodata: None for none.
+        shows_through: where a file has nodata, the one below shows.
+        colour: name of rasterio's ColorInterp, None = nothing is said.
+        palette: value -> (r, g, b), of a band of classes.
+        scale: DN are multiplied with it,
+        offset: and this is added.
+    """
+
+    dtype: str
+    sources: Sequence[VirtualSource]
+    name: str | None = None
+    nodata: float | None = None
+    shows_through: bool = False
+    colour: str | None = None
+    palette: Mapping[int, tuple[int, int, int]] | None = None
+    scale: float = 1.0
+    offset: float = 0.0
 
 
 def virtual_raster(
-    strips: Sequence[VirtualStrip], meta: OutputMeta, form: OutputFormat
+    grid: Grid,
+    tags: Mapping[str, str],
+    bands: Sequence[VirtualBand],
+    mask: Sequence[VirtualSource] = (),
 ) -> str:
-    """Return a virtual raster over the strips, as XML."""
-    grid = meta.grid
+    """Return a virtual raster as XML.
+
+    Args:
+        grid: its frame.
+        tags: of the file.
+        bands: in order.
+        mask: what makes the mask of all bands; empty = there is none.
+    """
     a, b, c, d, e, f = grid.transform[:6]
     lines = [
         f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
@@ -62,64 +106,71 @@ def virtual_raster(
         "<Metadata>",
         *(
             f"<MDI key={quoteattr(_printable(key))}>{escape(_printable(value))}</MDI>"
-            for key, value in meta.tags.items()
+            for key, value in tags.items()
         ),
         "</Metadata>",
     ]
-    for number in range(1, len(meta.descriptions) + 1):
-        lines += _vrt_band(number, strips, meta, form)
-    if form.nodata is None and any(strip.has_mask for strip in strips):
+    for number, band in enumerate(bands, 1):
+        lines += _band(number, band)
+    if mask:
         lines += ["<MaskBand>", '<VRTRasterBand dataType="Byte">']
-        lines += _vrt_sources(strips, "mask,1", grid.width, "Byte")
+        lines += (_source(source, "Byte") for source in mask)
         lines += ["</VRTRasterBand>", "</MaskBand>"]
     return "\n".join([*lines, "</VRTDataset>"])
 
 
-def _vrt_band(
-    number: int, strips: Sequence[VirtualStrip], meta: OutputMeta, form: OutputFormat
-) -> list[str]:
-    kind = GDAL_TYPES[form.dtype]
-    name = meta.descriptions[number - 1]
-    colour = meta.colorinterp[number - 1]
-    lines = [f'<VRTRasterBand dataType="{kind}" band="{number}">']
-    if name:
-        lines.append(f"<Description>{escape(_printable(name))}</Description>")
-    if form.nodata is not None:
-        lines.append(f"<NoDataValue>{form.nodata!r}</NoDataValue>")
-    colour = "Palette" if meta.palette else GDAL_COLOURS.get(colour, "Undefined")
-    lines.append(f"<ColorInterp>{colour}</ColorInterp>")
-    if meta.palette:
-        lines += _vrt_palette(meta.palette)
-    scale, offset = float(meta.scales[number - 1]), float(meta.offsets[number - 1])
-    if (scale, offset) != (1.0, 0.0):
-        lines.append(f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>")
-    lines += _vrt_sources(strips, str(number), meta.grid.width, kind)
-    return [*lines, "</VRTRasterBand>"]
+def _band(number: int, band: VirtualBand) -> Iterator[str]:
+    kind = _GDAL_TYPES[band.dtype]
+    yield f'<VRTRasterBand dataType="{kind}" band="{number}">'
+    if band.name:
+        yield f"<Description>{escape(_printable(band.name))}</Description>"
+    if band.nodata is not None:
+        yield f"<NoDataValue>{band.nodata!r}</NoDataValue>"
+    if band.palette:
+        yield "<ColorInterp>Palette</ColorInterp>"
+        yield from _palette(band.palette)
+    elif band.colour is not None:
+        colour = _GDAL_COLOURS.get(band.colour, "Undefined")
+        yield f"<ColorInterp>{colour}</ColorInterp>"
+    if (band.scale, band.offset) != (1.0, 0.0):
+        yield f"<Offset>{band.offset!r}</Offset><Scale>{band.scale!r}</Scale>"
+    hidden = band.nodata if band.shows_through else None
+    for source in band.sources:
+        yield _source(source, kind, hidden)
+    yield "</VRTRasterBand>"
 
 
-def _vrt_palette(palette: Mapping[int, tuple[int, int, int]]) -> list[str]:
-    """Return a colour table; values without a colour are black."""
-    colours = [palette.get(value, (0, 0, 0)) for value in range(max(palette) + 1)]
-    entries = (f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>' for r, g, b in colours)
-    return ["<ColorTable>", *entries, "</ColorTable>"]
+def _palette(palette: Mapping[int, tuple[int, int, int]]) -> Iterator[str]:
+    """Yield a colour table; values without a colour are black."""
+    yield "<ColorTable>"
+    for value in range(max(palette) + 1):
+        r, g, b = palette.get(value, (0, 0, 0))
+        yield f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>'
+    yield "</ColorTable>"
 
 
-def _vrt_sources(
-    strips: Sequence[VirtualStrip], band: str, width: int, kind: str
-) -> Iterator[str]:
-    for strip in strips:
-        path = escape(str(strip.path.absolute()))
-        size = f'xSize="{width}" ySize="{strip.height}"'
-        yield (
-            "<SimpleSource>"
-            f'<SourceFilename relativeToVRT="0">{path}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand>"
-            f'<SourceProperties RasterXSize="{width}" RasterYSize="{strip.height}" '
-            f'DataType="{kind}" BlockXSize="{width}" BlockYSize="{STRIP_ROWS}"/>'
-            f'<SrcRect xOff="0" yOff="0" {size}/>'
-            f'<DstRect xOff="0" yOff="{strip.top}" {size}/>'
-            "</SimpleSource>"
+def _source(source: VirtualSource, kind: str, hidden: float | None = None) -> str:
+    place = source.place
+    element = "SimpleSource" if hidden is None else "ComplexSource"
+    size = f'xSize="{place.width}" ySize="{place.height}"'
+    properties = ""
+    if source.block is not None:
+        rows, cols = source.block
+        properties = (
+            f'<SourceProperties RasterXSize="{place.width}" '
+            f'RasterYSize="{place.height}" DataType="{kind}" BlockXSize="{cols}" '
+            f'BlockYSize="{rows}"/>'
         )
+    return (
+        f"<{element}>"
+        '<SourceFilename relativeToVRT="0">'
+        f"{escape(str(Path(source.path).absolute()))}</SourceFilename>"
+        f"<SourceBand>{source.band}</SourceBand>{properties}"
+        f'<SrcRect xOff="0" yOff="0" {size}/>'
+        f'<DstRect xOff="{place.col}" yOff="{place.row}" {size}/>'
+        + ("" if hidden is None else f"<NODATA>{hidden!r}</NODATA>")
+        + f"</{element}>"
+    )
 
 
 def _printable(text: str) -> str:
