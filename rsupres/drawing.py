@@ -131,7 +131,11 @@ class Drawing:
         self._count_ignored(tags, ~is_taken & ~shapely.is_missing(shapes))
         for index, entry in enumerate(self._legend.classes):
             touched = [
-                self._add_areas(areas, of_area, best_area == index, levels, index),
+                self._add(
+                    *(areas[best_area == index], of_area[best_area == index]),
+                    *(levels, index),
+                    is_casing=False,
+                ),
                 self._add_lines(
                     lines, of_line, best_line == index, levels, index, tags
                 ),
@@ -177,17 +181,6 @@ class Drawing:
                 better = matches[index][chosen] & (order < entry.order)
                 best[better], order[better] = index, entry.order
         return best
-
-    def _add_areas(
-        self,
-        areas: Shapes,
-        owners: NDArray[np.intp],
-        mine: NDArray[np.bool_],
-        levels: NDArray[np.intp],
-        index: int,
-    ) -> NDArray[np.intp]:
-        """Add the areas of one class; return the features that touch the grid."""
-        return self._add(areas[mine], owners[mine], levels, index, is_casing=False)
 
     def _add_lines(
         self,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from affine import Affine
 from click.testing import CliRunner, Result
 from geopandas import GeoDataFrame
+from rasterio.crs import CRS
 from shapely.geometry import box
 
 from rsupres.chips import Chip, coarsen, cut
@@ -21,31 +21,20 @@ from rsupres.errors import InputError
 from rsupres.training.downscaling import degrade_bicubic
 from rsupres.training.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.training.sensor import Sentinel2Params
+from tests.helpers import write_image
 
 GSD_M = 0.5
 
 
-def write_image(
+def write_noise(
     path: Path, seed: int, *, side: int = 64, east: float = 5e5, nodata: bool = False
 ) -> np.ndarray:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(1, 256, (3, side, side), dtype=np.uint8)
     if nodata:
         pixels[:, :5, :5] = 0
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=side,
-        height=side,
-        count=3,
-        dtype="uint8",
-        crs="EPSG:32631",
-        transform=Affine(GSD_M, 0, east, 0, -GSD_M, 5e6),
-        photometric="RGB",
-        nodata=0 if nodata else None,
-    ) as file:
-        file.write(pixels)
+    utm, blank = CRS.from_epsg(32631), 0 if nodata else None
+    write_image(path, pixels, GSD_M, (east, 5e6), utm, blank)
     return pixels
 
 
@@ -57,7 +46,7 @@ def chips(tmp_path: Path) -> Path:
     for k, town in enumerate(("ulm", "bath")):
         for year in (2018, 2020):
             name = f"{town}_{year}_7.tif"
-            write_image(folder / name, year + k, east=5e5 + 1e4 * k)
+            write_noise(folder / name, year + k, east=5e5 + 1e4 * k)
     return folder
 
 
@@ -112,7 +101,7 @@ def test_images_of_one_ground_in_both_splits_are_refused(
     chips: Path, tmp_path: Path
 ) -> None:
     # another name for the ground of ulm, half a chip to the east
-    write_image(chips / "neuulm_2020_7.tif", 5, east=5e5 + 16)
+    write_noise(chips / "neuulm_2020_7.tif", 5, east=5e5 + 16)
     result = build(tmp_path / "packs", chips, *SPLIT, "--validation", "neuulm")
     assert result.exit_code == 3
     assert "same ground" in result.stderr
@@ -123,7 +112,7 @@ def test_an_image_of_both_splits_under_two_names_is_refused(
     chips: Path, tmp_path: Path
 ) -> None:
     for name, east in (("ulm_2022_1.tif", 7e5), ("bath_2022_1.tif", 8e5)):
-        write_image(chips / name, 77, east=east)
+        write_noise(chips / name, 77, east=east)
     result = build(tmp_path / "packs", chips, *SPLIT)
     assert result.exit_code == 3
     assert "in both splits" in result.stderr
@@ -206,7 +195,7 @@ def test_same_seed_gives_the_same_bytes_and_another_another_choice(
 
 def test_crop_size_cuts_images_and_leaves_invalid_parts_out(tmp_path: Path) -> None:
     path = tmp_path / "ulm_2020_7.tif"
-    write_image(path, 1, nodata=True)
+    write_noise(path, 1, nodata=True)
     out = tmp_path / "p.safetensors"
     result = build(out, path, "--crop-size", 32)
     assert result.exit_code == 0, result.output
@@ -340,19 +329,7 @@ def test_cutting_covers_without_overlap_and_skips_flat_parts() -> None:
 
 def write_raster(path: Path, pixels: np.ndarray, gsd_m: float, east: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=len(pixels),
-        height=pixels.shape[1],
-        width=pixels.shape[2],
-        dtype=pixels.dtype,
-        crs="EPSG:32631",
-        transform=Affine(gsd_m, 0, east, 0, -gsd_m, 5e6),
-    ) as file:
-        file.write(pixels)
-    return path
+    return write_image(path, pixels, gsd_m, (east, 5e6), CRS.from_epsg(32631))
 
 
 @pytest.fixture
