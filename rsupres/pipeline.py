@@ -13,6 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ import rsupres
 from rsupres.assembly import read_tags, write_strip
 from rsupres.coverage import coverage_format, coverage_meta, strip_coverage
 from rsupres.decisions import Work, open_work
-from rsupres.errors import InputError, QualityGateError
+from rsupres.errors import InputError, QualityGateError, ResourceError, RsupresError
 from rsupres.execution import (
     Interrupted,
     OnProgress,
@@ -209,7 +210,8 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
         )
         counts = Counts(batch_size=work.batch_size)
         try:
-            _compute(work, run, show, counts)
+            with _left_only_if_begun(run, alone=job.shard is None):
+                _compute(work, run, show, counts)
             missing = work.grid.shape[0] - len(run.done_strips())
             if missing:
                 return _summary(work, "computed", {}, counts, started, missing)
@@ -328,6 +330,24 @@ def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
             start = strip
     if start is not None:
         yield range(start, shard.strips.stop)
+
+
+@contextmanager
+def _left_only_if_begun(run: Run, *, alone: bool) -> Iterator[None]:
+    """Remove the directory of a run that failed before its first strip.
+
+    It would stand in the way of another attempt with other options. Where memory or
+    disk were short, the same command may go on with what was prepared. A run shared by
+    several processes is not `alone` and stays.
+    """
+    try:
+        yield
+    except ResourceError:
+        raise
+    except RsupresError:
+        if alone and not run.done_strips():
+            _discard(run)
+        raise
 
 
 def _discard(run: Run) -> None:

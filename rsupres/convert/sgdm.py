@@ -49,7 +49,8 @@ OPTIONS = {
 }
 _BASE = (
     "get stabilityai/stable-diffusion-2-1-base, either v2-1_512-ema-pruned.ckpt or the"
-    " folder with unet, vae and text_encoder, and name it among the files"
+    " folder with unet, vae and text_encoder, put it anywhere and name it too:"
+    " 'rsupres models import SGDM-real.ckpt v2-1_512-ema-pruned.ckpt --family sgdm'"
 )
 _TEXT_MISSING = (
     "no text encoder in the files, and the prompts need one; " + _BASE + ", or name"

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SCENE = ROOT.parent / "shared/data/sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
-ROWS, COLS = 144, 160  # LR pixels of the scene's lower left
+ROWS, COLS = 112, 112  # LR pixels of the scene's lower left: two by two tiles
 CPU = torch.device("cpu")
 Picture = NDArray[np.float32]
 
