@@ -17,12 +17,16 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the golden case is a test's
 
 from rsupres.blocks.stable_diffusion import make_context_keys
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas

@@ -1,6 +1,6 @@
 """What a map is worth: a model with it and without, on towns and on real places.
 
-``python tests/benchmarks/bench_sgdm_maps.py MODEL --out FOLDER`` prints a table in
+``python tests/benchmarks/bench_sgdm_maps.py [MODEL] [--out FOLDER]`` prints a table in
 Markdown: bicubic, the model with the map, and the model without, x8, LR by the
 degradation `sentinel2` as in training, everything measured by `rsupres evaluate`. The
 invented towns are those of ``models/recipes/README.md`` that no model was trained on.
@@ -97,8 +97,8 @@ PLACES = (
 def main() -> None:
     """Measure on the towns and the places that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="name or checkpoint")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("model", nargs="?", default="sgdm-mini")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "maps")
     parser.add_argument("--towns", type=Path, default=TOWNS)
     parser.add_argument("--every", type=int, default=1, help="of the towns")
     parser.add_argument("--only", help="begins the names of the places wanted")

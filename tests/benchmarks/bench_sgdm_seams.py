@@ -1,7 +1,7 @@
 """Where tiles should meet: in the latent, at every step, or in the finished picture.
 
-``python tests/benchmarks/bench_sgdm_seams.py MODEL [--norm group]`` enlarges a part of
-the Sentinel-2 scene of Rio in one piece and in tiles of 64 LR pixels, and prints for
+``python tests/benchmarks/bench_sgdm_seams.py [MODEL] [--norm group]`` enlarges a part
+of the Sentinel-2 scene of Rio in one piece and in tiles of 64 LR pixels, and prints for
 each way the seam ratio (`rsupres.evaluation.metrics.seam_ratio` at the borders of the
 tiles; that of one piece is what the ground itself has there), the RMS difference from
 one piece, and CPU seconds, everything in one process.
@@ -62,7 +62,7 @@ Picture = NDArray[np.float32]
 def main() -> None:
     """Print the table for the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?", default="sgdm-mini")
     parser.add_argument("--norm", choices=("group", "pixel"))
     parser.add_argument("--tile", type=int, default=64, help="LR pixels")
     parser.add_argument("--overlap", type=int, default=16, help="LR pixels")

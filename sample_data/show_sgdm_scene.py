@@ -1,6 +1,6 @@
 """A real Sentinel-2 scene through `sgdm-mini`, with a map and without, side by side.
 
-``python tests/benchmarks/show_sgdm_scene.py --out FOLDER [--model MODEL]`` upscales the
+``python sample_data/show_sgdm_scene.py [--out FOLDER] [--model MODEL]`` upscales the
 Olympic park of Rio de Janeiro, April 2016, eight times by `rsupres upscale` and puts
 scene, bicubic, both results and the map into FOLDER/rio.png.
 
@@ -29,7 +29,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry import LineString, Point, Polygon, box, mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SCENE = ROOT.parent / "shared/data/sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
 ROWS, COLS = (208, 358), (0, 180)  # of the scene, shown
 SCALE = 8
@@ -74,7 +74,7 @@ def main() -> None:
     """Make the map, both pictures and the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="sgdm-mini")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "rio")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     chart = given.out / "rio.geojson"
