@@ -6,6 +6,7 @@ SlimDiffSR, arXiv 2605.02198, and its public inference code.
 Part                            Where
 ==============================  ====================================================
 student                         `slimdiffsr_network.SlimDiffSRNetwork`
+the same in bfloat16, on a CPU  `slimdiffsr_half.halve`
 separable convolutions, QGAM    `slimdiffsr_blocks`
 a fortieth of its size          `slimdiffsr_mini.MiniNetwork`
 teacher                         `slimdiffsr_teacher`, `rsupres.training.distill`
@@ -46,6 +47,7 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.families.slimdiffsr_blocks import Finding, Found
+from rsupres.families.slimdiffsr_half import halve
 from rsupres.families.slimdiffsr_mini import MiniConfig, MiniNetwork
 from rsupres.families.slimdiffsr_network import (
     MULTIPLE,
@@ -174,7 +176,8 @@ class SlimDiffSR:
     def _autocast(self) -> torch.autocast:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
         kind = half.get(self.options.precision)
-        if next(self.network.parameters()).dtype != torch.float32:
+        tensors = self.network.state_dict().values()
+        if any(tensor.dtype != torch.float32 for tensor in tensors):
             kind = None  # the weights are in half precision themselves
         return torch.autocast(
             self.device.type, kind or torch.bfloat16, enabled=kind is not None
@@ -207,10 +210,18 @@ def from_checkpoint(
     network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
     network.eval().requires_grad_(False)
-    if options.precision == "bf16" and not isinstance(network, TeacherNetwork):
-        # Once, instead of autocast's casting of all weights for every tile.
-        network.to(torch.bfloat16)
+    if options.precision == "bf16":
+        _halve(network, device)
     return SlimDiffSR(checkpoint.spec, network, options, device)
+
+
+def _halve(network: AnyNetwork, device: torch.device) -> None:
+    """Put weights into bfloat16: once, where autocast would for every tile."""
+    if isinstance(network, SlimDiffSRNetwork) and device.type == "cpu":
+        with torch.no_grad():
+            halve(network)
+    elif not isinstance(network, TeacherNetwork):
+        network.to(torch.bfloat16)
 
 
 def make_network(config: AnyConfig) -> AnyNetwork:
@@ -233,11 +244,10 @@ def make_spec(
         halo: LR pixels; None = the family's own.
     """
     mini = isinstance(config, MiniConfig)
-    # Measured by cutting a picture: with what is shared, the full student (name-seeded,
-    # sharp attention) differs from the uncut one by 0.16 levels of 255 at 128 SR pixels
-    # from the cut, and by 14 everywhere if the part finds its own; the trained small
-    # one by 0.0001 levels at 64 SR pixels.
-    own = 16 if mini else math.ceil(128 / config.scale)
+    # Measured (tests/benchmarks/bench_slimdiffsr_seams.py, RESULTS.md), scene shared:
+    # the largest difference from the untiled picture is 0.003 levels of 255 at 8 LR
+    # pixels for the trained small student, 5.5 at 16 for the full one (name-seeded).
+    own = 8 if mini else math.ceil(128 / config.scale)
     return ModelSpec(
         family="slimdiffsr",
         scales=FixedScales(frozenset({Fraction(config.scale)})),

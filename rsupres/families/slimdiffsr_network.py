@@ -138,8 +138,8 @@ class TinyDecoder(nn.Module):
         layers: list[nn.Module] = [first, nn.ReLU()]
         for blocks in (3, 3, 3):
             layers += [TinyBlock(channels) for _ in range(blocks)]
-            layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+            double = DoublingConv(channels, channels, 3, padding=1, bias=False)
+            layers += [nn.Identity(), double]  # the names count the doubling
         layers += [TinyBlock(channels), conv3(channels, 3)]
         self.layers = nn.Sequential(*layers)
 
@@ -274,49 +274,38 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = conv3(channels, channels)
+        self.conv = DoublingConv(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, c, 2h, 2w)."""
-        if not self.training:
-            assert self.conv.bias is not None
-            return double_and_convolve(x, self.conv.weight, self.conv.bias)
-        result: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0))
+        result: Tensor = self.conv(x)
         return result
 
 
-def double_and_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Double by nearest neighbours, then convolve 3 x 3: with 4/9 of the products.
+class DoublingConv(nn.Conv2d):
+    """Nearest doubling, then a 3 x 3 convolution, at inference as one.
 
-    Beside each output pixel lie two copies of one input pixel, whose weights add up, so
-    that every pixel of a 2 x 2 block has a 2 x 2 filter of its own. Exact but for
-    rounding. With few channels the four writes cost what the products save.
+    Beside each output pixel lie two copies of one input pixel, whose weights add up:
+    the two steps are one transposed convolution, exact but for rounding.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (b, C, 2h, 2w) of (b, c, h, w)."""
+        if self.training:
+            return super().forward(functional.interpolate(input, scale_factor=2.0))
+        kernel = doubled_kernel(self.weight)
+        return functional.conv_transpose2d(input, kernel, self.bias, 2, 1)
+
+
+def doubled_kernel(weight: Tensor) -> Tensor:
+    """Return the (c, C, 4, 4) kernel of stride 2 that doubles, then convolves.
 
     Args:
-        x: (b, c, h, w).
         weight: (C, c, 3, 3).
-        bias: (C,).
     """
-    height, width = x.shape[2:]
-    upper = [torch.stack(rows, 2) for rows in _pairs(weight, 2)]
-    filters = [torch.stack(cols, 3) for half in upper for cols in _pairs(half, 3)]
-    phases = functional.conv2d(x, torch.cat(filters), bias.repeat(4), padding=1)
-    blocks = [
-        phase[:, :, row : row + height, col : col + width]
-        for (row, col), phase in zip(
-            ((0, 0), (0, 1), (1, 0), (1, 1)), phases.chunk(4, 1), strict=True
-        )
-    ]
-    woven = torch.stack([torch.stack(blocks[:2], -1), torch.stack(blocks[2:], -1)], 3)
-    b, c = woven.shape[:2]  # (b, C, h, 2, w, 2)
-    doubled = woven.reshape(b, c, 2 * height, 2 * width)
-    return doubled.contiguous(memory_format=torch.channels_last)
-
-
-def _pairs(weight: Tensor, axis: int) -> list[list[Tensor]]:
-    """Return the two weights of the first and of the second pixel of a block."""
-    first, here, last = weight.unbind(axis)
-    return [[first, here + last], [first + here, last]]
+    kernel = weight.flip(2, 3).transpose(0, 1)
+    kernel = functional.pad(kernel, (0, 1)) + functional.pad(kernel, (1, 0))
+    return functional.pad(kernel, (0, 0, 0, 1)) + functional.pad(kernel, (0, 0, 1, 0))
 
 
 class SlimDiffSRNetwork(nn.Module):

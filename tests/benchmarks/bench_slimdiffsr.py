@@ -1,23 +1,31 @@
 """The full student, 128 to 512: what each way of running it gains and costs.
 
-Run it with ``python tests/benchmarks/bench_slimdiffsr.py [--side N] [--threads N]``.
-Name-seeded weights, so anyone can repeat it. Starting from the network as the paper
-draws it (branches one by one, attention through the inner width, channels first,
-float32, all tensors), one thing is changed after the other. For each: wall and CPU
-seconds of the best of three runs, the gain over the first, and how far the final
-picture (colours matched, 8-bit levels) is from the first. Then batches, peak memory,
-and, with a GPU, tiles per second against the count of operations. Nothing is asserted.
+Run it with ``python tests/benchmarks/bench_slimdiffsr.py [PICTURE] [--side N]
+[--threads N] [--batches 1 2 4] [--rounds N]``. Name-seeded weights, so anyone can
+repeat it; without a picture (8-bit RGB, reduced four times by area means) the input is
+smooth noise. Starting from the network as the paper draws it (branches one by one,
+attention through the inner width, channels first, float32, all tensors), one thing is
+changed after the other. All variants run in turn, `--rounds` times over. For each: the
+least wall and CPU seconds, the gain over the first by CPU time, and how far the final
+picture (colours matched, in 8-bit levels) is from the first: mean, 99.9 % and largest.
+Then, each in a process of its own, batches with tiles per second and peak memory; and,
+with a GPU, eager, CUDA graphs and torch.compile against the count of operations.
+Nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from types import MethodType
 
+import numpy as np
+import rasterio
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,20 +35,20 @@ from rsupres.families.slimdiffsr_blocks import (
     DirectionSeparable,
     FrequencySeparable,
     QueryAggregation,
-    _FeedForward,
 )
+from rsupres.families.slimdiffsr_half import halve
 from rsupres.families.slimdiffsr_network import (
     DEAD,
+    DoublingConv,
     SlimDiffSRConfig,
     SlimDiffSRNetwork,
-    TinyBlock,
-    Upsample,
     enlarge,
     match_colours,
 )
 from tests.parity.golden import name_seeded_tensor
 
-_REPEATS = 3
+Run = Callable[[], Tensor]
+_FUSED = (FrequencySeparable, DirectionSeparable, QueryAggregation)
 
 
 def build() -> SlimDiffSRNetwork:
@@ -51,24 +59,12 @@ def build() -> SlimDiffSRNetwork:
     return network.eval().requires_grad_(False)
 
 
-def separate_branches(network: nn.Module) -> None:
-    """Make the network run branch by branch, as the paper draws it."""
-    for module in network.modules():
-        if isinstance(module, FrequencySeparable):
-            module.forward = MethodType(_fsc, module)
-        elif isinstance(module, DirectionSeparable):
-            module.forward = MethodType(_dsc, module)
-        elif isinstance(module, QueryAggregation):
-            module.forward = MethodType(_qgam, module)
-        elif isinstance(module, Upsample):
-            module.forward = MethodType(_double, module)
-
-
-def join(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
-    """Undo `separate_branches` for some kinds of modules."""
+def separate(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
+    """Make some kinds of modules run step by step, as the paper draws them."""
     for module in network.modules():
         if isinstance(module, kinds):
-            del module.forward
+            module.forward = MethodType(_STEPS[type(module)], module)
+    return network
 
 
 def _fsc(self: FrequencySeparable, x: Tensor, shared: object = None) -> Tensor:
@@ -92,162 +88,188 @@ def _qgam(self: QueryAggregation, x: Tensor, shared: object = None) -> Tensor:
     return self.out_proj(read @ self.v_proj_c(context))
 
 
-def _double(self: Upsample, x: Tensor) -> Tensor:
-    return self.conv(functional.interpolate(x, scale_factor=2.0))
+def _double(self: DoublingConv, x: Tensor) -> Tensor:
+    return nn.Conv2d.forward(self, functional.interpolate(x, scale_factor=2.0))
 
 
-def drop_dead(network: nn.Module) -> SlimDiffSRNetwork:
-    """Return a network without the tensors that nothing reads, channels last."""
-    live = SlimDiffSRNetwork(SlimDiffSRConfig(4)).eval().requires_grad_(False)
+_STEPS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    FrequencySeparable: _fsc,
+    DirectionSeparable: _dsc,
+    QueryAggregation: _qgam,
+    DoublingConv: _double,
+}
+
+
+def live(network: nn.Module) -> SlimDiffSRNetwork:
+    """Return a copy without the tensors that nothing reads, channels last."""
+    copied = SlimDiffSRNetwork(SlimDiffSRConfig(4)).eval().requires_grad_(False)
     tensors = network.state_dict()
-    live.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(DEAD)})
-    return live
+    copied.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(DEAD)})
+    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
 
 
-def halve(network: nn.Module, kinds: tuple[type[nn.Module], ...], part: str) -> None:
-    """Let some modules multiply in bfloat16, between them everything is float32."""
-    for name, module in network.named_modules():
-        if isinstance(module, kinds) and re.search(part, name):
-            inner = module.conv if isinstance(module, TinyBlock) else module.net
-            inner.to(torch.bfloat16)
-            module.forward = MethodType(
-                _half_block if isinstance(module, TinyBlock) else _half_ff, module
-            )
+def shared(network: nn.Module) -> SlimDiffSRNetwork:
+    """Return a network of the same tensors."""
+    other = SlimDiffSRNetwork(SlimDiffSRConfig(4), dead=True)
+    other.load_state_dict(network.state_dict(), assign=True)
+    return other.eval().requires_grad_(False)
 
 
-def _half_block(self: TinyBlock, x: Tensor) -> Tensor:
-    return torch.relu_(self.conv(x.bfloat16()) + x)
+def variants(x: Tensor) -> dict[str, Run]:
+    """Return the ways of running; each keeps what the one before changed."""
+    network = build()
+    last = x.contiguous(memory_format=torch.channels_last)
+    first = x.contiguous()
 
+    def run(made: nn.Module, given: Tensor) -> Run:
+        return lambda: made(given)[1]
 
-def _half_ff(self: _FeedForward, tokens: Tensor) -> Tensor:
-    return self.net(tokens.bfloat16()).float()
-
-
-def measure(
-    run: Callable[[], Tensor], synchronise: Callable[[], None] = lambda: None
-) -> tuple[float, float, Tensor]:
-    """Return the least wall and CPU seconds of some runs, and the result."""
-    result = run()
-    synchronise()
-    times = []
-    for _ in range(_REPEATS):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = run()
-        synchronise()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(t[0] for t in times), min(t[1] for t in times), result
-
-
-def stages(network: SlimDiffSRNetwork) -> Mapping[str, Callable[[], nn.Module]]:
-    """Return what is changed, one after the other; each call changes and returns."""
-    live: list[SlimDiffSRNetwork] = []
-
-    def fused() -> nn.Module:
-        join(network, (FrequencySeparable, DirectionSeparable, QueryAggregation))
-        return network
-
-    def phases() -> nn.Module:
-        join(network, (Upsample,))
-        return network
-
-    def last() -> nn.Module:
-        live.append(drop_dead(network))
-        live[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return live[0]
-
-    def feed_forward() -> nn.Module:
-        halve(live[0], (_FeedForward,), "")
-        return live[0]
-
-    def fine_blocks() -> nn.Module:
-        # Blocks at half and full size: most of the work, few roundings in a row.
-        fine = r"encoder\.layers\.[1345]$|decoder\.layers\.1[2347]$"
-        halve(live[0], (TinyBlock,), fine)
-        return live[0]
-
-    def everything() -> nn.Module:
-        half = drop_dead(network).to(torch.bfloat16)
-        return half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
+    drawn = separate(shared(network), (*_FUSED, DoublingConv))
+    fused = separate(shared(network), (DoublingConv,))
     return {
-        "as drawn, channels first, fp32": lambda: network,
-        "+ fused depthwise and aggregation": fused,
-        "+ doubling folded into its filter": phases,
-        "+ channels last, dead tensors dropped": last,
-        "+ feed-forward in bf16": feed_forward,
-        "+ fine tiny blocks in bf16": fine_blocks,
-        "all weights and maps in bf16": everything,
+        "as drawn, channels first, fp32": run(drawn, first),
+        "+ fused depthwise and aggregation": run(fused, first),
+        "+ doubling within its filter": run(network, first),
+        "+ channels last, dead tensors dropped": run(live(network), last),
+        "+ bf16: trunk, full size": run(halve(live(network), 1), last),
+        "+ bf16: half size (--precision bf16)": run(halve(live(network), 2), last),
+        "+ bf16: a quarter of the size": run(halve(live(network), 3), last),
+        "all in bf16, plain": run(live(network).bfloat16(), last.bfloat16()),
     }
 
 
-def compare(side: int) -> None:
+def read(picture: Path | None, side: int) -> Tensor:
+    """Return the network's input, (1, 3, 4 side, 4 side)."""
+    if picture is None:
+        torch.manual_seed(0)
+        small = torch.rand(1, 3, side // 4, side // 4)
+        lr = functional.interpolate(small, scale_factor=4.0, mode="bicubic")
+        return enlarge(2.0 * lr.clamp(0, 1) - 1.0, 4)
+    with rasterio.open(picture) as source:
+        pixels = source.read([1, 2, 3]).astype(np.float32) / 255.0
+    reduced = functional.avg_pool2d(torch.from_numpy(pixels)[None], 4)
+    while min(reduced.shape[2:]) < side:  # mirrored until it is large enough
+        reduced = torch.cat([reduced, reduced.flip(3)], 3)
+        reduced = torch.cat([reduced, reduced.flip(2)], 2)
+    return enlarge(2.0 * reduced[:, :, :side, :side] - 1.0, 4)
+
+
+def compare(x: Tensor, rounds: int) -> None:
     """Print the table of the changes."""
-    torch.manual_seed(0)
-    small = torch.rand(1, 3, side // 4, side // 4)
-    lr = functional.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0, 1)
-    x = enlarge(2.0 * lr - 1.0, 4)
-    network = build()
-    separate_branches(network)
-    first: tuple[float, float, Tensor] | None = None
-    print(f"{'':40} wall s   CPU s   gain   mean   max (levels)")
-    for name, change in stages(network).items():
-        made = change()
-        kind = next(made.parameters()).dtype
-        given = x.to(kind)
-        if "first" not in name and "+ fused" not in name and "folded" not in name:
-            given = given.contiguous(memory_format=torch.channels_last)
-        wall, cpu, image = measure(lambda made=made, given=given: made(given)[1])
-        final = (match_colours(image.float(), x) / 2 + 0.5).clamp(0, 1) * 255
-        first = first or (wall, cpu, final)
-        error = (final - first[2]).abs()
+    runs = variants(x)
+    wall = dict.fromkeys(runs, float("inf"))
+    cpu = dict(wall)
+    pictures = {}
+    for k in range(rounds + 1):  # the first round warms up
+        for name, run in runs.items():
+            before = time.perf_counter(), time.process_time()
+            made = run()
+            after = time.perf_counter(), time.process_time()
+            if k:
+                wall[name] = min(wall[name], after[0] - before[0])
+                cpu[name] = min(cpu[name], after[1] - before[1])
+            elif name not in pictures:
+                matched = match_colours(made.float(), x)
+                pictures[name] = (matched / 2 + 0.5).clamp(0, 1) * 255
+    first = next(iter(runs))
+    print(f"{'':38} wall s   CPU s   gain   mean  99.9 %   max (levels)")
+    for name in runs:
+        error = (pictures[name] - pictures[first]).abs().flatten()
+        most = error.kthvalue(int(0.999 * len(error))).values
         print(
-            f"{name:40} {wall:6.2f}  {cpu:6.2f}  {first[1] / cpu:5.2f}  "
-            f"{float(error.mean()):5.2f}  {float(error.max()):5.1f}",
+            f"{name:38} {wall[name]:6.2f}  {cpu[name]:6.2f}  "
+            f"{cpu[first] / cpu[name]:5.2f}  {float(error.mean()):5.2f}  "
+            f"{float(most):6.2f}  {float(error.max()):5.1f}",
             flush=True,
         )
 
 
-def sweep(side: int, device: torch.device, sizes: tuple[int, ...]) -> None:
-    """Print tiles per second by batch, in bf16, and the share of the matrix rate."""
-    network = drop_dead(build()).to(device, torch.bfloat16)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    n = 4096 if device.type == "cuda" else 1024
-    a = torch.rand(n, n, device=device, dtype=torch.bfloat16)
+def sweep_cpu(x: Tensor, size: int) -> None:
+    """Print tiles per second and peak memory of a batch, as `--precision bf16`."""
+    network = halve(live(build()))
+    batch = x.expand(size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(3):
+        begin = time.process_time()
+        network(batch)
+        seconds.append(time.process_time() - begin)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"batch {size}: {min(seconds) / size:.2f} CPU s a tile, peak {peak:.2f} GiB",
+        flush=True,
+    )
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
-    rate = 2 * n**3 / measure(lambda: a @ a, wait)[0]
+def sweep_cuda(x: Tensor, sizes: tuple[int, ...]) -> None:
+    """Print tiles per second on a GPU, and the share of the rate of matrix products."""
+    network = live(build()).to("cuda", torch.bfloat16)
+    a = torch.rand(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    rate = 2 * len(a) ** 3 / _seconds(lambda: a @ a)
     for size in sizes:
-        x = torch.rand(size, 3, 4 * side, 4 * side, device=device).bfloat16()
-        x = x.contiguous(memory_format=torch.channels_last)
+        batch = x.to("cuda", torch.bfloat16).expand(size, -1, -1, -1)
+        batch = batch.contiguous(memory_format=torch.channels_last)
         with FlopCounterMode(display=False) as counter:
-            network(x)
-        wall = measure(lambda x=x: network(x)[1], wait)[0]
-        floor = counter.get_total_flops() / rate
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(
-            f"batch {size}: {size / wall:.3f} tiles/s, {wall / size:.2f} s a tile, "
-            f"{counter.get_total_flops() / size / 1e9:.0f} GFLOP a tile, "
-            f"{floor / wall:.0%} of the matrix rate, peak {peak:.2f} GiB",
-            flush=True,
-        )
+            network(batch)
+        flops = counter.get_total_flops()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            network(batch)
+        compiled = torch.compile(network)
+        ways: dict[str, Callable[[], object]] = {
+            "eager": lambda batch=batch: network(batch),
+            "CUDA graph": graph.replay,
+            "compiled": lambda batch=batch, compiled=compiled: compiled(batch),
+        }
+        for name, way in ways.items():
+            torch.cuda.reset_peak_memory_stats()
+            seconds = _seconds(way)
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            print(
+                f"batch {size}, {name}: {size / seconds:.1f} tiles/s, "
+                f"{flops / size / 1e9:.0f} GFLOP a tile, "
+                f"{flops / rate / seconds:.0%} of the matrix rate, peak {peak:.2f} GiB",
+                flush=True,
+            )
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Return the least of some runs' seconds on the GPU; two warm up."""
+    times = []
+    for _ in range(7):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return min(times[2:])
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("picture", type=Path, nargs="?")
     parser.add_argument("--side", type=int, default=128, help="LR pixels of a side")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--alone", type=int, help="measure this batch and no more")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with torch.inference_mode():
-        compare(options.side)
-        sweep(options.side, torch.device("cpu"), tuple(options.batches))
+        x = read(options.picture, options.side)
+        if options.alone is not None:
+            sweep_cpu(x, options.alone)
+            return
+        compare(x, options.rounds)
+        fixed = [f"--side={options.side}", f"--threads={options.threads}"]
+        for size in options.batches:
+            command = [sys.executable, __file__, *fixed, f"--alone={size}"]
+            subprocess.run(command, check=True)
         if torch.cuda.is_available():
-            sweep(options.side, torch.device("cuda"), (1, 4, 16))
+            sweep_cuda(x, (1, 4, 16))
+        else:
+            print("no GPU here: its table was not measured")
 
 
 if __name__ == "__main__":
