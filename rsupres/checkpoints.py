@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from rsupres.eight_bits import unpack_weights
 from rsupres.errors import CheckpointError
 from rsupres.families import FAMILIES
 from rsupres.families.base import (
@@ -77,7 +78,7 @@ class Checkpoint:
         path: where it came from.
         spec: what the model needs from a scene.
         architecture: the family's configuration, as plain JSON values.
-        tensors: weights by name, as stored.
+        tensors: weights by name, as stored; those of 8 bits in float32.
     """
 
     path: Path
@@ -312,11 +313,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     header = _read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            stored = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}).") from error
     architecture = header["architecture"]
     assert isinstance(architecture, dict)
+    tensors = unpack_weights(stored)
     return Checkpoint(path, _spec_of(header, path), architecture, tensors)
 
 

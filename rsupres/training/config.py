@@ -110,6 +110,7 @@ class TrainConfig:
         lpips_weights: folder of the LPIPS (squeeze) weights, if a stage needs them.
         gsd: smallest and largest metres per LR pixel of the data.
         halo: LR pixels at a tile edge that the finished model shall not trust.
+        eight_bits: store the weights of the checkpoint in 8 bits instead of float16.
         options: what else the family takes; checked by the family.
     """
 
@@ -129,6 +130,7 @@ class TrainConfig:
     lpips_weights: str | None = None
     gsd: tuple[float, float] | None = None
     halo: int = 16
+    eight_bits: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

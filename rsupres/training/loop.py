@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rsupres.checkpoints import card_text, fit_tensors, write_checkpoint
+from rsupres.eight_bits import pack_weights
 from rsupres.training.adapters import FamilyTraining, Watch, build_training
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.data import PatchPlan, PatchSource
@@ -116,7 +117,7 @@ class _Run:
         return self._write_checkpoint()
 
     def _write_checkpoint(self) -> Path:
-        """Write what inference needs, in half precision."""
+        """Write what inference needs, in half precision or 8 bits."""
         config = self.config
         path = self.out / f"{config.name}.safetensors"
         made = self.family.export()
@@ -124,6 +125,8 @@ class _Run:
             name: tensor.half() if tensor.is_floating_point() else tensor
             for name, tensor in made.tensors.items()
         }
+        if config.eight_bits:
+            tensors = pack_weights(tensors)
         origin = (
             f"trained by rsupres, configuration '{config.name}', seed {config.seed}"
         )

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rsupres.eight_bits import unpack_weights
 from rsupres.errors import CheckpointError
 
 
@@ -107,13 +108,13 @@ def restore_optimizer(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file.
+    """Read all tensors of a safetensors file, those of 8 bits in float32.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     try:
-        return _read(path)[0]
+        return unpack_weights(_read(path)[0])
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
 
