@@ -20,6 +20,8 @@ On scenes: `prepare` finds what tiles must share: the prompt (colours anywhere o
 map), the statistics of the style, and those of the content that it replaces. `upscale`
 samples latents from noise that belongs to the ground. SD's group norms and attention
 still see a tile, which halo and blending hide; the small model that ships has neither.
+Tiles are blended when decoded: blending the latent at every step gains nothing
+(`tests/benchmarks/bench_sgdm_seams.py`) and would keep all of a scene in memory.
 """
 
 from __future__ import annotations
