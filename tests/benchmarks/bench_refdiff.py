@@ -257,7 +257,10 @@ def flops() -> None:
     for name, config in (("released", RELEASED), ("mini", MINI)):
         with torch.device("meta"):
             network = RefDiffUNet(config).eval()
-            maps = network.maps(random_guidance(256))
+            guidance = random_guidance(256)
+            if config.mask == "outlined":
+                guidance = guidance._replace(mask=guidance.mask.expand(-1, 3, -1, -1))
+            maps = network.maps(guidance)
             x = torch.empty(1, 3, 256, 256)
             with FlopCounterMode(display=False) as counter:
                 network(x, network.shifts(torch.empty(1)), maps)

@@ -7,9 +7,9 @@ levels of 8 bits, and the seam ratio of the tiled one at the borders of its tile
 has there). The place is an invented town, see sample_data.
 
 MODEL "released" (the default beside `refdiff-mini`) is the released architecture,
-narrower (``--channels``), with weights that follow from the parameters' names: its
-groups and its attention see a whole tile, which is what makes tiles differ, whatever
-the weights. No trained weights of it are at hand.
+narrower (``--channels``, modulations too), with weights that follow from the
+parameters' names: its groups and its attention see a whole tile, which is what makes
+tiles differ, whatever the weights. No trained weights of it are at hand.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["refdiff-mini", "released"])
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--side", type=int, default=96, help="LR pixels of the place")
     parser.add_argument("--tile", type=int, default=64)
     given = parser.parse_args()
@@ -130,7 +130,7 @@ def write_place(folder: Path, side: int) -> tuple[Path, Path]:
 
 def write_released(folder: Path, channels: int) -> Path:
     """Write a checkpoint of the released architecture with name-seeded weights."""
-    config = replace(RELEASED, channels=channels)
+    config = replace(RELEASED, channels=channels, sft_width=2 * channels)
     weights = {
         name: torch.from_numpy(name_seeded_tensor("model." + name, shape))
         for name, shape in parameter_shapes(config).items()
