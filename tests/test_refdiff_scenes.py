@@ -59,6 +59,7 @@ def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
         "upscale", scene, tmp_path / "o.tif", *common, "--reference", reference
     )
     assert result.exit_code == 0, result.output
+    assert "No --change-mask" in result.output
     with (
         rasterio.open(tmp_path / "o.tif") as out,
         rasterio.open(tmp_path / "bare.tif") as without,
