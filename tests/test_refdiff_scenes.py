@@ -341,3 +341,21 @@ def test_samplers_that_a_model_was_not_trained_for_are_warned_about(
     assert "poorer pictures" in result.output
     quiet = invoke("upscale", scene, tmp_path / "q.tif", *common)
     assert "poorer" not in quiet.output
+
+
+@pytest.mark.parametrize(("times", "warned"), [(1.005, False), (1.2, True)])
+def test_a_pixel_size_that_was_not_trained_is_warned_about(
+    tmp_path: Path, times: float, warned: bool
+) -> None:
+    model = write_tiny(tmp_path / "tiny.safetensors", gsd=(10.0, 10.0))
+    lr, _ = images(12, 12)
+    scene = make_scene(
+        tmp_path / "s.tif",
+        pixels=np.round(lr[0].numpy() * 250 + 2).astype(np.uint8),
+        transform=NORTH_UP @ Affine.scale(times),
+    )
+    result = invoke(
+        "upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8
+    )
+    assert result.exit_code == 0, result.output
+    assert ("was trained on 10 to 10 m" in result.output) == warned

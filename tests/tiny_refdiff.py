@@ -28,10 +28,11 @@ def write_tiny(
     network: RefDiffUNet | None = None,
     config: RefDiffConfig = TINY,
     classes: str | None = None,
+    gsd: tuple[float, float] | None = None,
 ) -> Path:
     network = network or tiny_network()
     made = make_spec(
-        config, scales=frozenset({SCALE}), gsd=None, halo=2, classes=classes
+        config, scales=frozenset({SCALE}), gsd=gsd, halo=2, classes=classes
     )
     made = replace(made, tile_size=16)
     write_checkpoint(path, network.state_dict(), made, asdict(config), "a test")
