@@ -37,7 +37,7 @@ _STATE = "state.safetensors"
 _MEASURING = 10**9  # number of the first batch that is for measuring only
 # Fields of a configuration that a continued run may have different.
 _MAY_CHANGE = (
-    *("name", "stage", "out", "gsd", "halo"),
+    *("eight_bits", "name", "stage", "out", "gsd", "halo"),
     *("save_every_s", "validate_every", "threads", "lpips_weights"),
 )
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
