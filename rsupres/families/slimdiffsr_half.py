@@ -29,7 +29,7 @@ from rsupres.families.slimdiffsr_network import (
 )
 
 _HALF = torch.bfloat16
-_FINE = 2  # levels of encoder and decoder in bfloat16: the whole and half the size
+_FINE = 3  # levels of encoder and decoder in bfloat16: all but the coarsest
 _BLOCKS = 3  # in a level
 _PROJECTIONS = ("proj_in", "proj_out")
 _DRAWN, _SHOWN = 8, 128  # sides of the picture that shows what is usual
@@ -50,8 +50,8 @@ def halve(network: SlimDiffSRNetwork, fine: int = _FINE) -> SlimDiffSRNetwork:
     layers, name = network.vae.encoder.layers, "vae.encoder.layers"
     end = 3 + first * (fine - 1)
     network.vae.encoder = nn.Sequential(  # type: ignore[assignment]  # used as before
-        layers[0],
-        *_halve_layers(layers, name, range(1, end), usual),
+        _First(layers, usual, name),
+        *_halve_layers(layers, name, range(2, end), usual)[1:],
         *list(layers)[end : 2 + 3 * first],
     )
     layers, name = network.vae.decoder.layers, "vae.decoder.layers"
@@ -117,8 +117,7 @@ class _HalfConv(nn.Module):
         self._stride, self._doubles = conv.stride[0], isinstance(conv, DoublingConv)
         if self._doubles:
             weight = doubled_kernel(weight)
-        last = weight.to(_HALF).contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", last)
+        self.register_buffer("weight", _channels_last(weight))
         self.register_buffer("bias", bias.to(_HALF))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,10 +178,56 @@ class _HalfBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, c, h + 2, w + 2) of the same."""
+        return self.finish(x, self.convs[0](x))
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the same, given the first convolution's result y (b, c, h, w)."""
         first, second, end = (cast(_Frame, frame) for frame in self.frames)
-        y = first.rectify(self.convs[0](x))
-        y = second.rectify(self.convs[1](y))
+        y = second.rectify(self.convs[1](first.rectify(y)))
         return end.rectify(self.convs[2](y).add_(_inside(x)))
+
+
+class _First(nn.Module):
+    """The encoder's first convolution and block, from the picture.
+
+    Nothing lies between that convolution and the block's first, so that they are one
+    of 5 x 5 and three channels instead of 3 x 3 and all: an eighth of the products. The
+    outermost pixels, where the second sees the first's padding, are computed in turn.
+    """
+
+    narrow: Tensor
+    wide: Tensor
+    narrow_bias: Tensor
+    wide_bias: Tensor
+
+    def __init__(self, layers: nn.Sequential, usual: Usual, name: str) -> None:
+        super().__init__()
+        mean = usual[f"{name}.0"]
+        first, block = cast(nn.Conv2d, layers[0]), cast(TinyBlock, layers[1])
+        second = cast(nn.Conv2d, block.conv[0])
+        assert first.bias is not None
+        assert second.bias is not None
+        self.frame = _Frame(mean)
+        self.block = _HalfBlock(block, usual, f"{name}.1", mean)
+        weight = first.weight.data
+        both = functional.conv2d(
+            weight.transpose(0, 1), second.weight.data.flip(2, 3), padding=2
+        ).transpose(0, 1)
+        bias = second.weight.data.sum((2, 3)) @ first.bias.data + second.bias.data
+        self.register_buffer("narrow", _channels_last(weight))
+        self.register_buffer("wide", _channels_last(both))
+        self.register_buffer("narrow_bias", (first.bias.data - mean).to(_HALF))
+        self.register_buffer("wide_bias", (bias - usual[f"{name}.1.conv.1"]).to(_HALF))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return framed deviations (b, c, h + 2, w + 2) of (b, 3, h, w)."""
+        x = x.to(_HALF)
+        framed = self.frame(functional.conv2d(x, self.narrow, self.narrow_bias, 1, 1))
+        y = functional.conv2d(x, self.wide, self.wide_bias, 1, 2)
+        second = self.block.convs[0]
+        y[:, :, :1], y[:, :, -1:] = second(framed[:, :, :3]), second(framed[:, :, -3:])
+        y[..., :1], y[..., -1:] = second(framed[..., :3]), second(framed[..., -3:])
+        return self.block.finish(framed, y)
 
 
 class _Enter(nn.Module):
@@ -307,6 +352,10 @@ def _find_usual(network: SlimDiffSRNetwork) -> dict[str, Tensor]:
     for handle in hooks:
         handle.remove()
     return found
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.to(_HALF).contiguous(memory_format=torch.channels_last)
 
 
 def _as_map(tokens: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ def variants(x: Tensor) -> dict[str, Run]:
         "+ doubling within its filter": run(network, first),
         "+ channels last, dead tensors dropped": run(live(network), last),
         "+ bf16: trunk, full size": run(halve(live(network), 1), last),
-        "+ bf16: half size (--precision bf16)": run(halve(live(network), 2), last),
-        "+ bf16: a quarter of the size": run(halve(live(network), 3), last),
+        "+ bf16: half size": run(halve(live(network), 2), last),
+        "+ bf16: a quarter (--precision bf16)": run(halve(live(network), 3), last),
         "all in bf16, plain": run(live(network).bfloat16(), last.bfloat16()),
     }
 
