@@ -15,6 +15,7 @@ nothing is left to measure.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,33 @@ def edge_f1(
     Raises:
         InputError: the shapes differ.
     """
+    return find_edges(sr, hr, valid).f1(near)
+
+
+class Edges(NamedTuple):
+    """The edges of a picture and of the truth, each (H, W), where they are asked."""
+
+    found: Mask
+    true: Mask
+    asked: Mask
+
+    def f1(self, near: Mask | None = None) -> float:
+        """Return F1, NaN where the truth has no edge; see `edge_f1`."""
+        asked = self.asked if near is None else self.asked & near
+        found, true = self.found & asked, self.true & asked
+        n_found, n_true = int(found.sum()), int(true.sum())
+        if n_true == 0:
+            return math.nan
+        right = int((found & _grown(self.true, TOLERANCE)).sum())
+        hit = int((true & _grown(self.found, TOLERANCE)).sum())
+        precision, recall = right / max(n_found, 1), hit / n_true
+        return 2 * precision * recall / (precision + recall) if right and hit else 0.0
+
+
+def find_edges(
+    sr: np.ndarray, hr: np.ndarray, valid: NDArray[np.bool_] | None = None
+) -> Edges:
+    """Find the edges that `edge_f1` compares, to ask about several parts of them."""
     if sr.shape != hr.shape or sr.ndim != 3:
         raise InputError(
             f"Edges of two pictures of one shape (c, H, W) are compared, not {sr.shape}"
@@ -68,17 +96,10 @@ def edge_f1(
     if valid is not None:
         asked = ~_grown(~valid.reshape(hr.shape[1:]).astype(bool), _RADIUS + 1)
     if min(asked.shape) < 2 or not asked.any():
-        return math.nan
+        nothing = np.zeros_like(asked)
+        return Edges(nothing, nothing, asked)
     found, true = (_edges(np.nan_to_num(picture), asked) for picture in (sr, hr))
-    if near is not None:
-        asked = asked & near
-    n_found, n_true = int((found & asked).sum()), int((true & asked).sum())
-    if n_true == 0:
-        return math.nan
-    right = int((found & asked & _grown(true, TOLERANCE)).sum())
-    hit = int((true & asked & _grown(found, TOLERANCE)).sum())
-    precision, recall = right / max(n_found, 1), hit / n_true
-    return 2 * precision * recall / (precision + recall) if right and hit else 0.0
+    return Edges(found, true, asked)
 
 
 def map_borders(chart: NDArray[np.uint8]) -> Mask:

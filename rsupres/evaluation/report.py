@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rsupres.evaluation import metrics
-from rsupres.evaluation.edges import edge_f1, map_borders
+from rsupres.evaluation.edges import find_edges, map_borders
 from rsupres.registration import find_shift
 
 if TYPE_CHECKING:
@@ -126,9 +126,10 @@ def score(
         figures["ssim_y"] = metrics.ssim(y_sr, y_hr, inner)
     figures["sam"] = metrics.sam_deg(sr, hr, inner)
     figures["ergas"] = metrics.ergas(sr, hr, scale, inner)
-    figures["edge_f1"] = edge_f1(sr, hr, inner)
+    edges = find_edges(sr, hr, inner)
+    figures["edge_f1"] = edges.f1()
     if chart is not None:
-        figures["edge_f1_map"] = edge_f1(sr, hr, inner, map_borders(chart))
+        figures["edge_f1_map"] = edges.f1(map_borders(chart))
     if lpips is not None and sr.shape[0] >= 3:
         figures["lpips_squeeze"] = metrics.lpips_squeeze(lpips, sr[:3], hr[:3], whole)
     shift = find_shift(sr, hr, whole)
