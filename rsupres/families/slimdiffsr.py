@@ -30,6 +30,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,12 +174,17 @@ class SlimDiffSR:
         signed = lr.to(self.device) * 2.0 - 1.0
         return signed.contiguous(memory_format=torch.channels_last)
 
-    def _autocast(self) -> torch.autocast:
+    @cached_property
+    def _half(self) -> torch.dtype | None:
+        """Type to compute in; None for float32, and for weights that are in half."""
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        kind = half.get(self.options.precision)
         tensors = self.network.state_dict().values()
         if any(tensor.dtype != torch.float32 for tensor in tensors):
-            kind = None  # the weights are in half precision themselves
+            return None
+        return half.get(self.options.precision)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self._half
         return torch.autocast(
             self.device.type, kind or torch.bfloat16, enabled=kind is not None
         )
