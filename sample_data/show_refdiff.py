@@ -1,6 +1,6 @@
 """Show Ref-Diff on a real place of the validation city, through the command line.
 
-``python tests/benchmarks/show_refdiff.py OUT_DIR [--place 36] [--model refdiff-mini]``
+``python sample_data/show_refdiff.py OUT_DIR [--place 36] [--model refdiff-mini]``
 makes the LR scene of riverside 2020 (bicubic, 4.8 m), takes three quarters of the image
 of 2018 as reference, runs `rsupres upscale --reference --reference-coverage`, and
 writes ``OUT_DIR/place_36.png``: LR, reference, result, truth, and the coverage raster.
@@ -20,8 +20,7 @@ from PIL import Image
 
 from rsupres.evaluation.images import resize_bicubic
 
-CHIPS = Path(__file__).parents[3] / "shared/data/aerial/naip_ca"
-COVERED = {0: (215, 48, 39), 1: (26, 152, 80), 255: (0, 0, 0)}
+CHIPS = Path(__file__).parents[2] / "shared/data/aerial/naip_ca"
 FACTOR, ENLARGED = 8, 2
 
 
@@ -51,12 +50,12 @@ def main() -> None:
     print("rsupres", *command)
     subprocess.run([sys.executable, "-m", "rsupres", *map(str, command)], check=True)
     with rasterio.open(names["sr"]) as made, rasterio.open(names["covered"]) as marks:
-        sr, covered = made.read(), marks.read(1)
+        sr, covered, palette = made.read(), marks.read(1), marks.colormap(1)
         assert made.transform.almost_equals(profile["transform"])
         assert marks.transform == made.transform
     colours = np.zeros_like(truth)
-    for value, colour in COVERED.items():
-        colours[:, covered == value] = np.array(colour, np.uint8)[:, None]
+    for value in np.unique(covered):
+        colours[:, covered == value] = np.array(palette[value][:3], np.uint8)[:, None]
     shown = np.zeros_like(truth)
     shown[:, :, :part] = earlier[:, :, :part]
     blocky = lr.repeat(FACTOR, 1).repeat(FACTOR, 2)
