@@ -137,15 +137,8 @@ def open_drawn(
         told = scene.any_tag(LEGEND_TAG)
         if layers is not None:
             raise ConditionError(f"--layers: {path} is drawn already.")
-        if (
-            legend is not None
-            and told
-            and os.path.basename(legend)
-            not in (
-                told,
-                f"{told}.toml",
-            )
-        ):
+        names = (told, f"{told}.toml")
+        if legend is not None and told and os.path.basename(legend) not in names:
             raise ConditionError(
                 f"{path}: is drawn by legend {told}, not {legend}; draw it anew."
             )
