@@ -1,12 +1,20 @@
-"""The student in bfloat16: exact but for rounding, borders included."""
+"""The student's trunk in bfloat16: exact but for rounding, borders included."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
-from rsupres.families import slimdiffsr_half
+from rsupres.blocks.half_kernels import (
+    gate_by_gelu,
+    give_back,
+    round_deviations,
+)
 from rsupres.families.slimdiffsr_half import halve
 from rsupres.families.slimdiffsr_network import (
     SlimDiffSRConfig,
@@ -38,18 +46,28 @@ def picture() -> Tensor:
     ).view(3, 1, 1)
 
 
-@pytest.mark.parametrize("fine", [1, 2, 3])
-def test_taking_away_what_is_usual_changes_nothing(
-    fine: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With float32 in the place of bfloat16, all is the same, at the borders too."""
-    monkeypatch.setattr(slimdiffsr_half, "_HALF", torch.float32)
-    x = picture()
+def test_each_part_differs_from_its_own_by_rounding_only() -> None:
+    """Each replaced part, given what its own is given: borders and biases agree."""
+    network, fast = student(), halve(student())
+    seen: list[str] = []
+
+    def compare(name: str, part: torch.nn.Module):
+        def hook(_: torch.nn.Module, inputs: tuple[Tensor], wanted: Tensor) -> None:
+            got = part(inputs[0])
+            assert got.shape == wanted.shape
+            error = (got - wanted).abs().amax()
+            assert float(error) < 0.08 * float(wanted.std()), name
+            seen.append(type(part).__name__)
+
+        return hook
+
+    for name, made in fast.unet.named_modules():
+        if type(made).__name__.startswith("_Half"):
+            own = network.unet.get_submodule(name)
+            own.register_forward_hook(compare(name, made))
     with torch.inference_mode():
-        got = halve(student(), fine)(x)
-        wanted = student()(x)
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4 * float(b.std()), rtol=1e-4)
+        network(picture())
+    assert set(seen) == {"_HalfLinear", "_HalfFeedForward", "_HalfDoubling"}
 
 
 def test_deviations_lose_less_than_values() -> None:
@@ -67,3 +85,45 @@ def test_deviations_lose_less_than_values() -> None:
     print(f"mean error: {error:.3f} levels, plain bfloat16 {worse:.3f}")
     assert 0.0 < error < 1.0
     assert error < 0.5 * worse
+
+
+def bits(x: Tensor) -> np.ndarray:
+    return x.view(torch.uint16).numpy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    c=st.integers(1, 40),
+    parts=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_rounding_and_giving_back_are_torchs(n, c, parts, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, c, generator=generator) * 10.0 ** (seed % 9 - 4)
+    usual = torch.randn(c, generator=generator)
+    halves, back = torch.empty(n, c, dtype=torch.bfloat16), torch.empty(n, c)
+    for part in range(parts):
+        round_deviations(x.numpy(), usual.numpy(), bits(halves), part, parts)
+    for part in range(parts):
+        give_back(bits(halves), usual.numpy(), back.numpy(), part, parts)
+    assert torch.equal(halves, (x - usual).bfloat16())
+    assert torch.equal(back, halves.float() + usual)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_the_gate_is_the_exact_gelus(size: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = (torch.randn(64, 96, generator=generator) * size).bfloat16()
+    out = torch.empty(64, 48, dtype=torch.bfloat16)
+    gate_by_gelu(bits(x), bits(out), 0, 1)
+    a, b = x.double().chunk(2, 1)
+    wanted = a * functional.gelu(b)
+    torch.testing.assert_close(out.double(), wanted, rtol=2**-8, atol=1e-6 * size**2)
+
+
+def test_rounding_takes_the_even_neighbour_of_a_tie() -> None:
+    tie = torch.tensor([[1.0 + 2**-8, 1.0 + 3 * 2**-8, -1.0 - 2**-8]])
+    halves = torch.empty(1, 3, dtype=torch.bfloat16)
+    round_deviations(tie.numpy(), np.zeros(3, np.float32), bits(halves), 0, 1)
+    assert torch.equal(halves, tie.bfloat16())

@@ -13,6 +13,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.conv3x3 import Conv3x3
+
 Norm = Literal["group", "none"]
 
 
@@ -46,12 +48,12 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(norm, channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = Conv3x3(channels_in, channels_out)
         self.temb_proj = (
             None if embedding is None else nn.Linear(embedding, channels_out)
         )
         self.norm2 = norm_layer(norm, channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.conv2 = Conv3x3(channels_out, channels_out)
         self.nin_shortcut = (
             None
             if channels_in == channels_out
@@ -88,7 +90,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to (b, c, 2h, 2w)."""

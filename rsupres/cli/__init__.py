@@ -20,6 +20,7 @@ import click
 
 from rsupres import __version__
 from rsupres.errors import RsupresError
+from rsupres.processor import tune
 
 COMMANDS = (
     "upscale",
@@ -133,3 +134,4 @@ def main() -> None:
       rsupres upscale scene.tif scene_x4.tif --scale 4
       rsupres evaluate scene_x4.tif truth.tif
     """  # noqa: D301  # Click wants the character, not the two letters
+    tune()

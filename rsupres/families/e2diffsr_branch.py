@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.conv3x3 import Conv3x3, conv3x3
 from rsupres.blocks.resample import centre_positions, make_taps
 from rsupres.families.e2diffsr_config import E2DiffSRConfig
 from rsupres.families.e2diffsr_latent import in_float32
@@ -70,10 +71,10 @@ class IMDB(nn.Module):
         kept = channels // 4
         passed = channels - kept
         self.split = [kept, passed]
-        self.c1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.c2 = nn.Conv2d(passed, channels, 3, padding=1)
-        self.c3 = nn.Conv2d(passed, channels, 3, padding=1)
-        self.c4 = nn.Conv2d(passed, kept, 3, padding=1)
+        self.c1 = Conv3x3(channels, channels)
+        self.c2 = Conv3x3(passed, channels)
+        self.c3 = Conv3x3(passed, channels)
+        self.c4 = Conv3x3(passed, kept)
         self.c5 = nn.Conv2d(channels, channels, 1)
         self.cca = ContrastAttention(channels, window)
 
@@ -82,9 +83,7 @@ class IMDB(nn.Module):
         kept = []
         rest = x
         for layer in (self.c1, self.c2, self.c3):
-            kept_now, rest = torch.split(
-                functional.leaky_relu(layer(rest), 0.05), self.split, dim=1
-            )
+            kept_now, rest = torch.split(layer(rest, slope=0.05), self.split, dim=1)
             kept.append(kept_now)
         kept.append(self.c4(rest))
         out: Tensor = x + self.c5(self.cca(torch.cat(kept, dim=1)))
@@ -121,10 +120,9 @@ class SRBranch(nn.Module):
         super().__init__()
         channels = config.sr_channels
         self.coarse_first = config.prior_order == "coarse_to_fine"
-        self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
+        self.conv_in = Conv3x3(3, channels)
         self.prior = nn.ModuleList(
-            nn.Conv2d(config.dec_channels, channels, 3, padding=1)
-            for _ in range(config.frus)
+            Conv3x3(config.dec_channels, channels) for _ in range(config.frus)
         )
         self.frus = nn.ModuleList(
             FRU(channels, config.imdbs, config.attention_window)
@@ -184,6 +182,8 @@ class WeightNormConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, in, h, w) to (b, out, h, w)."""
+        if self.padding == 1:
+            return conv3x3(x, self.weight(), self.bias)
         return functional.conv2d(x, self.weight(), self.bias, padding=self.padding)
 
 

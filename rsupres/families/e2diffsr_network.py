@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.blocks.resnet import ResBlock
 from rsupres.families.e2diffsr_branch import CSUM, FRU, SRBranch, WeightNormConv2d
 from rsupres.families.e2diffsr_config import E2DiffSRConfig
@@ -40,9 +41,7 @@ class DEPSR(nn.Module):
         self.branch = SRBranch(config)
         same = config.csum_channels == config.sr_channels
         self.adapt = (
-            nn.Identity()
-            if same
-            else nn.Conv2d(config.sr_channels, config.csum_channels, 3, padding=1)
+            nn.Identity() if same else Conv3x3(config.sr_channels, config.csum_channels)
         )
         self.csum = CSUM(
             config.csum_channels, config.csum_levels, config.csum_hidden, config.s_max

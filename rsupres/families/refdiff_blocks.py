@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blocks.winograd import conv3x3
+from rsupres.blocks.conv3x3 import conv3x3
 from rsupres.families.refdiff_config import RefDiffConfig, RefDiffNorm
 
 Resampling = Literal["none", "down", "up"]
@@ -58,8 +58,7 @@ class SFT(nn.Module):
         """
         weight1, bias1, weight2, bias2 = self.joined or self.join()
         both = torch.cat([features, conditions], dim=1)
-        hidden = conv3x3(both, weight1, bias1)
-        hidden = functional.leaky_relu(hidden, _SLOPE)  # (b, 2 width, h, w)
+        hidden = conv3x3(both, weight1, bias1, slope=_SLOPE)  # (b, 2 width, h, w)
         parts = conv3x3(hidden, weight2, bias2, groups=2)
         gain, shift = parts.chunk(2, dim=1)
         return torch.addcmul(shift, features, gain.sigmoid())

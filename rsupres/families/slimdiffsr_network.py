@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.families.slimdiffsr_blocks import (
     GroupNorm,
     Norm,
@@ -97,16 +98,18 @@ class TinyBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            conv3(channels, channels),
-            nn.ReLU(inplace=True),
-            conv3(channels, channels),
-            nn.ReLU(inplace=True),
-            conv3(channels, channels),
+            Conv3x3(channels, channels),
+            nn.Identity(),  # the names count the ReLU
+            Conv3x3(channels, channels),
+            nn.Identity(),
+            Conv3x3(channels, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, c, h, w) of the same."""
-        return functional.relu_(self.conv(x).add_(x))
+        y = self.conv[2](self.conv[0](x, slope=0.0), slope=0.0)
+        result: Tensor = self.conv[4](y, slope=0.0, skip=x)
+        return result
 
 
 class TinyEncoder(nn.Module):
@@ -429,7 +432,7 @@ def cat_channels(x: Tensor, skip: Tensor) -> Tensor:
 
 def conv3(c_in: int, c_out: int) -> nn.Conv2d:
     """Return a 3 x 3 convolution with bias, zero padded."""
-    return nn.Conv2d(c_in, c_out, 3, padding=1)
+    return Conv3x3(c_in, c_out)
 
 
 def _group_norm(groups: int, channels: int, eps: float) -> nn.Module:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rsupres.blocks import winograd  # noqa: E402
+from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
 from rsupres.families.refdiff import EdmDenoiser  # noqa: E402
 from rsupres.families.refdiff_config import (  # noqa: E402
@@ -189,20 +190,20 @@ def mkldnn_bf16() -> Iterator[None]:
     setting = torch.backends.mkldnn.conv
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
     try:
-        with without_winograd():
+        with torchs_convolutions():
             yield
     finally:
         setting.fp32_precision = before
 
 
 @contextmanager
-def without_winograd() -> Iterator[None]:
+def torchs_convolutions() -> Iterator[None]:
     """Leave all convolutions to torch."""
-    least, winograd._WIDE = winograd._WIDE, 10**9
+    least, conv3x3._LARGE = conv3x3._LARGE, math.inf
     try:
         yield
     finally:
-        winograd._WIDE = least
+        conv3x3._LARGE = least
 
 
 @torch.inference_mode()
@@ -226,10 +227,10 @@ def compare(config: RefDiffConfig, side: int, steps: int, repeat: int) -> None:
 
     ways: dict[str, Callable[[], Tensor]] = {
         "straightforward, fp32": straightforward,
-        "+ fused, resized once": lambda: ours(apart, without_winograd),
-        "+ channels together": lambda: ours(whole, without_winograd),
+        "+ fused, resized once": lambda: ours(apart, torchs_convolutions),
+        "+ channels together": lambda: ours(whole, torchs_convolutions),
         "same, `mkldnn.conv.fp32_precision` bf16": lambda: ours(whole, mkldnn_bf16),
-        "+ Winograd (`--precision fp32`)": lambda: ours(whole),
+        "+ our 3 x 3 convolutions (`--precision fp32`)": lambda: ours(whole),
         "bf16 (`--precision bf16`)": lambda: ours(half),
     }
     results, seconds = {}, {name: [] for name in ways}
@@ -241,14 +242,18 @@ def compare(config: RefDiffConfig, side: int, steps: int, repeat: int) -> None:
             seconds[name].append((cpu, clock))
     print(f"{side} x {side} pixels, M = {config.channels}, {2 * steps - 1} calls,")
     print(f"least of {repeat}\n")
-    print("| way | processor s | clock s | ratio | largest difference |")
-    print("|---|---:|---:|---:|---:|")
+    print("| way | processor s | ratio | clock s | ratio | largest difference |")
+    print("|---|---:|---:|---:|---:|---:|")
     wanted = results["straightforward, fp32"]
-    first = min(seconds["straightforward, fp32"])[0]
+    least = [min(k) for k in zip(*seconds["straightforward, fp32"], strict=True)]
     for name, result in results.items():
         cpu, clock = (min(values) for values in zip(*seconds[name], strict=True))
         off = float((result - wanted).abs().max() / wanted.abs().max())
-        print(f"| {name} | {cpu:.2f} | {clock:.2f} | {first / cpu:.2f} | {off:.1e} |")
+        ratios = least[0] / cpu, least[1] / clock
+        print(
+            f"| {name} | {cpu:.2f} | {ratios[0]:.2f} | {clock:.2f} | {ratios[1]:.2f} |"
+            f" {off:.1e} |"
+        )
 
 
 @torch.inference_mode()
@@ -280,9 +285,10 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--flops", action="store_true")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     if given.flops:
         flops()
         return

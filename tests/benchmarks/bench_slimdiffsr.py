@@ -1,21 +1,23 @@
 """The full student, 128 to 512: what each way of running it gains and costs.
 
-Run it with ``python tests/benchmarks/bench_slimdiffsr.py [PICTURE] [--side N]
-[--threads N] [--batches 1 2 4] [--rounds N]``. Name-seeded weights, so anyone can
-repeat it; without a picture (8-bit RGB, reduced four times by area means) the input is
-smooth noise. Starting from the network as the paper draws it (branches one by one,
-attention through the inner width, channels first, float32, all tensors), one thing is
-changed after the other. All variants run in turn, `--rounds` times over. For each: the
-least wall and CPU seconds, the gain over the first by CPU time, and how far the final
-picture (colours matched, in 8-bit levels) is from the first: mean, 99.9 % and largest.
-Then, each in a process of its own, batches with tiles per second and peak memory; and,
-with a GPU, eager, CUDA graphs and torch.compile against the count of operations.
-Nothing is asserted.
+Run it with ``python tests/benchmarks/bench_slimdiffsr.py [PICTURE] [--weights FILE]
+[--side N] [--threads N] [--batches 1 2 4] [--rounds N]``. Without weights (those of a
+training state) they are name-seeded, so anyone can repeat it; without a picture (8-bit
+RGB, reduced four times by area means) the input is smooth noise. Starting from the
+network as the paper draws it (branches one by one, attention through the inner width,
+channels first, float32, all tensors), one thing is changed after the other. All
+variants run in turn, `--rounds` times over; those with freed memory kept afterwards, as
+this cannot be undone, and the first one again. For each: the least wall and CPU
+seconds, the gain over the first of all, and how far the final picture (colours matched,
+in 8-bit levels) is from the first: mean, 99.9 % and largest. Then, each in a process of
+its own, batches with seconds a tile and peak memory; and, with a GPU, eager, CUDA
+graphs and torch.compile against the count of operations. Nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import subprocess
 import sys
@@ -24,20 +26,26 @@ from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 
-import numpy as np
-import rasterio
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
+from rsupres.processor import keep_freed_memory, wait_quietly
 
-from rsupres.families.slimdiffsr_blocks import (
+wait_quietly()  # before torch is loaded
+
+import numpy as np  # noqa: E402
+import rasterio  # noqa: E402
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from rsupres.blocks import conv3x3  # noqa: E402
+from rsupres.families.slimdiffsr_blocks import (  # noqa: E402
     DirectionSeparable,
     FrequencySeparable,
     QueryAggregation,
 )
-from rsupres.families.slimdiffsr_half import halve
-from rsupres.families.slimdiffsr_network import (
+from rsupres.families.slimdiffsr_half import halve  # noqa: E402
+from rsupres.families.slimdiffsr_network import (  # noqa: E402
     DEAD,
     DoublingConv,
     SlimDiffSRConfig,
@@ -45,17 +53,24 @@ from rsupres.families.slimdiffsr_network import (
     enlarge,
     match_colours,
 )
-from tests.parity.golden import name_seeded_tensor
+from tests.parity.golden import name_seeded_tensor  # noqa: E402
 
 Run = Callable[[], Tensor]
+FIRST = "as drawn, channels first, fp32"
 _FUSED = (FrequencySeparable, DirectionSeparable, QueryAggregation)
 
 
-def build() -> SlimDiffSRNetwork:
-    """Return the student with name-seeded weights, dead tensors included."""
+def build(weights: Path | None) -> SlimDiffSRNetwork:
+    """Return the student, dead tensors included; what no file holds is name-seeded."""
     network = SlimDiffSRNetwork(SlimDiffSRConfig(4), dead=True)
     for name, parameter in network.named_parameters():
         parameter.data = torch.from_numpy(name_seeded_tensor(name, parameter.shape))
+    if weights is not None:
+        trained = load_file(weights)
+        averages = {k: v for k, v in trained.items() if k.startswith("ema.")}
+        named = {k.removeprefix("ema."): v for k, v in (averages or trained).items()}
+        extra = network.load_state_dict(named, strict=False).unexpected_keys
+        assert not extra, extra[:3]
     return network.eval().requires_grad_(False)
 
 
@@ -116,25 +131,33 @@ def shared(network: nn.Module) -> SlimDiffSRNetwork:
     return other.eval().requires_grad_(False)
 
 
-def variants(x: Tensor) -> dict[str, Run]:
+def variants(x: Tensor, weights: Path | None) -> dict[str, Run]:
     """Return the ways of running; each keeps what the one before changed."""
-    network = build()
+    network = build(weights)
     last = x.contiguous(memory_format=torch.channels_last)
     first = x.contiguous()
 
     def run(made: nn.Module, given: Tensor) -> Run:
         return lambda: made(given)[1]
 
+    def with_torchs(made: nn.Module, given: Tensor) -> Run:
+        def call() -> Tensor:
+            least, conv3x3._LARGE = conv3x3._LARGE, math.inf
+            picture: Tensor = made(given)[1]
+            conv3x3._LARGE = least
+            return picture
+
+        return call
+
     drawn = separate(shared(network), (*_FUSED, DoublingConv))
     fused = separate(shared(network), (DoublingConv,))
     return {
-        "as drawn, channels first, fp32": run(drawn, first),
-        "+ fused depthwise and aggregation": run(fused, first),
-        "+ doubling within its filter": run(network, first),
-        "+ channels last, dead tensors dropped": run(live(network), last),
-        "+ bf16: trunk, full size": run(halve(live(network), 1), last),
-        "+ bf16: half size": run(halve(live(network), 2), last),
-        "+ bf16: a quarter (--precision bf16)": run(halve(live(network), 3), last),
+        FIRST: with_torchs(drawn, first),
+        "+ fused depthwise and aggregation": with_torchs(fused, first),
+        "+ doubling within its filter": with_torchs(network, first),
+        "+ channels last, dead tensors dropped": with_torchs(live(network), last),
+        "+ our 3 x 3 convolutions": run(live(network), last),
+        "+ trunk in bf16": run(halve(live(network)), last),
         "all in bf16, plain": run(live(network).bfloat16(), last.bfloat16()),
     }
 
@@ -155,55 +178,69 @@ def read(picture: Path | None, side: int) -> Tensor:
     return enlarge(2.0 * reduced[:, :, :side, :side] - 1.0, 4)
 
 
-def compare(x: Tensor, rounds: int) -> None:
+def compare(x: Tensor, weights: Path | None, rounds: int) -> None:
     """Print the table of the changes."""
-    runs = variants(x)
-    wall = dict.fromkeys(runs, float("inf"))
-    cpu = dict(wall)
+    runs = variants(x, weights)
     pictures = {}
-    for k in range(rounds + 1):  # the first round warms up
-        for name, run in runs.items():
-            before = time.perf_counter(), time.process_time()
-            made = run()
-            after = time.perf_counter(), time.process_time()
-            if k:
-                wall[name] = min(wall[name], after[0] - before[0])
-                cpu[name] = min(cpu[name], after[1] - before[1])
-            elif name not in pictures:
-                matched = match_colours(made.float(), x)
-                pictures[name] = (matched / 2 + 0.5).clamp(0, 1) * 255
-    first = next(iter(runs))
-    print(f"{'':38} wall s   CPU s   gain   mean  99.9 %   max (levels)")
+    for name, run in runs.items():  # warms up, too
+        matched = match_colours(run().float(), x)
+        pictures[name] = (matched / 2 + 0.5).clamp(0, 1) * 255
+    print(f"{'':38} wall s   CPU s   gain by each   mean  99.9 %   max (levels)")
+    seconds = measure(runs, rounds)
+    least = seconds[FIRST]
     for name in runs:
-        error = (pictures[name] - pictures[first]).abs().flatten()
+        error = (pictures[name] - pictures[FIRST]).abs().flatten()
         most = error.kthvalue(int(0.999 * len(error))).values
         print(
-            f"{name:38} {wall[name]:6.2f}  {cpu[name]:6.2f}  "
-            f"{cpu[first] / cpu[name]:5.2f}  {float(error.mean()):5.2f}  "
-            f"{float(most):6.2f}  {float(error.max()):5.1f}",
+            f"{name:38} {describe(seconds[name], least)}  {float(error.mean()):5.3f}  "
+            f"{float(most):6.3f}  {float(error.max()):6.3f}",
             flush=True,
         )
+    keep_freed_memory()
+    print("freed memory kept:")
+    for name, taken in measure(runs, rounds).items():
+        print(f"{name:38} {describe(taken, least)}", flush=True)
+
+
+def measure(runs: dict[str, Run], rounds: int) -> dict[str, tuple[float, float]]:
+    """Return the least wall and CPU seconds of each, run in turn."""
+    seconds = {name: (math.inf, math.inf) for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            taken = time.perf_counter() - wall, time.process_time() - cpu
+            pairs = zip(seconds[name], taken, strict=True)
+            seconds[name] = tuple(min(pair) for pair in pairs)  # type: ignore[assignment]
+    return seconds
+
+
+def describe(taken: tuple[float, float], least: tuple[float, float]) -> str:
+    """Return wall and CPU seconds and the gains over the first."""
+    wall, cpu = taken
+    return f"{wall:6.2f}  {cpu:6.2f}  {least[0] / wall:6.2f} {least[1] / cpu:6.2f}"
 
 
 def sweep_cpu(x: Tensor, size: int) -> None:
     """Print tiles per second and peak memory of a batch, as `--precision bf16`."""
-    network = halve(live(build()))
+    keep_freed_memory()
+    network = halve(live(build(None)))
     batch = x.expand(size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(3):
-        begin = time.process_time()
+        begin = time.perf_counter()
         network(batch)
-        seconds.append(time.process_time() - begin)
+        seconds.append(time.perf_counter() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"batch {size}: {min(seconds) / size:.2f} CPU s a tile, peak {peak:.2f} GiB",
+        f"batch {size}: {min(seconds) / size:.2f} s a tile, peak {peak:.2f} GiB",
         flush=True,
     )
 
 
 def sweep_cuda(x: Tensor, sizes: tuple[int, ...]) -> None:
     """Print tiles per second on a GPU, and the share of the rate of matrix products."""
-    network = live(build()).to("cuda", torch.bfloat16)
+    network = live(build(None)).to("cuda", torch.bfloat16)
     a = torch.rand(8192, 8192, device="cuda", dtype=torch.bfloat16)
     rate = 2 * len(a) ** 3 / _seconds(lambda: a @ a)
     for size in sizes:
@@ -249,6 +286,7 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("picture", type=Path, nargs="?")
+    parser.add_argument("--weights", type=Path, help="safetensors, a state's too")
     parser.add_argument("--side", type=int, default=128, help="LR pixels of a side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -261,7 +299,7 @@ def main() -> None:
         if options.alone is not None:
             sweep_cpu(x, options.alone)
             return
-        compare(x, options.rounds)
+        compare(x, options.weights, options.rounds)
         fixed = [f"--side={options.side}", f"--threads={options.threads}"]
         for size in options.batches:
             command = [sys.executable, __file__, *fixed, f"--alone={size}"]
