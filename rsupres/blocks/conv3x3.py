@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_LARGE = 1024  # pixels of a picture from which the threads' start pays
+_LARGE = 256  # pixels of a picture from which the threads' start pays
 _KEPT = 1 << 29  # numbers of transformed weights that are kept, 2 GiB
 _TRANSFORMS = 80  # what a channel's transforms cost, in multiplications of a pixel
 

@@ -30,6 +30,7 @@ PANEL = LANES * _VECTORS  # output channels of such a product
 NARROW = PANEL // 9  # channels out of `convolve_narrow`
 _CACHE = 1 << 17  # numbers of a block of tiles, before and after its product
 _LEAST = 24  # tiles of a block, for which filters are read from afar
+_FEW = 8  # blocks a thread, below which threads share the panels of each block
 
 _INDEX = ir.IntType(64)
 _NUMBER = ir.FloatType()
@@ -331,9 +332,14 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
         start = group * padded
         shift[start : start + width] = bias[group * width : (group + 1) * width]
     row_in, row_out = groups * channels, groups * width
-    for job in range(part, b * groups * blocks, parts):
-        picture, rest = divmod(job, groups * blocks)
+    panels = padded // PANEL
+    cuts = parts if blocks < _FEW * parts and panels >= parts else 1
+    for job in range(part, b * groups * blocks * cuts, parts):
+        rest, cut = divmod(job, cuts)
+        picture, rest = divmod(rest, groups * blocks)
         group, block = divmod(rest, blocks)
+        start = cut * panels // cuts * PANEL
+        stop = (cut + 1) * panels // cuts * PANEL
         first = block * size
         n = min(size, tiles - first)
         for k in range(n):
@@ -351,21 +357,22 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
                 read, down, right = patch.ctypes.data, _SEEN * depth, depth
             write, beside = entered.ctypes.data + 4 * k * depth, size * depth
             _enter(read, down, right, write, _SEEN * beside, beside, vectors)
-        factors = filters.ctypes.data + 4 * group * PLACES * depth * padded
         for place in range(PLACES):
-            for panel in range(0, padded, PANEL):
+            row = (group * PLACES + place) * depth * padded
+            for panel in range(start, stop, PANEL):
+                factors = filters.ctypes.data + 4 * (row + panel * depth)
                 for k in range(place * size, place * size + n, ROWS):
                     a = entered.ctypes.data + 4 * k * depth
                     c = products.ctypes.data + 4 * (k * padded + panel)
                     _multiply(a, factors, c, depth, padded)
-                factors += 4 * depth * PANEL
-        constant = shift.ctypes.data + 4 * group * padded
+        constant = shift.ctypes.data + 4 * (group * padded + start)
+        filled = min(stop, width) - start
         for k in range(n):
             y, x = divmod(first + k, across)
             y, x = TILE * y, TILE * x
-            at = ((picture * h + y) * w + x) * row_out + group * width
+            at = ((picture * h + y) * w + x) * row_out + group * width + start
             down, right = min(TILE, h - y), min(TILE, w - x)
-            whole = down == TILE and right == TILE and width == padded
+            whole = down == TILE and right == TILE and start + filled == stop
             if whole:
                 write, below, beside = out.ctypes.data + 4 * at, w * row_out, row_out
             else:
@@ -378,8 +385,8 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
                 for i in range(down):
                     for j in range(right):
                         o, to = at + (i * w + j) * row_out, i * under + j * next
-                        added[to : to + width] = skip[o : o + width]
-            read = products.ctypes.data + 4 * k * padded
+                        added[to : to + filled] = skip[o : o + filled]
+            read = products.ctypes.data + 4 * (k * padded + start)
             _leave(
                 read,
                 size * padded,
@@ -391,13 +398,13 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
                 under,
                 next,
                 steep,
-                padded // LANES,
+                (stop - start) // LANES,
             )
             if not whole:
                 for i in range(down):
                     for j in range(right):
                         o, to = at + (i * w + j) * row_out, i * below + j * beside
-                        out[o : o + width] = tile[to : to + width]
+                        out[o : o + filled] = tile[to : to + filled]
 
 
 @compiled

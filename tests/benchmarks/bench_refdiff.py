@@ -25,13 +25,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
-
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+from rsupres.processor import wait_quietly  # noqa: E402
+
+wait_quietly()  # before torch is loaded
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.nn import functional  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402

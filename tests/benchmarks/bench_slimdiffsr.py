@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -231,7 +230,8 @@ def sweep_cpu(x: Tensor, size: int) -> None:
         begin = time.perf_counter()
         network(batch)
         seconds.append(time.perf_counter() - begin)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 2**20
     print(
         f"batch {size}: {min(seconds) / size:.2f} s a tile, peak {peak:.2f} GiB",
         flush=True,
