@@ -220,3 +220,46 @@ def test_wide_layers_stay_accurate(shape) -> None:
     with torch.inference_mode():
         made = conv3x3(x, weight, bias)
     assert largest_difference(made, plain(x, weight, bias)) < 2e-5
+
+
+def test_without_room_for_filters_only_large_pictures_are_ours(monkeypatch) -> None:
+    """Making the filters anew for each small picture would cost more than it gains."""
+    taken: list[int] = []
+    made = module.conv_winograd
+
+    def note(x, *given, **more):
+        taken.append(x.shape[2])
+        return made(x, *given, **more)
+
+    monkeypatch.setattr(module, "conv_winograd", note)
+    weight, bias = layer(64, 64)
+    kept, _ = layer(64, 64)
+    with torch.no_grad():
+        conv3x3(picture(1, 64, 48, 48), kept, bias)
+        monkeypatch.setattr(module, "_KEPT", 0)
+        for filters in (weight, kept):
+            for side in (48, 64):
+                conv3x3(picture(1, 64, side, side), filters, bias)
+    assert taken == [48, 64, 48, 64]
+
+
+def test_a_network_takes_them_where_it_could_have_them_itself() -> None:
+    fits, bare = (
+        torch.nn.Conv2d(8, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 8, 3, 1, 1, bias=False),
+    )
+    others = [
+        torch.nn.Conv2d(8, 8, 1),
+        torch.nn.Conv2d(8, 8, 3),
+        torch.nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        torch.nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        torch.nn.Conv2d(8, 8, 3, padding=2, dilation=2),
+        torch.nn.ConvTranspose2d(8, 8, 3, padding=1),
+    ]
+    network = torch.nn.Sequential(fits, bare, *others)
+    wanted = network(picture(1, 8, 20, 20))
+    module.use_conv3x3(network)
+    kinds = [type(part) is Conv3x3 for part in network]
+    assert kinds == [True, True] + [False] * len(others)
+    assert torch.equal(network(picture(1, 8, 20, 20)), wanted)

@@ -27,6 +27,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _LARGE = 256  # pixels of a picture from which the threads' start pays
+_MANY = 4096  # pixels from which transforming the weights pays for one use
 _KEPT = 1 << 29  # numbers of transformed weights that are kept, 2 GiB
 _TRANSFORMS = 80  # what a channel's transforms cost, in multiplications of a pixel
 
@@ -64,7 +65,7 @@ def conv3x3(
         skip: (b, o, h, w).
     """
     if suits(x, weight):
-        if pays_winograd(x, weight, groups):
+        if pays_winograd(x, weight, groups) and _lasts(x, weight):
             return conv_winograd(x, weight, bias, groups=groups, slope=slope, skip=skip)
         if groups == 1 and slope == 1.0 and skip is None and pays_narrow(x, weight):
             return conv_narrow(x, weight, bias)
@@ -156,6 +157,16 @@ def conv_narrow(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
+def use_conv3x3(network: nn.Module) -> None:
+    """Make each convolution of a network that could be `Conv3x3` one, in place."""
+    for module in network.modules():
+        if type(module) is not nn.Conv2d or module.kernel_size != (3, 3):
+            continue
+        plain = module.padding_mode == "zeros" and module.groups == 1
+        if plain and module.stride == module.padding == module.dilation == (1, 1):
+            module.__class__ = Conv3x3
+
+
 class _Filters(NamedTuple):
     """Transformed weights, and which ones they were made of."""
 
@@ -164,6 +175,17 @@ class _Filters(NamedTuple):
 
 
 _filters: MutableMapping[Tensor, _Filters] = WeakTensorKeyDictionary()
+
+
+def _lasts(x: Tensor, weight: Tensor) -> bool:
+    """Return whether filters can be kept, or pay for being made anew."""
+    if weight in _filters or x.shape[0] * x.shape[2] * x.shape[3] >= _MANY:
+        return True
+    return weight.numel() * 4 + _n_kept() <= _KEPT
+
+
+def _n_kept() -> int:
+    return sum(filters.values.numel() for filters in _filters.values())
 
 
 def _transformed(weight: Tensor, groups: int) -> Tensor:
@@ -191,7 +213,7 @@ def _transformed(weight: Tensor, groups: int) -> Tensor:
         given = (read.numpy(), written.numpy(), depth, panels)
         share(lambda *part, given=given: transform_weights(*given, *part))
     flat = values.view(-1)
-    if flat.numel() + sum(k.values.numel() for k in _filters.values()) <= _KEPT:
+    if flat.numel() + _n_kept() <= _KEPT:
         _filters[weight] = _Filters(version, flat)
     return flat
 
