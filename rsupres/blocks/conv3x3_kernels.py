@@ -178,7 +178,7 @@ _weigh = _transform(_of_weights, _TAPS, _SEEN)
 
 
 def _typed_leave(  # type: ignore[no-untyped-def]  # compiled
-    _, read, right, write, below, beside, bias, skip, under, next, slope, vectors
+    _, read, right, write, below, beside, bias, skip, under, aside, slope, vectors
 ):
     """Write ``f(A^T m A + bias + skip)`` of a tile.
 
@@ -191,13 +191,13 @@ def _typed_leave(  # type: ignore[no-untyped-def]  # compiled
         bias: address.
         skip: address.
         under: numbers between two of its rows.
-        next: numbers between two of its columns.
+        aside: numbers between two of its columns.
         slope: of f below zero.
         vectors: of which a place consists.
     """
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-        read, right, write, below, beside, bias, skip, under, next, slope, n = given
+        read, right, write, below, beside, bias, skip, under, aside, slope, n = given
         read, write, bias, skip = (
             builder.inttoptr(k, _NUMBER.as_pointer()) for k in (read, write, bias, skip)
         )
@@ -209,7 +209,7 @@ def _typed_leave(  # type: ignore[no-untyped-def]  # compiled
             values = _both_ways(_of_products, _SEEN, builder, places)
             start = builder.gep(write, shift)
             places = _square(builder, start, below, beside, TILE)
-            added = _square(builder, builder.gep(skip, shift), under, next, TILE)
+            added = _square(builder, builder.gep(skip, shift), under, aside, TILE)
             constant = _Vector.load(builder, builder.gep(bias, shift))
             steep = _Vector.spread(builder, slope)
             for place, old, value in zip(places, added, values, strict=True):
@@ -377,14 +377,14 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
                 write, below, beside = out.ctypes.data + 4 * at, w * row_out, row_out
             else:
                 write, below, beside = tile.ctypes.data, TILE * padded, padded
-            old, under, next = added.ctypes.data, 0, 0
+            old, under, aside = added.ctypes.data, 0, 0
             if len(skip) and whole:
-                old, under, next = skip.ctypes.data + 4 * at, below, beside
+                old, under, aside = skip.ctypes.data + 4 * at, below, beside
             elif len(skip):
-                under, next = below, beside
+                under, aside = below, beside
                 for i in range(down):
                     for j in range(right):
-                        o, to = at + (i * w + j) * row_out, i * under + j * next
+                        o, to = at + (i * w + j) * row_out, i * under + j * aside
                         added[to : to + filled] = skip[o : o + filled]
             read = products.ctypes.data + 4 * (k * padded + start)
             _leave(
@@ -396,7 +396,7 @@ def convolve(  # type: ignore[no-untyped-def]  # compiled
                 constant,
                 old,
                 under,
-                next,
+                aside,
                 steep,
                 (stop - start) // LANES,
             )
