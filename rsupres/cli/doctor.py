@@ -14,7 +14,15 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.options import common_options
 
-_PACKAGES = ("rsupres", "torch", "numba", "numpy", "rasterio", "geopandas", "safetensors")
+_PACKAGES = (
+    "rsupres",
+    "torch",
+    "numba",
+    "numpy",
+    "rasterio",
+    "geopandas",
+    "safetensors",
+)
 _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 
 
