@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-from numba import njit
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +21,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     numba takes what it kept for current as long as the file of the function is: touch
     that file after changes here.
     """
+    from numba import njit  # late, as a machine that only trains may lack it
+
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         made = njit(cache=True, **options)(function)

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from rsupres.blocks.compiling import share
+
 _LARGE = 256  # pixels of a picture from which the threads' start pays
 _MANY = 4096  # pixels from which transforming the weights pays for one use
 _KEPT = 1 << 29  # numbers of transformed weights that are kept, 2 GiB
@@ -71,8 +73,8 @@ def conv3x3(
             return conv_narrow(x, weight, bias)
     y = functional.conv2d(x, weight, bias, padding=1, groups=groups)
     if skip is not None:
-        y = y + skip
-    return y if slope == 1.0 else functional.leaky_relu(y, slope)
+        y.add_(skip)
+    return y if slope == 1.0 else functional.leaky_relu_(y, slope)
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
@@ -116,7 +118,6 @@ def conv_winograd(
     skip: Tensor | None = None,
 ) -> Tensor:
     """Convolve as `conv3x3`, for many channels."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.conv3x3_kernels import convolve
 
     b, channels, h, w = x.shape
@@ -137,7 +138,6 @@ def conv_winograd(
 
 def conv_narrow(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve as `conv3x3`, for few channels out and none of its extras."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.conv3x3_kernels import PANEL, convolve_narrow
 
     b, channels, h, w = x.shape
@@ -190,7 +190,6 @@ def _n_kept() -> int:
 
 def _transformed(weight: Tensor, groups: int) -> Tensor:
     """Return the filters of weights; kept while these neither change nor vanish."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.conv3x3_kernels import (
         LANES,
         PANEL,

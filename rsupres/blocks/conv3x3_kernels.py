@@ -135,8 +135,11 @@ def _square(builder: Any, start: Any, down: Any, right: Any, n: int) -> list[Any
     return [builder.gep(row, [step]) for row in rows for step in steps]
 
 
-def _both_ways(formula: _Formula, n: int, builder: Any, places: list[Any]) -> Any:
-    """Return the transformed square of n x n at some places, row by row."""
+def _both_ways(
+    formula: _Formula, n: int, builder: Any, start: Any, down: Any, right: Any
+) -> list[_Vector]:
+    """Return the transformed square of n x n from a place on, row by row."""
+    places = _square(builder, start, down, right, n)
     values = [_Vector.load(builder, place) for place in places]
     columns = [formula(values[j::n]) for j in range(n)]
     return [value for row in zip(*columns, strict=True) for value in formula(row)]
@@ -155,8 +158,8 @@ def _transform(formula: _Formula, n: int, made: int) -> Any:
 
         def body(k: Any) -> None:
             shift = [builder.mul(k, _INDEX(LANES))]
-            places = _square(builder, builder.gep(read, shift), down, right, n)
-            values = _both_ways(formula, n, builder, places)
+            start = builder.gep(read, shift)
+            values = _both_ways(formula, n, builder, start, down, right)
             start = builder.gep(write, shift)
             places = _square(builder, start, below, beside, made)
             for place, value in zip(places, values, strict=True):
@@ -205,8 +208,8 @@ def _typed_leave(  # type: ignore[no-untyped-def]  # compiled
 
         def body(k: Any) -> None:
             shift = [builder.mul(k, _INDEX(LANES))]
-            places = _square(builder, builder.gep(read, shift), down, right, _SEEN)
-            values = _both_ways(_of_products, _SEEN, builder, places)
+            start = builder.gep(read, shift)
+            values = _both_ways(_of_products, _SEEN, builder, start, down, right)
             start = builder.gep(write, shift)
             places = _square(builder, start, below, beside, TILE)
             added = _square(builder, builder.gep(skip, shift), under, aside, TILE)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.compiling import share
 from rsupres.families.slimdiffsr_network import (
     DoublingConv,
     SlimDiffSRNetwork,
@@ -202,7 +203,6 @@ def _pointwise(weight: Tensor) -> Tensor:
 
 def _round_deviations(x: Tensor, usual: Tensor) -> Tensor:
     """Return ``x - usual`` of (..., c) as (1, c, 1, n) bfloat16."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.half_kernels import round_deviations
 
     rows = x.reshape(-1, x.shape[-1])
@@ -214,7 +214,6 @@ def _round_deviations(x: Tensor, usual: Tensor) -> Tensor:
 
 def _gate(x: Tensor) -> Tensor:
     """Return ``a gelu(b)`` of (1, 2 c, 1, n), a above b, as (1, c, 1, n)."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.half_kernels import gate_by_gelu
 
     rows = x[0, :, 0].T
@@ -226,7 +225,6 @@ def _gate(x: Tensor) -> Tensor:
 
 def _give_back(x: Tensor, back: Tensor) -> Tensor:
     """Return ``x + back`` of (1, c, 1, n) as (n, c) float32."""
-    from rsupres.blocks.compiling import share
     from rsupres.blocks.half_kernels import give_back
 
     rows = x[0, :, 0].T
