@@ -1,7 +1,8 @@
 """Put rasters of one place side by side in a PNG: the same ground, the same tones.
 
 `compare.py OUT.png TITLE=FILE... --bounds W S E N` shows bands 1-3 of each file. Pixels
-are repeated, never smoothed, so that a coarse file looks coarse.
+are repeated, never smoothed, so that a coarse file looks coarse. Files of 8 bits (maps,
+photographs) are shown in their own colours, all others in the tones of the last one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ GAP = 6
 TITLE_HEIGHT = 18
 
 
-def read_rgb(path: Path, bounds: Bounds, side: int) -> NDArray[np.float64]:
+def read_rgb(path: Path, bounds: Bounds, side: int) -> NDArray[np.generic]:
     """Return (3, h, w) of bands 1-3 inside ground bounds, the wider side `side`."""
     with rasterio.open(path) as source:
         window = from_bounds(*bounds, transform=source.transform)
@@ -32,19 +33,37 @@ def read_rgb(path: Path, bounds: Bounds, side: int) -> NDArray[np.float64]:
             round(window.height * side / longest),
             round(window.width * side / longest),
         )
-        pixels: NDArray[np.float64] = source.read(
+        pixels: NDArray[np.generic] = source.read(
             (1, 2, 3), window=window, out_shape=shape, resampling=Resampling.nearest
-        ).astype(np.float64)
+        )
     return pixels
+
+
+def find_tones(parts: Sequence[NDArray[np.generic]]) -> tuple[float, float]:
+    """Return black and white for parts that are not of 8 bits: those of the last."""
+    numbers = [part for part in parts if part.dtype != np.uint8]
+    if not numbers:
+        return 0.0, 1.0
+    low, high = np.percentile(numbers[-1].astype(np.float64), (0.5, 99.5))
+    return float(low), float(high)
+
+
+def to_rgb(part: NDArray[np.generic], tones: tuple[float, float]) -> Image.Image:
+    """Return a part (3, h, w) as a picture; 8 bits as they are."""
+    if part.dtype != np.uint8:
+        low, high = tones
+        light = np.clip((part.astype(np.float64) - low) / (high - low), 0, 1)
+        part = np.rint(255 * np.sqrt(light)).astype(np.uint8)
+    return Image.fromarray(part.transpose(1, 2, 0))
 
 
 def compare(
     files: Sequence[tuple[str, Path]], bounds: Bounds, side: int
 ) -> Image.Image:
-    """Return the picture; the tones are those that suit the last file.
+    """Return the picture.
 
     Args:
-        files: titles and rasters that cover the bounds, in the same units.
+        files: titles and rasters that cover the bounds, in the same units or in 8 bits.
         bounds: west, south, east, north in the files' CRS.
         side: pixels of the longer side of each part.
 
@@ -52,18 +71,14 @@ def compare(
         The parts in a row, under their titles.
     """
     parts = [read_rgb(path, bounds, side) for _, path in files]
-    low, high = np.percentile(parts[-1], (0.5, 99.5))
+    tones = find_tones(parts)
     height, width = parts[0].shape[1:]
     sheet = Image.new(
         "RGB", (len(parts) * (width + GAP) - GAP, height + TITLE_HEIGHT), "white"
     )
     draw = ImageDraw.Draw(sheet)
     for i, (part, (title, _)) in enumerate(zip(parts, files, strict=True)):
-        tones = np.sqrt(np.clip((part - low) / (high - low), 0, 1))
-        image = Image.fromarray(
-            np.rint(255 * tones).astype(np.uint8).transpose(1, 2, 0)
-        )
-        sheet.paste(image, (i * (width + GAP), TITLE_HEIGHT))
+        sheet.paste(to_rgb(part, tones), (i * (width + GAP), TITLE_HEIGHT))
         draw.text((i * (width + GAP), 2), title, fill="black")
     return sheet
 
