@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsupres.jobs import UpscaleJob
-    from rsupres.pipeline import RunSummary, finish_run, upscale_scene
-    from rsupres.planning import plan_job
+    from rsupres.upscaling.job import UpscaleJob
+    from rsupres.upscaling.pipeline import RunSummary, finish_run, upscale_scene
+    from rsupres.upscaling.planning import plan_job
 
-__version__ = "0.1.0"
+from rsupres.version import __version__
 
 _HOMES = {
-    "RunSummary": "rsupres.pipeline",
-    "UpscaleJob": "rsupres.jobs",
-    "finish_run": "rsupres.pipeline",
-    "plan_job": "rsupres.planning",
-    "upscale_scene": "rsupres.pipeline",
+    "RunSummary": "rsupres.upscaling.pipeline",
+    "UpscaleJob": "rsupres.upscaling.job",
+    "finish_run": "rsupres.upscaling.pipeline",
+    "plan_job": "rsupres.upscaling.planning",
+    "upscale_scene": "rsupres.upscaling.pipeline",
 }
 
 __all__ = [

@@ -27,8 +27,8 @@ from town_sensor import display_tones
 from town_shapes import Town
 
 from rsupres.grid import Grid
-from rsupres.legend_file import load_legend
-from rsupres.vectors import VectorMap
+from rsupres.legends.legend_file import load_legend
+from rsupres.vector.map import VectorMap
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from rsupres.evaluation.images import resize_bicubic
+from rsupres.evaluation.resize import resize_bicubic
 
 CHIPS = Path(__file__).parents[2] / "shared/data/aerial/naip_ca"
 FACTOR, ENLARGED = 8, 2

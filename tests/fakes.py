@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rsupres.blocks.separable import enlarge
-from rsupres.checkpoints import Card
-from rsupres.conditions import Conditions
+from rsupres.checkpoints.catalogue import Card
+from rsupres.conditions.open import Conditions
 from rsupres.families.base import (
     ModelSpec,
     ScaleRange,
@@ -54,8 +54,8 @@ class FakeModel:
     def install(self, monkeypatch) -> FakeModel:
         """Be the model that every name stands for."""
         card = Card("fake", self.spec)
-        monkeypatch.setattr("rsupres.decisions.read_card", lambda name: card)
-        monkeypatch.setattr("rsupres.decisions.load_model", lambda *args: self)
+        monkeypatch.setattr("rsupres.upscaling.work.read_card", lambda name: card)
+        monkeypatch.setattr("rsupres.upscaling.work.load_model", lambda *args: self)
         return self
 
 

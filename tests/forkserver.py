@@ -98,9 +98,9 @@ class Commands:
 def serve() -> None:
     import torch
 
-    import rsupres.mosaics
-    import rsupres.pipeline
-    import rsupres.planning  # noqa: F401  # so that children need not
+    import rsupres.tiles.mosaic
+    import rsupres.upscaling.pipeline
+    import rsupres.upscaling.planning  # noqa: F401  # so that children need not
 
     torch.set_num_threads(1)
     while line := sys.stdin.readline():

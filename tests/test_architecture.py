@@ -182,8 +182,12 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
         if isinstance(node, ast.Attribute | ast.Name)
         and ast.unparse(node) in ("rasterio.open", "rasterio.shutil.copy", "WarpedVRT")
     }
-    rooms_for_rasters = {"rsupres.opening", "rsupres.raster", "rsupres.assembly"}
-    in_memory = {"rsupres.arrays"}
+    rooms_for_rasters = {
+        "rsupres.raster.open",
+        "rsupres.raster.dataset",
+        "rsupres.output.geotiff",
+    }
+    in_memory = {"rsupres.raster.arrays"}
     assert openers <= rooms_for_rasters | in_memory
 
 
@@ -212,7 +216,7 @@ def test_the_check_for_heavy_packages_sees_them() -> None:
         "rsupres",
         "rsupres.grid",
         "rsupres.blend",
-        "rsupres.runs",
+        "rsupres.output.run_dir",
         "rsupres.families.base",
     ],
 )

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import make_grid, tile_grids
 
 from rsupres.blend import Mosaic, Strip, edge_weights
 from rsupres.errors import ModelOutputError
 from rsupres.grid import Tile, TileGrid
+from tests.strategies import make_grid, tile_grids
 
 N_CHANNELS = 2
 Source = Callable[[Tile], np.ndarray | None]

@@ -13,10 +13,10 @@ from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
-from strategies import SCALES, UTM, make_grid, tile_grids
 
 from rsupres.errors import GridError
 from rsupres.grid import Border, Grid, PixelWindow, TileGrid, lr_step
+from tests.strategies import SCALES, UTM, make_grid, tile_grids
 
 windows = st.builds(
     PixelWindow,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from rsupres.checkpoints import write_checkpoint
-from rsupres.families.refdiff import make_spec
-from rsupres.families.refdiff_config import MINI, RefDiffConfig
-from rsupres.families.refdiff_network import RefDiffUNet
+from rsupres.checkpoints.catalogue import write_checkpoint
+from rsupres.families.refdiff.config import MINI, RefDiffConfig
+from rsupres.families.refdiff.network import RefDiffUNet
+from rsupres.families.refdiff.resolver import make_spec
 from tests.pictures import texture
 
 SCALE = Fraction(8)

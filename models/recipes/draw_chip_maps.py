@@ -23,7 +23,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from rsupres.legend import load_legend
+from rsupres.legends.legend import load_legend
 
 SMALLEST_M2 = 40.0
 TOLERANCE_M = 1.2

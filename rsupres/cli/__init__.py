@@ -18,9 +18,9 @@ from importlib.util import find_spec
 
 import click
 
-from rsupres import __version__
+from rsupres.cli.process import tune
 from rsupres.errors import RsupresError
-from rsupres.processor import tune
+from rsupres.version import __version__
 
 COMMANDS = (
     "upscale",

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import batch_options, common_options, expand_lists, make_job
+from rsupres.cli.options.parameters import expand_lists
+from rsupres.cli.options.shared import (
+    batch_options,
+    common_options,
+    make_job,
+)
 
 if TYPE_CHECKING:
-    from rsupres.batches import BatchItem
+    from rsupres.tiles.batch import BatchItem
 
 
 @click.command()
@@ -53,7 +58,7 @@ def batch(
       rsupres batch scenes/*.tif --out-dir sharp --scale 4
       rsupres batch tiles --out-dir sharp --model bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.batches import run_batch, summarise
+    from rsupres.tiles.batch import run_batch, summarise
 
     source = ctx.get_parameter_source("scale")
     job = make_job((), str(folder), {**options, "skip_existing": False})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import (
+from rsupres.cli.options.shared import (
     common_options,
     destination_options,
     like_option,
@@ -18,8 +18,8 @@ from rsupres.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rsupres.change import ChangeOptions
-    from rsupres.changing import ChangeSummary
+    from rsupres.change.mask import ChangeOptions
+    from rsupres.change.write import ChangeSummary
 
 _OF_DETECTION = ("significance", "threshold", "land_cover")
 
@@ -99,7 +99,7 @@ def change(
       rsupres change before.tif after.tif mask.tif --like after.tif --scale 4 \\
           --significance 0.0001 --minimum-area 1600
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.changing import ChangeJob, write_change_mask
+    from rsupres.change.write import ChangeJob, write_change_mask
 
     if len(sources) > 2:
         raise click.UsageError("Give one source or two, then OUT.")
@@ -117,7 +117,7 @@ def change(
 
 def describe(summary: ChangeSummary) -> str:
     """Return what a person wants to know about a mask."""
-    from rsupres.detection import TITLES
+    from rsupres.change.detection import TITLES
 
     grid = summary.grid
     told = f" by {TITLES[summary.method]}" if summary.method else ""
@@ -144,7 +144,7 @@ def _ground(area_m2: float) -> str:
 
 def _chosen(options: dict[str, Any], n_sources: int) -> ChangeOptions:
     """Return the library's options; refuse those that would do nothing."""
-    from rsupres.change import ChangeOptions, DetectionOptions
+    from rsupres.change.mask import ChangeOptions, DetectionOptions
 
     method = options["method"]
     if options["significance"] is not None and options["threshold"] is not None:

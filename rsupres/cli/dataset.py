@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.image_options import (
+from rsupres.cli.options.images import (
     DEGRADATIONS,
     check_classes,
     check_legend,
     companion_options,
 )
-from rsupres.cli.options import (
+from rsupres.cli.options.parameters import ScaleType
+from rsupres.cli.options.shared import (
     common_options,
     file_choice_options,
     overwrite_option,
     seed_option,
 )
-from rsupres.cli.parameters import ScaleType
 from rsupres.errors import InputError, RunConflictError
 
 if TYPE_CHECKING:
-    from rsupres.training.packing import PackPlan, PackReport
+    from rsupres.datasets.packing import PackPlan, PackReport
 
 
 @click.group()
@@ -149,8 +149,8 @@ def build(
       rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
           --validation tiles_bath
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.chips import find_images
-    from rsupres.training.packing import split_by_place
+    from rsupres.datasets.chips import find_images
+    from rsupres.datasets.packing import split_by_place
 
     inputs = _apply_layout(inputs, chosen)
     plan = _make_plan(**chosen)  # type: ignore[arg-type]  # Click gives these types
@@ -178,7 +178,7 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
     Example:
       rsupres dataset check packs/train.safetensors packs/validation.safetensors
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.training.packing import check_packs
+    from rsupres.datasets.packing import check_packs
 
     paths = [p for path in packs for p in _packs_in(path)]
     _show(console, check_packs(paths))
@@ -191,7 +191,7 @@ def _apply_layout(
 
     Rules that the user gave count more.
     """
-    from rsupres.training.layouts import find_layout
+    from rsupres.datasets.layouts import find_layout
 
     scale = chosen["scale"]
     assert scale is None or isinstance(scale, Fraction)
@@ -231,8 +231,8 @@ def _make_plan(
     seed: int,
 ) -> PackPlan:
     """Return how crops are made, as the options of ``build`` say."""
-    from rsupres.companions import DEFAULT_LEGEND, Companions
-    from rsupres.training.packing import PackPlan
+    from rsupres.datasets.packing import PackPlan
+    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Companions
 
     check_legend(legend, vector_map_from)
     check_classes(change_classes, change_mask_from)
@@ -268,8 +268,8 @@ def _build_all(
     pattern: re.Pattern[str] | None,
     plan: PackPlan,
 ) -> None:
+    from rsupres.datasets.packing import build_pack, check_apart, check_packs
     from rsupres.execution import Progress
-    from rsupres.training.packing import build_pack, check_apart, check_packs
 
     frames = {}
     written: list[Path] = []
@@ -377,7 +377,7 @@ def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object
         if params:
             raise click.BadParameter("the bicubic degradation has no --params.")
         return {}
-    from rsupres.training.degradations import DEGRADATIONS as KNOWN
+    from rsupres.degradations.registry import DEGRADATIONS as KNOWN
 
     values: dict[str, object] = {}
     for text in params:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options
+from rsupres.cli.options.shared import common_options
 from rsupres.cli.train import run_training, training_options
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options
+from rsupres.cli.options.shared import common_options
 
 _PACKAGES = (
     "rsupres",
@@ -83,7 +83,7 @@ def _findings() -> Iterator[tuple[str, str]]:
 
 def _self_tests() -> Iterator[tuple[str, object]]:
     """Yield each model with the seconds that its test took, or its error."""
-    from rsupres.checkpoints import list_cards
+    from rsupres.checkpoints.catalogue import list_cards
     from rsupres.errors import RsupresError
 
     try:
@@ -114,9 +114,9 @@ def _upscale(scene: Path, model: str, offers: Callable[[Fraction], bool]) -> Non
         InputError: the output does not lie where it should.
     """
     from rsupres.errors import InputError
-    from rsupres.jobs import UpscaleJob
-    from rsupres.pipeline import upscale_scene
-    from rsupres.raster import Scene
+    from rsupres.raster.dataset import Scene
+    from rsupres.upscaling.job import UpscaleJob
+    from rsupres.upscaling.pipeline import upscale_scene
 
     scale = next((s for s in map(Fraction, (4, 2, 3, 8)) if offers(s)), Fraction(4))
     output = scene.with_name("out.tif")
@@ -135,8 +135,8 @@ def _make_scene(path: Path) -> None:
     from affine import Affine
     from rasterio.crs import CRS
 
-    from rsupres.assembly import write_strip
     from rsupres.grid import Grid
+    from rsupres.output.geotiff import write_strip
 
     rows, cols = np.mgrid[0:48, 0:48]
     pixels = np.stack([500 + 40 * rows + 20 * cols + 100 * b for b in range(4)])

@@ -8,23 +8,23 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from rsupres.cli.condition_options import style_options
 from rsupres.cli.console import Console
-from rsupres.cli.evaluate_options import Options
-from rsupres.cli.image_options import (
+from rsupres.cli.options.conditions import style_options
+from rsupres.cli.options.evaluation import Options
+from rsupres.cli.options.images import (
     DEGRADATIONS,
     check_classes,
     check_legend,
     companion_options,
 )
-from rsupres.cli.options import (
+from rsupres.cli.options.parameters import ScaleType
+from rsupres.cli.options.shared import (
     common_options,
     device_option,
     file_choice_options,
     precision_option,
     seed_option,
 )
-from rsupres.cli.parameters import ScaleType
 
 _FOR_PAIRS = (
     *("lr", "resample", "hr_nodata", "align", "match", "stretch"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.evaluate_options import Options, find_lpips
+from rsupres.cli.options.evaluation import Options, find_lpips
 
 if TYPE_CHECKING:
     from rsupres.evaluation.pairs import Layer
@@ -28,7 +28,7 @@ def evaluate_pair(
         shrink_to,
     )
     from rsupres.evaluation.report import Row, score, table_lines
-    from rsupres.radiometry import parse_stretch
+    from rsupres.raster.stretch import parse_stretch
 
     if options.tile_size is not None and options.lr is None:
         raise click.UsageError("--tile-size needs --lr, whose grid the tiles lie on.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.evaluate_options import Options, find_lpips
+from rsupres.cli.options.evaluation import Options, find_lpips
 from rsupres.errors import ConditionError, InputError
 
 if TYPE_CHECKING:
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from rsupres.chips import Chip
-    from rsupres.companions import Companions
+    from rsupres.datasets.chips import Chip
+    from rsupres.datasets.packs import Pack
+    from rsupres.datasets.sidecars import Companions
+    from rsupres.degradations.base import Degradation as Sensor
     from rsupres.evaluation.report import Row
     from rsupres.evaluation.testset import Candidate, Degradation, Pixels
     from rsupres.families.base import ModelSpec
-    from rsupres.training.downscaling import Degradation as Sensor
-    from rsupres.training.packs import Pack
 
-STORED = "stored"  # as `rsupres.training.packs` calls another sensor's LR
+STORED = "stored"  # as `rsupres.datasets.packs` calls another sensor's LR
 
 
 def evaluate_testset(
     console: Console, inputs: Sequence[Path], options: Options
 ) -> None:
     """Run models on the degraded images of a test set and show the table."""
-    from rsupres.devices import find_device
     from rsupres.evaluation.report import mean_rows, table_lines
     from rsupres.evaluation.testset import run_testset
     from rsupres.execution import Progress
+    from rsupres.upscaling.devices import find_device
 
     device = find_device(options.device)
     candidates, specs = _load_candidates(options, device)
@@ -74,7 +74,7 @@ def _load_candidates(
     options: Options, device: torch.device
 ) -> tuple[list[Candidate], list[ModelSpec]]:
     """Return what is compared, and the specs of its models."""
-    from rsupres.checkpoints import load_model
+    from rsupres.checkpoints.catalogue import load_model
     from rsupres.evaluation.testset import (
         BICUBIC,
         bicubic_candidate,
@@ -116,15 +116,15 @@ def _read_style(options: Options) -> NDArray[np.float32] | None:
         return None
     if options.style_sample:
         raise click.UsageError("--style and --style-sample exclude each other.")
-    from rsupres.chips import ROLES
-    from rsupres.styles import open_styles
+    from rsupres.conditions.styles import open_styles
+    from rsupres.datasets.chips import ROLES
 
     return open_styles(options.style, ROLES, len(ROLES)).pick(options.seed)
 
 
 def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
     """Return where conditions are found; refuse those that no model looks at."""
-    from rsupres.companions import DEFAULT_LEGEND, Companions
+    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Companions
 
     for hidden in options.without:
         if not any(hidden.replace("-", "_") in spec.accepts for spec in specs):
@@ -162,9 +162,9 @@ def _find_chips(
     inputs: Sequence[Path], options: Options, companions: Companions
 ) -> tuple[Iterator[Chip], int, Degradation]:
     """Return the images, their number (before cutting), and the degradation."""
-    from rsupres.chips import find_images
+    from rsupres.datasets.chips import find_images
+    from rsupres.datasets.packs import Pack
     from rsupres.evaluation.testset import load_chips
-    from rsupres.training.packs import Pack
 
     if len(inputs) == 1 and inputs[0].suffix == ".safetensors":
         if companions.names:
@@ -192,7 +192,7 @@ def _find_chips(
 def _chips_of(pack: Pack) -> list[Chip]:
     import numpy as np
 
-    from rsupres.chips import Chip
+    from rsupres.datasets.chips import Chip
 
     return [
         Chip(
@@ -217,10 +217,10 @@ def _degradation(name: str, seed: int, params: Mapping[str, object]) -> Degradat
     import numpy as np
     import torch
 
-    from rsupres.chips import to_uint8
-    from rsupres.evaluation.images import resize_bicubic_float
+    from rsupres.datasets.chips import to_uint8
+    from rsupres.degradations.registry import make_degradation
+    from rsupres.evaluation.resize import resize_bicubic_float
     from rsupres.evaluation.testset import BICUBIC, Degradation, bicubic_degradation
-    from rsupres.training.degradations import make_degradation
 
     if name == BICUBIC:
         return bicubic_degradation()
@@ -247,7 +247,7 @@ def _degradation(name: str, seed: int, params: Mapping[str, object]) -> Degradat
 
 def _stored(images: Sequence[Pixels]) -> Degradation:
     """Return the LR that a pack holds of another sensor."""
-    from rsupres.evaluation.images import resize_bicubic_float
+    from rsupres.evaluation.resize import resize_bicubic_float
     from rsupres.evaluation.testset import Degradation
 
     def look_up(hr: Pixels, size: tuple[int, int], number: int) -> Pixels:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rsupres.checkpoints.convert import CONVERTERS
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options
-from rsupres.convert import CONVERTERS
+from rsupres.cli.options.shared import common_options
 
 if TYPE_CHECKING:
-    from rsupres.checkpoints import Card
+    from rsupres.checkpoints.catalogue import Card
 
 
 @click.group()
@@ -30,7 +30,7 @@ def list_(console: Console) -> None:
     Example:
       rsupres models list
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.checkpoints import list_cards
+    from rsupres.checkpoints.catalogue import list_cards
 
     for card in list_cards():
         record = _record(card)
@@ -53,7 +53,7 @@ def show(console: Console, model: str) -> None:
     Example:
       rsupres models show bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.checkpoints import read_card, spec_to_json
+    from rsupres.checkpoints.catalogue import read_card, spec_to_json
 
     card = read_card(model)
     record = {**_record(card), "spec": spec_to_json(card.spec), **card.text}
@@ -74,7 +74,7 @@ def verify(console: Console, names: tuple[str, ...]) -> None:
     """  # noqa: D301  # Click wants the character, not the two letters
     import torch
 
-    from rsupres.checkpoints import list_cards, load_model
+    from rsupres.checkpoints.catalogue import list_cards, load_model
     from rsupres.families.base import SamplerOptions
 
     wanted = names or tuple(card.name for card in list_cards() if card.is_present)
@@ -133,7 +133,7 @@ def import_(
     Example:
       rsupres models import net_params_4x.pkl --family slimdiffsr
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.convert import import_checkpoint
+    from rsupres.checkpoints.convert import import_checkpoint
 
     options = dict(_key_value(text) for text in settings)
     card = import_checkpoint(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import (
+from rsupres.cli.options.shared import (
     common_options,
     format_options,
     overwrite_option,
@@ -36,8 +36,8 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
       rsupres mosaic tiles scene.tif
       rsupres mosaic scene_x4.tif.run scene_x4.tif
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.mosaics import mosaic_tiles
-    from rsupres.pipeline import finish_run
+    from rsupres.tiles.mosaic import mosaic_tiles
+    from rsupres.upscaling.pipeline import finish_run
 
     with console.work() as show:
         if (source / "run.json").exists():

@@ -7,7 +7,12 @@ from dataclasses import asdict
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options, expand_lists, make_job, upscale_options
+from rsupres.cli.options.parameters import expand_lists
+from rsupres.cli.options.shared import (
+    common_options,
+    make_job,
+    upscale_options,
+)
 
 
 @click.command()
@@ -35,7 +40,7 @@ def plan(
       rsupres plan scene.tif --scale 4 --model bicubic
       rsupres plan scene.tif --output scene_x2.tif --scale 2 --json
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.planning import describe_plan, plan_job
+    from rsupres.upscaling.planning import describe_plan, plan_job
 
     result = plan_job(make_job(scenes, output, options))
     console.emit(asdict(result), describe_plan(result))

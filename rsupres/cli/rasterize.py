@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import (
+from rsupres.cli.options.parameters import LayersType, expand_lists
+from rsupres.cli.options.shared import (
     common_options,
     destination_options,
     like_option,
     make_destination,
     scale_option,
 )
-from rsupres.cli.parameters import LayersType, expand_lists
 
 if TYPE_CHECKING:
-    from rsupres.rasterizing import RasterizeSummary
+    from rsupres.vector.rasterize import RasterizeSummary
 
 _TOP_IGNORED = 5
 
@@ -74,7 +74,7 @@ def rasterize(
           --legend maptiler --layers building,road --antialias
       rsupres rasterize overpass map.tif --like scene.tif --scale 8
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.rasterizing import RasterizeJob, rasterize_map
+    from rsupres.vector.rasterize import RasterizeJob, rasterize_map
 
     if not (maps or options["place"] or options["bbox"]):
         raise click.UsageError("Give a MAP, --place or --bbox.")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options
+from rsupres.cli.options.shared import common_options
 
 if TYPE_CHECKING:
-    from rsupres.runs import RunState
+    from rsupres.output.run_dir import RunState
 
 
 @click.command()
@@ -28,7 +28,7 @@ def status(console: Console, folder: Path) -> None:
       rsupres status outputs --json
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.errors import InputError
-    from rsupres.runs import read_state
+    from rsupres.output.run_dir import read_state
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
@@ -44,8 +44,8 @@ def status(console: Console, folder: Path) -> None:
 
 
 def _tell_batch(console: Console, folder: Path) -> None:
-    from rsupres.batches import FAILED, RUNNING, read_batch, summarise
     from rsupres.cli.batch import describe, describe_item
+    from rsupres.tiles.batch import FAILED, RUNNING, read_batch, summarise
 
     items = read_batch(folder)
     for item in items:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsupres.cli.condition_options import map_options, raster_condition_options
 from rsupres.cli.console import Console
-from rsupres.cli.options import (
+from rsupres.cli.options.conditions import map_options, raster_condition_options
+from rsupres.cli.options.parameters import expand_lists
+from rsupres.cli.options.shared import (
     bounds_options,
     common_options,
-    expand_lists,
     overwrite_option,
     scale_option,
 )
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
-    from rsupres.tiling import TileSummary
+    from rsupres.tiles.cut import TileSummary
 
 
 @click.command()
@@ -92,7 +92,7 @@ def tile(
       rsupres tile scene.tif tiles --scale 8 --tile-size 64 --overlap 16 \\
           --vector-map town.osm.pbf --reference 2018.tif --change-mask detect
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiling import TileJob, tile_scene
+    from rsupres.tiles.cut import TileJob, tile_scene
 
     if options["bounds_crs"] and not options["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
@@ -139,7 +139,7 @@ def _step(scale: Fraction, multiple: int) -> int:
 
 
 def _spec(model: str, scale: Fraction) -> ModelSpec:
-    from rsupres.checkpoints import read_card
+    from rsupres.checkpoints.catalogue import read_card
     from rsupres.errors import InputError
 
     card = read_card(model)
@@ -152,7 +152,7 @@ def _spec(model: str, scale: Fraction) -> ModelSpec:
 
 def _request(folder: Path, spec: ModelSpec | None, options: dict[str, Any]) -> Any:
     """Return which conditions are asked for; refuse options without their condition."""
-    from rsupres.conditions import DETECT, ConditionRequest
+    from rsupres.conditions.open import DETECT, ConditionRequest
 
     needed = {
         "legend": "vector_map",

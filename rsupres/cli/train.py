@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options
-from rsupres.cli.parameters import stacked
+from rsupres.cli.options.parameters import stacked
+from rsupres.cli.options.shared import common_options
 
 if TYPE_CHECKING:
     from rsupres.training.config import TrainConfig
@@ -61,8 +61,8 @@ def run_training(
     console: Console,
 ) -> None:
     """Train as a configuration says, report to the console."""
-    from rsupres.devices import find_device
     from rsupres.training.loop import train as run_loop
+    from rsupres.upscaling.devices import find_device
 
     def report(stage: str, k: int, total: int, figures: Mapping[str, float]) -> None:
         if console.verbosity >= 0:

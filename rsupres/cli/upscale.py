@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options import common_options, expand_lists, make_job, upscale_options
+from rsupres.cli.options.parameters import expand_lists
+from rsupres.cli.options.shared import (
+    common_options,
+    make_job,
+    upscale_options,
+)
 
 if TYPE_CHECKING:
-    from rsupres.pipeline import RunSummary
+    from rsupres.upscaling.pipeline import RunSummary
 
 
 @click.command()
@@ -33,7 +38,7 @@ def upscale(
       rsupres upscale scene.tif part.tif --bounds 5.1 52.0 5.2 52.1 \\
           --bounds-crs EPSG:4326 --model bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.pipeline import upscale_scene
+    from rsupres.upscaling.pipeline import upscale_scene
 
     job = make_job(scenes, output, options)
     with console.work() as show:

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from rsupres.arrays import warp_array
-from rsupres.bands import choose_bands
-from rsupres.chips import ROLES
+from rsupres.datasets.chips import ROLES
 from rsupres.errors import BandError, GridError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.radiometry import Stretch, StretchChoice, find_stretch
-from rsupres.raster import Scene
-from rsupres.registration import Shift, find_shift
+from rsupres.raster.arrays import warp_array
+from rsupres.raster.bands import choose_bands
+from rsupres.raster.dataset import Scene
+from rsupres.raster.registration import Shift, find_shift
+from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch
 
 logger = logging.getLogger(__name__)
 

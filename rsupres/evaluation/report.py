@@ -15,7 +15,7 @@ import numpy as np
 
 from rsupres.evaluation import metrics
 from rsupres.evaluation.edges import find_edges, map_borders
-from rsupres.registration import find_shift
+from rsupres.raster.registration import find_shift
 
 if TYPE_CHECKING:
     from rsupres.evaluation.lpips import LpipsSqueeze

@@ -2,7 +2,7 @@
 
 All models see the same LR images, 8 bits, and are measured in 8 bits, side by side. The
 protocol is that of the E2DiffSR specification, section 8; where a scale is fractional,
-LR sides are multiples of its denominator (`rsupres.evaluation.images.sizes_at`).
+LR sides are multiples of its denominator (`rsupres.evaluation.resize.sizes_at`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.chips import Chip, cut, read_chip, to_uint8
-from rsupres.companions import Companions
-from rsupres.conditions import Conditions
+from rsupres.conditions.open import Conditions
+from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
+from rsupres.datasets.layers import Layers, as_conditions
+from rsupres.datasets.sidecars import Companions
 from rsupres.errors import InputError
-from rsupres.evaluation.images import (
+from rsupres.evaluation.metrics import consistency
+from rsupres.evaluation.report import Row, score
+from rsupres.evaluation.resize import (
     resize_bicubic,
     resize_bicubic_float,
     sizes_at,
     upscale_array,
 )
-from rsupres.evaluation.metrics import consistency
-from rsupres.evaluation.report import Row, score
-from rsupres.layers import Layers, as_conditions
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,10 @@ from importlib import import_module
 
 FAMILIES = {
     "bicubic": "rsupres.families.bicubic",
-    "e2diffsr": "rsupres.families.e2diffsr",
-    "slimdiffsr": "rsupres.families.slimdiffsr",
-    "refdiff": "rsupres.families.refdiff",
-    "sgdm": "rsupres.families.sgdm",
+    "e2diffsr": "rsupres.families.e2diffsr.resolver",
+    "slimdiffsr": "rsupres.families.slimdiffsr.resolver",
+    "refdiff": "rsupres.families.refdiff.resolver",
+    "sgdm": "rsupres.families.sgdm.resolver",
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from rsupres.conditions import Conditions
+from rsupres.conditions.open import Conditions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,1 +1,1 @@
-"""Legends shipped with the package, as TOML files; `rsupres.legend` reads them."""
+"""Legends shipped as TOML files, and what codes and colours mean."""

@@ -6,7 +6,7 @@ know of the one before, and exports what inference needs. The loop knows no fami
 `TRAINABLE` names the classes, which are imported when a configuration asks for them.
 
 To make a family trainable, write ``training/<family>.py`` with such a class
-(`rsupres.training.e2diffsr` is the model) and add its row to `TRAINABLE`.
+(`rsupres.training.families.e2diffsr` is the model) and add its row to `TRAINABLE`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import ClassVar, Protocol, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from rsupres.datasets.packs import Pack
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
+from rsupres.training.batches import Batch
 from rsupres.training.config import StageConfig, TrainConfig, parse_config
-from rsupres.training.data import Batch
 from rsupres.training.objectives import Job, Outcome
-from rsupres.training.packs import Pack
 
 # family: "module:class"
 TRAINABLE: Mapping[str, str] = {
-    "sgdm": "rsupres.training.sgdm:SgdmTraining",
-    "e2diffsr": "rsupres.training.e2diffsr:E2DiffSRTraining",
-    "refdiff": "rsupres.training.refdiff:RefDiffTraining",
-    "slimdiffsr": "rsupres.training.slimdiffsr:SlimDiffSRTraining",
+    "sgdm": "rsupres.training.families.sgdm:SgdmTraining",
+    "e2diffsr": "rsupres.training.families.e2diffsr:E2DiffSRTraining",
+    "refdiff": "rsupres.training.families.refdiff:RefDiffTraining",
+    "slimdiffsr": "rsupres.training.families.slimdiffsr:SlimDiffSRTraining",
 }
 Draw = Callable[[int], Batch]
 Architecture = TypeVar("Architecture")

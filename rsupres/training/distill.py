@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.checkpoints import load_model
+from rsupres.checkpoints.catalogue import load_model
 from rsupres.errors import InputError
-from rsupres.evaluation.images import upscale_array
+from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import SamplerOptions, SuperResolver
-from rsupres.families.slimdiffsr import AnyNetwork, SlimDiffSR
-from rsupres.families.slimdiffsr_blocks import Finding
-from rsupres.families.slimdiffsr_teacher import TeacherNetwork
+from rsupres.families.slimdiffsr.blocks import Finding
+from rsupres.families.slimdiffsr.resolver import AnyNetwork, SlimDiffSR
+from rsupres.families.slimdiffsr.teacher import TeacherNetwork
 from rsupres.training.config import TrainConfig
 
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the median squared distance

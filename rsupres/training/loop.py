@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsupres.checkpoints import card_text, fit_tensors, write_checkpoint
-from rsupres.eight_bits import pack_weights
+from rsupres.checkpoints.catalogue import card_text, fit_tensors, write_checkpoint
+from rsupres.checkpoints.int8 import pack_weights
+from rsupres.datasets.packs import Pack
 from rsupres.training.adapters import FamilyTraining, Watch, build_training
+from rsupres.training.batches import PatchPlan, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.data import PatchPlan, PatchSource
-from rsupres.training.packs import Pack
 from rsupres.training.state import (
     Position,
     State,

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsupres.eight_bits import unpack_weights
+from rsupres.checkpoints.int8 import unpack_weights
 from rsupres.errors import CheckpointError
 
 

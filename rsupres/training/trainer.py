@@ -18,8 +18,8 @@ from rsupres.training.adversarial import (
     hinge_discriminator,
     hinge_generator,
 )
+from rsupres.training.batches import Batch
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.data import Batch
 from rsupres.training.objectives import Job, Outcome
 from rsupres.training.state import (
     State,

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rsupres.change import ChangeMask, ChangeOptions, DetectionOptions  # noqa: E402
-from rsupres.raster import Scene  # noqa: E402
+from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions  # noqa: E402
+from rsupres.raster.dataset import Scene  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "change"
 

@@ -26,17 +26,17 @@ from affine import Affine
 from bench_pipeline import make_scene
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from rsupres.conditions import (
+from rsupres.conditions.open import (
     ConditionFrame,
     ConditionRequest,
     ConditionSet,
     open_conditions,
 )
-from rsupres.decisions import Work, open_work
-from rsupres.inference import Counts, TileRunner, prepare_samples
-from rsupres.jobs import UpscaleJob
-from rsupres.raster import bounded_cache
-from rsupres.runs import Run
+from rsupres.output.run_dir import Run
+from rsupres.raster.dataset import bounded_cache
+from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.work import Work, open_work
 
 ROOT = Path(__file__).parents[2]
 TOWN = ROOT / "sample_data"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rsupres.processor import tune
+from rsupres.cli.process import tune
 
 tune()  # as the command line does, before torch is loaded
 
@@ -29,15 +29,15 @@ import rasterio  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from rsupres import decisions  # noqa: E402
 from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.families.base import (  # noqa: E402
     SceneContext,
     SuperResolver,
     TileBatch,
 )
-from rsupres.jobs import UpscaleJob  # noqa: E402
-from rsupres.pipeline import upscale_scene  # noqa: E402
+from rsupres.upscaling import work as decisions  # noqa: E402
+from rsupres.upscaling.job import UpscaleJob  # noqa: E402
+from rsupres.upscaling.pipeline import upscale_scene  # noqa: E402
 
 _TOWN = Path(__file__).resolve().parents[2] / "sample_data" / "town_s2.tif"
 _SCALE = Fraction(4)

@@ -32,8 +32,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from rsupres.grid import Grid
-from rsupres.legend_file import load_legend
-from rsupres.vectors import VectorMap
+from rsupres.legends.legend_file import load_legend
+from rsupres.vector.map import VectorMap
 
 UTM = CRS.from_epsg(32632)
 LEFT, TOP = 500_000.0, 5_400_000.0

@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rsupres.processor import wait_quietly  # noqa: E402
+from rsupres.cli.process import wait_quietly  # noqa: E402
 
 wait_quietly()  # before torch is loaded
 
@@ -39,17 +39,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
-from rsupres.families.refdiff import EdmDenoiser  # noqa: E402
-from rsupres.families.refdiff_config import (  # noqa: E402
-    MINI,
-    RELEASED,
-    RefDiffConfig,
-)
-from rsupres.families.refdiff_network import (  # noqa: E402
-    Guidance,
-    RefDiffUNet,
-    freeze_,
-)
+from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig  # noqa: E402
+from rsupres.families.refdiff.network import Guidance, RefDiffUNet, freeze_  # noqa: E402
+from rsupres.families.refdiff.resolver import EdmDenoiser  # noqa: E402
 
 H200_BF16 = 989e12  # operations a second, dense, as NVIDIA states it
 ROOT_HALF = 0.5**0.5

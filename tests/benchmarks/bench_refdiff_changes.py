@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsupres.checkpoints import load_model
-from rsupres.conditions import Conditions
-from rsupres.evaluation.images import resize_bicubic, upscale_array
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.conditions.open import Conditions
 from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.resize import resize_bicubic, upscale_array
 from rsupres.families.base import SamplerOptions, SuperResolver
 
 ROOT = Path(__file__).parents[2]

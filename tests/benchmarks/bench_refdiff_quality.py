@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsupres.checkpoints import load_model
-from rsupres.chips import read_chip
-from rsupres.companions import Companions
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.datasets.chips import read_chip
+from rsupres.datasets.sidecars import Companions
 from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.evaluation.testset import (
     Candidate,
@@ -36,7 +36,7 @@ from rsupres.evaluation.testset import (
     run_testset,
 )
 from rsupres.families.base import SamplerOptions
-from rsupres.families.refdiff import SAMPLERS
+from rsupres.families.refdiff.resolver import SAMPLERS
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 WAYS = (

@@ -27,15 +27,15 @@ import rasterio
 import torch
 from affine import Affine
 
-from rsupres.checkpoints import write_checkpoint
-from rsupres.decisions import open_work
-from rsupres.evaluation.images import resize_bicubic
+from rsupres.checkpoints.catalogue import write_checkpoint
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
-from rsupres.families.refdiff import make_spec
-from rsupres.families.refdiff_config import RELEASED
-from rsupres.families.refdiff_network import parameter_shapes
-from rsupres.jobs import UpscaleJob
-from rsupres.pipeline import upscale_scene
+from rsupres.evaluation.resize import resize_bicubic
+from rsupres.families.refdiff.config import RELEASED
+from rsupres.families.refdiff.network import parameter_shapes
+from rsupres.families.refdiff.resolver import make_spec
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.pipeline import upscale_scene
+from rsupres.upscaling.work import open_work
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the golden case is a test'
 
 from rsupres.blocks.stable_diffusion import make_context_keys
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
-from rsupres.families.sgdm import Sampling, sample_latent
-from rsupres.families.sgdm_network import VARIANTS, SgdmNetworks
+from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks
+from rsupres.families.sgdm.resolver import Sampling, sample_latent
 
 WASTES = {
     "hr": "encoding of HR that nobody uses",

@@ -38,15 +38,20 @@ from torch import Tensor
 
 from rsupres.blend import Mosaic
 from rsupres.blocks.stable_diffusion import ContextKeys, StepShifts
-from rsupres.checkpoints import load_model, read_card, read_checkpoint, write_checkpoint
-from rsupres.conditions import Conditions
+from rsupres.checkpoints.catalogue import (
+    load_model,
+    read_card,
+    read_checkpoint,
+    write_checkpoint,
+)
+from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
-from rsupres.evaluation.images import ArrayReader
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
+from rsupres.evaluation.resize import ArrayReader
 from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
-from rsupres.families.sgdm import Sgdm, sample_latent
-from rsupres.families.sgdm_network import SgdmConfig
+from rsupres.families.sgdm.network import SgdmConfig
+from rsupres.families.sgdm.resolver import Sgdm, sample_latent
 from rsupres.grid import Grid, PixelWindow, Tile, TileGrid
 
 if TYPE_CHECKING:

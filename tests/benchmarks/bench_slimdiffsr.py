@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 
-from rsupres.processor import keep_freed_memory, wait_quietly
+from rsupres.cli.process import keep_freed_memory, wait_quietly
 
 wait_quietly()  # before torch is loaded
 
@@ -38,13 +38,13 @@ from torch.nn import functional  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from rsupres.blocks import conv3x3  # noqa: E402
-from rsupres.families.slimdiffsr_blocks import (  # noqa: E402
+from rsupres.families.slimdiffsr.blocks import (  # noqa: E402
     DirectionSeparable,
     FrequencySeparable,
     QueryAggregation,
 )
-from rsupres.families.slimdiffsr_half import halve  # noqa: E402
-from rsupres.families.slimdiffsr_network import (  # noqa: E402
+from rsupres.families.slimdiffsr.half import halve  # noqa: E402
+from rsupres.families.slimdiffsr.network import (  # noqa: E402
     DEAD,
     DoublingConv,
     SlimDiffSRConfig,

@@ -22,14 +22,14 @@ import rasterio
 import torch
 
 from rsupres.blend import Mosaic
-from rsupres.checkpoints import load_model
-from rsupres.conditions import Conditions
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
-from rsupres.evaluation.images import ArrayReader
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
+from rsupres.evaluation.resize import ArrayReader
 from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
-from rsupres.families.slimdiffsr import SlimDiffSR, make_spec
-from rsupres.families.slimdiffsr_network import SlimDiffSRConfig, SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.resolver import SlimDiffSR, make_spec
 from rsupres.grid import TileGrid
 from tests.parity.golden import name_seeded_tensor
 from tests.strategies import make_grid

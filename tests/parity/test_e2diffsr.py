@@ -14,21 +14,21 @@ from rsupres.blocks.attention import SpatialAttention
 from rsupres.blocks.embeddings import sinusoidal_embedding
 from rsupres.blocks.resample import centre_positions, make_taps, resample
 from rsupres.blocks.resnet import Downsample, ResBlock, Upsample
-from rsupres.chips import to_uint8
+from rsupres.datasets.chips import to_uint8
 from rsupres.diffusion.samplers import sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
-from rsupres.evaluation.images import resize_bicubic
 from rsupres.evaluation.report import score
-from rsupres.families.e2diffsr_branch import CSUM, IMDB
-from rsupres.families.e2diffsr_config import PAPER, enlarge_to_working_grid
-from rsupres.families.e2diffsr_latent import (
+from rsupres.evaluation.resize import resize_bicubic
+from rsupres.families.e2diffsr.branch import CSUM, IMDB
+from rsupres.families.e2diffsr.config import PAPER, enlarge_to_working_grid
+from rsupres.families.e2diffsr.latent import (
     Denoiser,
     Encoder,
     PriorDecoder,
     kl_per_sample,
     split_moments,
 )
-from rsupres.families.e2diffsr_network import E2DiffSRNetworks
+from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.training.adversarial import (
     PatchDiscriminator,
     hinge_discriminator,

@@ -16,23 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.convert.refdiff import config_of, own_names
+from rsupres.checkpoints.convert.refdiff import config_of, own_names
 from rsupres.diffusion.edm import Churn, karras_sigmas, sample_heun
 from rsupres.diffusion.precondition import draw_sigma, edm_coefficients, edm_weight
-from rsupres.families.refdiff import EdmDenoiser
-from rsupres.families.refdiff_config import RELEASED, RefDiffConfig
-from rsupres.families.refdiff_images import (
+from rsupres.families.refdiff.config import RELEASED, RefDiffConfig
+from rsupres.families.refdiff.images import (
     enlarge_lr,
     raw_values,
     start_image,
     to_uint8,
 )
-from rsupres.families.refdiff_network import (
-    Guidance,
-    RefDiffUNet,
-    parameter_shapes,
+from rsupres.families.refdiff.network import Guidance, RefDiffUNet, parameter_shapes
+from rsupres.families.refdiff.resolver import EdmDenoiser
+from rsupres.training.families.refdiff_objectives import (
+    enlarge_as_released,
+    released_loss,
 )
-from rsupres.training.refdiff_objectives import enlarge_as_released, released_loss
 from tests.parity.golden import Cases, name_seeded_tensor
 
 CASES = Cases("refdiff")

@@ -27,7 +27,7 @@ from rsupres.blocks.stable_diffusion import (
     transform,
 )
 from rsupres.blocks.stable_diffusion_keys import rename
-from rsupres.convert.sgdm_names import (
+from rsupres.checkpoints.convert.sgdm_names import (
     config_of,
     encoder_config,
     flow_config,
@@ -36,16 +36,16 @@ from rsupres.convert.sgdm_names import (
 )
 from rsupres.diffusion.samplers import diffuse, sample_posterior
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
-from rsupres.families.sgdm_colour import correct_by_statistics, correct_by_wavelets
-from rsupres.families.sgdm_network import (
+from rsupres.families.sgdm.colour import correct_by_statistics, correct_by_wavelets
+from rsupres.families.sgdm.network import (
     VARIANTS,
     EncoderConfig,
     SgdmConfig,
     SgdmNetworks,
     trains_in_stage1,
 )
-from rsupres.families.sgdm_prompts import prompt_number, prompt_text
-from rsupres.families.sgdm_style import (
+from rsupres.families.sgdm.prompts import prompt_number, prompt_text
+from rsupres.families.sgdm.style import (
     FlowConfig,
     Statistics,
     StyleFlow,

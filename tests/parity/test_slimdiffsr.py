@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsupres.diffusion.schedules import sqrt_linear_betas
-from rsupres.families.slimdiffsr_blocks import (
+from rsupres.families.slimdiffsr.blocks import (
     DirectionSeparable,
     FrequencySeparable,
     GroupNorm,
@@ -21,7 +21,7 @@ from rsupres.families.slimdiffsr_blocks import (
     ResidualBlock,
     SpatialTransformer,
 )
-from rsupres.families.slimdiffsr_network import (
+from rsupres.families.slimdiffsr.network import (
     DEAD,
     Downsample,
     SlimDiffSRConfig,
@@ -34,7 +34,7 @@ from rsupres.families.slimdiffsr_network import (
     run_as_released,
     shapes_of,
 )
-from rsupres.families.slimdiffsr_teacher import invert_variance
+from rsupres.families.slimdiffsr.teacher import invert_variance
 from tests.parity.golden import Cases, name_seeded_tensor
 
 Case = dict[str, Any]

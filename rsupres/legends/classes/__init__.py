@@ -1,1 +1,1 @@
-"""Class tables shipped with the package, as TOML files; read by `rsupres.classes`."""
+"""Class tables shipped with the package; `legends.class_table` reads them."""

@@ -1,0 +1,1 @@
+"""Where and into what the land changed, on the SR grid."""

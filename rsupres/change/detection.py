@@ -1,0 +1,411 @@
+"""Where two images of one place differ more than light, season and sensor explain.
+
+Two ways to a statistic that is large where something changed, both blind to gains and
+offsets of the bands:
+
+- IR-MAD (Nielsen 2007): differences of canonical variates, weighted again and again
+  with the probability that a pixel did not change;
+- CVA: differences of the bands after radiometric normalisation, their length measured
+  in the covariance of unchanged ground.
+
+Real ground never stays quite the same: crops, shadows and sun leave tails that the
+textbook chi-square lacks, and a threshold at 1 % of it marks most of a scene. So scale
+and degrees of freedom of the chi-square are found from the image itself, from the
+median and the upper quartile of the statistic. That holds while less than a quarter of
+the ground changed. The same law gives the weights, which keeps IR-MAD from collapsing
+onto the few pixels that are most alike.
+
+Arrays only; files and blocks are the business of `rsupres.change.images`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.change.components import drop_small
+from rsupres.errors import ConditionError
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Method = Literal["irmad", "cva"]
+TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
+
+SIGNIFICANCE = 1e-3  # share of unchanged pixels that may be marked
+LEAST_PIXELS = 9  # of a part that counts as changed
+MOST_ITERATIONS = 50
+CONVERGED = 1e-3  # of the canonical correlations
+SMOOTHING = 1  # pixels around a pixel whose differences are averaged with its own
+RIDGE = 1e-6  # of a band's variance
+LEAST_VARIANCE = 1e-6  # of a difference of unit variates
+LEAST_PIXELS_TO_FIT = 256
+LEAST_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
+_QUARTILES = (0.5, 0.75)
+_LEAST_DOF = 0.1
+_NODES = 8192
+_FARTHEST = 40.0  # standard deviations; farther is as good as impossible
+
+
+@dataclass(frozen=True)
+class Null:
+    """How the statistic is distributed where nothing changed: scale times chi-square.
+
+    Attributes:
+        scale: of the statistic.
+        dof: degrees of freedom, not above the number of differences.
+        spread: median of the statistic over that of a chi-square with all degrees of
+            freedom; its square root is one standard deviation of a difference.
+    """
+
+    scale: float
+    dof: float
+    spread: float
+
+    @classmethod
+    def fit(cls, statistic: Floats, n_differences: int) -> Null:
+        """Fit scale and degrees of freedom to the median and the upper quartile.
+
+        Args:
+            statistic: (n,) of changed and unchanged pixels together.
+            n_differences: that were squared and summed.
+        """
+        median, quartile = (float(v) for v in np.quantile(statistic, _QUARTILES))
+        if median <= 1e-9:  # more than half of the pixels are the same in both images
+            return cls(1.0, float(n_differences), 1.0)
+        dofs, ratios, medians = _chi_squares(n_differences)
+        dof = float(np.exp(np.interp(-quartile / median, -ratios, np.log(dofs))))
+        middle = float(np.interp(dof, dofs, medians))
+        return cls(median / middle, dof, median / float(medians[-1]))
+
+    def unchanged(self, statistic: Floats) -> Floats:
+        """Return the probability of a value at least as large on unchanged ground.
+
+        Interpolated between `_NODES` values, right to about 1e-6.
+        """
+        roots = np.sqrt(statistic / self.scale)
+        nodes = np.linspace(0.0, _FARTHEST, _NODES)
+        return np.interp(roots, nodes, _survival(self.dof, nodes**2))
+
+    def critical(self, significance: float) -> float:
+        """Return the value that unchanged ground exceeds with a probability."""
+        return self.scale * float(_quantiles(np.array([self.dof]), significance)[0])
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What is taken off what: `before @ x - after @ y - offset` for each pixel.
+
+    Attributes:
+        before: (k, p), of the earlier image's bands.
+        after: (k, q), of the later image's bands.
+        offset: (k,).
+        method: that found them.
+        n_iterations: until they were found.
+        correlations: (k,) canonical correlations, or of the bands; rising.
+    """
+
+    before: Floats
+    after: Floats
+    offset: Floats
+    method: Method
+    n_iterations: int
+    correlations: Floats
+
+    def apply(self, x: Floats, y: Floats) -> Floats:
+        """Return (k, ...) differences of images (p, ...) and (q, ...)."""
+        shape = x.shape[1:]
+        flat = self.before @ x.reshape(len(x), -1) - self.after @ y.reshape(len(y), -1)
+        flat -= self.offset[:, np.newaxis]
+        return flat.reshape(len(flat), *shape)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Decides about pixels.
+
+    Attributes:
+        differences: between the images.
+        null: of the statistic.
+        critical: the statistic of changed pixels is larger.
+    """
+
+    differences: Differences
+    null: Null
+    critical: float
+
+
+def fit_differences(
+    x: Floats, y: Floats, method: Literal["auto", "irmad", "cva"], where: str
+) -> Differences:
+    """Find the differences that tell change best.
+
+    Args:
+        x: (p, n) pixels of the earlier image, finite.
+        y: (q, n) of the later one; the same bands for CVA.
+        method: auto is IR-MAD, and CVA where that does not converge.
+        where: the images, for messages.
+
+    Raises:
+        ConditionError: too few pixels, a flat image, or bands that CVA cannot compare.
+    """
+    n_pixels = x.shape[1]
+    if n_pixels < LEAST_PIXELS_TO_FIT:
+        raise ConditionError(
+            f"{where}: only {n_pixels} pixels are valid in both images, too few to say "
+            f"what did not change (at least {LEAST_PIXELS_TO_FIT}); give a mask made "
+            "elsewhere."
+        )
+    for image, name in ((x, "earlier"), (y, "later")):
+        if not (image.std(axis=1) > 0).any():
+            raise ConditionError(
+                f"{where}: the {name} image has the same value everywhere; nothing can "
+                "be compared."
+            )
+    if method != "cva":
+        found = _fit_irmad(x, y)
+        if found is not None:
+            return found
+        if method == "irmad" or len(x) != len(y):
+            raise ConditionError(
+                f"{where}: IR-MAD does not converge in {MOST_ITERATIONS} steps; try "
+                "--method cva."
+            )
+        logger.warning("%s: IR-MAD does not converge; CVA is used instead.", where)
+    if len(x) != len(y):
+        raise ConditionError(
+            f"{where}: CVA compares band by band, but there are {len(x)} and {len(y)} "
+            "of them; use --method irmad, or files with the same bands."
+        )
+    return _fit_cva(x, y)
+
+
+def statistic(differences: Floats, valid: NDArray[np.bool_]) -> Floats:
+    """Return the squared length of the differences, averaged over 3 x 3 pixels.
+
+    Args:
+        differences: (k, h, w).
+        valid: (h, w); others count for nothing.
+
+    Returns:
+        (h, w), NaN where invalid.
+    """
+    sums = _box(np.where(valid, differences, 0.0))
+    counts = _box(valid[np.newaxis].astype(np.float64))[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums / counts
+    return np.where(valid, np.sum(means**2, axis=0), np.nan)
+
+
+def make_detector(
+    differences: Differences,
+    sample: Floats,
+    significance: float,
+    threshold: float | None,
+) -> Detector:
+    """Set the threshold.
+
+    Args:
+        differences: found by `fit_differences`.
+        sample: (n,) the statistic at pixels spread over the images.
+        significance: share of unchanged pixels that may be marked.
+        threshold: in standard deviations instead, None to go by significance.
+    """
+    n_differences = len(differences.offset)
+    null = Null.fit(sample, n_differences)
+    if threshold is not None:
+        return Detector(differences, null, threshold**2 * null.spread)
+    return Detector(differences, null, null.critical(significance))
+
+
+def detect_change(
+    before: NDArray[np.floating],
+    after: NDArray[np.floating],
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    method: Literal["auto", "irmad", "cva"] = "auto",
+    significance: float = SIGNIFICANCE,
+    threshold: float | None = None,
+    n_least: int = LEAST_PIXELS,
+) -> NDArray[np.uint8]:
+    """Detect what changed between two images on one grid that fit in memory.
+
+    Args:
+        before: (p, h, w), any unit.
+        after: (q, h, w), any unit; the same bands for CVA.
+        valid: (h, w) or (1, h, w) bool, None = all.
+        method: irmad, cva, or auto: IR-MAD, and CVA where that does not converge.
+        significance: share of unchanged pixels that may be marked, before small parts
+            are dropped.
+        threshold: in standard deviations of unchanged ground, instead.
+        n_least: pixels; smaller parts are dropped.
+
+    Returns:
+        (1, h, w) uint8: 0 unchanged, 1 changed, 255 where invalid.
+
+    Raises:
+        ConditionError: see `fit_differences`; or the shapes differ.
+    """
+    if before.shape[1:] != after.shape[1:] or before.ndim != 3:
+        raise ConditionError(
+            f"Images of {before.shape} and {after.shape} cannot be compared."
+        )
+    x, y = before.astype(np.float64), after.astype(np.float64)
+    usable = np.isfinite(np.concatenate([x, y])).all(axis=0)
+    if valid is not None:
+        usable &= valid.reshape(usable.shape)
+    x, y = np.where(usable, x, 0.0), np.where(usable, y, 0.0)
+    found = fit_differences(x[:, usable], y[:, usable], method, "the images")
+    values = statistic(found.apply(x, y), usable)
+    detector = make_detector(found, values[usable], significance, threshold)
+    with np.errstate(invalid="ignore"):
+        changed = drop_small(values > detector.critical, n_least)
+    return np.where(usable, changed, 255).astype(np.uint8)[np.newaxis]
+
+
+def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
+    """Find canonical differences; None when they do not settle.
+
+    Nielsen 2007, Eqs. 5-12; weights by our own law, see the module.
+    """
+    n_differences = min(len(x), len(y))
+    weights = np.ones(x.shape[1])
+    before = np.full(n_differences, np.inf)
+    for step in range(1, MOST_ITERATIONS + 1):
+        try:
+            a, b, rho = _canonical(x, y, weights, n_differences)
+        except np.linalg.LinAlgError:
+            return None
+        spread = np.sqrt(np.maximum(2 * (1 - rho), LEAST_VARIANCE))[:, np.newaxis]
+        a, b = a / spread, b / spread
+        total = weights.sum()
+        offset = (a @ (x @ weights) - b @ (y @ weights)) / total
+        found = Differences(a, b, offset, "irmad", step, rho)
+        if np.abs(rho - before).max() < CONVERGED:
+            return found
+        before = rho
+        squared = np.sum(found.apply(x, y) ** 2, axis=0)
+        weights = Null.fit(squared, n_differences).unchanged(squared)
+        if weights.mean() < LEAST_SHARE:
+            return None
+    return None
+
+
+def _canonical(
+    x: Floats, y: Floats, weights: Floats, n: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return (n, p), (n, q) and (n,): unit variates, least correlated first."""
+    xx, xy, yy = _covariances(x, y, weights)
+    left = np.linalg.inv(np.linalg.cholesky(_ridged(xx)))
+    right = np.linalg.inv(np.linalg.cholesky(_ridged(yy)))
+    u, rho, v = np.linalg.svd(left @ xy @ right.T)
+    order = slice(n - 1, None, -1)
+    a, b = (u.T @ left)[:n][::-1], (v @ right)[:n][::-1]
+    return a, b, np.minimum(rho[order], 1.0)
+
+
+def _fit_cva(x: Floats, y: Floats) -> Differences:
+    """Find the normalised, whitened differences of the bands, with the same weights."""
+    weights = np.ones(x.shape[1])
+    before = np.zeros(len(x))
+    for step in range(1, MOST_ITERATIONS + 1):
+        xx, xy, yy = _covariances(x, y, weights)
+        variances, partners = np.diag(xx), np.diag(yy)
+        gains = _gains(variances, np.diag(xy), partners)
+        total = weights.sum()
+        offset = (x @ weights - gains * (y @ weights)) / total
+        rest = x - gains[:, np.newaxis] * y - offset[:, np.newaxis]
+        covariance = (rest * weights) @ rest.T / total
+        covariance += LEAST_VARIANCE * np.diag(variances)
+        white = np.linalg.inv(np.linalg.cholesky(_ridged(covariance)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rho = np.nan_to_num(np.diag(xy) / np.sqrt(variances * partners))
+        found = Differences(
+            white, white * gains, white @ offset, "cva", step, np.sort(rho)
+        )
+        if np.abs(rho - before).max() < CONVERGED:
+            return found
+        before = rho
+        squared = np.sum(found.apply(x, y) ** 2, axis=0)
+        weights = Null.fit(squared, len(x)).unchanged(squared)
+        if weights.mean() < LEAST_SHARE:
+            return found
+    return found
+
+
+def _gains(xx: Floats, xy: Floats, yy: Floats) -> Floats:
+    """Return the gains that bring y to x: orthogonal regression, band by band.
+
+    Where the bands do not rise together, the ratio of their deviations.
+    """
+    half = (xx - yy) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = (half + np.sqrt(half**2 + xy**2)) / xy
+        ratio = np.sqrt(xx / yy)
+    gains = np.where((xy > 0) & np.isfinite(gains), gains, ratio)
+    return np.where(np.isfinite(gains) & (gains > 0), gains, 1.0)
+
+
+def _covariances(
+    x: Floats, y: Floats, weights: Floats
+) -> tuple[Floats, Floats, Floats]:
+    total = weights.sum()
+    x = x - (x @ weights / total)[:, np.newaxis]
+    y = y - (y @ weights / total)[:, np.newaxis]
+    xw, yw = x * weights, y * weights
+    return xw @ x.T / total, xw @ y.T / total, yw @ y.T / total
+
+
+def _ridged(covariance: Floats) -> Floats:
+    """Return a covariance that can be inverted, however alike the bands are.
+
+    Each band by its own variance, so that units do not matter; a band without any
+    counts for nothing.
+    """
+    variances = np.diag(covariance)
+    extra = np.where(variances > 0, RIDGE * variances, 1.0)
+    return np.asarray(covariance + np.diag(extra))
+
+
+def _box(image: Floats) -> Floats:
+    """Return sums over 3 x 3 pixels of (k, h, w), zero beyond the edge."""
+    reach = SMOOTHING
+    padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)))
+    height, width = image.shape[1:]
+    total = np.zeros_like(image)
+    for row in range(2 * reach + 1):
+        for col in range(2 * reach + 1):
+            total += padded[:, row : row + height, col : col + width]
+    return total
+
+
+@lru_cache(maxsize=8)
+def _chi_squares(n: int) -> tuple[Floats, Floats, Floats]:
+    """Return degrees of freedom up to n, upper quartile over median, and median."""
+    dofs = np.geomspace(_LEAST_DOF, n, 256)
+    median, quartile = (_quantiles(dofs, 1 - share) for share in _QUARTILES)
+    return dofs, quartile / median, median
+
+
+def _quantiles(dofs: Floats, share: float) -> Floats:
+    """Return what chi-squares of so many degrees of freedom exceed with a share."""
+    low, high = np.zeros_like(dofs), np.full_like(dofs, 1e4)
+    for _ in range(100):
+        middle = (low + high) / 2
+        is_above = _survival(dofs, middle) > share
+        low, high = np.where(is_above, middle, low), np.where(is_above, high, middle)
+    return high
+
+
+def _survival(dof: float | Floats, values: Floats) -> Floats:
+    """Return the probability that a chi-square is larger."""
+    import torch
+
+    halves = torch.from_numpy(np.ascontiguousarray(values, np.float64)) / 2
+    shape = torch.from_numpy(np.broadcast_to(dof, values.shape) / 2)
+    return np.asarray(torch.special.gammaincc(shape, halves))

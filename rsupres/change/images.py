@@ -1,0 +1,311 @@
+"""Change between two images of any size: statistics and masks block by block.
+
+The images meet on the coarser of their grids, the finer one averaged; three passes find
+the differences, their spread, and the mask. What a pass needs is held as a sample, so
+memory does not grow with the images. How change is told is in
+`rsupres.change.detection`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.change.class_rasters import (
+    check_overlap,
+    coarser_grid,
+    least_pixels,
+    needed_window,
+)
+from rsupres.change.components import drop_small
+from rsupres.change.detection import (
+    LEAST_PIXELS,
+    SIGNIFICANCE,
+    SMOOTHING,
+    TITLES,
+    Detector,
+    Method,
+    fit_differences,
+    make_detector,
+    statistic,
+)
+from rsupres.errors import BandError, ConditionError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
+from rsupres.raster.bands import choose_bands
+from rsupres.raster.blocks import Blocks, grown
+from rsupres.raster.dataset import Scene
+from rsupres.raster.registration import find_shift
+from rsupres.raster.stretch import Stretch
+from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window, warp
+
+logger = logging.getLogger(__name__)
+
+Codes = NDArray[np.uint8]
+
+BLOCK = 256  # pixels of a block's side, halved where one image is far finer
+SOURCE_SIDE = 2048  # pixels of the finer image that one block takes at most
+SAMPLE = 1 << 18  # pixels that statistics stand on
+COARSER = 1.5  # an earlier image so much coarser is probably the later one
+SHIFT_SIDE = 512
+WARN_SHIFT = 0.5  # pixels
+LEAST_BANDS = 4  # fewer tell little about change
+_ROLES = ("red", "green", "blue", "nir")
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """How change is detected.
+
+    Attributes:
+        method: auto is IR-MAD, and CVA where that does not converge.
+        significance: share of unchanged pixels that may be marked.
+        threshold: in standard deviations of unchanged ground, instead of that.
+        least_m2: smaller parts are dropped; None = 9 pixels of the coarser image.
+    """
+
+    method: Literal["auto", "irmad", "cva"] = "auto"
+    significance: float = SIGNIFICANCE
+    threshold: float | None = None
+    least_m2: float | None = None
+
+
+class DetectedChange:
+    """What changed between two images, on the coarser of their grids.
+
+    A `change_rasters.MaskPixels`: 0 unchanged, 1 changed, 255 where one is missing.
+
+    Attributes:
+        grid: the coarser grid, cut to what is asked for.
+        detector: what was found.
+        n_least: pixels; smaller parts are dropped.
+    """
+
+    def __init__(
+        self, before: Scene, after: Scene, target: Grid, options: DetectionOptions
+    ) -> None:
+        check_overlap(before, after)
+        for scene in (before, after):
+            needed_window(scene, target)
+        grid = coarser_grid(before.grid, after.grid)
+        needed = source_window(grid, target)
+        assert needed is not None
+        self.grid = grid.crop(needed)
+        self._where = f"{before.path} and {after.path}"
+        _check_sharpness(before, after)
+        self._bands = matched_bands(before, after, options.method)
+        self.n_least = least_pixels(self.grid, options.least_m2, LEAST_PIXELS)
+        self._sources = [
+            _Image(scene, bands, self.grid)
+            for scene, bands in zip((before, after), self._bands, strict=True)
+        ]
+        side = BLOCK
+        while side > 16 and side * max(s.ratio for s in self._sources) > SOURCE_SIDE:
+            side //= 2
+        self._images = Blocks(self.grid.window, side, self._read_images)
+        self._warn_of_shift()
+        self.detector = self._fit(options)
+        self._raw = Blocks(self.grid.window, BLOCK, self._decide)
+        self._mask = Blocks(self.grid.window, BLOCK, self._clean)
+
+    @property
+    def method(self) -> Method:
+        """How the differences were found."""
+        return self.detector.differences.method
+
+    def read(self, window: PixelWindow) -> Codes:
+        """Return (1, h, w) for a window inside the grid."""
+        return np.asarray(self._mask.read(window))
+
+    def _read_images(self, window: PixelWindow) -> NDArray[np.float32]:
+        """Return both images' bands on a window, NaN in all where one is missing."""
+        parts = [source.read(window) for source in self._sources]
+        both = np.concatenate(parts)
+        both[:, ~np.isfinite(both).all(axis=0)] = np.nan
+        return both
+
+    def _fit(self, options: DetectionOptions) -> Detector:
+        n_before = len(self._bands[0])
+        step = max(1, math.ceil(math.sqrt(self.grid.height * self.grid.width / SAMPLE)))
+        sample = np.concatenate(list(self._thinned(step)), axis=1)
+        sample = sample[:, np.isfinite(sample[0])].astype(np.float64)
+        found = fit_differences(
+            sample[:n_before], sample[n_before:], options.method, self._where
+        )
+        logger.info(
+            "%s: %s in %d steps, correlations %s.",
+            self._where,
+            TITLES[found.method],
+            found.n_iterations,
+            ", ".join(f"{rho:.3f}" for rho in found.correlations),
+        )
+        measure = partial(make_detector, found, significance=options.significance)
+        spread = measure(np.ones(LEAST_PIXELS), threshold=None)
+        values = [
+            self._statistic(spread, place)[_every(place, step)].ravel()
+            for place in self._images.windows()
+        ]
+        sampled = np.concatenate(values)
+        return measure(sampled[np.isfinite(sampled)], threshold=options.threshold)
+
+    def _thinned(self, step: int) -> Iterator[NDArray[np.float32]]:
+        """Yield (c, n) of every `step`-th pixel of both images, block by block."""
+        for place in self._images.windows():
+            pixels = self._images.read(place)[:, *_every(place, step)]
+            yield pixels.reshape(len(pixels), -1)
+
+    def _statistic(
+        self, detector: Detector, window: PixelWindow
+    ) -> NDArray[np.float64]:
+        wide = grown(window, SMOOTHING, self.grid.window)
+        both = self._images.read(wide).astype(np.float64)
+        valid = np.isfinite(both[0])
+        both = np.where(valid, both, 0.0)
+        n_before = len(self._bands[0])
+        differences = detector.differences.apply(both[:n_before], both[n_before:])
+        return statistic(differences, valid)[window.relative_to(wide).slices()]
+
+    def _decide(self, window: PixelWindow) -> Codes:
+        values = self._statistic(self.detector, window)
+        with np.errstate(invalid="ignore"):
+            changed = np.where(values > self.detector.critical, CHANGED, UNCHANGED)
+        changed[np.isnan(values)] = NODATA
+        return changed.astype(np.uint8)[np.newaxis]
+
+    def _clean(self, window: PixelWindow) -> Codes:
+        wide = grown(window, self.n_least, self.grid.window)
+        raw = self._raw.read(wide)[0]
+        kept = drop_small(raw == CHANGED, self.n_least)
+        values = np.where((raw == CHANGED) & ~kept, np.uint8(UNCHANGED), raw)
+        return values[np.newaxis, *window.relative_to(wide).slices()]
+
+    def _warn_of_shift(self) -> None:
+        """Say when the images lie off each other: edges then look like change."""
+        frame = self.grid
+        height, width = min(SHIFT_SIDE, frame.height), min(SHIFT_SIDE, frame.width)
+        middle = PixelWindow(
+            (frame.height - height) // 2, (frame.width - width) // 2, height, width
+        )
+        both = self._images.read(middle)
+        valid = np.isfinite(both[0])
+        n_before = len(self._bands[0])
+        if np.count_nonzero(valid) < valid.size // 4:
+            return
+        one, other = (
+            np.where(valid, part, 0.0).mean(axis=0, keepdims=True)
+            for part in (both[:n_before], both[n_before:])
+        )
+        shift = find_shift(one, other, valid)
+        length = math.hypot(*shift)
+        if WARN_SHIFT < length < min(height, width) / 8:
+            logger.warning(
+                "%s lie %+.2f pixels down and %+.2f right of one another; edges will "
+                "look changed. Register them first.",
+                self._where,
+                shift.row,
+                shift.col,
+            )
+
+
+class _Image:
+    """One image on the common grid, in numbers near its own."""
+
+    def __init__(self, scene: Scene, bands: tuple[int, ...], grid: Grid) -> None:
+        self.ratio = source_pixels_per_pixel(scene.grid, grid)
+        self._source = Source(scene, bands, _span(scene, bands), self.ratio)
+        self._grid = grid
+
+    def read(self, window: PixelWindow) -> NDArray[np.float32]:
+        """Return (c, h, w), NaN where nothing is known."""
+        found = warp(self._source, self._grid.crop(window), self.ratio)
+        if found is None:
+            shape = len(self._source.bands), window.height, window.width
+            return np.full(shape, np.nan, np.float32)
+        return found
+
+
+def matched_bands(
+    before: Scene, after: Scene, method: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the bands of both images that are compared.
+
+    All, where both have the same; else those of the same colours; else, as IR-MAD needs
+    no counterparts, all that there are.
+
+    Raises:
+        BandError: CVA has nothing to compare.
+    """
+    one, other = before.data_bands, after.data_bands
+    names = [
+        [scene.descriptions[band - 1] for band in scene.data_bands]
+        for scene in (before, after)
+    ]
+    if len(one) == len(other) and names[0] == names[1]:
+        chosen = one, other
+    else:
+        chosen = _by_role(before, after) or (one, other)
+        if method == "cva" and len(chosen[0]) != len(chosen[1]):
+            raise BandError(
+                f"{before.path} and {after.path} share no bands that can be told; CVA "
+                "needs the same, --method irmad does not."
+            )
+    if len(chosen[0]) < LEAST_BANDS:
+        logger.warning(
+            "%s and %s: %d bands tell little about change; give all that both have.",
+            before.path,
+            after.path,
+            min(len(bands) for bands in chosen),
+        )
+    return chosen
+
+
+def _by_role(
+    before: Scene, after: Scene
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    for roles in (_ROLES, _ROLES[:3]):
+        try:
+            return choose_bands(before, roles).roles, choose_bands(after, roles).roles
+        except BandError:
+            continue
+    return None
+
+
+def _span(scene: Scene, bands: tuple[int, ...]) -> Stretch:
+    """Return a stretch that no value leaves; change is told from any linear scale."""
+    kind = np.dtype(scene.dtype)
+    if kind.kind in "iu" and kind.itemsize <= 2:
+        limits = np.iinfo(kind)
+        return Stretch(
+            (float(limits.min),) * len(bands), (float(limits.max),) * len(bands)
+        )
+    dn, valid = scene.read_decimated(bands, SAMPLE)
+    seen = dn[:, valid[0]]
+    if not seen.size:
+        raise ConditionError(
+            f"{scene.path}: no valid pixel; is its nodata value right?"
+        )
+    low, high = (seen.min(axis=1).astype(float), seen.max(axis=1).astype(float))
+    reach = np.maximum(high - low, 1e-6)
+    return Stretch(tuple(low - reach), tuple(high + reach))
+
+
+def _check_sharpness(before: Scene, after: Scene) -> None:
+    if source_pixels_per_pixel(before.grid, after.grid) < 1 / COARSER:
+        logger.warning(
+            "%s is coarser than %s; the earlier image comes first. Are the two "
+            "swapped?",
+            before.path,
+            after.path,
+        )
+
+
+def _every(place: PixelWindow, step: int) -> tuple[slice, slice]:
+    """Return what thins a block to rows and columns that are multiples of a step."""
+    return slice(-place.row % step, None, step), slice(-place.col % step, None, step)

@@ -1,0 +1,1 @@
+"""Weight files, their cards, and the conversion of files that authors released."""

@@ -1,0 +1,61 @@
+"""Options about sharp images: how LR is made of them, and what belongs to each.
+
+Shared by the commands that take whole images, `rsupres dataset` and `rsupres evaluate`.
+"""
+
+from __future__ import annotations
+
+import click
+
+from rsupres.cli.options.parameters import stacked
+
+# As `rsupres.degradations.registry` has them; here, so that help needs no torch.
+DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
+
+
+def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:
+    """Refuse a legend when nothing is drawn by it."""
+    if legend is not None and not any("=" not in text for text in vector_map_from):
+        raise click.UsageError("--legend is for --vector-map-from with vector files.")
+
+
+def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> None:
+    """Refuse a class table when there are no masks."""
+    if classes is not None and not change_mask_from:
+        raise click.UsageError("--change-classes is for --change-mask-from.")
+
+
+companion_options = stacked(
+    click.option(
+        "--reference-from",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="The reference of an image: its path with OLD replaced by NEW, "
+        "such as 2020=2018, on the same pixels; may be repeated.",
+    ),
+    click.option(
+        "--vector-map-from",
+        multiple=True,
+        metavar="OLD=NEW|MAP",
+        help="The map of an image: a raster of legend colours by such a rule, "
+        "or vector files for all images; may be repeated.",
+    ),
+    click.option(
+        "--change-mask-from",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="The change mask of an image: a raster of codes by such a rule; "
+        "may be repeated.",
+    ),
+    click.option(
+        "--change-classes",
+        metavar="NAME|PATH",
+        help="Class table of the change masks, such as second, whose colours "
+        "are read too. Default: codes as they are.",
+    ),
+    click.option(
+        "--legend",
+        metavar="NAME|PATH",
+        help="How vector files are drawn. Default: the model's legend, else maptiler.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Maps, references, change masks and styles, read by window beside a scene."""

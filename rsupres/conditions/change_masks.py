@@ -1,0 +1,124 @@
+"""Change masks among a run's conditions: which sources `--change-mask` stands for.
+
+The mask itself is `rsupres.change.mask`; here its options become those of `rsupres
+upscale`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+
+from rsupres.change.mask import ChangeMask, ChangeOptions
+from rsupres.conditions.open import (
+    DETECT,
+    ConditionFrame,
+    ConditionRequest,
+    ConditionSource,
+)
+from rsupres.conditions.references import References
+from rsupres.errors import ConditionError, InputError
+from rsupres.grid import Grid
+from rsupres.legends.class_table import CHANGED, load_class_table
+from rsupres.raster.dataset import Scene
+from rsupres.raster.stack import open_scenes
+from rsupres.raster.warp import places
+
+logger = logging.getLogger(__name__)
+
+# What `rsupres change` calls its options, and what they are called here.
+_OPTIONS = {
+    "--class-table": "--change-classes",
+    "--class-attribute": "--change-attribute",
+}
+
+
+@contextmanager
+def open_mask(
+    request: ConditionRequest, frame: ConditionFrame, reference: References | None
+) -> Iterator[ConditionSource]:
+    """Open the change mask that was asked for on the SR frame of a scene.
+
+    "detect" compares the reference, its files joined as scenes are, with the scene;
+    a displacement that is taken out of the reference is taken out there, too.
+
+    Args:
+        request: what the user gave.
+        frame: the scene.
+        reference: open, when one was given.
+
+    Raises:
+        ConditionError: as `ChangeMask.open`, or there is nothing to detect from.
+        InputError: as `ChangeMask.open`.
+    """
+    name = request.change_mask
+    assert name is not None
+    options = ChangeOptions(
+        class_table=request.change_classes,
+        output_table=request.change_table if name != DETECT else None,
+        class_attribute=request.change_attribute,
+    )
+    with ExitStack() as stack:
+        sources: list[str | Scene] = [name]
+        if name == DETECT:
+            if not request.reference:
+                raise ConditionError("--change-mask detect needs --reference.")
+            if request.change_classes or request.change_attribute:
+                raise ConditionError(
+                    "--change-mask detect finds no classes, so --change-classes and "
+                    "--change-attribute mean nothing; use 'rsupres change' with a land "
+                    "cover for classes."
+                )
+            before = stack.enter_context(open_scenes(request.reference))
+            if reference is not None and reference.coregister:
+                before = _moved(before, frame, reference)
+            sources = [before, frame.scene]
+            _warn_of_classes(request.change_table)
+        try:
+            mask = ChangeMask.open(sources, frame.sr, options)
+        except InputError as error:
+            text = str(error)
+            for theirs, ours in _OPTIONS.items():
+                text = text.replace(theirs, ours)
+            raise type(error)(text) from error
+        yield stack.enter_context(mask)
+
+
+def _warn_of_classes(table_name: str | None) -> None:
+    """Say what a model that knows classes takes a change of no class for."""
+    if table_name is None:
+        return
+    table = load_class_table(table_name)
+    if CHANGED in table.mask_classes():
+        logger.warning(
+            "--change-mask detect finds no classes; the model takes all that it finds"
+            " for '%s' (%d of %s); 'rsupres change' makes masks with classes.",
+            table.mask_classes()[CHANGED].name,
+            CHANGED,
+            table.title,
+        )
+
+
+def _moved(before: Scene, frame: ConditionFrame, reference: References) -> Scene:
+    """Return a view of the earlier image, laid where the scene shows the same ground.
+
+    The displacement is known in LR pixels; at the scene's middle it becomes one of the
+    image's own pixels.
+    """
+    shift = reference.settings.shift
+    if shift is None:
+        return before
+    lr, own = frame.scene.grid, before.grid
+    cols = lr.width / 2 + np.array([0.0, shift.col])
+    rows = lr.height / 2 + np.array([0.0, shift.row])
+    col, row = places(own, lr, cols, rows)
+    back = type(own.transform).translation(
+        float(col[0] - col[1]), float(row[0] - row[1])
+    )
+    moved = copy.copy(before)  # shares the open file
+    moved.grid = Grid(own.crs, own.transform @ back, own.height, own.width)
+    return moved

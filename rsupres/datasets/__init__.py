@@ -1,0 +1,1 @@
+"""Images, their sidecar files, and packs of training crops."""

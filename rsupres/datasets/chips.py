@@ -1,0 +1,193 @@
+"""Whole images as 8-bit RGB chips: what training crops and test sets are made of.
+
+Finds image files, reads each as red, green and blue in 8 bits, coarsens it by area and
+cuts it into pieces. For pictures small enough to be held in memory; scenes are read in
+windows by `rsupres.raster.dataset`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.datasets.layers import PICTURES, Layers
+from rsupres.errors import InputError
+from rsupres.grid import Grid
+from rsupres.raster.bands import choose_bands
+from rsupres.raster.dataset import Scene
+from rsupres.raster.stretch import find_stretch, parse_stretch
+
+ROLES = ("red", "green", "blue")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
+
+
+@dataclass(frozen=True)
+class Chip:
+    """An image or a part of one.
+
+    Attributes:
+        pixels: (3, H, W) uint8, red, green and blue.
+        valid: (H, W) bool.
+        gsd_m: metres per pixel; 0 when the file does not tell.
+        name: file name, with "@row,col" of the upper-left pixel for a part.
+        grid: frame of the whole file, None when it has no CRS.
+        layers: what belongs to the image and lies on the same pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    gsd_m: float
+    name: str
+    grid: Grid | None = None
+    layers: Layers = field(default_factory=dict)
+
+
+def find_images(
+    inputs: Sequence[Path], glob: str = "*", exclude: Sequence[str] = ()
+) -> list[Path]:
+    """List image files, sorted by path, each once.
+
+    Args:
+        inputs: files, taken as they are, and folders, searched with `glob`.
+        glob: pattern inside folders, "**/" descends; only files with an image's
+            suffix count.
+        exclude: patterns of file names to leave out, of files and folders alike.
+
+    Raises:
+        InputError: an input does not exist, or nothing is left.
+    """
+    found: set[Path] = set()
+    for path in inputs:
+        if path.is_dir():
+            found |= {p for p in path.glob(glob) if p.suffix.lower() in SUFFIXES}
+        elif path.is_file():
+            found.add(path)
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    kept = [p for p in found if not any(fnmatch.fnmatch(p.name, e) for e in exclude)]
+    if not kept:
+        places = ", ".join(str(path) for path in inputs)
+        raise InputError(f"{places}: no image matches {glob!r} after exclusions.")
+    return sorted(kept)
+
+
+def read_chip(path: Path) -> Chip:
+    """Read an image whole, as RGB in 8 bits.
+
+    8-bit files are taken as they are; others are stretched as `rsupres upscale` would,
+    then rounded. Bands are found by name, by colour interpretation, else by order.
+
+    Args:
+        path: anything that GDAL opens; a CRS is not needed.
+
+    Raises:
+        InputError: not a raster, or damaged.
+        BandError: no three bands that could be red, green and blue.
+    """
+    with Scene.open(path, needs_crs=False) as scene:
+        bands = choose_bands(scene, ROLES).roles
+        stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
+        dn, valid = scene.read(scene.grid.window, bands)
+        grid = scene.grid if scene.grid.crs else None
+    unit = np.nan_to_num(stretch.to_unit(dn), copy=False)
+    return Chip(
+        to_uint8(np.where(valid, unit, 0.0)),
+        valid[0],
+        round(grid.gsd_m, 3) if grid else 0.0,
+        path.name,
+        grid,
+    )
+
+
+def to_uint8(unit: np.ndarray) -> NDArray[np.uint8]:
+    """Return values in [0, 1], clipped and rounded half up to 0..255."""
+    levels = np.floor(np.clip(unit, 0.0, 1.0) * np.float64(255) + 0.5)
+    return np.asarray(levels, np.uint8)
+
+
+def coarsen(chip: Chip, gsd_m: float) -> Chip:
+    """Average a chip by area to a coarser GSD; any ratio.
+
+    Every new pixel is the mean of the ground that it covers; what is left at the
+    bottom and the right is dropped. A new pixel is valid when all of that ground is.
+    Of layers of codes or legend colours, the pixel in the middle counts.
+
+    Args:
+        chip: with a known GSD.
+        gsd_m: metres per pixel wanted, at least that of the chip.
+
+    Raises:
+        InputError: the GSD is unknown or finer than the chip's, or no pixel is left.
+    """
+    if chip.gsd_m <= 0:
+        raise InputError(f"{chip.name}: has no CRS, so --gsd cannot resample it.")
+    ratio = gsd_m / chip.gsd_m
+    height, width = (int(n / ratio + 1e-6) for n in chip.valid.shape)
+    if ratio < 1 or not height or not width:
+        raise InputError(f"{chip.name}: {chip.gsd_m} m cannot become {gsd_m} m.")
+    rows = _area_matrix(chip.valid.shape[0], height, ratio)
+    cols = _area_matrix(chip.valid.shape[1], width, ratio).T
+
+    def average(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return to_uint8(rows @ (pixels.astype(np.float32) / 255) @ cols)
+
+    middle = [((np.arange(n) + 0.5) * ratio).astype(int) for n in (height, width)]
+    layers = {
+        name: average(layer)
+        if name in PICTURES
+        else layer[:, middle[0]][..., middle[1]]
+        for name, layer in chip.layers.items()
+    }
+    if "reference_valid" in layers:
+        covered = rows @ chip.layers["reference_valid"].astype(np.float32) @ cols
+        layers["reference_valid"] = (covered > 1 - 1e-4).astype(np.uint8)
+    share = rows @ chip.valid.astype(np.float32) @ cols
+    return replace(
+        chip,
+        pixels=average(chip.pixels),
+        valid=share > 1 - 1e-4,
+        gsd_m=gsd_m,
+        grid=None,
+        layers=layers,
+    )
+
+
+def cut(chip: Chip, side: int) -> Iterator[Chip]:
+    """Cut a chip into nearly equal parts without overlap, each axis at most `side`.
+
+    Parts with an invalid pixel, and parts of one single colour, are left out.
+    """
+    rows, cols = (_stops(n, side) for n in chip.valid.shape)
+    for top, bottom in rows:
+        for left, right in cols:
+            part = np.s_[..., top:bottom, left:right]
+            pixels, valid = chip.pixels[part], chip.valid[part]
+            is_flat = (pixels == pixels[:, :1, :1]).all()
+            if valid.all() and not is_flat:
+                is_whole = len(rows) == len(cols) == 1
+                name = chip.name if is_whole else f"{chip.name}@{top},{left}"
+                layers = {key: layer[part] for key, layer in chip.layers.items()}
+                yield replace(
+                    chip, pixels=pixels, valid=valid, name=name, layers=layers
+                )
+
+
+def _stops(length: int, side: int) -> list[tuple[int, int]]:
+    n = -(-length // side)
+    part = length // n
+    return [(k * part, (k + 1) * part) for k in range(n)]
+
+
+def _area_matrix(length: int, n_out: int, ratio: float) -> NDArray[np.float32]:
+    """Return (n_out, length): the share of each old pixel in each new one."""
+    edges = np.arange(length + 1)
+    starts = np.arange(n_out)[:, None] * ratio
+    covered: NDArray[np.float64] = np.diff(
+        np.clip(edges, starts, starts + ratio), axis=1
+    )
+    return np.asarray(covered / covered.sum(1, keepdims=True), np.float32)

@@ -1,0 +1,1 @@
+"""HR images become LR images, for training and for tests."""

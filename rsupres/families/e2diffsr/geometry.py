@@ -1,0 +1,145 @@
+"""How LR frame, SR frame and latent of a whole scene lie on each other in E2DiffSR.
+
+Windows, spans and sampling positions; no network and no pixel. The latent belongs to
+the scene, so every position is absolute: a tile reads what the whole scene would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from rsupres.blocks.resample import Taps, centre_positions, make_taps
+from rsupres.families.e2diffsr.config import CELL, latent_size
+from rsupres.grid import PixelWindow
+
+CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
+_REACH = (
+    3  # LR pixels that a cubic kernel looks beyond a cell's edge, rounding included
+)
+Span = tuple[Fraction, Fraction]  # first and number, in pixels of a map
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How LR frame, SR frame and latent grid of a whole scene lie on each other.
+
+    The working grid (8 x the latent cells) covers exactly the extent of the SR frame;
+    if the SR sides are no multiples of 8 it is a little denser than the SR grid.
+    """
+
+    lr: tuple[int, int]
+    sr: tuple[int, int]
+
+    @classmethod
+    def of(cls, height: int, width: int, scale: Fraction) -> Geometry:
+        """Return the geometry of an LR frame at a scale that keeps it whole."""
+        return cls((height, width), (int(height * scale), int(width * scale)))
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the latent."""
+        return latent_size(*self.sr)
+
+    def cells_per_lr(self, axis: int) -> Fraction:
+        """Return latent cells per LR pixel along an axis."""
+        return Fraction(self.cells[axis], self.lr[axis])
+
+    def lr_window(self, cells: PixelWindow) -> PixelWindow:
+        """Return the LR pixels that cells need, with a cubic kernel's reach."""
+        spans = []
+        for axis, (start, count) in enumerate(_axes(cells)):
+            per_cell = float(1 / self.cells_per_lr(axis))
+            first = max(int(start * per_cell) - _REACH, 0)
+            last = min(int((start + count) * per_cell) + _REACH + 1, self.lr[axis])
+            spans.append((first, last - first))
+        return _window(spans)
+
+    def cell_window(self, window: PixelWindow) -> PixelWindow:
+        """Return the latent cells that an LR tile looks at: its own and a margin.
+
+        The size depends on the tile's size alone, so the windows of a batch stack.
+        """
+        spans = []
+        for axis, (start, count) in enumerate(_axes(window)):
+            per_lr, length = self.cells_per_lr(axis), self.cells[axis]
+            n = min(math.ceil(count * per_lr) + 1 + 2 * CELL_MARGIN, length)
+            first = int(start * per_lr) - CELL_MARGIN
+            spans.append((min(max(first, 0), length - n), n))
+        return _window(spans)
+
+    def map_spans(
+        self, window: PixelWindow, crop: PixelWindow, per_cell: int
+    ) -> list[Span]:
+        """Return where an LR window lies on a map of a crop of the latent.
+
+        Args:
+            window: LR pixels.
+            crop: the cells that the map covers.
+            per_cell: pixels of the map along a cell.
+        """
+        return [
+            (
+                start * per_cell * self.cells_per_lr(axis) - first * per_cell,
+                count * per_cell * self.cells_per_lr(axis),
+            )
+            for axis, ((start, count), (first, _)) in enumerate(
+                zip(_axes(window), _axes(crop), strict=True)
+            )
+        ]
+
+    def enlarging_taps(
+        self, cells: PixelWindow, window: PixelWindow, device: torch.device
+    ) -> tuple[Taps, Taps]:
+        """Return the taps that read the working grid of cells from an LR window."""
+        positions = [
+            centre_positions(
+                CELL * start,
+                CELL * count,
+                float(1 / (CELL * self.cells_per_lr(axis))),
+                first,
+            )
+            for axis, ((start, count), (first, _)) in enumerate(
+                zip(_axes(cells), _axes(window), strict=True)
+            )
+        ]
+        return _cubic_taps(positions, (window.height, window.width), device)
+
+
+def span_taps(
+    spans: Sequence[Span],
+    counts: Sequence[int],
+    lengths: Sequence[int],
+    device: torch.device,
+) -> tuple[Taps, Taps]:
+    """Return the taps that read `counts` pixels from spans of a map's axes."""
+    positions = [
+        float(start) + centre_positions(0, count, float(n) / count, 0.0)
+        for (start, n), count in zip(spans, counts, strict=True)
+    ]
+    return _cubic_taps(positions, lengths, device)
+
+
+def _cubic_taps(
+    positions: Sequence[np.ndarray], lengths: Sequence[int], device: torch.device
+) -> tuple[Taps, Taps]:
+    rows, cols = (
+        make_taps(at, length, "cubic", device)
+        for at, length in zip(positions, lengths, strict=True)
+    )
+    return rows, cols
+
+
+def _axes(window: PixelWindow) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return first and number along rows and along columns."""
+    return (window.row, window.height), (window.col, window.width)
+
+
+def _window(spans: Sequence[tuple[int, int]]) -> PixelWindow:
+    (row, height), (col, width) = spans
+    return PixelWindow(row, col, height, width)

@@ -1,0 +1,1 @@
+"""Ref-Diff: an earlier image as reference, gated by a change mask."""

@@ -1,0 +1,182 @@
+"""Images at the door of Ref-Diff: what the network is shown, and what it gives back.
+
+Pixels come as the pipeline has them, in [0, 1]; the network lives in [-1, 1]. A
+released model denoises the picture itself. A model of ours sees the reference with its
+low frequencies replaced by those of the LR image, so that another sun, season or sensor
+changes little, and denoises what a plain blend of both lacks. Everything here looks a
+few LR pixels far and no further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rsupres.blocks.separable import (
+    CUBIC_REACH,
+    apply_cols,
+    apply_rows,
+    area_map,
+    enlarge,
+)
+from rsupres.families.refdiff.config import RefDiffConfig
+from rsupres.families.refdiff.network import Guidance
+
+LrKernel = Literal["nearest", "bilinear", "bicubic"]
+Start = Literal["lr", "noise", "zero"]
+NODATA = 255  # of a change mask: not known whether something changed
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Tiles ready for the network, and the way back.
+
+    Attributes:
+        guidance: what the network is shown.
+        base: what detail is added to, (b, 3, H, W) in [0, 1]; None = a picture.
+        gain: of the detail.
+    """
+
+    guidance: Guidance
+    base: Tensor | None
+    gain: float
+
+    def picture(self, x: Tensor) -> Tensor:
+        """Return the picture in [0, 1], not clipped, of what was denoised."""
+        if self.base is None:
+            return (x + 1.0) / 2.0
+        return self.base + x / (2.0 * self.gain)
+
+    def denoised(self, picture: Tensor) -> Tensor:
+        """Return what would have been denoised to give a picture in [0, 1]."""
+        if self.base is None:
+            return picture * 2.0 - 1.0
+        return (picture - self.base) * (2.0 * self.gain)
+
+
+def make_frame(
+    lr: Tensor,
+    reference: Tensor | None,
+    valid: Tensor | None,
+    mask: Tensor | None,
+    scale: Fraction,
+    config: RefDiffConfig,
+) -> Frame:
+    """Bring a tile's images into the form that a model was made for.
+
+    Where no reference is, the enlarged LR image takes its place, so there is nothing to
+    copy from. A model with an "outlined" mask is told so, and is not shown either what
+    has changed since: nothing of the old ground can be painted in there.
+
+    Args:
+        lr: (b, 3, h, w) in [0, 1].
+        reference: (b, 3, H, W) in [0, 1], or None.
+        valid: where the reference is, (b, 1, H, W) bool; None = everywhere.
+        mask: (b, 1, H, W) class codes, 0 = unchanged; None = nothing is known to have
+            changed.
+        scale: SR pixels along one LR pixel.
+        config: of the model.
+    """
+    height, width = (int(side * scale) for side in lr.shape[2:])
+    enlarged = enlarge_lr(lr, (height, width), config.lr_kernel)
+    there = torch.ones_like(enlarged[:, :1], dtype=torch.bool)
+    if valid is not None:
+        there = valid
+    if reference is None:
+        reference, there = enlarged, torch.zeros_like(there)
+    reference = torch.where(there, reference, enlarged)
+    if config.image == "detail":
+        there = ~_grown(~there, CUBIC_REACH * scale)
+        reference = enlarged + own_detail(reference, scale)
+    codes = torch.zeros_like(there) if mask is None else mask
+    if config.mask == "outlined":
+        there = there & ~is_changed(codes)
+        shown = torch.cat([~there, is_changed(codes), is_border(codes)], 1).float()
+    else:
+        shown = raw_values(codes)
+    reference = torch.where(there, reference, enlarged)
+    guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
+    if config.image == "picture":
+        return Frame(guidance, None, config.detail_gain)
+    blend = enlarged + config.trust * (reference - enlarged)
+    return Frame(guidance, blend, config.detail_gain)
+
+
+def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:
+    """Return the LR image on the SR grid, (b, c, H, W).
+
+    "nearest" repeats pixels, as the released generator; "bilinear" has half-pixel
+    centres, as the released training; "bicubic" is that of `rsupres.blocks.separable`.
+    """
+    if kernel == "bicubic":
+        return enlarge(lr.float(), Fraction(size[0], lr.shape[2]))
+    return functional.interpolate(lr, size, mode=kernel)
+
+
+def own_detail(image: Tensor, scale: Fraction) -> Tensor:
+    """Return what an LR image of the same scene would lack: (b, c, H, W), about 0.
+
+    The LR image is the area mean, enlarged bicubically.
+    """
+    height, width = (int(side / scale) for side in image.shape[2:])
+    means = apply_rows(image.float(), area_map(height, scale))
+    means = apply_cols(means, area_map(width, scale))
+    return image - enlarge(means, scale)
+
+
+def raw_values(mask: Tensor) -> Tensor:
+    """Return a mask of class codes as released, code / 255 without one-hot, float32."""
+    return mask.float() / 255.0
+
+
+def is_changed(mask: Tensor) -> Tensor:
+    """Return where a mask of class codes tells a change, bool; `NODATA` tells none."""
+    return (mask != 0) & (mask != NODATA)
+
+
+def is_border(mask: Tensor) -> Tensor:
+    """Return where the next pixel to the right or below has another code, bool.
+
+    What the codes stand for does not matter, but `NODATA` is as good as unchanged. At
+    the ends of the picture is no border.
+    """
+    mask = torch.where(is_changed(mask), mask, 0)
+    border = torch.zeros_like(mask, dtype=torch.bool)
+    border[..., :, :-1] |= mask[..., :, :-1] != mask[..., :, 1:]
+    border[..., :-1, :] |= mask[..., :-1, :] != mask[..., 1:, :]
+    return border
+
+
+def start_image(
+    start: Start, sigma: float, lr: Tensor, normal: Callable[[], Tensor]
+) -> Tensor:
+    """Return what sampling begins with, at noise level `sigma`.
+
+    The released generator begins with the enlarged LR image times sigma, although the
+    network has never seen that; the textbook begins with noise; "zero" is the middle
+    of all noise.
+    """
+    if start == "zero":
+        return torch.zeros_like(lr)
+    return sigma * (lr if start == "lr" else normal())
+
+
+def to_uint8(picture: Tensor) -> Tensor:
+    """Return an image in [-1, 1] as the released code saves it."""
+    return (picture * 127.5 + 128.0).clip(0, 255).to(torch.uint8)
+
+
+def _grown(there: Tensor, reach: Fraction) -> Tensor:
+    """Return a bool mask with its true parts grown by `reach` pixels on all sides."""
+    if not there.any():
+        return there
+    side = int(reach)
+    grown = there.float()
+    grown = functional.max_pool2d(grown, (2 * side + 1, 1), 1, (side, 0))
+    return functional.max_pool2d(grown, (1, 2 * side + 1), 1, (0, side)) > 0.5

@@ -1,0 +1,1 @@
+"""SGDM: Stable Diffusion with a map as content guide and a style."""

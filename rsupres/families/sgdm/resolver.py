@@ -1,0 +1,481 @@
+"""SGDM and SGDM+: super-resolution by Stable Diffusion, guided by a vector map.
+
+Wang, Sun, "Semantic Guided Large Scale Factor Remote Sensing Image Super-resolution
+with Generative Diffusion Prior", ISPRS 2025; where paper and released code differ, the
+code is followed, because the weights can match nothing else.
+
+========================  ======================================================
+Paper                     Function or class
+========================  ======================================================
+content encoder, SPADE    `sgdm_network.ContentStyleEncoder`, `Spade`
+style correction, AdaIN   `sgdm_style.PlainEncoder`, `spatial_statistics`, `restyle`
+SFlow                     `sgdm_style.StyleFlow`
+adapter                   `sgdm_network.Adapter`
+U-Net, autoencoder        `rsupres.blocks.stable_diffusion`
+sampling                  `sample_latent`
+training                  `rsupres.training.families.sgdm`
+========================  ======================================================
+
+On scenes: `prepare` finds what tiles must share: the prompt (colours anywhere on the
+map), the statistics of the style, and those of the content that it replaces. `upscale`
+samples latents from noise that belongs to the ground. SD's group norms and attention
+still see a tile, which halo and blending hide; the small model that ships has neither.
+Tiles are blended when decoded: blending the latent at every step gains nothing
+(`tests/benchmarks/bench_sgdm_seams.py`) and would keep all of a scene in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.blocks.conv3x3 import use_conv3x3
+from rsupres.blocks.stable_diffusion import (
+    ContextKeys,
+    StepShifts,
+    make_context_keys,
+    make_step_shifts,
+)
+from rsupres.diffusion.samplers import StepNoise, sample_ddim, sample_posterior
+from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
+from rsupres.diffusion.solvers import Solver, sample_solver
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import (
+    FixedScales,
+    ModelSpec,
+    SamplerOptions,
+    SceneContext,
+    SceneReader,
+    TileBatch,
+)
+from rsupres.families.levels import band_levels, scene_levels
+from rsupres.families.sgdm.colour import correct_by_wavelets
+from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
+from rsupres.families.sgdm.prompts import prompt_number, prompt_text
+from rsupres.families.sgdm.style import Statistics
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    from rsupres.checkpoints.catalogue import Checkpoint
+    from rsupres.diffusion.noise import NoiseField
+
+logger = logging.getLogger(__name__)
+
+SAMPLERS = ("ddpm", "ddim", "dpm++", "unipc")
+LEGEND = "maptiler"
+_Config = TypeVar("_Config")
+_START_DRAW = 0  # of the noise field; step t of the ancestral sampler draws t
+_STYLE_DRAW = 1 << 20
+_PREPARE_SR = 512  # SR pixels of a window side while statistics are gathered
+_TILE_SR = 512
+_STYLE_MULTIPLE = 8  # pixels; the style encoder halves three times
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How latents are drawn.
+
+    Attributes:
+        sampler: one of `SAMPLERS`.
+        steps: calls of the denoiser.
+    """
+
+    sampler: str
+    steps: int
+
+
+def sample_latent(
+    networks: SgdmNetworks,
+    start: Tensor,
+    features: Sequence[Tensor],
+    context: Tensor | ContextKeys | None,
+    sampling: Sampling,
+    noise: StepNoise | None = None,
+) -> Tensor:
+    """Run the reverse chain from noise to a scaled latent.
+
+    Args:
+        networks: in eval mode.
+        start: standard normal, (b, c, h, w) float32.
+        features: of `SgdmNetworks.features`, which no step changes.
+        context: the prompt (b or 1, tokens, width), or better its stored keys: no step
+            changes them either.
+        sampling: sampler and number of steps.
+        noise: for "ddpm": maps t = steps .. 2 to noise of the shape of `start`.
+
+    Returns:
+        (b, c, h, w) float32.
+    """
+    config = networks.config
+    betas = sqrt_linear_betas(config.steps, *config.beta)
+    kept = np.cumprod(1.0 - betas)
+
+    def eps_at(z: Tensor, t: int, shifts: StepShifts | None = None) -> Tensor:
+        step = shifts or torch.tensor([t], device=z.device)
+        predicted = networks.predict(z, step, context, features)
+        if config.prediction == "eps":
+            return predicted
+        power = float(kept[t])  # Salimans & Ho 2022: v = sqrt(ab) eps - sqrt(1 - ab) x0
+        return math.sqrt(power) * predicted + math.sqrt(1.0 - power) * z
+
+    if sampling.sampler in ("dpm++", "unipc"):
+        solver = cast(Solver, sampling.sampler)
+        return sample_solver(eps_at, start, betas, sampling.steps, solver)
+    chosen = spaced_steps(config.steps, sampling.steps)
+    posterior = Posterior.spaced(betas, chosen)
+    at_once = torch.from_numpy(chosen).to(start.device)
+    shifts = make_step_shifts(networks.unet, at_once)
+
+    def eps(z: Tensor, t: int) -> Tensor:
+        return eps_at(z, int(chosen[t - 1]), shifts.at(t - 1))
+
+    if sampling.sampler == "ddim":
+        return sample_ddim(eps, start, posterior)
+    return sample_posterior(eps, start, posterior, noise=noise)
+
+
+@dataclass(frozen=True)
+class Sgdm:
+    """The resolver: SGDM on scenes.
+
+    Attributes:
+        spec: what the model needs.
+        networks: on their device, in eval mode.
+        config: the architecture.
+        options: the user's choices.
+        sampling: sampler and steps, settled.
+        device: where the networks live.
+    """
+
+    spec: ModelSpec
+    networks: SgdmNetworks
+    config: SgdmConfig
+    options: SamplerOptions
+    sampling: Sampling
+    device: torch.device
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> SceneContext:
+        """Find prompt, style and content statistics of the whole scene.
+
+        Returns:
+            number ``prompt``, and levels of the bands; arrays ``style`` and
+            ``content``, (2, c) means and deviations, when a style is followed or drawn.
+        """
+        numbers = scene_levels(scene) if self.config.normalise == "scene" else {}
+        arrays: dict[str, np.ndarray] = {}
+        if self.networks.contexts is not None:
+            number = self._scene_prompt(scene, scale)
+            numbers["prompt"] = float(number)
+            logger.info("Prompt of the scene: '%s'.", prompt_text(number))
+        style = self._wanted_style(scene, noise)
+        if style is not None:
+            arrays["style"] = _to_array(style)
+            found = self._content_statistics(scene, scale, numbers)
+            arrays["content"] = _to_array(found)
+        return SceneContext(arrays, numbers)
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Sample latents of tiles and decode them."""
+        low, high = band_levels(batch.scene.numbers, self.device)
+        lr = (batch.lr.to(self.device) - low) / (high - low)
+        enlarged = self._enlarge(lr, scale)
+        cells = [self._cells(window) for window in batch.windows_sr]
+        z = sample_latent(
+            self.networks,
+            self._noise(batch.noise, _START_DRAW, cells),
+            self.networks.features(
+                enlarged,
+                self._chart(batch.conditions.vector_map, enlarged),
+                self._statistics(batch.scene.arrays, "style"),
+                self._statistics(batch.scene.arrays, "content"),
+            ),
+            self._context(batch.scene.numbers),
+            self.sampling,
+            lambda t: self._noise(batch.noise, t, cells),
+        )
+        image = self.networks.decode(z)
+        if self.config.colour == "wavelet":
+            image = correct_by_wavelets(image, enlarged)
+        return (low + (high - low) * image).clamp(0.0, 1.0)
+
+    def _enlarge(self, lr: Tensor, scale: Fraction) -> Tensor:
+        """Bring LR (b, 3, h, w) to SR pixels, as in training."""
+        size = [int(side * scale) for side in lr.shape[2:]]
+        large = functional.interpolate(lr, size, mode=self.config.enlarge)
+        if self.config.normalise == "none":
+            large = large.clamp(0.0, 1.0)  # bicubic overshoots
+        return large.contiguous(memory_format=torch.channels_last)
+
+    def _chart(self, chart: Tensor | None, like: Tensor) -> Tensor | None:
+        """Return the map on SR pixels, or the empty one; None for a model without."""
+        if self.config.encoder.modulated is None:
+            return None
+        if chart is None:
+            return empty_map(self.config, like)
+        chart = chart.to(self.device)
+        return chart.contiguous(memory_format=torch.channels_last)
+
+    def _cells(self, window_sr: PixelWindow) -> PixelWindow:
+        """Return the latent cells of an SR window, absolute."""
+        return window_sr.scaled(Fraction(1, self.config.autoencoder.factor))
+
+    def _noise(
+        self, noise: NoiseField, draw: int, cells: Sequence[PixelWindow]
+    ) -> Tensor:
+        """Return one draw on the latent cells of tiles, (b, c, h, w)."""
+        channels = self.config.unet.latent
+        drawn = np.stack([noise.draw(draw, window, channels) for window in cells])
+        tensor = torch.from_numpy(drawn).to(self.device)
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    def _context(self, numbers: Mapping[str, float]) -> ContextKeys | None:
+        """Return keys and values of the scene's prompt."""
+        if self.networks.contexts is None:
+            return None
+        context = self.networks.contexts[int(numbers["prompt"])]
+        return make_context_keys(self.networks.unet, context[None])
+
+    def _statistics(
+        self, arrays: Mapping[str, np.ndarray], name: str
+    ) -> Statistics | None:
+        if name not in arrays:
+            return None
+        mean, std = torch.from_numpy(np.array(arrays[name])).to(self.device)
+        return Statistics(mean[None], std[None])
+
+    def _scene_prompt(self, scene: SceneReader, scale: Fraction) -> int:
+        """Return the prompt that the map of the whole scene calls for."""
+        number, colours = 0, 0
+        for window in _windows(scene, scale):
+            chart = scene.read_conditions(window.scaled(scale)).vector_map
+            if chart is None:
+                return 0
+            pixels = (chart[0] * 255.0).round().to(torch.uint8).numpy()
+            number |= prompt_number(pixels)
+            colours = max(colours, len(np.unique(pixels.reshape(3, -1), axis=1).T))
+        if number == 0 and colours > 1:
+            logger.warning(
+                "The map has none of the colours that this model's prompts know, so the"
+                " prompt stays '%s'; draw it with --legend %s.",
+                prompt_text(0),
+                LEGEND,
+            )
+        return number
+
+    def _wanted_style(self, scene: SceneReader, noise: NoiseField) -> Statistics | None:
+        """Return the statistics to take on: drawn, those of an image, or none."""
+        if not self.config.encoder.style:
+            return None
+        if self.options.style_sample:
+            return self._drawn_style(noise)
+        if scene.style is None:
+            return None
+        height, width = (
+            side - side % _STYLE_MULTIPLE for side in scene.style.shape[1:]
+        )
+        image = scene.style[None, :, :height, :width].to(self.device)
+        return self.networks.adapter.style(2.0 * image - 1.0)
+
+    def _drawn_style(self, noise: NoiseField) -> Statistics:
+        """Draw a style by SFlow; the seed and the sample decide which."""
+        first, second = self.networks.flow_mean, self.networks.flow_std
+        assert first is not None
+        assert second is not None
+        assert self.config.flow is not None
+        flows = first, second
+        window = PixelWindow(0, 0, 1, self.config.flow.dim)
+        drawn = noise.draw(_STYLE_DRAW, window, len(flows))[:, 0]
+        eps = torch.from_numpy(drawn).to(self.device)
+        mean, std = (f.sample(e[None])[0] for f, e in zip(flows, eps, strict=True))
+        return Statistics(mean, std)
+
+    def _content_statistics(
+        self, scene: SceneReader, scale: Fraction, levels: Mapping[str, float]
+    ) -> Statistics:
+        """Return mean and deviation of the content features over the whole scene."""
+        low, high = band_levels(levels, self.device)
+        n = 0
+        total = square = torch.zeros((), dtype=torch.float64)
+        for window in _windows(scene, scale):
+            lr = torch.from_numpy(scene.read(window)[0])[None].to(self.device)
+            enlarged = self._enlarge((lr - low) / (high - low), scale)
+            conditions = scene.read_conditions(window.scaled(scale))
+            chart = self._chart(conditions.vector_map, enlarged)
+            whole = None if chart is None else 2.0 * chart - 1.0
+            found = self.networks.adapter.content(2.0 * enlarged - 1.0, whole).lr
+            flat = found.double().cpu().flatten(2)[0]  # (c, n)
+            n += flat.shape[1]
+            total, square = total + flat.sum(1), square + flat.square().sum(1)
+        mean = total / n
+        variance = (square - n * mean.square()) / max(n - 1, 1)
+        std = variance.clamp_min(0.0).sqrt() + 1e-6
+        return Statistics(mean[None].float(), std[None].float())
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
+) -> Sgdm:
+    """Build the resolver from a checkpoint.
+
+    Raises:
+        CheckpointError: architecture or tensors do not fit.
+        InputError: a sampler that does not exist, too many steps, or a style to be
+            drawn by a model without SFlow.
+    """
+    from rsupres.checkpoints.catalogue import fit_tensors
+
+    config = config_from_json(SgdmConfig, checkpoint.architecture, checkpoint.path)
+    sampling = _settle(config, options)
+    if options.style_sample and config.flow is None:
+        raise InputError(
+            f"--style-sample: {checkpoint.path.name} holds no SFlow; import the model"
+            " again with flow_mean and flow_std among its files, or give --style."
+        )
+    with torch.device("meta"):
+        networks = SgdmNetworks(config, encodes=False)
+    shapes = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
+    tensors = {
+        name: tensor if tensor.dtype == torch.int64 else tensor.float()
+        for name, tensor in checkpoint.tensors.items()
+        if not name.startswith(("autoencoder.encoder.", "autoencoder.quant_conv."))
+    }
+    for name in shapes:
+        if name.endswith("num_batches_tracked"):  # decides nothing at inference
+            tensors.setdefault(name, torch.tensor(0))
+    fit_tensors(tensors, shapes, checkpoint.path)
+    networks.load_state_dict(tensors, assign=True)
+    networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    networks.eval().requires_grad_(False)
+    use_conv3x3(networks)
+    _halve(networks, options)
+    return Sgdm(checkpoint.spec, networks, config, options, sampling, device)
+
+
+def empty_map(config: SgdmConfig, like: Tensor) -> Tensor:
+    """Return the picture (b, 3, H, W) in [0, 1] that stands for "no map given"."""
+    colour = like.new_tensor(config.empty_map) / 255.0
+    return colour[None, :, None, None].expand_as(like)
+
+
+def make_spec(
+    config: SgdmConfig,
+    scale: int,
+    *,
+    halo: int | None = None,
+    gsd: tuple[float, float] | None = None,
+) -> ModelSpec:
+    """Return what a model of this architecture needs from a scene.
+
+    Args:
+        config: the architecture.
+        scale: SR pixels along an LR pixel.
+        halo: LR pixels at a tile edge not to trust; None = 32 SR pixels.
+        gsd: smallest and largest metres per LR pixel seen in training.
+    """
+    accepts = {"vector_map"} if config.encoder.modulated is not None else set()
+    if config.encoder.style:
+        accepts.add("style")
+    halvings = len(config.unet.multipliers) - 1
+    return ModelSpec(
+        family="sgdm",
+        scales=FixedScales(frozenset({Fraction(scale)})),
+        bands=("red", "green", "blue"),
+        accepts=frozenset(accepts),
+        tile_size=_TILE_SR // scale,
+        multiple=config.autoencoder.factor * 2**halvings,
+        halo=max(32 // scale, 1) if halo is None else halo,
+        gsd=gsd,
+        stochastic=True,
+        steps=config.sampling_steps,
+        legend=LEGEND if "vector_map" in accepts else None,
+    )
+
+
+def config_to_json(config: SgdmConfig) -> dict[str, object]:
+    """Return the architecture as plain JSON values."""
+    return asdict(config)
+
+
+def config_from_json(
+    kind: type[_Config], values: Mapping[str, object], where: Path
+) -> _Config:
+    """Return the dataclass `kind` that `config_to_json` wrote, nested ones too.
+
+    Raises:
+        CheckpointError: an unknown key or a value that does not fit.
+    """
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    built: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise CheckpointError(f"{where}: architecture has an unknown '{name}'.")
+        inner = [hints[name], *getattr(hints[name], "__args__", ())]
+        nested = next((h for h in inner if is_dataclass(h)), None)
+        if nested is not None and isinstance(value, Mapping):
+            built[name] = config_from_json(cast("type[object]", nested), value, where)
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{where}: architecture does not fit ({error})."
+        ) from error
+
+
+def _settle(config: SgdmConfig, options: SamplerOptions) -> Sampling:
+    sampler = options.sampler or config.sampler
+    if sampler not in SAMPLERS:
+        raise InputError(
+            f"--sampler {sampler}: unknown to SGDM; known: {', '.join(SAMPLERS)}."
+        )
+    steps = options.steps or config.sampling_steps
+    if not 1 <= steps <= config.steps:
+        raise InputError(f"--steps {steps}: SGDM takes 1 to {config.steps}.")
+    return Sampling(sampler, steps)
+
+
+def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:
+    """Put U-Net and decoder into half precision; the adapter runs once, in float32.
+
+    SD's decoder leaves the range of float16, so only bfloat16 reaches it.
+    """
+    # diffusers' own `to` warns of layers to keep in float32, of which there are none.
+    if options.precision == "bf16":
+        nn.Module.to(networks.unet, torch.bfloat16)
+        nn.Module.to(networks.autoencoder, torch.bfloat16)
+    elif options.precision == "fp16":
+        nn.Module.to(networks.unet, torch.float16)
+
+
+def _windows(scene: SceneReader, scale: Fraction) -> Iterator[PixelWindow]:
+    """Yield LR windows that cover the frame, up to `_PREPARE_SR`, none of them thin."""
+    side = max(int(_PREPARE_SR / scale), 1)
+    rows, cols = (
+        [length * k // n for k in range(n + 1)]
+        for length, n in (
+            (length, -(-length // side)) for length in (scene.height, scene.width)
+        )
+    )
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(cols):
+            yield PixelWindow(top, left, bottom - top, right - left)
+
+
+def _to_array(statistics: Statistics) -> np.ndarray:
+    pair = torch.cat([statistics.mean, statistics.std])
+    return pair.detach().float().cpu().numpy()

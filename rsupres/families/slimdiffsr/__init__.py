@@ -1,0 +1,1 @@
+"""SlimDiffSR: one diffusion step, by a pruned student."""

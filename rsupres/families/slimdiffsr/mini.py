@@ -1,0 +1,101 @@
+"""A student of a fortieth of the size, whose work stays on the LR grid.
+
+All kinds of modules of SlimDiffSR's student, scaled down: tiny-autoencoder blocks, the
+two bridges, and the pruned trunk with frequency- and direction-separable convolutions
+and query-driven aggregation. It differs where the student is slow or sees too much: the
+encoder takes the LR picture itself and goes down once (the student enlarges first and
+goes down eight times), the decoder ends in one pixel shuffle beside bicubic
+interpolation, the encoder's map joins the decoder, and norms see single pixels.
+Gates and context are shared by a scene, and by a batch in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.families.slimdiffsr.blocks import Shared
+from rsupres.families.slimdiffsr.network import (
+    TinyBlock,
+    Trunk,
+    TrunkConfig,
+    Upsample,
+    conv3,
+    enlarge,
+)
+
+_SMALL_START = 0.1  # of the head: training begins near bicubic
+_TRUNK = TrunkConfig((64, 96), 128, 1, 16, 32, "pixel")
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """The small student.
+
+    Attributes:
+        scale: whole factor.
+        trunk: at half the LR grid and at a quarter.
+        tiny: channels of encoder and decoder on the LR grid.
+        encoder_blocks: of three convolutions.
+        decoder_blocks: of three convolutions.
+    """
+
+    scale: int = 4
+    trunk: TrunkConfig = _TRUNK
+    tiny: int = 48
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+
+
+MINI = MiniConfig()
+
+
+class MiniNetwork(nn.Module):
+    """The small student; its parts have the meaning of `SlimDiffSRNetwork`'s."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, wide = config.tiny, config.trunk.widths[0]
+        encoder = [TinyBlock(c) for _ in range(config.encoder_blocks)]
+        self.encoder = nn.Sequential(conv3(3, c), *encoder)
+        self.down = nn.Conv2d(c, c, 3, 2, 1, bias=False)
+        self.merge_conv1 = conv3(c, wide)
+        self.unet = Trunk(config.trunk)
+        self.merge_conv2 = conv3(wide, c)
+        self.up = Upsample(c)
+        self.decoder = nn.Sequential(
+            *[TinyBlock(c) for _ in range(config.decoder_blocks)]
+        )
+        self.head = conv3(c, 3 * config.scale**2)
+        nn.init.normal_(self.head.weight, std=_SMALL_START / (9 * c) ** 0.5)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # it has one
+
+    def forward(self, lr: Tensor, shared: Shared = None) -> tuple[Tensor, Tensor]:
+        """Return z (b, c, h, w) and the picture (b, 3, H, W), not clamped.
+
+        Args:
+            lr: (b, 3, h, w) in [-1, 1], sides multiples of 4.
+            shared: what sees the whole picture.
+        """
+        z = self.transform(self.encode(lr), shared)
+        return z, self.decode(z, lr)
+
+    def encode(self, lr: Tensor) -> Tensor:
+        """Return the encoder's map, (b, c, h, w)."""
+        features: Tensor = self.encoder(lr.to(self.head.weight.dtype))
+        return features
+
+    def transform(self, features: Tensor, shared: Shared = None) -> Tensor:
+        """Return z (b, c, h, w): bridge, trunk, bridge, beside the encoder's map."""
+        wide = self.unet(self.merge_conv1(self.down(features)), shared)
+        z: Tensor = self.up(self.merge_conv2(wide)) + features
+        return z
+
+    def decode(self, z: Tensor, lr: Tensor) -> Tensor:
+        """Return the picture (b, 3, H, W) in float32."""
+        detail = self.head(self.decoder(functional.relu(z)))
+        detail = functional.pixel_shuffle(detail, self.config.scale)
+        return detail.float() + enlarge(lr.float(), self.config.scale)

@@ -1,0 +1,443 @@
+"""The student network of SlimDiffSR, built from its own configuration.
+
+Picture enlarged to HR size, in [-1, 1] -> tiny encoder (8 times down) -> bridge ->
+pruned U-Net trunk -> bridge -> tiny decoder -> picture. No text, time, noise or
+scheduler enters. The encoder's and the decoder's layers are those of the tiny
+autoencoder without its wrappers: neither is the input mapped to [0, 1] nor the bridge's
+output squashed; the decoder begins with the ReLU.
+
+The released weights hold 12 tensors (2,078,600 of 58,053,402 parameters) that nothing
+reads; `dead=True` makes a place for them, which only proves that a file is complete.
+Scenes and tiles are the business of `slimdiffsr`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.families.slimdiffsr.blocks import (
+    GroupNorm,
+    Norm,
+    PixelNorm,
+    ResidualBlock,
+    Shared,
+    SpatialTransformer,
+)
+
+_FLAT = 1e-6  # deviations below, of a range of 2, cannot be divided by
+_RELEASED_MULTIPLE = 256
+MULTIPLE = 16  # HR sides: 8 by the encoder, 2 by the trunk
+DEAD = (
+    "unet.conv_in.",
+    "unet.time_embedding.",
+    "unet.conv_out.",
+    "vae.encoder.layers.14.",
+    "vae.decoder.layers.0.",
+)
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The pruned U-Net: two levels and a bottom.
+
+    Attributes:
+        widths: channels of the upper and the lower level.
+        bottom: channels of the residual block at the bottom.
+        layers: residual blocks with transformers per level on the way down; one more
+            on the way up.
+        queries: of the global aggregation.
+        inner: width inside the global aggregation.
+        norm: "group" as released, "pixel" for maps that shall not see the picture.
+        groups: of GroupNorm.
+    """
+
+    widths: tuple[int, int] = (320, 640)
+    bottom: int = 1280
+    layers: int = 2
+    queries: int = 32
+    inner: int = 64
+    norm: str = "group"
+    groups: int = 32
+
+    def make_norm(self) -> Norm:
+        """Return what makes a norm of so many channels and an epsilon."""
+        if self.norm == "group":
+            return partial(_group_norm, self.groups)
+        return _pixel_norm
+
+
+@dataclass(frozen=True)
+class SlimDiffSRConfig:
+    """The student.
+
+    Attributes:
+        scale: whole factor that the weights are for.
+        trunk: the U-Net.
+        tiny: channels of encoder and decoder.
+        latent: of the autoencoder that they were cut from; dead tensors only.
+    """
+
+    scale: int = 4
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    tiny: int = 64
+    latent: int = 4
+
+
+class TinyBlock(nn.Module):
+    """Three 3 x 3 convolutions beside the input, ReLU after each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            Conv3x3(channels, channels),
+            nn.Identity(),  # the names count the ReLU
+            Conv3x3(channels, channels),
+            nn.Identity(),
+            Conv3x3(channels, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (b, c, h, w) of the same."""
+        y = self.conv[2](self.conv[0](x, slope=0.0), slope=0.0)
+        result: Tensor = self.conv[4](y, slope=0.0, skip=x)
+        return result
+
+
+class TinyEncoder(nn.Module):
+    """(b, 3, H, W) to (b, c, H/8, W/8)."""
+
+    def __init__(self, channels: int, latent: int, *, dead: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [conv3(3, channels), TinyBlock(channels)]
+        for _ in range(3):
+            layers.append(nn.Conv2d(channels, channels, 3, 2, 1, bias=False))
+            layers += [TinyBlock(channels) for _ in range(3)]
+        self._used = len(layers)
+        if dead:
+            layers.append(conv3(channels, latent))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode a picture in [-1, 1]."""
+        features: Tensor = self.layers[: self._used](x)
+        return features
+
+
+class TinyDecoder(nn.Module):
+    """(b, c, h, w) to (b, 3, 8h, 8w); not clamped."""
+
+    def __init__(self, channels: int, latent: int, *, dead: bool) -> None:
+        super().__init__()
+        first = conv3(latent, channels) if dead else nn.Identity()
+        layers: list[nn.Module] = [first, nn.ReLU()]
+        for blocks in (3, 3, 3):
+            layers += [TinyBlock(channels) for _ in range(blocks)]
+            double = DoublingConv(channels, channels, 3, padding=1, bias=False)
+            layers += [nn.Identity(), double]  # the names count the doubling
+        layers += [TinyBlock(channels), conv3(channels, 3)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode the second bridge's output."""
+        picture: Tensor = self.layers[1:](z)
+        return picture
+
+
+class _TinyAutoencoder(nn.Module):
+    def __init__(self, channels: int, latent: int, *, dead: bool) -> None:
+        super().__init__()
+        self.encoder = TinyEncoder(channels, latent, dead=dead)
+        self.decoder = TinyDecoder(channels, latent, dead=dead)
+
+
+class Trunk(nn.Module):
+    """The pruned U-Net between the bridges, c x h x w to the same, c = widths[0]."""
+
+    def __init__(
+        self, config: TrunkConfig, latent: int = 4, *, dead: bool = False
+    ) -> None:
+        super().__init__()
+        norm = config.make_norm()
+        (upper, lower), n = config.widths, config.layers
+        block = partial(_Level, config, norm)
+        self.down_blocks = nn.ModuleList(
+            [
+                block([upper] * (n + 1), down=True),
+                block([upper, *[lower] * n]),
+            ]
+        )
+        self.mid_block = _Bottom(lower, config.bottom, norm)
+        skips = [*[upper] * (n + 1), upper, *[lower] * n]
+        into = [config.bottom, *[lower] * (2 * n + 1)]
+        wide = [a + b for a, b in zip(into[: n + 1], skips[::-1], strict=False)]
+        rest = [lower, *[upper] * n]
+        fine = [a + b for a, b in zip(rest, skips[n::-1], strict=True)]
+        self.up_blocks = nn.ModuleList(
+            [block(lower, inputs=wide, up=True), block(upper, inputs=fine)]
+        )
+        self.conv_norm_out = norm(upper, 1e-5)
+        if dead:
+            self.conv_in = conv3(latent, upper)
+            self.time_embedding = nn.Module()
+            self.time_embedding.linear_1 = nn.Linear(upper, 4 * upper)
+            self.time_embedding.linear_2 = nn.Linear(4 * upper, 4 * upper)
+            self.conv_out = conv3(upper, latent)
+
+    def forward(self, x: Tensor, shared: Shared = None) -> Tensor:
+        """Return features (b, c, h, w) of the same; sides even."""
+        skips = [x]
+        for level in self.down_blocks:
+            x = cast(_Level, level).descend(x, shared, skips)
+        x = self.mid_block(x, shared)
+        for level in self.up_blocks:
+            x = cast(_Level, level).ascend(x, shared, skips)
+        return functional.silu(self.conv_norm_out(x, shared))
+
+
+class _Level(nn.Module):
+    """Residual blocks and transformers in turn, then a change of size if any."""
+
+    def __init__(
+        self,
+        config: TrunkConfig,
+        norm: Norm,
+        widths: Sequence[int] | int,
+        *,
+        inputs: Sequence[int] = (),
+        down: bool = False,
+        up: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(widths, int):
+            pairs = [(c_in, widths) for c_in in inputs]
+        else:
+            pairs = list(pairwise(widths))
+        out = pairs[-1][1]
+        self.resnets = nn.ModuleList([ResidualBlock(a, b, norm) for a, b in pairs])
+        self.attentions = nn.ModuleList(
+            [SpatialTransformer(out, config.queries, config.inner, norm) for _ in pairs]
+        )
+        self.downsamplers = nn.ModuleList([Downsample(out)] if down else [])
+        self.upsamplers = nn.ModuleList([Upsample(out)] if up else [])
+
+    def descend(self, x: Tensor, shared: Shared, skips: list[Tensor]) -> Tensor:
+        for resnet, attention in zip(self.resnets, self.attentions, strict=True):
+            x = attention(resnet(x, shared), shared)
+            skips.append(x)
+        for layer in self.downsamplers:
+            x = layer(x)
+            skips.append(x)
+        return x
+
+    def ascend(self, x: Tensor, shared: Shared, skips: list[Tensor]) -> Tensor:
+        for resnet, attention in zip(self.resnets, self.attentions, strict=True):
+            joined = cat_channels(x, skips.pop())
+            x = attention(resnet(joined, shared), shared)
+        for layer in self.upsamplers:
+            x = layer(x)
+        return x
+
+
+class _Bottom(nn.Module):
+    """The residual block that stands for all deeper levels."""
+
+    def __init__(self, c_in: int, c_out: int, norm: Norm) -> None:
+        super().__init__()
+        self.mid_block = ResidualBlock(c_in, c_out, norm)
+
+    def forward(self, x: Tensor, shared: Shared = None) -> Tensor:
+        result: Tensor = self.mid_block(x, shared)
+        return result
+
+
+class Downsample(nn.Module):
+    """3 x 3 convolution with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (b, c, h/2, w/2)."""
+        result: Tensor = self.conv(x)
+        return result
+
+
+class Upsample(nn.Module):
+    """Nearest doubling, then a 3 x 3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = DoublingConv(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (b, c, 2h, 2w)."""
+        result: Tensor = self.conv(x)
+        return result
+
+
+class DoublingConv(nn.Conv2d):
+    """Nearest doubling, then a 3 x 3 convolution, at inference as one.
+
+    Beside each output pixel lie two copies of one input pixel, whose weights add up:
+    the two steps are one transposed convolution, exact but for rounding.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (b, C, 2h, 2w) of (b, c, h, w)."""
+        if self.training:
+            return super().forward(functional.interpolate(input, scale_factor=2.0))
+        kernel = doubled_kernel(self.weight)
+        return functional.conv_transpose2d(input, kernel, self.bias, 2, 1)
+
+
+def doubled_kernel(weight: Tensor) -> Tensor:
+    """Return the (c, C, 4, 4) kernel of stride 2 that doubles, then convolves.
+
+    Args:
+        weight: (C, c, 3, 3).
+    """
+    kernel = weight.flip(2, 3).transpose(0, 1)
+    kernel = functional.pad(kernel, (0, 1)) + functional.pad(kernel, (1, 0))
+    return functional.pad(kernel, (0, 0, 0, 1)) + functional.pad(kernel, (0, 0, 1, 0))
+
+
+class SlimDiffSRNetwork(nn.Module):
+    """The student: `forward` is the released network, its parts run on scenes."""
+
+    def __init__(self, config: SlimDiffSRConfig, *, dead: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        wide = config.trunk.widths[0]
+        self.vae = _TinyAutoencoder(config.tiny, config.latent, dead=dead)
+        self.merge_conv1 = conv3(config.tiny, wide)
+        self.unet = Trunk(config.trunk, config.latent, dead=dead)
+        self.merge_conv2 = conv3(wide, config.tiny)
+
+    def forward(self, x: Tensor, shared: Shared = None) -> tuple[Tensor, Tensor]:
+        """Return the second bridge's map z (b, c, H/8, W/8) and the picture.
+
+        Args:
+            x: the enlarged picture in [-1, 1], (b, 3, H, W), sides multiples of 16.
+            shared: what sees the whole picture.
+        """
+        z = self.transform(self.vae.encoder(x), shared)
+        return z, self.vae.decoder(z)
+
+    def encode(self, lr: Tensor) -> Tensor:
+        """Return the encoder's map (b, c, H/8, W/8) of (b, 3, h, w) in [-1, 1]."""
+        x = enlarge(lr, self.config.scale).to(self.merge_conv1.weight.dtype)
+        features: Tensor = self.vae.encoder(x)
+        return features
+
+    def transform(self, features: Tensor, shared: Shared = None) -> Tensor:
+        """Return z of the encoder's map: bridge, trunk, bridge."""
+        z: Tensor = self.merge_conv2(self.unet(self.merge_conv1(features), shared))
+        return z
+
+    def decode(self, z: Tensor, lr: Tensor) -> Tensor:
+        """Return the picture (b, 3, H, W) of z; the LR picture is not looked at."""
+        picture: Tensor = self.vae.decoder(z)
+        return picture
+
+
+def enlarge(lr: Tensor, scale: int) -> Tensor:
+    """Return the network's input: torch's bicubic, a = -3/4, not clamped."""
+    return functional.interpolate(lr, scale_factor=float(scale), mode="bicubic")
+
+
+def match_colours(image: Tensor, reference: Tensor) -> Tensor:
+    """Give each channel the mean and standard deviation (n - 1) of a reference.
+
+    As the released script does, but a flat channel keeps its deviation instead of
+    becoming NaN.
+
+    Args:
+        image: (b, c, H, W).
+        reference: (b, c, H', W').
+    """
+    deviation, mean = (v[:, :, None, None] for v in moments(image))
+    wanted, target = (v[:, :, None, None] for v in moments(reference))
+    flat = deviation < _FLAT
+    gain = wanted / deviation.masked_fill(flat, 1.0)
+    return (image - mean) * gain.masked_fill(flat, 1.0) + target
+
+
+def moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return standard deviation (n - 1) and mean of each channel, (b, c) each."""
+    flat = image.flatten(2)
+    return flat.std(2), flat.mean(2)
+
+
+def pad_by_reflection(x: Tensor, multiple: int) -> Tensor:
+    """Reflect right and bottom up to a multiple, as often as that takes.
+
+    Equals reflect padding wherever that is possible; sides of any size will do.
+
+    Args:
+        x: (b, c, h, w).
+        multiple: of both sides of the result.
+    """
+    rows, cols = (_reflected(side, multiple) for side in x.shape[2:])
+    return x[:, :, rows.to(x.device)][:, :, :, cols.to(x.device)]
+
+
+def run_as_released(network: SlimDiffSRNetwork, lr: Tensor) -> tuple[Tensor, Tensor]:
+    """Do what the released script does with whole pictures.
+
+    Bicubic enlargement, reflection to multiples of 256, network, crop, and each channel
+    gets the moments of the enlarged, padded picture.
+
+    Args:
+        network: the student.
+        lr: (b, 3, h, w) in [-1, 1].
+
+    Returns:
+        The network's input, and the picture before the colours are matched; both as
+        the network sees them, unclamped. `match_colours` of the second by the first is
+        the result.
+    """
+    scale = network.config.scale
+    x = pad_by_reflection(enlarge(lr, scale), _RELEASED_MULTIPLE)
+    image = network(x)[1]
+    return x, image[:, :, : lr.shape[2] * scale, : lr.shape[3] * scale]
+
+
+def _reflected(side: int, multiple: int) -> Tensor:
+    """Return the indices of a side that is continued by reflection."""
+    index = torch.arange(-(-side // multiple) * multiple)
+    period = max(2 * side - 2, 1)
+    index = index % period
+    return torch.minimum(index, period - index) if side > 1 else torch.zeros_like(index)
+
+
+def shapes_of(network: nn.Module) -> Mapping[str, tuple[int, ...]]:
+    """Return the names and shapes of a network's tensors."""
+    return {name: tuple(t.shape) for name, t in network.state_dict().items()}
+
+
+def cat_channels(x: Tensor, skip: Tensor) -> Tensor:
+    """Return current channels, then those of the skip."""
+    return torch.cat([x, skip], 1)
+
+
+def conv3(c_in: int, c_out: int) -> nn.Conv2d:
+    """Return a 3 x 3 convolution with bias, zero padded."""
+    return Conv3x3(c_in, c_out)
+
+
+def _group_norm(groups: int, channels: int, eps: float) -> nn.Module:
+    return GroupNorm(groups, channels, eps)
+
+
+def _pixel_norm(channels: int, eps: float) -> nn.Module:
+    return PixelNorm(channels)

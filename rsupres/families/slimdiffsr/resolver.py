@@ -1,0 +1,369 @@
+"""SlimDiffSR: one-step super-resolution by a pruned and distilled student.
+
+SlimDiffSR, arXiv 2605.02198, and its public inference code.
+
+==============================  ====================================================
+Part                            Where
+==============================  ====================================================
+student                         `slimdiffsr_network.SlimDiffSRNetwork`
+the same in bfloat16, on a CPU  `slimdiffsr_half.halve`
+separable convolutions, QGAM    `slimdiffsr_blocks`
+a fortieth of its size          `slimdiffsr_mini.MiniNetwork`
+teacher                         `slimdiffsr_teacher`, `rsupres.training.distill`
+==============================  ====================================================
+
+The networks see the whole picture in three ways: GroupNorm's moments, the gates of the
+separable convolutions, and QGAM's context; the released script adds a fourth, each
+channel's mean and deviation are matched to those of the enlarged picture. With tiles,
+all of these would differ from tile to tile. `prepare` therefore finds them once, from
+windows that cover a small scene and sample a large one, all taken as one picture; the
+tiles then only see their neighbourhood, and halo and overlap do the rest.
+
+``--sampler alone`` lets each tile be a picture of its own, exactly as the released
+script has it, padding to 256 included: for comparisons, not for scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import (
+    FixedScales,
+    ModelSpec,
+    SamplerOptions,
+    SceneContext,
+    SceneReader,
+    TileBatch,
+)
+from rsupres.families.slimdiffsr.blocks import Finding, Found
+from rsupres.families.slimdiffsr.half import halve
+from rsupres.families.slimdiffsr.mini import MiniConfig, MiniNetwork
+from rsupres.families.slimdiffsr.network import (
+    MULTIPLE,
+    SlimDiffSRConfig,
+    SlimDiffSRNetwork,
+    TrunkConfig,
+    enlarge,
+    match_colours,
+    run_as_released,
+    shapes_of,
+)
+from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    from rsupres.checkpoints.catalogue import Checkpoint
+    from rsupres.diffusion.noise import NoiseField
+
+Network = SlimDiffSRNetwork | MiniNetwork
+AnyNetwork = Network | TeacherNetwork
+Config = SlimDiffSRConfig | MiniConfig
+AnyConfig = Config | TeacherConfig
+
+_KINDS: Mapping[str, type[AnyConfig]] = {
+    "student": SlimDiffSRConfig,
+    "mini": MiniConfig,
+    "teacher": TeacherConfig,
+}
+_SAMPLERS = ("scene", "alone")
+_WINDOW_SR = 512  # sides of the windows that stand for a scene
+_WINDOWS = 3  # of them along a side, at most
+_MOSTLY = 0.5  # share of valid pixels below which a window does not count
+_FLAT = 1e-6
+
+
+@dataclass(frozen=True)
+class SlimDiffSR:
+    """The resolver: SlimDiffSR on scenes.
+
+    Attributes:
+        spec: what the model needs.
+        network: on its device, in eval mode.
+        options: the user's choices.
+        device: where the network lives.
+    """
+
+    spec: ModelSpec
+    network: AnyNetwork
+    options: SamplerOptions
+    device: torch.device
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> SceneContext:
+        """Find what the network sees of the whole scene.
+
+        Returns:
+            arrays ``shared``, all values one after another, and ``shared_shapes``
+            (n, 3) int64, 0 = no such axis; numbers ``gain_k`` and ``offset_k`` of each
+            band, in [-1, 1], if the student's colours are matched.
+        """
+        if self.options.sampler == "alone":
+            return SceneContext()
+        windows = _read_windows(scene, int(scale))
+        finding = Finding()
+        with self._autocast():
+            maps = [self.network.encode(self._signed(lr)) for lr in windows]
+            z = self.network.transform(torch.cat(maps), finding)
+        numbers: dict[str, float] = {}
+        if isinstance(self.network, SlimDiffSRNetwork):
+            numbers = self._find_colours(windows, z)
+        return SceneContext(_pack(finding.values), numbers)
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Return SR of tiles, with what the scene shares."""
+        lr = self._signed(batch.lr)
+        if self.options.sampler == "alone":
+            return self._upscale_alone(lr)
+        values = _unpack(batch.scene.arrays, self.device)
+        with self._autocast():
+            z = self.network.transform(self.network.encode(lr), Found(values))
+            image = self.network.decode(z, lr)
+        image = image.float()
+        numbers = batch.scene.numbers
+        if "gain_0" in numbers:
+            gain, offset = (
+                torch.tensor([numbers[f"{name}_{k}"] for k in range(3)])
+                .to(self.device, torch.float32)
+                .view(1, 3, 1, 1)
+                for name in ("gain", "offset")
+            )
+            image = image * gain + offset
+        return _unit(image)
+
+    def _upscale_alone(self, lr: Tensor) -> Tensor:
+        """Return SR of tiles, each a picture of its own."""
+        with self._autocast():
+            if isinstance(self.network, SlimDiffSRNetwork):
+                x, image = run_as_released(self.network, lr)
+                image = match_colours(image.float(), x.float())
+            else:
+                image = self.network(lr)[1]
+        return _unit(image.float())
+
+    def _find_colours(self, windows: list[Tensor], z: Tensor) -> dict[str, float]:
+        """Return gain and offset that give the windows the enlarged ones' moments."""
+        made, wanted = _Moments(), _Moments()
+        for lr, one in zip(windows, z, strict=True):
+            signed = self._signed(lr)
+            with self._autocast():
+                made.add(self.network.decode(one[None], signed))
+            wanted.add(enlarge(signed, self.network.config.scale))
+        numbers = {}
+        for k in range(3):
+            flat = made.deviation[k] < _FLAT
+            gain = 1.0 if flat else wanted.deviation[k] / made.deviation[k]
+            numbers[f"gain_{k}"] = float(gain)
+            numbers[f"offset_{k}"] = float(wanted.mean[k] - gain * made.mean[k])
+        return numbers
+
+    def _signed(self, lr: Tensor) -> Tensor:
+        """Return pictures in [0, 1] as the network sees them, channels last."""
+        signed = lr.to(self.device) * 2.0 - 1.0
+        return signed.contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _half(self) -> torch.dtype | None:
+        """Type to compute in; None for float32, and for weights that are in half."""
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        tensors = self.network.state_dict().values()
+        if any(tensor.dtype != torch.float32 for tensor in tensors):
+            return None
+        return half.get(self.options.precision)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self._half
+        return torch.autocast(
+            self.device.type, kind or torch.bfloat16, enabled=kind is not None
+        )
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
+) -> SlimDiffSR:
+    """Build the resolver from a checkpoint.
+
+    Raises:
+        CheckpointError: architecture or tensors do not fit.
+        InputError: a step count or sampler that the model does not have.
+    """
+    from rsupres.checkpoints.catalogue import fit_tensors
+
+    if options.steps not in (None, 1):
+        raise InputError(
+            f"--steps {options.steps}: SlimDiffSR takes one step; leave --steps out."
+        )
+    if options.sampler not in (None, *_SAMPLERS):
+        raise InputError(
+            f"Sampler '{options.sampler}' is unknown to SlimDiffSR; known:"
+            f" {', '.join(_SAMPLERS)}."
+        )
+    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    network = make_network(config)
+    fit_tensors(checkpoint.tensors, shapes_of(network), checkpoint.path)
+    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    network.eval().requires_grad_(False)
+    if options.precision == "bf16":
+        _halve(network, device)
+    return SlimDiffSR(checkpoint.spec, network, options, device)
+
+
+def _halve(network: AnyNetwork, device: torch.device) -> None:
+    """Put weights into bfloat16: once, where autocast would for every tile."""
+    if isinstance(network, SlimDiffSRNetwork) and device.type == "cpu":
+        with torch.no_grad():
+            halve(network)
+    elif not isinstance(network, TeacherNetwork):
+        network.to(torch.bfloat16)
+
+
+def make_network(config: AnyConfig) -> AnyNetwork:
+    """Return a fresh network of a configuration."""
+    if isinstance(config, MiniConfig):
+        return MiniNetwork(config)
+    if isinstance(config, TeacherConfig):
+        return TeacherNetwork(config)
+    return SlimDiffSRNetwork(config)
+
+
+def make_spec(
+    config: AnyConfig, *, gsd: tuple[float, float] | None, halo: int | None = None
+) -> ModelSpec:
+    """Return what a student needs from a scene.
+
+    Args:
+        config: the architecture.
+        gsd: smallest and largest metres per LR pixel of the training data.
+        halo: LR pixels; None = the family's own.
+    """
+    mini = isinstance(config, MiniConfig)
+    # Measured (tests/benchmarks/bench_slimdiffsr_seams.py, RESULTS.md), scene shared:
+    # the largest difference from the untiled picture is 0.003 levels of 255 at 8 LR
+    # pixels for the trained small student, 5.5 at 16 for the full one (name-seeded).
+    own = 8 if mini else math.ceil(128 / config.scale)
+    return ModelSpec(
+        family="slimdiffsr",
+        scales=FixedScales(frozenset({Fraction(config.scale)})),
+        bands=("red", "green", "blue"),
+        tile_size=256 if mini else 1024 // config.scale,
+        multiple=config.multiple if isinstance(config, TeacherConfig) else MULTIPLE,
+        halo=own if halo is None else halo,
+        gsd=gsd,
+        steps=1,
+    )
+
+
+def config_from_json(values: Mapping[str, object], where: Path) -> AnyConfig:
+    """Return the architecture that `config_to_json` wrote.
+
+    Raises:
+        CheckpointError: an unknown key or a value that does not fit.
+    """
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    kind = plain.pop("kind", None)
+    try:
+        if "trunk" in plain:
+            trunk = dict(plain["trunk"])  # type: ignore[call-overload]  # told below
+            trunk["widths"] = tuple(trunk["widths"])
+            plain["trunk"] = TrunkConfig(**trunk)
+        return _KINDS[kind](**plain)  # type: ignore[index,arg-type]  # told below
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{where}: architecture does not fit SlimDiffSR ({error})."
+        ) from error
+
+
+def config_to_json(config: AnyConfig) -> dict[str, object]:
+    """Return an architecture as plain JSON values."""
+    kind = next(name for name, made in _KINDS.items() if isinstance(config, made))
+    values: dict[str, object] = json.loads(json.dumps(asdict(config)))
+    return {"kind": kind, **values}
+
+
+def _unit(image: Tensor) -> Tensor:
+    return (image / 2.0 + 0.5).clamp(0.0, 1.0)
+
+
+class _Moments:
+    """Mean and deviation (n - 1) of each channel over pictures, in float64."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._sum = np.zeros(3)
+        self._squares = np.zeros(3)
+
+    def add(self, image: Tensor) -> None:
+        pixels = image.double().transpose(0, 1).flatten(1)
+        self._n += pixels.shape[1]
+        self._sum += pixels.sum(1).cpu().numpy()
+        self._squares += pixels.square().sum(1).cpu().numpy()
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._sum / self._n
+
+    @property
+    def deviation(self) -> np.ndarray:
+        squares = self._squares - self._n * self.mean**2
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0) / max(self._n - 1, 1)))
+
+
+def _read_windows(scene: SceneReader, scale: int) -> list[Tensor]:
+    """Return the windows that stand for a scene, each (1, 3, h, w) in [0, 1].
+
+    A scene of up to 2 x 2 windows is one window; from a larger one, up to 3 x 3 are
+    taken evenly, those without enough valid pixels left out unless all are such.
+    """
+    side = _WINDOW_SR // scale
+    sizes = [scene.height, scene.width]
+    if max(sizes) <= 2 * side:
+        counts = [1, 1]
+    else:
+        counts = [min(_WINDOWS, -(-size // side)) for size in sizes]
+        sizes = [min(size, side) for size in sizes]
+    rows, cols = (
+        np.linspace(0, whole - size, count).astype(int)
+        for whole, size, count in zip(
+            (scene.height, scene.width), sizes, counts, strict=True
+        )
+    )
+    read = [
+        scene.read(PixelWindow(int(row), int(col), sizes[0], sizes[1]))
+        for row in rows
+        for col in cols
+    ]
+    shares = [float(valid.mean()) for _, valid in read]
+    least = min(_MOSTLY, max(shares))
+    return [
+        torch.from_numpy(pixels)[None]
+        for (pixels, _), share in zip(read, shares, strict=True)
+        if share >= least
+    ]
+
+
+def _pack(values: list[Tensor]) -> dict[str, np.ndarray]:
+    shapes = np.zeros((len(values), 3), np.int64)
+    for row, value in zip(shapes, values, strict=True):
+        row[: value.ndim] = value.shape
+    flat = torch.cat([value.float().flatten() for value in values])
+    return {"shared": flat.cpu().numpy(), "shared_shapes": shapes}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray], device: torch.device) -> list[Tensor]:
+    shapes = [tuple(int(n) for n in row if n) for row in arrays["shared_shapes"]]
+    flat = torch.from_numpy(np.array(arrays["shared"])).to(device)
+    parts = torch.split(flat, [math.prod(shape) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

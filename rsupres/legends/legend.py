@@ -1,0 +1,235 @@
+"""Which map features are drawn, in which colour or code, how wide and in which order.
+
+A legend is a TOML file, read by `rsupres.legends.legend_file`. Three are shipped:
+`classes` (one band of class codes), `maptiler` and `osm-carto` (RGB). This module knows
+tags and numbers; it opens no file and draws nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.errors import InputError
+from rsupres.legends.toml_table import Colour
+
+Geometry = Literal["area", "line", "any"]
+# What a rule asks of one tag: any value but "no" (None), or one of these.
+Wanted = Mapping[str, frozenset[str] | None]
+
+DEFAULT_LEGEND = "classes"
+# Of a drawn map: the legend's name.
+LEGEND_TAG = "RSUPRES_LEGEND"
+# Tags that decide how a feature is drawn, whatever its class.
+DRAWING_KEYS = ("bridge", "tunnel", "layer", "location", "width", "lanes", "area")
+_NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|')?\s*(?:$|;)")
+_FOOT_M = 0.3048
+_WIDTH_LIMITS_M = 0.3, 500.0
+_LANES_LIMIT = 16
+
+
+@dataclass(frozen=True)
+class LineWidth:
+    """How wide lines of a class are on the ground.
+
+    Attributes:
+        key: the tag whose value chooses among `by_value`, such as `highway`.
+        by_value: value -> (metres, lanes that this width stands for, 0 = unknown).
+        default_m: for other values.
+        lane_m: metres that each lane more or less changes the width by.
+    """
+
+    default_m: float
+    key: str = ""
+    by_value: Mapping[str, tuple[float, float]] | None = None
+    lane_m: float = 0.0
+
+    def metres(self, value: str | None, lanes: str | None, width: str | None) -> float:
+        """Return the width of one line, metres.
+
+        A `width` tag that can be read counts before all; else lanes that differ from
+        the usual number widen or narrow the usual width, by half of it at most.
+
+        Args:
+            value: of the tag `key`.
+            lanes: the `lanes` tag.
+            width: the `width` tag, metres, or with the unit `ft` or `'`.
+        """
+        told = _number(width)
+        if told is not None and _WIDTH_LIMITS_M[0] <= told <= _WIDTH_LIMITS_M[1]:
+            return told
+        usual_m, usual_lanes = (self.by_value or {}).get(
+            value or "", (self.default_m, 0.0)
+        )
+        n_lanes = _number(lanes)
+        if n_lanes is None or not usual_lanes or not 0 < n_lanes <= _LANES_LIMIT:
+            return usual_m
+        return max(usual_m / 2, usual_m + (n_lanes - usual_lanes) * self.lane_m)
+
+    @property
+    def widest_m(self) -> float:
+        """The widest usual line; tags may ask for more."""
+        return max([self.default_m, *(w for w, _ in (self.by_value or {}).values())])
+
+
+@dataclass(frozen=True)
+class LegendClass:
+    """One kind of feature.
+
+    Attributes:
+        key: name, unique in the legend.
+        group: what `--layers` may name instead, such as `road` for `motorway`.
+        tags: alternatives; a feature belongs here when it meets all of one.
+        without: a feature that meets all of one of these does not belong here.
+        colour: (r, g, b) 0...255.
+        code: of the class raster; 0 in RGB legends.
+        order: classes are drawn from the lowest to the highest.
+        geometry: which geometries count; `any` fills areas and widens lines.
+        width: of lines.
+        on_top: bridges do not cover it, as buildings.
+        casing: colour and width in metres of a border along lines.
+    """
+
+    key: str
+    group: str
+    tags: tuple[Wanted, ...]
+    without: tuple[Wanted, ...]
+    colour: Colour
+    code: int
+    order: int
+    geometry: Geometry
+    width: LineWidth | None = None
+    on_top: bool = False
+    casing: tuple[Colour, float] | None = None
+
+    def meets(self, columns: Mapping[str, NDArray[np.object_]]) -> NDArray[np.bool_]:
+        """Return which features belong to this class by their tags.
+
+        Args:
+            columns: key -> (n,) values, None where a feature has no such tag.
+        """
+        found = _any_of(self.tags, columns)
+        return found & ~_any_of(self.without, columns) if self.without else found
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A whole legend.
+
+    Attributes:
+        name: of the shipped legend, or the file's.
+        kind: `rgb` or `classes`.
+        classes: in the file's order.
+        background: colour where nothing is mapped; its code is 0.
+        antialias: RGB edges are blended.
+        sha256: of the file.
+    """
+
+    name: str
+    kind: Literal["rgb", "classes"]
+    classes: tuple[LegendClass, ...]
+    background: Colour
+    antialias: bool
+    sha256: str
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The tags that this legend and the drawing look at, sorted."""
+        keys = set(DRAWING_KEYS)
+        for entry in self.classes:
+            for wanted in (*entry.tags, *entry.without):
+                keys |= wanted.keys()
+            if entry.width and entry.width.key:
+                keys.add(entry.width.key)
+        return tuple(sorted(keys))
+
+    @property
+    def n_bands(self) -> int:
+        """Bands of the picture: 3 for RGB, 1 for codes."""
+        return 3 if self.kind == "rgb" else 1
+
+    def palette(self) -> dict[int, tuple[str, Colour]]:
+        """Return code -> (name, colour) of a class legend, nothing mapped included."""
+        named = {entry.code: (entry.group, entry.colour) for entry in self.classes}
+        return dict(sorted({0: ("nothing mapped", self.background), **named}.items()))
+
+    def only(self, layers: Sequence[str] | None) -> Legend:
+        """Return the legend with some of its classes; None keeps all.
+
+        Args:
+            layers: keys or groups.
+
+        Raises:
+            InputError: a name is in no class.
+        """
+        if layers is None:
+            return self
+        names = {name for c in self.classes for name in (c.key, c.group)}
+        for name in layers:
+            if name not in names:
+                raise InputError(
+                    f"--layers {name}: legend {self.name} has no such layer; it has "
+                    f"{', '.join(sorted(names))}."
+                )
+        kept = tuple(c for c in self.classes if {c.key, c.group} & set(layers))
+        return replace(self, classes=kept)
+
+    def antialiased(self) -> Legend:
+        """Return the legend with blended edges.
+
+        Raises:
+            InputError: class codes cannot be blended.
+        """
+        if self.kind == "classes":
+            raise InputError(
+                f"--antialias: legend {self.name} has class codes, which cannot be "
+                "blended; use an RGB legend such as maptiler."
+            )
+        return replace(self, antialias=True)
+
+
+def _any_of(
+    alternatives: Sequence[Wanted], columns: Mapping[str, NDArray[np.object_]]
+) -> NDArray[np.bool_]:
+    n_features = len(next(iter(columns.values()), ()))
+    found = np.zeros(n_features, bool)
+    for wanted in alternatives:
+        meets = np.ones(n_features, bool)
+        for key, values in wanted.items():
+            column = columns.get(key)
+            if column is None:
+                meets[:] = False
+                break
+            meets &= _holds(column, values)
+        found |= meets
+    return found
+
+
+def _holds(
+    column: NDArray[np.object_], values: frozenset[str] | None
+) -> NDArray[np.bool_]:
+    """Return where a column has one of the values; None = any but `no`."""
+    import pandas as pd
+
+    codes, uniques = pd.factorize(column)  # None becomes -1
+    if values is None:
+        good = [str(value) not in ("no", "") for value in uniques]
+    else:
+        # Several values in one tag, as `sport=soccer;tennis`.
+        good = [bool(values.intersection(str(v).split(";"))) for v in uniques]
+    return np.asarray([*good, False], bool)[codes]
+
+
+def _number(text: str | None) -> float | None:
+    """Return a tag's first number in metres (or lanes), None when it has none."""
+    found = _NUMBER.match(text) if text else None
+    if found is None:
+        return None
+    value = float(found[1].replace(",", "."))
+    return value * _FOOT_M if found[2] in ("ft", "'") else value

@@ -1,0 +1,96 @@
+"""How an output is stored, and what it says besides pixels.
+
+Descriptions only; `rsupres.output.geotiff` writes by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from rsupres.grid import Grid
+
+if TYPE_CHECKING:
+    from rsupres.raster.dataset import Scene
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """How pixels are stored.
+
+    Attributes:
+        driver: of GDAL.
+        creation: creation options of the user; they go before our own.
+        dtype: numpy name.
+        nodata: None when there is none; invalid pixels are then in a mask.
+    """
+
+    driver: Literal["COG", "GTiff"] = "COG"
+    creation: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "uint16"
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class OutputMeta:
+    """What the output says besides pixels; sequences have one entry per band.
+
+    Attributes:
+        grid: frame of the output.
+        descriptions: band names.
+        scales: DN are multiplied with these,
+        offsets: and these are added.
+        colorinterp: names of rasterio's ColorInterp.
+        tags: of the file.
+        palette: value -> (r, g, b) of a raster of classes, None for measurements.
+            Its overviews take the nearest pixel, as classes cannot be averaged.
+    """
+
+    grid: Grid
+    descriptions: Sequence[str | None]
+    scales: Sequence[float]
+    offsets: Sequence[float]
+    colorinterp: Sequence[str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    palette: Mapping[int, tuple[int, int, int]] | None = None
+
+    @classmethod
+    def like(
+        cls, scene: Scene, bands: Sequence[int], grid: Grid, tags: Mapping[str, str]
+    ) -> OutputMeta:
+        """Return what a scene says, for some of its bands on another frame.
+
+        Args:
+            scene: open.
+            bands: of its file, from 1.
+            grid: frame of the output.
+            tags: before the scene's own.
+        """
+        places = [band - 1 for band in bands]
+        return cls(
+            grid=grid,
+            descriptions=tuple(scene.descriptions[place] for place in places),
+            scales=tuple(scene.scales[place] for place in places),
+            offsets=tuple(scene.offsets[place] for place in places),
+            colorinterp=tuple(scene.colorinterp[place] for place in places),
+            tags={**scene.tags, **tags},
+        )
+
+    @classmethod
+    def of_classes(
+        cls,
+        name: str,
+        grid: Grid,
+        palette: Mapping[int, tuple[int, int, int]],
+        tags: Mapping[str, str],
+    ) -> OutputMeta:
+        """Return what one band of classes says.
+
+        Args:
+            name: of the band.
+            grid: frame of the output.
+            palette: value -> (r, g, b).
+            tags: of the file.
+        """
+        return cls(grid, (name,), (1.0,), (0.0,), ("palette",), tags, palette)

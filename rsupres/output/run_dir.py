@@ -1,0 +1,428 @@
+"""The run directory: what is done, what every tile shares, and who works on it.
+
+`run.json` is written once and says which job this is; `strips/*.tif` are the journal;
+`context/` holds what the model found for the whole scene; `run.lock` is locked while
+somebody works here and is free as soon as that process is gone, however it went.
+Everything appears under its name only when it is complete and on disk. This module
+knows neither pixels nor models, and it removes nothing that it did not make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from rsupres.errors import InputError, RunConflictError
+from rsupres.families.base import SceneContext
+from rsupres.output.atomic import explained, publishing, sync
+from rsupres.output.locks import Lock, Owner, is_held, live_owner
+
+_STRIP_NAME = re.compile(r"(\d{4,})\.tif")
+# How long a newcomer waits for a lock: `status` holds one for a moment, and so does
+# the first of many shards while it writes the manifest.
+_PATIENCE_S = 0.5
+_PATIENCE_WITH_SHARDS_S = 15.0
+# Smaller arrays are read at once; numpy cannot map empty ones.
+_MAPPED_FROM_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is, as seen from outside.
+
+    Attributes:
+        n_strips: strips of the whole scene, None when the manifest does not tell.
+        done: strips that are complete on disk.
+        owner: a process that works on the run right now, None when there is none.
+        started: when the run began, UTC.
+        updated: when the last strip was finished, or else `started`, UTC.
+    """
+
+    n_strips: int | None
+    done: frozenset[int]
+    owner: Owner | None
+    started: datetime
+    updated: datetime
+
+
+class Run(AbstractContextManager["Run"]):
+    """A run directory that this process works in; a context manager.
+
+    The lock is held from `Run.open` until `close` or the end of the `with` block.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, object], lock: Lock) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.context_dir = path / "context"
+        self._locks = [lock]
+        self._staging = path / f"context.{secrets.token_hex(4)}.tmp"
+        self._allocated: dict[str, np.memmap] = {}
+
+    @classmethod
+    def open(
+        cls, path: Path, manifest: Mapping[str, object], *, exclusive: bool = True
+    ) -> Self:
+        """Begin a run, or go on with one that was interrupted.
+
+        Leftovers of interrupted writing are removed. The `manifest` of the result is
+        the one on disk: the first that was given for this run.
+
+        Args:
+            path: of the run directory; its parent exists.
+            manifest: JSON-able; `manifest["job"]` says which job it is, the rest is
+                kept but not compared. `read_state` tells `manifest["n_strips"]`.
+            exclusive: False when several shards work in the directory at once; each
+                then calls `lock_shard`.
+
+        Raises:
+            RunConflictError: if another process works here, or the directory belongs to
+                another job or is no run directory.
+            InputError: if the directory cannot be made or written.
+            ResourceError: if the disk is full.
+        """
+        wanted = [fcntl.LOCK_EX] if exclusive else [fcntl.LOCK_EX, fcntl.LOCK_SH]
+        patience_s = _PATIENCE_S if exclusive else _PATIENCE_WITH_SHARDS_S
+        with explained(path):
+            lock = _lock_run(path, wanted, patience_s)
+            try:
+                if lock.is_exclusive:
+                    _remove_leftovers(path)
+                kept = _keep_manifest(path, manifest)
+                if not exclusive:
+                    lock.share()
+            except BaseException:
+                lock.release()
+                raise
+        return cls(path, kept, lock)
+
+    @staticmethod
+    def load(path: Path) -> Mapping[str, object]:
+        """Return the manifest of a run directory without locking it.
+
+        Raises:
+            InputError: if the directory is missing or is no run directory.
+            RunConflictError: if the manifest is damaged.
+        """
+        manifest = _read_manifest(path)
+        if manifest is None:
+            raise InputError(f"{path}: no run directory, run.json is missing.")
+        return manifest
+
+    def strip_path(self, strip: int) -> Path:
+        """Return where a finished strip lies, whether it is there or not."""
+        return _strip_path(self.path, strip)
+
+    def done_strips(self) -> frozenset[int]:
+        """Return the strips that are complete on disk."""
+        return _done_strips(self.path)
+
+    publishing = staticmethod(publishing)
+
+    def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.memmap:
+        """Return a zeroed array on disk; `save_context` keeps it if it is in there.
+
+        The space is reserved at once, so that writing to the array cannot fail.
+
+        Args:
+            name: of the array in the scene context; an identifier.
+            shape: of the array, no side 0.
+            dtype: of the array.
+
+        Raises:
+            ResourceError: if the disk cannot hold the array.
+        """
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        with explained(self.path, n_bytes):
+            file = self._staged(name)
+            file.unlink(missing_ok=True)
+            try:
+                array = open_memmap(file, "w+", np.dtype(dtype), tuple(shape))
+                with file.open("r+b") as opened:
+                    whole = os.fstat(opened.fileno()).st_size
+                    os.posix_fallocate(opened.fileno(), 0, whole)
+            except OSError:
+                file.unlink(missing_ok=True)
+                raise
+        self._allocated[name] = array
+        return array
+
+    def save_context(self, context: SceneContext) -> SceneContext:
+        """Publish what was found for the scene, all at once, and return it as stored.
+
+        The first context of a run stays: if there is one already, from another shard,
+        that one is returned. Allocated arrays that are not in `context` are dropped.
+
+        Raises:
+            ResourceError: if the disk is full.
+        """
+        with explained(self.path):
+            for name, array in context.arrays.items():
+                self._stage(name, array)
+            for file in set(self._staging.glob("*.npy")):
+                if file.stem not in context.arrays:
+                    file.unlink()
+            numbers = {name: float(value) for name, value in context.numbers.items()}
+            text = json.dumps({"arrays": [*context.arrays], "numbers": numbers})
+            self._staged("context", ".json").write_text(text)
+            for file in self._staging.iterdir():
+                sync(file)
+            sync(self._staging)
+            self._publish_staging()
+        stored = self.load_context()
+        assert stored is not None
+        return stored
+
+    def load_context(self) -> SceneContext | None:
+        """Return the published context, its arrays read-only; None if there is none."""
+        try:
+            text = (self.context_dir / "context.json").read_text()
+        except FileNotFoundError:
+            return None
+        content = json.loads(text)
+        arrays = {
+            name: _load_array(self.context_dir / f"{name}.npy")
+            for name in content["arrays"]
+        }
+        return SceneContext(arrays, content["numbers"])
+
+    def lock_shard(self, shard: int, n_shards: int) -> None:
+        """Claim one shard, until the run is closed.
+
+        Args:
+            shard: from 1 to `n_shards`.
+            n_shards: how many there are.
+
+        Raises:
+            RunConflictError: if another process works on this shard, or on a shard of
+                the same run cut into another number of them.
+        """
+        if not 1 <= shard <= n_shards:
+            raise ValueError(f"shard {shard} of {n_shards}")
+        file = self.path / f"shard-{shard}-of-{n_shards}.lock"
+        with explained(self.path):
+            for other in self.path.glob("shard-*.lock"):
+                if not other.match(f"*-of-{n_shards}.lock") and is_held(other):
+                    raise RunConflictError(
+                        f"{self.path}: {other.stem} is at work, so {file.stem} cannot "
+                        "begin; cut a run into one number of shards."
+                    )
+            self._locks.append(Lock.take(file, [fcntl.LOCK_EX], _PATIENCE_S))
+
+    def claim_assembly(self) -> bool:
+        """Return whether this process may assemble the output; held until `close`.
+
+        Of several shards that end at once, one gets it.
+        """
+        with explained(self.path):
+            try:
+                lock = Lock.take(self.path / "assembly.lock", [fcntl.LOCK_EX], 0)
+            except (FileNotFoundError, RunConflictError):
+                return False
+        self._locks.append(lock)
+        return (self.path / "run.json").exists()
+
+    def remove(self) -> None:
+        """Remove what the run wrote, and the directory unless something else is there.
+
+        Raises:
+            InputError: if the directory cannot be written.
+        """
+        with explained(self.path):
+            for folder in (self.path / "strips", self.context_dir, self._staging):
+                if folder.exists():
+                    shutil.rmtree(folder)
+            # Without run.json a directory that still holds a lock counts as new.
+            (self.path / "run.json").unlink(missing_ok=True)
+            for file in self.path.glob("*.lock"):
+                file.unlink()
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the locks; what is done stays."""
+        shutil.rmtree(self._staging, ignore_errors=True)
+        while self._locks:
+            self._locks.pop().release()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _staged(self, name: str, suffix: str = ".npy") -> Path:
+        if not name.isidentifier():
+            raise ValueError(f"context array {name!r} must be named by an identifier.")
+        self._staging.mkdir(exist_ok=True)
+        return self._staging / f"{name}{suffix}"
+
+    def _stage(self, name: str, array: np.ndarray) -> None:
+        """Put one array into the staging folder, unless it was allocated there."""
+        allocated = self._allocated.get(name)
+        if allocated is not None and _is_same_memory(allocated, array):
+            allocated.flush()
+            return
+        # By another name first: `array` may be mapped from the very file.
+        part = self._staged(name, ".part")
+        with part.open("wb") as opened:
+            np.save(opened, array, allow_pickle=False)
+        os.replace(part, self._staged(name))
+
+    def _publish_staging(self) -> None:
+        try:
+            os.rename(self._staging, self.context_dir)
+            sync(self.path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            shutil.rmtree(self._staging)
+        self._allocated.clear()
+
+
+def read_state(path: Path) -> RunState:
+    """Tell how far a run is, without disturbing it.
+
+    Args:
+        path: of the run directory.
+
+    Raises:
+        InputError: if the directory is missing or is no run directory.
+        RunConflictError: if the manifest is damaged.
+    """
+    n_strips = Run.load(path).get("n_strips")
+    times_s = [(path / "run.json").stat().st_mtime]
+    done = _done_strips(path)
+    for strip in done:
+        with contextlib.suppress(FileNotFoundError):  # removed at this moment
+            times_s.append(_strip_path(path, strip).stat().st_mtime)
+    return RunState(
+        n_strips=n_strips if isinstance(n_strips, int) else None,
+        done=done,
+        owner=live_owner(path),
+        started=datetime.fromtimestamp(times_s[0], UTC),
+        updated=datetime.fromtimestamp(max(times_s), UTC),
+    )
+
+
+def _lock_run(path: Path, operations: Sequence[int], patience_s: float) -> Lock:
+    """Make the directory if it is not there, and lock it."""
+    while True:
+        path.mkdir(exist_ok=True)
+        _check_ours(path)
+        with contextlib.suppress(FileNotFoundError):  # a finished run went just now
+            return Lock.take(path / "run.lock", operations, patience_s)
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a directory with somebody else's files."""
+    ours = {"run.json", "run.lock", "strips", "context"}
+    names = {entry.name for entry in path.iterdir()}
+    foreign = sorted(
+        name for name in names - ours if not name.endswith((".tmp", ".lock"))
+    )
+    if foreign and "run.json" not in names:
+        raise RunConflictError(
+            f"{path}: exists and is no run directory (it holds {foreign[0]}); "
+            "choose another --run-dir."
+        )
+
+
+def _remove_leftovers(path: Path) -> None:
+    # GDAL writes some files beside the one that it is given: x.tmp.aux.xml.
+    for leftover in (*path.glob("*.tmp*"), *path.glob("*/*.tmp*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def _keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, object]:
+    """Write the manifest of a new run; check that of an old one; return it."""
+    kept = _read_manifest(path)
+    text = json.dumps(manifest, indent=1)
+    if kept is None:
+        with publishing(path / "run.json") as part:
+            part.write_text(text)
+        kept = json.loads(text)
+        assert kept is not None
+    differences = _differences(kept.get("job"), json.loads(text).get("job"))
+    if differences:
+        raise RunConflictError(
+            f"{path}: belongs to another job, which has {'; '.join(differences[:3])}. "
+            "Repeat that job to finish it, choose another --run-dir, or remove the "
+            "directory."
+        )
+    (path / "strips").mkdir(exist_ok=True)
+    return kept
+
+
+def _differences(there: object, here: object, key: str = "") -> list[str]:
+    """Return the keys whose values differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            line
+            for name in (*there, *(name for name in here if name not in there))
+            for line in _differences(
+                there.get(name), here.get(name), f"{key}.{name}" if key else name
+            )
+        ]
+    same = there == here and type(there) is type(here)
+    return [] if same else [f"{key or 'job'} {there!r} instead of {here!r}"]
+
+
+def _read_manifest(path: Path) -> Mapping[str, object] | None:
+    file = path / "run.json"
+    try:
+        manifest = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise RunConflictError(
+            f"{file}: damaged ({error}); remove the directory and begin again."
+        ) from error
+    if not isinstance(manifest, dict):
+        raise RunConflictError(
+            f"{file}: damaged; remove the directory and begin again."
+        )
+    return manifest
+
+
+def _strip_path(path: Path, strip: int) -> Path:
+    return path / "strips" / f"{strip:04d}.tif"
+
+
+def _done_strips(path: Path) -> frozenset[int]:
+    matches = (_STRIP_NAME.fullmatch(file.name) for file in path.glob("strips/*.tif"))
+    return frozenset(int(match[1]) for match in matches if match)
+
+
+def _load_array(file: Path) -> np.ndarray:
+    mapped = file.stat().st_size >= _MAPPED_FROM_BYTES
+    array: np.ndarray = np.load(file, mmap_mode="r" if mapped else None)
+    array.flags.writeable = False
+    return array
+
+
+def _is_same_memory(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.__array_interface__["data"][0] == other.__array_interface__["data"][
+        0
+    ] and (one.shape, one.dtype, one.strides) == (
+        other.shape,
+        other.dtype,
+        other.strides,
+    )

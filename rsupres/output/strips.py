@@ -1,0 +1,183 @@
+"""Rasters that are made strip by strip, and the last step of every command.
+
+Memory does not grow with a raster's height, and strips wait in a run directory, where
+the same call goes on with them. Apart from `rsupres.upscaling.pipeline`, so that
+commands without a network need not load one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.errors import RunConflictError
+from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output.atomic import publishing
+from rsupres.output.geotiff import assemble, write_strip
+from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.run_dir import Run
+from rsupres.upscaling.job import check_writable
+from rsupres.version import __version__
+
+Rows = tuple[NDArray[np.generic], NDArray[np.bool_] | None]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a raster goes, and how.
+
+    Attributes:
+        output: the file to write.
+        driver: COG or GTiff, in any case.
+        creation: creation options of the driver.
+        overwrite: replace an output that exists.
+        run_dir: where finished strips wait; None = the output's name with `.run`.
+        keep_run: keep it after success.
+    """
+
+    output: Path
+    driver: str = "COG"
+    creation: tuple[tuple[str, str], ...] = ()
+    overwrite: bool = False
+    run_dir: Path | None = None
+    keep_run: bool = False
+
+    @property
+    def run_path(self) -> Path:
+        """Where the unfinished run lives."""
+        return self.run_dir or self.output.with_name(self.output.name + ".run")
+
+    def check(self) -> None:
+        """Check that the output may and can be written.
+
+        Raises:
+            InputError: as `rsupres.upscaling.job.check_writable`.
+            RunConflictError: it exists, without `overwrite`.
+        """
+        check_writable(self.output, "output")
+        if self.output.exists() and not self.overwrite:
+            raise RunConflictError(
+                f"{self.output} exists; give --overwrite to replace it."
+            )
+
+    def format(self, dtype: str, nodata: float | None) -> OutputFormat:
+        """Return how pixels are stored there."""
+        return OutputFormat(
+            driver="COG" if self.driver.upper() == "COG" else "GTiff",
+            creation=dict(self.creation),
+            dtype=dtype,
+            nodata=nodata,
+        )
+
+
+@dataclass(frozen=True)
+class StripRaster:
+    """A raster that can be made strip by strip, from top to bottom.
+
+    Attributes:
+        grid: its frame.
+        form: how it is stored.
+        n_bands: of it.
+        at_once: values of one strip, about.
+        marks: JSON-able; the same job has the same ones.
+        phase: what is being done, such as "Burning".
+        make: returns rows, in the type of `form`: (c, h, w), and which are valid:
+            (1, h, w), None for all.
+        meta: returns what the file says; asked when all rows are there.
+        skip: is told of rows that an earlier call wrote, and in which file.
+    """
+
+    grid: Grid
+    form: OutputFormat
+    n_bands: int
+    at_once: int
+    marks: Mapping[str, object]
+    phase: str
+    make: Callable[[PixelWindow], Rows]
+    meta: Callable[[], OutputMeta]
+    skip: Callable[[PixelWindow, Path], None] = lambda window, path: None
+
+    def windows(self) -> list[PixelWindow]:
+        """Return the rows of every strip."""
+        grid = self.grid
+        height = max(1, self.at_once // (grid.width * self.n_bands))
+        return [
+            PixelWindow(row, 0, min(height, grid.height - row), grid.width)
+            for row in range(0, grid.height, height)
+        ]
+
+
+def frame_marks(grid: Grid) -> dict[str, object]:
+    """Return a frame as a run's manifest keeps it."""
+    return {
+        "crs": grid.crs.to_wkt() if grid.crs else None,
+        "transform": [repr(value) for value in grid.transform[:6]],
+        "shape": [grid.height, grid.width],
+    }
+
+
+def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> None:
+    """Make a raster; go on where an earlier call stopped.
+
+    Args:
+        raster: what is made.
+        into: where it goes; it was checked.
+        show: called after each strip.
+
+    Raises:
+        RunConflictError: another process or another job works in the run directory.
+        ResourceError: the disk is full.
+    """
+    windows = raster.windows()
+    job = {**raster.marks, "version": __version__}
+    manifest = {"job": job, "n_strips": len(windows)}
+    with Run.open(into.run_path, manifest) as run:
+        try:
+            done = run.done_strips()
+            for index, window in enumerate(windows):
+                path = run.strip_path(index)
+                if index in done:
+                    raster.skip(window, path)
+                else:
+                    pixels, valid = raster.make(window)
+                    rows, nodata = raster.grid.crop(window), raster.form.nodata
+                    with Run.publishing(path) as part:
+                        write_strip(part, pixels, rows, valid, nodata)
+                show(Progress(raster.phase, index + 1, len(windows), "strips"))
+            strips = [run.strip_path(index) for index in range(len(windows))]
+            write_output(strips, raster.meta(), raster.form, into.output)
+        except Interrupted as stop:
+            stop.advise("The same command continues.")
+            raise
+        if not into.keep_run:
+            run.remove()
+
+
+def write_output(
+    strips: Sequence[Path], meta: OutputMeta, form: OutputFormat, output: Path
+) -> None:
+    """Assemble strips; the output appears when it is whole."""
+    _remove_leftovers(output)
+    try:
+        with publishing(output) as part:
+            run_interruptible(lambda: assemble(strips, meta, form, part))
+    except KeyboardInterrupt:
+        _remove_leftovers(output)
+        raise
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what was left beside an output when writing it was broken off.
+
+    The caller holds the lock of the output's run, so nobody writes there now.
+    """
+    pattern = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}\.tmp(\..*)?")
+    for path in output.absolute().parent.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Raster files become numbers and a valid mask."""

@@ -1,0 +1,240 @@
+"""Which bands of a file fill the roles of a model.
+
+Names decide first (Sentinel-2, Landsat, plain words), then colour interpretation, then
+the order in the file, and the log says which. This module reads no pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from rsupres.errors import BandError
+
+if TYPE_CHECKING:
+    from rsupres.raster.dataset import Scene
+
+_SENTINEL2 = {"2": "blue", "3": "green", "4": "red", "8": "nir"}
+_LANDSAT_OLI = {"2": "blue", "3": "green", "4": "red", "5": "nir"}  # 8 and 9
+_LANDSAT_TM = {"1": "blue", "2": "green", "3": "red", "4": "nir"}  # 4, 5 and 7
+_WORDS = {
+    "red": "red",
+    "r": "red",
+    "green": "green",
+    "g": "green",
+    "blue": "blue",
+    "b": "blue",
+    "nir": "nir",
+    "nir1": "nir",
+    "n": "nir",
+}
+_OTHER_COLOURS = re.compile(r"edge|coastal|aerosol|green.?i\b|swir|short|yellow|pan")
+_BAND_CODE = re.compile(r"(?:\w+_)?b(?:and)?[ _-]?0*(\d{1,2}|8a)(?![a-z0-9])")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BandChoice:
+    """Bands of the file, counted from 1.
+
+    Attributes:
+        roles: the bands that fill the model's roles, in the model's order.
+        others: the remaining bands that hold a picture, in the file's order.
+    """
+
+    roles: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+class Advice(NamedTuple):
+    """What a user can do about bands.
+
+    Attributes:
+        unnamed: when they have no names and perhaps another order.
+        missing: when a role has none.
+    """
+
+    unnamed: str
+    missing: str
+
+
+BY_OPTION = Advice(
+    "Use --bidx or --bands if this is wrong.",
+    "If one of them will do, name it with --bands; else use another model.",
+)
+IN_THE_FILE = Advice(
+    "If this is wrong, name them in the file, for example with rio edit-info "
+    "--colorinterp blue,green,red.",
+    "If one of them will do, name it in the file, for example with rio edit-info "
+    "--colorinterp; else use another file.",
+)
+
+
+def choose_bands(
+    scene: Scene,
+    roles: Sequence[str],
+    bidx: Sequence[int] | None = None,
+    named: Mapping[str, int] | None = None,
+    advice: Advice = IN_THE_FILE,
+) -> BandChoice:
+    """Choose the bands that fill the roles of a model.
+
+    Args:
+        scene: an open scene.
+        roles: such as ("red", "green", "blue"); empty for a model that takes any
+            bands: all of them, or those of `bidx`.
+        bidx: bands in the order of the roles, from 1.
+        named: role to band; roles not named are found as if this were not given.
+        advice: what messages tell the user to do.
+
+    Raises:
+        BandError: bands missing, given twice, out of range, or of unknown roles.
+    """
+    if bidx and named:
+        raise BandError("Give the bands by number or by role, not both.")
+    if bidx:
+        chosen = tuple(bidx)
+        if roles and len(chosen) != len(roles):
+            raise BandError(
+                f"{scene.path}: {len(chosen)} bands given, but the model takes "
+                f"{len(roles)}: {', '.join(roles)}."
+            )
+    elif not roles:
+        chosen = scene.data_bands
+    else:
+        chosen = _find_roles(scene, roles, dict(named or {}), advice)
+    _check(scene, chosen)
+    return BandChoice(chosen, tuple(b for b in scene.data_bands if b not in chosen))
+
+
+def _check(scene: Scene, chosen: tuple[int, ...]) -> None:
+    for band in chosen:
+        if not 1 <= band <= scene.count:
+            raise BandError(
+                f"{scene.path}: no band {band}; the file has {scene.count} bands."
+            )
+        if band not in scene.data_bands:
+            raise BandError(f"{scene.path}: band {band} is the alpha mask, no picture.")
+    if len(set(chosen)) < len(chosen):
+        raise BandError(
+            f"{scene.path}: bands {', '.join(map(str, chosen))} name one band twice."
+        )
+
+
+def _find_roles(
+    scene: Scene, roles: Sequence[str], named: Mapping[str, int], advice: Advice
+) -> tuple[int, ...]:
+    strange = sorted(set(named) - set(roles))
+    if strange:
+        raise BandError(
+            f"The model has no role {strange[0]!r}; its roles are {', '.join(roles)}."
+        )
+    left = [role for role in roles if role not in named]
+    found = dict(named)
+    if left:
+        found |= _find_left(scene, left, set(named.values()), advice)
+    return tuple(found[role] for role in roles)
+
+
+def _find_left(
+    scene: Scene, roles: Sequence[str], taken: set[int], advice: Advice
+) -> dict[str, int]:
+    free = [band for band in scene.data_bands if band not in taken]
+    by_name = _first_of_each(free, _role_of_names(scene))
+    by_colour = _first_of_each(free, lambda band: scene.colorinterp[band - 1])
+    if not by_name.keys().isdisjoint({"red", "green", "blue", "nir"}):
+        found, source = {**by_colour, **by_name}, "names"
+    elif not by_colour.keys().isdisjoint(roles):
+        found, source = by_colour, "colour interpretation"
+    else:
+        return _first_ones(scene, roles, free, advice)
+    missing = [role for role in roles if role not in found]
+    if missing:
+        raise BandError(
+            f"{scene.path}: no band for {', '.join(missing)}; the file has "
+            f"{_list_bands(scene)}. {advice.missing}"
+        )
+    logger.info(
+        "%s: bands by %s: %s.",
+        scene.path,
+        source,
+        ", ".join(f"{role}={found[role]}" for role in roles),
+    )
+    return {role: found[role] for role in roles}
+
+
+def _first_ones(
+    scene: Scene, roles: Sequence[str], free: Sequence[int], advice: Advice
+) -> dict[str, int]:
+    if len(free) < len(roles):
+        raise BandError(
+            f"{scene.path}: the model takes {len(roles)} bands "
+            f"({', '.join(roles)}), the file has {_list_bands(scene)}."
+        )
+    found = dict(zip(roles, free, strict=False))
+    logger.warning(
+        "%s: the bands have no names; taken in the file's order: %s. %s",
+        scene.path,
+        ", ".join(f"{role}={band}" for role, band in found.items()),
+        advice.unnamed,
+    )
+    return found
+
+
+def _list_bands(scene: Scene) -> str:
+    names = [scene.descriptions[band - 1] or str(band) for band in scene.data_bands]
+    noun = "band" if len(names) == 1 else "bands"
+    return f"{len(names)} {noun}: {', '.join(names)}"
+
+
+def _first_of_each(
+    bands: Sequence[int], role_of: Callable[[int], str | None]
+) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for band in bands:
+        role = role_of(band)
+        if role is not None:
+            found.setdefault(role, band)
+    return found
+
+
+def _role_of_names(scene: Scene) -> Callable[[int], str | None]:
+    codes = _codes_of(scene)
+
+    def role_of(band: int) -> str | None:
+        return _role_of_name((scene.descriptions[band - 1] or "").lower(), codes)
+
+    return role_of
+
+
+def _role_of_name(name: str, codes: Mapping[str, str]) -> str | None:
+    code = _BAND_CODE.match(name.strip())
+    if code:
+        return codes.get(code.group(1))
+    if _OTHER_COLOURS.search(name):
+        return None
+    if re.search(r"near.?infra.?red", name):
+        return "nir"
+    words = re.findall(r"[a-z]+\d?", name)
+    roles = {_WORDS[word] for word in words if word in _WORDS}
+    return roles.pop() if len(roles) == 1 else None
+
+
+def _codes_of(scene: Scene) -> Mapping[str, str]:
+    """Return which band number means what, by the satellite that the file names."""
+    text = " ".join(
+        [scene.path.replace("\\", "/").rsplit("/", 1)[-1]]
+        + [f"{key}={value}" for key, value in scene.tags.items()]
+    ).upper()
+    if re.search(r"LANDSAT[_ -]?[4577]\b|\bL[TE]0[457]_", text):
+        return _LANDSAT_TM
+    names = [(name or "").upper() for name in scene.descriptions]
+    if re.search(r"LANDSAT|\bL[CO]0[89]_", text) or any(
+        name.startswith("SR_B") for name in names
+    ):
+        return _LANDSAT_OLI
+    return _SENTINEL2

@@ -1,0 +1,139 @@
+"""A part of a scene, by ground coordinates: bounds or the polygons of a vector file.
+
+What is given on the ground becomes a window of whole pixels that covers it. This module
+reads vector files and no rasters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform_bounds
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid, PixelWindow
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+    from rsupres.raster.dataset import Scene
+
+ROUNDING = 1e-6  # LR pixels by which bounds may miss a pixel's edge
+DENSIFY = 21  # points on each side of bounds when they are reprojected
+
+
+def window_from_bounds(
+    scene: Scene, bounds: Sequence[float], bounds_crs: str | CRS | None = None
+) -> PixelWindow:
+    """Return the pixels that touch a rectangle on the ground.
+
+    Args:
+        scene: an open scene.
+        bounds: west, south, east, north in units of `bounds_crs`.
+        bounds_crs: None for the scene's CRS; longitude comes before latitude.
+
+    Returns:
+        LR pixels of the scene, cut at its edges.
+
+    Raises:
+        InputError: the bounds do not rise, their CRS is unknown, or they lie outside.
+    """
+    west, south, east, north = bounds
+    text = _text(bounds)
+    if not (west < east and south < north):
+        raise InputError(f"bounds {text}: give west, south, east, north, rising.")
+    try:
+        crs = scene.grid.crs if bounds_crs is None else CRS.from_user_input(bounds_crs)
+        placed = transform_bounds(
+            crs, scene.grid.crs, west, south, east, north, densify_pts=DENSIFY
+        )
+    except CRSError as error:
+        raise InputError(
+            f"bounds CRS {bounds_crs!r} is unknown; give for example EPSG:4326."
+        ) from error
+    except RasterioError as error:
+        raise InputError(
+            f"bounds {text} cannot be brought to the scene's CRS ({error}); check "
+            "--bounds-crs."
+        ) from error
+    if not all(math.isfinite(value) for value in placed):
+        raise InputError(
+            f"bounds {text} cannot be brought to the scene's CRS; check --bounds-crs."
+        )
+    return _window(scene, placed, f"bounds {text}")
+
+
+def window_from_aoi(scene: Scene, path: str) -> tuple[PixelWindow, BaseGeometry]:
+    """Return the pixels that touch the polygons of a vector file, and the polygons.
+
+    Args:
+        scene: an open scene.
+        path: anything that GDAL's vector drivers read; without a CRS it is taken to
+            be in the scene's.
+
+    Returns:
+        The window, LR pixels of the scene, cut at its edges, and the union of the
+        polygons in the scene's CRS, for `Scene.crop`.
+
+    Raises:
+        InputError: no such file, not a vector file, no polygons in it, or outside.
+    """
+    import geopandas
+    from pyogrio.errors import DataSourceError
+
+    try:
+        layer = geopandas.read_file(path, engine="pyogrio")
+    except (DataSourceError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: not a vector file that GDAL can read ({reason})."
+        ) from error
+    shapes = layer.geometry if isinstance(layer, geopandas.GeoDataFrame) else None
+    if shapes is not None:
+        shapes = shapes[shapes.notna() & shapes.geom_type.str.contains("Polygon")]
+    if shapes is None or shapes.empty:
+        raise InputError(f"{path}: there are no polygons in it.")
+    if shapes.crs is not None:
+        shapes = shapes.to_crs(scene.grid.crs)
+    area: BaseGeometry = shapes.make_valid().union_all()
+    if area.is_empty or not all(math.isfinite(value) for value in area.bounds):
+        raise InputError(f"{path}: its polygons cannot be brought to the scene's CRS.")
+    return _window(scene, area.bounds, path), area
+
+
+def _window(scene: Scene, bounds: Sequence[float], what: str) -> PixelWindow:
+    """Return the window over bounds (left, bottom, right, top) in the scene's CRS."""
+    left, bottom, right, top = bounds
+    corners = ((left, bottom), (left, top), (right, bottom), (right, top))
+    places = [~scene.grid.transform @ corner for corner in corners]
+    cols, rows = zip(*places, strict=True)
+    low_col, low_row = (math.floor(min(side) + ROUNDING) for side in (cols, rows))
+    high_col, high_row = (math.ceil(max(side) - ROUNDING) for side in (cols, rows))
+    wanted = PixelWindow(
+        low_row, low_col, max(1, high_row - low_row), max(1, high_col - low_col)
+    )
+    inside = wanted.intersection(scene.grid.window)
+    if inside is None:
+        raise InputError(
+            f"{what}: {_text(bounds)} in the scene's CRS lies outside {scene.path}, "
+            f"which covers {_text(_bounds_of(scene.grid))} ({scene.grid.crs})."
+        )
+    return inside
+
+
+def _bounds_of(grid: Grid) -> tuple[float, float, float, float]:
+    corners = [
+        grid.transform @ (col, row)
+        for col in (0, grid.width)
+        for row in (0, grid.height)
+    ]
+    east, north = zip(*corners, strict=True)
+    return min(east), min(north), max(east), max(north)
+
+
+def _text(bounds: Sequence[float]) -> str:
+    return " ".join(f"{value:.10g}" for value in bounds)

@@ -1,0 +1,195 @@
+"""Opening rasters, and refusing early those that cannot be used.
+
+Everything that can be known from the header and a few pixels is checked here, before
+hours go into a scene. `rsupres.raster.dataset` reads pixels from what this module
+opens.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, Interleaving
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid
+
+ALPHA_SAMPLE_PIXELS = 250_000
+
+logger = logging.getLogger(__name__)
+
+
+def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
+    """Open what GDAL calls `gdal_name` and the user calls `name`.
+
+    Raises:
+        InputError: GDAL cannot.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(gdal_name)
+    except RasterioError as error:
+        reason = first_line(error)
+        if "not recognized as being in a supported file format" in reason:
+            reason = "not a raster that GDAL can read"
+        elif os.path.isfile(gdal_name):
+            reason = f"truncated or damaged ({reason})"
+        raise InputError(f"{name}: {reason}.") from error
+
+
+def check_kind(
+    dataset: rasterio.DatasetReader, name: str, *, is_classes: bool = False
+) -> None:
+    """Refuse a raster whose pixels are no measurements.
+
+    Args:
+        dataset: open.
+        name: as the user calls it.
+        is_classes: codes of classes are wanted, so a palette is welcome.
+
+    Raises:
+        InputError: no bands, complex numbers, or a palette.
+    """
+    if dataset.count == 0:
+        parts = ", ".join(dataset.subdatasets[:3])
+        hint = f"; name one of its subdatasets: {parts}" if parts else ""
+        raise InputError(f"{name}: the raster has no bands{hint}.")
+    if any(kind.startswith("complex") for kind in dataset.dtypes):
+        raise InputError(
+            f"{name}: complex numbers ({dataset.dtypes[0]}) cannot be sharpened; "
+            "give the amplitude."
+        )
+    if not is_classes and ColorInterp.palette in _colors(dataset):
+        raise InputError(
+            f"{name}: the pixels are palette entries, not colours; expand them first: "
+            "gdal_translate -expand rgb IN OUT."
+        )
+
+
+def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Grid:
+    """Return the raster's frame; any affine transform will do.
+
+    Raises:
+        InputError: no CRS or no transform though they are needed, or one without area.
+    """
+    transform = dataset.transform
+    if needs_crs and not dataset.crs:
+        raise InputError(
+            f"{name}: no CRS, so nobody knows where it lies; set it, for example with "
+            "rio edit-info --crs EPSG:32633 FILE."
+        )
+    if needs_crs and transform == rasterio.Affine.identity():
+        points = " but ground control points" if dataset.gcps[0] else ""
+        raise InputError(
+            f"{name}: no transform{points}; georeference it first, for example with "
+            "gdalwarp."
+        )
+    if transform.determinant == 0:
+        raise InputError(f"{name}: transform {tuple(transform)[:6]} has no area.")
+    return Grid(dataset.crs, transform, dataset.height, dataset.width)
+
+
+def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
+    """Refuse a file whose last pixels are missing.
+
+    Raises:
+        InputError: they cannot be read, or blocks lie beyond the end of the file.
+    """
+    last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
+    try:
+        dataset.read(window=last)
+    except (RasterioError, OSError) as error:
+        raise InputError(
+            f"{name}: truncated or damaged: its last pixels cannot be read "
+            f"({first_line(error)})."
+        ) from error
+    if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
+        size = os.path.getsize(dataset.name)
+        blocks = (block for block in stored_blocks(dataset, 4096) if block)
+        end = max((offset + length for offset, length in blocks), default=0)
+        if end > size:
+            raise InputError(
+                f"{name}: truncated: {size} bytes, but pixels are stored up to byte "
+                f"{end}; copy or download it again."
+            )
+
+
+def stored_blocks(
+    dataset: rasterio.DatasetReader, most: int | None = None
+) -> Iterator[tuple[int, int] | None]:
+    """Yield where a TIFF stores its blocks: (offset, length) in bytes.
+
+    None stands for a block that is not stored, which reads as nodata.
+
+    Args:
+        dataset: an open GeoTIFF.
+        most: about how many blocks of a band to look at, evenly spread; None = all.
+    """
+    is_one_plane = dataset.interleaving is Interleaving.pixel
+    for band in range(1, 2 if is_one_plane else dataset.count + 1):
+        block_height, block_width = dataset.block_shapes[band - 1]
+        n_cols = math.ceil(dataset.width / block_width)
+        n_blocks = math.ceil(dataset.height / block_height) * n_cols
+        for index in range(0, n_blocks, max(1, n_blocks // (most or n_blocks))):
+            row, col = divmod(index, n_cols)
+            offset, length = (
+                dataset.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=band)
+                for part in ("OFFSET", "SIZE")
+            )
+            yield (int(offset), int(length)) if offset and length else None
+
+
+def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
+    """Return the band that is a mask; not a fourth band that only calls itself so.
+
+    Four-band aerial images are often stored as RGBA though the fourth band is near
+    infrared; its name or its many values tell.
+    """
+    colors = _colors(dataset)
+    if ColorInterp.alpha not in colors:
+        return None
+    band = colors.index(ColorInterp.alpha) + 1
+    label = (dataset.descriptions[band - 1] or "").strip().lower()
+    if label and label not in ("alpha", "a", "mask"):
+        return None
+    step = max(1, int(math.sqrt(dataset.width * dataset.height / ALPHA_SAMPLE_PIXELS)))
+    shape = (math.ceil(dataset.height / step), math.ceil(dataset.width / step))
+    sample = dataset.read(band, out_shape=shape)
+    between = (sample != 0) & (sample != sample.max())
+    if np.count_nonzero(between) > sample.size // 2:
+        logger.warning(
+            "%s: band %d calls itself alpha but holds a picture; used as a band.",
+            name,
+            band,
+        )
+        return None
+    return band
+
+
+def _colors(dataset: rasterio.DatasetReader) -> tuple[ColorInterp, ...]:
+    return tuple(
+        ColorInterp[color_name(dataset, band)] for band in range(1, dataset.count + 1)
+    )
+
+
+def color_name(dataset: rasterio.DatasetReader, band: int) -> str:
+    """Return one band's colour; "undefined" for those that rasterio does not know."""
+    try:
+        return str(dataset.colorinterp[band - 1].name)
+    except ValueError:
+        return "undefined"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what GDAL said, without what was built around it."""
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

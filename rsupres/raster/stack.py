@@ -1,0 +1,209 @@
+"""Several files as one scene: bands in files of their own, or neighbours on one grid.
+
+Sentinel-2 products come with one file a band; tiles of one acquisition come side by
+side. Both are described to GDAL as a virtual raster, which is opened like any other
+scene. What cannot be joined without resampling is refused. Only headers are read here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from affine import Affine
+from rasterio.io import MemoryFile
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.raster.dataset import Scene
+from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
+
+# Pixels by which origins may miss a whole number of pixels, for rounding in headers.
+MISALIGNED = 1e-3
+_BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
+
+
+class Placed(Protocol):
+    """Something with a name and a frame: an open scene, or what is known of one."""
+
+    @property
+    def path(self) -> str:
+        """As the user gave it."""
+
+    @property
+    def grid(self) -> Grid:
+        """Its frame."""
+
+
+@contextmanager
+def open_scenes(names: Sequence[str]) -> Iterator[Scene]:
+    """Open one scene, or several files as one, and close it on leaving.
+
+    Files of one band each on the same grid become bands, in the order given; files
+    with the same bands on aligned grids become one picture, the later ones on top.
+
+    Raises:
+        InputError: no file, one cannot be opened, or they do not fit together.
+    """
+    if not names:
+        raise InputError("No scene is given.")
+    if len(names) == 1:
+        with Scene.open(names[0]) as scene:
+            yield scene
+        return
+    with ExitStack() as stack:
+        parts = [stack.enter_context(Scene.open(name)) for name in names]
+        xml = _as_bands(parts) if _are_bands(parts) else _as_mosaic(parts)
+        stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
+        joined = stack.enter_context(Scene.open(memory.name))
+        joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
+        yield joined
+
+
+def union_grid(scenes: Sequence[Placed]) -> tuple[Grid, list[PixelWindow]]:
+    """Return the smallest frame that holds all scenes, and where each lies in it.
+
+    Raises:
+        InputError: their CRS, pixel sizes or origins do not fit, naming the first.
+    """
+    first = scenes[0].grid
+    offsets = [_offset(scene, scenes[0]) for scene in scenes]
+    top = min(row for row, _ in offsets)
+    left = min(col for _, col in offsets)
+    places = [
+        PixelWindow(row - top, col - left, scene.grid.height, scene.grid.width)
+        for (row, col), scene in zip(offsets, scenes, strict=True)
+    ]
+    height = max(place.row_stop for place in places)
+    width = max(place.col_stop for place in places)
+    transform = first.transform @ Affine.translation(left, top)
+    return Grid(first.crs, transform, height, width), places
+
+
+def _offset(scene: Placed, first: Placed) -> tuple[int, int]:
+    """Return the row and column of a scene's corner in the pixels of another's."""
+    here, there = scene.grid, first.grid
+    if here.crs != there.crs:
+        raise InputError(
+            f"{scene.path}: CRS {_name(here)} differs from {_name(there)} of "
+            f"{first.path}; reproject one, for example with rio warp."
+        )
+    a, b, _, d, e, _ = here.transform[:6]
+    a0, b0, c0, d0, e0, f0 = there.transform[:6]
+    side = max(abs(a0), abs(b0))
+    limit = MISALIGNED * side / max(here.height, here.width)
+    if max(abs(a - a0), abs(b - b0), abs(d - d0), abs(e - e0)) > limit:
+        raise InputError(
+            f"{scene.path}: pixels of {a:g} by {e:g} differ from {a0:g} by {e0:g} of "
+            f"{first.path}; resample one first."
+        )
+    col, row = ~Affine(a0, b0, c0, d0, e0, f0) @ (here.transform.c, here.transform.f)
+    if max(abs(col - round(col)), abs(row - round(row))) > MISALIGNED:
+        raise InputError(
+            f"{scene.path}: its pixels lie {col - round(col):+.3f}, "
+            f"{row - round(row):+.3f} pixels off the grid of {first.path}; resample it "
+            "to that grid first, for example with gdalwarp -tap."
+        )
+    return round(row), round(col)
+
+
+def _are_bands(parts: Sequence[Scene]) -> bool:
+    grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
+    return len(grids) == 1 and all(len(part.data_bands) == 1 for part in parts)
+
+
+def _as_bands(parts: Sequence[Scene]) -> str:
+    union_grid(parts)
+    grid = parts[0].grid
+    bands = [
+        replace(_band([part], [grid.window], 0), name=_band_name(part))
+        for part in parts
+    ]
+    return virtual_raster(grid, parts[0].tags, bands)
+
+
+def _as_mosaic(parts: Sequence[Scene]) -> str:
+    grid, places = union_grid(parts)
+    first = parts[0]
+    if len(set(places)) < len(places):
+        raise InputError(
+            "Two of the scenes cover the same ground with several bands each; give one "
+            "scene, or one file a band."
+        )
+    for part in parts[1:]:
+        if (part.data_bands, part.dtype, part.nodata) != (
+            first.data_bands,
+            first.dtype,
+            first.nodata,
+        ):
+            raise InputError(
+                f"{part.path}: bands, type or nodata differ from those of "
+                f"{first.path}; scenes that are joined must agree in them."
+            )
+    if first.nodata is None and not covers(grid, places):
+        raise InputError(
+            "The scenes leave gaps between them and have no nodata value to fill them; "
+            "set one, for example with rio edit-info --nodata 0 FILE."
+        )
+    bands = [_band(parts, places, at) for at in range(len(first.data_bands))]
+    return virtual_raster(grid, first.tags, bands)
+
+
+def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
+    """Return whether windows leave no pixel of a frame free."""
+    rows = sorted(
+        {0, grid.height, *(edge for p in places for edge in (p.row, p.row_stop))}
+    )
+    cols = sorted(
+        {0, grid.width, *(edge for p in places for edge in (p.col, p.col_stop))}
+    )
+    covered = np.zeros((len(rows) - 1, len(cols) - 1), bool)
+    for place in places:
+        covered[
+            rows.index(place.row) : rows.index(place.row_stop),
+            cols.index(place.col) : cols.index(place.col_stop),
+        ] = True
+    return bool(covered.all())
+
+
+def _band(
+    parts: Sequence[Scene], places: Sequence[PixelWindow], at: int
+) -> VirtualBand:
+    """Return a band out of the same one of files, the later ones on top.
+
+    Args:
+        parts: the files; the first one says what the numbers mean.
+        places: where each lies.
+        at: which of their bands that hold a picture.
+    """
+    first = parts[0]
+    band = first.data_bands[at]
+    return VirtualBand(
+        dtype=first.dtype,
+        sources=[
+            VirtualSource(part.path, part.data_bands[at], place)
+            for part, place in zip(parts, places, strict=True)
+        ],
+        name=first.descriptions[band - 1],
+        nodata=first.nodata,
+        shows_through=True,
+        scale=first.scales[band - 1],
+        offset=first.offsets[band - 1],
+    )
+
+
+def _band_name(part: Scene) -> str | None:
+    """Return a band's own name, else the one that its file's name holds."""
+    name = part.descriptions[part.data_bands[0] - 1]
+    found = _BAND_IN_NAME.search(Path(part.path).stem)
+    return name or (found.group(1).upper() if found else None)
+
+
+def _name(grid: Grid) -> str:
+    return str(grid.crs.to_string()) if grid.crs else "none"

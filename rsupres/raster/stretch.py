@@ -1,0 +1,406 @@
+"""Digital numbers to and from [0, 1]: one invertible stretch per scene.
+
+A `Stretch` is found once for the whole scene, stored in the run and undone on writing;
+never per tile, which would draw the tile grid into the picture. Values beyond its
+limits are not lost: `split_excess` parts them from what a model sees, so that they can
+be carried past it. This module opens no files and knows no windows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.errors import InputError
+
+if TYPE_CHECKING:
+    from rsupres.raster.dataset import Scene
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+StretchKind = Literal["auto", "reflectance", "percentile", "limits"]
+
+AUTO_PERCENTILES = (0.5, 99.5)
+SAMPLE_PIXELS = 1_000_000  # of a scene, for its percentiles
+REFLECTANCE_DN = 10_000.0  # DN of reflectance 1 where the file does not tell
+FLOAT_REFLECTANCE_MAX = 1.5  # float rasters up to here hold reflectance itself
+TILE_STRETCH = "RSUPRES_TILE_STRETCH"  # tag of a tile: the limits of its scene
+CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StretchChoice:
+    """What the user asked for.
+
+    Attributes:
+        kind: how the limits are found.
+        limits: percentiles for "percentile", DN for "limits", else None.
+    """
+
+    kind: StretchKind
+    limits: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        """Return the text that `parse_stretch` reads."""
+        pair = "" if self.limits is None else "{:g},{:g}".format(*self.limits)
+        if self.kind == "percentile":
+            return f"percentile:{pair}"
+        return pair or self.kind
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Per band, the DN that become 0 and 1.
+
+    Attributes:
+        low: DN of 0, one per band.
+        high: DN of 1, one per band; `low[i] < high[i]`.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def to_unit(self, dn: NDArray[np.generic]) -> FloatArray:
+        """Return DN as unit values, without clipping.
+
+        Args:
+            dn: (c, h, w), any real dtype, one plane per band of this stretch.
+
+        Returns:
+            (c, h, w) float32; [0, 1] within the limits; NaN stays NaN.
+        """
+        low, span = self._columns(dn)
+        unit = dn.astype(np.float32)
+        unit -= low
+        unit /= span
+        return unit
+
+    def to_dn(self, unit: FloatArray) -> FloatArray:
+        """Return unit values (c, h, w) as DN, float32, unrounded; undoes `to_unit`."""
+        low, span = self._columns(unit)
+        dn = unit * span
+        dn += low
+        return dn
+
+    def to_pixels(
+        self,
+        unit: FloatArray,
+        dtype: str,
+        nodata: float | None = None,
+        valid: BoolArray | None = None,
+    ) -> NDArray[np.generic]:
+        """Return `to_dtype(to_dn(unit), ...)` without the arrays in between.
+
+        Args:
+            unit: (c, H, W) float32.
+            dtype: numpy name of the output's type.
+            nodata: value that no valid pixel may take, None for none.
+            valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+
+        Returns:
+            (c, H, W) of `dtype`.
+        """
+        low, span = self._columns(unit)
+        return _quantise(unit, span.ravel(), low.ravel(), dtype, nodata, valid)
+
+    def for_bands(self, bands: Sequence[int]) -> Stretch:
+        """Return the limits of these bands, counted from 1, in this order."""
+        return Stretch(
+            tuple(self.low[band - 1] for band in bands),
+            tuple(self.high[band - 1] for band in bands),
+        )
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Return what `from_json` reads back exactly."""
+        return {"low": list(self.low), "high": list(self.high)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Sequence[float]]) -> Stretch:
+        """Return the stretch that `to_json` stored."""
+        return cls(tuple(stored["low"]), tuple(stored["high"]))
+
+    def _columns(self, pixels: NDArray[np.generic]) -> tuple[FloatArray, FloatArray]:
+        if pixels.ndim != 3 or pixels.shape[0] != len(self.low):
+            raise ValueError(
+                f"pixels of shape {pixels.shape} for a stretch of {len(self.low)} bands"
+            )
+        low = np.array(self.low, np.float64)
+        span = np.array(self.high, np.float64) - low
+        return (
+            low.astype(np.float32).reshape(-1, 1, 1),
+            span.astype(np.float32).reshape(-1, 1, 1),
+        )
+
+
+def parse_stretch(text: str) -> StretchChoice:
+    """Read `auto`, `reflectance`, `percentile:LO,HI` or `LO,HI`.
+
+    Raises:
+        InputError: any other text, limits that do not rise, percentiles outside 0-100.
+    """
+    name = text.strip().lower()
+    if name in ("auto", "reflectance"):
+        return StretchChoice("auto" if name == "auto" else "reflectance")
+    is_percentile = name.startswith("percentile:")
+    try:
+        low, high = (float(part) for part in name.split(":")[-1].split(","))
+    except ValueError:
+        raise InputError(
+            f"stretch {text!r} is not one of auto, reflectance, percentile:2,98 or "
+            "LO,HI, such as 0,3000."
+        ) from None
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise InputError(f"stretch {text!r}: the limits must rise, as in 0,3000.")
+    if is_percentile and not 0 <= low < high <= 100:
+        raise InputError(f"stretch {text!r}: percentiles lie between 0 and 100.")
+    return StretchChoice("percentile" if is_percentile else "limits", (low, high))
+
+
+def find_stretch(scene: Scene, choice: StretchChoice) -> Stretch:
+    """Find the limits of every band of the file, once for the scene.
+
+    `auto` is 0 to 255 for uint8; reflectance where the file tells (scale and offset,
+    or Sentinel-2 band names or file names); else the percentiles 0.5 and 99.5. A tile
+    of `rsupres tile` has the limits of its scene, whatever it shows itself.
+
+    Args:
+        scene: an open scene, perhaps cropped; percentiles are those of the crop.
+        choice: what the user asked for.
+
+    Returns:
+        A stretch with one pair per band of the file; see `Stretch.for_bands`. Bands
+        that hold no picture (alpha) get 0 to 1.
+
+    Raises:
+        InputError: the scene has no valid pixel to take percentiles from, or its
+            scale tags are not positive.
+    """
+    if choice.kind == "limits" and choice.limits is not None:
+        return _same_limits(scene, *choice.limits)
+    if choice.kind == "percentile" and choice.limits is not None:
+        return _percentile_stretch(scene, choice.limits)
+    if choice.kind == "reflectance":
+        return _reflectance_stretch(scene)
+    if told := scene.any_tag(TILE_STRETCH):
+        return Stretch.from_json(json.loads(told))
+    if scene.dtype == "uint8" and not _has_scale(scene):
+        return _same_limits(scene, 0.0, 255.0)
+    if _tells_reflectance(scene):
+        stretch = _reflectance_stretch(scene)
+        logger.info("%s: stretched as reflectance 0 to 1.", scene.path)
+        return stretch
+    logger.info(
+        "%s: stretched between percentiles %g and %g of the scene.",
+        scene.path,
+        *AUTO_PERCENTILES,
+    )
+    return _percentile_stretch(scene, AUTO_PERCENTILES)
+
+
+def split_excess(unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Part unit values into what a model may see and what lies beyond.
+
+    Returns:
+        `(clipped, excess)`, both float32 of the shape of `unit`, with clipped in
+        [0, 1] and `clipped + excess == unit` within one rounding; excess is 0 within
+        the limits.
+    """
+    clipped = np.clip(unit, np.float32(0), np.float32(1))
+    return clipped, unit - clipped
+
+
+def to_dtype(
+    dn: FloatArray,
+    dtype: str,
+    nodata: float | None = None,
+    valid: BoolArray | None = None,
+) -> NDArray[np.generic]:
+    """Round DN half to even, clip them to `dtype`, and keep them off nodata.
+
+    A valid pixel that would become nodata moves by one DN (one representable number
+    for floats): up, or down where nodata is the largest value.
+
+    Args:
+        dn: (c, H, W) float32, finite where valid.
+        dtype: numpy name of the output's type.
+        nodata: value that no valid pixel may take, None for none.
+        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+
+    Returns:
+        (c, H, W) of `dtype`.
+    """
+    ones = np.ones(dn.shape[0], np.float32)
+    return _quantise(dn, ones, np.zeros_like(ones), dtype, nodata, valid)
+
+
+def _quantise(
+    pixels: FloatArray,
+    gain: FloatArray,
+    bias: FloatArray,
+    dtype: str,
+    nodata: float | None,
+    valid: BoolArray | None,
+) -> NDArray[np.generic]:
+    kind = np.dtype(dtype)
+    out = np.empty(pixels.shape, kind)
+    low, high = _range(kind)
+    is_whole = kind.kind in "iu"
+    taken = _as_dtype(nodata, kind)
+    free = None if taken is None else _neighbour(taken, kind)
+    outside = np.zeros((), kind) if taken is None else taken
+    for rows in _row_chunks(pixels.shape[1], pixels.shape[2]):
+        hidden = None if valid is None else ~valid[0, rows]
+        for band in range(pixels.shape[0]):
+            work = pixels[band, rows] * gain[band]
+            work += bias[band]
+            if is_whole:
+                np.rint(work, out=work)
+                np.clip(work, low, high, out=work)
+            if hidden is not None:
+                work[hidden] = 0  # may be NaN, which no integer can hold
+            part = out[band, rows]
+            np.copyto(part, work, casting="unsafe")
+            if free is not None:
+                part[part == taken] = free
+            if hidden is not None:
+                part[hidden] = outside
+    return out
+
+
+def _row_chunks(height: int, width: int) -> Iterator[slice]:
+    step = max(1, CHUNK_VALUES // max(1, width))
+    for start in range(0, height, step):
+        yield slice(start, start + step)
+
+
+def _range(kind: np.dtype[np.generic]) -> tuple[np.float32, np.float32]:
+    """Return the float32 numbers that are the smallest and largest to fit `kind`."""
+    if kind.kind not in "iu":
+        return np.float32(-np.inf), np.float32(np.inf)
+    limits = np.iinfo(kind.name)
+    high = np.float32(limits.max)
+    if int(high) > limits.max:  # 32 and 64 bits: float32 rounds the maximum up
+        high = np.nextafter(high, np.float32(0))
+    return np.float32(limits.min), high
+
+
+def _as_dtype(
+    nodata: float | None, kind: np.dtype[np.generic]
+) -> NDArray[np.generic] | None:
+    """Return `nodata` in the output's type; None when it cannot occur there."""
+    if nodata is None or (kind.kind in "iu" and not float(nodata).is_integer()):
+        return None
+    if kind.kind in "iu":
+        limits = np.iinfo(kind.name)
+        if not limits.min <= int(nodata) <= limits.max:
+            return None
+        return np.array(int(nodata), kind)
+    return np.array(nodata, kind)
+
+
+def _neighbour(
+    taken: NDArray[np.generic], kind: np.dtype[np.generic]
+) -> NDArray[np.generic]:
+    if kind.kind in "iu":
+        step = -1 if int(taken) == np.iinfo(kind.name).max else 1
+        return np.array(int(taken) + step, kind)
+    towards = -np.inf if float(taken) >= float(np.finfo(kind.name).max) else np.inf
+    return np.asarray(np.nextafter(taken, np.array(towards, kind)))
+
+
+def _same_limits(scene: Scene, low: float, high: float) -> Stretch:
+    return Stretch((low,) * scene.count, (high,) * scene.count)
+
+
+def _percentile_stretch(scene: Scene, percentiles: tuple[float, float]) -> Stretch:
+    low, high = [0.0] * scene.count, [1.0] * scene.count
+    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
+    if not valid.any():
+        raise InputError(
+            f"{scene.path}: no valid pixel to find a stretch from; give the limits, "
+            "for example --stretch 0,3000, if the nodata value is right."
+        )
+    for plane, band in zip(sample, scene.data_bands, strict=True):
+        pair = np.percentile(plane[valid[0]].astype(np.float64), percentiles)
+        low[band - 1], high[band - 1] = float(pair[0]), float(pair[1])
+        if not low[band - 1] < high[band - 1]:
+            high[band - 1] = low[band - 1] + 1
+    return Stretch(tuple(low), tuple(high))
+
+
+def _reflectance_stretch(scene: Scene) -> Stretch:
+    unity = None if _has_scale(scene) else _unity_dn(scene)
+    low, high = [], []
+    for band in range(1, scene.count + 1):
+        scale, offset = scene.scales[band - 1], scene.offsets[band - 1]
+        if unity is not None:
+            scale, offset = 1 / unity, 0.0
+        if not scale > 0:
+            raise InputError(
+                f"{scene.path}: band {band} has scale {scale:g}; reflectance needs a "
+                "positive one. Give --stretch LO,HI."
+            )
+        low.append(0.0 - offset / scale)
+        high.append((1 - offset) / scale)
+    return Stretch(tuple(low), tuple(high))
+
+
+def _unity_dn(scene: Scene) -> float:
+    """Return the DN of reflectance 1 of a file without scale tags."""
+    if scene.dtype == "uint8":
+        return 255.0
+    if scene.dtype.startswith("float"):
+        sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
+        inside = sample[:, valid[0]]
+        if inside.size and np.percentile(inside, 99.9) <= FLOAT_REFLECTANCE_MAX:
+            return 1.0
+    return REFLECTANCE_DN
+
+
+def _has_scale(scene: Scene) -> bool:
+    pairs = zip(scene.scales, scene.offsets, strict=True)
+    return any(pair != (1.0, 0.0) for pair in pairs)
+
+
+def _tells_reflectance(scene: Scene) -> bool:
+    if _has_scale(scene):
+        return _scaled_like_reflectance(scene)
+    if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):
+        return False
+    return names_sentinel2(scene)
+
+
+def _scaled_like_reflectance(scene: Scene) -> bool:
+    """Return whether DN * scale + offset looks like reflectance, not like metres."""
+    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
+    if not valid.any():
+        return True
+    for plane, band in zip(sample, scene.data_bands, strict=True):
+        top = np.percentile(plane[valid[0]], 50)
+        if not -0.5 <= top * scene.scales[band - 1] + scene.offsets[band - 1] <= 1.5:
+            return False
+    return True
+
+
+def names_sentinel2(scene: Scene) -> bool:
+    """Return whether band names, tags or the file's name say Sentinel-2 bands."""
+    text = " ".join(f"{key}={value}" for key, value in scene.tags.items())
+    if re.search(r"landsat", text, re.IGNORECASE):
+        return False
+    if re.search(r"sentinel-?_?2|S2[ABCD]_|MSIL[12][AC]", text, re.IGNORECASE):
+        return True
+    code = re.compile(r"^B(0[1-9]|1[0-2]|[1-9]|8A)\b", re.IGNORECASE)
+    named = [name for name in scene.descriptions if name]
+    if named and all(code.match(name) for name in named):
+        return True
+    name = "/".join(re.split(r"[\\/]", scene.path.rstrip("/\\"))[-2:])
+    return bool(re.search(r"S2[ABCD]_|\bT\d\d[A-Z]{3}_\d{8}T|(?i:sentinel-?_?2)", name))

@@ -1,0 +1,1 @@
+"""Folders of georeferenced tiles: cut, indexed, run in batches, blended."""

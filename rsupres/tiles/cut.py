@@ -1,0 +1,379 @@
+"""`rsupres tile` as a function: a scene and its conditions become a folder of tiles.
+
+The tiling is that of `rsupres upscale` and the conditions are read by the same sources,
+so a tile on disk is what a model would be shown. Tiles wait in a run directory beside
+the folder, tile row by tile row; the folder appears under its name when it is complete.
+One tile is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from rsupres.conditions.open import ConditionFrame, ConditionRequest, open_conditions
+from rsupres.errors import InputError, RunConflictError
+from rsupres.execution import Interrupted, OnProgress, Progress
+from rsupres.grid import Grid, PixelWindow, lr_step
+from rsupres.output.atomic import explained, sync
+from rsupres.output.run_dir import Run
+from rsupres.raster.bands import choose_bands
+from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.extent import window_from_bounds
+from rsupres.raster.stack import open_scenes, union_grid
+from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
+from rsupres.tiles.index import (
+    FOLDERS,
+    HR,
+    INDEX,
+    LR,
+    TileIndex,
+    TilePlan,
+    TileRecord,
+    records,
+    write_index,
+)
+from rsupres.upscaling.job import check_writable
+from rsupres.version import __version__
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SIZE, DEFAULT_OVERLAP = 128, 16
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """A scene to cut.
+
+    Attributes:
+        scenes: what to open: one raster, or several that make one.
+        folder: to make.
+        scale: SR pixels along one LR pixel.
+        tile_size: LR pixels, None = `DEFAULT_SIZE`, rounded up to what the scale asks.
+        overlap: LR pixels that neighbours share, None = `DEFAULT_OVERLAP`, likewise.
+        halo: LR pixels at inner sides that weigh nothing when tiles are put together.
+        multiple: SR sides of tiles are multiples of it.
+        roles: bands that a reference is read in, such as ("red", "green", "blue");
+            None = these three where the scene has as many, else all.
+        stretch: of LR tiles, for `rsupres.raster.stretch.parse_stretch`.
+        bounds: west, south, east, north; None = all.
+        bounds_crs: CRS of `bounds`, None = the scene's.
+        conditions: what to write beside the LR tiles.
+        hr: a sharp image on the SR grid, None = none.
+        overwrite: replace a tile folder that exists.
+    """
+
+    scenes: tuple[str, ...]
+    folder: Path
+    scale: Fraction = Fraction(4)
+    tile_size: int | None = None
+    overlap: int | None = None
+    halo: int = 0
+    multiple: int = 1
+    roles: tuple[str, ...] | None = None
+    stretch: str = "auto"
+    bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
+    conditions: ConditionRequest = field(default_factory=ConditionRequest)
+    hr: str | None = None
+    overwrite: bool = False
+
+    @property
+    def run_path(self) -> Path:
+        """Where the unfinished folder lives."""
+        return self.folder.with_name(self.folder.name + ".run")
+
+
+@dataclass(frozen=True)
+class TileSummary:
+    """What was cut.
+
+    Attributes:
+        folder: of the tiles.
+        shape: tile rows and columns.
+        tile_shape: LR pixels of a whole tile.
+        overlap: LR pixels.
+        kinds: folders in it.
+        valid: share of valid LR pixels, mean over the tiles.
+        shares: by kind, mean over the tiles; see `rsupres.tiles.index.TileRecord`.
+        duration_s: wall time.
+    """
+
+    folder: Path
+    shape: tuple[int, int]
+    tile_shape: tuple[int, int]
+    overlap: int
+    kinds: tuple[str, ...]
+    valid: float
+    shares: Mapping[str, float]
+    duration_s: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-able values."""
+        return {
+            "folder": str(self.folder),
+            "tiles": self.shape[0] * self.shape[1],
+            "rows": self.shape[0],
+            "cols": self.shape[1],
+            "tile_shape": list(self.tile_shape),
+            "overlap": self.overlap,
+            "kinds": list(self.kinds),
+            "valid": round(self.valid, 4),
+            "shares": {name: round(value, 4) for name, value in self.shares.items()},
+            "duration_s": round(self.duration_s, 3),
+        }
+
+
+def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSummary:
+    """Cut a scene into tiles; go on where an earlier call stopped.
+
+    Args:
+        job: what to do.
+        on_progress: called after each tile row.
+
+    Raises:
+        GridError: tile size, overlap, halo and scale do not fit together.
+        InputError: the scene, a condition or the HR image cannot be used.
+        RunConflictError: the folder exists, or another job waits beside it.
+        ResourceError: the disk is full.
+    """
+    started = time.monotonic()
+    show = on_progress or (lambda step: None)
+    _check_folder(job)
+    with bounded_cache(), _open(job) as sources:
+        plan = _plan(job, sources)
+        manifest = {
+            "job": {"tile": plan.to_json(), "stretch": sources.stretch.to_json()},
+            "n_strips": plan.grid.shape[0],
+            "conditions": sources.conditions.settings(),
+        }
+        with Run.open(job.run_path, manifest) as run:
+            settings = cast(Mapping[str, object], run.manifest.get("conditions", {}))
+            sources = replace(sources, conditions=sources.conditions.restored(settings))
+            try:
+                found = _cut(sources, plan, run, show)
+                _publish(job, TileIndex(plan, tuple(found)), run)
+            except Interrupted as stop:
+                stop.advise("The same command continues.")
+                raise
+            shutil.rmtree(_rows(run), ignore_errors=True)
+            run.remove()
+    return TileSummary(
+        folder=job.folder,
+        shape=plan.grid.shape,
+        tile_shape=plan.grid.tile_shape,
+        overlap=plan.overlap,
+        kinds=(LR, *(FOLDERS[kind] for kind in sources.kinds)),
+        valid=float(np.mean([record.valid for record in found])),
+        shares={
+            kind: float(np.mean([record.shares[kind] for record in found]))
+            for kind in sources.kinds
+        },
+        duration_s=time.monotonic() - started,
+    )
+
+
+def _check_folder(job: TileJob) -> None:
+    """Refuse a folder that is there, unless it is empty or tiles to be replaced."""
+    folder = job.folder
+    if not folder.is_dir():
+        check_writable(folder, "output")
+        if folder.exists():
+            raise RunConflictError(f"{folder} is a file; name a folder to make.")
+        return
+    check_writable(folder / INDEX, "output")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / INDEX).is_file():
+        raise RunConflictError(
+            f"{folder} holds other files than tiles; name a new folder."
+        )
+    if not job.overwrite:
+        raise RunConflictError(f"{folder} exists; give --overwrite to replace it.")
+
+
+@contextmanager
+def _open(job: TileJob) -> Iterator[Sources]:
+    choice = parse_stretch(job.stretch)
+    with ExitStack() as stack:
+        scene = stack.enter_context(open_scenes(job.scenes))
+        if job.bounds is not None:
+            scene = scene.crop(window_from_bounds(scene, job.bounds, job.bounds_crs))
+        stretch = find_stretch(scene, choice)
+        roles = job.roles
+        if roles is None:
+            roles = RGB if len(scene.data_bands) >= len(RGB) else ()
+        bands = choose_bands(scene, roles).roles
+        frame = ConditionFrame(
+            scene, bands, tuple(roles), stretch.for_bands(bands), job.scale
+        )
+        conditions = stack.enter_context(open_conditions(job.conditions, frame))
+        hr = None if job.hr is None else _open_hr(job.hr, frame.sr, stack)
+        yield Sources(scene, conditions, hr, stretch.for_bands(scene.data_bands))
+
+
+def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Scene, PixelWindow]:
+    """Open a sharp image and find where the SR frame lies in it."""
+
+    @dataclass(frozen=True)
+    class _Frame:
+        path: str
+        grid: Grid
+
+    scene = stack.enter_context(Scene.open(name))
+    try:
+        _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
+    except InputError as error:
+        raise InputError(
+            f"--hr {name}: is not on the SR grid of the scene; bring it there, for "
+            f"example with rio warp. ({error})"
+        ) from error
+    if wanted.intersection(own) is None:
+        raise InputError(f"--hr {name}: lies beside the scene; they do not touch.")
+    return scene, wanted.relative_to(own)
+
+
+def _plan(job: TileJob, sources: Sources) -> TilePlan:
+    scene = sources.scene
+    step = lr_step(job.scale, job.multiple)
+
+    def rounded(chosen: int | None, default: int) -> int:
+        return -(-default // step) * step if chosen is None else chosen
+
+    overlap = rounded(job.overlap, max(DEFAULT_OVERLAP, 2 * job.halo + 8))
+    size = rounded(job.tile_size, max(DEFAULT_SIZE, 2 * overlap))
+    marks: dict[str, object] = {
+        "version": __version__,
+        "scene": scene.fingerprint(),
+        "dtype": scene.dtype,
+        "conditions": sources.conditions.fingerprint(),
+        "describe": sources.conditions.describe(),
+    }
+    if sources.hr is not None:
+        marks["hr"] = sources.hr[0].fingerprint()
+    return TilePlan(
+        source=os.path.basename(scene.path.rstrip("/")),
+        scene=scene.grid,
+        scale=job.scale,
+        size=size,
+        overlap=overlap,
+        halo=job.halo,
+        multiple=job.multiple,
+        marks=marks,
+    )
+
+
+def _cut(
+    sources: Sources, plan: TilePlan, run: Run, show: OnProgress
+) -> list[TileRecord]:
+    """Write the tile rows that are missing; return all records, row-major."""
+    n_rows, n_cols = plan.grid.shape
+    planned = records(plan)
+    names = (LR, *(FOLDERS[kind] for kind in sources.kinds))
+    found: list[TileRecord] = []
+    for folder in (_rows(run), *(_staged(run) / name for name in names)):
+        folder.mkdir(parents=True, exist_ok=True)
+    writers = make_writers(sources, plan)
+    show(Progress("Tiles", 0, n_rows, "tile rows"))
+    for row in range(n_rows):
+        journal = _rows(run) / f"{row:04d}.json"
+        if journal.exists():
+            stored = json.loads(journal.read_text())
+            found += [TileRecord.from_json(record) for record in stored]
+        else:
+            part = planned[row * n_cols : (row + 1) * n_cols]
+            done = [_write(tile, sources, plan, writers, run) for tile in part]
+            with Run.publishing(journal) as target:
+                target.write_text(json.dumps([record.to_json() for record in done]))
+            found += done
+        show(Progress("Tiles", row + 1, n_rows, "tile rows"))
+    return found
+
+
+def _write(
+    tile: TileRecord,
+    sources: Sources,
+    plan: TilePlan,
+    writers: Mapping[str, TileWriter],
+    run: Run,
+) -> TileRecord:
+    """Write one tile in all its kinds; return its record with shares."""
+    scene = sources.scene
+    pixels, valid = scene.read_stored(tile.lr, scene.data_bands)
+    path = _staged(run) / LR / tile.name
+    writers[LR].write(path, pixels, plan.scene.crop(tile.lr), valid)
+    shares: dict[str, float] = {}
+    grid = plan.sr.crop(tile.sr)
+    for kind, read in sources.conditions.read(tile.sr).items():
+        stored, share = as_stored(kind, read, sources.conditions)
+        path = _staged(run) / FOLDERS[kind] / tile.name
+        writers[kind].write(path, stored, grid)
+        shares[kind] = share
+    if sources.hr is not None:
+        image, corner = sources.hr
+        pixels, measured = _read_hr(image, corner, tile.sr)
+        path = _staged(run) / FOLDERS[HR] / tile.name
+        writers[HR].write(path, pixels, grid, measured)
+        shares[HR] = float(measured.mean())
+    return replace(tile, valid=float(valid.mean()), shares=shares)
+
+
+def _read_hr(
+    image: Scene, corner: PixelWindow, window: PixelWindow
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an SR window of the sharp image; what it does not cover is invalid."""
+    bands = image.data_bands
+    place = window._replace(row=window.row + corner.row, col=window.col + corner.col)
+    shape = (window.height, window.width)
+    blank = 0 if image.nodata is None else image.nodata
+    pixels = np.full((len(bands), *shape), blank, image.dtype)
+    valid = np.zeros((1, *shape), bool)
+    inside = place.intersection(image.grid.window)
+    if inside is not None:
+        rows, cols = inside.relative_to(place).slices()
+        pixels[:, rows, cols], valid[:, rows, cols] = image.read_stored(inside, bands)
+    return pixels, valid
+
+
+def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
+    """Write the index and let the folder appear, in place of an older one."""
+    staged = _staged(run)
+    write_index(staged / INDEX, index)
+    for folder in (*(path for path in staged.iterdir() if path.is_dir()), staged):
+        sync(folder)
+    _check_folder(job)
+    with explained(job.folder):
+        old = job.folder.with_name(f"{job.folder.name}.{secrets.token_hex(4)}.old")
+        is_there = job.folder.exists()
+        if is_there:
+            os.replace(job.folder, old)
+        try:
+            os.replace(staged, job.folder)
+        except BaseException:
+            if is_there:
+                os.replace(old, job.folder)
+            raise
+        sync(job.folder.absolute().parent)
+        if is_there:
+            shutil.rmtree(old)
+
+
+def _staged(run: Run) -> Path:
+    return run.path / "tiles"
+
+
+def _rows(run: Run) -> Path:
+    return run.path / "rows"

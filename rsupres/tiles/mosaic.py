@@ -1,0 +1,366 @@
+"""A folder of georeferenced tiles becomes one raster.
+
+Tiles may overlap in any way and come in any order, as long as they lie on one pixel
+grid. Where a `tiles.gpkg` says how they were cut, frame and weights are the planned
+ones; else a side that faces other tiles gets a raised cosine over the overlap. The sum
+is divided by the summed weights, pixel by pixel, and invalid pixels weigh nothing.
+Where all tiles agree their numbers are copied, so that untouched tiles give back their
+scene bit for bit. Memory holds one band of rows of the result, whatever its height.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rsupres.errors import InputError
+from rsupres.execution import OnProgress
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
+from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.stack import covers, union_grid
+from rsupres.raster.stretch import to_dtype
+from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
+from rsupres.upscaling.pipeline import RunSummary
+from rsupres.version import __version__
+
+logger = logging.getLogger(__name__)
+
+# Values of one strip; 8 Mi float64 are 64 MB, and there are a few such arrays.
+_STRIP_VALUES = 1 << 23
+_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
+# Pixels by which a tile's corners may miss their planned place.
+_MISPLACED = 1e-2
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What is known of a tile that is not open.
+
+    Attributes:
+        path: of its file.
+        grid: its frame.
+        marks: of its content.
+    """
+
+    path: str
+    grid: Grid
+    marks: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _PlacedTile:
+    """A tile and its weights along both axes.
+
+    Attributes:
+        path: of its file.
+        place: in the mosaic.
+        rows: (h,) in (0, 1].
+        cols: (w,) in (0, 1].
+    """
+
+    path: str
+    place: PixelWindow
+    rows: np.ndarray
+    cols: np.ndarray
+
+
+def mosaic_tiles(
+    folder: Path,
+    output: Path,
+    *,
+    driver: str = "COG",
+    creation: Sequence[tuple[str, str]] = (),
+    dtype: str | None = None,
+    nodata: float | None = None,
+    overwrite: bool = False,
+    run_dir: Path | str | None = None,
+    keep_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> RunSummary:
+    """Blend the rasters in a folder into one.
+
+    Args:
+        folder: holds the tiles; its subfolders are not searched. Of a folder that
+            `rsupres tile` made, the LR tiles are taken.
+        output: the file to write.
+        driver: COG or GTiff.
+        creation: creation options.
+        dtype: numpy name, None = the tiles'.
+        nodata: None = the tiles'; needed when tiles leave gaps.
+        overwrite: replace an output that exists.
+        run_dir: where finished strips wait; None = the output's name with `.run`.
+        keep_run: keep it after success.
+        on_progress: called after each strip.
+
+    Raises:
+        InputError: no folder, no tiles, or tiles that do not fit together.
+        RunConflictError: the output exists.
+    """
+    started = time.monotonic()
+    index_path = find_index(folder)
+    if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
+        folder = folder / LR
+    names = _find_tiles(folder)
+    kept = None if run_dir is None else Path(run_dir)
+    into = Destination(output, driver, tuple(creation), overwrite, kept, keep_run)
+    into.check()
+    show = on_progress or (lambda step: None)
+    with bounded_cache(), ExitStack() as stack:
+        first = stack.enter_context(Scene.open(names[0]))
+        form = into.format(
+            dtype or first.dtype, first.nodata if nodata is None else nodata
+        )
+        raster = _raster(names, first, form, index_path)
+        write_strips(raster, into, show)
+    return RunSummary(
+        output=output,
+        status="written",
+        figures={},
+        tiles=len(names),
+        skipped=0,
+        duration_s=time.monotonic() - started,
+        model="mosaic",
+    )
+
+
+def _raster(
+    names: Sequence[str], first: Scene, form: OutputFormat, index_path: Path | None
+) -> StripRaster:
+    """Return what the tiles make together."""
+    found = [_look(name, first) for name in names]
+    if index_path is None:
+        tiles, grid = _place(found)
+    else:
+        tiles, grid = _place_as_planned(found, read_index(index_path), index_path)
+    if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
+        raise InputError(
+            f"{Path(names[0]).parent}: the tiles leave gaps and have no nodata value; "
+            "give --nodata."
+        )
+    return StripRaster(
+        grid=grid,
+        form=form,
+        n_bands=len(first.data_bands),
+        at_once=_STRIP_VALUES,
+        marks={
+            "mosaic": [tile.marks for tile in found],
+            "dtype": form.dtype,
+            "nodata": None if form.nodata is None else repr(form.nodata),
+        },
+        phase="Mosaic",
+        make=lambda window: _blend(tiles, window, first, form),
+        meta=lambda: _meta(first, grid),
+    )
+
+
+def _look(name: str, first: Scene) -> _Tile:
+    """Return what has to be known of a tile; check that it fits the first one."""
+    with Scene.open(name) as scene:
+        _check_alike(scene, first)
+        return _Tile(name, scene.grid, scene.fingerprint())
+
+
+def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
+    """Return tiles of any origin with their weights, and the frame of the result."""
+    grid, places = union_grid(found)
+    tiles = [
+        _PlacedTile(tile.path, place, *_weights(place, places))
+        for tile, place in zip(found, places, strict=True)
+    ]
+    return tiles, grid
+
+
+def _place_as_planned(
+    found: Sequence[_Tile], index: TileIndex, path: Path
+) -> tuple[list[_PlacedTile], Grid]:
+    """Return tiles with the weights of the plan, and the frame that it was cut from.
+
+    Raises:
+        InputError: a tile is not in the index, or not where the index says.
+    """
+    plan = index.plan
+    records = {Path(record.name).stem: record for record in index.tiles}
+    known = [records.get(Path(tile.path).stem) for tile in found]
+    if None in known:
+        raise InputError(
+            f"{found[known.index(None)].path}: is no tile of {path}; take it away, or "
+            "the index, to place tiles by their own headers."
+        )
+    pairs = [(t, r) for t, r in zip(found, known, strict=True) if r is not None]
+    is_lr = all((t.grid.height, t.grid.width) == r.lr[2:] for t, r in pairs)
+    frame = plan.scene if is_lr else plan.sr
+    rows, cols = profiles(plan, is_lr=is_lr)
+    tiles = []
+    for tile, record in pairs:
+        place = record.lr if is_lr else record.sr
+        _check_place(tile, frame.crop(place), path)
+        tiles.append(_PlacedTile(tile.path, place, rows[record.row], cols[record.col]))
+    return tiles, frame
+
+
+def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
+    size = (planned.width, planned.height)
+    fits = (tile.grid.width, tile.grid.height) == size
+    if fits:
+        moved = ~planned.transform @ tile.grid.transform
+        corners = ((0, 0), (size[0], 0), (0, size[1]))
+        fits = tile.grid.crs == planned.crs and all(
+            math.dist(moved @ corner, corner) < _MISPLACED for corner in corners
+        )
+    if not fits:
+        raise InputError(
+            f"{tile.path}: {tile.grid.height} x {tile.grid.width} pixels, and {path} "
+            f"has {size[1]} x {size[0]} pixels elsewhere for this tile; is it of "
+            "another scale or scene?"
+        )
+
+
+class _Rows:
+    """Rows of the result on the way: weighted sums, and numbers that tiles agree in.
+
+    A stored number stays as long as every valid tile has the same one in every band;
+    one of an invalid pixel until a valid one comes.
+    """
+
+    def __init__(self, n_bands: int, window: PixelWindow, dtype: str) -> None:
+        shape = (window.height, window.width)
+        self.total = np.zeros((n_bands, *shape))
+        self.weight = np.zeros(shape)
+        self.stored = np.zeros((n_bands, *shape), dtype)
+        self.seen = np.zeros(shape, bool)
+        self.differs = np.zeros(shape, bool)
+
+    def add(
+        self,
+        place: tuple[slice, slice],
+        dn: np.ndarray,
+        valid: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        """Add a part of a tile: (c, h, w) numbers, (h, w) mask and weights."""
+        held = self.stored[:, *place]
+        known = self.weight[place] > 0
+        self.differs[place] |= known & valid & (dn != held).any(axis=0)
+        takes = (valid & ~known) | ~self.seen[place]
+        np.copyto(held, dn, where=takes)
+        self.seen[place] = True
+        weights = weights * valid
+        self.total[:, *place] += np.where(valid, dn, 0) * weights
+        self.weight[place] += weights
+
+
+def _blend(
+    tiles: Sequence[_PlacedTile],
+    window: PixelWindow,
+    first: Scene,
+    form: OutputFormat,
+) -> Rows:
+    """Return the rows of one strip in the output's type, and its valid mask."""
+    blended = _Rows(len(first.data_bands), window, first.dtype)
+    for tile in tiles:
+        shared = tile.place.intersection(window)
+        if shared is None:
+            continue
+        inside = shared.relative_to(tile.place)
+        rows, cols = inside.slices()
+        with Scene.open(tile.path) as scene:
+            dn, valid = scene.read_stored(inside, scene.data_bands)
+        weights = tile.rows[rows][:, None] * tile.cols[cols]
+        blended.add(shared.relative_to(window).slices(), dn, valid[0], weights)
+    valid = blended.weight[None] > 0
+    total = blended.total
+    np.divide(total, blended.weight, out=total, where=valid)
+    pixels = to_dtype(total.astype(np.float32), form.dtype, form.nodata, valid)
+    if first.dtype == form.dtype and _is_same(first.nodata, form.nodata):
+        agreed = blended.seen & ~blended.differs
+        np.copyto(pixels, blended.stored, where=agreed)
+    return pixels, None if valid.all() else valid
+
+
+def _is_same(one: float | None, other: float | None) -> bool:
+    """Return whether two nodata values are the same; NaN is itself."""
+    return repr(one) == repr(other)
+
+
+def _weights(
+    place: PixelWindow, places: Sequence[PixelWindow]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a tile's weights along rows and columns.
+
+    A side that other tiles cross gets a ramp over the deepest such overlap, at most
+    half the tile; other sides none. Weights stay above 0, so every pixel is covered.
+    """
+    others = [other for other in places if other != place and other.intersection(place)]
+    rows = _axis_weights(
+        place.height,
+        [_depth(o.row, o.row_stop, place.row, place.row_stop) for o in others],
+    )
+    cols = _axis_weights(
+        place.width,
+        [_depth(o.col, o.col_stop, place.col, place.col_stop) for o in others],
+    )
+    return rows, cols
+
+
+def _depth(start: int, stop: int, own_start: int, own_stop: int) -> tuple[int, int]:
+    """Return how deep a neighbour reaches in over the first and the last side.
+
+    A neighbour faces a side when it begins before it and ends inside the tile.
+    """
+    first = stop - own_start if start < own_start and stop < own_stop else 0
+    last = own_stop - start if start > own_start and stop > own_stop else 0
+    return first, last
+
+
+def _axis_weights(length: int, depths: Sequence[tuple[int, int]]) -> np.ndarray:
+    weights = np.ones(length)
+    for side in (0, 1):
+        ramp = min(max((depth[side] for depth in depths), default=0), length)
+        if ramp:
+            centre = (np.arange(ramp) + 0.5) / ramp
+            rise = 0.5 - 0.5 * np.cos(np.pi * centre)
+            if side == 0:
+                weights[:ramp] *= rise
+            else:
+                weights[-ramp:] *= rise[::-1]
+    return weights
+
+
+def _find_tiles(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    names = sorted(
+        str(path)
+        for path in folder.iterdir()
+        if path.suffix.lower() in _RASTER_SUFFIXES and path.is_file()
+    )
+    if not names:
+        raise InputError(f"{folder}: holds no rasters to blend.")
+    return names
+
+
+def _check_alike(scene: Scene, first: Scene) -> None:
+    if len(scene.data_bands) != len(first.data_bands):
+        raise InputError(
+            f"{scene.path}: {len(scene.data_bands)} bands, but {first.path} has "
+            f"{len(first.data_bands)}."
+        )
+    if scene.dtype != first.dtype:
+        raise InputError(
+            f"{scene.path}: type {scene.dtype} differs from {first.dtype} of "
+            f"{first.path}."
+        )
+
+
+def _meta(scene: Scene, grid: Grid) -> OutputMeta:
+    tags = {"RSUPRES_VERSION": __version__}
+    return OutputMeta.like(scene, scene.data_bands, grid, tags)

@@ -1,0 +1,261 @@
+"""Batches of LR/HR patches made from packs, with what else a model may look at.
+
+LR is made while training, because the scale is continuous, unless a pack holds what
+another sensor saw. Batch k is a function of (seed, k) alone, so a resumed run sees what
+an uninterrupted one sees. All rasters of a crop are cut at the same ground.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsupres.conditions.open import Conditions
+from rsupres.datasets.layers import as_conditions
+from rsupres.datasets.packs import STORED, Pack
+from rsupres.degradations.base import Degradation
+from rsupres.degradations.registry import make_degradation
+from rsupres.degradations.tones import ToneParams, tone
+from rsupres.errors import InputError
+
+_SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
+_MULTIPLE = 8  # of the sides of HR patches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one scale.
+
+    Attributes:
+        hr: (b, 3, H, W) float32 in [0, 1].
+        lr: (b, 3, h, w) float32 in [0, 1].
+        scale: H / h.
+        conditions: on the HR pixels, as `Conditions` says; except that `style`, where a
+            pack has it, is (b, 3, H, W): one image per patch.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    scale: Fraction
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return replace(
+            self,
+            hr=self.hr.to(device),
+            lr=self.lr.to(device),
+            conditions=self.conditions.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """How batches are drawn.
+
+    Attributes:
+        lr_side: LR pixels of a patch side; less where a crop is too small for a scale.
+        batch: patches per batch.
+        scale_min: smallest scale.
+        scale_max: largest scale.
+        scale_power: density of the scale is proportional to scale ** power; with 1 the
+            hard scales get more samples.
+        tone: draw tone and contrast changes of the HR patch.
+        fixed_scales: the only scales, each as likely, instead of a range.
+    """
+
+    lr_side: int = 32
+    batch: int = 6
+    scale_min: float = 1.0
+    scale_max: float = 4.0
+    scale_power: float = 1.0
+    tone: bool = False
+    fixed_scales: tuple[float, ...] = ()
+
+    def offers(self, scale: Fraction) -> bool:
+        """Return whether patches of a scale are wanted."""
+        if self.fixed_scales:
+            return float(scale) in self.fixed_scales
+        return self.scale_min <= scale <= self.scale_max
+
+
+class PatchSource:
+    """Random batches from packs; batch k depends on the seed and k alone.
+
+    Crops are grouped by size, and a batch draws from one group, chosen in proportion to
+    its number of crops times `weights` (by metres per pixel), so patches stack.
+    """
+
+    def __init__(
+        self,
+        packs: Sequence[Pack],
+        plan: PatchPlan,
+        seed: int,
+        weights: Mapping[float, float] | None = None,
+    ) -> None:
+        if not packs or not any(pack.crops for pack in packs):
+            raise InputError("No crops to train on: the packs are empty.")
+        self.plan = plan
+        self.seed = seed
+        self.groups = _group(packs, plan, weights or {})
+
+    def batch(self, k: int) -> Batch:
+        """Return batch `k`."""
+        rng = np.random.default_rng([self.seed, k])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        share = np.array([group.weight for group in self.groups])
+        group = self.groups[rng.choice(len(self.groups), p=share / share.sum())]
+        side_hr, side_lr = self._sides(rng, group)
+        chosen = rng.integers(len(group.crops), size=self.plan.batch)
+        patches = [group.crops[c].cut(side_hr, side_lr, rng) for c in chosen]
+        hr = _unit([patch.hr for patch in patches])
+        if self.plan.tone:
+            hr = tone(hr, generator, ToneParams())
+        if group.degradation is None:
+            lr = _unit([patch.lr for patch in patches if patch.lr is not None])
+        else:
+            lr = group.degradation.degrade(hr, (side_lr, side_lr), generator)
+        conditions = as_conditions([patch.layers for patch in patches])
+        return Batch(hr, lr, Fraction(side_hr, side_lr), conditions)
+
+    def _sides(self, rng: np.random.Generator, group: _Group) -> tuple[int, int]:
+        """Draw the sides of the HR patch (a multiple of 8) and of the LR patch."""
+        plan, room = self.plan, group.side
+        if group.scale is not None:
+            step = lr_step(group.scale)
+            side_lr = min(plan.lr_side, int(room / group.scale)) // step * step
+            return int(side_lr * group.scale), side_lr
+        if plan.fixed_scales:
+            low = high = drawn = plan.fixed_scales[rng.integers(len(plan.fixed_scales))]
+        else:
+            low = plan.scale_min
+            high = max(min(plan.scale_max, room / _SMALLEST_LR), low)
+            power = plan.scale_power + 1.0
+            u = rng.random()
+            drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
+        side_lr = min(plan.lr_side, int(room / drawn))
+        side_hr = max(
+            _MULTIPLE * round(side_lr * drawn / _MULTIPLE),
+            _MULTIPLE * -(-side_lr // _MULTIPLE),
+        )
+        side_hr = min(
+            side_hr,
+            room // _MULTIPLE * _MULTIPLE,
+            int(side_lr * high) // _MULTIPLE * _MULTIPLE,
+        )
+        return side_hr, min(side_lr, side_hr)
+
+
+def lr_step(scale: Fraction) -> int:
+    """Return of which number an LR side is a multiple if HR is one of 8 pixels."""
+    return scale.denominator * _MULTIPLE // math.gcd(scale.numerator, _MULTIPLE)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """All rasters of a crop or of a patch, (c, H, W), and (3, h, w) for LR."""
+
+    hr: np.ndarray
+    lr: np.ndarray | None
+    layers: Mapping[str, np.ndarray]
+
+    def cut(self, side: int, side_lr: int, rng: np.random.Generator) -> _Crop:
+        """Cut a random square; flip, mirror and turn it, each with probability 1/2.
+
+        With an LR raster the square begins at LR pixels that are HR pixels too.
+        """
+        step, step_lr = 1, 0
+        if self.lr is not None:
+            scale = Fraction(side, side_lr)
+            step, step_lr = scale.numerator, scale.denominator
+        row, col = (
+            int(rng.integers((length - side) // step + 1))
+            for length in self.hr.shape[1:]
+        )
+        flip, mirror, turn = rng.random(3) < 0.5
+
+        def window(raster: np.ndarray, first: int, n: int) -> np.ndarray:
+            top, left = row * first, col * first
+            patch = raster[:, top : top + n, left : left + n]
+            patch = patch[:, ::-1] if flip else patch
+            patch = patch[:, :, ::-1] if mirror else patch
+            return patch.transpose(0, 2, 1) if turn else patch
+
+        return _Crop(
+            window(self.hr, step, side),
+            None if self.lr is None else window(self.lr, step_lr, side_lr),
+            {name: window(layer, step, side) for name, layer in self.layers.items()},
+        )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Crops of one smaller side, one degradation and the same layers.
+
+    `degradation` is None where LR is stored, at `scale`.
+    """
+
+    side: int
+    crops: tuple[_Crop, ...]
+    weight: float
+    degradation: Degradation | None
+    scale: Fraction | None
+
+
+def _group(
+    packs: Sequence[Pack], plan: PatchPlan, weights: Mapping[float, float]
+) -> list[_Group]:
+    groups = []
+    for pack in packs:
+        degradation, scale = _lr_of(pack, plan)
+        by_kind: dict[tuple[int, float], list[_Crop]] = {}
+        for k, origin in enumerate(pack.meta.crops):
+            crop = _Crop(
+                pack.crops[k],
+                pack.lr[k] if scale is not None else None,
+                {name: arrays[k] for name, arrays in pack.layers.items()},
+            )
+            kind = (min(crop.hr.shape[1:]), origin.gsd_m)
+            by_kind.setdefault(kind, []).append(crop)
+        for (side, gsd_m), crops in by_kind.items():
+            weight = len(crops) * weights.get(gsd_m, 1.0)
+            smallest = 2 * _SMALLEST_LR if scale is None else lr_step(scale) * scale
+            if side >= smallest and weight > 0:
+                groups.append(_Group(side, tuple(crops), weight, degradation, scale))
+    if not groups:
+        raise InputError("No crop is large enough for a patch; build larger crops.")
+    return groups
+
+
+def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | None]:
+    """Return how the LR of a pack is made, or the scale at which it is stored."""
+    meta = pack.meta
+    if meta.degradation != STORED:
+        return make_degradation(meta.degradation, meta.parameters), None
+    if meta.scale is None:
+        raise InputError("A pack says that its LR is stored, but holds none.")
+    if not plan.offers(meta.scale):
+        raise InputError(
+            f"A pack holds LR of scale {meta.scale}, which data.scales leaves out."
+        )
+    if plan.lr_side < lr_step(meta.scale):
+        raise InputError(
+            f"data.lr_side is {plan.lr_side}; a pack with LR of scale {meta.scale}"
+            f" needs at least {lr_step(meta.scale)}."
+        )
+    if plan.tone:
+        raise InputError(
+            "data.tone changes HR and the LR made of it; a pack of another sensor's LR"
+            " cannot follow: leave tone out."
+        )
+    return None, meta.scale
+
+
+def _unit(patches: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(patches)).float() / 255.0

@@ -1,0 +1,1 @@
+"""The main job: from a request to finished strips, and what that would cost."""

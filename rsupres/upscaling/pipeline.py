@@ -1,0 +1,404 @@
+"""The only orchestration: job, plan, tiles, blending, strips, output.
+
+Read it from top to bottom to see which step happens when. `upscale_scene` runs a job
+whole or one shard of it, `finish_run` ends what another process began. What the steps
+do is in the modules that are called here; nothing is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from rsupres.errors import InputError, QualityGateError, ResourceError, RsupresError
+from rsupres.execution import (
+    Interrupted,
+    OnProgress,
+    Progress,
+    Shard,
+    run_shards,
+    split_strips,
+)
+from rsupres.output.geotiff import read_tags, write_strip
+from rsupres.output.run_dir import Run
+from rsupres.output.strips import write_output
+from rsupres.raster.dataset import bounded_cache
+from rsupres.raster.stretch import Stretch
+from rsupres.upscaling.coverage import coverage_format, coverage_meta, strip_coverage
+from rsupres.upscaling.finishing import FinishedStrip
+from rsupres.upscaling.gates import StripSums, total_figures
+from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples, tile_rows
+from rsupres.upscaling.job import UpscaleJob, check_outputs, check_vacant
+from rsupres.upscaling.work import Work, open_work
+from rsupres.version import __version__
+
+logger = logging.getLogger(__name__)
+
+# What a run directory holds besides what `rsupres.output.run_dir` puts there.
+_SUMS = "sums"
+_DEVIATION = "deviation"
+_COVERAGE = "coverage"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        output: the file.
+        status: written, existed (skipped), or computed (a shard, others are missing).
+        figures: quality figures, empty unless written.
+        tiles: tiles computed by this process.
+        skipped: those of them without a valid pixel.
+        duration_s: wall time of this process.
+        model: name of the model.
+        missing_strips: strips that other shards still owe.
+    """
+
+    output: Path
+    status: str
+    figures: Mapping[str, float]
+    tiles: int
+    skipped: int
+    duration_s: float
+    model: str
+    missing_strips: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-able values."""
+        return {
+            "output": str(self.output),
+            "status": self.status,
+            "figures": dict(self.figures),
+            "tiles": self.tiles,
+            "tiles_skipped": self.skipped,
+            "duration_s": round(self.duration_s, 3),
+            "model": self.model,
+            "missing_strips": self.missing_strips,
+        }
+
+
+def upscale_scene(
+    job: UpscaleJob, *, on_progress: OnProgress | None = None
+) -> RunSummary:
+    """Upscale a scene, or one shard of it; go on where an earlier run stopped.
+
+    Args:
+        job: what to do.
+        on_progress: called often, from this thread.
+
+    Raises:
+        RsupresError: any of them; without output under its name, except
+            `QualityGateError`, which comes after writing.
+    """
+    started = time.monotonic()
+    show = on_progress or (lambda step: None)
+    check_outputs(job)
+    with bounded_cache(), torch.inference_mode():
+        if job.skip_existing and job.output.exists():
+            return _existing(job, started)
+        if job.output.exists() and not job.overwrite and job.run_path.exists():
+            finished = _finish_removal(job, started)
+            if finished is not None:
+                return finished
+        check_vacant(job)
+        with open_work(job) as work:
+            return _run(work, show, started)
+
+
+def finish_run(
+    run_dir: Path,
+    output: Path | None = None,
+    *,
+    overwrite: bool = False,
+    keep_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> RunSummary:
+    """Do what is left of a run and write its output.
+
+    Args:
+        run_dir: of an interrupted or sharded run.
+        output: where to write; None = where the run's job says.
+        overwrite: replace an output that exists.
+        keep_run: keep the run directory after success.
+        on_progress: as for `upscale_scene`.
+
+    Raises:
+        InputError: the directory is no run directory.
+        RsupresError: as `upscale_scene`.
+    """
+    stored = Run.load(run_dir).get("options")
+    if not isinstance(stored, Mapping):
+        raise InputError(f"{run_dir}: not the run of a scene being upscaled.")
+    job = UpscaleJob.from_json(stored)
+    job = replace(
+        job,
+        output=output or job.output,
+        run_dir=run_dir,
+        shard=None,
+        overwrite=overwrite,
+        skip_existing=False,
+        keep_run=keep_run,
+    )
+    return upscale_scene(job, on_progress=on_progress)
+
+
+def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, str]:
+    """Return the RSUPRES_* tags: the same for the same job on the same scene."""
+    job = work.job
+    tags = {
+        "RSUPRES_VERSION": __version__,
+        "RSUPRES_MODEL": work.card.name,
+        "RSUPRES_MODEL_SHA256": work.model_sha256 or "",
+        "RSUPRES_MODEL_LICENCE": work.card.licence,
+        "RSUPRES_SCALE": str(job.scale),
+        "RSUPRES_SEED": str(job.seed) if work.spec.stochastic else "",
+        "RSUPRES_STEPS": str(job.steps or work.spec.steps or ""),
+        "RSUPRES_SAMPLES": str(job.samples) if job.samples > 1 else "",
+        "RSUPRES_DETAIL": f"{work.options.detail:g}" if work.spec.detail else "",
+        "RSUPRES_PRECISION": work.options.precision,
+        "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
+        "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
+        "RSUPRES_OTHER_BANDS": job.other_bands if work.bands.others else "",
+        "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
+        "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
+        "RSUPRES_JOB": work.identity_sha256,
+        "RSUPRES_GATE": gate,
+        "RSUPRES_SAMPLER": job.sampler or "",
+        "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
+    }
+    tags |= {
+        f"RSUPRES_{name.upper()}": json.dumps(marks, sort_keys=True)
+        for name, marks in work.conditions.fingerprint().items()
+    }
+    if settings := work.conditions.settings():
+        tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
+    tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
+    job = work.job
+    manifest = {
+        "job": work.identity,
+        "options": job.to_json(),
+        "n_strips": work.grid.shape[0],
+        "stretch": work.stretch.to_json(),
+        "gains": list(work.gains),
+        "conditions": work.conditions.settings(),
+    }
+    with Run.open(job.run_path, manifest, exclusive=job.shard is None) as run:
+        kept = run.manifest
+        work = replace(
+            work,
+            stretch=Stretch.from_json(cast(Mapping[str, list[float]], kept["stretch"])),
+            gains=tuple(cast(list[float], kept["gains"])),
+            conditions=work.conditions.restored(
+                cast(Mapping[str, object], kept.get("conditions", {}))
+            ),
+        )
+        counts = Counts(batch_size=work.batch_size)
+        try:
+            with _left_only_if_begun(run, alone=job.shard is None):
+                _compute(work, run, show, counts)
+            missing = work.grid.shape[0] - len(run.done_strips())
+            if missing:
+                return _summary(work, "computed", {}, counts, started, missing)
+            if not run.claim_assembly():  # another shard that ended now does it
+                return _summary(work, "computed", {}, counts, started, 0)
+            return _publish(work, run, show, counts, started)
+        except Interrupted as stop:
+            stop.advise(
+                f"{len(run.done_strips())} of {work.grid.shape[0]} strips are done; "
+                "the same command continues."
+            )
+            raise
+
+
+def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
+    """Compute the strips of this process' shard that are not there yet."""
+    job = work.job
+    shards = split_strips(work.grid.shape[0], job.shard[1] if job.shard else 1)
+    shard = shards[job.shard[0] - 1 if job.shard else 0]
+    if job.shard is not None:
+        run.lock_shard(*job.shard)
+    spans = list(_missing_spans(shard, run.done_strips()))
+    if not spans:
+        return
+    model = work.load()
+    context = run.load_context()
+    if context is None:
+        context = run.save_context(prepare_samples(work, model, run, show))
+    n_cols = work.grid.shape[1]
+    total = n_cols * sum(len(tile_rows(work, span)[0]) for span in spans)
+    show(Progress("Tiles", 0, total, "tiles"))
+    runner = TileRunner(work, model, context, counts, show, total)
+    for span in run_shards(
+        [replace(shard, strips=span) for span in spans],
+        lambda part: runner.compute(part.strips, partial(_save_strip, work, run)),
+    ):
+        logger.debug("Strips %s of shard %d are done.", span.strips, span.index)
+
+
+def _publish(
+    work: Work, run: Run, show: OnProgress, counts: Counts, started: float
+) -> RunSummary:
+    """Make the output of strips that are all there, and remove the run directory."""
+    job = work.job
+    n_strips = work.grid.shape[0]
+    sums = [_load_sums(run, strip) for strip in range(n_strips)]
+    if not any(part.valid for part in sums):
+        _discard(run)
+        raise InputError(
+            f"{work.scene.path}: no valid pixel; is the nodata value "
+            f"{work.scene.nodata} right?"
+        )
+    figures = total_figures(sums)
+    failed = [gate for gate in work.gates if gate.fails(figures)]
+    verdict = "failed" if failed else "passed" if work.gates else ""
+    tags = job_tags(work, figures, verdict)
+    check_vacant(job)
+    show(Progress("Write", 0, 1, "files"))
+    if job.uncertainty is not None:
+        parts = [_beside(run, _DEVIATION, strip) for strip in range(n_strips)]
+        write_output(
+            parts, work.deviation_meta(tags), work.deviation_format, job.uncertainty
+        )
+    if job.reference_coverage is not None:
+        parts = [_beside(run, _COVERAGE, strip) for strip in range(n_strips)]
+        meta, form = coverage_meta(work, tags), coverage_format(work)
+        write_output(parts, meta, form, job.reference_coverage)
+    parts = [run.strip_path(strip) for strip in range(n_strips)]
+    write_output(parts, work.meta(tags), work.format, job.output)
+    show(Progress("Write", 1, 1, "files"))
+    if not job.keep_run:
+        _discard(run)
+    if failed:
+        texts = "; ".join(gate.describe(figures) for gate in failed)
+        raise QualityGateError(f"{job.output} is written and marked, but {texts}.")
+    return _summary(work, "written", figures, counts, started, 0)
+
+
+def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
+    """Write what belongs to one strip; the strip itself last, as it is the journal."""
+    (run.path / _SUMS).mkdir(exist_ok=True)
+    with Run.publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
+        part.write_text(json.dumps(strip.sums.to_json()))
+    grid = work.output_grid.crop(strip.window)
+    if strip.deviation is not None:
+        with Run.publishing(_beside(run, _DEVIATION, strip.index)) as part:
+            write_strip(part, strip.deviation, grid, None, math.nan)
+    if work.job.reference_coverage is not None:
+        coverage = strip_coverage(work, strip.window, strip.valid)
+        with Run.publishing(_beside(run, _COVERAGE, strip.index)) as part:
+            write_strip(part, coverage, grid, None, coverage_format(work).nodata)
+    with Run.publishing(run.strip_path(strip.index)) as part:
+        write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
+
+
+def _load_sums(run: Run, strip: int) -> StripSums:
+    text = (run.path / _SUMS / f"{strip:04d}.json").read_text()
+    return StripSums.from_json(json.loads(text))
+
+
+def _beside(run: Run, kind: str, strip: int) -> Path:
+    """Return where what accompanies a strip lies; make the folder."""
+    (run.path / kind).mkdir(exist_ok=True)
+    return run.path / kind / f"{strip:04d}.tif"
+
+
+def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
+    """Yield the runs of consecutive strips of a shard that are not done."""
+    start: int | None = None
+    for strip in shard.strips:
+        if strip in done:
+            if start is not None:
+                yield range(start, strip)
+            start = None
+        elif start is None:
+            start = strip
+    if start is not None:
+        yield range(start, shard.strips.stop)
+
+
+@contextmanager
+def _left_only_if_begun(run: Run, *, alone: bool) -> Iterator[None]:
+    """Remove the directory of a run that failed before its first strip.
+
+    It would stand in the way of another attempt with other options. Where memory or
+    disk were short, the same command may go on with what was prepared. A run shared by
+    several processes is not `alone` and stays.
+    """
+    try:
+        yield
+    except ResourceError:
+        raise
+    except RsupresError:
+        if alone and not run.done_strips():
+            _discard(run)
+        raise
+
+
+def _discard(run: Run) -> None:
+    """Remove the run directory."""
+    for name in (_SUMS, _DEVIATION, _COVERAGE):
+        shutil.rmtree(run.path / name, ignore_errors=True)
+    run.remove()
+
+
+def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
+    """Clean up after a run that was killed between writing its output and the end.
+
+    The output then carries the job's hash, and the run directory is still there.
+    """
+    if job.keep_run or job.shard is not None:
+        return None
+    with open_work(job) as work:
+        stamp = {"RSUPRES_JOB": work.identity_sha256}.items()
+        if not all(
+            path.exists() and stamp <= read_tags(path).items()
+            for path in job.outputs.values()
+        ):
+            return None
+        manifest = {"job": work.identity}
+        with Run.open(job.run_path, manifest) as run:
+            _discard(run)
+        return _summary(work, "written", {}, Counts(), started, 0)
+
+
+def _summary(
+    work: Work,
+    status: str,
+    figures: Mapping[str, float],
+    counts: Counts,
+    started: float,
+    missing: int,
+) -> RunSummary:
+    return RunSummary(
+        output=work.job.output,
+        status=status,
+        figures=figures,
+        tiles=counts.tiles,
+        skipped=counts.skipped,
+        duration_s=time.monotonic() - started,
+        model=work.card.name,
+        missing_strips=missing,
+    )
+
+
+def _existing(job: UpscaleJob, started: float) -> RunSummary:
+    logger.info("%s exists; skipped.", job.output)
+    return RunSummary(
+        job.output, "existed", {}, 0, 0, time.monotonic() - started, job.model or ""
+    )

@@ -1,0 +1,1 @@
+"""Vector maps become pixels on the SR grid."""

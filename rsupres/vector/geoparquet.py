@@ -1,0 +1,143 @@
+"""GeoParquet, batch by batch, only where it is needed; needs pyarrow."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+import shapely
+
+from rsupres.errors import InputError
+from rsupres.vector.tags import TagReader
+
+if TYPE_CHECKING:
+    from rsupres.vector.files import Features
+    from rsupres.vector.geometry import Box
+
+BATCH_ROWS = 65_536
+
+logger = logging.getLogger(__name__)
+
+
+def read_parquet(
+    name: str,
+    path: str,
+    keys: Collection[str],
+    boxes_in: Callable[[pyproj.CRS], Sequence[Box]],
+) -> Features:
+    """Return the features of a GeoParquet file that touch the bounds.
+
+    Args:
+        name: by which it is opened.
+        path: as the user calls it.
+        keys: the tags to read.
+        boxes_in: the bounds to read, in the file's CRS.
+
+    Raises:
+        InputError: pyarrow is missing, or it is no GeoParquet with WKB geometries, or
+            has no CRS.
+    """
+    from rsupres.vector.files import Features
+
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading GeoParquet needs pyarrow; install it with "
+            "pip install rsupres[parquet], or convert the file to GeoPackage."
+        ) from error
+    try:
+        source = parquet.ParquetFile(name)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file ({error}).") from error
+    with source:
+        column, geometry = _geometry_column(source.schema_arrow.metadata or {}, path)
+        crs = _crs(geometry, path)
+        boxes = list(boxes_in(crs))
+        fields = list(source.schema_arrow.names)
+        reader = TagReader(keys, fields, path, path)
+        wanted = [*reader.columns, column]
+        parts: list[list[np.ndarray]] = []
+        extent = np.array([np.inf, np.inf, -np.inf, -np.inf])
+        try:
+            for batch in source.iter_batches(BATCH_ROWS, columns=wanted):
+                part, bounds = _take(batch, wanted, boxes)
+                parts.append(part)
+                extent = _merge(extent, bounds)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(
+                f"{path}: cannot be read, it may be truncated or damaged ({error})."
+            ) from error
+    columns = [np.concatenate(c) for c in zip(*parts, strict=True)]
+    wkb = columns.pop() if columns else np.empty(0, object)
+    tags = reader.tags(wanted[:-1], columns or [wkb] * len(wanted[:-1]), len(wkb))
+    west, south, east, north = (float(value) for value in extent)
+    whole = (west, south, east, north) if np.isfinite(extent).all() else None
+    return Features(path, crs, wkb, tags, whole, boxes)
+
+
+def _geometry_column(
+    metadata: Mapping[bytes, bytes], path: str
+) -> tuple[str, Mapping[str, Any]]:
+    try:
+        geo = json.loads(metadata[b"geo"])
+        name = str(geo["primary_column"])
+        column: Mapping[str, Any] = geo["columns"][name]
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: a Parquet file without geometries; write it as GeoParquet, for "
+            "example with geopandas."
+        ) from error
+    if column.get("encoding") != "WKB":
+        raise InputError(
+            f"{path}: geometry encoding {column.get('encoding')!r} is not read; write "
+            "it as WKB."
+        )
+    return name, column
+
+
+def _crs(geometry: Mapping[str, Any], path: str) -> pyproj.CRS:
+    crs = geometry.get("crs", "OGC:CRS84")
+    if crs is None:
+        raise InputError(
+            f"{path}: no CRS, so nobody knows where it lies; set it, for example with "
+            "geopandas' set_crs."
+        )
+    return pyproj.CRS.from_user_input(crs)
+
+
+def _take(
+    batch: Any, wanted: Sequence[str], boxes: Sequence[Box]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the columns of a batch's rows that touch the boxes, and all bounds."""
+    wkb = np.empty(batch.num_rows, object)
+    wkb[:] = batch.column(wanted[-1]).to_pylist()
+    shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+    bounds = shapely.bounds(shapes)
+    x0, y0, x1, y1 = bounds.T
+    touches = shapely.is_missing(shapes) & (wkb != None)  # noqa: E711
+    with np.errstate(invalid="ignore"):
+        for west, south, east, north in boxes:
+            touches |= (x1 >= west) & (x0 <= east) & (y1 >= south) & (y0 <= north)
+    chosen = batch.filter(touches.tolist())
+    columns = []
+    for name in wanted[:-1]:
+        values = np.empty(chosen.num_rows, object)
+        values[:] = chosen.column(name).to_pylist()
+        columns.append(values)
+    finite = bounds[np.isfinite(bounds).all(axis=1)]
+    whole = np.full(4, np.nan)
+    if len(finite):
+        whole = np.array([*finite[:, :2].min(axis=0), *finite[:, 2:].max(axis=0)])
+    return [*columns, wkb[touches]], whole
+
+
+def _merge(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    if not np.isfinite(other).all():
+        return one
+    return np.array([*np.minimum(one[:2], other[:2]), *np.maximum(one[2:], other[2:])])

@@ -1,0 +1,243 @@
+"""OSM tags out of whatever columns a vector file has.
+
+Columns named like tags, the `other_tags` of GDAL and `tags` maps, Geofabrik's `fclass`,
+and, when a layer has none of these, its name: a layer called buildings holds
+buildings. Also says which tags GDAL's OSM driver shall report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.legends.legend import DRAWING_KEYS
+
+logger = logging.getLogger(__name__)
+
+Columns = dict[str, NDArray[np.object_]]
+# What a feature is, for the count of those that no class takes.
+TELLING_KEYS = (
+    *("building", "highway", "railway", "waterway", "natural", "landuse", "leisure"),
+    *("amenity", "aeroway", "man_made", "power", "barrier", "place", "tourism", "shop"),
+    *("historic", "office", "aerialway", "boundary", "public_transport"),
+)
+MAPS_OF_TAGS = ("other_tags", "all_tags", "tags")
+# Keys of lines: a closed way with one of them is a ring unless a value says more.
+LINE_KEYS = frozenset(
+    {"highway", "railway", "waterway", "barrier", "aeroway", "public_transport"}
+)
+LINE_KEY_AREAS = {
+    "highway": ("platform", "services", "rest_area"),
+    "railway": ("platform", "station", "turntable"),
+    "waterway": ("riverbank", "dock", "boatyard"),
+    "aeroway": ("aerodrome", "apron", "helipad", "terminal"),
+    "public_transport": ("platform", "station"),
+}
+GEOFABRIK_KEYS = {
+    "buildings": "building",
+    "roads": "highway",
+    "railways": "railway",
+    "waterways": "waterway",
+    "water": "natural",
+    "natural": "natural",
+    "landuse": "landuse",
+    "pois": "amenity",
+    "traffic": "amenity",
+    "transport": "amenity",
+}
+GEOFABRIK_TAGS = {
+    ("building", "building"): ("building", "yes"),
+    ("natural", "reservoir"): ("natural", "water"),
+    ("natural", "river"): ("natural", "water"),
+    ("natural", "dock"): ("natural", "water"),
+    ("landuse", "park"): ("leisure", "park"),
+    ("landuse", "nature_reserve"): ("leisure", "nature_reserve"),
+    ("landuse", "scrub"): ("natural", "scrub"),
+    ("landuse", "heath"): ("natural", "heath"),
+    ("amenity", "pitch"): ("leisure", "pitch"),
+    ("amenity", "playground"): ("leisure", "playground"),
+    ("amenity", "park"): ("leisure", "park"),
+    ("amenity", "swimming_pool"): ("leisure", "swimming_pool"),
+}
+NAMED_LAYERS = (
+    (re.compile(r"building|footprint", re.I), ("building", "yes")),
+    (re.compile(r"rail", re.I), ("railway", "rail")),
+    (re.compile(r"road|street|highway", re.I), ("highway", "road")),
+    (re.compile(r"river|stream|waterway", re.I), ("waterway", "river")),
+    (re.compile(r"water|lake|pond", re.I), ("natural", "water")),
+    (re.compile(r"forest|wood|tree", re.I), ("landuse", "forest")),
+)
+_HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:"((?:[^"\\]|\\.)*)"|NULL)')
+_SHAPEFILE_NAME = 10  # letters that a dBASE column's name may have
+
+
+class TagReader:
+    """Finds tags among the columns of one layer.
+
+    Args:
+        keys: the tags that are wanted.
+        fields: the layer's columns.
+        layer: its name.
+        path: the file's name.
+    """
+
+    def __init__(
+        self, keys: Collection[str], fields: Sequence[str], layer: str, path: str
+    ) -> None:
+        self._keys = sorted({*keys, *TELLING_KEYS})
+        self._is_short = path.lower().endswith((".shp", ".dbf", ".zip"))
+        self._where = f"{path}, layer {layer}"
+        named = {self._plain(field): field for field in fields}
+        self._by_key = {
+            key: named[self._plain(key)]
+            for key in self._keys
+            if self._plain(key) in named
+        }
+        self._maps = [named[name] for name in MAPS_OF_TAGS if name in named]
+        self._fclass = named.get("fclass")
+        self._theme = _theme(layer, path)
+        self._guess = None
+        if not (set(self._by_key) - set(DRAWING_KEYS) or self._maps or self._fclass):
+            self._guess = self._by_name(layer, path)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        extra = [self._fclass] if self._fclass else []
+        return list(dict.fromkeys([*self._by_key.values(), *self._maps, *extra]))
+
+    def tags(
+        self, fields: Sequence[str], columns: Sequence[NDArray[Any]], n: int
+    ) -> Columns:
+        """Return key -> (n,) texts or None, out of what was read."""
+        read = dict(zip(fields, columns, strict=True))
+        tags = {key: np.full(n, None, object) for key in self._keys}
+        for key, field in self._by_key.items():
+            if field in read:
+                tags[key] = _texts(read[field])
+        for field in self._maps:
+            _spread(tags, read.get(field))
+        if self._fclass in read and self._theme:
+            self._spread_fclass(tags, _texts(read[self._fclass]))
+        if self._guess and n:
+            key, value = self._guess
+            tags[key] = np.full(n, value, object)
+        return tags
+
+    def _plain(self, name: str) -> str:
+        plain = name.lower().replace(":", "_")
+        return plain[:_SHAPEFILE_NAME] if self._is_short else plain
+
+    def _by_name(self, layer: str, path: str) -> tuple[str, str] | None:
+        for text in (layer, Path(path).stem):
+            for pattern, tag in NAMED_LAYERS:
+                if pattern.search(text):
+                    logger.info(
+                        "%s has no tags; taken for %s=%s by its name.",
+                        self._where,
+                        *tag,
+                    )
+                    return tag
+        return None
+
+    def _spread_fclass(self, tags: Columns, classes: NDArray[np.object_]) -> None:
+        assert self._theme is not None
+        for index, value in enumerate(classes):
+            if value is None:
+                continue
+            value = re.sub(r"^track_grade\d$", "track", value)
+            pair = (self._theme, value)
+            key, text = GEOFABRIK_TAGS.get(pair, pair)
+            if key in tags and tags[key][index] is None:
+                tags[key][index] = text
+
+
+def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
+    """Return an osmconf.ini: which tags GDAL's driver reports, what is an area.
+
+    Args:
+        keys: the tags that are wanted.
+        areas: `key` or `key=value` whose closed ways are areas.
+    """
+    attributes = ",".join(sorted({*keys, *TELLING_KEYS}))
+    lines = [
+        f"closed_ways_are_polygons={','.join(sorted(areas))}",
+        "attribute_name_laundering=no",
+    ]
+    for layer in ("points", "lines", "multipolygons", "multilinestrings"):
+        used = layer in ("lines", "multipolygons")
+        lines += [
+            f"[{layer}]",
+            "osm_id=no",
+            f"attributes={attributes}" if used else "attributes=name",
+            "other_tags=no",
+        ]
+    lines += ["[other_relations]", "osm_id=no", "attributes=name", "other_tags=no"]
+    return "\n".join([*lines, ""])
+
+
+def osm_areas(wanted: Collection[str]) -> set[str]:
+    """Return which tags make a closed way an area, as osmconf.ini wants them.
+
+    Args:
+        wanted: the keys that classes with areas look at.
+    """
+    areas = {key for key in wanted if key not in LINE_KEYS}
+    for key, values in LINE_KEY_AREAS.items():
+        areas |= {f"{key}={value}" for value in values}
+    return areas
+
+
+def _theme(layer: str, path: str) -> str | None:
+    """Return the key that Geofabrik's layer name stands for: gis_osm_roads_free_1."""
+    for text in (layer, Path(path).stem):
+        found = re.search(r"(?:^|_)osm_([a-z]+?)(?:_a)?(?:_free|_\d|$)", text.lower())
+        if found and found[1] in GEOFABRIK_KEYS:
+            return GEOFABRIK_KEYS[found[1]]
+    return None
+
+
+def _texts(column: NDArray[Any]) -> NDArray[np.object_]:
+    """Return a column as texts, None for what is missing or empty."""
+    texts = np.full(len(column), None, object)
+    if column.dtype.kind in "fc":
+        for place in np.flatnonzero(np.isfinite(column)):
+            texts[place] = f"{column[place]:g}"
+        return texts
+    for index, value in enumerate(column):
+        if value is not None and value == value and value != "":
+            texts[index] = str(value)
+    return texts
+
+
+def _spread(tags: Columns, column: NDArray[Any] | None) -> None:
+    """Fill tags from a column of maps; what a column of its own says stays."""
+    if column is None:
+        return
+    for index, value in enumerate(column):
+        for key, text in _pairs(value).items():
+            if key in tags and tags[key][index] is None and text:
+                tags[key][index] = text
+
+
+def _pairs(value: object) -> Mapping[str, str]:
+    """Return the tags in an hstore, JSON or map value."""
+    if isinstance(value, Mapping):
+        return {str(k): str(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return {str(k): str(v) for k, v in value if v is not None}
+    if not isinstance(value, str):
+        return {}
+    if value.startswith("{"):
+        try:
+            return _pairs(json.loads(value))
+        except ValueError:
+            return {}
+    return {key: re.sub(r"\\(.)", r"\1", text) for key, text in _HSTORE.findall(value)}

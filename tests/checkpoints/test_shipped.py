@@ -1,0 +1,109 @@
+"""The checkpoints that ship: cards that tell the truth, and tiles that do not show."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rsupres.checkpoints.catalogue import (
+    Card,
+    default_model,
+    file_sha256,
+    list_cards,
+    read_spec,
+)
+from rsupres.evaluation.metrics import psnr, seam_ratio, tile_borders
+from rsupres.grid import Grid, TileGrid
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.pipeline import upscale_scene
+
+ROOT = Path(__file__).resolve().parents[2]
+TOWN = ROOT / "sample_data" / "town_s2.tif"
+TRUTH = ROOT / "sample_data" / "town_hr.tif"
+SHIPPED = [
+    card for card in list_cards() if card.path and card.path.parent == ROOT / "models"
+]
+LIMIT = 8 * 2**20
+SCALE = Fraction(4)
+
+
+def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGrid]:
+    """Upscale the town; return its DN (3, H, W), 0 where invalid, and the tiling."""
+    scales = card.spec.scales
+    scale = SCALE if scales.offers(SCALE) else min(scales.values)
+    job = UpscaleJob(
+        (str(TOWN),),
+        out,
+        scale,
+        card.name,
+        tile_size=tile_size,
+        driver="GTiff",
+        other_bands="skip",
+        device="cpu",
+    )
+    upscale_scene(job)
+    with rasterio.open(TOWN) as town:
+        grid = Grid(town.crs, town.transform, town.height, town.width)
+    with rasterio.open(out) as sr:
+        pixels = sr.read().astype(np.float64)
+        size, overlap = (int(n) for n in sr.tags()["RSUPRES_TILE"].split(","))
+    spec = card.spec
+    return pixels, TileGrid.plan(grid, scale, size, overlap, spec.halo, spec.multiple)
+
+
+def test_there_is_something_that_ships() -> None:
+    assert {card.name for card in SHIPPED} >= {
+        "e2diffsr-small",
+        "e2diffsr-small-sentinel2",
+        "refdiff-mini",
+        "sgdm-mini",
+        "slimdiffsr-mini",
+    }
+    assert sum(card.file.stat().st_size for card in SHIPPED if card.file) <= 3 * LIMIT
+
+
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_a_card_describes_its_file(card: Card) -> None:
+    assert card.file is not None
+    assert card.file.stat().st_size <= LIMIT
+    assert card.sha256 == file_sha256(card.file)
+    assert card.spec == read_spec(card.file)
+    assert card.licence
+    for key in ("paper", "data", "recipe", "scores"):
+        assert card.text.get(key), f"the card says nothing about its {key}"
+
+
+def test_the_default_follows_the_pixel_size() -> None:
+    assert default_model(4, Fraction(4), 10.0) == "e2diffsr-small-sentinel2"
+    assert default_model(3, Fraction(4), 1.2) == "e2diffsr-small"
+
+
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
+    small, tiling = _upscale(card, tmp_path / "small.tif", 64)
+    whole, _ = _upscale(card, tmp_path / "whole.tif", 256)
+    assert len(tiling) > 1
+    full_range = 10000  # of the stretch: reflectance 0 to 1
+    assert np.abs(small - whole).max() <= full_range / 255
+    rows, cols = tile_borders(tiling)
+    valid = (whole > 0).all(axis=0)
+    # The town has edges of its own: the same rows and columns of the untiled picture
+    # are what the tiled one is held against.
+    seams = seam_ratio(small, rows, cols, valid) / seam_ratio(whole, rows, cols, valid)
+    assert seams == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_sentinel2_model_beats_bicubic_on_the_town(tmp_path: Path) -> None:
+    cards = {card.name: card for card in list_cards()}
+    with rasterio.open(TRUTH) as truth:
+        hr = truth.read([1, 2, 3]).astype(np.float64)
+    scores = {}
+    for name in ("bicubic", "e2diffsr-small-sentinel2"):
+        sr, _ = _upscale(cards[name], tmp_path / f"{name}.tif", 96)
+        valid = (sr > 0).all(axis=0)
+        scores[name] = psnr(sr[:3] / 4000 * 255, hr / 4000 * 255, valid)
+    assert scores["e2diffsr-small-sentinel2"] > scores["bicubic"] + 0.3

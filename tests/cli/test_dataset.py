@@ -1,0 +1,527 @@
+"""`rsupres dataset`: packs from image files, split by place, and their checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner, Result
+from geopandas import GeoDataFrame
+from rasterio.crs import CRS
+from shapely.geometry import box
+
+from rsupres.cli import main
+from rsupres.datasets.chips import Chip, coarsen, cut
+from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
+from rsupres.degradations.base import degrade_bicubic
+from rsupres.degradations.sentinel2 import Sentinel2Params
+from rsupres.errors import InputError
+from tests.helpers import write_image
+
+GSD_M = 0.5
+
+
+def write_noise(
+    path: Path, seed: int, *, side: int = 64, east: float = 5e5, nodata: bool = False
+) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(1, 256, (3, side, side), dtype=np.uint8)
+    if nodata:
+        pixels[:, :5, :5] = 0
+    utm, blank = CRS.from_epsg(32631), 0 if nodata else None
+    write_image(path, pixels, GSD_M, (east, 5e6), utm, blank)
+    return pixels
+
+
+@pytest.fixture
+def chips(tmp_path: Path) -> Path:
+    """Two towns, two dates each, on different ground."""
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    for k, town in enumerate(("ulm", "bath")):
+        for year in (2018, 2020):
+            name = f"{town}_{year}_7.tif"
+            write_noise(folder / name, year + k, east=5e5 + 1e4 * k)
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["dataset", *map(str, arguments)])
+
+
+def build(out: Path, chips: Path, *options: object) -> Result:
+    return run("build", out, "--hr", chips, *options)
+
+
+SPLIT = ("--split-by", r"^([a-z]+)_\d{4}", "--validation", "bath")
+
+
+def test_pack_holds_the_images_and_where_they_come_from(
+    chips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "all.safetensors"
+    result = build(out, chips, "--licence", "CC BY 4.0")
+    assert result.exit_code == 0, result.output
+    pack = Pack.load(out)
+    assert [c.source for c in pack.meta.crops] == sorted(
+        p.name for p in chips.iterdir()
+    )
+    assert {c.gsd_m for c in pack.meta.crops} == {GSD_M}
+    assert pack.meta.licence == "CC BY 4.0"
+    assert pack.meta.degradation == "bicubic"
+    with rasterio.open(chips / "ulm_2020_7.tif") as file:
+        np.testing.assert_array_equal(pack.crops[3], file.read())
+
+
+def test_places_are_split_whole(chips: Path, tmp_path: Path) -> None:
+    result = build(tmp_path / "packs", chips, *SPLIT)
+    assert result.exit_code == 0, result.output
+    places = {
+        split: {
+            c.place
+            for c in Pack.load(tmp_path / f"packs/{split}.safetensors").meta.crops
+        }
+        for split in ("train", "validation")
+    }
+    assert places == {"train": {"ulm"}, "validation": {"bath"}}
+    table = run("check", tmp_path / "packs", "--json")
+    rows = [json.loads(line) for line in table.stdout.splitlines()]
+    assert [(row["split"], row["crops"]) for row in rows] == [
+        ("train", 2),
+        ("validation", 2),
+    ]
+
+
+def test_images_of_one_ground_in_both_splits_are_refused(
+    chips: Path, tmp_path: Path
+) -> None:
+    # another name for the ground of ulm, half a chip to the east
+    write_noise(chips / "neuulm_2020_7.tif", 5, east=5e5 + 16)
+    result = build(tmp_path / "packs", chips, *SPLIT, "--validation", "neuulm")
+    assert result.exit_code == 3
+    assert "same ground" in result.stderr
+    assert not list((tmp_path / "packs").iterdir())
+
+
+def test_an_image_of_both_splits_under_two_names_is_refused(
+    chips: Path, tmp_path: Path
+) -> None:
+    for name, east in (("ulm_2022_1.tif", 7e5), ("bath_2022_1.tif", 8e5)):
+        write_noise(chips / name, 77, east=east)
+    result = build(tmp_path / "packs", chips, *SPLIT)
+    assert result.exit_code == 3
+    assert "in both splits" in result.stderr
+    assert not list((tmp_path / "packs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--split-by", r"^(\d+)_"), 3, "does not match"),
+        (("--split-by", "(", "--validation", "bath"), 2, "--split-by"),
+        (("--split-by", "^([a-z]+)", "--validation", "rome"), 3, "names no place"),
+        (("--split-by", "^([a-z]+)", "--validation", "*"), 3, "nothing is left"),
+        (("--glob", "*.jp2"), 3, "no image matches"),
+        (("--exclude-glob", "*"), 3, "no image matches"),
+        (("--gsd", "0.6,x"), 2, "list of metres"),
+        (("--gsd", "0.1"), 3, "no crop"),
+        (("--params", "mtf=0.2,0.3"), 2, "has no --params"),
+        (("--degradation", "sentinel2", "--params", "blur=1"), 3, "blur"),
+        (("--degradation", "sentinel2", "--params", "mtf"), 2, "KEY=NUMBER"),
+        (("--max-bytes", "100"), 3, "no crop"),
+        (("--hr", "absent"), 3, "no such file"),
+    ],
+)
+def test_wrong_options_end_in_one_line_and_no_file(
+    chips: Path, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    out = tmp_path / "out"
+    result = build(out, chips, *options)
+    assert result.exit_code == code
+    assert message in result.stderr
+    errors = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert len(errors) == 1
+    assert not list(out.glob("*"))
+
+
+def test_an_existing_pack_is_kept_without_overwrite(
+    chips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.safetensors"
+    out.write_bytes(b"mine")
+    assert build(out, chips).exit_code == 5
+    assert out.read_bytes() == b"mine"
+    assert build(out, chips, "--overwrite").exit_code == 0
+    assert Pack.load(out).crops
+
+
+def test_validation_into_one_file_is_a_usage_error(chips: Path, tmp_path: Path) -> None:
+    assert build(tmp_path / "p.safetensors", chips, *SPLIT).exit_code == 2
+
+
+def test_gsds_are_made_by_area_averaging(chips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    result = build(out, chips, "--gsd", "0.5,1.0,1.25,0.2", "--glob", "ulm_2018*")
+    assert result.exit_code == 0, result.output
+    pack = Pack.load(out)
+    assert [c.gsd_m for c in pack.meta.crops] == [0.5, 1.0, 1.25]
+    assert [c.shape for c in pack.crops] == [(3, 64, 64), (3, 32, 32), (3, 25, 25)]
+    mean = pack.crops[0].reshape(3, 32, 2, 32, 2).mean((2, 4))
+    np.testing.assert_allclose(pack.crops[1], mean, atol=0.5)
+
+
+def test_same_seed_gives_the_same_bytes_and_another_another_choice(
+    chips: Path, tmp_path: Path
+) -> None:
+    size = 3 * 64 * 64
+    packs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 4), ("d", 5)):
+        out = tmp_path / f"{name}.safetensors"
+        result = build(out, chips, "--max-bytes", size, "--seed", seed)
+        assert result.exit_code == 0, result.output
+        packs.append(out.read_bytes())
+        assert len(Pack.load(out).crops) == 1
+    assert packs[0] == packs[1]
+    sources = {
+        Pack.load(tmp_path / f"{n}.safetensors").meta.crops[0].source for n in "acd"
+    }
+    assert len(sources) > 1
+
+
+def test_crop_size_cuts_images_and_leaves_invalid_parts_out(tmp_path: Path) -> None:
+    path = tmp_path / "ulm_2020_7.tif"
+    write_noise(path, 1, nodata=True)
+    out = tmp_path / "p.safetensors"
+    result = build(out, path, "--crop-size", 32)
+    assert result.exit_code == 0, result.output
+    pack = Pack.load(out)
+    assert {c.shape for c in pack.crops} == {(3, 32, 32)}
+    names = [c.source.partition("@")[2] for c in pack.meta.crops]
+    assert names == ["0,32", "32,0", "32,32"]
+
+
+def test_parameters_of_the_sensor_are_all_in_the_header(
+    chips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.safetensors"
+    options = ("--degradation", "sentinel2", "--params", "mtf=0.2,0.3")
+    result = build(out, chips, *options, "--params", "bits=10")
+    assert result.exit_code == 0, result.output
+    meta = Pack.load(out).meta
+    params = Sentinel2Params.from_json(meta.parameters)
+    assert (params.mtf, params.bits) == ((0.2, 0.3), 10)
+    assert set(meta.parameters) == set(Sentinel2Params().to_json())
+
+
+@pytest.mark.parametrize("degradation", ["bicubic", "sentinel2"])
+def test_a_fixed_scale_stores_lr_crops(
+    chips: Path, tmp_path: Path, degradation: str
+) -> None:
+    out = tmp_path / "p.safetensors"
+    result = build(out, chips, "--scale", "5/2", "--degradation", degradation)
+    assert result.exit_code == 0, result.output
+    pack = Pack.load(out)
+    assert {c.shape for c in pack.crops} == {(3, 60, 60)}
+    assert {c.shape for c in pack.lr} == {(3, 24, 24)}
+    hr = torch.from_numpy(pack.crops[0])[None].float() / 255
+    bicubic = (degrade_bicubic(hr, (24, 24))[0] * 255).round().numpy()
+    is_bicubic = np.array_equal(bicubic, pack.lr[0])
+    assert is_bicubic == (degradation == "bicubic")
+    assert run("check", out).exit_code == 0
+
+
+def make_pack(path: Path, hr: list[np.ndarray], **changes: object) -> None:
+    fields: dict[str, object] = {
+        "split": "train",
+        "degradation": "bicubic",
+        "crops": tuple(CropOrigin("ulm", f"{k}.tif", 0.6) for k in range(len(hr))),
+    }
+    write_pack(path, hr, PackMeta(**(fields | changes)))  # type: ignore[arg-type]
+
+
+def crop(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p.write_bytes(b"x" * 99), "damaged"),
+        (lambda p: make_pack(p, [crop(0)[:, :20]]), "too few"),
+        (lambda p: make_pack(p, [crop(0) * 0]), "single colour"),
+        (lambda p: make_pack(p, [crop(0).astype(np.int16)]), "not uint8"),
+        (lambda p: make_pack(p, [crop(0)], split="test"), "split"),
+        (lambda p: make_pack(p, []), "0 crops"),
+        (
+            lambda p: make_pack(
+                p, [crop(0)], degradation="sentinel2", parameters={"blur": 1}
+            ),
+            "blur",
+        ),
+    ],
+)
+def test_check_refuses_faulty_packs(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    make(path)
+    result = run("check", path)
+    assert result.exit_code == 3, result.output
+    assert message in result.stderr
+
+
+def test_check_counts_repeated_crops(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    make_pack(path, [crop(0), crop(1), crop(0), crop(0)])
+    result = run("check", path, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["repeats"] == 2
+
+
+def test_check_finds_crops_and_places_in_both_splits(tmp_path: Path) -> None:
+    train, validation = tmp_path / "t.safetensors", tmp_path / "v.safetensors"
+    make_pack(train, [crop(0), crop(1)])
+    make_pack(validation, [crop(2)], split="validation")
+    result = run("check", train, validation)
+    assert result.exit_code == 3
+    assert "'ulm' is in both" in result.stderr
+    bath = (CropOrigin("bath", "0.tif", 0.6),)
+    make_pack(validation, [crop(1)], split="validation", crops=bath)
+    result = run("check", train, validation)
+    assert result.exit_code == 3
+    assert "1 crops are in both" in result.stderr
+    make_pack(validation, [crop(2)], split="validation", crops=bath)
+    assert run("check", train, validation).exit_code == 0
+
+
+def test_coarsening_is_the_mean_of_the_ground_at_any_ratio() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 50, 47), dtype=np.uint8)
+    valid = np.ones((50, 47), bool)
+    valid[0, 0] = False
+    coarse = coarsen(Chip(pixels, valid, 1.0, "x"), 2.5)
+    assert coarse.pixels.shape == (3, 20, 18)
+    # row 1, column 1 covers 2.5 to 5: half of pixel 2, then 3 and 4
+    weight = np.array([0.5, 1, 1]) / 2.5
+    expected = (pixels[:, 2:5, 2:5] * weight[:, None] * weight).sum((1, 2))
+    np.testing.assert_allclose(coarse.pixels[:, 1, 1], expected, atol=0.51)
+    assert not coarse.valid[0, 0]
+    assert coarse.valid.sum() == coarse.valid.size - 1
+    for chip, gsd_m in ((coarse, 1.0), (Chip(pixels, valid, 0.0, "x"), 2.0)):
+        with pytest.raises(InputError):
+            coarsen(chip, gsd_m)
+
+
+def test_cutting_covers_without_overlap_and_skips_flat_parts() -> None:
+    pixels = np.zeros((3, 60, 100), np.uint8)
+    pixels[0] = np.arange(6000).reshape(60, 100) % 251
+    pixels[:, :30, :50] = 9
+    chip = Chip(pixels, np.ones((60, 100), bool), 1.0, "x")
+    parts = list(cut(chip, 50))
+    assert [p.name for p in parts] == ["x@0,50", "x@30,0", "x@30,50"]
+    assert {p.pixels.shape for p in parts} == {(3, 30, 50)}
+    assert next(cut(chip, 100)).name == "x"
+
+
+def write_raster(path: Path, pixels: np.ndarray, gsd_m: float, east: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_image(path, pixels, gsd_m, (east, 5e6), CRS.from_epsg(32631))
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> list[Path]:
+    """Two towns as folders of tiles, with LR of their own, a reference and a mask."""
+    folders = []
+    for k, town in enumerate(("ulm", "bath")):
+        rng = np.random.default_rng(k)
+        east = 5e5 + 1e4 * k
+        lr, hr, ref = (
+            write_raster(
+                tmp_path / f"{town}_{name}.tif",
+                rng.integers(1, 256, (3, side, side), dtype=np.uint8),
+                *(gsd_m, east),
+            )
+            for name, side, gsd_m in (("s2", 32, 4), ("hr", 128, 1), ("ref", 128, 1))
+        )
+        codes = np.zeros((1, 128, 128), np.uint8)
+        codes[0, 20:60, 30:70] = 5
+        mask = write_raster(tmp_path / f"{town}_mask.tif", codes, 1, east)
+        command = [
+            *("tile", lr, tmp_path / town, "--tile-size", 16, "--overlap", 0),
+            *("--hr", hr, "--reference", ref, "--change-mask", mask),
+            *("--change-classes", "second"),
+        ]
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, done.output
+        folders.append(tmp_path / town)
+    return folders
+
+
+def test_tile_folders_become_packs_split_by_scene(tmp_path: Path, tiled) -> None:
+    inputs = [item for folder in tiled for item in ("--hr", folder)]
+    done = run("build", tmp_path / "packs", *inputs, "--validation", "bath")
+    assert done.exit_code == 0, done.output
+    pack = Pack.load(tmp_path / "packs" / "train.safetensors")
+    assert {crop.place for crop in pack.meta.crops} == {"ulm"}
+    assert len(pack.crops) == 4
+    assert (pack.meta.degradation, pack.meta.lr_scale) == ("stored", "4")
+    assert pack.meta.layers == ("change_mask", "reference", "reference_valid")
+    for k, part in enumerate(pack.meta.crops):
+        row, col = (int(text) for text in part.source.split(".")[0].split("_"))
+        window = np.s_[:, 64 * row : 64 * row + 64, 64 * col : 64 * col + 64]
+        for name, found in (
+            ("hr", pack.crops[k]),
+            ("ref", pack.layers["reference"][k]),
+            ("mask", pack.layers["change_mask"][k]),
+        ):
+            with rasterio.open(tmp_path / f"ulm_{name}.tif") as file:
+                np.testing.assert_array_equal(found, file.read()[window])
+        with rasterio.open(tmp_path / "ulm_s2.tif") as file:
+            small = np.s_[:, 16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
+            np.testing.assert_array_equal(pack.lr[k], file.read()[small])
+    assert run("check", tmp_path / "packs").exit_code == 0
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Callable[..., Path]:
+    """Cut a town into tiles with a drawn map and a mask; by legend and class table."""
+
+    def cut(name: str, legend: str, table: str, code: int) -> Path:
+        rng = np.random.default_rng(4)
+        lr, hr = (
+            write_raster(
+                tmp_path / f"{name}_{side}.tif",
+                rng.integers(1, 256, (3, side, side), dtype=np.uint8),
+                *(gsd_m, 5e5),
+            )
+            for side, gsd_m in ((32, 4), (128, 1))
+        )
+        codes = np.zeros((1, 128, 128), np.uint8)
+        codes[0, 20:60, 30:70] = code
+        mask = write_raster(tmp_path / f"{name}_mask.tif", codes, 1, 5e5)
+        water = box(5e5 + 20, 5e6 - 90, 5e5 + 60, 5e6 - 30)
+        town = GeoDataFrame({"natural": ["water"]}, geometry=[water], crs=32631)
+        town.to_file(tmp_path / f"{name}.gpkg")
+        command = [
+            *("tile", lr, tmp_path / name, "--tile-size", 16, "--overlap", 0),
+            *("--hr", hr, "--vector-map", tmp_path / f"{name}.gpkg"),
+            *("--legend", legend, "--change-mask", mask, "--change-classes", table),
+        ]
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, done.output
+        return tmp_path / name
+
+    return cut
+
+
+def test_a_pack_of_tiles_names_their_legend_and_class_table(tmp_path, mapped) -> None:
+    # In masks of Dynamic World 3 is grass, which is code 2 of its land covers.
+    folder = mapped("town", "osm-carto", "dynamic-world", 3)
+    out = tmp_path / "p.safetensors"
+    for options in ((), ("--change-classes", "dynamic-world")):
+        done = run("build", out, "--hr", folder, "--overwrite", *options)
+        assert done.exit_code == 0, done.output
+        pack = Pack.load(out)
+        assert (pack.meta.legend, pack.meta.classes) == ("osm-carto", "dynamic-world")
+        for k, part in enumerate(pack.meta.crops):
+            for kind, layer in (("map", "vector_map"), ("change", "change_mask")):
+                with rasterio.open(folder / kind / part.source.split("@")[0]) as file:
+                    np.testing.assert_array_equal(pack.layers[layer][k], file.read())
+    assert any((crop == 3).any() for crop in pack.layers["change_mask"])
+    done = run(
+        *("build", tmp_path / "q.safetensors", "--hr", folder),
+        *("--change-classes", "second"),
+    )
+    assert done.exit_code == 3
+    assert "classes of dynamic-world, not of second" in done.stderr
+    assert not (tmp_path / "q.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("legend", "table"), [("maptiler", "second"), ("osm-carto", "cnam-cd")]
+)
+def test_tiles_of_two_legends_or_tables_are_no_pack(
+    tmp_path, mapped, legend, table
+) -> None:
+    one, other = mapped("a", "osm-carto", "second", 3), mapped("b", legend, table, 3)
+    done = run("build", tmp_path / "p.safetensors", "--hr", one, "--hr", other)
+    assert done.exit_code == 3
+    assert "make a pack of each" in done.stderr
+    assert not (tmp_path / "p.safetensors").exists()
+
+
+def test_tiles_of_one_scene_are_never_in_both_splits(tmp_path: Path, tiled) -> None:
+    inputs = [item for folder in tiled for item in ("--hr", folder)]
+    done = run("build", tmp_path / "packs", *inputs, "--validation", "000_*")
+    assert done.exit_code == 3
+    assert "places are bath, ulm" in done.stderr
+    done = run("build", tmp_path / "packs", "--hr", tiled[0], "--validation", "ulm")
+    assert done.exit_code == 3
+    assert "nothing is left to train" in done.stderr
+    assert not (tmp_path / "packs" / "train.safetensors").exists()
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """SECOND as Ref-Diff's authors arrange it, one image."""
+    folder = tmp_path / "SECOND" / "RefSR_dataset" / "train"
+    rng = np.random.default_rng(8)
+    for name, side in (("HR_512", 64), ("Ref", 64), ("real_LR_D8_64", 8)):
+        pixels = rng.integers(1, 256, (3, side, side), dtype=np.uint8)
+        write_raster(folder / name / "00042.tif", pixels, 1, 5e5)
+    codes = np.zeros((1, 64, 64), np.uint8)
+    codes[0, 5:20, 8:30] = 4
+    write_raster(folder / "CD_mask" / "00042.tif", codes, 1, 5e5)
+    return folder
+
+
+@pytest.mark.parametrize("scale", [None, 8])
+def test_second_is_read_as_it_is_arranged(tmp_path: Path, second, scale) -> None:
+    out = tmp_path / "s.safetensors"
+    options = () if scale is None else ("--scale", scale)
+    done = run("build", out, "--hr", second, "--change-classes", "second", *options)
+    assert done.exit_code == 0, done.output
+    pack = Pack.load(out)
+    assert pack.meta.classes == "second"
+    assert pack.meta.degradation == ("bicubic" if scale is None else "stored")
+    assert pack.meta.crops[0].place == "00042"
+    for name, layer in (("Ref", "reference"), ("CD_mask", "change_mask")):
+        with rasterio.open(second / name / "00042.tif") as file:
+            np.testing.assert_array_equal(pack.layers[layer][0], file.read())
+
+
+def test_masks_of_second_in_its_colours(tmp_path: Path, second) -> None:
+    (second / "CD_mask").rename(second / "CD_mask_RGB")
+    colours = np.full((3, 64, 64), 255, np.uint8)
+    colours[:, 9:30, 3:12] = np.array([0, 255, 0], np.uint8)[:, None, None]
+    write_raster(second / "CD_mask_RGB" / "00042.tif", colours, 1, 5e5)
+    out = tmp_path / "s.safetensors"
+    done = run("build", out, "--hr", second, "--change-classes", "second")
+    assert done.exit_code == 0, done.output
+    mask = Pack.load(out).layers["change_mask"][0]
+    assert (mask[0, 9:30, 3:12] == 4).all()
+    assert (mask > 0).sum() == 21 * 9
+
+
+def test_mask_values_without_or_outside_their_table_are_refused(
+    tmp_path: Path, second, chips
+) -> None:
+    out = tmp_path / "s.safetensors"
+    done = run("build", out, "--hr", second)
+    assert done.exit_code == 2
+    assert "--change-classes" in done.stderr
+    codes = np.full((1, 64, 64), 77, np.uint8)
+    write_raster(second / "CD_mask" / "00042.tif", codes, 1, 5e5)
+    done = run("build", out, "--hr", second, "--change-classes", "cnam-cd")
+    assert done.exit_code == 3
+    assert "77 not in class table cnam-cd" in done.stderr
+    done = run("build", out, "--hr", second, "--scale", 4, "--change-classes", "second")
+    assert done.exit_code == 3
+    assert "_LR_D4_" in done.stderr
+    assert run("build", out, "--hr", chips, "--change-classes", "second").exit_code == 2
+    assert run("build", out, "--hr", chips, "--hr", second).exit_code == 3
+    assert not out.exists()

@@ -1,0 +1,373 @@
+"""Whatever happens to a run, nothing wrong appears and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.helpers import make_scene
+
+SCALE = ["--scale", "3", "--model", "bicubic", "--tile-size", "24", "-q"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 4000, (3, 130, 90)).astype(np.uint16)
+    pixels[:, 40:60, 20:50] = 0
+    return make_scene(tmp_path / "scene.tif", pixels=pixels, nodata=0)
+
+
+@pytest.fixture
+def whole(commands, scene: Path, tmp_path: Path) -> bytes:
+    """The output of a run that nothing disturbed."""
+    path = tmp_path / "whole.tif"
+    assert commands.run("upscale", scene, path, *SCALE).code == 0
+    return path.read_bytes()
+
+
+def after(delay_s: float, number: signal.Signals) -> Callable[[int], None]:
+    def send(pid: int) -> None:
+        time.sleep(delay_s)
+        os.kill(pid, number)
+
+    return send
+
+
+def once(is_so: Callable[[], bool], number: signal.Signals) -> Callable[[int], None]:
+    """Send a signal as soon as something is so."""
+
+    def send(pid: int) -> None:
+        until = time.monotonic() + 30
+        while not is_so() and time.monotonic() < until:
+            time.sleep(0.005)
+        assert is_so()
+        os.kill(pid, number)
+
+    return send
+
+
+def kill_often(commands, scene: Path, whole: bytes, seed: int, n_runs: int) -> int:
+    """Kill a run at `n_runs` random moments, finish it, compare; return the kills."""
+    rng = random.Random(seed)
+    output = scene.with_name(f"killed{seed}.tif")
+    kills = 0
+    began = time.monotonic()
+    commands.run("upscale", scene, output, *SCALE, tile_s=0.03)
+    latest = 0.7 * (time.monotonic() - began)  # on this machine, now
+    output.unlink()
+    for _ in range(n_runs):
+        done = commands.run(
+            "upscale",
+            *(scene, output, *SCALE),
+            while_running=after(rng.uniform(0.0, latest), signal.SIGKILL),
+            tile_s=0.03,
+        )
+        kills += done.code == -signal.SIGKILL
+        if output.exists():
+            assert output.read_bytes() == whole
+            if done.code == -signal.SIGKILL:
+                break
+            output.unlink()
+            latest /= 2  # other work slowed the first run down
+    last = commands.run("upscale", scene, output, *SCALE)
+    assert last.code in (0, 5), last.err
+    assert output.read_bytes() == whole
+    assert not output.with_name(output.name + ".run").exists()
+    assert [p.name for p in scene.parent.glob("killed*.tmp*")] == []
+    output.unlink()
+    return kills
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(
+    commands, scene, whole, seed
+):
+    assert kill_often(commands, scene, whole, seed, n_runs=4) > 0
+
+
+@pytest.mark.slow
+def test_runs_killed_a_hundred_times_end_in_the_same_bytes(commands, scene, whole):
+    kills = sum(kill_often(commands, scene, whole, seed, 5) for seed in range(10, 40))
+    assert kills > 60
+
+
+@pytest.mark.parametrize("n_removed", range(4))
+def test_a_run_killed_after_publishing_is_cleaned_up(
+    commands, scene, whole, tmp_path, n_removed
+):
+    output = tmp_path / "out.tif"
+    run = tmp_path / "out.tif.run"
+    assert commands.run("upscale", scene, output, *SCALE, "--keep-run").code == 0
+    assert run.exists()
+    for name in ("sums", "strips", "run.json")[:n_removed]:
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert not run.exists()
+    assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_stops_within_a_batch_and_the_same_command_continues(
+    commands, scene, whole, tmp_path, number, code
+):
+    output = tmp_path / "out.tif"
+    strips = tmp_path / "out.tif.run" / "strips"
+    sent: list[float] = []
+
+    def stop(pid: int) -> None:
+        once(lambda: any(strips.glob("*.tif")), number)(pid)
+        sent.append(time.monotonic())
+
+    stopped = commands.run(
+        "upscale", scene, output, *SCALE, while_running=stop, tile_s=0.05
+    )
+    assert time.monotonic() - sent[0] < 3
+    assert stopped.code == code
+    assert number.name in stopped.err
+    assert "the same command continues" in stopped.err
+    assert not output.exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in strips.glob("*.tif")}
+    assert kept
+    assert commands.run("status", strips.parent).out.count("stopped") == 1
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert output.read_bytes() == whole
+
+
+def test_finished_strips_are_not_computed_again(commands, scene, tmp_path):
+    output = tmp_path / "out.tif"
+    strips = tmp_path / "out.tif.run" / "strips"
+    commands.run(
+        *("upscale", scene, output, *SCALE),
+        while_running=once(lambda: any(strips.glob("*.tif")), signal.SIGKILL),
+        tile_s=0.05,
+    )
+    kept = {path.name: path.stat().st_mtime_ns for path in strips.glob("0*.tif")}
+    assert kept
+    assert commands.run("upscale", scene, output, *SCALE, "--keep-run").code == 0
+    after_all = {path.name: path.stat().st_mtime_ns for path in strips.glob("0*.tif")}
+    assert kept.items() <= after_all.items()
+    assert len(after_all) > len(kept)
+
+
+def test_a_second_run_is_refused_while_the_first_lives(commands, scene, tmp_path):
+    output = tmp_path / "out.tif"
+    refused: list[subprocess.CompletedProcess[str]] = []
+
+    def begin_another(pid: int) -> None:
+        once(lambda: (tmp_path / "out.tif.run/run.json").exists(), signal.SIGSTOP)(pid)
+        command = ["-m", "rsupres", "upscale", str(scene), str(output), *SCALE]
+        refused.append(
+            subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        )
+        os.kill(pid, signal.SIGCONT)
+
+    first = commands.run(
+        "upscale", scene, output, *SCALE, while_running=begin_another, tile_s=0.03
+    )
+    assert first.code == 0
+    assert refused[0].returncode == 5
+    assert "process" in refused[0].stderr
+    assert output.exists()
+
+
+def test_what_a_killed_process_left_beside_the_output_goes_away(
+    commands, scene, tmp_path
+):
+    output = tmp_path / "out.tif"
+    leftovers = [tmp_path / f"out.tif.0123abcd.tmp{end}" for end in ("", ".ovr.tmp")]
+    others = [tmp_path / name for name in ("out.tif.tmp", "my_out.tif.0123abcd.tmp")]
+    for path in (*leftovers, *others):
+        path.touch()
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert [path for path in leftovers if path.exists()] == []
+    assert all(path.exists() for path in others)
+
+
+def test_a_signal_while_the_output_is_written_leaves_nothing_beside_it(
+    commands, tmp_path
+):
+    pixels = np.random.default_rng(0).integers(1, 4000, (4, 700, 700), np.uint16)
+    scene = make_scene(tmp_path / "large.tif", pixels=pixels)
+    output = tmp_path / "out.tif"
+    stopped = commands.run(
+        *("upscale", scene, output, "--scale", "4", "--model", "bicubic", "-q"),
+        while_running=once(lambda: any(tmp_path.glob("out.tif.*tmp")), signal.SIGTERM),
+    )
+    assert stopped.code == 143, stopped.err
+    assert "the same command continues" in stopped.err
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["large.tif", "out.tif.run"]
+
+
+def test_another_job_in_the_same_run_directory_is_refused(commands, scene, tmp_path):
+    output = tmp_path / "out.tif"
+    strips = tmp_path / "out.tif.run" / "strips"
+    commands.run(
+        *("upscale", scene, output, *SCALE),
+        while_running=once(lambda: any(strips.glob("*.tif")), signal.SIGKILL),
+        tile_s=0.05,
+    )
+    other = commands.run("upscale", scene, output, *SCALE, "--stretch", "0,5000")
+    assert other.code == 5
+    assert "stretch" in other.err
+    assert not output.exists()
+
+
+def test_a_changed_scene_is_another_job(commands, scene, tmp_path):
+    output = tmp_path / "out.tif"
+    strips = tmp_path / "out.tif.run" / "strips"
+    commands.run(
+        *("upscale", scene, output, *SCALE),
+        while_running=once(lambda: any(strips.glob("*.tif")), signal.SIGKILL),
+        tile_s=0.05,
+    )
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.write(np.full((3, 1, 1), 77, np.uint16), window=((0, 1), (0, 1)))
+    assert commands.run("upscale", scene, output, *SCALE).code == 5
+
+
+def test_a_size_limit_on_files_ends_in_6_and_leaves_no_output(
+    commands, scene, whole, tmp_path
+):
+    output = tmp_path / "out.tif"
+    limited = commands.run("upscale", scene, output, *SCALE, file_limit=20_000)
+    assert limited.code == 6, limited.err
+    assert len(limited.err.splitlines()) == 1
+    assert "limit" in limited.err
+    assert not output.exists()
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert output.read_bytes() == whole
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """Make a file system of a few hundred kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def mount(size: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs root and the right to mount a tmpfs")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+@pytest.mark.parametrize("size", ["64k", "400k", "1m"])
+def test_a_full_disk_ends_in_6_and_with_room_the_same_command_continues(
+    commands, scene, whole, small_disk, size
+):
+    folder = small_disk(size)
+    output = folder / "out.tif"
+    full = commands.run("upscale", scene, output, *SCALE)
+    assert full.code == 6, full.err
+    assert len(full.err.splitlines()) == 1
+    assert "full" in full.err
+    assert not output.exists()
+    assert not list(folder.glob("out.tif.tmp*"))
+    subprocess.run(["mount", "-o", "remount,size=20m", str(folder)], check=True)
+    assert commands.run("upscale", scene, output, *SCALE).code == 0
+    assert output.read_bytes() == whole
+
+
+def test_a_full_disk_while_the_output_is_written_keeps_the_strips(
+    commands, scene, whole, small_disk, tmp_path
+):
+    output = small_disk("100k") / "out.tif"
+    run = tmp_path / "elsewhere.run"
+    options = [*SCALE, "--run-dir", run]
+    full = commands.run("upscale", scene, output, *options)
+    assert full.code == 6, full.err
+    assert not output.exists()
+    strips = {p.name: p.stat().st_mtime_ns for p in (run / "strips").glob("*.tif")}
+    assert len(strips) > 5
+    subprocess.run(["mount", "-o", "remount,size=20m", output.parent], check=True)
+    assert commands.run("upscale", scene, output, *options).code == 0
+    assert output.read_bytes() == whole
+
+
+def test_a_read_only_file_system_is_refused_before_work(commands, scene, small_disk):
+    folder = small_disk("1m")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    refused = commands.run("upscale", scene, folder / "out.tif", *SCALE)
+    assert refused.code == 3
+    assert "read-only" in refused.err
+
+
+def test_shards_in_processes_of_their_own_make_the_same_bytes(
+    commands, scene, whole, tmp_path
+):
+    output = tmp_path / "out.tif"
+    codes = []
+    for shard in ("2/3", "3/3", "1/3"):
+        assert not output.exists()
+        codes.append(
+            commands.run("upscale", scene, output, *SCALE, "--shard", shard).code
+        )
+    assert codes == [0, 0, 0]
+    assert output.read_bytes() == whole
+    assert not (tmp_path / "out.tif.run").exists()
+
+
+def test_mosaic_finishes_what_shards_left(commands, scene, whole, tmp_path):
+    output = tmp_path / "out.tif"
+    run = tmp_path / "out.tif.run"
+    commands.run("upscale", scene, output, *SCALE, "--shard", "2/3")
+    other = tmp_path / "other.tif"
+    finished = commands.run("mosaic", run, other, "-q")
+    assert finished.code == 0, finished.err
+    assert other.read_bytes() == whole
+    assert not run.exists()
+    assert not output.exists()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A tiny E2DiffSR with random weights."""
+    from tests.families.test_e2diffsr import TINY, _networks, _write
+
+    path = tmp_path / "tiny.safetensors"
+    _write(path, _networks(), TINY)
+    return path
+
+
+def test_e2diffsr_killed_while_preparing_and_later_ends_in_the_same_bytes(
+    commands, scene, checkpoint, tmp_path
+):
+    options = ["--scale", "2", "--model", checkpoint, "--tile-size", "64", "-q"]
+    options += ["--batch-size", "1"]
+    whole, output = tmp_path / "whole.tif", tmp_path / "out.tif"
+    run = tmp_path / "out.tif.run"
+    assert commands.run("upscale", scene, whole, *options).code == 0
+    moments = [
+        lambda: any(run.glob("context.*.tmp")),
+        lambda: (run / "context").exists(),
+        lambda: any((run / "strips").glob("0*.tif")),
+    ]
+    for moment in moments:
+        killed = commands.run(
+            *("upscale", scene, output, *options),
+            while_running=once(moment, signal.SIGKILL),
+        )
+        assert killed.code == -signal.SIGKILL
+        assert not output.exists()
+    assert commands.run("upscale", scene, output, *options).code == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert not run.exists()

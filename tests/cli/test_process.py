@@ -1,0 +1,67 @@
+"""What the command line asks of the libraries below torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rsupres.cli import process as processor
+
+# Blocks of 64 MiB, filled and freed: how many pages does the system hand out for them?
+_FAULTS = """
+import resource
+import numpy as np
+from rsupres.cli.process import tune
+tune()
+np.ones(1 << 24, np.float32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    np.ones(1 << 24, np.float32)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def count_faults(**settings: str) -> int:
+    environment = {k: v for k, v in os.environ.items() if "MALLOC" not in k}
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS],
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings are Linux's")
+def test_freed_memory_is_used_again_unless_the_user_has_other_wishes() -> None:
+    kept = count_faults()
+    theirs = count_faults(MALLOC_MMAP_THRESHOLD_="1048576")
+    assert kept < 0.1 * theirs
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "wanted"),
+    [
+        ({}, processor._SPINS),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+    ],
+)
+def test_threads_sleep_soon_unless_the_user_has_other_wishes(
+    monkeypatch, set_by_user, wanted
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    processor.wait_quietly()
+    assert os.environ.get("GOMP_SPINCOUNT") == wanted
+
+
+def test_another_c_library_is_left_alone(monkeypatch) -> None:
+    monkeypatch.setattr(processor.ctypes, "CDLL", lambda name: object())
+    processor.keep_freed_memory()

@@ -1,0 +1,621 @@
+"""A run directory outlives kills, full disks and second comers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsupres.errors import InputError, ResourceError, RunConflictError
+from rsupres.families.base import SceneContext
+from rsupres.output.run_dir import Run, RunState, read_state
+
+MANIFEST: dict[str, Any] = {
+    "job": {"scene": "a.tif", "scale": "4", "tile": {"size": 64}},
+    "n_strips": 3,
+}
+PRELUDE = """
+import sys, time, resource, os
+from pathlib import Path
+import numpy as np
+from rsupres.output.run_dir import Run
+from rsupres.errors import RsupresError
+path, manifest = Path(sys.argv[1]), {"job": {"scale": 4}}
+def tell(text): print(text, flush=True)
+"""
+
+
+@contextmanager
+def child(
+    path: Path, body: str, within: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """Run Python code in a process of its own, killed at the end of the block."""
+    code = PRELUDE + textwrap.dedent(body)
+    command = [*within, sys.executable, "-c", code, str(path)]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(path: Path, body: str, within: Sequence[str] = ()) -> str:
+    with child(path, body, within) as process:
+        output, _ = process.communicate(timeout=60)
+    return output.strip()
+
+
+HOLD = "run = Run.open(path, manifest); tell('held'); time.sleep(60)"
+JOB = {"job": {"scale": 4}}
+
+
+def put_strip(run: Run, strip: int) -> None:
+    with run.publishing(run.strip_path(strip)) as part:
+        part.write_bytes(b"pixels")
+
+
+def names(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*"))
+
+
+def test_a_new_run_writes_its_manifest_and_no_leftovers(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        assert run.manifest == MANIFEST
+        assert run.done_strips() == frozenset()
+    assert names(tmp_path / "o.run") == ["run.json", "run.lock", "strips"]
+    assert Run.load(tmp_path / "o.run") == MANIFEST
+
+
+def test_the_same_job_continues_with_what_is_done(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", {**MANIFEST, "stretch": [0, 1]}) as run:
+        put_strip(run, 0)
+        put_strip(run, 12345)
+    with Run.open(tmp_path / "o.run", {**MANIFEST, "stretch": [5, 6]}) as again:
+        assert again.done_strips() == {0, 12345}
+        assert again.manifest["stretch"] == [0, 1]  # the first one stays
+
+
+def test_leftovers_are_removed_on_opening(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        put_strip(run, 7)
+    (tmp_path / "o.run/strips/0008.tif.12.tmp").write_bytes(b"half")
+    (tmp_path / "o.run/strips/0008.tif.12.tmp.aux.xml").write_bytes(b"half")
+    (tmp_path / "o.run/context.abcd.tmp").mkdir()
+    (tmp_path / "o.run/context.abcd.tmp/latent.npy").write_bytes(b"half")
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        assert run.done_strips() == {7}
+        assert names(run.path) == ["run.json", "run.lock", "strips", "strips/0007.tif"]
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ({"scene": "b.tif"}, "scene 'a.tif' instead of 'b.tif'"),
+        ({"tile": {"size": 128}}, "tile.size 64 instead of 128"),
+        ({"seed": 3}, "seed None instead of 3"),
+        ({"scale": 4}, "scale '4' instead of 4"),
+    ],
+)
+def test_another_job_is_refused_by_the_name_of_what_differs(
+    tmp_path: Path, job: dict[str, object], message: str
+) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST):
+        pass
+    before = (tmp_path / "o.run/run.json").read_bytes()
+    with pytest.raises(RunConflictError, match=message):
+        Run.open(tmp_path / "o.run", {"job": {**MANIFEST["job"], **job}})
+    assert (tmp_path / "o.run/run.json").read_bytes() == before
+    with Run.open(tmp_path / "o.run", MANIFEST):  # the refusal let go of the lock
+        pass
+
+
+def test_tuples_and_lists_are_the_same_job(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", {"job": {"bands": (3, 2, 1)}}):
+        pass
+    with Run.open(tmp_path / "o.run", {"job": {"bands": [3, 2, 1]}}):
+        pass
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"x")
+    with pytest.raises(RunConflictError, match=r"no run directory .*a\.jpg"):
+        Run.open(tmp_path / "photos", MANIFEST)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(RunConflictError, match="file: exists and is no run directory"):
+        Run.open(tmp_path / "file", MANIFEST)
+    assert names(tmp_path) == ["file", "photos", "photos/a.jpg"]
+
+
+@pytest.mark.parametrize("content", ["", '{"job": {"sca', "[1, 2]"])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "o.run").mkdir()
+    (tmp_path / "o.run/run.json").write_text(content)
+    with pytest.raises(RunConflictError, match=r"run\.json: damaged"):
+        Run.open(tmp_path / "o.run", MANIFEST)
+
+
+def test_a_directory_whose_maker_died_before_the_manifest_is_new(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "o.run/strips").mkdir(parents=True)
+    (tmp_path / "o.run/run.lock").write_text('{"pid": 1')
+    (tmp_path / "o.run/run.json.12.tmp").write_text('{"job"')
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        assert names(run.path) == ["run.json", "run.lock", "strips"]
+
+
+def test_a_live_run_is_refused_with_its_process(tmp_path: Path) -> None:
+    with child(tmp_path / "o.run", HOLD) as process:
+        assert next_line(process) == "held"
+        with pytest.raises(RunConflictError, match=f"process {process.pid} on "):
+            Run.open(tmp_path / "o.run", JOB)
+        owner = read_state(tmp_path / "o.run").owner
+        assert owner is not None
+        assert owner.pid == process.pid
+
+
+def test_the_run_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    with child(tmp_path / "o.run", HOLD) as process:
+        assert next_line(process) == "held"
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+        assert read_state(tmp_path / "o.run").owner is None
+        with Run.open(tmp_path / "o.run", JOB):
+            owner = read_state(tmp_path / "o.run").owner
+            assert owner is not None
+            assert owner.pid == os.getpid()
+
+
+def test_a_kill_while_writing_leaves_no_strip_under_its_name(tmp_path: Path) -> None:
+    body = """
+        run = Run.open(path, manifest)
+        with run.publishing(run.strip_path(0)) as part:
+            part.write_bytes(b'whole')
+        with run.publishing(run.strip_path(1)) as part:
+            part.write_bytes(b'half'); tell('writing'); time.sleep(60)
+    """
+    with child(tmp_path / "o.run", body) as process:
+        assert next_line(process) == "writing"
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    halves = list((tmp_path / "o.run/strips").glob("0001.tif.*.tmp"))
+    assert [half.read_bytes() for half in halves] == [b"half"]
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        assert run.done_strips() == {0}
+        assert names(run.path / "strips") == ["0000.tif"]
+
+
+def test_kills_at_any_moment_leave_a_run_that_continues(tmp_path: Path) -> None:
+    body = """
+        run = Run.open(path, manifest)
+        tell('open')
+        if run.load_context() is None:
+            latent = run.allocate('latent', (50, 2000), 'float32')
+            latent[:] = 7
+            from rsupres.families.base import SceneContext
+            run.save_context(SceneContext({'latent': latent}, {'low': 0.5}))
+        for strip in sorted(set(range(100)) - run.done_strips()):
+            with run.publishing(run.strip_path(strip)) as part:
+                part.write_bytes(bytes([strip]) * 10000)
+        tell('done')
+    """
+    path = tmp_path / "o.run"
+    n_kills = 0
+    for attempt in range(12):
+        with child(path, body) as process:
+            assert next_line(process) == "open"
+            time.sleep(0.003 * attempt)
+            process.send_signal(signal.SIGKILL)
+            n_kills += next_line(process) != "done"
+    assert n_kills > 0
+    assert finish(path, body) == "open\ndone"
+    with Run.open(path, JOB) as run:
+        assert run.done_strips() == set(range(100))
+        for strip in range(100):
+            assert run.strip_path(strip).read_bytes() == bytes([strip]) * 10000
+        context = run.load_context()
+        assert context is not None
+        assert (context.arrays["latent"] == 7).all()
+        assert context.numbers == {"low": 0.5}
+        expected = ["context", "run.json", "run.lock", "strips"]
+        assert sorted(file.name for file in path.iterdir()) == expected
+
+
+def test_a_second_run_in_one_process_is_refused_too(tmp_path: Path) -> None:
+    with (
+        Run.open(tmp_path / "o.run", JOB),
+        pytest.raises(RunConflictError, match=f"process {os.getpid()}"),
+    ):
+        Run.open(tmp_path / "o.run", JOB)
+
+
+def test_many_newcomers_at_once_are_all_let_in_as_shards(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+    barrier = threading.Barrier(8)
+
+    def work(shard: int) -> None:
+        try:
+            barrier.wait()
+            with Run.open(tmp_path / "o.run", JOB, exclusive=False) as run:
+                run.lock_shard(shard, 8)
+                put_strip(run, shard)
+                barrier.wait(timeout=30)
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(shard,)) for shard in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert read_state(tmp_path / "o.run").done == set(range(1, 9))
+
+
+def test_a_shard_is_locked_against_a_second_worker_only(tmp_path: Path) -> None:
+    path = tmp_path / "o.run"
+    with Run.open(path, JOB, exclusive=False) as other:
+        with Run.open(path, JOB, exclusive=False) as run:
+            run.lock_shard(1, 3)
+            with pytest.raises(RunConflictError, match="works on this run"):
+                other.lock_shard(1, 3)
+            with pytest.raises(RunConflictError, match="shard-1-of-3 is at work"):
+                other.lock_shard(1, 4)
+            other.lock_shard(2, 3)
+            with pytest.raises(RunConflictError):
+                Run.open(path, JOB)
+        other.lock_shard(1, 3)
+
+
+@pytest.mark.parametrize("shard", [0, 4])
+def test_shards_that_do_not_exist_are_refused(tmp_path: Path, shard: int) -> None:
+    with (
+        Run.open(tmp_path / "o.run", JOB, exclusive=False) as run,
+        pytest.raises(ValueError, match=f"shard {shard} of 3"),
+    ):
+        run.lock_shard(shard, 3)
+
+
+def test_one_of_two_shards_assembles(tmp_path: Path) -> None:
+    with (
+        Run.open(tmp_path / "o.run", JOB, exclusive=False) as one,
+        Run.open(tmp_path / "o.run", JOB, exclusive=False) as two,
+    ):
+        assert one.claim_assembly()
+        assert not two.claim_assembly()
+        one.remove()
+        assert not two.claim_assembly()
+    assert not (tmp_path / "o.run").exists()
+
+
+def test_a_shard_keeps_the_leftovers_of_others_at_work(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", JOB, exclusive=False) as one:
+        with (
+            one.publishing(one.strip_path(1)) as part,
+            Run.open(tmp_path / "o.run", JOB, exclusive=False),
+        ):
+            part.write_bytes(b"pixels")
+        assert one.done_strips() == {1}
+
+
+def test_publishing_replaces_only_when_the_block_ends_well(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    with Run.publishing(target) as part:
+        part.write_bytes(b"first")
+        assert not target.exists()
+    with pytest.raises(TypeError), Run.publishing(target) as part:
+        part.write_bytes("not bytes")  # opens the file before it fails
+    assert target.read_bytes() == b"first"
+    with Run.publishing(target) as part:
+        part.write_bytes(b"third")
+        assert target.read_bytes() == b"first"
+    assert target.read_bytes() == b"third"
+    assert names(tmp_path) == ["out.tif"]
+
+
+def test_pixels_are_on_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watch_fsync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:5]}")
+        fsync(descriptor)
+
+    def watch_replace(source: Path, target: Path) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(os, "replace", watch_replace)
+    (tmp_path / "folder").mkdir()
+    with Run.publishing(tmp_path / "folder/o.tif") as part:
+        part.write_bytes(b"pixels")
+    assert steps == ["sync o.tif", "rename", "sync folde"]
+
+
+def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> None:
+    body = """
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        run = Run.open(path, manifest)
+        for work in (
+            lambda part: part.write_bytes(bytes(200_000)),
+            lambda part: run.allocate('latent', (100_000,), 'float32'),
+        ):
+            try:
+                with run.publishing(run.strip_path(0)) as part:
+                    work(part)
+            except RsupresError as error:
+                tell(f'{type(error).__name__} {error}')
+        tell(run.done_strips())
+        tell(sorted(file.name for file in path.rglob('*.*')))
+    """
+    first, second, done, files = finish(tmp_path / "o.run", body).splitlines()
+    assert first.startswith("ResourceError ")
+    assert "strips/0000.tif: the disk is full" in first
+    assert second.startswith("ResourceError ")
+    assert "0.4 MB are needed" in second
+    assert done == "frozenset()"
+    assert ".tif" not in files
+    assert ".npy" not in files
+
+
+def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+
+    def write(part: Path) -> None:
+        part.symlink_to("/dev/full")
+        part.write_bytes(b"pixels")
+
+    with (
+        pytest.raises(ResourceError, match=r"o\.tif: the disk is full"),
+        Run.publishing(tmp_path / "o.tif") as part,
+    ):
+        write(part)
+    assert names(tmp_path) == []
+
+
+def test_a_full_file_system_stops_a_run_that_then_continues(tmp_path: Path) -> None:
+    body = """
+        def attempt(work):
+            try:
+                work()
+            except RsupresError as error:
+                tell(f'{type(error).__name__} {error}')
+
+        def write(size):
+            with run.publishing(run.strip_path(1)) as part:
+                part.write_bytes(bytes(size))
+
+        other = path.with_name('other')
+        with Run.open(path, manifest) as run:
+            other.write_bytes(bytes(900_000))
+            attempt(lambda: run.allocate('latent', (100_000,), 'float32'))
+            attempt(lambda: write(300_000))
+        other.unlink()
+        with Run.open(path, manifest) as run:
+            tell(run.done_strips())
+            write(300_000)
+            tell(run.done_strips())
+    """
+    # A file system of 1 MB in a name space of its own, which ends with the process.
+    mount = 'mount -t tmpfs -o size=1m none "$1" && shift'
+    space = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            [*space, mount, "sh", str(tmp_path)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("cannot mount a file system here")
+    program = [*space, f'{mount} && exec "$@"', "sh", str(tmp_path)]
+    lines = finish(tmp_path / "o.run", body, program).splitlines()
+    assert lines[0].startswith("ResourceError ")
+    assert "0.4 MB are needed" in lines[0]
+    assert lines[1].startswith("ResourceError ")
+    assert "0001.tif: the disk is full" in lines[1]
+    assert lines[2:] == ["frozenset()", "frozenset({1})"]
+
+
+def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path: Path) -> None:
+    body = """
+        if os.getuid() == 0:
+            os.setuid(65534)
+        for work in (
+            lambda: Run.open(path, manifest),
+            lambda: Run.publishing(path / 'o.tif').__enter__().write_bytes(b'x'),
+        ):
+            try:
+                work()
+            except (RsupresError, OSError) as error:
+                tell(f'{type(error).__name__} {error}')
+    """
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    first = finish(closed / "o.run", body).splitlines()[0]
+    assert first.startswith("InputError ")
+    assert "o.run: cannot be written (Permission denied)" in first
+
+
+def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: no such folder"):
+        Run.open(tmp_path / "absent/o.run", JOB)
+    with (
+        pytest.raises(InputError, match="absent: no such folder"),
+        Run.publishing(tmp_path / "absent/o.tif") as part,
+    ):
+        part.write_bytes(b"x")
+    with pytest.raises(InputError, match="no run directory"):
+        Run.load(tmp_path / "absent")
+    with pytest.raises(InputError, match="no run directory"):
+        read_state(tmp_path)
+
+
+def test_a_missing_file_of_the_callers_is_not_explained_away(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Run.publishing(tmp_path / "o.tif"):
+        (tmp_path / "absent").read_bytes()
+
+
+arrays = st.dictionaries(
+    st.sampled_from(["latent", "mean", "levels"]),
+    st.builds(
+        lambda shape, dtype, seed: (
+            np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
+        ),
+        st.lists(st.integers(0, 4), max_size=3),
+        st.sampled_from(["float32", "float16", "int32", "uint8"]),
+        st.integers(0, 99),
+    ),
+)
+
+
+@settings(max_examples=25)  # each one waits for the disk several times
+@given(arrays, st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False)))
+def test_a_context_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory,
+    content: dict[str, np.ndarray],
+    numbers: dict[str, float],
+) -> None:
+    path = tmp_path_factory.mktemp("context")
+    with Run.open(path / "o.run", JOB) as run:
+        assert run.load_context() is None
+        for context in (
+            run.save_context(SceneContext(content, numbers)),
+            run.load_context(),
+        ):
+            assert context is not None
+            assert context.numbers == numbers
+            assert context.arrays.keys() == content.keys()
+            for name, array in content.items():
+                assert context.arrays[name].dtype == array.dtype
+                assert np.array_equal(context.arrays[name], array)
+                assert not context.arrays[name].flags.writeable
+    shutil.rmtree(path)
+
+
+def test_allocated_arrays_are_zero_adopted_or_dropped(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        latent = run.allocate("latent", (3, 200, 100), "float32")
+        scratch = run.allocate("scratch", (5, 5), "float64")
+        assert not latent.any()
+        assert not scratch.any()
+        latent[1, 2, 3] = 4.5
+        context = run.save_context(SceneContext({"latent": latent, "k": np.ones(3)}))
+        assert isinstance(context.arrays["latent"], np.memmap)
+        assert context.arrays["latent"][1, 2, 3] == 4.5
+        files = sorted(file.name for file in run.context_dir.iterdir())
+        assert files == ["context.json", "k.npy", "latent.npy"]
+    assert sorted(file.name for file in run.path.iterdir()) == [
+        "context", "run.json", "run.lock", "strips",
+    ]  # fmt: skip
+
+
+def test_a_part_of_an_allocated_array_can_be_kept_under_its_name(
+    tmp_path: Path,
+) -> None:
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        latent = run.allocate("latent", (300, 400), "float32")
+        latent[:] = np.arange(400)
+        context = run.save_context(SceneContext({"latent": latent[:, ::2]}))
+        assert context.arrays["latent"].shape == (300, 200)
+        assert (context.arrays["latent"] == np.arange(0, 400, 2)).all()
+
+
+def test_the_first_context_of_a_run_stays(tmp_path: Path) -> None:
+    with (
+        Run.open(tmp_path / "o.run", JOB, exclusive=False) as one,
+        Run.open(tmp_path / "o.run", JOB, exclusive=False) as two,
+    ):
+        one.save_context(SceneContext(numbers={"low": 1.0}))
+        stored = two.save_context(SceneContext(numbers={"low": 2.0}))
+        assert stored.numbers == {"low": 1.0}
+    assert not list((tmp_path / "o.run").glob("*.tmp"))
+
+
+def test_arrays_with_unsafe_names_or_objects_are_refused(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        with pytest.raises(ValueError, match="identifier"):
+            run.allocate("../latent", (3,), "float32")
+        with pytest.raises(ValueError, match="pickle"):
+            run.save_context(SceneContext({"a": np.array([{}])}))
+        assert run.load_context() is None
+
+
+def test_remove_leaves_nothing_of_ours(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        put_strip(run, 0)
+        run.save_context(SceneContext(numbers={"low": 1.0}))
+        run.remove()
+        assert not run.path.exists()
+    with Run.open(tmp_path / "o.run", JOB) as run:
+        (run.path / "notes.txt").write_text("mine")
+        run.remove()
+    assert names(tmp_path / "o.run") == ["notes.txt"]
+
+
+def test_a_state_tells_what_is_done(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        os.utime(run.path / "run.json", (1000, 1000))
+        put_strip(run, 0)
+        put_strip(run, 2)
+        os.utime(run.strip_path(0), (2000, 2000))
+        os.utime(run.strip_path(2), (1500, 1500))
+    state = read_state(tmp_path / "o.run")
+    assert isinstance(state, RunState)
+    assert (state.n_strips, state.done, state.owner) == (3, {0, 2}, None)
+    assert (state.started.timestamp(), state.updated.timestamp()) == (1000, 2000)
+
+
+def test_looking_at_a_run_does_not_stop_one_from_beginning(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST):
+        pass
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            read_state(tmp_path / "o.run")
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(20):
+            with Run.open(tmp_path / "o.run", MANIFEST):
+                pass
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_manifests_are_plain_json(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "o.run", MANIFEST) as run:
+        assert json.loads((run.path / "run.json").read_text()) == MANIFEST
+    with pytest.raises(TypeError):
+        Run.open(tmp_path / "p.run", {"job": {"scale": object()}})

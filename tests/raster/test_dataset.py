@@ -1,0 +1,623 @@
+"""Scenes: what opens, what is refused, and every pixel where it belongs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from rasterio.crs import CRS
+from rasterio.env import get_gdal_config
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+from shapely.geometry import Point, Polygon, box
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.extent import window_from_aoi, window_from_bounds
+from rsupres.raster.fill import FILL_REACH, fill_invalid, read_filled
+from tests.helpers import NORTH_UP, UTM, make_safe, make_scene, ramp, write_vector
+
+ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
+
+
+def test_a_scene_tells_what_the_file_holds(tmp_path: Path) -> None:
+    path = make_scene(
+        tmp_path / "a.tif",
+        bands=2,
+        nodata=7,
+        descriptions=["B04", None],
+        scales=[1e-4, 1.0],
+        offsets=[-0.1, 0.0],
+        tags={"SOURCE": "here", "STATISTICS_MEAN": "4"},
+    )
+    with Scene.open(path) as scene:
+        assert scene.grid.transform == NORTH_UP
+        assert scene.grid.crs == UTM
+        assert (scene.grid.height, scene.grid.width) == (24, 32)
+        assert (scene.count, scene.dtype, scene.nodata) == (2, "uint16", 7.0)
+        assert scene.descriptions == ("B04", None)
+        assert (scene.scales, scene.offsets) == ((1e-4, 1.0), (-0.1, 0.0))
+        assert scene.colorinterp == ("gray", "undefined")
+        assert scene.tags == {"SOURCE": "here"}
+        assert scene.data_bands == (1, 2)
+        assert not scene.has_mask
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, ROTATED])
+def test_any_affine_transform_works(tmp_path: Path, transform: Affine) -> None:
+    path = make_scene(tmp_path / "a.tif", transform=transform)
+    with Scene.open(path) as scene:
+        assert_array_equal(scene.grid.transform, transform)
+        part = scene.crop(PixelWindow(3, 5, 4, 4))
+        corner = part.grid.transform @ (0, 0)
+        np.testing.assert_allclose(corner, transform @ (5, 3), rtol=1e-12)
+
+
+windows = st.builds(
+    PixelWindow,
+    st.integers(-60, 60),
+    st.integers(-60, 60),
+    st.integers(1, 70),
+    st.integers(1, 70),
+)
+
+
+@given(windows)
+def test_windows_beyond_the_scene_are_reflected(
+    tmp_path_factory: pytest.TempPathFactory, window: PixelWindow
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "reflected.tif"
+    if not path.exists():
+        make_scene(path, 9, 13, 2)
+    around = np.pad(ramp(9, 13, 2), ((0, 0), (140, 140), (140, 140)), "symmetric")
+    with Scene.open(path) as scene:
+        dn, valid = scene.read(window, [2, 1])
+    shifted = PixelWindow(window.row + 140, window.col + 140, *window[2:])
+    assert_array_equal(dn, around[(slice(None), *shifted.slices())][::-1])
+    assert dn.dtype == np.float32
+    assert valid.shape == (1, window.height, window.width)
+    assert valid.all()
+
+
+def test_a_crop_reads_its_own_window(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    with Scene.open(path) as scene:
+        part = scene.crop(PixelWindow(4, 6, 10, 12)).crop(PixelWindow(1, 2, 5, 6))
+        dn, _ = part.read(PixelWindow(1, 1, 3, 4), [1, 2, 3])
+    assert_array_equal(dn, ramp(24, 32)[:, 6:9, 9:13])
+    assert part.window == PixelWindow(5, 8, 5, 6)
+
+
+def test_a_crop_that_leaves_the_scene_is_refused(tmp_path: Path) -> None:
+    with (
+        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        pytest.raises(InputError, match="leaves the scene"),
+    ):
+        scene.crop(PixelWindow(20, 0, 5, 5))
+
+
+def test_nodata_and_nan_of_any_band_make_a_pixel_invalid(tmp_path: Path) -> None:
+    pixels = ramp(6, 8, 2, "float32")
+    pixels[0, 1, 2] = -9999
+    pixels[1, 3, 4] = np.nan
+    pixels[1, 5, 5] = np.inf
+    path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=-9999)
+    with Scene.open(path) as scene:
+        whole = scene.grid.window
+        _, both = scene.read(whole, [1, 2])
+        _, second = scene.read(whole, [2])
+    assert {tuple(place) for place in np.argwhere(~both[0])} == {(1, 2), (3, 4), (5, 5)}
+    assert {tuple(place) for place in np.argwhere(~second[0])} == {(3, 4), (5, 5)}
+
+
+@pytest.mark.parametrize("nodata", [65535.0, 0.0])
+def test_nodata_at_the_ends_of_the_type_is_seen(tmp_path: Path, nodata: float) -> None:
+    pixels = ramp(6, 8, 1)
+    pixels[0, 2, 3] = int(nodata)
+    path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=nodata)
+    with Scene.open(path) as scene:
+        _, valid = scene.read(scene.grid.window, [1])
+    assert_array_equal(np.argwhere(~valid[0]), [[2, 3]])
+
+
+def test_a_mask_band_makes_pixels_invalid(tmp_path: Path) -> None:
+    mask = np.ones((24, 32), bool)
+    mask[3:5, 20:] = False
+    path = make_scene(tmp_path / "a.tif", mask=mask)
+    with Scene.open(path) as scene:
+        assert scene.has_mask
+        assert scene.nodata is None
+        _, valid = scene.read(PixelWindow(2, 18, 4, 10), [1])
+    assert_array_equal(valid[0], mask[2:6, 18:28])
+
+
+def rgba(fourth: np.ndarray) -> np.ndarray:
+    pixels = ramp(24, 32, 4, "uint8")
+    pixels[3] = fourth
+    return pixels
+
+
+COLOURS = ["red", "green", "blue", "alpha"]
+
+
+def test_alpha_is_a_mask_and_no_band(tmp_path: Path) -> None:
+    alpha = np.full((24, 32), 255)
+    alpha[:, :5] = 0
+    path = make_scene(tmp_path / "a.tif", pixels=rgba(alpha), colorinterp=COLOURS)
+    with Scene.open(path) as scene:
+        assert scene.data_bands == (1, 2, 3)
+        assert scene.has_mask
+        _, valid = scene.read(PixelWindow(0, 3, 4, 4), [1])
+    assert_array_equal(valid[0, 0], [False, False, True, True])
+
+
+@pytest.mark.parametrize("name", ["NIR", None])
+def test_near_infrared_that_calls_itself_alpha_is_a_band(
+    tmp_path: Path, name: str | None
+) -> None:
+    nir = np.arange(24 * 32).reshape(24, 32) % 200
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=rgba(nir),
+        colorinterp=COLOURS,
+        descriptions=["R", "G", "B", name],
+    )
+    with Scene.open(path) as scene:
+        assert scene.data_bands == (1, 2, 3, 4)
+        assert scene.colorinterp == ("red", "green", "blue", "undefined")
+        _, valid = scene.read(scene.grid.window, [1, 4])
+    assert valid.all()
+
+
+def test_a_thinned_scene_keeps_its_mask(tmp_path: Path) -> None:
+    pixels = ramp(40, 60, 2)
+    pixels[:, :20] = 0
+    path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=0)
+    with Scene.open(path) as scene:
+        dn, valid = scene.read_decimated([1, 2], 40 * 60 // 16)
+    assert dn.shape == (2, 10, 15)
+    assert_array_equal(valid[0], dn[0] != 0)
+    assert valid.mean() == 0.5
+
+
+def test_reading_from_several_threads_at_once_gives_the_same(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 60000, (2, 512, 512)).astype("uint16")
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=truth,
+        compress="DEFLATE",
+        tiled=True,
+        blockxsize=16,
+        blockysize=16,
+    )
+    wrong: list[int] = []
+    with bounded_cache(1), Scene.open(path) as scene:
+
+        def work(first: int) -> None:
+            for row in range(first, 400, 4):
+                dn, _ = scene.read(PixelWindow(row, 3, 100, 400), [1, 2])
+                if not np.array_equal(dn, truth[:, row : row + 100, 3:403]):
+                    wrong.append(row)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+# What cannot be used.
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        Scene.open(path)
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("content", [b"", b"no raster\n" * 99, b"II*\0"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    refusal(path)
+
+
+@pytest.mark.parametrize("compress", ["NONE", "DEFLATE", "JPEG"])
+@pytest.mark.parametrize("tiled", [True, False])
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.99])
+def test_a_truncated_tiff_is_refused(
+    tmp_path: Path, compress: str, tiled: bool, kept: float
+) -> None:
+    size = {"blockxsize": 64, "blockysize": 64} if tiled else {}
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 200, 200)).astype("uint8")
+    path = make_scene(
+        tmp_path / "a.tif", pixels=pixels, compress=compress, tiled=tiled, **size
+    )
+    Scene.open(path).close()
+    os.truncate(path, int(path.stat().st_size * kept))
+    assert "truncated" in refusal(path)
+
+
+def test_a_tiff_that_lost_its_directory_is_refused(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    size = path.stat().st_size
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NOTE="x" * 9999)  # moves the directory to the end
+    os.truncate(path, size)
+    assert "truncated" in refusal(path)
+
+
+def test_a_truncated_tiff_whose_last_pixels_come_first_is_refused(
+    tmp_path: Path,
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 256, 64)).astype("uint8")
+    path = tmp_path / "a.tif"
+    size = {"blockxsize": 64, "blockysize": 64}
+    frame = {"count": 1, "height": 256, "width": 64, "dtype": "uint8", "crs": UTM}
+    with rasterio.open(
+        *(path, "w"),
+        driver="GTiff",
+        transform=NORTH_UP,
+        tiled=True,
+        SPARSE_OK=True,
+        **size,
+        **frame,
+    ):
+        pass
+    for row in (192, 128, 64, 0):
+        with rasterio.open(path, "r+") as dataset:
+            block = Window(0, row, 64, 64)
+            dataset.write(pixels[:, row : row + 64], window=block)
+    Scene.open(path).close()
+    os.truncate(path, path.stat().st_size - 2000)
+    assert "truncated" in refusal(path)
+
+
+def test_a_truncated_jpeg2000_is_refused(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 9999, (1, 200, 200)).astype("uint16")
+    path = make_scene(
+        tmp_path / "a.jp2", pixels=pixels, driver="JP2OpenJPEG", REVERSIBLE="YES"
+    )
+    Scene.open(path).close()
+    os.truncate(path, path.stat().st_size // 3)
+    with pytest.raises(InputError, match="truncated or damaged"), Scene.open(path) as s:
+        s.read(s.grid.window, [1])
+
+
+def test_a_file_damaged_in_the_middle_says_where(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 9999, (1, 256, 64)).astype("uint16")
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=pixels,
+        compress="DEFLATE",
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    )
+    with open(path, "r+b") as stream:
+        stream.seek(path.stat().st_size // 2)
+        stream.write(b"\0" * 2000)
+    with (
+        Scene.open(path) as scene,
+        pytest.raises(InputError, match=r"a\.tif: cannot be read at rows 0 to 256"),
+    ):
+        scene.read(scene.grid.window, [1])
+
+
+def test_no_crs_is_refused_unless_allowed(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif", crs=None)
+    assert "no CRS" in refusal(path)
+    with Scene.open(path, needs_crs=False) as scene:
+        assert scene.grid.crs is None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_no_transform_is_refused(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif", transform=None)
+    assert "no transform" in refusal(path)
+
+
+def test_a_palette_and_complex_numbers_are_refused(tmp_path: Path) -> None:
+    palette = make_scene(tmp_path / "p.tif", bands=1, dtype="uint8")
+    with rasterio.open(palette, "r+") as dataset:
+        dataset.write_colormap(1, {0: (0, 0, 0, 255), 1: (9, 9, 9, 255)})
+    assert "palette" in refusal(palette)
+    waves = make_scene(tmp_path / "c.tif", pixels=ramp(4, 4, 1, "complex64"))
+    assert "complex" in refusal(waves)
+
+
+def test_a_folder_without_a_product_is_refused(tmp_path: Path) -> None:
+    assert "without a Sentinel-2 product" in refusal(tmp_path)
+
+
+def test_a_zip_without_a_raster_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    path = shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path / "in")
+    assert "0 rasters" in refusal(path)
+    (tmp_path / "bad.zip").write_bytes(b"PK no")
+    assert "damaged" in refusal(tmp_path / "bad.zip")
+
+
+# Products.
+
+
+def test_a_safe_folder_and_its_zip_open_as_10_m_bands(tmp_path: Path) -> None:
+    pixels = ramp(60, 60, 4)
+    product = make_safe(tmp_path, pixels)
+    archive = shutil.make_archive(str(product), "zip", tmp_path, product.name)
+    for path in (product, product / "MTD_MSIL1C.xml", archive):
+        with Scene.open(path) as scene:
+            assert scene.descriptions == ("B04", "B03", "B02", "B08")
+            assert scene.grid.crs == UTM
+            assert scene.grid.transform[:6] == (10, 0, 399960, 0, -10, 5200020)
+            assert scene.nodata == 0
+            np.testing.assert_allclose(scene.offsets, [-0.1] * 4)
+            dn, valid = scene.read(scene.grid.window, (3, 2, 1, 4))
+        assert_array_equal(dn, pixels)
+        assert valid.all()
+
+
+def test_a_zip_of_one_raster_opens(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_scene(tmp_path / "in" / "a.tif")
+    path = shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path / "in")
+    with Scene.open(path) as scene:
+        assert scene.count == 3
+
+
+# Fingerprints.
+
+
+def test_a_fingerprint_is_stable_and_plain(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    with Scene.open(path) as scene:
+        mark = scene.fingerprint()
+    with Scene.open(path) as scene:
+        assert scene.fingerprint() == mark
+        assert scene.crop(PixelWindow(1, 1, 5, 5)).fingerprint() == mark
+    assert json.loads(json.dumps(mark)) == mark
+
+
+def test_other_pixels_under_the_same_name_and_time_are_seen(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    with Scene.open(path) as scene:
+        mark = scene.fingerprint()
+    time = path.stat().st_mtime_ns
+    pixels = ramp(24, 32)
+    pixels[1, 12, 16] += 1
+    make_scene(path, pixels=pixels)
+    os.utime(path, ns=(time, time))
+    with Scene.open(path) as scene:
+        other = scene.fingerprint()
+    assert other["sha256"] != mark["sha256"]
+
+
+def test_a_virtual_raster_is_marked_by_its_sources(tmp_path: Path) -> None:
+    source = make_scene(tmp_path / "a.tif")
+    vrt = tmp_path / "a.vrt"
+    rasterio.shutil.copy(source, vrt, driver="VRT")
+    with Scene.open(vrt) as scene:
+        mark = scene.fingerprint()
+    make_scene(source, pixels=ramp(24, 32)[::-1].copy())
+    with Scene.open(vrt) as scene:
+        assert scene.fingerprint()["sha256"] != mark["sha256"]
+
+
+# GDAL's cache.
+
+
+def test_the_cache_is_bounded_inside_and_restored_after() -> None:
+    before = get_gdal_config("GDAL_CACHEMAX")
+    with bounded_cache(5 * 2**20):
+        assert get_gdal_config("GDAL_CACHEMAX") == 5 * 2**20
+        with rasterio.Env():
+            assert get_gdal_config("GDAL_CACHEMAX") == 5 * 2**20
+    assert get_gdal_config("GDAL_CACHEMAX") == before
+
+
+# Filling.
+
+
+def hole(height: int = 90, width: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    lr = random.random((2, height, width), np.float32)
+    rows, cols = np.mgrid[:height, :width]
+    valid = (rows - 40) ** 2 + (cols - 30) ** 2 > 25**2
+    valid &= rows + cols < 150
+    valid &= random.random((height, width)) > 0.01
+    return np.where(valid, lr, np.nan).astype(np.float32), valid[np.newaxis]
+
+
+def test_filling_keeps_valid_pixels_and_leaves_no_nan() -> None:
+    lr, valid = hole()
+    filled = fill_invalid(lr, valid)
+    assert np.isfinite(filled).all()
+    assert_array_equal(filled[:, valid[0]], lr[:, valid[0]])
+
+
+def test_filling_continues_a_constant_and_then_fades() -> None:
+    lr = np.full((1, 5, 100), 0.25, np.float32)
+    valid = np.zeros((1, 5, 100), bool)
+    valid[:, :, :10] = True
+    filled = fill_invalid(lr * valid, valid, background=[0.75])[0, 2]
+    half = 10 + FILL_REACH // 2
+    np.testing.assert_allclose(filled[:half], 0.25)
+    assert (np.diff(filled[half : 10 + FILL_REACH]) > 0).all()
+    np.testing.assert_array_equal(filled[10 + FILL_REACH :], 0.75)
+
+
+def test_filling_without_a_valid_pixel_gives_the_background() -> None:
+    filled = fill_invalid(
+        np.full((2, 4, 4), np.nan, np.float32), np.zeros((1, 4, 4), bool), [1.0, 2.0]
+    )
+    assert_array_equal(filled[:, 0, 0], [1, 2])
+    assert np.ptp(filled, axis=(1, 2)).max() == 0
+
+
+@settings(max_examples=25)
+@given(windows)
+def test_a_filled_value_depends_on_its_position_alone(
+    tmp_path_factory: pytest.TempPathFactory, window: PixelWindow
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "hole.tif"
+    lr, valid = hole()
+    if not path.exists():
+        make_scene(path, pixels=np.where(valid, lr, -1), nodata=-1)
+    window = PixelWindow(window.row + 40, window.col + 40, *window[2:])
+    with Scene.open(path) as scene:
+        part, part_valid = read_filled(scene, window, [1, 2])
+        whole, whole_valid = read_filled(scene, PixelWindow(-30, -30, 210, 210), [1, 2])
+    place = window.relative_to(PixelWindow(-30, -30, 210, 210)).slices()
+    assert_array_equal(part, whole[(slice(None), *place)])
+    assert_array_equal(part_valid, whole_valid[(slice(None), *place)])
+
+
+# Parts by ground coordinates.
+
+
+def bounds_of(transform: Affine, window: PixelWindow) -> tuple[float, ...]:
+    west, north = transform @ (window.col, window.row)
+    east, south = transform @ (window.col_stop, window.row_stop)
+    return west, south, east, north
+
+
+@given(
+    st.floats(1e-5, 100),
+    st.floats(-180, 180),
+    *(st.integers(0, 20), st.integers(0, 20), st.integers(1, 4), st.integers(1, 9)),
+)
+def test_bounds_on_pixel_edges_give_exactly_these_pixels(
+    side: float, origin: float, row: int, col: int, height: int, width: int
+) -> None:
+    transform = Affine(side, 0, origin, 0, -side, -origin)
+    scene = cast(
+        Scene, SimpleNamespace(grid=Grid(UTM, transform, 24, 32), path="a.tif")
+    )
+    window = PixelWindow(row, col, height, width)
+    assert window_from_bounds(scene, bounds_of(transform, window)) == window
+
+
+def test_bounds_take_every_pixel_that_they_touch_and_stop_at_the_edge(
+    tmp_path: Path,
+) -> None:
+    west, south, east, north = bounds_of(NORTH_UP, PixelWindow(3, 4, 5, 6))
+    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+        assert window_from_bounds(
+            scene, (west + 1, south - 1, east - 1, north + 1)
+        ) == PixelWindow(2, 4, 7, 6)
+        assert window_from_bounds(
+            scene, (west, south - 1e6, east + 1e6, north)
+        ) == PixelWindow(3, 4, 21, 28)
+
+
+def test_bounds_may_be_degrees(tmp_path: Path) -> None:
+    window = PixelWindow(8, 10, 4, 6)
+    degrees = transform_bounds(UTM, "EPSG:4326", *bounds_of(NORTH_UP, window))
+    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+        found = window_from_bounds(scene, degrees, "EPSG:4326")
+    assert found.intersection(window) == window
+    assert found.height <= window.height + 2
+    assert found.width <= window.width + 2
+
+
+def test_bounds_on_a_rotated_scene_are_covered(tmp_path: Path) -> None:
+    with Scene.open(make_scene(tmp_path / "a.tif", transform=ROTATED)) as scene:
+        x, y = ROTATED @ (10.5, 12.5)
+        found = window_from_bounds(scene, (x - 10, y - 10, x + 10, y + 10))
+        assert found.row <= 11
+        assert found.row_stop >= 14
+        assert found.intersection(PixelWindow(12, 10, 1, 1)) is not None
+        assert found.height < 8
+
+
+@pytest.mark.parametrize(
+    ("bounds", "crs", "message"),
+    [
+        ((0, 0, 1, 1), None, r"lies outside .*a\.tif, which covers 399960\.1 "),
+        ((1, 0, 0, 1), None, "rising"),
+        ((0, 0, 1, 1), "EPSG:0", "CRS 'EPSG:0' is unknown"),
+        ((0, 91, 1, 95), "EPSG:4326", "bounds"),
+    ],
+)
+def test_bounds_that_cannot_be_used_are_refused(
+    tmp_path: Path, bounds: tuple[float, ...], crs: str | None, message: str
+) -> None:
+    with (
+        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        pytest.raises(InputError, match=message),
+    ):
+        window_from_bounds(scene, bounds, crs)
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_an_aoi_gives_its_window_and_hides_the_rest(
+    tmp_path: Path, crs: CRS | str
+) -> None:
+    corners = [NORTH_UP @ place for place in [(5, 4), (15, 4), (5, 14)]]
+    shape = geopandas.GeoSeries([Polygon(corners)], crs=UTM).to_crs(crs)[0]
+    aoi = write_vector(tmp_path / "a.gpkg", shape, crs=crs)
+    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+        window, area = window_from_aoi(scene, aoi)
+        assert window.intersection(PixelWindow(4, 5, 10, 10)) == (4, 5, 10, 10)
+        part = scene.crop(window, area)
+        assert part.has_mask
+        dn, valid = part.read(part.grid.window, [1])
+        _, thin = part.read_decimated([1], 10**9)
+    rows, cols = np.mgrid[: window.height, : window.width]
+    centre = (rows + window.row - 4 + 0.5) + (cols + window.col - 5 + 0.5)
+    sure = np.abs(centre - 10) > 0.01  # of centres on the triangle's long side
+    inside = (centre < 10) & (rows + window.row >= 4) & (cols + window.col >= 5)
+    assert_array_equal(valid[0][sure], inside[sure])
+    assert_array_equal(thin, valid)
+    assert dn.shape == valid.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (Point(4e5, 5.2e6), "no polygons"),
+        (box(0, 0, 9, 9), "lies outside"),
+    ],
+)
+def test_an_aoi_that_cannot_be_used_is_refused(
+    tmp_path: Path, shape: object, message: str
+) -> None:
+    aoi = write_vector(tmp_path / "a.gpkg", shape)
+    with (
+        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        pytest.raises(InputError, match=message),
+    ):
+        window_from_aoi(scene, aoi)
+
+
+def test_an_aoi_that_is_no_vector_file_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "a.geojson"
+    text.write_text("nothing")
+    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+        for path in (text, tmp_path / "missing.gpkg"):
+            with pytest.raises(InputError, match="not a vector file"):
+                window_from_aoi(scene, str(path))

@@ -1,0 +1,374 @@
+"""SlimDiffSR's training: students, teachers, and what passes from one to the other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.cli import main
+from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
+from rsupres.errors import InputError
+from rsupres.evaluation.resize import upscale_array
+from rsupres.families.base import SamplerOptions
+from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.resolver import make_network
+from rsupres.families.slimdiffsr.teacher import (
+    TeacherNetwork,
+    UncertaintyEstimator,
+    alpha_bar_at,
+    invert_variance,
+    schedule,
+    uncertainty_loss,
+)
+from rsupres.training.config import DataConfig, StageConfig, TrainConfig
+from rsupres.training.distill import (
+    draw_positions,
+    feature_loss,
+    mmd_squared,
+    transfer_weights,
+)
+from rsupres.training.families.slimdiffsr import ARCHITECTURES
+from rsupres.training.loop import train
+
+CPU = torch.device("cpu")
+
+
+def pack(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[:64, :64]
+    # Sharp fields, which bicubic blurs and a network can sharpen.
+    fields = np.sign(np.sin(rows / 5.0) * np.cos(cols / 6.0))
+    crops = 120 + 60 * fields + 5 * rng.random((4, 3, 64, 64))
+    origins = (CropOrigin("here", "a.tif", 0.6),) * 4
+    meta = PackMeta("train", "bicubic", origins)
+    write_pack(folder / "p.safetensors", list(crops.astype(np.uint8)), meta)
+
+
+def config(architecture: str, *stages: StageConfig, **changes: object) -> TrainConfig:
+    made = TrainConfig(
+        name="tiny",
+        family="slimdiffsr",
+        architecture=architecture,
+        out="out",
+        data=DataConfig(
+            train=("p.safetensors",), lr_side=16, batch=2, fixed_scales=(4.0,)
+        ),
+        stage=stages,
+        precision="fp32",
+        threads=1,
+        validate_every=1000,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_mmd_is_the_double_sum() -> None:
+    """Against float64 loops over all pairs, for samples of different sizes."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 5, generator=generator)
+    y = 0.5 * torch.randn(9, 5, generator=generator) + 0.3
+    a, b = x.double().numpy(), y.double().numpy()
+    joint = np.concatenate([a, b])
+    apart = [
+        float(((joint[i] - joint[j]) ** 2).sum())
+        for i in range(16)
+        for j in range(i + 1, 16)
+    ]
+    median = sorted(apart)[(len(apart) - 1) // 2]
+
+    def kernel(p: np.ndarray, q: np.ndarray) -> float:
+        distance = float(((p - q) ** 2).sum())
+        return sum(
+            float(np.exp(-distance / (f * median))) for f in (0.25, 0.5, 1, 2, 4)
+        )
+
+    def mean(p: np.ndarray, q: np.ndarray) -> float:
+        return sum(kernel(i, j) for i in p for j in q) / (len(p) * len(q))
+
+    wanted = mean(a, a) + mean(b, b) - 2 * mean(a, b)
+    assert wanted > 0.05
+    assert abs(float(mmd_squared(x, y)) - wanted) < 1e-5
+
+
+def test_mmd_tells_distributions_apart_and_has_a_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 4, generator=generator)
+    same = torch.randn(200, 4, generator=generator)
+    other = (same + 1.0).requires_grad_()
+    assert abs(float(mmd_squared(x, x))) < 1e-6
+    loss = mmd_squared(x, other)
+    assert float(loss.detach()) > 10 * float(mmd_squared(x, same))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert other.grad is not None
+    # Downhill is back towards the sample.
+    assert float(other.grad.mean()) > 0
+
+
+def test_features_are_compared_on_the_teachers_grid() -> None:
+    wanted = torch.randn(2, 4, 4, 4)
+    assert float(feature_loss(wanted, wanted)) == 0.0
+    finer = wanted.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert float(feature_loss(finer, wanted)) < 1e-12
+    assert abs(float(feature_loss(torch.zeros_like(finer), wanted)) - 1.0) < 1e-6
+
+
+def test_positions_are_rows_of_channels() -> None:
+    x = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    rows = draw_positions(x, 50, torch.Generator().manual_seed(0))
+    assert rows.shape == (50, 3)
+    torch.testing.assert_close(rows[:, 1] - rows[:, 0], torch.full((50,), 20.0))
+
+
+def test_uncertainty_is_least_at_the_true_variance() -> None:
+    truth, mean = torch.zeros(2, 4, 8, 8), torch.full((2, 4, 8, 8), 0.5)
+    values = [
+        float(uncertainty_loss(mean, torch.full((2, 1, 8, 8), s), truth))
+        for s in np.log([0.1, 0.25, 0.6])
+    ]
+    assert values[1] == min(values)
+    assert abs(values[1] - 0.5 * (1 + np.log(0.25))) < 1e-5
+
+
+def test_more_uncertainty_takes_later_steps_of_that_variance() -> None:
+    table = torch.from_numpy(schedule())
+    variance = torch.tensor([0.01, 0.1, 1.0, 10.0]).view(4, 1, 1, 1)
+    t = invert_variance(variance, table)
+    assert bool((t.diff() > 0).all())
+    kept = alpha_bar_at(t, table)
+    torch.testing.assert_close(
+        (1 - kept) / kept, variance.double().flatten(), rtol=2e-3, atol=0
+    )
+
+
+def test_estimator_has_the_units_that_the_byte_code_shows() -> None:
+    mean, log_variance = UncertaintyEstimator()(torch.randn(2, 4, 6, 7))
+    assert (mean.shape, log_variance.shape) == ((2, 4, 6, 7), (2, 1, 6, 7))
+    widths = [
+        tuple(p.shape[:2]) for p in UncertaintyEstimator().parameters() if p.ndim == 4
+    ]
+    assert sum(a == 64 for a, _ in widths) == 9  # 4 units of two, one shortcut
+
+
+def networks() -> tuple[SlimDiffSRNetwork, TeacherNetwork]:
+    student = make_network(ARCHITECTURES["tiny"])
+    teacher = make_network(ARCHITECTURES["tiny-teacher"])
+    assert isinstance(student, SlimDiffSRNetwork)
+    assert isinstance(teacher, TeacherNetwork)
+    return student, teacher
+
+
+def test_weights_are_copied_where_names_and_shapes_meet() -> None:
+    student, teacher = networks()
+    copied = transfer_weights(student, teacher)
+    mine, theirs = student.state_dict(), teacher.state_dict()  # type: ignore[attr-defined]
+    pairs = {
+        "vae.encoder.layers.3.conv.2.weight": "vae.encoder.layers.3.conv.2.weight",
+        "vae.decoder.layers.18.bias": "vae.decoder.layers.18.bias",
+        "unet.down_blocks.0.resnets.0.norm1.weight": "unet.down_blocks.0.resnets.0."
+        "norm1.weight",
+        "unet.down_blocks.1.attentions.0.proj_in.weight": "unet.down_blocks.1."
+        "attentions.0.proj_in.weight",
+        # The student's two last levels up are the teacher's second and third.
+        "unet.up_blocks.1.attentions.1.transformer_blocks.0.ff.net.2.weight": "unet."
+        "up_blocks.2.attentions.1.transformer_blocks.0.ff.net.2.weight",
+        "unet.up_blocks.0.upsamplers.0.conv.weight": "unet.up_blocks.1.upsamplers.0."
+        "conv.weight",
+        "unet.mid_block.mid_block.conv_shortcut.weight": "unet.down_blocks.2.resnets.0."
+        "conv_shortcut.weight",
+    }
+    assert set(pairs) <= set(copied)
+    for name, other in pairs.items():
+        assert torch.equal(mine[name], theirs[other])
+    assert not any("conv1" in n or "attn1" in n for n in copied if "unet" in n)
+
+
+def test_low_rank_adapters_start_at_nothing_and_merge_into_the_weights() -> None:
+    pytest.importorskip("peft", reason="LoRA needs peft: rsupres[distill]")
+    _, teacher = networks()
+    teacher.eval()
+    lr = torch.rand(1, 3, 16, 16) * 2 - 1
+    names = set(teacher.state_dict())
+    with torch.no_grad():
+        before = teacher(lr)[1]
+        teacher.add_lora(2)
+        torch.testing.assert_close(teacher(lr)[1], before)
+        tuned = [n for n, _ in teacher.named_parameters() if ".lora_B." in n]
+        assert {n.split(".lora_B.")[1].split(".")[0] for n in tuned} == {
+            "down",
+            "up",
+            "rest",
+        }
+        assert not any("norm" in n or "time_emb" in n for n in tuned)
+        for name, parameter in teacher.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1)
+        after = teacher(lr)[1]
+        assert float((after - before).abs().max()) > 1e-3
+        teacher.merge_lora()
+        torch.testing.assert_close(teacher(lr)[1], after, atol=1e-4, rtol=1e-4)
+    assert set(teacher.state_dict()) == names
+
+
+TEACHER = (
+    StageConfig("teacher", 3, warmup=1),
+    StageConfig("teacher_lora", 3, warmup=1, options={"rank": 2}),
+)
+
+
+def trained_teacher(folder: Path, *stages: StageConfig) -> Path:
+    made = config("tiny-teacher", *(stages or TEACHER[:1]), out="teacher")
+    path = train(made, folder, CPU)
+    assert path is not None
+    return path
+
+
+def test_a_teacher_trains_and_upscales(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRA needs peft: rsupres[distill]")
+    pack(tmp_path)
+    path = trained_teacher(tmp_path, *TEACHER)
+    model = load_model(str(path), CPU, SamplerOptions())
+    lr = np.random.default_rng(0).random((3, 20, 17), np.float32)
+    assert upscale_array(model, lr, Fraction(4), CPU).shape == (3, 80, 68)
+
+
+DISTILL = (
+    StageConfig("direct", 2, warmup=1),
+    StageConfig("distill", 4, warmup=1, options={"mmd_positions": 64}),
+)
+
+
+@pytest.mark.parametrize(
+    ("student", "adversarial"), [("tiny", 0.0), ("tiny-mini", 0.1)]
+)
+def test_a_student_is_distilled_and_a_stopped_run_continues(
+    tmp_path: Path, student: str, adversarial: float
+) -> None:
+    """Every call stops after one iteration; the weights are those of one go."""
+    pack(tmp_path)
+    trained_teacher(tmp_path)
+    last = replace(DISTILL[1], adversarial_weight=adversarial)
+    made = config(
+        student,
+        DISTILL[0],
+        last,
+        options={"teacher": "teacher/tiny.safetensors"},
+        out="whole",
+    )
+    whole = train(made, tmp_path, CPU)
+    assert whole is not None
+    path = None
+    for _ in range(20):
+        path = train(replace(made, out="parts"), tmp_path, CPU, stop_after_s=0.0)
+        if path is not None:
+            break
+    assert path is not None
+    wanted, got = load_file(whole), load_file(path)
+    assert not any("adapters" in name for name in wanted)
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    terms = {key for line in log_of(tmp_path / "whole") for key in line}
+    assert {"pixel_truth", "pixel_output", "feature_0", "feature_1", "mmd_0"} <= terms
+    sr = load_model(str(whole), CPU, SamplerOptions())
+    lr = np.random.default_rng(0).random((3, 16, 12), np.float32)
+    assert upscale_array(sr, lr, Fraction(4), CPU).shape == (3, 64, 48)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [
+        json.loads(line) for line in (folder / "log.jsonl").read_text().split("\n")[:-1]
+    ]
+
+
+@pytest.mark.parametrize("student", ["tiny", "tiny-mini"])
+def test_the_loss_falls(tmp_path: Path, student: str) -> None:
+    pack(tmp_path)
+    seen: list[float] = []
+
+    def watch(name: str, k: int, total: int, figures: object) -> None:
+        assert isinstance(figures, dict)
+        seen.append(figures["pixel"])
+
+    stage = StageConfig("direct", 100, lr=2e-3, warmup=5)
+    train(config(student, stage), tmp_path, CPU, on_progress=watch)
+    assert len(seen) == 2  # means over 50 iterations each
+    assert seen[1] < 0.9 * seen[0]
+
+
+def test_any_model_can_teach_by_its_pictures(tmp_path: Path) -> None:
+    pack(tmp_path)
+    stage = StageConfig("distill", 2, warmup=1)
+    made = config("tiny-mini", stage, options={"teacher": "bicubic"})
+    assert train(made, tmp_path, CPU) is not None
+    terms = {key for line in log_of(tmp_path / "out") for key in line}
+    assert "pixel_output" in terms
+    assert not any(key.startswith(("mmd", "feature")) for key in terms)
+
+
+def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
+    pack(tmp_path)
+    direct = StageConfig("direct", 1)
+    scales = DataConfig(train=("p.safetensors",), scales=(1.0, 4.0))
+    for made, told in (
+        (config("tiny", direct, data=scales), r"fixed_scales = \[4.0\]"),
+        (config("tiny-teacher", direct), "does not train"),
+        (config("tiny", StageConfig("teacher", 1)), "does not train"),
+        (config("tiny", StageConfig("distill", 1)), r"\[options\] with teacher"),
+        (config("tiny", replace(direct, adversarial_weight=0.1)), "only the small"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(made, tmp_path, CPU)
+
+
+TOML = """
+name = "student"
+family = "slimdiffsr"
+architecture = "tiny-mini"
+out = "out"
+precision = "fp32"
+{options}
+[data]
+train = ["p.safetensors"]
+lr_side = 16
+batch = 2
+fixed_scales = [4.0]
+[[stage]]
+name = "{stage}"
+iterations = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "code"),
+    [
+        ('options = { teacher = "bicubic" }', "distill", 0),
+        ("", "distill", 3),
+        ('options = { teacher = "bicubic" }', "direct", 3),
+        ('options = { teacher = "absent" }', "distill", 4),
+    ],
+)
+def test_the_command_distils_or_says_why_not(
+    tmp_path: Path, options: str, stage: str, code: int
+) -> None:
+    pack(tmp_path)
+    path = tmp_path / "config.toml"
+    path.write_text(TOML.format(options=options, stage=stage))
+    result = CliRunner().invoke(main, ["distill", str(path), "--device", "cpu"])
+    assert result.exit_code == code, result.output
+    assert (tmp_path / "out/student.safetensors").is_file() == (code == 0)
+
+
+def test_parity_of_a_table_and_its_interpolation() -> None:
+    table = torch.from_numpy(schedule())
+    t = torch.tensor([0.0, 10.0, 10.5, 999.0], dtype=torch.float64)
+    got: Tensor = alpha_bar_at(t, table)
+    torch.testing.assert_close(got[[0, 1, 3]], table[[0, 10, 999]])
+    torch.testing.assert_close(got[2], (table[10] + table[11]) / 2)

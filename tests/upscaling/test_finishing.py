@@ -1,0 +1,109 @@
+"""Strips are finished one by one, in memory that does not grow with the scene."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from rsupres.blend import Strip
+from rsupres.grid import Grid, TileGrid
+from rsupres.raster.stretch import Stretch
+from rsupres.upscaling.finishing import (
+    LOCK_REACH,
+    FinishedStrip,
+    Finisher,
+    LrRows,
+    StripRules,
+    lock_rows,
+    nearest,
+)
+
+WIDTH = 12
+
+
+def rules(height: int, scale: Fraction = Fraction(2), **more: object) -> StripRules:
+    frame = Grid(None, Affine.identity(), height, WIDTH)
+    step = scale.denominator
+    grid = TileGrid.plan(frame, scale, 8 * step, 2 * step, 0)
+    stretch = Stretch((0.0,), (1000.0,))
+    return StripRules(grid, stretch, 1, (0,), "float32", None, **more)
+
+
+def feed(finisher: Finisher, plan: StripRules, sr: np.ndarray, lr: np.ndarray):
+    """Push strip after strip; yield after each."""
+    for index in range(plan.grid.shape[0]):
+        window = plan.grid.strip(index)
+        pixels = sr[:, window.row : window.row_stop].copy()
+        valid = np.ones((1, *lr.shape[1:]), bool)
+        finisher.push(Strip(index, window, pixels), LrRows(0, lr, None, None, valid))
+        yield index
+
+
+def pictures(plan: StripRules) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    lr, sr = (
+        rng.random((1, frame.height, frame.width), np.float32)
+        for frame in (plan.grid.lr, plan.grid.sr)
+    )
+    return lr, sr
+
+
+@pytest.mark.parametrize("scale", [Fraction(2), Fraction(4), Fraction(5, 2)], ids=str)
+def test_locked_strips_average_to_the_input(scale):
+    plan = rules(64, scale, lock=True)
+    lr, sr = pictures(plan)
+    out: list[FinishedStrip] = []
+    n_strips = plan.grid.shape[0]
+    finisher = Finisher(plan, range(n_strips), out.append)
+    list(feed(finisher, plan, sr, lr))
+    assert [strip.index for strip in out] == list(range(n_strips))
+    assert all(s.sums.squares / s.sums.values < 1e-10 for s in out)
+    whole = np.concatenate([strip.pixels for strip in out], axis=1)
+    assert whole.shape == (1, int(64 * scale), int(WIDTH * scale))
+
+
+def test_locking_keeps_only_the_rows_that_it_needs():
+    plan = rules(400, lock=True)
+    lr, sr = pictures(plan)
+    finisher = Finisher(plan, range(plan.grid.shape[0]), lambda strip: None)
+    kept, waiting = [], []
+    for _ in feed(finisher, plan, sr, lr):
+        assert finisher._residual is not None
+        kept.append(finisher._residual.shape[1])
+        waiting.append(len(finisher._pending))
+    assert max(kept) <= 2 * LOCK_REACH + 3 * 8
+    assert max(waiting) <= 3
+    assert waiting[-1] == 0
+
+
+def test_surroundings_are_not_given_out_but_make_the_same_pixels():
+    plan = rules(120, lock=True)
+    lr, sr = pictures(plan)
+    whole: list[FinishedStrip] = []
+    part: list[FinishedStrip] = []
+    list(feed(Finisher(plan, range(plan.grid.shape[0]), whole.append), plan, sr, lr))
+    list(feed(Finisher(plan, range(7, 9), part.append), plan, sr, lr))
+    assert [strip.index for strip in part] == [7, 8]
+    for strip in part:
+        np.testing.assert_array_equal(strip.pixels, whole[strip.index].pixels)
+
+
+def test_rows_around_a_strip_are_whole_steps_of_the_scale():
+    grid = rules(200, Fraction(10, 3)).grid
+    top, bottom = lock_rows((60, 66), grid)
+    assert (top, bottom) == (60 - 12, 66 + 12)
+    assert lock_rows((0, 3), grid)[0] == 0
+
+
+@pytest.mark.parametrize("scale", [Fraction(3), Fraction(5, 2), Fraction(10, 3)])
+def test_masks_are_taken_at_the_centres_of_sr_pixels(scale):
+    rng = np.random.default_rng(1)
+    mask = rng.random((1, 12, 18)) > 0.5
+    fine = nearest(mask, scale)
+    assert fine.shape == (1, int(12 * scale), int(18 * scale))
+    for row, col in [(0, 0), (7, 11), (fine.shape[1] - 1, fine.shape[2] - 1)]:
+        source = (int((n + 0.5) / float(scale)) for n in (row, col))
+        assert fine[0, row, col] == mask[(0, *source)]

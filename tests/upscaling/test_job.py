@@ -1,0 +1,155 @@
+"""Jobs survive storage and know what makes them differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from rsupres.errors import InputError, RunConflictError
+from rsupres.upscaling.job import UpscaleJob, check_vacant, check_writable
+
+FULL = UpscaleJob(
+    scenes=("/vsicurl/https://x.org/a.tif", "/b.tif"),
+    output=Path("/tmp/out.tif"),
+    scale=Fraction(10, 3),
+    model="m",
+    bidx=(3, 2, 1),
+    named_bands=(("red", 3), ("green", 2)),
+    other_bands="inject",
+    stretch="0,4000",
+    bounds=(1.0, 2.0, 3.5, 4.0),
+    bounds_crs="EPSG:4326",
+    aoi="/aoi.gpkg",
+    seed=5,
+    steps=4,
+    samples=8,
+    uncertainty=Path("/tmp/u.tif"),
+    detail=0.5,
+    lock_low_frequencies=True,
+    tile_size=64,
+    overlap=12,
+    batch_size=2,
+    device="cpu",
+    precision="bf16",
+    shard=(2, 3),
+    driver="GTiff",
+    creation=(("COMPRESS", "LZW"),),
+    dtype="float32",
+    nodata=float("-inf"),
+    overwrite=True,
+    run_dir=Path("/tmp/r"),
+    keep_run=True,
+    fail_if=("valid<0.9",),
+    vector_map=("/a.osm.pbf", "/b.gpkg"),
+    legend="osm-carto",
+    layers=("road", "water"),
+    reference=("/r.tif",),
+    coregister=True,
+    fill_reference=True,
+    reference_coverage=Path("/tmp/c.tif"),
+    change_mask="detect",
+    change_classes="second",
+    change_attribute="class",
+    style="/s.tif",
+    style_sample=True,
+    sampler="heun",
+)
+
+
+def test_a_job_survives_json():
+    stored = json.loads(json.dumps(FULL.to_json()))
+    assert UpscaleJob.from_json(stored) == FULL
+    plain = UpscaleJob(("/a.tif",), Path("/tmp/o.tif"))
+    assert UpscaleJob.from_json(json.loads(json.dumps(plain.to_json()))) == plain
+
+
+def test_every_field_of_the_full_job_differs_from_its_default():
+    plain = UpscaleJob(("/a.tif",), Path("/o.tif"))
+    same = {
+        f.name for f in fields(plain) if getattr(plain, f.name) == getattr(FULL, f.name)
+    }
+    assert same == {"skip_existing"}
+
+
+def test_what_changes_the_picture_changes_the_identity():
+    for name, value in {
+        "seed": 6,
+        "scale": Fraction(3),
+        "stretch": "0,1",
+        "dtype": None,
+        "tile_size": 32,
+        "lock_low_frequencies": False,
+        "layers": ("road",),
+        "coregister": False,
+        "fill_reference": False,
+        "style_sample": False,
+        "sampler": None,
+    }.items():
+        assert replace(FULL, **{name: value}).identity() != FULL.identity()
+
+
+def test_what_does_not_change_the_picture_does_not_change_the_identity():
+    for name, value in {
+        "device": "auto",
+        "batch_size": 9,
+        "driver": "COG",
+        "shard": None,
+        "output": Path("/x.tif"),
+        "fail_if": (),
+        "reference": ("/moved/r.tif",),  # what is in it counts, see `Work.identity`
+        "vector_map": ("/moved/a.osm.pbf",),
+    }.items():
+        assert replace(FULL, **{name: value}).identity() == FULL.identity()
+
+
+def test_the_run_lives_beside_the_output(tmp_path):
+    job = UpscaleJob(("a",), tmp_path / "out.tif")
+    assert job.run_path == tmp_path / "out.tif.run"
+
+
+def test_missing_folders_and_folders_as_files_are_refused(tmp_path):
+    check_writable(tmp_path / "o.tif", "output")
+    with pytest.raises(InputError, match="no folder"):
+        check_writable(tmp_path / "no" / "o.tif", "output")
+    with pytest.raises(InputError, match="is a folder"):
+        check_writable(tmp_path, "output")
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user who owns nothing, when root; root may write everywhere."""
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+
+
+def test_a_folder_that_may_not_be_written_is_refused():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own is closed to others
+        folder = Path(name)
+        folder.chmod(0o555)
+        try:
+            with nobody(), pytest.raises(InputError, match="is read-only"):
+                check_writable(folder / "o.tif", "output")
+        finally:
+            folder.chmod(0o755)
+
+
+def test_existing_files_are_not_overwritten_unasked(tmp_path):
+    output, deviation = tmp_path / "o.tif", tmp_path / "u.tif"
+    deviation.touch()
+    check_vacant(UpscaleJob(("a",), output))
+    check_vacant(UpscaleJob(("a",), output, uncertainty=deviation, overwrite=True))
+    with pytest.raises(RunConflictError, match=r"u\.tif exists"):
+        check_vacant(UpscaleJob(("a",), output, uncertainty=deviation))
