@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rsupres.blocks.separable import enlarge
 from rsupres.checkpoints.catalogue import Card
-from rsupres.conditions.open import Conditions
 from rsupres.families.base import (
+    Conditions,
     ModelSpec,
     ScaleRange,
     SceneContext,

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.change.components import drop_small, drop_thin
-from rsupres.conditions.reference_files import footprint
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import (
@@ -29,6 +28,7 @@ from rsupres.legends.class_table import (
 )
 from rsupres.raster.blocks import Blocks, grown
 from rsupres.raster.dataset import Scene
+from rsupres.raster.files import footprint
 from rsupres.raster.warp import places, source_pixels_per_pixel, source_window
 
 logger = logging.getLogger(__name__)
@@ -374,7 +374,7 @@ def _between(
 
 def marks(scene: Scene) -> Mapping[str, object]:
     """Return name, date and hash of a file."""
-    from rsupres.conditions.reference_files import date_of
+    from rsupres.raster.files import date_of
 
     date, source = date_of(scene)
     name = scene.path.replace("\\", "/").rsplit("/", 1)[-1]

@@ -33,7 +33,6 @@ from rsupres.change.class_rasters import (
 from rsupres.change.detection import TITLES, Method
 from rsupres.change.images import DetectedChange, DetectionOptions
 from rsupres.change.polygons import PolygonMask, is_vector
-from rsupres.conditions.reference_files import date_of
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import (
@@ -48,6 +47,7 @@ from rsupres.legends.class_table import (
 )
 from rsupres.legends.toml_table import Colour
 from rsupres.raster.dataset import Scene
+from rsupres.raster.files import date_of
 
 __all__ = ["ChangeMask", "ChangeOptions", "DetectionOptions"]
 

@@ -19,7 +19,6 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from rsupres.conditions.reference_files import footprint
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import (
@@ -29,8 +28,10 @@ from rsupres.legends.class_table import (
     ClassTable,
     shipped_class_tables,
 )
+from rsupres.raster.files import footprint
 from rsupres.vector.burn import Burner
-from rsupres.vector.files import Features, read_features
+from rsupres.vector.features import Features
+from rsupres.vector.files import read_features
 from rsupres.vector.geometry import (
     Box,
     Frame,

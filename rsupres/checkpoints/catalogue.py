@@ -26,6 +26,7 @@ from rsupres.checkpoints.int8 import unpack_weights
 from rsupres.errors import CheckpointError
 from rsupres.families import FAMILIES
 from rsupres.families.base import (
+    Checkpoint,
     FixedScales,
     ModelSpec,
     SamplerOptions,
@@ -68,23 +69,6 @@ class Card:
     def is_present(self) -> bool:
         """Whether the model can be loaded from this machine's disk."""
         return self.file is None or self.file.is_file()
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A weight file in memory.
-
-    Attributes:
-        path: where it came from.
-        spec: what the model needs from a scene.
-        architecture: the family's configuration, as plain JSON values.
-        tensors: weights by name, as stored; those of 8 bits in float32.
-    """
-
-    path: Path
-    spec: ModelSpec
-    architecture: Mapping[str, object]
-    tensors: Mapping[str, Tensor]
 
 
 class _FamilyModule(Protocol):
@@ -325,29 +309,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def read_spec(path: Path) -> ModelSpec:
     """Return the `ModelSpec` of a checkpoint without reading its weights."""
     return _spec_of(_read_header(path), path)
-
-
-def fit_tensors(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], path: Path
-) -> None:
-    """Check that names and shapes are exactly the wanted ones.
-
-    Raises:
-        CheckpointError: names the first missing, surplus or misshapen tensors.
-    """
-    missing = sorted(set(wanted) - set(tensors))
-    surplus = sorted(set(tensors) - set(wanted))
-    if missing or surplus:
-        raise CheckpointError(
-            f"{path}: {len(missing)} tensors missing ({', '.join(missing[:3]) or '-'}),"
-            f" {len(surplus)} surplus ({', '.join(surplus[:3]) or '-'})."
-        )
-    for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != tuple(shape):
-            raise CheckpointError(
-                f"{path}: tensor '{name}' has shape {tuple(tensors[name].shape)}, the"
-                f" architecture needs {tuple(shape)}."
-            )
 
 
 def file_sha256(path: Path) -> str:

@@ -149,8 +149,8 @@ def build(
       rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
           --validation tiles_bath
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.datasets.chips import find_images
     from rsupres.datasets.packing import split_by_place
+    from rsupres.raster.files import find_images
 
     inputs = _apply_layout(inputs, chosen)
     plan = _make_plan(**chosen)  # type: ignore[arg-type]  # Click gives these types

@@ -162,9 +162,9 @@ def _find_chips(
     inputs: Sequence[Path], options: Options, companions: Companions
 ) -> tuple[Iterator[Chip], int, Degradation]:
     """Return the images, their number (before cutting), and the degradation."""
-    from rsupres.datasets.chips import find_images
     from rsupres.datasets.packs import Pack
     from rsupres.evaluation.testset import load_chips
+    from rsupres.raster.files import find_images
 
     if len(inputs) == 1 and inputs[0].suffix == ".safetensors":
         if companions.names:

@@ -152,7 +152,7 @@ def _spec(model: str, scale: Fraction) -> ModelSpec:
 
 def _request(folder: Path, spec: ModelSpec | None, options: dict[str, Any]) -> Any:
     """Return which conditions are asked for; refuse options without their condition."""
-    from rsupres.conditions.open import DETECT, ConditionRequest
+    from rsupres.conditions.base import DETECT, ConditionRequest
 
     needed = {
         "legend": "vector_map",

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from rsupres.change.mask import ChangeMask, ChangeOptions
-from rsupres.conditions.open import (
+from rsupres.conditions.base import (
     DETECT,
     ConditionFrame,
     ConditionRequest,

@@ -11,136 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields, replace
-from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.grid import Grid, PixelWindow
-from rsupres.upscaling.job import GivenConditions
+from rsupres.conditions.base import (
+    ConditionFrame,
+    ConditionRequest,
+    ConditionSource,
+)
+from rsupres.families.base import Conditions
+from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from rsupres.conditions.references import References
     from rsupres.conditions.styles import StyleImages
-    from rsupres.raster.dataset import Scene
-    from rsupres.raster.stretch import Stretch
 
-# Conditions by the option that gives each.
-OPTIONS: Mapping[str, str] = {
-    "vector_map": "--vector-map",
-    "reference": "--reference",
-    "change_mask": "--change-mask",
-    "style": "--style",
-}
-DETECT = "detect"
 # The legend of maps for a model that does not name one: colours, not codes.
 DEFAULT_LEGEND = "maptiler"
-# SR pixels of a side beyond which a style image is cropped.
-STYLE_SIDE = 1024
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a model looks at besides the scene; None = not given.
-
-    Attributes:
-        vector_map: (b, 3, H, W) float32 in [0, 1], legend colours.
-        reference: (b, c, H, W) float32 in [0, 1], an earlier high-resolution image in
-            the model's bands; 0 where it is missing, which `reference_valid` tells.
-        reference_valid: (b, 1, H, W) bool; given whenever `reference` is.
-        change_mask: (b, 1, H, W) uint8, 0 = unchanged, else the land-cover class, 255 =
-            not known.
-        style: (c, Hs, Ws) float32 in [0, 1]: one image for the whole scene, on no grid,
-            sides up to `STYLE_SIDE`.
-    """
-
-    vector_map: Tensor | None = None
-    reference: Tensor | None = None
-    reference_valid: Tensor | None = None
-    change_mask: Tensor | None = None
-    style: Tensor | None = None
-
-    def to(self, device: torch.device) -> Conditions:
-        """Return the same conditions on a device."""
-        moved = {name: value.to(device) for name, value in self.given().items()}
-        return Conditions(**moved)
-
-    def given(self) -> dict[str, Tensor]:
-        """Return the tensors that are there, by name."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-class ConditionSource(Protocol):
-    """One condition as windows of the scene's SR frame; safe from several threads."""
-
-    def read(self, window: PixelWindow) -> np.ndarray:
-        """Return (c, H, W) for an SR window inside the scene's SR frame.
-
-        A value depends on its position alone: reading a window equals reading the whole
-        and cutting.
-        """
-        ...
-
-    def fingerprint(self) -> Mapping[str, object]:
-        """Return JSON-able marks: names, dates, hashes, and what was chosen."""
-        ...
-
-    def describe(self) -> str:
-        """Return one line for a person: what is used and how much it covers."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionRequest(GivenConditions):
-    """Which conditions a user gave, and how they are to be read.
-
-    Without a legend a map is drawn by `DEFAULT_LEGEND`.
-
-    Attributes:
-        change_table: the class table whose codes the model knows, None = the mask's.
-        seed: which image of a folder of styles is followed.
-        folder: where copies of downloaded maps are kept; None = the working folder.
-    """
-
-    change_table: str | None = None
-    seed: int = 0
-    folder: Path | None = None
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """Names of the `Conditions` fields that are asked for."""
-        return tuple(name for name in OPTIONS if getattr(self, name))
-
-
-@dataclass(frozen=True)
-class ConditionFrame:
-    """The scene that conditions belong to.
-
-    Attributes:
-        scene: open, cropped to what is wanted.
-        bands: bands of its file that fill the roles.
-        roles: such as ("red", "green", "blue"); empty for a model of any bands.
-        stretch: of `bands`, in that order.
-        scale: SR pixels along one LR pixel.
-    """
-
-    scene: Scene
-    bands: tuple[int, ...]
-    roles: tuple[str, ...]
-    stretch: Stretch
-    scale: Fraction
-
-    @property
-    def sr(self) -> Grid:
-        """The SR frame: upper-left corner of the scene, `scale` times finer."""
-        return self.scene.grid.refine(self.scale)
 
 
 _NOWHERE = PixelWindow(0, 0, 0, 0)

@@ -7,44 +7,29 @@ here; `rsupres.conditions.references` makes the picture.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.warp import transform_bounds
 
-from rsupres.conditions.open import ConditionFrame
+from rsupres.conditions.base import ConditionFrame
 from rsupres.errors import BandError, ConditionError, GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.arrays import warp_array
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Scene
+from rsupres.raster.files import date_of, footprint
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
 
 COARSER = 1.01  # pixels of the scene; a reference's may not be larger than that
 COVERAGE_SIDE = 256  # pixels of the picture on which coverage is counted
 SAMPLE_PIXELS = 1_000_000
-_DATE_TAGS = (
-    "ACQUISITION_DATE",
-    "ACQUISITION_DATETIME",
-    "ACQUISITIONDATETIME",
-    "ACQUISITIONDATE",
-    "DATE_ACQUIRED",
-    "PRODUCT_START_TIME",
-    "SENSING_TIME",
-    "TIFFTAG_DATETIME",
-)
-_YEAR = r"(?:19|20)\d\d"
-_DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
-_YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -173,43 +158,6 @@ def scene_as_file(frame: ConditionFrame, stretch: Stretch) -> Source:
     return Source(frame.scene, frame.bands, stretch, 1 / float(frame.scale))
 
 
-def date_of(scene: Scene) -> tuple[datetime, str]:
-    """Return the date of a picture and how it is known.
-
-    A tag of the file counts first, then a date or a year in its name, then the file's
-    own time.
-    """
-    for tag in _DATE_TAGS:
-        date = _parse(scene.tags.get(tag, ""))
-        if date is not None:
-            return date, f"tag {tag}"
-    name = os.path.basename(scene.path.rstrip("/"))
-    date = _parse(name)
-    if date is None and (year := _YEAR_ONLY.search(name)):
-        date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
-    if date is not None:
-        return date, "name"
-    if os.path.exists(scene.path):
-        return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
-    return datetime.fromtimestamp(0, UTC), "file time"
-
-
-def footprint(grid: Grid) -> str:
-    """Return west, south, east and north of a frame in degrees, as text."""
-    corners = [
-        grid.transform @ (col, row)
-        for col in (0, grid.width)
-        for row in (0, grid.height)
-    ]
-    x, y = zip(*corners, strict=True)
-    bounds = min(x), min(y), max(x), max(y)
-    try:
-        bounds = transform_bounds(grid.crs, "EPSG:4326", *bounds)
-    except RasterioError:
-        return f"{' '.join(f'{value:.10g}' for value in bounds)} ({grid.crs})"
-    return " ".join(f"{value:.4f}" for value in bounds)
-
-
 def _bands(scene: Scene, frame: ConditionFrame) -> tuple[int, ...]:
     bands = choose_bands(scene, frame.roles).roles
     if len(bands) != len(frame.bands):
@@ -218,16 +166,6 @@ def _bands(scene: Scene, frame: ConditionFrame) -> tuple[int, ...]:
             "the scene are used; give files with the same bands."
         )
     return bands
-
-
-def _parse(text: str) -> datetime | None:
-    for found in _DATE.finditer(text):
-        try:
-            year, month, day = (int(part) for part in found.groups())
-            return datetime(year, month, day, tzinfo=UTC)
-        except ValueError:
-            continue
-    return None
 
 
 def _project(valid: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:

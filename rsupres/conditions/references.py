@@ -22,7 +22,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.open import ConditionFrame
+from rsupres.conditions.base import ConditionFrame
 from rsupres.conditions.reference_files import (
     ReferenceFile,
     coverage_of,

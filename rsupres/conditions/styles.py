@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.open import STYLE_SIDE
-from rsupres.datasets.chips import find_images
 from rsupres.errors import ConditionError, InputError
+from rsupres.families.base import STYLE_SIDE
 from rsupres.grid import PixelWindow
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Scene
+from rsupres.raster.files import find_images
 from rsupres.raster.fill import fill_invalid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 

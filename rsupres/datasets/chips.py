@@ -7,8 +7,7 @@ windows by `rsupres.raster.dataset`.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from rsupres.raster.dataset import Scene
 from rsupres.raster.stretch import find_stretch, parse_stretch
 
 ROLES = ("red", "green", "blue")
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
 
 
 @dataclass(frozen=True)
@@ -45,35 +43,6 @@ class Chip:
     name: str
     grid: Grid | None = None
     layers: Layers = field(default_factory=dict)
-
-
-def find_images(
-    inputs: Sequence[Path], glob: str = "*", exclude: Sequence[str] = ()
-) -> list[Path]:
-    """List image files, sorted by path, each once.
-
-    Args:
-        inputs: files, taken as they are, and folders, searched with `glob`.
-        glob: pattern inside folders, "**/" descends; only files with an image's
-            suffix count.
-        exclude: patterns of file names to leave out, of files and folders alike.
-
-    Raises:
-        InputError: an input does not exist, or nothing is left.
-    """
-    found: set[Path] = set()
-    for path in inputs:
-        if path.is_dir():
-            found |= {p for p in path.glob(glob) if p.suffix.lower() in SUFFIXES}
-        elif path.is_file():
-            found.add(path)
-        else:
-            raise InputError(f"{path}: no such file or folder.")
-    kept = [p for p in found if not any(fnmatch.fnmatch(p.name, e) for e in exclude)]
-    if not kept:
-        places = ", ".join(str(path) for path in inputs)
-        raise InputError(f"{places}: no image matches {glob!r} after exclusions.")
-    return sorted(kept)
 
 
 def read_chip(path: Path) -> Chip:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.open import Conditions
+from rsupres.families.base import Conditions
 
 Layers = Mapping[str, NDArray[np.uint8]]  # by name, (c, H, W)
 # Bands of each layer; the names are those of `Conditions`.

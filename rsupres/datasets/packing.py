@@ -24,12 +24,18 @@ from numpy.typing import NDArray
 
 from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
 from rsupres.datasets.layouts import tile_folder
-from rsupres.datasets.packs import STORED, CropOrigin, Pack, PackMeta, write_pack
+from rsupres.datasets.packs import (
+    HR_MULTIPLE,
+    STORED,
+    CropOrigin,
+    Pack,
+    PackMeta,
+    write_pack,
+)
 from rsupres.datasets.sidecars import Companions, renamed
 from rsupres.degradations.registry import make_degradation
 from rsupres.errors import InputError
-from rsupres.grid import Grid, PixelWindow
-from rsupres.training.batches import lr_step
+from rsupres.grid import Grid, PixelWindow, lr_step
 
 TRAIN, VALIDATION = "train", "validation"
 SMALLEST_SIDE = 24  # HR pixels; smaller crops hold no patch
@@ -366,7 +372,7 @@ def _cut_pair(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
         InputError: the LR image is not the HR image's size divided by the scale.
     """
     assert plan.scale is not None
-    scale, step = plan.scale, lr_step(plan.scale)
+    scale, step = plan.scale, lr_step(plan.scale, HR_MULTIPLE)
     other = renamed(path, plan.lr_from, "--lr-from")
     lr = read_chip(other)
     if tuple(side * scale for side in lr.valid.shape) != chip.valid.shape:

@@ -22,6 +22,7 @@ from rsupres.datasets.layers import fault_of
 from rsupres.errors import InputError
 
 PACK_FORMAT = 2
+HR_MULTIPLE = 8  # sides of HR patches are multiples of this, for every network
 STORED = "stored"  # the degradation of a pack whose LR comes from another sensor
 _HEADER = "rsupres_pack"
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.open import Conditions
 from rsupres.errors import InputError, ModelOutputError
+from rsupres.families.base import Conditions
 from rsupres.grid import PixelWindow, lr_step
 
 if TYPE_CHECKING:

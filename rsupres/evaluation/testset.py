@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.open import Conditions
 from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
 from rsupres.datasets.layers import Layers, as_conditions
 from rsupres.datasets.sidecars import Companions
@@ -30,6 +29,7 @@ from rsupres.evaluation.resize import (
     sizes_at,
     upscale_array,
 )
+from rsupres.families.base import Conditions
 
 if TYPE_CHECKING:
     import torch

@@ -13,14 +13,31 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from rsupres.conditions.open import Conditions
-
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from rsupres.diffusion.noise import NoiseField
     from rsupres.grid import PixelWindow
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+from typing import TYPE_CHECKING
+
+from rsupres.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -215,3 +232,79 @@ class SuperResolver(Protocol):
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return (b, c, H, W) float32 in [0, 1] on the batch's device."""
         ...
+
+
+# SR pixels of a side beyond which a style image is cropped.
+STYLE_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a model looks at besides the scene; None = not given.
+
+    Attributes:
+        vector_map: (b, 3, H, W) float32 in [0, 1], legend colours.
+        reference: (b, c, H, W) float32 in [0, 1], an earlier high-resolution image in
+            the model's bands; 0 where it is missing, which `reference_valid` tells.
+        reference_valid: (b, 1, H, W) bool; given whenever `reference` is.
+        change_mask: (b, 1, H, W) uint8, 0 = unchanged, else the land-cover class, 255 =
+            not known.
+        style: (c, Hs, Ws) float32 in [0, 1]: one image for the whole scene, on no grid,
+            sides up to `STYLE_SIDE`.
+    """
+
+    vector_map: Tensor | None = None
+    reference: Tensor | None = None
+    reference_valid: Tensor | None = None
+    change_mask: Tensor | None = None
+    style: Tensor | None = None
+
+    def to(self, device: torch.device) -> Conditions:
+        """Return the same conditions on a device."""
+        moved = {name: value.to(device) for name, value in self.given().items()}
+        return Conditions(**moved)
+
+    def given(self) -> dict[str, Tensor]:
+        """Return the tensors that are there, by name."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file in memory.
+
+    Attributes:
+        path: where it came from.
+        spec: what the model needs from a scene.
+        architecture: the family's configuration, as plain JSON values.
+        tensors: weights by name, as stored; those of 8 bits in float32.
+    """
+
+    path: Path
+    spec: ModelSpec
+    architecture: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+
+
+def fit_tensors(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], path: Path
+) -> None:
+    """Check that names and shapes are exactly the wanted ones.
+
+    Raises:
+        CheckpointError: names the first missing, surplus or misshapen tensors.
+    """
+    missing = sorted(set(wanted) - set(tensors))
+    surplus = sorted(set(tensors) - set(wanted))
+    if missing or surplus:
+        raise CheckpointError(
+            f"{path}: {len(missing)} tensors missing ({', '.join(missing[:3]) or '-'}),"
+            f" {len(surplus)} surplus ({', '.join(surplus[:3]) or '-'})."
+        )
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise CheckpointError(
+                f"{path}: tensor '{name}' has shape {tuple(tensors[name].shape)}, the"
+                f" architecture needs {tuple(shape)}."
+            )

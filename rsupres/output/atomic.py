@@ -96,3 +96,28 @@ def explained(path: Path, n_bytes: int | None = None) -> Iterator[None]:
                 f"{where}: exists and is no run directory; choose another --run-dir."
             ) from error
         raise
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file can be made in the folder of `path`.
+
+    Args:
+        path: the file.
+        option: what names it, for the message.
+
+    Raises:
+        InputError: the folder is missing, no folder, or read-only; or `path` is one.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(
+            f"{option} {path}: there is no folder {folder}; make it first."
+        )
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder; name a file in it.")
+    if not os.access(folder, os.W_OK | os.X_OK) or _is_read_only(folder):
+        raise InputError(f"{option} {path}: the folder {folder} is read-only.")
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.atomic import publishing
+from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.run_dir import Run
-from rsupres.upscaling.job import check_writable
 from rsupres.version import __version__
 
 Rows = tuple[NDArray[np.generic], NDArray[np.bool_] | None]

@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rsupres.datasets.chips import find_images
 from rsupres.errors import InputError, QualityGateError, RsupresError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress
-from rsupres.output.atomic import explained, publishing
+from rsupres.output.atomic import check_writable, explained, publishing
 from rsupres.output.geotiff import read_tags
 from rsupres.output.locks import Lock
+from rsupres.raster.files import find_images
 from rsupres.tiles.index import FOLDERS, HR, INDEX, LR, read_index
-from rsupres.upscaling.job import UpscaleJob, check_writable
+from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def _choose_model(
 ) -> tuple[UpscaleJob, list[str]]:
     """Return the job with one model for all tiles, and the conditions it looks at."""
     from rsupres.checkpoints.catalogue import default_model, read_card
-    from rsupres.conditions.open import OPTIONS
+    from rsupres.conditions.base import OPTIONS
     from rsupres.raster.dataset import Scene
 
     name = job.model

@@ -23,11 +23,12 @@ from typing import cast
 
 import numpy as np
 
-from rsupres.conditions.open import ConditionFrame, ConditionRequest, open_conditions
+from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.open import open_conditions
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow, lr_step
-from rsupres.output.atomic import explained, sync
+from rsupres.output.atomic import check_writable, explained, sync
 from rsupres.output.run_dir import Run
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Scene, bounded_cache
@@ -46,7 +47,6 @@ from rsupres.tiles.index import (
     records,
     write_index,
 )
-from rsupres.upscaling.job import check_writable
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from typing import cast
 import numpy as np
 
 from rsupres.change.mask import ChangeMask
+from rsupres.conditions.base import ConditionSource
 from rsupres.conditions.maps import DrawnMap, MapSource
-from rsupres.conditions.open import ConditionSet, ConditionSource
+from rsupres.conditions.open import ConditionSet
 from rsupres.conditions.references import References
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import TABLE_TAG

@@ -7,7 +7,6 @@ an uninterrupted one sees. All rasters of a crop are cut at the same ground.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsupres.conditions.open import Conditions
 from rsupres.datasets.layers import as_conditions
-from rsupres.datasets.packs import STORED, Pack
+from rsupres.datasets.packs import HR_MULTIPLE, STORED, Pack
 from rsupres.degradations.base import Degradation
 from rsupres.degradations.registry import make_degradation
 from rsupres.degradations.tones import ToneParams, tone
 from rsupres.errors import InputError
+from rsupres.families.base import Conditions
+from rsupres.grid import lr_step
 
 _SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
-_MULTIPLE = 8  # of the sides of HR patches
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class PatchSource:
         """Draw the sides of the HR patch (a multiple of 8) and of the LR patch."""
         plan, room = self.plan, group.side
         if group.scale is not None:
-            step = lr_step(group.scale)
+            step = lr_step(group.scale, HR_MULTIPLE)
             side_lr = min(plan.lr_side, int(room / group.scale)) // step * step
             return int(side_lr * group.scale), side_lr
         if plan.fixed_scales:
@@ -141,20 +140,15 @@ class PatchSource:
             drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
         side_lr = min(plan.lr_side, int(room / drawn))
         side_hr = max(
-            _MULTIPLE * round(side_lr * drawn / _MULTIPLE),
-            _MULTIPLE * -(-side_lr // _MULTIPLE),
+            HR_MULTIPLE * round(side_lr * drawn / HR_MULTIPLE),
+            HR_MULTIPLE * -(-side_lr // HR_MULTIPLE),
         )
         side_hr = min(
             side_hr,
-            room // _MULTIPLE * _MULTIPLE,
-            int(side_lr * high) // _MULTIPLE * _MULTIPLE,
+            room // HR_MULTIPLE * HR_MULTIPLE,
+            int(side_lr * high) // HR_MULTIPLE * HR_MULTIPLE,
         )
         return side_hr, min(side_lr, side_hr)
-
-
-def lr_step(scale: Fraction) -> int:
-    """Return of which number an LR side is a multiple if HR is one of 8 pixels."""
-    return scale.denominator * _MULTIPLE // math.gcd(scale.numerator, _MULTIPLE)
 
 
 @dataclass(frozen=True)
@@ -225,7 +219,11 @@ def _group(
             by_kind.setdefault(kind, []).append(crop)
         for (side, gsd_m), crops in by_kind.items():
             weight = len(crops) * weights.get(gsd_m, 1.0)
-            smallest = 2 * _SMALLEST_LR if scale is None else lr_step(scale) * scale
+            smallest = (
+                2 * _SMALLEST_LR
+                if scale is None
+                else lr_step(scale, HR_MULTIPLE) * scale
+            )
             if side >= smallest and weight > 0:
                 groups.append(_Group(side, tuple(crops), weight, degradation, scale))
     if not groups:
@@ -244,10 +242,10 @@ def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | 
         raise InputError(
             f"A pack holds LR of scale {meta.scale}, which data.scales leaves out."
         )
-    if plan.lr_side < lr_step(meta.scale):
+    if plan.lr_side < lr_step(meta.scale, HR_MULTIPLE):
         raise InputError(
             f"data.lr_side is {plan.lr_side}; a pack with LR of scale {meta.scale}"
-            f" needs at least {lr_step(meta.scale)}."
+            f" needs at least {lr_step(meta.scale, HR_MULTIPLE)}."
         )
     if plan.tone:
         raise InputError(

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsupres.checkpoints.catalogue import card_text, fit_tensors, write_checkpoint
+from rsupres.checkpoints.catalogue import card_text, write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
+from rsupres.families.base import fit_tensors
 from rsupres.training.adapters import FamilyTraining, Watch, build_training
 from rsupres.training.batches import PatchPlan, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from rsupres.blend import Mosaic, Strip
 from rsupres.blocks.separable import CUBIC_REACH
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
-from rsupres.families.base import SceneContext, SuperResolver, TileBatch
+from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
 from rsupres.grid import PixelWindow, Tile
 from rsupres.raster.fill import read_filled
 from rsupres.raster.stretch import split_excess

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+from rsupres.conditions.base import GivenConditions, _untuple
 from rsupres.errors import InputError, RunConflictError
+from rsupres.output.atomic import check_writable
 
 OtherBands = Literal["skip", "cubic", "inject"]
 
@@ -46,40 +48,6 @@ _NOT_IDENTITY = frozenset(
         "style",
     }
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenConditions:
-    """What a user gives a model to look at besides the scene.
-
-    Attributes:
-        vector_map: files that make one map, ("overpass",), or one raster that is a
-            map on the SR grid already.
-        legend: name or file, None = the model's.
-        layers: classes of the legend to draw, None = all.
-        reference: earlier high-resolution images that make one.
-        coregister: move the reference by the displacement found against the scene.
-        fill_reference: fill what the reference misses with the enlarged scene.
-        change_mask: polygons, a class raster, or "detect".
-        change_classes: name or file of the mask's class table, None = as it tells.
-        change_attribute: of polygons, that holds their class.
-        style: an image to follow, or a folder of them.
-    """
-
-    vector_map: tuple[str, ...] = ()
-    legend: str | None = None
-    layers: tuple[str, ...] | None = None
-    reference: tuple[str, ...] = ()
-    coregister: bool = False
-    fill_reference: bool = False
-    change_mask: str | None = None
-    change_classes: str | None = None
-    change_attribute: str | None = None
-    style: str | None = None
-
-    def condition_values(self) -> dict[str, Any]:
-        """Return the values of this class by name, whatever a subclass adds."""
-        return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
 
 
 @dataclass(frozen=True)
@@ -231,27 +199,6 @@ def check_outputs(job: UpscaleJob) -> None:
             raise InputError(f"{option} and the {other} are the same file, {path}.")
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Check that a file can be made in the folder of `path`.
-
-    Args:
-        path: the file.
-        option: what names it, for the message.
-
-    Raises:
-        InputError: the folder is missing, no folder, or read-only; or `path` is one.
-    """
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise InputError(
-            f"{option} {path}: there is no folder {folder}; make it first."
-        )
-    if path.is_dir():
-        raise InputError(f"{option} {path} is a folder; name a file in it.")
-    if not os.access(folder, os.W_OK | os.X_OK) or _is_read_only(folder):
-        raise InputError(f"{option} {path}: the folder {folder} is read-only.")
-
-
 def check_vacant(job: UpscaleJob) -> None:
     """Check that nothing would be overwritten unasked.
 
@@ -266,16 +213,6 @@ def check_vacant(job: UpscaleJob) -> None:
             )
 
 
-def _is_read_only(folder: Path) -> bool:
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-
-
 def _absolute(name: str) -> str:
     """Return a local path absolute; names that only GDAL understands as they are."""
     return str(Path(name).absolute()) if os.path.exists(name) else name
-
-
-def _untuple(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(_untuple(item) for item in value)
-    return value

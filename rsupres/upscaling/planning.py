@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import RsupresError
-from rsupres.families.base import SceneContext, SuperResolver, TileBatch
+from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
 from rsupres.grid import PixelWindow, lr_step
 from rsupres.raster.dataset import bounded_cache
 from rsupres.upscaling.job import UpscaleJob, check_outputs, check_vacant

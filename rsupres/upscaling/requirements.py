@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 
 from rsupres.checkpoints.catalogue import list_cards
-from rsupres.conditions.open import DETECT, OPTIONS, ConditionRequest
+from rsupres.conditions.base import DETECT, OPTIONS, ConditionRequest
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import ModelSpec, Precision, SamplerOptions
 from rsupres.upscaling.job import UpscaleJob

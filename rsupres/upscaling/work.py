@@ -29,13 +29,8 @@ from rsupres.checkpoints.catalogue import (
     load_model,
     read_card,
 )
-from rsupres.conditions.open import (
-    NO_CONDITIONS,
-    OPTIONS,
-    ConditionFrame,
-    ConditionSet,
-    open_conditions,
-)
+from rsupres.conditions.base import OPTIONS, ConditionFrame
+from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError, ResourceError
 from rsupres.families.base import (
     ModelSpec,

@@ -16,9 +16,8 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,12 @@ from pyogrio.errors import CRSError as PyogrioCRSError
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
 
 from rsupres.errors import InputError
+from rsupres.vector.features import BoxesIn, Features
 from rsupres.vector.geometry import Box
 from rsupres.vector.tags import TagReader, osm_configuration
 
 logger = logging.getLogger(__name__)
 
-BoxesIn = Callable[[pyproj.CRS], Sequence[Box]]
 OSM_LAYERS = ("lines", "multipolygons")
 OSM_SUFFIXES = (".osm", ".pbf")
 PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
@@ -43,27 +42,6 @@ PACKED = {".gz": "/vsigzip/", ".zip": "/vsizip/"}
 READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, OSError)
 # pyogrio's configuration of GDAL belongs to the process.
 _CONFIGURATION = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of one layer that may touch what is asked for.
-
-    Attributes:
-        name: of the file, and the layer where there are several.
-        crs: of the geometries; longitude or easting first.
-        wkb: (n,) bytes, None for features without geometry.
-        tags: key -> (n,) texts, None where a feature has no such tag.
-        extent: bounds of the whole layer, where the file tells; else of `wkb`.
-        boxes: the bounds that were asked for, in this CRS.
-    """
-
-    name: str
-    crs: pyproj.CRS
-    wkb: NDArray[np.object_]
-    tags: Mapping[str, NDArray[np.object_]]
-    extent: Box | None
-    boxes: Sequence[Box]
 
 
 def read_features(

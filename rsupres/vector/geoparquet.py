@@ -15,7 +15,7 @@ from rsupres.errors import InputError
 from rsupres.vector.tags import TagReader
 
 if TYPE_CHECKING:
-    from rsupres.vector.files import Features
+    from rsupres.vector.features import Features
     from rsupres.vector.geometry import Box
 
 BATCH_ROWS = 65_536
@@ -41,7 +41,7 @@ def read_parquet(
         InputError: pyarrow is missing, or it is no GeoParquet with WKB geometries, or
             has no CRS.
     """
-    from rsupres.vector.files import Features
+    from rsupres.vector.features import Features
 
     try:
         import pyarrow

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsupres.errors import InputError
 from rsupres.legends.legend import Legend, LineWidth
 from rsupres.vector.burn import MOST_INKS, Burner
-from rsupres.vector.files import Features
+from rsupres.vector.features import Features
 from rsupres.vector.geometry import (
     Box,
     Frame,

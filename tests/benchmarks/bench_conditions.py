@@ -26,12 +26,8 @@ from affine import Affine
 from bench_pipeline import make_scene
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from rsupres.conditions.open import (
-    ConditionFrame,
-    ConditionRequest,
-    ConditionSet,
-    open_conditions,
-)
+from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.open import ConditionSet, open_conditions
 from rsupres.output.run_dir import Run
 from rsupres.raster.dataset import bounded_cache
 from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.conditions.open import Conditions
 from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.evaluation.resize import resize_bicubic, upscale_array
-from rsupres.families.base import SamplerOptions, SuperResolver
+from rsupres.families.base import Conditions, SamplerOptions, SuperResolver
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "sample_data"))

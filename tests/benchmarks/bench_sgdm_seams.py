@@ -44,11 +44,10 @@ from rsupres.checkpoints.catalogue import (
     read_checkpoint,
     write_checkpoint,
 )
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
 from rsupres.evaluation.resize import ArrayReader
-from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
 from rsupres.families.sgdm.network import SgdmConfig
 from rsupres.families.sgdm.resolver import Sgdm, sample_latent

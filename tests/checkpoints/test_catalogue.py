@@ -18,7 +18,6 @@ from rsupres.checkpoints.catalogue import (
     card_text,
     default_model,
     file_sha256,
-    fit_tensors,
     list_cards,
     load_model,
     read_card,
@@ -28,7 +27,13 @@ from rsupres.checkpoints.catalogue import (
     write_checkpoint,
 )
 from rsupres.errors import CheckpointError
-from rsupres.families.base import FixedScales, ModelSpec, SamplerOptions, ScaleRange
+from rsupres.families.base import (
+    FixedScales,
+    ModelSpec,
+    SamplerOptions,
+    ScaleRange,
+    fit_tensors,
+)
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec("e2diffsr", ScaleRange(Fraction(1), Fraction(8), Fraction(4)))

@@ -21,15 +21,11 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon
 
 from rsupres.checkpoints.catalogue import Card, spec_from_json, spec_to_json
-from rsupres.conditions.open import (
-    STYLE_SIDE,
-    ConditionRequest,
-    Conditions,
-    ConditionSet,
-)
+from rsupres.conditions.base import ConditionRequest
+from rsupres.conditions.open import ConditionSet
 from rsupres.conditions.styles import open_styles
 from rsupres.errors import BandError, ConditionError, InputError, RunConflictError
-from rsupres.families.base import SamplerOptions
+from rsupres.families.base import STYLE_SIDE, Conditions, SamplerOptions
 from rsupres.grid import PixelWindow
 from rsupres.upscaling import inference
 from rsupres.upscaling.job import UpscaleJob

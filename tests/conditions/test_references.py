@@ -21,12 +21,12 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
-from rsupres.conditions.open import ConditionFrame
-from rsupres.conditions.reference_files import date_of
+from rsupres.conditions.base import ConditionFrame
 from rsupres.conditions.references import References, Settings, open_references
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Scene
+from rsupres.raster.files import date_of
 from rsupres.raster.registration import Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
 from tests.helpers import NORTH_UP, UTM, make_scene

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
+from rsupres.datasets.packs import HR_MULTIPLE, CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
-from rsupres.training.batches import PatchPlan, PatchSource, lr_step
+from rsupres.grid import lr_step
+from rsupres.training.batches import PatchPlan, PatchSource
 
 LAYERS = ("vector_map", "reference", "reference_valid", "change_mask", "style")
 
@@ -96,7 +97,7 @@ def test_patches_of_all_rasters_are_cut_at_the_same_ground(
 def test_stored_lr_is_cut_where_hr_is(
     scale: Fraction, units: tuple[int, int], seed: int, lr_side: int
 ) -> None:
-    step = lr_step(scale)
+    step = lr_step(scale, HR_MULTIPLE)
     height, width = (int(n * step * scale) for n in units)
     if max(height, width) > 256:
         return

@@ -17,7 +17,6 @@ from rasterio.crs import CRS
 from rsupres.checkpoints import catalogue as checkpoints
 from rsupres.cli import main
 from rsupres.cli.options.images import DEGRADATIONS as OFFERED
-from rsupres.conditions.open import Conditions
 from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
 from rsupres.datasets.packs import Pack
 from rsupres.datasets.sidecars import Companions, renamed
@@ -25,6 +24,7 @@ from rsupres.degradations.registry import DEGRADATIONS
 from rsupres.errors import ConditionError, InputError
 from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import (
+    Conditions,
     ModelSpec,
     ScaleRange,
     SceneContext,

@@ -13,11 +13,10 @@ from torch import nn
 
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model, write_checkpoint
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.evaluation.resize import ArrayReader, upscale_array
-from rsupres.families.base import SamplerOptions, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.e2diffsr.config import (
     SMALL,
     E2DiffSRConfig,

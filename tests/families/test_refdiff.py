@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.edm import (
     Churn,
     karras_sigmas,
@@ -20,7 +19,7 @@ from rsupres.diffusion.edm import (
 )
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import SamplerOptions, SceneContext, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.refdiff.config import MINI, RELEASED
 from rsupres.families.refdiff.images import enlarge_lr, make_frame, own_detail
 from rsupres.families.refdiff.network import RefDiffUNet

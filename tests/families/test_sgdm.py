@@ -16,14 +16,13 @@ from torch import Tensor
 
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model, write_checkpoint
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.diffusion.samplers import sample_ddim
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.diffusion.solvers import sample_solver
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
 from rsupres.evaluation.resize import ArrayReader, upscale_array
-from rsupres.families.base import SamplerOptions, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
 from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model, read_checkpoint, write_checkpoint
 from rsupres.checkpoints.convert import import_checkpoint
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
 from rsupres.evaluation.resize import ArrayReader, upscale_array
-from rsupres.families.base import SamplerOptions, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.slimdiffsr.blocks import (
     DirectionSeparable,
     Finding,

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic
-from rsupres.conditions.open import ConditionFrame, ConditionRequest, open_conditions
+from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.open import open_conditions
 from rsupres.errors import GridError, InputError, RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.raster.dataset import Scene

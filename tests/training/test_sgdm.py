@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.conditions.open import Conditions
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.evaluation.resize import upscale_array
-from rsupres.families.base import SamplerOptions
+from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks, trains_in_stage1
 from rsupres.training.batches import PatchPlan, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rsupres.errors import InputError, RunConflictError
-from rsupres.upscaling.job import UpscaleJob, check_vacant, check_writable
+from rsupres.output.atomic import check_writable
+from rsupres.upscaling.job import UpscaleJob, check_vacant
 
 FULL = UpscaleJob(
     scenes=("/vsicurl/https://x.org/a.tif", "/b.tif"),

@@ -67,7 +67,7 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
         raise CheckpointError(
             text if text.startswith(str(path)) else f"{path}: {text}"
         ) from error
-    from rsupres.checkpoints.catalogue import fit_tensors
+    from rsupres.families.base import fit_tensors
 
     fit_tensors(tensors, parameter_shapes(config), path)
     spec = make_spec(

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rsupres.checkpoints.catalogue import fit_tensors
 from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import fit_tensors
 from rsupres.families.slimdiffsr.network import (
     DEAD,
     SlimDiffSRConfig,

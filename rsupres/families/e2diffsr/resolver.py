@@ -57,8 +57,8 @@ from rsupres.families.levels import band_levels, scene_levels
 from rsupres.grid import Grid, PixelWindow, TileGrid
 
 if TYPE_CHECKING:
-    from rsupres.checkpoints.catalogue import Checkpoint
     from rsupres.diffusion.noise import NoiseField
+    from rsupres.families.base import Checkpoint
 
 # Latent tiles of a scene, in cells of 8 SR pixels.
 _LATENT_TILE = 160
@@ -300,7 +300,7 @@ def from_checkpoint(
             f"Sampler '{options.sampler}' is unknown to E2DiffSR; known: mean,"
             " ancestral."
         )
-    from rsupres.checkpoints.catalogue import fit_tensors
+    from rsupres.families.base import fit_tensors
 
     networks = E2DiffSRNetworks(config, training_parts=False)
     has_detail = any(name.startswith("depsr_detail.") for name in checkpoint.tensors)

@@ -67,8 +67,8 @@ from rsupres.families.refdiff.network import (
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
-    from rsupres.checkpoints.catalogue import Checkpoint
     from rsupres.diffusion.noise import NoiseField
+    from rsupres.families.base import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ def from_checkpoint(
         CheckpointError: architecture or tensors do not fit.
         InputError: an unknown sampler or an impossible number of steps.
     """
-    from rsupres.checkpoints.catalogue import fit_tensors
+    from rsupres.families.base import fit_tensors
 
     config = config_from_json(checkpoint.architecture, checkpoint.path)
     name = options.sampler or config.sampler

@@ -67,8 +67,8 @@ from rsupres.families.sgdm.style import Statistics
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
-    from rsupres.checkpoints.catalogue import Checkpoint
     from rsupres.diffusion.noise import NoiseField
+    from rsupres.families.base import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -335,7 +335,7 @@ def from_checkpoint(
         InputError: a sampler that does not exist, too many steps, or a style to be
             drawn by a model without SFlow.
     """
-    from rsupres.checkpoints.catalogue import fit_tensors
+    from rsupres.families.base import fit_tensors
 
     config = config_from_json(SgdmConfig, checkpoint.architecture, checkpoint.path)
     sampling = _settle(config, options)

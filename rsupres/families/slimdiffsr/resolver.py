@@ -64,8 +64,8 @@ from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
-    from rsupres.checkpoints.catalogue import Checkpoint
     from rsupres.diffusion.noise import NoiseField
+    from rsupres.families.base import Checkpoint
 
 Network = SlimDiffSRNetwork | MiniNetwork
 AnyNetwork = Network | TeacherNetwork
@@ -199,7 +199,7 @@ def from_checkpoint(
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
     """
-    from rsupres.checkpoints.catalogue import fit_tensors
+    from rsupres.families.base import fit_tensors
 
     if options.steps not in (None, 1):
         raise InputError(

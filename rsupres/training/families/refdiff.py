@@ -16,9 +16,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.errors import InputError
+from rsupres.families.base import Conditions
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet, initialise_
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, make_spec, sample

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.conditions.open import Conditions
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
+from rsupres.families.base import Conditions
 from rsupres.families.refdiff.config import RefDiffConfig
 from rsupres.families.refdiff.images import Frame, is_changed, make_frame
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet

@@ -1,0 +1,114 @@
+"""Image files as such: find them in folders, date them, state where they lie."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid
+from rsupres.raster.dataset import Scene
+
+_DATE_TAGS = (
+    "ACQUISITION_DATE",
+    "ACQUISITION_DATETIME",
+    "ACQUISITIONDATETIME",
+    "ACQUISITIONDATE",
+    "DATE_ACQUIRED",
+    "PRODUCT_START_TIME",
+    "SENSING_TIME",
+    "TIFFTAG_DATETIME",
+)
+
+
+_YEAR = r"(?:19|20)\d\d"
+_DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
+
+
+_YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
+
+
+def date_of(scene: Scene) -> tuple[datetime, str]:
+    """Return the date of a picture and how it is known.
+
+    A tag of the file counts first, then a date or a year in its name, then the file's
+    own time.
+    """
+    for tag in _DATE_TAGS:
+        date = _parse(scene.tags.get(tag, ""))
+        if date is not None:
+            return date, f"tag {tag}"
+    name = os.path.basename(scene.path.rstrip("/"))
+    date = _parse(name)
+    if date is None and (year := _YEAR_ONLY.search(name)):
+        date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
+    if date is not None:
+        return date, "name"
+    if os.path.exists(scene.path):
+        return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
+    return datetime.fromtimestamp(0, UTC), "file time"
+
+
+def footprint(grid: Grid) -> str:
+    """Return west, south, east and north of a frame in degrees, as text."""
+    corners = [
+        grid.transform @ (col, row)
+        for col in (0, grid.width)
+        for row in (0, grid.height)
+    ]
+    x, y = zip(*corners, strict=True)
+    bounds = min(x), min(y), max(x), max(y)
+    try:
+        bounds = transform_bounds(grid.crs, "EPSG:4326", *bounds)
+    except RasterioError:
+        return f"{' '.join(f'{value:.10g}' for value in bounds)} ({grid.crs})"
+    return " ".join(f"{value:.4f}" for value in bounds)
+
+
+def _parse(text: str) -> datetime | None:
+    for found in _DATE.finditer(text):
+        try:
+            year, month, day = (int(part) for part in found.groups())
+            return datetime(year, month, day, tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
+
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
+
+
+def find_images(
+    inputs: Sequence[Path], glob: str = "*", exclude: Sequence[str] = ()
+) -> list[Path]:
+    """List image files, sorted by path, each once.
+
+    Args:
+        inputs: files, taken as they are, and folders, searched with `glob`.
+        glob: pattern inside folders, "**/" descends; only files with an image's
+            suffix count.
+        exclude: patterns of file names to leave out, of files and folders alike.
+
+    Raises:
+        InputError: an input does not exist, or nothing is left.
+    """
+    found: set[Path] = set()
+    for path in inputs:
+        if path.is_dir():
+            found |= {p for p in path.glob(glob) if p.suffix.lower() in SUFFIXES}
+        elif path.is_file():
+            found.add(path)
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    kept = [p for p in found if not any(fnmatch.fnmatch(p.name, e) for e in exclude)]
+    if not kept:
+        places = ", ".join(str(path) for path in inputs)
+        raise InputError(f"{places}: no image matches {glob!r} after exclusions.")
+    return sorted(kept)
