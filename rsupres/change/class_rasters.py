@@ -27,7 +27,7 @@ from rsupres.legends.class_table import (
     shipped_class_tables,
 )
 from rsupres.raster.blocks import Blocks, grown
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.files import footprint
 from rsupres.raster.warp import places, source_pixels_per_pixel, source_window
 
@@ -40,7 +40,7 @@ SOURCE_SIDE = 4096  # ... unless that takes more pixels of the source than this
 LATTICE = 16  # SR pixels between places whose ground is looked up exactly
 NUDGE = 1e-6  # source pixels; a centre on an edge falls right and down of it
 SCAN_SIDE = 1024
-MOST_PART = 1024  # pixels of the least part that a mask may be cleaned of
+MAX_PART = 1024  # pixels of the least part that a mask may be cleaned of
 COVER_PART = 4  # pixels of the least part, of land cover
 _RGB_BANDS = 3
 
@@ -66,7 +66,7 @@ class ClassRaster:
     """
 
     def __init__(
-        self, scene: Scene, table: ClassTable | None, *, as_labels: bool
+        self, scene: Raster, table: ClassTable | None, *, as_labels: bool
     ) -> None:
         self.scene = scene
         self.table = table
@@ -207,7 +207,7 @@ class CoverPair:
 
 
 def open_class_raster(
-    scene: Scene, table_name: str | None, target: Grid, *, is_mask: bool
+    scene: Raster, table_name: str | None, target: Grid, *, is_mask: bool
 ) -> ClassRaster:
     """Check an open class raster and find its table.
 
@@ -248,7 +248,7 @@ def open_class_raster(
 
 
 def read_codes(
-    scene: Scene, window: PixelWindow, table: ClassTable | None
+    scene: Raster, window: PixelWindow, table: ClassTable | None
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return (h, w) codes of a class raster, and where it has any."""
     dn, valid = scene.read(window, scene.data_bands)
@@ -261,7 +261,7 @@ def read_codes(
 
 
 def codes_present(
-    scene: Scene, window: PixelWindow, table: ClassTable | None
+    scene: Raster, window: PixelWindow, table: ClassTable | None
 ) -> NDArray[np.int32]:
     """Return the codes inside a window, rising, read in blocks."""
     found: set[int] = set()
@@ -274,7 +274,7 @@ def codes_present(
     return np.array(sorted(found), np.int32)
 
 
-def check_overlap(before: Scene, after: Scene) -> None:
+def check_overlap(before: Raster, after: Raster) -> None:
     """Refuse two rasters of different places.
 
     Raises:
@@ -287,7 +287,7 @@ def check_overlap(before: Scene, after: Scene) -> None:
         )
 
 
-def needed_window(scene: Scene, target: Grid) -> PixelWindow:
+def needed_window(scene: Raster, target: Grid) -> PixelWindow:
     """Return the pixels of a raster over a grid.
 
     Raises:
@@ -311,21 +311,21 @@ def least_pixels(grid: Grid, least_m2: float | None, default: int) -> int:
     """Return how many pixels a part must have.
 
     Raises:
-        ConditionError: more than `MOST_PART`.
+        ConditionError: more than `MAX_PART`.
     """
     if least_m2 is None:
         return default
     n_pixels = max(1, math.ceil(least_m2 / grid.gsd_m**2 - 1e-6))
-    if n_pixels > MOST_PART:
+    if n_pixels > MAX_PART:
         raise ConditionError(
             f"--minimum-area {least_m2:g}: that is {n_pixels} pixels of "
-            f"{grid.gsd_m:.3g} m, above {MOST_PART}; give at most "
-            f"{MOST_PART * grid.gsd_m**2:.4g}, or coarser files."
+            f"{grid.gsd_m:.3g} m, above {MAX_PART}; give at most "
+            f"{MAX_PART * grid.gsd_m**2:.4g}, or coarser files."
         )
     return n_pixels
 
 
-def _check_plain(scene: Scene, present: NDArray[np.int32], *, is_mask: bool) -> None:
+def _check_plain(scene: Raster, present: NDArray[np.int32], *, is_mask: bool) -> None:
     """Refuse what cannot be read without a class table."""
     known = ", ".join(shipped_class_tables())
     if not is_mask:
@@ -372,7 +372,7 @@ def _between(
     return np.asarray(upper * (1 - down) + lower * down)
 
 
-def marks(scene: Scene) -> Mapping[str, object]:
+def marks(scene: Raster) -> Mapping[str, object]:
     """Return name, date and hash of a file."""
     from rsupres.raster.files import date_of
 

@@ -38,16 +38,16 @@ Method = Literal["irmad", "cva"]
 TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
 
 SIGNIFICANCE = 1e-3  # share of unchanged pixels that may be marked
-LEAST_PIXELS = 9  # of a part that counts as changed
-MOST_ITERATIONS = 50
+MIN_PIXELS = 9  # of a part that counts as changed
+MAX_ITERATIONS = 50
 CONVERGED = 1e-3  # of the canonical correlations
 SMOOTHING = 1  # pixels around a pixel whose differences are averaged with its own
 RIDGE = 1e-6  # of a band's variance
-LEAST_VARIANCE = 1e-6  # of a difference of unit variates
-LEAST_PIXELS_TO_FIT = 256
-LEAST_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
+MIN_VARIANCE = 1e-6  # of a difference of unit variates
+MIN_PIXELS_TO_FIT = 256
+MIN_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
 _QUARTILES = (0.5, 0.75)
-_LEAST_DOF = 0.1
+_MIN_DOF = 0.1
 _NODES = 8192
 _FARTHEST = 40.0  # standard deviations; farther is as good as impossible
 
@@ -155,10 +155,10 @@ def fit_differences(
         ConditionError: too few pixels, a flat image, or bands that CVA cannot compare.
     """
     n_pixels = x.shape[1]
-    if n_pixels < LEAST_PIXELS_TO_FIT:
+    if n_pixels < MIN_PIXELS_TO_FIT:
         raise ConditionError(
             f"{where}: only {n_pixels} pixels are valid in both images, too few to say "
-            f"what did not change (at least {LEAST_PIXELS_TO_FIT}); give a mask made "
+            f"what did not change (at least {MIN_PIXELS_TO_FIT}); give a mask made "
             "elsewhere."
         )
     for image, name in ((x, "earlier"), (y, "later")):
@@ -173,7 +173,7 @@ def fit_differences(
             return found
         if method == "irmad" or len(x) != len(y):
             raise ConditionError(
-                f"{where}: IR-MAD does not converge in {MOST_ITERATIONS} steps; try "
+                f"{where}: IR-MAD does not converge in {MAX_ITERATIONS} steps; try "
                 "--method cva."
             )
         logger.warning("%s: IR-MAD does not converge; CVA is used instead.", where)
@@ -231,7 +231,7 @@ def detect_change(
     method: Literal["auto", "irmad", "cva"] = "auto",
     significance: float = SIGNIFICANCE,
     threshold: float | None = None,
-    n_least: int = LEAST_PIXELS,
+    n_least: int = MIN_PIXELS,
 ) -> NDArray[np.uint8]:
     """Detect what changed between two images on one grid that fit in memory.
 
@@ -276,12 +276,12 @@ def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
     n_differences = min(len(x), len(y))
     weights = np.ones(x.shape[1])
     before = np.full(n_differences, np.inf)
-    for step in range(1, MOST_ITERATIONS + 1):
+    for step in range(1, MAX_ITERATIONS + 1):
         try:
             a, b, rho = _canonical(x, y, weights, n_differences)
         except np.linalg.LinAlgError:
             return None
-        spread = np.sqrt(np.maximum(2 * (1 - rho), LEAST_VARIANCE))[:, np.newaxis]
+        spread = np.sqrt(np.maximum(2 * (1 - rho), MIN_VARIANCE))[:, np.newaxis]
         a, b = a / spread, b / spread
         total = weights.sum()
         offset = (a @ (x @ weights) - b @ (y @ weights)) / total
@@ -291,7 +291,7 @@ def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
         weights = Null.fit(squared, n_differences).unchanged(squared)
-        if weights.mean() < LEAST_SHARE:
+        if weights.mean() < MIN_SHARE:
             return None
     return None
 
@@ -313,7 +313,7 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
     """Find the normalised, whitened differences of the bands, with the same weights."""
     weights = np.ones(x.shape[1])
     before = np.zeros(len(x))
-    for step in range(1, MOST_ITERATIONS + 1):
+    for step in range(1, MAX_ITERATIONS + 1):
         xx, xy, yy = _covariances(x, y, weights)
         variances, partners = np.diag(xx), np.diag(yy)
         gains = _gains(variances, np.diag(xy), partners)
@@ -321,7 +321,7 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
         offset = (x @ weights - gains * (y @ weights)) / total
         rest = x - gains[:, np.newaxis] * y - offset[:, np.newaxis]
         covariance = (rest * weights) @ rest.T / total
-        covariance += LEAST_VARIANCE * np.diag(variances)
+        covariance += MIN_VARIANCE * np.diag(variances)
         white = np.linalg.inv(np.linalg.cholesky(_ridged(covariance)))
         with np.errstate(invalid="ignore", divide="ignore"):
             rho = np.nan_to_num(np.diag(xy) / np.sqrt(variances * partners))
@@ -333,7 +333,7 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
         weights = Null.fit(squared, len(x)).unchanged(squared)
-        if weights.mean() < LEAST_SHARE:
+        if weights.mean() < MIN_SHARE:
             return found
     return found
 
@@ -387,7 +387,7 @@ def _box(image: Floats) -> Floats:
 @lru_cache(maxsize=8)
 def _chi_squares(n: int) -> tuple[Floats, Floats, Floats]:
     """Return degrees of freedom up to n, upper quartile over median, and median."""
-    dofs = np.geomspace(_LEAST_DOF, n, 256)
+    dofs = np.geomspace(_MIN_DOF, n, 256)
     median, quartile = (_quantiles(dofs, 1 - share) for share in _QUARTILES)
     return dofs, quartile / median, median
 

@@ -26,7 +26,7 @@ from rsupres.change.class_rasters import (
 )
 from rsupres.change.components import drop_small
 from rsupres.change.detection import (
-    LEAST_PIXELS,
+    MIN_PIXELS,
     SIGNIFICANCE,
     SMOOTHING,
     TITLES,
@@ -41,7 +41,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.blocks import Blocks, grown
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import find_shift
 from rsupres.raster.stretch import Stretch
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window, warp
@@ -56,7 +56,7 @@ SAMPLE = 1 << 18  # pixels that statistics stand on
 COARSER = 1.5  # an earlier image so much coarser is probably the later one
 SHIFT_SIDE = 512
 WARN_SHIFT = 0.5  # pixels
-LEAST_BANDS = 4  # fewer tell little about change
+MIN_BANDS = 4  # fewer tell little about change
 _ROLES = ("red", "green", "blue", "nir")
 
 
@@ -89,7 +89,7 @@ class DetectedChange:
     """
 
     def __init__(
-        self, before: Scene, after: Scene, target: Grid, options: DetectionOptions
+        self, before: Raster, after: Raster, target: Grid, options: DetectionOptions
     ) -> None:
         check_overlap(before, after)
         for scene in (before, after):
@@ -101,7 +101,7 @@ class DetectedChange:
         self._where = f"{before.path} and {after.path}"
         _check_sharpness(before, after)
         self._bands = matched_bands(before, after, options.method)
-        self.n_least = least_pixels(self.grid, options.least_m2, LEAST_PIXELS)
+        self.n_least = least_pixels(self.grid, options.least_m2, MIN_PIXELS)
         self._sources = [
             _Image(scene, bands, self.grid)
             for scene, bands in zip((before, after), self._bands, strict=True)
@@ -147,7 +147,7 @@ class DetectedChange:
             ", ".join(f"{rho:.3f}" for rho in found.correlations),
         )
         measure = partial(make_detector, found, significance=options.significance)
-        spread = measure(np.ones(LEAST_PIXELS), threshold=None)
+        spread = measure(np.ones(MIN_PIXELS), threshold=None)
         values = [
             self._statistic(spread, place)[_every(place, step)].ravel()
             for place in self._images.windows()
@@ -217,7 +217,7 @@ class DetectedChange:
 class _Image:
     """One image on the common grid, in numbers near its own."""
 
-    def __init__(self, scene: Scene, bands: tuple[int, ...], grid: Grid) -> None:
+    def __init__(self, scene: Raster, bands: tuple[int, ...], grid: Grid) -> None:
         self.ratio = source_pixels_per_pixel(scene.grid, grid)
         self._source = Source(scene, bands, _span(scene, bands), self.ratio)
         self._grid = grid
@@ -232,7 +232,7 @@ class _Image:
 
 
 def matched_bands(
-    before: Scene, after: Scene, method: str
+    before: Raster, after: Raster, method: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the bands of both images that are compared.
 
@@ -256,7 +256,7 @@ def matched_bands(
                 f"{before.path} and {after.path} share no bands that can be told; CVA "
                 "needs the same, --method irmad does not."
             )
-    if len(chosen[0]) < LEAST_BANDS:
+    if len(chosen[0]) < MIN_BANDS:
         logger.warning(
             "%s and %s: %d bands tell little about change; give all that both have.",
             before.path,
@@ -267,7 +267,7 @@ def matched_bands(
 
 
 def _by_role(
-    before: Scene, after: Scene
+    before: Raster, after: Raster
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     for roles in (_ROLES, _ROLES[:3]):
         try:
@@ -277,7 +277,7 @@ def _by_role(
     return None
 
 
-def _span(scene: Scene, bands: tuple[int, ...]) -> Stretch:
+def _span(scene: Raster, bands: tuple[int, ...]) -> Stretch:
     """Return a stretch that no value leaves; change is told from any linear scale."""
     kind = np.dtype(scene.dtype)
     if kind.kind in "iu" and kind.itemsize <= 2:
@@ -296,7 +296,7 @@ def _span(scene: Scene, bands: tuple[int, ...]) -> Stretch:
     return Stretch(tuple(low - reach), tuple(high + reach))
 
 
-def _check_sharpness(before: Scene, after: Scene) -> None:
+def _check_sharpness(before: Raster, after: Raster) -> None:
     if source_pixels_per_pixel(before.grid, after.grid) < 1 / COARSER:
         logger.warning(
             "%s is coarser than %s; the earlier image comes first. Are the two "

@@ -46,7 +46,7 @@ from rsupres.legends.class_table import (
     shipped_class_tables,
 )
 from rsupres.legends.toml_table import Colour
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of
 
 __all__ = ["ChangeMask", "ChangeOptions", "DetectionOptions"]
@@ -121,7 +121,7 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
     @classmethod
     def open(
         cls,
-        sources: Sequence[str | Scene],
+        sources: Sequence[str | Raster],
         grid: Grid,
         options: ChangeOptions | None = None,
     ) -> ChangeMask:
@@ -243,7 +243,7 @@ _Found = tuple[
 
 
 def _open_one(
-    source: str | Scene, grid: Grid, options: ChangeOptions, stack: ExitStack
+    source: str | Raster, grid: Grid, options: ChangeOptions, stack: ExitStack
 ) -> _Found:
     if isinstance(source, str) and is_vector(source):
         if options.class_table and not options.class_attribute:
@@ -267,7 +267,10 @@ def _open_one(
 
 
 def _open_two(
-    sources: Sequence[str | Scene], grid: Grid, options: ChangeOptions, stack: ExitStack
+    sources: Sequence[str | Raster],
+    grid: Grid,
+    options: ChangeOptions,
+    stack: ExitStack,
 ) -> _Found:
     for source in sources:
         if isinstance(source, str) and is_vector(source):
@@ -307,7 +310,7 @@ def _open_two(
 
 
 def _refuse_useless(
-    before: Scene, after: Scene, options: ChangeOptions, *, are_covers: bool
+    before: Raster, after: Raster, options: ChangeOptions, *, are_covers: bool
 ) -> None:
     """Refuse options that would do nothing for what the rasters are.
 
@@ -357,7 +360,7 @@ class _Classed:
 
 
 def _cover_pair(
-    before: Scene, after: Scene, grid: Grid, options: ChangeOptions
+    before: Raster, after: Raster, grid: Grid, options: ChangeOptions
 ) -> tuple[CoverPair, ClassTable]:
     """Return two land covers of one table.
 
@@ -387,7 +390,7 @@ def _cover_pair(
     return CoverPair(one, other, grid, options.detection.least_m2), other.table
 
 
-def codes_present_or_none(scene: Scene, grid: Grid) -> NDArray[np.int32]:
+def codes_present_or_none(scene: Raster, grid: Grid) -> NDArray[np.int32]:
     """Return the codes of a one-band raster over a grid, none of any other."""
     if len(scene.data_bands) != 1 or np.dtype(scene.dtype).kind not in "iu":
         return np.empty(0, np.int32)
@@ -409,7 +412,7 @@ def _converted(raster: ClassRaster, options: ChangeOptions) -> ClassRaster:
 
 
 def _are_covers(
-    before: Scene, after: Scene, grid: Grid, options: ChangeOptions
+    before: Raster, after: Raster, grid: Grid, options: ChangeOptions
 ) -> bool:
     """Return whether two rasters look like land covers: one band of few codes."""
     if any(len(scene.data_bands) != 1 for scene in (before, after)):
@@ -435,13 +438,13 @@ def _table(options: ChangeOptions) -> ClassTable | None:
     return table.as_table(load_class_table(options.output_table))
 
 
-def _opened(source: str | Scene, stack: ExitStack) -> Scene:
-    if isinstance(source, Scene):
+def _opened(source: str | Raster, stack: ExitStack) -> Raster:
+    if isinstance(source, Raster):
         return source
-    return stack.enter_context(Scene.open(source, is_classes=True))
+    return stack.enter_context(Raster.open(source, is_classes=True))
 
 
-def _check_dates(before: Scene, after: Scene) -> None:
+def _check_dates(before: Raster, after: Raster) -> None:
     """Refuse two rasters whose tags say that they are the wrong way round."""
     (one, one_by), (other, other_by) = date_of(before), date_of(after)
     if one <= other or "file time" in (one_by, other_by):

@@ -31,7 +31,7 @@ from rsupres.output.strips import (
     frame_marks,
     write_strips,
 )
-from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.dataset import Raster, bounded_cache
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def write_change_mask(
     show = on_progress or (lambda step: None)
     job.into.check()
     check_format(job.into.format("uint8", NODATA), 1)
-    with Scene.open(job.like) as scene:
+    with Raster.open(job.like) as scene:
         grid = scene.grid.refine(job.scale)
     show(Progress("Comparing" if len(job.sources) > 1 else "Reading", 0, 1, "masks"))
     with bounded_cache(), ChangeMask.open(job.sources, grid, job.options) as mask:
@@ -196,7 +196,7 @@ def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
 
 def _stored(path: Path) -> NDArray[np.uint8]:
     """Return the rows that an earlier call wrote."""
-    with Scene.open(path, needs_crs=False, is_classes=True) as strip:
+    with Raster.open(path, needs_crs=False, is_classes=True) as strip:
         dn, _ = strip.read(strip.grid.window, (1,))
     return dn.astype(np.uint8)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _STEP = "::step"
 _LARGEST = 127
-_SMALLEST_TENSOR = 1024  # elements; below, the steps are not worth it
+_MIN_TENSOR = 1024  # elements; below, the steps are not worth it
 
 
 def pack_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def pack_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if (
             tensor.is_floating_point()
             and tensor.ndim > 1
-            and tensor.numel() >= _SMALLEST_TENSOR
+            and tensor.numel() >= _MIN_TENSOR
         ):
             weight = tensor.float()
             step = weight.flatten(1).abs().amax(dim=1).clamp_min(1e-12) / _LARGEST

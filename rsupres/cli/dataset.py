@@ -232,7 +232,7 @@ def _make_plan(
 ) -> PackPlan:
     """Return how crops are made, as the options of ``build`` say."""
     from rsupres.datasets.packing import PackPlan
-    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Companions
+    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Sidecars
 
     check_legend(legend, vector_map_from)
     check_classes(change_classes, change_mask_from)
@@ -251,7 +251,7 @@ def _make_plan(
         seed=seed,
         scale=scale,
         lr_from=lr_from,
-        companions=Companions(
+        companions=Sidecars(
             reference_from,
             vector_map_from,
             change_mask_from,

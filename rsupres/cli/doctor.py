@@ -114,7 +114,7 @@ def _upscale(scene: Path, model: str, offers: Callable[[Fraction], bool]) -> Non
         InputError: the output does not lie where it should.
     """
     from rsupres.errors import InputError
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
     from rsupres.upscaling.job import UpscaleJob
     from rsupres.upscaling.pipeline import upscale_scene
 
@@ -122,7 +122,7 @@ def _upscale(scene: Path, model: str, offers: Callable[[Fraction], bool]) -> Non
     output = scene.with_name("out.tif")
     job = UpscaleJob((str(scene),), output, scale, model, device="cpu", overwrite=True)
     upscale_scene(job)
-    with Scene.open(scene) as lr, Scene.open(output) as sr:
+    with Raster.open(scene) as lr, Raster.open(output) as sr:
         if sr.grid != lr.grid.refine(scale):
             raise InputError(
                 f"{model}: the output lies on another grid than asked for."

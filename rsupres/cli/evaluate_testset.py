@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rsupres.datasets.chips import Chip
     from rsupres.datasets.packs import Pack
-    from rsupres.datasets.sidecars import Companions
+    from rsupres.datasets.sidecars import Sidecars
     from rsupres.degradations.base import Degradation as Sensor
     from rsupres.evaluation.report import Row
     from rsupres.evaluation.testset import Candidate, Degradation, Pixels
@@ -122,9 +122,9 @@ def _read_style(options: Options) -> NDArray[np.float32] | None:
     return open_styles(options.style, ROLES, len(ROLES)).pick(options.seed)
 
 
-def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
+def _companions(options: Options, specs: Sequence[ModelSpec]) -> Sidecars:
     """Return where conditions are found; refuse those that no model looks at."""
-    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Companions
+    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Sidecars
 
     for hidden in options.without:
         if not any(hidden.replace("-", "_") in spec.accepts for spec in specs):
@@ -149,7 +149,7 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
             f"The models know different legends ({', '.join(sorted(legends))}); measure"
             " them one by one, or name one with --legend."
         )
-    return Companions(
+    return Sidecars(
         options.reference_from,
         options.vector_map_from,
         options.change_mask_from,
@@ -159,7 +159,7 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Companions:
 
 
 def _find_chips(
-    inputs: Sequence[Path], options: Options, companions: Companions
+    inputs: Sequence[Path], options: Options, companions: Sidecars
 ) -> tuple[Iterator[Chip], int, Degradation]:
     """Return the images, their number (before cutting), and the degradation."""
     from rsupres.datasets.packs import Pack

@@ -16,7 +16,7 @@ import numpy as np
 from rsupres.grid import Grid, PixelWindow
 
 if TYPE_CHECKING:
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
     from rsupres.raster.stretch import Stretch
 
 
@@ -126,7 +126,7 @@ class ConditionFrame:
         scale: SR pixels along one LR pixel.
     """
 
-    scene: Scene
+    scene: Raster
     bands: tuple[int, ...]
     roles: tuple[str, ...]
     stretch: Stretch

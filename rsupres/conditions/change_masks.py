@@ -24,7 +24,7 @@ from rsupres.conditions.references import References
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid
 from rsupres.legends.class_table import CHANGED, load_class_table
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.warp import places
 
@@ -63,7 +63,7 @@ def open_mask(
         class_attribute=request.change_attribute,
     )
     with ExitStack() as stack:
-        sources: list[str | Scene] = [name]
+        sources: list[str | Raster] = [name]
         if name == DETECT:
             if not request.reference:
                 raise ConditionError("--change-mask detect needs --reference.")
@@ -103,7 +103,7 @@ def _warn_of_classes(table_name: str | None) -> None:
         )
 
 
-def _moved(before: Scene, frame: ConditionFrame, reference: References) -> Scene:
+def _moved(before: Raster, frame: ConditionFrame, reference: References) -> Raster:
     """Return a view of the earlier image, laid where the scene shows the same ground.
 
     The displacement is known in LR pixels; at the scene's middle it becomes one of the

@@ -16,7 +16,7 @@ import numpy as np
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend import LEGEND_TAG
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stack import union_grid
 from rsupres.vector.map import VectorMap
 
@@ -88,7 +88,7 @@ class DrawnMap:
         legend: its name, "" where the file does not tell.
     """
 
-    scene: Scene
+    scene: Raster
     place: PixelWindow
     legend: str
 
@@ -133,7 +133,7 @@ def open_drawn(
         ConditionError: no colours, another grid or legend, or layers are wanted.
         InputError: it cannot be opened.
     """
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         told = scene.any_tag(LEGEND_TAG)
         if layers is not None:
             raise ConditionError(f"--layers: {path} is drawn already.")

@@ -22,7 +22,7 @@ from rsupres.errors import BandError, ConditionError, GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.arrays import warp_array
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of, footprint
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
@@ -45,7 +45,7 @@ class ReferenceFile:
         part: its pixels over the scene.
     """
 
-    scene: Scene
+    scene: Raster
     bands: tuple[int, ...]
     date: datetime
     date_source: str
@@ -76,7 +76,7 @@ def open_file(stack: ExitStack, name: str, frame: ConditionFrame) -> ReferenceFi
         BandError: it lacks the model's bands.
         ConditionError: of another place, or coarser than the scene.
     """
-    scene = stack.enter_context(Scene.open(name))
+    scene = stack.enter_context(Raster.open(name))
     part = source_window(scene.grid, frame.scene.grid)
     if part is None:
         raise ConditionError(
@@ -158,7 +158,7 @@ def scene_as_file(frame: ConditionFrame, stretch: Stretch) -> Source:
     return Source(frame.scene, frame.bands, stretch, 1 / float(frame.scale))
 
 
-def _bands(scene: Scene, frame: ConditionFrame) -> tuple[int, ...]:
+def _bands(scene: Raster, frame: ConditionFrame) -> tuple[int, ...]:
     bands = choose_bands(scene, frame.roles).roles
     if len(bands) != len(frame.bands):
         raise BandError(

@@ -45,7 +45,7 @@ SOURCE_SIDE = 2048  # pixels of a reference that one block takes at most, along 
 CACHE_BYTES = 64 * 2**20  # blocks kept for the neighbouring tiles
 SHIFT_WINDOWS = 3  # along each axis, where the displacement is measured
 SHIFT_SIDE = 256  # LR pixels of such a window
-LEAST_SIDE = 24  # LR pixels; no displacement is measured on less
+MIN_SIDE = 24  # LR pixels; no displacement is measured on less
 WARN_SHIFT = 0.5  # LR pixels
 PARTIAL = 0.995  # share of the scene; less is worth a warning
 
@@ -326,12 +326,12 @@ def _common_windows(opened: References) -> Iterator[_Window]:
     """Yield (reference, scene, valid) on windows of the LR grid, spread evenly."""
     frame = opened.frame
     ratio = max(file.ratio for file in opened.files) * float(frame.scale)
-    most = max(LEAST_SIDE, min(SHIFT_SIDE, int(SOURCE_SIDE / ratio)))
+    most = max(MIN_SIDE, min(SHIFT_SIDE, int(SOURCE_SIDE / ratio)))
     height, width = frame.scene.grid.height, frame.scene.grid.width
     n_rows, n_cols = (
         min(SHIFT_WINDOWS, -(-length // most)) for length in (height, width)
     )
-    if min(height, width) < LEAST_SIDE:
+    if min(height, width) < MIN_SIDE:
         return
     window = PixelWindow(0, 0, min(most, height), min(most, width))
     for row in range(n_rows):

@@ -19,14 +19,14 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import STYLE_SIDE
 from rsupres.grid import PixelWindow
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.files import find_images
 from rsupres.raster.fill import fill_invalid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 
 logger = logging.getLogger(__name__)
 
-_LEAST_SIDE = 8  # pixels; less shows no texture
+_MIN_SIDE = 8  # pixels; less shows no texture
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class StyleImages:
             BandError: it lacks the model's bands.
         """
         path = self.paths[number % len(self.paths)]
-        with Scene.open(path, needs_crs=False) as scene:
+        with Raster.open(path, needs_crs=False) as scene:
             window = _middle(scene)
             bands = self._bands(scene)
             stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
@@ -69,7 +69,7 @@ class StyleImages:
         """Return names and hashes of all images."""
         marks = []
         for path in self.paths:
-            with Scene.open(path, needs_crs=False) as scene:
+            with Raster.open(path, needs_crs=False) as scene:
                 marks.append({"file": path.name, "sha256": _hash(scene)})
         return {"images": marks}
 
@@ -80,7 +80,7 @@ class StyleImages:
             return chosen
         return f"{chosen}, chosen by the seed from {len(self.paths)} of {self.name}"
 
-    def _bands(self, scene: Scene) -> tuple[int, ...]:
+    def _bands(self, scene: Raster) -> tuple[int, ...]:
         bands = choose_bands(scene, self.roles).roles
         if len(bands) < self.n_bands:
             raise ConditionError(
@@ -103,26 +103,26 @@ def open_styles(name: str, roles: Sequence[str], n_bands: int) -> StyleImages:
         raise InputError(f"--style {error}") from error
     styles = StyleImages(name, tuple(paths), tuple(roles), n_bands)
     for path in paths:
-        with Scene.open(path, needs_crs=False) as scene:
+        with Raster.open(path, needs_crs=False) as scene:
             _middle(scene)
             styles._bands(scene)
     return styles
 
 
-def _middle(scene: Scene) -> PixelWindow:
+def _middle(scene: Raster) -> PixelWindow:
     """Return the middle of an image, sides up to `STYLE_SIDE`."""
     height, width = (
         min(STYLE_SIDE, side) for side in (scene.grid.height, scene.grid.width)
     )
-    if min(height, width) < _LEAST_SIDE:
+    if min(height, width) < _MIN_SIDE:
         raise ConditionError(
             f"--style {scene.path}: {height} x {width} pixels show no texture; use at "
-            f"least {_LEAST_SIDE} x {_LEAST_SIDE}."
+            f"least {_MIN_SIDE} x {_MIN_SIDE}."
         )
     row = (scene.grid.height - height) // 2
     col = (scene.grid.width - width) // 2
     return PixelWindow(row, col, height, width)
 
 
-def _hash(scene: Scene) -> str:
+def _hash(scene: Raster) -> str:
     return scene.fingerprint()["sha256"]

@@ -18,7 +18,7 @@ from rsupres.datasets.layers import PICTURES, Layers
 from rsupres.errors import InputError
 from rsupres.grid import Grid
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import find_stretch, parse_stretch
 
 ROLES = ("red", "green", "blue")
@@ -58,7 +58,7 @@ def read_chip(path: Path) -> Chip:
         InputError: not a raster, or damaged.
         BandError: no three bands that could be red, green and blue.
     """
-    with Scene.open(path, needs_crs=False) as scene:
+    with Raster.open(path, needs_crs=False) as scene:
         bands = choose_bands(scene, ROLES).roles
         stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
         dn, valid = scene.read(scene.grid.window, bands)

@@ -32,13 +32,13 @@ from rsupres.datasets.packs import (
     PackMeta,
     write_pack,
 )
-from rsupres.datasets.sidecars import Companions, renamed
+from rsupres.datasets.sidecars import Sidecars, renamed
 from rsupres.degradations.registry import make_degradation
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, lr_step
 
 TRAIN, VALIDATION = "train", "validation"
-SMALLEST_SIDE = 24  # HR pixels; smaller crops hold no patch
+MIN_SIDE = 24  # HR pixels; smaller crops hold no patch
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class PackPlan:
     seed: int = 0
     scale: Fraction | None = None
     lr_from: tuple[str, ...] = ()
-    companions: Companions = field(default_factory=Companions)
+    companions: Sidecars = field(default_factory=Sidecars)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def build_pack(
             break
     if not crops:
         raise InputError(
-            f"{path}: no crop of at least {SMALLEST_SIDE} pixels came out of "
+            f"{path}: no crop of at least {MIN_SIDE} pixels came out of "
             f"{len(images)} images; check --gsd and --max-bytes."
         )
     _write(path, crops, tuple(origins), split, plan)
@@ -358,7 +358,7 @@ def _make_crops(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
         for part in cut(chip if same else coarsen(chip, gsd_m), plan.side):
             n = 1 if plan.scale is None else plan.scale.numerator  # whole LR pixels
             height, width = (side // n * n for side in part.valid.shape)
-            if min(height, width) >= SMALLEST_SIDE:
+            if min(height, width) >= MIN_SIDE:
                 yield _Crop(_window(part, PixelWindow(0, 0, height, width)))
 
 
@@ -388,7 +388,7 @@ def _cut_pair(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
                 for start, length in zip((row, col), lr.valid.shape, strict=True)
             )
             window = PixelWindow(row, col, height, width)
-            if min(height, width) * scale < SMALLEST_SIDE:
+            if min(height, width) * scale < MIN_SIDE:
                 continue
             small, large = _window(lr, window), _window(chip, window.scaled(scale))
             is_flat = (large.pixels == large.pixels[:, :1, :1]).all()
@@ -443,7 +443,7 @@ def _check_crop(path: Path, crop: np.ndarray, origin: CropOrigin) -> None:
     problem = ""
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != 3:
         problem = f"is {crop.dtype} {crop.shape}, not uint8 (3, H, W)"
-    elif min(crop.shape[1:]) < SMALLEST_SIDE:
+    elif min(crop.shape[1:]) < MIN_SIDE:
         problem = f"has {crop.shape[1]} x {crop.shape[2]} pixels, too few for a patch"
     elif (crop == crop[:, :1, :1]).all():
         problem = "has one single colour"

@@ -24,7 +24,7 @@ from rsupres.legends.class_table import (
     shipped_class_tables,
 )
 from rsupres.legends.legend import LEGEND_TAG
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 
 DEFAULT_LEGEND = "maptiler"
 _UNKNOWN = 255  # code of a change mask
@@ -32,7 +32,7 @@ _NEAR = 1e-3  # pixels by which frames may differ
 
 
 @dataclass(frozen=True)
-class Companions:
+class Sidecars:
     """Where the companions of an image are found.
 
     Attributes:
@@ -58,7 +58,7 @@ class Companions:
             names += ["reference", "reference_valid"]
         return tuple(sorted(names))
 
-    def as_told(self, images: Sequence[Path]) -> Companions:
+    def as_told(self, images: Sequence[Path]) -> Sidecars:
         """Return the same with the legend and class table that the files name.
 
         `rsupres tile`, `rasterize` and `change` write them into what they make; other
@@ -164,7 +164,7 @@ def _told(
     found: dict[str, Path] = {}
     for path in images:
         other = renamed(path, rules, option)
-        with Scene.open(other, needs_crs=False, is_classes=True) as scene:
+        with Raster.open(other, needs_crs=False, is_classes=True) as scene:
             found.setdefault(scene.any_tag(tag), other)
     if len(found) > 1:
         (one, first), (two, second), *_ = found.items()
@@ -186,7 +186,7 @@ def _read_codes(
     from rsupres.change.class_rasters import read_codes
 
     table = None if table_name is None else load_class_table(table_name)
-    with Scene.open(other, needs_crs=False, is_classes=True) as scene:
+    with Raster.open(other, needs_crs=False, is_classes=True) as scene:
         grid = scene.grid
         _check_frame(path, chip, other, (grid.height, grid.width), grid)
         n_bands = len(scene.data_bands)

@@ -23,7 +23,7 @@ from rsupres.errors import BandError, GridError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.arrays import warp_array
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import Shift, find_shift
 from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch
 
@@ -108,7 +108,7 @@ def load_pair(
         BandError: no bands in common.
         GridError: the grids differ and `request.warp` is off.
     """
-    with Scene.open(sr_path) as sr_scene, Scene.open(hr_path) as hr_scene:
+    with Raster.open(sr_path) as sr_scene, Raster.open(hr_path) as hr_scene:
         sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
         hr_stretch = find_stretch(hr_scene, request.stretch).for_bands(hr_bands)
         sr_stretch = hr_stretch
@@ -142,7 +142,7 @@ def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
         bands_like: the SR file, for its band names.
         stretch: of the SR picture.
     """
-    with Scene.open(path) as scene, Scene.open(bands_like) as other:
+    with Raster.open(path) as scene, Raster.open(bands_like) as other:
         bands, _ = _common_bands(scene, other)
         return _read(scene, bands, stretch)
 
@@ -201,7 +201,7 @@ def match_histogram(
     return np.stack(bands).astype(np.float32)
 
 
-def _common_bands(sr: Scene, hr: Scene) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _common_bands(sr: Raster, hr: Raster) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return bands of both files that mean the same: red, green, blue, else all."""
     try:
         return choose_bands(sr, ROLES).roles, choose_bands(hr, ROLES).roles
@@ -215,7 +215,7 @@ def _common_bands(sr: Scene, hr: Scene) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _read(
-    scene: Scene,
+    scene: Raster,
     bands: Sequence[int],
     stretch: Stretch,
     nodata: float | None = None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
 from rsupres.datasets.layers import Layers, as_conditions
-from rsupres.datasets.sidecars import Companions
+from rsupres.datasets.sidecars import Sidecars
 from rsupres.errors import InputError
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.report import Row, score
@@ -126,7 +126,7 @@ def bicubic_degradation() -> Degradation:
 
 
 def load_chips(
-    images: Sequence[Path], max_side: int, companions: Companions
+    images: Sequence[Path], max_side: int, companions: Sidecars
 ) -> Iterator[Chip]:
     """Read images one by one; larger ones come in parts of at most `max_side`.
 

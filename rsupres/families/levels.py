@@ -15,7 +15,7 @@ from rsupres.families.base import SceneReader
 from rsupres.grid import PixelWindow
 
 _LEVELS = (0.5, 99.5)  # percentiles that become 0 and 1
-_SMALLEST_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
+_MIN_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 
 
 def scene_levels(scene: SceneReader) -> dict[str, float]:
@@ -39,7 +39,7 @@ def scene_levels(scene: SceneReader) -> dict[str, float]:
     for k, band in enumerate(values):
         low, high = np.percentile(band, _LEVELS) if band.size else (0.0, 1.0)
         levels[f"low_{k}"] = float(low)
-        levels[f"high_{k}"] = float(max(high, low + _SMALLEST_SPAN))
+        levels[f"high_{k}"] = float(max(high, low + _MIN_SPAN))
     return levels
 
 

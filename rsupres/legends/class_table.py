@@ -23,7 +23,7 @@ from rsupres.legends.toml_table import Colour, Shelf, TableFile, parse_hex
 UNCHANGED = 0
 CHANGED = 1  # of a class that nobody knows
 NODATA = 255
-MOST_CODE = 65_535
+MAX_CODE = 65_535
 # Of a raster of classes: whose they are.
 TABLE_TAG = "RSUPRES_CLASS_TABLE"
 
@@ -159,7 +159,7 @@ class ClassTable:
         Raises:
             ConditionError: codes that the table does not have, naming some.
         """
-        values = np.full(MOST_CODE + 2, -1, np.int16)
+        values = np.full(MAX_CODE + 2, -1, np.int16)
         values[list(self.nodata)] = NODATA
         if as_labels or self.kind == "change":
             values[NODATA] = NODATA
@@ -170,8 +170,8 @@ class ClassTable:
             ]
         if not as_labels or self.kind == "change":
             values[list(self.codes)] = [entry.mask for entry in self.classes]
-        strange = MOST_CODE + 1
-        inside = np.where((codes < 0) | (codes > MOST_CODE), strange, codes)
+        strange = MAX_CODE + 1
+        inside = np.where((codes < 0) | (codes > MAX_CODE), strange, codes)
         found = values[inside]
         if (found < 0).any():
             raise ConditionError(self._refusal(np.unique(codes[found < 0]), where))
@@ -285,7 +285,7 @@ def _class(entry: object, index: int, kind: str, source: TableFile) -> LandClass
     if not _is_code(code) or (kind == "change" and code == UNCHANGED):
         least = 1 if kind == "change" else 0
         source.refuse(
-            f"code {code!r} is no whole number from {least} to {MOST_CODE}.",
+            f"code {code!r} is no whole number from {least} to {MAX_CODE}.",
             index,
             "code",
         )
@@ -349,4 +349,4 @@ def _colour(value: object, index: int | None, key: str, source: TableFile) -> Co
 
 def _is_code(value: object) -> TypeGuard[int]:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return is_whole and 0 <= int(str(value)) <= MOST_CODE
+    return is_whole and 0 <= int(str(value)) <= MAX_CODE

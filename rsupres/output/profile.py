@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rsupres.grid import Grid
 
 if TYPE_CHECKING:
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OutputMeta:
 
     @classmethod
     def like(
-        cls, scene: Scene, bands: Sequence[int], grid: Grid, tags: Mapping[str, str]
+        cls, scene: Raster, bands: Sequence[int], grid: Grid, tags: Mapping[str, str]
     ) -> OutputMeta:
         """Return what a scene says, for some of its bands on another frame.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rsupres.errors import BandError
 
 if TYPE_CHECKING:
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
 _SENTINEL2 = {"2": "blue", "3": "green", "4": "red", "8": "nir"}
 _LANDSAT_OLI = {"2": "blue", "3": "green", "4": "red", "5": "nir"}  # 8 and 9
@@ -75,7 +75,7 @@ IN_THE_FILE = Advice(
 
 
 def choose_bands(
-    scene: Scene,
+    scene: Raster,
     roles: Sequence[str],
     bidx: Sequence[int] | None = None,
     named: Mapping[str, int] | None = None,
@@ -111,7 +111,7 @@ def choose_bands(
     return BandChoice(chosen, tuple(b for b in scene.data_bands if b not in chosen))
 
 
-def _check(scene: Scene, chosen: tuple[int, ...]) -> None:
+def _check(scene: Raster, chosen: tuple[int, ...]) -> None:
     for band in chosen:
         if not 1 <= band <= scene.count:
             raise BandError(
@@ -126,7 +126,7 @@ def _check(scene: Scene, chosen: tuple[int, ...]) -> None:
 
 
 def _find_roles(
-    scene: Scene, roles: Sequence[str], named: Mapping[str, int], advice: Advice
+    scene: Raster, roles: Sequence[str], named: Mapping[str, int], advice: Advice
 ) -> tuple[int, ...]:
     strange = sorted(set(named) - set(roles))
     if strange:
@@ -141,7 +141,7 @@ def _find_roles(
 
 
 def _find_left(
-    scene: Scene, roles: Sequence[str], taken: set[int], advice: Advice
+    scene: Raster, roles: Sequence[str], taken: set[int], advice: Advice
 ) -> dict[str, int]:
     free = [band for band in scene.data_bands if band not in taken]
     by_name = _first_of_each(free, _role_of_names(scene))
@@ -168,7 +168,7 @@ def _find_left(
 
 
 def _first_ones(
-    scene: Scene, roles: Sequence[str], free: Sequence[int], advice: Advice
+    scene: Raster, roles: Sequence[str], free: Sequence[int], advice: Advice
 ) -> dict[str, int]:
     if len(free) < len(roles):
         raise BandError(
@@ -185,7 +185,7 @@ def _first_ones(
     return found
 
 
-def _list_bands(scene: Scene) -> str:
+def _list_bands(scene: Raster) -> str:
     names = [scene.descriptions[band - 1] or str(band) for band in scene.data_bands]
     noun = "band" if len(names) == 1 else "bands"
     return f"{len(names)} {noun}: {', '.join(names)}"
@@ -202,7 +202,7 @@ def _first_of_each(
     return found
 
 
-def _role_of_names(scene: Scene) -> Callable[[int], str | None]:
+def _role_of_names(scene: Raster) -> Callable[[int], str | None]:
     codes = _codes_of(scene)
 
     def role_of(band: int) -> str | None:
@@ -224,7 +224,7 @@ def _role_of_name(name: str, codes: Mapping[str, str]) -> str | None:
     return roles.pop() if len(roles) == 1 else None
 
 
-def _codes_of(scene: Scene) -> Mapping[str, str]:
+def _codes_of(scene: Raster) -> Mapping[str, str]:
     """Return which band number means what, by the satellite that the file names."""
     text = " ".join(
         [scene.path.replace("\\", "/").rsplit("/", 1)[-1]]

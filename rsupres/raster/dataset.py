@@ -61,7 +61,7 @@ class _Source:
     lock: threading.Lock  # GDAL datasets are not thread-safe
 
 
-class Scene(AbstractContextManager["Scene"]):
+class Raster(AbstractContextManager["Raster"]):
     """An open raster, or a window of one, as a source of whole-pixel windows.
 
     A context manager; leaving it closes the file. Reading is safe from several
@@ -94,7 +94,7 @@ class Scene(AbstractContextManager["Scene"]):
         *,
         needs_crs: bool = True,
         is_classes: bool = False,
-    ) -> Scene:
+    ) -> Raster:
         """Open anything that GDAL reads, or a Sentinel-2 product.
 
         A `.SAFE` folder, its zip or its `MTD_MSIL*.xml` opens as the 10 m bands.
@@ -131,7 +131,7 @@ class Scene(AbstractContextManager["Scene"]):
         """Close the file, also for every crop of this scene."""
         self._source.dataset.close()
 
-    def crop(self, window: PixelWindow, aoi: BaseGeometry | None = None) -> Scene:
+    def crop(self, window: PixelWindow, aoi: BaseGeometry | None = None) -> Raster:
         """Return a view of a part of this scene; it shares the open file.
 
         Args:
@@ -148,7 +148,7 @@ class Scene(AbstractContextManager["Scene"]):
             window.height,
             window.width,
         )
-        return Scene(self.path, self.grid.crop(window), moved, self._source, aoi)
+        return Raster(self.path, self.grid.crop(window), moved, self._source, aoi)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -300,7 +300,7 @@ class Scene(AbstractContextManager["Scene"]):
         dataset = self._source.dataset
         digest.update(repr((dataset.shape, dataset.transform, dataset.dtypes)).encode())
         height, width = dataset.shape
-        whole = Scene(
+        whole = Raster(
             self.path, self.grid, PixelWindow(0, 0, height, width), self._source
         )
         for place in range(4):

@@ -20,14 +20,14 @@ from rsupres.grid import Grid, PixelWindow
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
 ROUNDING = 1e-6  # LR pixels by which bounds may miss a pixel's edge
 DENSIFY = 21  # points on each side of bounds when they are reprojected
 
 
 def window_from_bounds(
-    scene: Scene, bounds: Sequence[float], bounds_crs: str | CRS | None = None
+    scene: Raster, bounds: Sequence[float], bounds_crs: str | CRS | None = None
 ) -> PixelWindow:
     """Return the pixels that touch a rectangle on the ground.
 
@@ -67,7 +67,7 @@ def window_from_bounds(
     return _window(scene, placed, f"bounds {text}")
 
 
-def window_from_aoi(scene: Scene, path: str) -> tuple[PixelWindow, BaseGeometry]:
+def window_from_aoi(scene: Raster, path: str) -> tuple[PixelWindow, BaseGeometry]:
     """Return the pixels that touch the polygons of a vector file, and the polygons.
 
     Args:
@@ -77,7 +77,7 @@ def window_from_aoi(scene: Scene, path: str) -> tuple[PixelWindow, BaseGeometry]
 
     Returns:
         The window, LR pixels of the scene, cut at its edges, and the union of the
-        polygons in the scene's CRS, for `Scene.crop`.
+        polygons in the scene's CRS, for `Raster.crop`.
 
     Raises:
         InputError: no such file, not a vector file, no polygons in it, or outside.
@@ -105,7 +105,7 @@ def window_from_aoi(scene: Scene, path: str) -> tuple[PixelWindow, BaseGeometry]
     return _window(scene, area.bounds, path), area
 
 
-def _window(scene: Scene, bounds: Sequence[float], what: str) -> PixelWindow:
+def _window(scene: Raster, bounds: Sequence[float], what: str) -> PixelWindow:
     """Return the window over bounds (left, bottom, right, top) in the scene's CRS."""
     left, bottom, right, top = bounds
     corners = ((left, bottom), (left, top), (right, bottom), (right, top))

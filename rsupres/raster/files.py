@@ -14,7 +14,7 @@ from rasterio.warp import transform_bounds
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 
 _DATE_TAGS = (
     "ACQUISITION_DATE",
@@ -35,7 +35,7 @@ _DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[
 _YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
 
 
-def date_of(scene: Scene) -> tuple[datetime, str]:
+def date_of(scene: Raster) -> tuple[datetime, str]:
     """Return the date of a picture and how it is known.
 
     A tag of the file counts first, then a date or a year in its name, then the file's

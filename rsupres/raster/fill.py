@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -65,11 +65,11 @@ def fill_invalid(
 
 
 def read_filled(
-    scene: Scene, window: PixelWindow, bands: Sequence[int]
+    scene: Raster, window: PixelWindow, bands: Sequence[int]
 ) -> tuple[FloatArray, BoolArray]:
     """Read a window with its invalid pixels filled, the same from every tile.
 
-    As `Scene.read` and `fill_invalid`, but where something is invalid the
+    As `Raster.read` and `fill_invalid`, but where something is invalid the
     surroundings within `FILL_REACH` are read too, so that a filled value depends on
     its position alone, not on the window.
     """

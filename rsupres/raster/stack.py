@@ -21,7 +21,7 @@ from rasterio.io import MemoryFile
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
@@ -42,7 +42,7 @@ class Placed(Protocol):
 
 
 @contextmanager
-def open_scenes(names: Sequence[str]) -> Iterator[Scene]:
+def open_scenes(names: Sequence[str]) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
     Files of one band each on the same grid become bands, in the order given; files
@@ -54,14 +54,14 @@ def open_scenes(names: Sequence[str]) -> Iterator[Scene]:
     if not names:
         raise InputError("No scene is given.")
     if len(names) == 1:
-        with Scene.open(names[0]) as scene:
+        with Raster.open(names[0]) as scene:
             yield scene
         return
     with ExitStack() as stack:
-        parts = [stack.enter_context(Scene.open(name)) for name in names]
+        parts = [stack.enter_context(Raster.open(name)) for name in names]
         xml = _as_bands(parts) if _are_bands(parts) else _as_mosaic(parts)
         stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
-        joined = stack.enter_context(Scene.open(memory.name))
+        joined = stack.enter_context(Raster.open(memory.name))
         joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
         yield joined
 
@@ -113,12 +113,12 @@ def _offset(scene: Placed, first: Placed) -> tuple[int, int]:
     return round(row), round(col)
 
 
-def _are_bands(parts: Sequence[Scene]) -> bool:
+def _are_bands(parts: Sequence[Raster]) -> bool:
     grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
     return len(grids) == 1 and all(len(part.data_bands) == 1 for part in parts)
 
 
-def _as_bands(parts: Sequence[Scene]) -> str:
+def _as_bands(parts: Sequence[Raster]) -> str:
     union_grid(parts)
     grid = parts[0].grid
     bands = [
@@ -128,7 +128,7 @@ def _as_bands(parts: Sequence[Scene]) -> str:
     return virtual_raster(grid, parts[0].tags, bands)
 
 
-def _as_mosaic(parts: Sequence[Scene]) -> str:
+def _as_mosaic(parts: Sequence[Raster]) -> str:
     grid, places = union_grid(parts)
     first = parts[0]
     if len(set(places)) < len(places):
@@ -173,7 +173,7 @@ def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
 
 
 def _band(
-    parts: Sequence[Scene], places: Sequence[PixelWindow], at: int
+    parts: Sequence[Raster], places: Sequence[PixelWindow], at: int
 ) -> VirtualBand:
     """Return a band out of the same one of files, the later ones on top.
 
@@ -198,7 +198,7 @@ def _band(
     )
 
 
-def _band_name(part: Scene) -> str | None:
+def _band_name(part: Raster) -> str | None:
     """Return a band's own name, else the one that its file's name holds."""
     name = part.descriptions[part.data_bands[0] - 1]
     found = _BAND_IN_NAME.search(Path(part.path).stem)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rsupres.errors import InputError
 
 if TYPE_CHECKING:
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -165,7 +165,7 @@ def parse_stretch(text: str) -> StretchChoice:
     return StretchChoice("percentile" if is_percentile else "limits", (low, high))
 
 
-def find_stretch(scene: Scene, choice: StretchChoice) -> Stretch:
+def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
     """Find the limits of every band of the file, once for the scene.
 
     `auto` is 0 to 255 for uint8; reflectance where the file tells (scale and offset,
@@ -317,11 +317,11 @@ def _neighbour(
     return np.asarray(np.nextafter(taken, np.array(towards, kind)))
 
 
-def _same_limits(scene: Scene, low: float, high: float) -> Stretch:
+def _same_limits(scene: Raster, low: float, high: float) -> Stretch:
     return Stretch((low,) * scene.count, (high,) * scene.count)
 
 
-def _percentile_stretch(scene: Scene, percentiles: tuple[float, float]) -> Stretch:
+def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stretch:
     low, high = [0.0] * scene.count, [1.0] * scene.count
     sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
     if not valid.any():
@@ -337,7 +337,7 @@ def _percentile_stretch(scene: Scene, percentiles: tuple[float, float]) -> Stret
     return Stretch(tuple(low), tuple(high))
 
 
-def _reflectance_stretch(scene: Scene) -> Stretch:
+def _reflectance_stretch(scene: Raster) -> Stretch:
     unity = None if _has_scale(scene) else _unity_dn(scene)
     low, high = [], []
     for band in range(1, scene.count + 1):
@@ -354,7 +354,7 @@ def _reflectance_stretch(scene: Scene) -> Stretch:
     return Stretch(tuple(low), tuple(high))
 
 
-def _unity_dn(scene: Scene) -> float:
+def _unity_dn(scene: Raster) -> float:
     """Return the DN of reflectance 1 of a file without scale tags."""
     if scene.dtype == "uint8":
         return 255.0
@@ -366,12 +366,12 @@ def _unity_dn(scene: Scene) -> float:
     return REFLECTANCE_DN
 
 
-def _has_scale(scene: Scene) -> bool:
+def _has_scale(scene: Raster) -> bool:
     pairs = zip(scene.scales, scene.offsets, strict=True)
     return any(pair != (1.0, 0.0) for pair in pairs)
 
 
-def _tells_reflectance(scene: Scene) -> bool:
+def _tells_reflectance(scene: Raster) -> bool:
     if _has_scale(scene):
         return _scaled_like_reflectance(scene)
     if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):
@@ -379,7 +379,7 @@ def _tells_reflectance(scene: Scene) -> bool:
     return names_sentinel2(scene)
 
 
-def _scaled_like_reflectance(scene: Scene) -> bool:
+def _scaled_like_reflectance(scene: Raster) -> bool:
     """Return whether DN * scale + offset looks like reflectance, not like metres."""
     sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
     if not valid.any():
@@ -391,7 +391,7 @@ def _scaled_like_reflectance(scene: Scene) -> bool:
     return True
 
 
-def names_sentinel2(scene: Scene) -> bool:
+def names_sentinel2(scene: Raster) -> bool:
     """Return whether band names, tags or the file's name say Sentinel-2 bands."""
     text = " ".join(f"{key}={value}" for key, value in scene.tags.items())
     if re.search(r"landsat", text, re.IGNORECASE):

@@ -20,7 +20,7 @@ from rasterio.warp import transform as transform_points
 from rsupres.errors import GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.arrays import warp_array
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch
 
 FINER = 1.5  # a source finer than the target by more than this is averaged
@@ -40,7 +40,7 @@ class Source:
         ratio: its pixels along one SR pixel.
     """
 
-    scene: Scene
+    scene: Raster
     bands: tuple[int, ...]
     stretch: Stretch
     ratio: float

@@ -259,11 +259,11 @@ def _choose_model(
     """Return the job with one model for all tiles, and the conditions it looks at."""
     from rsupres.checkpoints.catalogue import default_model, read_card
     from rsupres.conditions.base import OPTIONS
-    from rsupres.raster.dataset import Scene
+    from rsupres.raster.dataset import Raster
 
     name = job.model
     if name is None:
-        with Scene.open(path / LR / tile) as scene:
+        with Raster.open(path / LR / tile) as scene:
             given = {*kinds, *(option for option in OPTIONS if getattr(job, option))}
             given |= {"style"} if job.style_sample else set()
             n_bands, gsd_m = len(scene.data_bands), scene.grid.gsd_m

@@ -31,7 +31,7 @@ from rsupres.grid import Grid, PixelWindow, lr_step
 from rsupres.output.atomic import check_writable, explained, sync
 from rsupres.output.run_dir import Run
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.dataset import Raster, bounded_cache
 from rsupres.raster.extent import window_from_bounds
 from rsupres.raster.stack import open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
@@ -225,7 +225,7 @@ def _open(job: TileJob) -> Iterator[Sources]:
         yield Sources(scene, conditions, hr, stretch.for_bands(scene.data_bands))
 
 
-def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Scene, PixelWindow]:
+def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]:
     """Open a sharp image and find where the SR frame lies in it."""
 
     @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Scene, PixelWindow]
         path: str
         grid: Grid
 
-    scene = stack.enter_context(Scene.open(name))
+    scene = stack.enter_context(Raster.open(name))
     try:
         _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
     except InputError as error:
@@ -332,7 +332,7 @@ def _write(
 
 
 def _read_hr(
-    image: Scene, corner: PixelWindow, window: PixelWindow
+    image: Raster, corner: PixelWindow, window: PixelWindow
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an SR window of the sharp image; what it does not cover is invalid."""
     bands = image.data_bands

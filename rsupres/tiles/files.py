@@ -26,7 +26,7 @@ from rsupres.legends.legend_file import load_legend, shipped_legends
 from rsupres.output.atomic import explained, sync
 from rsupres.output.geotiff import write_whole
 from rsupres.output.profile import OutputFormat, OutputMeta
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import TILE_STRETCH, Stretch
 from rsupres.tiles.index import FOLDERS, HR, LR, TilePlan
 from rsupres.version import __version__
@@ -48,9 +48,9 @@ class Sources:
         stretch: per data band of the scene.
     """
 
-    scene: Scene
+    scene: Raster
     conditions: ConditionSet
-    hr: tuple[Scene, PixelWindow] | None
+    hr: tuple[Raster, PixelWindow] | None
     stretch: Stretch
 
     @property
@@ -109,7 +109,7 @@ def make_writers(sources: Sources, plan: TilePlan) -> dict[str, TileWriter]:
     return found
 
 
-def _raster_writer(scene: Scene, tags: Mapping[str, str]) -> TileWriter:
+def _raster_writer(scene: Raster, tags: Mapping[str, str]) -> TileWriter:
     meta = OutputMeta.like(scene, scene.data_bands, scene.grid, tags)
     return TileWriter(meta, OutputFormat("GTiff", {}, scene.dtype, scene.nodata))
 

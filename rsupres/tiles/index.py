@@ -34,7 +34,7 @@ FOLDERS: Mapping[str, str] = {
     HR: HR,
 }
 # Weight of a halo: nothing beside another tile's, enough where no other tile is.
-_LEAST_WEIGHT = 1e-12
+_MIN_WEIGHT = 1e-12
 _SIDES = ("row", "col", "height", "width")
 
 
@@ -234,7 +234,7 @@ def _axis_profiles(
 ) -> list[np.ndarray]:
     last = len(spans) - 1
     return [
-        np.maximum(edge_weights(grid, side, (i > 0, i < last)), _LEAST_WEIGHT)[
+        np.maximum(edge_weights(grid, side, (i > 0, i < last)), _MIN_WEIGHT)[
             : length - start
         ]
         for i, (start, side) in enumerate(spans)

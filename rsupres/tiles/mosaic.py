@@ -25,7 +25,7 @@ from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
-from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.dataset import Raster, bounded_cache
 from rsupres.raster.stack import covers, union_grid
 from rsupres.raster.stretch import to_dtype
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
@@ -115,7 +115,7 @@ def mosaic_tiles(
     into.check()
     show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
-        first = stack.enter_context(Scene.open(names[0]))
+        first = stack.enter_context(Raster.open(names[0]))
         form = into.format(
             dtype or first.dtype, first.nodata if nodata is None else nodata
         )
@@ -133,7 +133,7 @@ def mosaic_tiles(
 
 
 def _raster(
-    names: Sequence[str], first: Scene, form: OutputFormat, index_path: Path | None
+    names: Sequence[str], first: Raster, form: OutputFormat, index_path: Path | None
 ) -> StripRaster:
     """Return what the tiles make together."""
     found = [_look(name, first) for name in names]
@@ -162,9 +162,9 @@ def _raster(
     )
 
 
-def _look(name: str, first: Scene) -> _Tile:
+def _look(name: str, first: Raster) -> _Tile:
     """Return what has to be known of a tile; check that it fits the first one."""
-    with Scene.open(name) as scene:
+    with Raster.open(name) as scene:
         _check_alike(scene, first)
         return _Tile(name, scene.grid, scene.fingerprint())
 
@@ -261,7 +261,7 @@ class _Rows:
 def _blend(
     tiles: Sequence[_PlacedTile],
     window: PixelWindow,
-    first: Scene,
+    first: Raster,
     form: OutputFormat,
 ) -> Rows:
     """Return the rows of one strip in the output's type, and its valid mask."""
@@ -272,7 +272,7 @@ def _blend(
             continue
         inside = shared.relative_to(tile.place)
         rows, cols = inside.slices()
-        with Scene.open(tile.path) as scene:
+        with Raster.open(tile.path) as scene:
             dn, valid = scene.read_stored(inside, scene.data_bands)
         weights = tile.rows[rows][:, None] * tile.cols[cols]
         blended.add(shared.relative_to(window).slices(), dn, valid[0], weights)
@@ -348,7 +348,7 @@ def _find_tiles(folder: Path) -> list[str]:
     return names
 
 
-def _check_alike(scene: Scene, first: Scene) -> None:
+def _check_alike(scene: Raster, first: Raster) -> None:
     if len(scene.data_bands) != len(first.data_bands):
         raise InputError(
             f"{scene.path}: {len(scene.data_bands)} bands, but {first.path} has "
@@ -361,6 +361,6 @@ def _check_alike(scene: Scene, first: Scene) -> None:
         )
 
 
-def _meta(scene: Scene, grid: Grid) -> OutputMeta:
+def _meta(scene: Raster, grid: Grid) -> OutputMeta:
     tags = {"RSUPRES_VERSION": __version__}
     return OutputMeta.like(scene, scene.data_bands, grid, tags)

@@ -24,7 +24,7 @@ from rsupres.errors import InputError
 from rsupres.families.base import Conditions
 from rsupres.grid import lr_step
 
-_SMALLEST_LR = 12  # LR pixels; below, a patch is mostly border
+_MIN_LR = 12  # LR pixels; below, a patch is mostly border
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class PatchSource:
             low = high = drawn = plan.fixed_scales[rng.integers(len(plan.fixed_scales))]
         else:
             low = plan.scale_min
-            high = max(min(plan.scale_max, room / _SMALLEST_LR), low)
+            high = max(min(plan.scale_max, room / _MIN_LR), low)
             power = plan.scale_power + 1.0
             u = rng.random()
             drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
@@ -220,9 +220,7 @@ def _group(
         for (side, gsd_m), crops in by_kind.items():
             weight = len(crops) * weights.get(gsd_m, 1.0)
             smallest = (
-                2 * _SMALLEST_LR
-                if scale is None
-                else lr_step(scale, HR_MULTIPLE) * scale
+                2 * _MIN_LR if scale is None else lr_step(scale, HR_MULTIPLE) * scale
             )
             if side >= smallest and weight > 0:
                 groups.append(_Group(side, tuple(crops), weight, degradation, scale))

@@ -13,7 +13,7 @@ import numpy as np
 
 from rsupres.grid import PixelWindow
 from rsupres.raster.bands import BandChoice
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _WINDOW = 128  # LR pixels along the windows that are read
 _WINDOWS_ALONG = 8  # of them along each axis
 
 
-def find_gains(scene: Scene, bands: BandChoice, stretch: Stretch) -> tuple[float, ...]:
+def find_gains(scene: Raster, bands: BandChoice, stretch: Stretch) -> tuple[float, ...]:
     """Return per other band the slope of its fine structure over the model's.
 
     Least squares through the origin on the pixels' differences from the mean of their

@@ -42,7 +42,7 @@ from rsupres.grid import Grid, TileGrid, lr_step
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.raster.bands import BY_OPTION, BandChoice, choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
@@ -87,7 +87,7 @@ class Work:
     """
 
     job: UpscaleJob
-    scene: Scene
+    scene: Raster
     card: Card
     bands: BandChoice
     stretch: Stretch
@@ -312,7 +312,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             yield replace(work, conditions=conditions)
 
 
-def _restrict(scene: Scene, job: UpscaleJob) -> Scene:
+def _restrict(scene: Raster, job: UpscaleJob) -> Raster:
     """Return the part of the scene that the job is about."""
     if job.bounds is not None:
         scene = scene.crop(window_from_bounds(scene, job.bounds, job.bounds_crs))
@@ -321,7 +321,7 @@ def _restrict(scene: Scene, job: UpscaleJob) -> Scene:
     return scene
 
 
-def _find_card(job: UpscaleJob, scene: Scene) -> Card:
+def _find_card(job: UpscaleJob, scene: Raster) -> Card:
     """Return the card of the model to use; warn where it was made for other scenes."""
     gsd = scene.grid.gsd_m
     if job.model is None:
@@ -356,7 +356,7 @@ def _find_card(job: UpscaleJob, scene: Scene) -> Card:
     return card
 
 
-def _find_bands(job: UpscaleJob, scene: Scene, spec: ModelSpec) -> BandChoice:
+def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
     named = None if job.named_bands is None else dict(job.named_bands)
     if named and not spec.bands:
         raise BandError("--bands: the model takes any bands and has no roles; use -b.")
@@ -374,7 +374,7 @@ def _find_bands(job: UpscaleJob, scene: Scene, spec: ModelSpec) -> BandChoice:
     return bands
 
 
-def _plan_tiles(job: UpscaleJob, scene: Scene, card: Card) -> TileGrid:
+def _plan_tiles(job: UpscaleJob, scene: Raster, card: Card) -> TileGrid:
     spec = card.spec
     step = lr_step(job.scale, spec.multiple)
     floor = 2 * spec.halo + 1
@@ -394,7 +394,7 @@ def _plan_tiles(job: UpscaleJob, scene: Scene, card: Card) -> TileGrid:
     return TileGrid.plan(scene.grid, job.scale, size, overlap, spec.halo, spec.multiple)
 
 
-def _check_output(job: UpscaleJob, scene: Scene) -> None:
+def _check_output(job: UpscaleJob, scene: Raster) -> None:
     """Refuse a type or nodata value that cannot hold the result."""
     kind = np.dtype(job.dtype or scene.dtype)
     if kind.kind not in "iuf" or kind.itemsize > 8:
@@ -411,7 +411,7 @@ def _check_output(job: UpscaleJob, scene: Scene) -> None:
             _check_range(scene, kind)
 
 
-def _check_range(scene: Scene, kind: np.dtype[np.generic]) -> None:
+def _check_range(scene: Raster, kind: np.dtype[np.generic]) -> None:
     pixels, valid = scene.read_decimated(scene.data_bands, 250_000)
     if not valid.any():
         return

@@ -21,7 +21,7 @@ from rsupres.raster.arrays import as_dataset
 from rsupres.vector.geometry import Shapes
 
 Inks = NDArray[np.uint16]
-MOST_INKS = 65_534
+MAX_INKS = 65_534
 AT_ONCE = 1 << 13  # polygons that GDAL is given together; it copies them
 # Pixel corners lie at whole numbers from -1; the identity is no transform to rasterio.
 _OFF_BY_ONE = Affine.translation(-1, -1)
@@ -32,7 +32,7 @@ class Burner:
 
     Args:
         polygons: (n,) in SR pixels, on the lattice, in drawing order.
-        inks: (n,) 0...MOST_INKS - 1; what is drawn.
+        inks: (n,) 0...MAX_INKS - 1; what is drawn.
     """
 
     def __init__(self, polygons: Shapes, inks: Inks) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rsupres.errors import InputError
 from rsupres.legends.legend import Legend, LineWidth
-from rsupres.vector.burn import MOST_INKS, Burner
+from rsupres.vector.burn import MAX_INKS, Burner
 from rsupres.vector.features import Features
 from rsupres.vector.geometry import (
     Box,
@@ -34,7 +34,7 @@ from rsupres.vector.geometry import (
 from rsupres.vector.tags import TELLING_KEYS
 
 WIDEST_TAG_M = 60.0  # a `width` tag beyond this may be cut off outside the margin
-LEAST_LINE = 1.0  # SR pixels; half of a pixel when edges are blended
+MIN_LINE = 1.0  # SR pixels; half of a pixel when edges are blended
 OPEN_TUNNELS = ("no", "building_passage", "avalanche_protector", "covered")
 HIDDEN_PLACES = ("underground", "underwater", "indoor")
 HIGHEST_LEVEL = 9
@@ -82,7 +82,7 @@ class Drawing:
         self._inks: dict[Ink, list[Shapes]] = {}
         cased = [entry.order for entry in legend.classes if entry.casing]
         self._casing_order = min(cased, default=0) - 0.5
-        self._least = LEAST_LINE / 2 if legend.antialias else LEAST_LINE
+        self._least = MIN_LINE / 2 if legend.antialias else MIN_LINE
 
     def add(self, features: Features) -> None:
         """Take the features of one layer that a class wants and that are in reach."""
@@ -145,7 +145,7 @@ class Drawing:
     def finish(self) -> tuple[Burner, NDArray[np.uint8]]:
         """Return the burner and (bands, inks + 1) values, background first."""
         inks = sorted(self._inks)
-        if len(inks) > MOST_INKS:
+        if len(inks) > MAX_INKS:
             raise InputError(f"The map has {len(inks)} kinds of features, too many.")
         polygons: list[Shapes] = [np.empty(0, object)]
         numbers: list[NDArray[np.uint16]] = [np.empty(0, np.uint16)]

@@ -40,7 +40,7 @@ LIVE = "overpass"
 URL_VARIABLE = "RSUPRES_OVERPASS_URL"
 ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0"
 SIDE_DEG = 0.25  # of the parts that a large area is asked for in
-SMALLEST_DEG = 0.01  # parts are not split below this
+MIN_DEG = 0.01  # parts are not split below this
 MANY_VALUES = 12  # a key with more wanted values is asked for whole
 MARGIN_DEG = 0.001  # about 100 m around the scene, for what reaches in
 ATTEMPTS = 6
@@ -346,7 +346,7 @@ def _parts(area: BaseGeometry, side: float) -> list[BaseGeometry]:
 def _quarters(area: BaseGeometry) -> list[BaseGeometry]:
     west, south, east, north = area.bounds
     side = max(east - west, north - south)
-    return [area] if side < SMALLEST_DEG else _parts(area, side / 2 * (1 + 1e-9))
+    return [area] if side < MIN_DEG else _parts(area, side / 2 * (1 + 1e-9))
 
 
 def _keep(

@@ -21,7 +21,7 @@ from rsupres.legends.legend_file import load_legend
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
 from rsupres.output.strips import Destination, StripRaster, frame_marks, write_strips
-from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.dataset import Raster, bounded_cache
 from rsupres.vector.map import VectorMap
 from rsupres.vector.overpass import bbox_area, download, place_area
 from rsupres.version import __version__
@@ -136,7 +136,7 @@ def rasterize_map(
         legend = legend.antialiased()
     job.into.check()
     check_format(job.into.format("uint8", None), legend.n_bands)
-    with Scene.open(job.like) as scene:
+    with Raster.open(job.like) as scene:
         grid = scene.grid.refine(job.scale)
     maps = _maps(job, legend.only(job.layers), grid)
     with (

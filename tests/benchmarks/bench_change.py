@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions  # noqa: E402
-from rsupres.raster.dataset import Scene  # noqa: E402
+from rsupres.raster.dataset import Raster  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "change"
 
@@ -101,7 +101,7 @@ def measure(pair: Pair, method: str) -> dict[str, Score]:
     with rasterio.open(find(pair.truth)) as file:
         truth = file.read(1) > 0
     difference = np.abs(images[0] - images[1]).mean(axis=0)
-    with Scene.open(after) as scene:
+    with Raster.open(after) as scene:
         grid = scene.grid
     options = ChangeOptions(detection=DetectionOptions(method=method))  # type: ignore[arg-type]
     with ChangeMask.open([str(before), str(after)], grid, options) as mask:

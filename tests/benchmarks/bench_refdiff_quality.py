@@ -25,7 +25,7 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.chips import read_chip
-from rsupres.datasets.sidecars import Companions
+from rsupres.datasets.sidecars import Sidecars
 from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.evaluation.testset import (
     Candidate,
@@ -64,7 +64,7 @@ def main() -> None:
         calls[way] = SAMPLERS[name].calls(int(steps))
     folder = SHARED / "aerial/naip_ca"
     images = sorted(folder.glob("riverside_2020_*.tif"))[:: given.every]
-    companions = Companions(reference=("2020=2018",))
+    companions = Sidecars(reference=("2020=2018",))
     chips = (companions.attach(read_chip(path), path) for path in images)
     lpips = LpipsSqueeze.load(SHARED / "metrics").eval()
     rows: dict[str, list[tuple[float, float]]] = {}

@@ -166,7 +166,7 @@ def test_one_band_twice_does_not_break_the_covariance():
 
 def test_auto_falls_back_to_cva_where_irmad_does_not_converge(monkeypatch, caplog):
     before, after = make_pair()
-    monkeypatch.setattr("rsupres.change.detection.MOST_ITERATIONS", 1)
+    monkeypatch.setattr("rsupres.change.detection.MAX_ITERATIONS", 1)
     x, y = before.reshape(4, -1), after.reshape(4, -1)
     assert fit_differences(x, y, "auto", "a and b").method == "cva"
     assert "a and b: IR-MAD does not converge; CVA is used" in caplog.text

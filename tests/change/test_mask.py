@@ -21,7 +21,7 @@ from shapely.geometry import LineString, Polygon, box
 from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from tests.helpers import NORTH_UP, UTM, make_scene
 
 ROOT = Path(__file__).parents[2]
@@ -582,7 +582,7 @@ def test_an_earlier_image_that_is_coarser_is_worth_a_warning(tmp_path, caplog):
 
 def test_open_scenes_are_left_open(tmp_path):
     before, after = _image_pair(tmp_path)
-    with Scene.open(before) as one, Scene.open(after) as other:
+    with Raster.open(before) as one, Raster.open(after) as other:
         with ChangeMask.open([one, other], SR) as mask:
             found = mask.read(SR.window)
         assert one.read(PixelWindow(0, 0, 1, 1), (1,))[0].shape == (1, 1, 1)

@@ -25,7 +25,7 @@ from rsupres.conditions.base import ConditionFrame
 from rsupres.conditions.references import References, Settings, open_references
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of
 from rsupres.raster.registration import Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
@@ -86,7 +86,7 @@ def opened(
     coregister: bool = False,
     fill: bool = False,
 ) -> Iterator[References]:
-    with Scene.open(lr) as scene:
+    with Raster.open(lr) as scene:
         stretch = Stretch((0.0,) * 3, (10000.0,) * 3)
         frame = ConditionFrame(scene, (1, 2, 3), RGB, stretch, scale)
         texts = [str(name) for name in names]
@@ -255,7 +255,7 @@ def test_dates_come_from_tags_then_names_then_the_files_time(tmp_path):
         ): (datetime(2015, 12, 31, tzinfo=UTC), "tag DATE_ACQUIRED"),
     }
     for path, expected in cases.items():
-        with Scene.open(path) as scene:
+        with Raster.open(path) as scene:
             assert date_of(scene) == expected
 
 

@@ -19,7 +19,7 @@ from rsupres.cli import main
 from rsupres.cli.options.images import DEGRADATIONS as OFFERED
 from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
 from rsupres.datasets.packs import Pack
-from rsupres.datasets.sidecars import Companions, renamed
+from rsupres.datasets.sidecars import Sidecars, renamed
 from rsupres.degradations.registry import DEGRADATIONS
 from rsupres.errors import ConditionError, InputError
 from rsupres.evaluation.resize import upscale_array
@@ -106,7 +106,7 @@ def town(tmp_path: Path) -> Path:
     return tmp_path / "town"
 
 
-ALL = Companions(
+ALL = Sidecars(
     reference=("2020=2018",),
     vector_map=("town/=drawn/", ".tif=.png"),
     change_mask=("town/=mask/",),
@@ -162,7 +162,7 @@ def test_labels_of_second_and_cnam_cd_become_masks(tmp_path: Path) -> None:
             pixels = colours[which]
         Image.fromarray(pixels).save(tmp_path / folder / "00003.png")
     path = tmp_path / "im2" / "00003.png"
-    plain = Companions(("im2=im1",), change_mask=("im2=label2",))
+    plain = Sidecars(("im2=im1",), change_mask=("im2=label2",))
     with pytest.raises(
         InputError, match=r"00003\.png: a change mask has one band, not 3"
     ):
@@ -208,7 +208,7 @@ def test_a_companion_on_other_pixels_is_refused(
     path = town / "town_2020_0.tif"
     write(town / "town_2018_0.tif", picture(side, 70, 3), origin)
     with pytest.raises(InputError, match=r"does not lie on the pixels of .*2020_0"):
-        Companions(reference=("2020=2018",)).attach(read_chip(path), path)
+        Sidecars(reference=("2020=2018",)).attach(read_chip(path), path)
 
 
 def test_vector_files_are_burnt_on_every_image(town: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_vector_files_are_burnt_on_every_image(town: Path, tmp_path: Path) -> No
     text = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
     water = tmp_path / "map.geojson"
     water.write_text(json.dumps(text))
-    companions = Companions(vector_map=(str(water),))
+    companions = Sidecars(vector_map=(str(water),))
     drawn = companions.attach(read_chip(path), path).layers["vector_map"]
     inside, outside = drawn[:, 30, 30], drawn[:, 5, 5]
     assert drawn.shape == (3, 61, 70)

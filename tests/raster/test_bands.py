@@ -11,7 +11,7 @@ import pytest
 
 from rsupres.errors import BandError
 from rsupres.raster.bands import BY_OPTION, BandChoice, choose_bands
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from tests.helpers import make_scene, ramp
 
 RGB = ("red", "green", "blue")
@@ -27,7 +27,7 @@ def opaque() -> np.ndarray:
 def chosen(
     path: Path, roles: Sequence[str] = RGB, **options: object
 ) -> tuple[int, ...]:
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         return choose_bands(scene, roles, **options).roles  # type: ignore[arg-type]
 
 
@@ -66,7 +66,7 @@ def test_colours_decide_where_there_are_no_names(tmp_path: Path) -> None:
         bands=4,
         colorinterp=["blue", "green", "red", "undefined"],
     )
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert choose_bands(scene, RGB) == BandChoice((3, 2, 1), (4,))
 
 
@@ -82,7 +82,7 @@ def test_else_the_first_bands_are_taken_and_the_log_says_so(
 def test_a_model_without_roles_takes_all_bands_but_alpha(tmp_path: Path) -> None:
     colours = ["red", "green", "blue", "alpha"]
     path = make_scene(tmp_path / "a.tif", pixels=opaque(), colorinterp=colours)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert choose_bands(scene, ()) == BandChoice((1, 2, 3), ())
 
 
@@ -90,7 +90,7 @@ def test_numbers_go_before_names(tmp_path: Path) -> None:
     path = make_scene(
         tmp_path / "a.tif", bands=4, descriptions=["B02", "B03", "B04", "B08"]
     )
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         choice = choose_bands(scene, RGB, bidx=[4, 3, 2])
     assert choice == BandChoice((4, 3, 2), (1,))
 
@@ -150,12 +150,12 @@ def test_the_alpha_mask_is_no_band(tmp_path: Path) -> None:
 )
 def test_only_options_that_the_command_has_are_named(tmp_path, caplog, advice, words):
     plain = make_scene(tmp_path / "a.tif", bands=3)
-    with Scene.open(plain) as scene:
+    with Raster.open(plain) as scene:
         choose_bands(scene, RGB, **advice)
     lacking = make_scene(
         tmp_path / "b.tif", bands=3, descriptions=("red", "green", "nir")
     )
-    with Scene.open(lacking) as scene, pytest.raises(BandError) as caught:
+    with Raster.open(lacking) as scene, pytest.raises(BandError) as caught:
         choose_bands(scene, RGB, **advice)
     for text in (caplog.text, str(caught.value)):
         assert words in text

@@ -27,7 +27,7 @@ from shapely.geometry import Point, Polygon, box
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.dataset import Scene, bounded_cache
+from rsupres.raster.dataset import Raster, bounded_cache
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.fill import FILL_REACH, fill_invalid, read_filled
 from tests.helpers import NORTH_UP, UTM, make_safe, make_scene, ramp, write_vector
@@ -45,7 +45,7 @@ def test_a_scene_tells_what_the_file_holds(tmp_path: Path) -> None:
         offsets=[-0.1, 0.0],
         tags={"SOURCE": "here", "STATISTICS_MEAN": "4"},
     )
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.grid.transform == NORTH_UP
         assert scene.grid.crs == UTM
         assert (scene.grid.height, scene.grid.width) == (24, 32)
@@ -61,7 +61,7 @@ def test_a_scene_tells_what_the_file_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED])
 def test_any_affine_transform_works(tmp_path: Path, transform: Affine) -> None:
     path = make_scene(tmp_path / "a.tif", transform=transform)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert_array_equal(scene.grid.transform, transform)
         part = scene.crop(PixelWindow(3, 5, 4, 4))
         corner = part.grid.transform @ (0, 0)
@@ -85,7 +85,7 @@ def test_windows_beyond_the_scene_are_reflected(
     if not path.exists():
         make_scene(path, 9, 13, 2)
     around = np.pad(ramp(9, 13, 2), ((0, 0), (140, 140), (140, 140)), "symmetric")
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         dn, valid = scene.read(window, [2, 1])
     shifted = PixelWindow(window.row + 140, window.col + 140, *window[2:])
     assert_array_equal(dn, around[(slice(None), *shifted.slices())][::-1])
@@ -96,7 +96,7 @@ def test_windows_beyond_the_scene_are_reflected(
 
 def test_a_crop_reads_its_own_window(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif")
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         part = scene.crop(PixelWindow(4, 6, 10, 12)).crop(PixelWindow(1, 2, 5, 6))
         dn, _ = part.read(PixelWindow(1, 1, 3, 4), [1, 2, 3])
     assert_array_equal(dn, ramp(24, 32)[:, 6:9, 9:13])
@@ -105,7 +105,7 @@ def test_a_crop_reads_its_own_window(tmp_path: Path) -> None:
 
 def test_a_crop_that_leaves_the_scene_is_refused(tmp_path: Path) -> None:
     with (
-        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        Raster.open(make_scene(tmp_path / "a.tif")) as scene,
         pytest.raises(InputError, match="leaves the scene"),
     ):
         scene.crop(PixelWindow(20, 0, 5, 5))
@@ -117,7 +117,7 @@ def test_nodata_and_nan_of_any_band_make_a_pixel_invalid(tmp_path: Path) -> None
     pixels[1, 3, 4] = np.nan
     pixels[1, 5, 5] = np.inf
     path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=-9999)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         whole = scene.grid.window
         _, both = scene.read(whole, [1, 2])
         _, second = scene.read(whole, [2])
@@ -130,7 +130,7 @@ def test_nodata_at_the_ends_of_the_type_is_seen(tmp_path: Path, nodata: float) -
     pixels = ramp(6, 8, 1)
     pixels[0, 2, 3] = int(nodata)
     path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=nodata)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         _, valid = scene.read(scene.grid.window, [1])
     assert_array_equal(np.argwhere(~valid[0]), [[2, 3]])
 
@@ -139,7 +139,7 @@ def test_a_mask_band_makes_pixels_invalid(tmp_path: Path) -> None:
     mask = np.ones((24, 32), bool)
     mask[3:5, 20:] = False
     path = make_scene(tmp_path / "a.tif", mask=mask)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.has_mask
         assert scene.nodata is None
         _, valid = scene.read(PixelWindow(2, 18, 4, 10), [1])
@@ -159,7 +159,7 @@ def test_alpha_is_a_mask_and_no_band(tmp_path: Path) -> None:
     alpha = np.full((24, 32), 255)
     alpha[:, :5] = 0
     path = make_scene(tmp_path / "a.tif", pixels=rgba(alpha), colorinterp=COLOURS)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.data_bands == (1, 2, 3)
         assert scene.has_mask
         _, valid = scene.read(PixelWindow(0, 3, 4, 4), [1])
@@ -177,7 +177,7 @@ def test_near_infrared_that_calls_itself_alpha_is_a_band(
         colorinterp=COLOURS,
         descriptions=["R", "G", "B", name],
     )
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.data_bands == (1, 2, 3, 4)
         assert scene.colorinterp == ("red", "green", "blue", "undefined")
         _, valid = scene.read(scene.grid.window, [1, 4])
@@ -188,7 +188,7 @@ def test_a_thinned_scene_keeps_its_mask(tmp_path: Path) -> None:
     pixels = ramp(40, 60, 2)
     pixels[:, :20] = 0
     path = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=0)
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         dn, valid = scene.read_decimated([1, 2], 40 * 60 // 16)
     assert dn.shape == (2, 10, 15)
     assert_array_equal(valid[0], dn[0] != 0)
@@ -206,7 +206,7 @@ def test_reading_from_several_threads_at_once_gives_the_same(tmp_path: Path) -> 
         blockysize=16,
     )
     wrong: list[int] = []
-    with bounded_cache(1), Scene.open(path) as scene:
+    with bounded_cache(1), Raster.open(path) as scene:
 
         def work(first: int) -> None:
             for row in range(first, 400, 4):
@@ -227,7 +227,7 @@ def test_reading_from_several_threads_at_once_gives_the_same(tmp_path: Path) -> 
 
 def refusal(path: Path | str) -> str:
     with pytest.raises(InputError) as caught:
-        Scene.open(path)
+        Raster.open(path)
     text = str(caught.value)
     assert text.startswith(str(path))
     assert "\n" not in text
@@ -256,7 +256,7 @@ def test_a_truncated_tiff_is_refused(
     path = make_scene(
         tmp_path / "a.tif", pixels=pixels, compress=compress, tiled=tiled, **size
     )
-    Scene.open(path).close()
+    Raster.open(path).close()
     os.truncate(path, int(path.stat().st_size * kept))
     assert "truncated" in refusal(path)
 
@@ -291,7 +291,7 @@ def test_a_truncated_tiff_whose_last_pixels_come_first_is_refused(
         with rasterio.open(path, "r+") as dataset:
             block = Window(0, row, 64, 64)
             dataset.write(pixels[:, row : row + 64], window=block)
-    Scene.open(path).close()
+    Raster.open(path).close()
     os.truncate(path, path.stat().st_size - 2000)
     assert "truncated" in refusal(path)
 
@@ -301,9 +301,12 @@ def test_a_truncated_jpeg2000_is_refused(tmp_path: Path) -> None:
     path = make_scene(
         tmp_path / "a.jp2", pixels=pixels, driver="JP2OpenJPEG", REVERSIBLE="YES"
     )
-    Scene.open(path).close()
+    Raster.open(path).close()
     os.truncate(path, path.stat().st_size // 3)
-    with pytest.raises(InputError, match="truncated or damaged"), Scene.open(path) as s:
+    with (
+        pytest.raises(InputError, match="truncated or damaged"),
+        Raster.open(path) as s,
+    ):
         s.read(s.grid.window, [1])
 
 
@@ -321,7 +324,7 @@ def test_a_file_damaged_in_the_middle_says_where(tmp_path: Path) -> None:
         stream.seek(path.stat().st_size // 2)
         stream.write(b"\0" * 2000)
     with (
-        Scene.open(path) as scene,
+        Raster.open(path) as scene,
         pytest.raises(InputError, match=r"a\.tif: cannot be read at rows 0 to 256"),
     ):
         scene.read(scene.grid.window, [1])
@@ -330,7 +333,7 @@ def test_a_file_damaged_in_the_middle_says_where(tmp_path: Path) -> None:
 def test_no_crs_is_refused_unless_allowed(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif", crs=None)
     assert "no CRS" in refusal(path)
-    with Scene.open(path, needs_crs=False) as scene:
+    with Raster.open(path, needs_crs=False) as scene:
         assert scene.grid.crs is None
 
 
@@ -370,7 +373,7 @@ def test_a_safe_folder_and_its_zip_open_as_10_m_bands(tmp_path: Path) -> None:
     product = make_safe(tmp_path, pixels)
     archive = shutil.make_archive(str(product), "zip", tmp_path, product.name)
     for path in (product, product / "MTD_MSIL1C.xml", archive):
-        with Scene.open(path) as scene:
+        with Raster.open(path) as scene:
             assert scene.descriptions == ("B04", "B03", "B02", "B08")
             assert scene.grid.crs == UTM
             assert scene.grid.transform[:6] == (10, 0, 399960, 0, -10, 5200020)
@@ -385,7 +388,7 @@ def test_a_zip_of_one_raster_opens(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     make_scene(tmp_path / "in" / "a.tif")
     path = shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path / "in")
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.count == 3
 
 
@@ -394,9 +397,9 @@ def test_a_zip_of_one_raster_opens(tmp_path: Path) -> None:
 
 def test_a_fingerprint_is_stable_and_plain(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif")
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         mark = scene.fingerprint()
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         assert scene.fingerprint() == mark
         assert scene.crop(PixelWindow(1, 1, 5, 5)).fingerprint() == mark
     assert json.loads(json.dumps(mark)) == mark
@@ -404,14 +407,14 @@ def test_a_fingerprint_is_stable_and_plain(tmp_path: Path) -> None:
 
 def test_other_pixels_under_the_same_name_and_time_are_seen(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif")
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         mark = scene.fingerprint()
     time = path.stat().st_mtime_ns
     pixels = ramp(24, 32)
     pixels[1, 12, 16] += 1
     make_scene(path, pixels=pixels)
     os.utime(path, ns=(time, time))
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         other = scene.fingerprint()
     assert other["sha256"] != mark["sha256"]
 
@@ -420,10 +423,10 @@ def test_a_virtual_raster_is_marked_by_its_sources(tmp_path: Path) -> None:
     source = make_scene(tmp_path / "a.tif")
     vrt = tmp_path / "a.vrt"
     rasterio.shutil.copy(source, vrt, driver="VRT")
-    with Scene.open(vrt) as scene:
+    with Raster.open(vrt) as scene:
         mark = scene.fingerprint()
     make_scene(source, pixels=ramp(24, 32)[::-1].copy())
-    with Scene.open(vrt) as scene:
+    with Raster.open(vrt) as scene:
         assert scene.fingerprint()["sha256"] != mark["sha256"]
 
 
@@ -488,7 +491,7 @@ def test_a_filled_value_depends_on_its_position_alone(
     if not path.exists():
         make_scene(path, pixels=np.where(valid, lr, -1), nodata=-1)
     window = PixelWindow(window.row + 40, window.col + 40, *window[2:])
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         part, part_valid = read_filled(scene, window, [1, 2])
         whole, whole_valid = read_filled(scene, PixelWindow(-30, -30, 210, 210), [1, 2])
     place = window.relative_to(PixelWindow(-30, -30, 210, 210)).slices()
@@ -515,7 +518,7 @@ def test_bounds_on_pixel_edges_give_exactly_these_pixels(
 ) -> None:
     transform = Affine(side, 0, origin, 0, -side, -origin)
     scene = cast(
-        Scene, SimpleNamespace(grid=Grid(UTM, transform, 24, 32), path="a.tif")
+        Raster, SimpleNamespace(grid=Grid(UTM, transform, 24, 32), path="a.tif")
     )
     window = PixelWindow(row, col, height, width)
     assert window_from_bounds(scene, bounds_of(transform, window)) == window
@@ -525,7 +528,7 @@ def test_bounds_take_every_pixel_that_they_touch_and_stop_at_the_edge(
     tmp_path: Path,
 ) -> None:
     west, south, east, north = bounds_of(NORTH_UP, PixelWindow(3, 4, 5, 6))
-    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+    with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
         assert window_from_bounds(
             scene, (west + 1, south - 1, east - 1, north + 1)
         ) == PixelWindow(2, 4, 7, 6)
@@ -537,7 +540,7 @@ def test_bounds_take_every_pixel_that_they_touch_and_stop_at_the_edge(
 def test_bounds_may_be_degrees(tmp_path: Path) -> None:
     window = PixelWindow(8, 10, 4, 6)
     degrees = transform_bounds(UTM, "EPSG:4326", *bounds_of(NORTH_UP, window))
-    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+    with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
         found = window_from_bounds(scene, degrees, "EPSG:4326")
     assert found.intersection(window) == window
     assert found.height <= window.height + 2
@@ -545,7 +548,7 @@ def test_bounds_may_be_degrees(tmp_path: Path) -> None:
 
 
 def test_bounds_on_a_rotated_scene_are_covered(tmp_path: Path) -> None:
-    with Scene.open(make_scene(tmp_path / "a.tif", transform=ROTATED)) as scene:
+    with Raster.open(make_scene(tmp_path / "a.tif", transform=ROTATED)) as scene:
         x, y = ROTATED @ (10.5, 12.5)
         found = window_from_bounds(scene, (x - 10, y - 10, x + 10, y + 10))
         assert found.row <= 11
@@ -567,7 +570,7 @@ def test_bounds_that_cannot_be_used_are_refused(
     tmp_path: Path, bounds: tuple[float, ...], crs: str | None, message: str
 ) -> None:
     with (
-        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        Raster.open(make_scene(tmp_path / "a.tif")) as scene,
         pytest.raises(InputError, match=message),
     ):
         window_from_bounds(scene, bounds, crs)
@@ -580,7 +583,7 @@ def test_an_aoi_gives_its_window_and_hides_the_rest(
     corners = [NORTH_UP @ place for place in [(5, 4), (15, 4), (5, 14)]]
     shape = geopandas.GeoSeries([Polygon(corners)], crs=UTM).to_crs(crs)[0]
     aoi = write_vector(tmp_path / "a.gpkg", shape, crs=crs)
-    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+    with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
         window, area = window_from_aoi(scene, aoi)
         assert window.intersection(PixelWindow(4, 5, 10, 10)) == (4, 5, 10, 10)
         part = scene.crop(window, area)
@@ -608,7 +611,7 @@ def test_an_aoi_that_cannot_be_used_is_refused(
 ) -> None:
     aoi = write_vector(tmp_path / "a.gpkg", shape)
     with (
-        Scene.open(make_scene(tmp_path / "a.tif")) as scene,
+        Raster.open(make_scene(tmp_path / "a.tif")) as scene,
         pytest.raises(InputError, match=message),
     ):
         window_from_aoi(scene, aoi)
@@ -617,7 +620,7 @@ def test_an_aoi_that_cannot_be_used_is_refused(
 def test_an_aoi_that_is_no_vector_file_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "a.geojson"
     text.write_text("nothing")
-    with Scene.open(make_scene(tmp_path / "a.tif")) as scene:
+    with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
         for path in (text, tmp_path / "missing.gpkg"):
             with pytest.raises(InputError, match="not a vector file"):
                 window_from_aoi(scene, str(path))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rsupres.errors import InputError
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import (
     Stretch,
     StretchChoice,
@@ -175,7 +175,7 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 def found(path: Path, text: str = "auto") -> Stretch:
-    with Scene.open(path) as scene:
+    with Raster.open(path) as scene:
         return find_stretch(scene, parse_stretch(text))
 
 

@@ -19,7 +19,7 @@ from rsupres.conditions.base import ConditionFrame, ConditionRequest
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import GridError, InputError, RunConflictError
 from rsupres.execution import Interrupted
-from rsupres.raster.dataset import Scene
+from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tiles import files as tile_files
 from rsupres.tiles.cut import TileJob, tile_scene
@@ -113,7 +113,7 @@ def test_untouched_tiles_give_back_the_scene_bit_for_bit(
 @pytest.mark.parametrize("is_lr", [True, False])
 def test_the_planned_weights_are_those_of_the_blending(tmp_path, is_lr):
     scene = make_scene(tmp_path / "scene.tif", height=50, width=43)
-    with Scene.open(scene) as opened:
+    with Raster.open(scene) as opened:
         plan = TilePlan("scene.tif", opened.grid, Fraction(5, 2), 20, 8, 3)
     grid = plan.lr_grid if is_lr else plan.grid
     frame = plan.scene if is_lr else plan.sr
@@ -181,7 +181,7 @@ def test_tiles_hold_what_a_model_would_be_shown(tmp_path, scene, conditions):
     summary = tile_scene(job)
     assert summary.kinds == ("lr", "map", "reference", "change")
     index = read_index(tmp_path / "tiles" / "tiles.gpkg")
-    with Scene.open(scene) as opened:
+    with Raster.open(scene) as opened:
         stretch = find_stretch(opened, parse_stretch("reflectance"))
         frame = ConditionFrame(
             opened, (1, 2, 3), ("red", "green", "blue"), stretch, Fraction(2)
@@ -323,10 +323,10 @@ def test_tiles_keep_the_stretch_of_their_scene(tmp_path):
     ramp = np.arange(1, 1601, dtype=np.uint16).reshape(1, 40, 40).repeat(3, 0)
     scene = make_scene(tmp_path / "plain.tif", pixels=ramp)
     tile_scene(job_for(scene))
-    with Scene.open(scene) as opened:
+    with Raster.open(scene) as opened:
         whole = find_stretch(opened, parse_stretch("auto"))
     for path in (tmp_path / "tiles" / "lr").iterdir():
-        with Scene.open(path) as tile:
+        with Raster.open(path) as tile:
             assert find_stretch(tile, parse_stretch("auto")) == whole
             assert find_stretch(tile, parse_stretch("0,9")).high == (9.0,) * 3
 

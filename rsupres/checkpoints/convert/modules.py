@@ -31,8 +31,8 @@ from rsupres.checkpoints.convert.unpickle import (
 from rsupres.errors import CheckpointError
 
 _DEEPEST = 64  # modules within modules
-_MOST_PARTS = 100_000  # modules and tensors of one tree
-_MOST_BYTES = 1 << 35  # of all tensors of one tree: 32 GiB
+_MAX_PARTS = 100_000  # modules and tensors of one tree
+_MAX_BYTES = 1 << 35  # of all tensors of one tree: 32 GiB
 
 
 def read_module_tensors(
@@ -54,10 +54,10 @@ def read_module_tensors(
         keys = ", ".join(map(str, data)) if isinstance(data, dict) else "no dict"
         raise CheckpointError(f"{path}: holds no '{root}' (but {keys}).")
     tensors: dict[str, Tensor] = {}
-    budget = [_MOST_BYTES]
+    budget = [_MAX_BYTES]
     for number, (name, record) in enumerate(_walk(data[root], "", 0, path)):
-        if number >= _MOST_PARTS:  # modules may hold each other many times
-            refuse(path, f"more than {_MOST_PARTS} modules and tensors")
+        if number >= _MAX_PARTS:  # modules may hold each other many times
+            refuse(path, f"more than {_MAX_PARTS} modules and tensors")
         if record is not None:
             tensors[name] = _materialise(name, record, path, budget)
     if not tensors:
