@@ -1,20 +1,48 @@
 """Exceptions of rsupres and the exit codes that they stand for.
 
-Every error that a user can cause or meet derives from `RsupresError`; its message is
-one or two sentences: what is wrong, with the value, which file, and what to do next.
-The command group in `rsupres.cli` is the only place that turns one into an exit code.
-This module catches nothing and prints nothing.
+Every error that a user can cause or meet derives from `RsupresError`. It says what is
+wrong, in one or two sentences with the value and the file, and names the arguments
+concerned as the Python API names them. The command line (`rsupres.cli.wording`) turns
+those names into its options; no other package knows an option.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class RsupresError(Exception):
-    """Base of all errors that carry an exit code."""
+    """Base of all errors that carry an exit code.
+
+    Attributes:
+        problem: what is wrong, with the value and the file.
+        argument: name of the argument at fault, such as "reference"; "" when none is.
+        remedies: names of arguments that help, each "name" or "name=value".
+
+    >>> str(InputError("0.5: the model offers no choice.", argument="detail"))
+    'detail 0.5: the model offers no choice.'
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, problem: str, *, argument: str = "", remedies: Sequence[str] = ()
+    ) -> None:
+        super().__init__(f"{argument} {problem}" if argument else problem)
+        self.problem = problem
+        self.argument = argument
+        self.remedies = tuple(remedies)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the fields when an error crosses from one process to another."""
+        return _rebuilt, (type(self), self.problem, self.argument, self.remedies)
+
+
+def _rebuilt(
+    kind: type[RsupresError], problem: str, argument: str, remedies: Sequence[str]
+) -> RsupresError:
+    return kind(problem, argument=argument, remedies=remedies)
 
 
 class InputError(RsupresError):
@@ -60,6 +88,6 @@ class ModelOutputError(RsupresError):
 
 
 class QualityGateError(RsupresError):
-    """A `--fail-if` gate was not met; the output is kept and marked."""
+    """A quality gate was not met; the output is kept and marked."""
 
     exit_code = 8

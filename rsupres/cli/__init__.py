@@ -19,6 +19,7 @@ from importlib.util import find_spec
 import click
 
 from rsupres.cli.process import tune
+from rsupres.cli.wording import error_line
 from rsupres.errors import RsupresError
 from rsupres.version import __version__
 
@@ -75,7 +76,8 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
     except click.ClickException as error:
         _fail(ctx, error.exit_code, error.format_message())
     except RsupresError as error:
-        _fail(ctx, error.exit_code, str(error))
+        line = error_line(error, ctx.meta.get("rsupres.command"))
+        _fail(ctx, error.exit_code, line)
     except KeyboardInterrupt as stop:
         code = 143 if getattr(stop, "signum", 2) == 15 else 130
         _fail(ctx, code, str(stop) or "Stopped.")

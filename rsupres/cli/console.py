@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rsupres.cli.wording import WordingFilter
+
 if TYPE_CHECKING:
     from rsupres.execution import Progress
 
@@ -212,12 +214,15 @@ class _Stderr(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
-def configure_logging(verbosity: int, log_file: str | None) -> Callable[[], None]:
+def configure_logging(
+    verbosity: int, log_file: str | None, command: click.Command | None = None
+) -> Callable[[], None]:
     """Send logs to stderr and to `log_file`; return a function that undoes it.
 
     Args:
         verbosity: 0 shows warnings, 1 what is decided, 2 everything, below 0 errors.
         log_file: appended to, with times, everything from INFO.
+        command: whose options warnings name.
 
     Raises:
         click.UsageError: the log file cannot be written.
@@ -245,6 +250,7 @@ def configure_logging(verbosity: int, log_file: str | None) -> Callable[[], None
     before = root.level
     root.setLevel(min(level, logging.INFO))
     for handler in handlers:
+        handler.addFilter(WordingFilter(command))
         root.addHandler(handler)
     logging.captureWarnings(True)
 

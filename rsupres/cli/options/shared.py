@@ -71,8 +71,10 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         ctx.meta["rsupres.json"] = as_json
         ctx.meta["rsupres.debug"] = debug
+        ctx.meta["rsupres.command"] = ctx.command
         verbosity = verbose - quiet
-        ctx.find_root().call_on_close(configure_logging(verbosity, log_file))
+        undo = configure_logging(verbosity, log_file, ctx.command)
+        ctx.find_root().call_on_close(undo)
         function(console=Console(as_json, verbosity), **arguments)
 
     return wrapper
