@@ -1,13 +1,15 @@
-"""Factories of small rasters, products and vector files for tests."""
+"""Factories of small rasters and vector files, and the place of shared test data."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import geopandas
 import numpy as np
+import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
@@ -17,6 +19,38 @@ from rasterio.enums import ColorInterp
 UTM = CRS.from_epsg(32633)
 # Origin and pixel size that binary floats do not hold exactly, so that copies show.
 NORTH_UP = Affine(10.0, 0.0, 399960.1, 0.0, -10.0, 5200020.3)
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def find_shared(kind: str) -> Path | None:
+    """Return a folder of files that are too large to commit, or None without it.
+
+    This is the only place of the tests that looks outside the checkout.
+
+    Args:
+        kind: "data" (images, maps, LPIPS weights), "golden" (all golden cases) or
+            "specs" (names and shapes of released weights). `RSUPRES_DATA`,
+            `RSUPRES_GOLDEN` and `RSUPRES_SPECS` name the folders; without the
+            variable it is `../shared/KIND` beside the checkout, if that is there.
+    """
+    if named := os.environ.get(f"RSUPRES_{kind.upper()}"):
+        return Path(named)
+    beside = _CHECKOUT.parent / "shared" / kind
+    return beside if beside.is_dir() else None
+
+
+def shared_data(*parts: str, kind: str = "data") -> Path:
+    """Return a file or folder of the shared data; skip the calling test without it.
+
+    Args:
+        *parts: path below the folder.
+        kind: which folder, see `find_shared`.
+    """
+    folder = find_shared(kind)
+    if folder is None or not (path := folder.joinpath(*parts)).exists():
+        name = "/".join(parts)
+        pytest.skip(f"needs {name} of the shared {kind}: set RSUPRES_{kind.upper()}")
+    return path
 
 
 def ramp(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -22,10 +21,8 @@ from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
-from tests.helpers import NORTH_UP, UTM, make_scene
+from tests.helpers import NORTH_UP, UTM, make_scene, shared_data
 
-ROOT = Path(__file__).parents[2]
-OSCD = ROOT.parent / "shared" / "data" / "change" / "oscd"
 LR = Grid(UTM, NORTH_UP, 24, 32)
 SR = LR.refine(Fraction(4))
 
@@ -610,8 +607,8 @@ def test_a_line_for_people_tells_the_share(tmp_path):
         )
 
 
-@pytest.mark.skipif(not OSCD.is_dir(), reason="../shared/data/change is not there")
 def test_real_pairs_are_told_better_than_by_difference_and_otsu():
+    shared_data("change", "oscd")
     from tests.benchmarks.bench_change import PAIRS, measure
 
     rows = [measure(pair, "irmad") for pair in PAIRS]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +18,8 @@ from rsupres.degradations.base import degrade_bicubic
 from rsupres.degradations.sentinel2 import Sentinel2Params, degrade_sentinel2
 from rsupres.degradations.tones import ToneParams, tone
 from rsupres.errors import InputError
+from tests.parity.golden import Cases
 
-GOLDEN = Path(
-    os.environ.get(
-        "RSUPRES_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"
-    )
-)
 # an ideal sensor: nothing but the optics and the detector
 QUIET = Sentinel2Params(mtf=(0.2, 0.3)).still()
 
@@ -62,12 +56,7 @@ def test_bicubic_is_pillow_to_within_one_level(
 
 
 def test_bicubic_meets_the_golden_case() -> None:
-    path = GOLDEN / "e2diffsr" / "tensors.safetensors"
-    if not path.is_file():
-        pytest.skip("no golden folder")
-    from safetensors.numpy import load_file
-
-    tensors = load_file(path)
+    tensors = Cases("e2diffsr").tensors
     if "resize_x3p4/in/hr_u8" not in tensors:
         pytest.skip("this golden folder has no resize case")
     hr, expected = tensors["resize_x3p4/in/hr_u8"], tensors["resize_x3p4/out/lr_u8"]

@@ -19,18 +19,13 @@ from rsupres.evaluation.lpips import (
     LpipsSqueeze,
     find_weights,
 )
+from tests.helpers import shared_data
 from tests.pictures import write_random_weights
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "metrics"
-needs_weights = pytest.mark.skipif(
-    not (SHARED / FEATURES_FILE).is_file(),
-    reason=f"the LPIPS weights are in {SHARED}, which is not here",
-)
 
 
 @pytest.fixture(scope="module")
 def lpips() -> LpipsSqueeze:
-    return LpipsSqueeze.load(SHARED)
+    return LpipsSqueeze.load(shared_data("metrics"))
 
 
 def images(n: int, side: int, seed: int = 0) -> Tensor:
@@ -43,8 +38,11 @@ def functional_lpips(image: Tensor, other: Tensor) -> Tensor:
     """The definition once more, functional and in float64, from the files."""
     from safetensors.torch import load_file
 
-    weights = {k: v.double() for k, v in load_file(SHARED / FEATURES_FILE).items()}
-    heads = torch.load(SHARED / HEADS_FILE, map_location="cpu", weights_only=True)
+    features, heads_file = (
+        shared_data("metrics", name) for name in (FEATURES_FILE, HEADS_FILE)
+    )
+    weights = {k: v.double() for k, v in load_file(features).items()}
+    heads = torch.load(heads_file, map_location="cpu", weights_only=True)
 
     def conv(x: Tensor, name: str, **options: int) -> Tensor:
         name = f"features.{name}"
@@ -76,7 +74,6 @@ def functional_lpips(image: Tensor, other: Tensor) -> Tensor:
     return total
 
 
-@needs_weights
 @pytest.mark.parametrize("side", [17, 64, 99])
 def test_distance_equals_the_definition_in_float64(
     lpips: LpipsSqueeze, side: int
@@ -88,7 +85,6 @@ def test_distance_equals_the_definition_in_float64(
     )
 
 
-@needs_weights
 def test_distance_is_zero_for_equal_images_and_symmetric(lpips: LpipsSqueeze) -> None:
     a, b = images(2, 48), images(2, 48, seed=1)
     assert lpips(a, a).abs().max() == 0
@@ -96,21 +92,18 @@ def test_distance_is_zero_for_equal_images_and_symmetric(lpips: LpipsSqueeze) ->
     assert lpips(a, b).min() > 0.05
 
 
-@needs_weights
 def test_distance_grows_with_blur(lpips: LpipsSqueeze) -> None:
     a = images(1, 64)
     blurred = [F.avg_pool2d(a, k, 1, k // 2, count_include_pad=False) for k in (3, 7)]
     assert 0 < float(lpips(a, blurred[0])) < float(lpips(a, blurred[1]))
 
 
-@needs_weights
 def test_distance_of_a_batch_is_that_of_its_images(lpips: LpipsSqueeze) -> None:
     a, b = images(3, 40), images(3, 40, seed=1)
     single = torch.cat([lpips(a[i : i + 1], b[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(lpips(a, b), single, atol=1e-6, rtol=1e-5)
 
 
-@needs_weights
 def test_gradient_reaches_the_image_and_is_finite(lpips: LpipsSqueeze) -> None:
     a = images(1, 40)
     a[:, :, :20] = 0.0  # flat: some feature vectors are zero there
@@ -122,7 +115,6 @@ def test_gradient_reaches_the_image_and_is_finite(lpips: LpipsSqueeze) -> None:
     assert all(p.grad is None for p in lpips.parameters())
 
 
-@needs_weights
 def test_gradient_agrees_with_finite_differences(lpips: LpipsSqueeze) -> None:
     a, b = images(1, 32), images(1, 32, seed=1)
     a.requires_grad_()
@@ -135,7 +127,6 @@ def test_gradient_agrees_with_finite_differences(lpips: LpipsSqueeze) -> None:
     assert float(rise) / 0.04 == pytest.approx(slope, rel=0.02)
 
 
-@needs_weights
 def test_autocast_changes_the_distance_little(lpips: LpipsSqueeze) -> None:
     a, b = images(2, 64), images(2, 64, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,6 +1,6 @@
 """Copy a small selection of the shared golden cases into this folder.
 
-Usage: python tests/golden/select_cases.py ../shared/golden
+Usage: python tests/golden/select_cases.py $RSUPRES_GOLDEN
 
 Keeps, per family, the cases named in `SELECTION`, and of a family that has tensors but
 no cases those in `TENSORS`; the JSON stays as it is for them.

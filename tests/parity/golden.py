@@ -1,14 +1,13 @@
 """Golden cases: where they lie, how their weights are made, how errors are told.
 
-`RSUPRES_GOLDEN=DIR` names a folder of cases; otherwise `../shared/golden` beside the
-checkout, else the subset in `tests/golden`.
+`RSUPRES_GOLDEN=DIR` names a folder of cases (see `tests.helpers.find_shared`); without
+one, the subset in `tests/golden` is used.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,19 +19,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import find_shared
 
 
 def golden_folder(family: str) -> Path:
     """Return the folder of a family's cases; skip the caller where there is none."""
-    named = os.environ.get("RSUPRES_GOLDEN")
-    if named:
-        folder = Path(named) / family
-        if not (folder / "case.json").is_file():
-            pytest.skip(f"RSUPRES_GOLDEN={named} holds no cases of {family}")
-        return folder
-    shared = _ROOT.parent / "shared" / "golden" / family
-    return shared if shared.is_dir() else _ROOT / "tests" / "golden" / family
+    committed = Path(__file__).resolve().parents[1] / "golden" / family
+    if (cases := find_shared("golden")) is not None:
+        if not (cases / family / "case.json").is_file():
+            pytest.skip(f"the golden folder {cases} holds no cases of {family}")
+        return cases / family
+    return committed
 
 
 class Cases:

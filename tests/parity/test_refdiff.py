@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,13 +31,13 @@ from rsupres.training.families.refdiff_objectives import (
     enlarge_as_released,
     released_loss,
 )
+from tests.helpers import shared_data
 from tests.parity.golden import Cases, name_seeded_tensor
 
 CASES = Cases("refdiff")
 CONFIG = CASES.description["config"]
 PASS = CASES.description["tolerances"]["pass"]
 GROUPS = {"in", "pre", "f", "d", "schedule", "sample", "rng", "train"}
-KEYS = Path(__file__).resolve().parents[2].parent / "shared/specs"
 
 
 class Sampling(NamedTuple):
@@ -211,9 +210,7 @@ def test_released_configuration_has_116_740_739_parameters_in_690_tensors() -> N
     assert len(shapes) == 690
     assert sum(map(math.prod, shapes.values())) == 116_740_739
     assert config_of(shapes) == replace(RELEASED, attention=())
-    table = KEYS / "refdiff_keys_full.json"
-    if not table.is_file():
-        pytest.skip(f"{table} is not here: the released names cannot be compared")
+    table = shared_data("refdiff_keys_full.json", kind="specs")
     stated = json.loads(table.read_text())["parameters"]
     assert {f"model.{k}": list(v) for k, v in shapes.items()} == stated
 

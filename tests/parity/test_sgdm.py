@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,7 @@ from rsupres.families.sgdm.style import (
     StyleFlow,
     spatial_statistics,
 )
+from tests.helpers import shared_data
 from tests.parity.golden import Cases, check, name_seeded_tensor
 
 CASES = Cases("sgdm")
@@ -60,7 +60,6 @@ CONFIG = CASE["config"]
 STRICT = CASE["tolerances"]["strict"]["all float32 tensors"]
 SCHEDULE = CASE["tolerances"]["pass"]["schedule_float64"]
 SEED_PREFIX = CASE["weights"].get("seed_prefix", "")
-KEYS = Path(__file__).resolve().parents[3] / "shared/specs/sgdm_keys_full.json"
 ROOTS = r"(adapter\.|model\.diffusion_model\.|first_stage_model\.)"
 INPUTS = re.compile(
     r"(full/)?in/\w+|buffer/.+|train/noise|color/(content|style)|flow/\w+/(eps|x|perm)"
@@ -72,9 +71,7 @@ Weights = dict[str, Tensor]
 
 
 def test_every_variant_has_the_released_names_and_sizes() -> None:
-    if not KEYS.is_file():
-        pytest.skip(f"{KEYS} is not here")
-    keys = json.loads(KEYS.read_text(encoding="utf-8"))
+    keys = json.loads(shared_data("sgdm_keys_full.json", kind="specs").read_text())
     counts = keys["counts"]
     groups = {
         "real": ("adapter_real", "trainable_real"),

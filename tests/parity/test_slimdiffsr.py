@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,12 @@ from rsupres.families.slimdiffsr.network import (
     shapes_of,
 )
 from rsupres.families.slimdiffsr.teacher import invert_variance
+from tests.helpers import shared_data
 from tests.parity.golden import Cases, name_seeded_tensor
 
 Case = dict[str, Any]
 CASES = Cases("slimdiffsr")
 BY_NAME: dict[str, Case] = {case["name"]: case for case in CASES.description["cases"]}
-KEYS = Path(__file__).resolve().parents[3] / "shared/specs/slimdiffsr_keys_full.json"
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -63,11 +63,8 @@ def test_student_has_the_released_names_and_shapes() -> None:
     with torch.device("meta"):
         live = shapes_of(SlimDiffSRNetwork(SlimDiffSRConfig()))
     assert live.keys() == shapes.keys() - dead
-    if not KEYS.is_file():
-        pytest.skip(f"the published names are not here ({KEYS})")
-    import json
-
-    described = json.loads(KEYS.read_text())
+    published = shared_data("slimdiffsr_keys_full.json", kind="specs")
+    described = json.loads(published.read_text())
     assert {k: list(v) for k, v in shapes.items()} == described["student"]
     assert dead == set(described["unused_at_inference"])
 

@@ -25,10 +25,10 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend_file import load_legend
 from rsupres.vector.map import VectorMap, hash_file
+from tests.helpers import shared_data
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_data"
-OSM = ROOT.parent / "shared" / "data" / "osm"
 CLASSES = load_legend("classes")
 # 2 m pixels; (x, y) below are metres right of and below the corner.
 GRID = Grid(CRS.from_epsg(32632), Affine(2, 0, 563200, 0, -2, 5393120), 100, 120)
@@ -38,9 +38,6 @@ Feature = tuple[Sequence[tuple[float, float]], Tags]
 
 SQUARE = [(20, 20), (60, 20), (60, 50), (20, 50), (20, 20)]
 ACROSS = [(-50, 100), (300, 100)]
-needs_shared = pytest.mark.skipif(
-    not OSM.exists(), reason="real extracts are in ../shared/data, which is not here"
-)
 
 
 def degrees(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -601,11 +598,10 @@ def test_gdal_options_are_restored(tmp_path):
         assert pyogrio.get_gdal_config_option(key) is None
 
 
-@needs_shared
 def test_helsinki_is_read_though_rings_are_not_closed(caplog):
     caplog.set_level(logging.INFO)
     grid = real_grid(24.9351, 60.1641, 24.9534, 60.1791, 32635)
-    path = OSM / "helsinki_centre.osm.pbf"
+    path = shared_data("osm", "helsinki_centre.osm.pbf")
     with VectorMap.open([str(path)], grid, CLASSES) as opened:
         assert opened.repaired > 10
         assert 0 < opened.dropped < 30
@@ -615,11 +611,10 @@ def test_helsinki_is_read_though_rings_are_not_closed(caplog):
     assert 0.2 < (found == 1).mean() < 0.4
 
 
-@needs_shared
 def test_valencia_is_the_same_with_unsorted_ids():
     grid = real_grid(-0.3799, 39.4625, -0.3583, 39.4725, 32630)
-    sorted_ids = codes(OSM / "valencia_centre_sorted.osm", grid)
-    unsorted_ids = codes(OSM / "valencia_centre_unsorted_ids.osm", grid)
+    sorted_ids = codes(shared_data("osm", "valencia_centre_sorted.osm"), grid)
+    unsorted_ids = codes(shared_data("osm", "valencia_centre_unsorted_ids.osm"), grid)
     assert np.array_equal(sorted_ids, unsorted_ids)
     assert (sorted_ids == 2).mean() > 0.1
 
