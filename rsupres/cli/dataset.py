@@ -198,10 +198,10 @@ def _apply_layout(
     layout = find_layout(inputs, scale)
     if layout is None:
         return inputs
-    if layout.needs_classes and not chosen["change_classes"]:
+    if layout.needs_classes and not chosen["class_table"]:
         raise click.UsageError(
             f"{inputs[0]}: what its masks' values mean is not in the files; name their "
-            "class table with --change-classes (second, cnam-cd, or a TOML file by its "
+            "class table with --class-table (second, cnam-cd, or a TOML file by its "
             "CLASS_Table.txt)."
         )
     wanted: dict[str, object] = {
@@ -224,7 +224,7 @@ def _make_plan(
     reference_from: tuple[str, ...],
     vector_map_from: tuple[str, ...],
     change_mask_from: tuple[str, ...],
-    change_classes: str | None,
+    class_table: str | None,
     legend: str | None,
     max_bytes: int | None,
     licence: str,
@@ -235,7 +235,7 @@ def _make_plan(
     from rsupres.datasets.sidecars import DEFAULT_LEGEND, Sidecars
 
     check_legend(legend, vector_map_from)
-    check_classes(change_classes, change_mask_from)
+    check_classes(class_table, change_mask_from)
     if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
         raise click.UsageError(
             "--lr-from needs --scale, and goes with none of --degradation, --params and"
@@ -256,7 +256,7 @@ def _make_plan(
             vector_map_from,
             change_mask_from,
             legend or DEFAULT_LEGEND,
-            change_classes,
+            class_table,
         ),
     )
 

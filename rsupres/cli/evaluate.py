@@ -33,7 +33,7 @@ _FOR_PAIRS = (
 _FOR_TESTSETS = (
     *("models", "scales", "every", "glob", "exclude", "degradation", "details"),
     *("steps", "seed", "device", "precision", "max_side", "pictures"),
-    *("reference_from", "vector_map_from", "change_mask_from", "change_classes"),
+    *("reference_from", "vector_map_from", "change_mask_from", "class_table"),
     *("legend", "without", "sampler", "style", "style_sample"),
 )
 
@@ -237,7 +237,7 @@ def evaluate(
 
         _refuse(given, _FOR_PAIRS, "SR and HR, not with --model")
         check_legend(options.legend, options.vector_map_from)
-        check_classes(options.change_classes, options.change_mask_from)
+        check_classes(options.class_table, options.change_mask_from)
         evaluate_testset(console, [Path(name) for name in inputs], options)
     elif len(inputs) == 2:
         from rsupres.cli.evaluate_pair import evaluate_pair

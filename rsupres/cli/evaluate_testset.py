@@ -154,7 +154,7 @@ def _companions(options: Options, specs: Sequence[ModelSpec]) -> Sidecars:
         options.vector_map_from,
         options.change_mask_from,
         options.legend or next(iter(legends), DEFAULT_LEGEND),
-        options.change_classes,
+        options.class_table,
     )
 
 

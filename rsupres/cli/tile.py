@@ -159,8 +159,8 @@ def _request(folder: Path, spec: ModelSpec | None, options: dict[str, Any]) -> A
         "layers": "vector_map",
         "coregister": "reference",
         "fill_reference": "reference",
-        "change_classes": "change_mask",
-        "change_attribute": "change_mask",
+        "class_table": "change_mask",
+        "class_attribute": "change_mask",
     }
     for name, other in needed.items():
         if options[name] and not options[other]:

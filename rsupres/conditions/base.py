@@ -33,8 +33,8 @@ class GivenConditions:
         coregister: move the reference by the displacement found against the scene.
         fill_reference: fill what the reference misses with the enlarged scene.
         change_mask: polygons, a class raster, or "detect".
-        change_classes: name or file of the mask's class table, None = as it tells.
-        change_attribute: of polygons, that holds their class.
+        class_table: name or file of the mask's class table, None = as it tells.
+        class_attribute: of polygons, that holds their class.
         style: an image to follow, or a folder of them.
     """
 
@@ -45,8 +45,8 @@ class GivenConditions:
     coregister: bool = False
     fill_reference: bool = False
     change_mask: str | None = None
-    change_classes: str | None = None
-    change_attribute: str | None = None
+    class_table: str | None = None
+    class_attribute: str | None = None
     style: str | None = None
 
     def condition_values(self) -> dict[str, Any]:

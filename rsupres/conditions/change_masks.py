@@ -1,7 +1,6 @@
 """Change masks among a run's conditions: which sources `--change-mask` stands for.
 
-The mask itself is `rsupres.change.mask`; here its options become those of `rsupres
-upscale`.
+The mask itself is `rsupres.change.mask`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rsupres.conditions.base import (
     ConditionSource,
 )
 from rsupres.conditions.references import References
-from rsupres.errors import ConditionError, InputError
+from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.class_table import CHANGED, load_class_table
 from rsupres.raster.dataset import Raster
@@ -29,12 +28,6 @@ from rsupres.raster.stack import open_scenes
 from rsupres.raster.warp import places
 
 logger = logging.getLogger(__name__)
-
-# What `rsupres change` calls its options, and what they are called here.
-_OPTIONS = {
-    "--class-table": "--change-classes",
-    "--class-attribute": "--change-attribute",
-}
 
 
 @contextmanager
@@ -58,19 +51,19 @@ def open_mask(
     name = request.change_mask
     assert name is not None
     options = ChangeOptions(
-        class_table=request.change_classes,
+        class_table=request.class_table,
         output_table=request.change_table if name != DETECT else None,
-        class_attribute=request.change_attribute,
+        class_attribute=request.class_attribute,
     )
     with ExitStack() as stack:
         sources: list[str | Raster] = [name]
         if name == DETECT:
             if not request.reference:
                 raise ConditionError("--change-mask detect needs --reference.")
-            if request.change_classes or request.change_attribute:
+            if request.class_table or request.class_attribute:
                 raise ConditionError(
-                    "--change-mask detect finds no classes, so --change-classes and "
-                    "--change-attribute mean nothing; use 'rsupres change' with a land "
+                    "--change-mask detect finds no classes, so --class-table and "
+                    "--class-attribute mean nothing; use 'rsupres change' with a land "
                     "cover for classes."
                 )
             before = stack.enter_context(open_scenes(request.reference))
@@ -78,13 +71,7 @@ def open_mask(
                 before = _moved(before, frame, reference)
             sources = [before, frame.scene]
             _warn_of_classes(request.change_table)
-        try:
-            mask = ChangeMask.open(sources, frame.sr, options)
-        except InputError as error:
-            text = str(error)
-            for theirs, ours in _OPTIONS.items():
-                text = text.replace(theirs, ours)
-            raise type(error)(text) from error
+        mask = ChangeMask.open(sources, frame.sr, options)
         yield stack.enter_context(mask)
 
 

@@ -338,7 +338,7 @@ def _write(
         lr_scale=str(plan.scale) if plan.scale else None,
         layers=names,
         legend=plan.companions.legend if "vector_map" in names else "",
-        classes=plan.companions.change_classes or "",
+        classes=plan.companions.class_table or "",
     )
     pixels = [crop.chip.pixels for crop in crops]
     lr = [crop.lr for crop in crops if crop.lr is not None] or _make_lr(pixels, plan)

@@ -41,14 +41,14 @@ class Sidecars:
         vector_map: such rules for a raster of legend colours, or vector files.
         change_mask: such rules for a raster of codes, or of a class table's colours.
         legend: name or file, for vector files.
-        change_classes: class table of the change masks, None = codes as they are.
+        class_table: class table of the change masks, None = codes as they are.
     """
 
     reference: tuple[str, ...] = ()
     vector_map: tuple[str, ...] = ()
     change_mask: tuple[str, ...] = ()
     legend: str = DEFAULT_LEGEND
-    change_classes: str | None = None
+    class_table: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,9 +68,9 @@ class Sidecars:
             images: the images whose companions are looked at.
 
         Raises:
-            InputError: files name different ones, or others than `change_classes`.
+            InputError: files name different ones, or others than `class_table`.
         """
-        legend, classes = self.legend, self.change_classes
+        legend, classes = self.legend, self.class_table
         if any("=" in text for text in self.vector_map):
             option = "--vector-map-from"
             found = _told(images, self.vector_map, option, LEGEND_TAG)
@@ -81,15 +81,15 @@ class Sidecars:
             if found and classes and load_class_table(classes).name != found:
                 raise InputError(
                     f"The change masks hold classes of {found}, not of {classes}; "
-                    "leave --change-classes away, or name theirs."
+                    "leave --class-table away, or name theirs."
                 )
             if found and not classes and found not in shipped_class_tables():
                 raise InputError(
                     f"The change masks hold classes of {found}, which is no table that"
-                    " is shipped; name its file with --change-classes."
+                    " is shipped; name its file with --class-table."
                 )
             classes = classes or found
-        return replace(self, legend=legend, change_classes=classes)
+        return replace(self, legend=legend, class_table=classes)
 
     def attach(self, chip: Chip, path: Path) -> Chip:
         """Return an image with its companions as layers.
@@ -112,7 +112,7 @@ class Sidecars:
             layers["reference_valid"] = reference.valid[None].astype(np.uint8)
         if self.change_mask:
             other = renamed(path, self.change_mask, "--change-mask-from")
-            layers["change_mask"] = _read_codes(path, chip, other, self.change_classes)
+            layers["change_mask"] = _read_codes(path, chip, other, self.class_table)
         if self.vector_map:
             layers["vector_map"] = self._read_map(path, chip)
         return replace(chip, layers={**chip.layers, **layers})
@@ -193,7 +193,7 @@ def _read_codes(
         if n_bands != 1 and (n_bands != 3 or table is None):
             raise InputError(
                 f"{other}: a change mask has one band, not {n_bands}; colours need "
-                "their class table, such as --change-classes second."
+                "their class table, such as --class-table second."
             )
         if table is not None:
             codes, valid = read_codes(scene, grid.window, table)

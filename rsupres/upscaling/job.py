@@ -49,6 +49,9 @@ _NOT_IDENTITY = frozenset(
     }
 )
 
+# Fields under the names that runs store, so that runs of earlier versions continue.
+_STORED = {"class_table": "change_classes", "class_attribute": "change_attribute"}
+
 
 @dataclass(frozen=True)
 class UpscaleJob(GivenConditions):
@@ -156,16 +159,17 @@ class UpscaleJob(GivenConditions):
         plain["scenes"] = [_absolute(name) for name in self.scenes]
         for key in ("vector_map", "reference"):
             plain[key] = [_absolute(name) for name in getattr(self, key)]
-        for key in ("aoi", "legend", "change_mask", "change_classes", "style"):
+        for key in ("aoi", "legend", "change_mask", "class_table", "style"):
             name = getattr(self, key)
             plain[key] = None if name is None else _absolute(name)
         plain["nodata"] = None if self.nodata is None else repr(self.nodata)
-        return plain
+        return {_STORED.get(name, name): value for name, value in plain.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> UpscaleJob:
         """Return the job that `to_json` stored."""
-        values = {key: _untuple(value) for key, value in stored.items()}
+        names = {key: name for name, key in _STORED.items()}
+        values = {names.get(key, key): _untuple(stored[key]) for key in stored}
         for key in ("output", "uncertainty", "reference_coverage", "run_dir"):
             text = values.get(key)
             values[key] = None if text is None else Path(cast(str, text))

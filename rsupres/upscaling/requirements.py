@@ -124,14 +124,14 @@ def _check_company(job: UpscaleJob) -> None:
             "--reference",
         ),
         (
-            job.change_classes is not None,
-            "--change-classes",
+            job.class_table is not None,
+            "--class-table",
             job.change_mask is not None,
             "--change-mask",
         ),
         (
-            job.change_attribute is not None,
-            "--change-attribute",
+            job.class_attribute is not None,
+            "--class-attribute",
             job.change_mask is not None,
             "--change-mask",
         ),

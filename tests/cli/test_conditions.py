@@ -186,7 +186,7 @@ def test_a_change_mask_its_classes_and_their_attribute(
     codes = np.zeros((1, 48, 56), np.uint8)
     codes[:, 10:20, 10:20] = 2
     path = make_scene(tmp_path / "mask.tif", pixels=codes)
-    upscale(scene, "--change-mask", path, "--change-classes", "second")
+    upscale(scene, "--change-mask", path, "--class-table", "second")
     np.testing.assert_array_equal(
         seen(model, "change_mask")[0], codes[0].repeat(2, 0).repeat(2, 1)
     )
@@ -198,13 +198,33 @@ def test_a_change_mask_its_classes_and_their_attribute(
         scene,
         "--change-mask",
         buildings,
-        "--change-classes",
+        "--class-table",
         "second",
-        "--change-attribute",
+        "--class-attribute",
         "became",
     )
     mask = seen(model, "change_mask")[0]
     assert (mask[30, 30], mask[30, 70], mask[0, 0]) == (2, 3, 0)
+
+
+def test_former_names_of_options_work_and_warn(scene, tmp_path, model):
+    codes = np.full((1, 48, 56), 3, np.uint8)
+    mask = make_scene(tmp_path / "mask.tif", pixels=codes)
+    given = (scene, tmp_path / "o.tif", "--scale", 2, "--model", "fake")
+    done = invoke(
+        *("upscale", *given, "--change-mask", mask),
+        *("--change-classes", "second", "--change-attribute", "became"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "--change-classes is now called --class-table" in done.stderr
+    assert "--change-attribute is now called --class-attribute" in done.stderr
+    assert json.loads(tags_of(tmp_path / "o.tif")["RSUPRES_CHANGE_MASK"])
+    assert (seen(model, "change_mask") == 3).all()
+    alone = invoke("tile", scene, tmp_path / "tiles", "--change-classes", "second")
+    assert alone.exit_code == 2
+    assert "--class-table needs --change-mask" in alone.stderr
+    for command in ("upscale", "tile", "dataset build", "evaluate"):
+        assert "--change-classes" not in invoke(*command.split(), "--help").output
 
 
 def test_change_may_be_detected(scene, reference, model):

@@ -353,7 +353,7 @@ def tiled(tmp_path: Path) -> list[Path]:
         command = [
             *("tile", lr, tmp_path / town, "--tile-size", 16, "--overlap", 0),
             *("--hr", hr, "--reference", ref, "--change-mask", mask),
-            *("--change-classes", "second"),
+            *("--class-table", "second"),
         ]
         done = CliRunner().invoke(main, [str(word) for word in command])
         assert done.exit_code == 0, done.output
@@ -409,7 +409,7 @@ def mapped(tmp_path: Path) -> Callable[..., Path]:
         command = [
             *("tile", lr, tmp_path / name, "--tile-size", 16, "--overlap", 0),
             *("--hr", hr, "--vector-map", tmp_path / f"{name}.gpkg"),
-            *("--legend", legend, "--change-mask", mask, "--change-classes", table),
+            *("--legend", legend, "--change-mask", mask, "--class-table", table),
         ]
         done = CliRunner().invoke(main, [str(word) for word in command])
         assert done.exit_code == 0, done.output
@@ -422,7 +422,7 @@ def test_a_pack_of_tiles_names_their_legend_and_class_table(tmp_path, mapped) ->
     # In masks of Dynamic World 3 is grass, which is code 2 of its land covers.
     folder = mapped("town", "osm-carto", "dynamic-world", 3)
     out = tmp_path / "p.safetensors"
-    for options in ((), ("--change-classes", "dynamic-world")):
+    for options in ((), ("--class-table", "dynamic-world")):
         done = run("build", out, "--hr", folder, "--overwrite", *options)
         assert done.exit_code == 0, done.output
         pack = Pack.load(out)
@@ -434,7 +434,7 @@ def test_a_pack_of_tiles_names_their_legend_and_class_table(tmp_path, mapped) ->
     assert any((crop == 3).any() for crop in pack.layers["change_mask"])
     done = run(
         *("build", tmp_path / "q.safetensors", "--hr", folder),
-        *("--change-classes", "second"),
+        *("--class-table", "second"),
     )
     assert done.exit_code == 3
     assert "classes of dynamic-world, not of second" in done.stderr
@@ -483,7 +483,7 @@ def second(tmp_path: Path) -> Path:
 def test_second_is_read_as_it_is_arranged(tmp_path: Path, second, scale) -> None:
     out = tmp_path / "s.safetensors"
     options = () if scale is None else ("--scale", scale)
-    done = run("build", out, "--hr", second, "--change-classes", "second", *options)
+    done = run("build", out, "--hr", second, "--class-table", "second", *options)
     assert done.exit_code == 0, done.output
     pack = Pack.load(out)
     assert pack.meta.classes == "second"
@@ -500,7 +500,7 @@ def test_masks_of_second_in_its_colours(tmp_path: Path, second) -> None:
     colours[:, 9:30, 3:12] = np.array([0, 255, 0], np.uint8)[:, None, None]
     write_raster(second / "CD_mask_RGB" / "00042.tif", colours, 1, 5e5)
     out = tmp_path / "s.safetensors"
-    done = run("build", out, "--hr", second, "--change-classes", "second")
+    done = run("build", out, "--hr", second, "--class-table", "second")
     assert done.exit_code == 0, done.output
     mask = Pack.load(out).layers["change_mask"][0]
     assert (mask[0, 9:30, 3:12] == 4).all()
@@ -513,15 +513,15 @@ def test_mask_values_without_or_outside_their_table_are_refused(
     out = tmp_path / "s.safetensors"
     done = run("build", out, "--hr", second)
     assert done.exit_code == 2
-    assert "--change-classes" in done.stderr
+    assert "--class-table" in done.stderr
     codes = np.full((1, 64, 64), 77, np.uint8)
     write_raster(second / "CD_mask" / "00042.tif", codes, 1, 5e5)
-    done = run("build", out, "--hr", second, "--change-classes", "cnam-cd")
+    done = run("build", out, "--hr", second, "--class-table", "cnam-cd")
     assert done.exit_code == 3
     assert "77 not in class table cnam-cd" in done.stderr
-    done = run("build", out, "--hr", second, "--scale", 4, "--change-classes", "second")
+    done = run("build", out, "--hr", second, "--scale", 4, "--class-table", "second")
     assert done.exit_code == 3
     assert "_LR_D4_" in done.stderr
-    assert run("build", out, "--hr", chips, "--change-classes", "second").exit_code == 2
+    assert run("build", out, "--hr", chips, "--class-table", "second").exit_code == 2
     assert run("build", out, "--hr", chips, "--hr", second).exit_code == 3
     assert not out.exists()

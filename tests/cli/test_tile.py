@@ -71,7 +71,7 @@ def test_conditions_and_their_options_reach_the_tiles(tmp_path, scene):
         *("tile", scene, tmp_path / "t", "--scale", 4, "--reference"),
         *(tmp_path / "ref.tif", "--change-mask", tmp_path / "change.tif"),
     )
-    done = run(*command, "--change-classes", "second", "--json")
+    done = run(*command, "--class-table", "second", "--json")
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert record["shares"]["reference"] == pytest.approx(0.5, abs=0.02)

@@ -317,7 +317,7 @@ def test_polygons_mean_changed_or_the_class_that_they_tell(
     square[20:40, 20:40] = True
     for options, value in (
         ({}, 1),
-        ({"change_attribute": "cover", "change_classes": "second"}, 4),
+        ({"class_attribute": "cover", "class_table": "second"}, 4),
     ):
         upscale_scene(job_for(scene, change_mask=path, overwrite=True, **options))
         np.testing.assert_array_equal(mask_of(model), square * value)
@@ -327,10 +327,8 @@ def test_what_is_wrong_with_a_mask_is_told_with_the_options_of_this_command(
     scene, tmp_path, monkeypatch
 ):
     looking(monkeypatch)
-    job = job_for(
-        scene, change_mask=str(polygon_mask(tmp_path)), change_classes="second"
-    )
-    with pytest.raises(ConditionError, match="--change-attribute"):
+    job = job_for(scene, change_mask=str(polygon_mask(tmp_path)), class_table="second")
+    with pytest.raises(ConditionError, match="--class-attribute"):
         upscale_scene(job)
 
 
@@ -564,8 +562,8 @@ def test_conditions_are_read_ahead_in_another_thread_and_not_far(
         ({"fill_reference": True}, {}, "--fill-reference needs --reference"),
         ({"legend": "maptiler"}, {}, "--legend needs --vector-map"),
         ({"layers": ("road",)}, {}, "--layers needs --vector-map"),
-        ({"change_classes": "second"}, {}, "--change-classes needs --change-mask"),
-        ({"change_attribute": "c"}, {}, "--change-attribute needs --change-mask"),
+        ({"class_table": "second"}, {}, "--class-table needs --change-mask"),
+        ({"class_attribute": "c"}, {}, "--class-attribute needs --change-mask"),
         ({"change_mask": "detect"}, {}, "--change-mask detect needs --reference"),
         ({"style": "s.tif", "style_sample": True}, {}, "exclude each other"),
     ],

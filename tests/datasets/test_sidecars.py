@@ -167,14 +167,14 @@ def test_labels_of_second_and_cnam_cd_become_masks(tmp_path: Path) -> None:
         InputError, match=r"00003\.png: a change mask has one band, not 3"
     ):
         plain.attach(read_chip(path), path)
-    second = replace(plain, change_classes="second")
+    second = replace(plain, class_table="second")
     chip = second.attach(read_chip(path), path)
     wanted = np.array([0, 5, 3], np.uint8)[which]
     np.testing.assert_array_equal(chip.layers["change_mask"][0], wanted)
     with pytest.raises(ConditionError, match="none of class table cnam-cd"):
-        replace(plain, change_classes="cnam-cd").attach(read_chip(path), path)
+        replace(plain, class_table="cnam-cd").attach(read_chip(path), path)
     Image.fromarray(wanted).save(tmp_path / "label2" / "00003.png")
-    cnam = replace(plain, change_classes="cnam-cd")
+    cnam = replace(plain, class_table="cnam-cd")
     chip = cnam.attach(read_chip(path), path)
     np.testing.assert_array_equal(chip.layers["change_mask"][0], wanted)
     Image.fromarray(wanted + 2).save(tmp_path / "label2" / "00003.png")
@@ -420,7 +420,7 @@ def test_an_option_without_effect_is_refused(
         (("--style", town / "town_2018_1.tif"), 3),
         (("--change-mask-from", "town/=mask/"), 3),
         (("--legend", "maptiler"), 2),
-        (("--change-classes", "second"), 2),
+        (("--class-table", "second"), 2),
     ):
         result = run(*base, *more, *options)
         assert result.exit_code == code, result.output

@@ -195,7 +195,7 @@ def coarse_reference(folder: Path) -> tuple[object, ...]:
 
 def strange_classes(folder: Path) -> tuple[object, ...]:
     mask = codes(folder / "x.tif", np.arange(160 * 224).reshape(160, 224) % 10)
-    return ("--change-mask", mask, "--change-classes", "second")
+    return ("--change-mask", mask, "--class-table", "second")
 
 
 def far_mask(folder: Path) -> tuple[object, ...]:
@@ -223,7 +223,7 @@ BAD = {
     "tiles within the halo": (lambda _: ("--tile-size", "4"), 3, "--tile-size 4"),
     "a sampler of others": (lambda _: ("--sampler", "unipc"), 3, "dpm++"),
     "classes for what is detected": (
-        lambda _: ("--change-mask", "detect", "--change-classes", "second"),
+        lambda _: ("--change-mask", "detect", "--class-table", "second"),
         3,
         "detect finds no classes",
     ),
@@ -315,8 +315,8 @@ def test_a_model_of_classes_is_told_what_its_mask_means(
         "upscale", scene, tmp_path / "o.tif", *common, "--change-mask", mask
     )
     assert unknown.exit_code == 3, unknown.output
-    assert "--change-classes" in unknown.output
-    named = ("--change-mask", mask, "--change-classes", "second")
+    assert "--class-table" in unknown.output
+    named = ("--change-mask", mask, "--class-table", "second")
     told = invoke("upscale", scene, tmp_path / "o.tif", *common, *named)
     assert told.exit_code == 0, told.output
     tags = rasterio.open(tmp_path / "o.tif").tags()

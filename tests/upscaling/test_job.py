@@ -57,8 +57,8 @@ FULL = UpscaleJob(
     fill_reference=True,
     reference_coverage=Path("/tmp/c.tif"),
     change_mask="detect",
-    change_classes="second",
-    change_attribute="class",
+    class_table="second",
+    class_attribute="class",
     style="/s.tif",
     style_sample=True,
     sampler="heun",
@@ -70,6 +70,13 @@ def test_a_job_survives_json():
     assert UpscaleJob.from_json(stored) == FULL
     plain = UpscaleJob(("/a.tif",), Path("/tmp/o.tif"))
     assert UpscaleJob.from_json(json.loads(json.dumps(plain.to_json()))) == plain
+
+
+def test_stored_names_of_fields_stay():
+    stored = FULL.to_json()
+    assert stored["change_classes"] == "second"
+    assert stored["change_attribute"] == "class"
+    assert FULL.identity()["change_attribute"] == "class"
 
 
 def test_every_field_of_the_full_job_differs_from_its_default():

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import click
 
-from rsupres.cli.options.parameters import LayersType, expand_lists, stacked
+from rsupres.cli.options.parameters import (
+    LayersType,
+    expand_lists,
+    former_option,
+    stacked,
+)
 
 map_options = stacked(
     click.option(
@@ -57,16 +62,18 @@ raster_condition_options = stacked(
         "polygons or a class raster; 'detect' compares reference and scene.",
     ),
     click.option(
-        "--change-classes",
+        "--class-table",
         metavar="NAME|PATH",
         help="Class table of the mask's codes. Default: as the file tells.",
     ),
+    former_option("--change-classes", "--class-table"),
     click.option(
-        "--change-attribute",
+        "--class-attribute",
         metavar="NAME",
         help="Attribute of the mask's polygons that holds their class. "
         "Default: none, they all mean changed.",
     ),
+    former_option("--change-attribute", "--class-attribute"),
 )
 style_options = stacked(
     click.option(

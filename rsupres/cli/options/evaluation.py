@@ -48,7 +48,7 @@ class Options:
     reference_from: tuple[str, ...]
     vector_map_from: tuple[str, ...]
     change_mask_from: tuple[str, ...]
-    change_classes: str | None
+    class_table: str | None
     legend: str | None
     without: tuple[str, ...]
     sampler: str | None

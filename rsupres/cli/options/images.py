@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from rsupres.cli.options.parameters import stacked
+from rsupres.cli.options.parameters import former_option, stacked
 
 # As `rsupres.degradations.registry` has them; here, so that help needs no torch.
 DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
@@ -22,7 +22,7 @@ def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:
 def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> None:
     """Refuse a class table when there are no masks."""
     if classes is not None and not change_mask_from:
-        raise click.UsageError("--change-classes is for --change-mask-from.")
+        raise click.UsageError("--class-table is for --change-mask-from.")
 
 
 companion_options = stacked(
@@ -48,11 +48,12 @@ companion_options = stacked(
         "may be repeated.",
     ),
     click.option(
-        "--change-classes",
+        "--class-table",
         metavar="NAME|PATH",
         help="Class table of the change masks, such as second, whose colours "
         "are read too. Default: codes as they are.",
     ),
+    former_option("--change-classes", "--class-table"),
     click.option(
         "--legend",
         metavar="NAME|PATH",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -25,6 +25,39 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
         return function
 
     return add
+
+
+class Renamed(NamedTuple):
+    """An option that was given under its former name.
+
+    Attributes:
+        former: as it was typed, such as "--change-classes".
+        current: such as "--class-table".
+        value: what was given.
+    """
+
+    former: str
+    current: str
+    value: object
+
+
+def former_option(former: str, current: str) -> Callable[[Command], Command]:
+    """Return a decorator that keeps accepting an option under its former name.
+
+    The help does not show it. `common_options` hands its value to the command as that
+    of the current option, and warns.
+
+    Args:
+        former: such as "--change-classes".
+        current: such as "--class-table", an option of the same command.
+    """
+
+    def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+        if value is not None:
+            renamed = ctx.meta.setdefault("rsupres.renamed", [])
+            renamed.append(Renamed(former, current, value))
+
+    return click.option(former, hidden=True, expose_value=False, callback=keep)
 
 
 class ScaleType(click.ParamType[Any]):

@@ -8,6 +8,7 @@ opened or checked against a file here.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from rsupres.cli.options.parameters import (
 if TYPE_CHECKING:
     from rsupres.output.strips import Destination
     from rsupres.upscaling.job import UpscaleJob
+
+logger = logging.getLogger(__name__)
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -75,6 +78,13 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         verbosity = verbose - quiet
         undo = configure_logging(verbosity, log_file, ctx.command)
         ctx.find_root().call_on_close(undo)
+        for given in ctx.meta.get("rsupres.renamed", ()):
+            logger.warning(
+                "%s is now called %s; version 0.3.0 drops the former name.",
+                given.former,
+                given.current,
+            )
+            arguments[given.current.lstrip("-").replace("-", "_")] = given.value
         function(console=Console(as_json, verbosity), **arguments)
 
     return wrapper
