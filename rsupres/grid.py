@@ -14,6 +14,9 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rsupres.errors import GridError
 
 if TYPE_CHECKING:
@@ -270,7 +273,7 @@ class TileGrid(Sequence[Tile]):
         step = lr_step(scale, multiple)
         _check_sides(size, overlap, halo, step, scale)
         height, width = (
-            -(-side // step) * step for side in (scene.height, scene.width)
+            ceil_div(side, step) * step for side in (scene.height, scene.width)
         )
         lr = Grid(scene.crs, scene.transform, height, width)
         return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo)
@@ -370,6 +373,36 @@ def lr_step(scale: Fraction, multiple: int = 1) -> int:
     (3, 12, 2)
     """
     return scale.denominator * (multiple // math.gcd(multiple, scale.numerator))
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """Return `number / divisor` rounded up to a whole number.
+
+    >>> ceil_div(6, 3), ceil_div(7, 3)
+    (2, 3)
+    """
+    return -(-number // divisor)
+
+
+def reflected_positions(start: int, length: int, size: int) -> NDArray[np.intp]:
+    """Return which positions of an axis show at start, start + 1, ... when reflected.
+
+    The axis continues beyond both ends as its mirror image with the end repeated
+    (numpy's "symmetric"), as often as needed.
+
+    Args:
+        start: first position wanted; may be negative.
+        length: number of positions wanted.
+        size: number of positions that exist, from 0.
+
+    Returns:
+        (length,) positions in [0, size).
+
+    >>> reflected_positions(-2, 6, 3).tolist()
+    [1, 0, 0, 1, 2, 2]
+    """
+    turn = np.arange(start, start + length) % (2 * size)
+    return np.where(turn < size, turn, 2 * size - 1 - turn)
 
 
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:

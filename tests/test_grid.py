@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from rsupres.errors import GridError
-from rsupres.grid import Border, Grid, PixelWindow, TileGrid, lr_step
+from rsupres.grid import (
+    Border,
+    Grid,
+    PixelWindow,
+    TileGrid,
+    lr_step,
+    reflected_positions,
+)
 from tests.strategies import SCALES, UTM, make_grid, tile_grids
 
 windows = st.builds(
@@ -284,3 +291,9 @@ def test_a_tile_grid_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(grid))
     assert copy == grid
     assert copy[5] == grid[5]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_reflected_positions_are_those_of_numpy(size: int) -> None:
+    padded = np.pad(np.arange(size), 13, mode="symmetric")
+    assert reflected_positions(-13, size + 26, size).tolist() == padded.tolist()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import GridError
-from rsupres.grid import PixelWindow
+from rsupres.grid import PixelWindow, ceil_div
 
 CACHE_BYTES = 32 * 2**20
 
@@ -77,8 +77,10 @@ class Blocks:
     def _touching(self, window: PixelWindow) -> Iterator[PixelWindow]:
         side, whole = self.side, self.frame
         first_row, first_col = window.row - whole.row, window.col - whole.col
-        for row in range(first_row // side, -(-(first_row + window.height) // side)):
-            for col in range(first_col // side, -(-(first_col + window.width) // side)):
+        for row in range(first_row // side, ceil_div(first_row + window.height, side)):
+            for col in range(
+                first_col // side, ceil_div(first_col + window.width, side)
+            ):
                 place = PixelWindow(
                     whole.row + row * side, whole.col + col * side, side, side
                 ).intersection(whole)

@@ -27,7 +27,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.errors import InputError
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import Grid, PixelWindow, reflected_positions
 from rsupres.raster.arrays import is_inside
 from rsupres.raster.open import (
     check_complete,
@@ -330,8 +330,8 @@ class Raster(AbstractContextManager["Raster"]):
         Raises:
             InputError: the file cannot be read there: truncated or damaged.
         """
-        rows = _reflect(window.row, window.height, self.grid.height)
-        cols = _reflect(window.col, window.width, self.grid.width)
+        rows = reflected_positions(window.row, window.height, self.grid.height)
+        cols = reflected_positions(window.col, window.width, self.grid.width)
         top, left = int(rows.min()), int(cols.min())
         inner = PixelWindow(
             top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
@@ -450,12 +450,6 @@ def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
             yield
         finally:
             set_gdal_config("GDAL_CACHEMAX", before)
-
-
-def _reflect(start: int, length: int, size: int) -> NDArray[np.intp]:
-    """Return the positions in [0, size) that show at start, start + 1, ..."""
-    turn = np.arange(start, start + length) % (2 * size)
-    return np.where(turn < size, turn, 2 * size - 1 - turn)
 
 
 def _is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:

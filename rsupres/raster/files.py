@@ -1,20 +1,27 @@
-"""Image files as such: find them in folders, date them, state where they lie."""
+"""Find image files in folders, date and hash them, and say where they lie.
+
+Nothing heavy is imported before it is used, so that modules which only need a hash can
+import this one. Pixels are read by `rsupres.raster.dataset`.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-from rasterio.errors import RasterioError
-from rasterio.warp import transform_bounds
+from typing import TYPE_CHECKING
 
 from rsupres.errors import InputError
-from rsupres.grid import Grid
-from rsupres.raster.dataset import Raster
+
+if TYPE_CHECKING:
+    from rsupres.grid import Grid
+    from rsupres.raster.dataset import Raster
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
 
 _DATE_TAGS = (
     "ACQUISITION_DATE",
@@ -26,63 +33,9 @@ _DATE_TAGS = (
     "SENSING_TIME",
     "TIFFTAG_DATETIME",
 )
-
-
 _YEAR = r"(?:19|20)\d\d"
 _DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
-
-
 _YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
-
-
-def date_of(scene: Raster) -> tuple[datetime, str]:
-    """Return the date of a picture and how it is known.
-
-    A tag of the file counts first, then a date or a year in its name, then the file's
-    own time.
-    """
-    for tag in _DATE_TAGS:
-        date = _parse(scene.tags.get(tag, ""))
-        if date is not None:
-            return date, f"tag {tag}"
-    name = os.path.basename(scene.path.rstrip("/"))
-    date = _parse(name)
-    if date is None and (year := _YEAR_ONLY.search(name)):
-        date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
-    if date is not None:
-        return date, "name"
-    if os.path.exists(scene.path):
-        return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
-    return datetime.fromtimestamp(0, UTC), "file time"
-
-
-def footprint(grid: Grid) -> str:
-    """Return west, south, east and north of a frame in degrees, as text."""
-    corners = [
-        grid.transform @ (col, row)
-        for col in (0, grid.width)
-        for row in (0, grid.height)
-    ]
-    x, y = zip(*corners, strict=True)
-    bounds = min(x), min(y), max(x), max(y)
-    try:
-        bounds = transform_bounds(grid.crs, "EPSG:4326", *bounds)
-    except RasterioError:
-        return f"{' '.join(f'{value:.10g}' for value in bounds)} ({grid.crs})"
-    return " ".join(f"{value:.4f}" for value in bounds)
-
-
-def _parse(text: str) -> datetime | None:
-    for found in _DATE.finditer(text):
-        try:
-            year, month, day = (int(part) for part in found.groups())
-            return datetime(year, month, day, tzinfo=UTC)
-        except ValueError:
-            continue
-    return None
-
-
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
 
 
 def find_images(
@@ -112,3 +65,66 @@ def find_images(
         places = ", ".join(str(path) for path in inputs)
         raise InputError(f"{places}: no image matches {glob!r} after exclusions.")
     return sorted(kept)
+
+
+def date_of(scene: Raster) -> tuple[datetime, str]:
+    """Return the date of a picture and how it is known.
+
+    A tag of the file counts first, then a date or a year in its name, then the file's
+    own time.
+    """
+    for tag in _DATE_TAGS:
+        date = _parse(scene.tags.get(tag, ""))
+        if date is not None:
+            return date, f"tag {tag}"
+    name = os.path.basename(scene.path.rstrip("/"))
+    date = _parse(name)
+    if date is None and (year := _YEAR_ONLY.search(name)):
+        date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
+    if date is not None:
+        return date, "name"
+    if os.path.exists(scene.path):
+        return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
+    return datetime.fromtimestamp(0, UTC), "file time"
+
+
+def footprint(grid: Grid) -> str:
+    """Return west, south, east and north of a frame as text, in degrees.
+
+    Without a CRS that leads to degrees they are in the frame's own units.
+    """
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform_bounds
+
+    corners = [
+        grid.transform @ (col, row)
+        for col in (0, grid.width)
+        for row in (0, grid.height)
+    ]
+    x, y = zip(*corners, strict=True)
+    bounds = min(x), min(y), max(x), max(y)
+    try:
+        bounds = transform_bounds(grid.crs, "EPSG:4326", *bounds)
+    except RasterioError:
+        return f"{' '.join(f'{value:.10g}' for value in bounds)} ({grid.crs})"
+    return " ".join(f"{value:.4f}" for value in bounds)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file as hexadecimal text.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(text: str) -> datetime | None:
+    for found in _DATE.finditer(text):
+        try:
+            year, month, day = (int(part) for part in found.groups())
+            return datetime(year, month, day, tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
