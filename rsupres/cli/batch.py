@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.shared import (
-    batch_options,
-    common_options,
-    make_job,
-)
+from rsupres.cli.options.run import batch_options, make_job
 
 if TYPE_CHECKING:
     from rsupres.tiles.batch import BatchItem
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     help="Folder of the outputs; made if it is missing.",
 )
 @batch_options
-@common_options
+@console_options
 @click.pass_context
 def batch(
     ctx: click.Context,

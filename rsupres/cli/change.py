@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import (
-    common_options,
-    destination_options,
-    like_option,
-    make_destination,
-    scale_option,
-)
+from rsupres.cli.options.area import like_option
+from rsupres.cli.options.console import console_options
+from rsupres.cli.options.output import destination_options, make_destination
+from rsupres.cli.options.run import scale_option
 
 if TYPE_CHECKING:
     from rsupres.change.mask import ChangeOptions
@@ -80,7 +77,7 @@ _OF_DETECTION = ("significance", "threshold", "land_cover")
     help="Translate the classes into this table, such as second. Default: as they are.",
 )
 @destination_options
-@common_options
+@console_options
 def change(
     console: Console, sources: tuple[str, ...], output: Path, **options: Any
 ) -> None:

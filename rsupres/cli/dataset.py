@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.images import (
     DEGRADATIONS,
     check_classes,
     check_legend,
     companion_options,
-)
-from rsupres.cli.options.parameters import ScaleType
-from rsupres.cli.options.shared import (
-    common_options,
     file_choice_options,
-    overwrite_option,
-    seed_option,
 )
+from rsupres.cli.options.output import overwrite_option
+from rsupres.cli.options.parameters import ScaleType
+from rsupres.cli.options.sampling import seed_option
 from rsupres.errors import InputError, RunConflictError
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def dataset() -> None:
 )
 @seed_option
 @overwrite_option
-@common_options
+@console_options
 def build(
     console: Console,
     out: Path,
@@ -167,7 +165,7 @@ def build(
     required=True,
     type=click.Path(path_type=Path),
 )
-@common_options
+@console_options
 def check(console: Console, packs: tuple[Path, ...]) -> None:
     """Check packs, each alone and training against validation.
 

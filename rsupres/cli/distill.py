@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import common_options
+from rsupres.cli.options.console import console_options
 from rsupres.cli.train import run_training, training_options
 
 
 @click.command()
 @training_options
-@common_options
+@console_options
 def distill(config: Path, device: str, minutes: float | None, console: Console) -> None:
     """Distil a student from a teacher as CONFIG, a TOML file, says.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import common_options
+from rsupres.cli.options.console import console_options
 
 _PACKAGES = (
     "rsupres",
@@ -27,7 +27,7 @@ _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 
 
 @click.command()
-@common_options
+@console_options
 def doctor(console: Console) -> None:
     """Say what is installed and whether it works.
 

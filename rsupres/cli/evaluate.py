@@ -10,21 +10,18 @@ from click.core import ParameterSource
 
 from rsupres.cli.console import Console
 from rsupres.cli.options.conditions import style_options
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.evaluation import Options
 from rsupres.cli.options.images import (
     DEGRADATIONS,
     check_classes,
     check_legend,
     companion_options,
+    file_choice_options,
 )
 from rsupres.cli.options.parameters import ScaleType
-from rsupres.cli.options.shared import (
-    common_options,
-    device_option,
-    file_choice_options,
-    precision_option,
-    seed_option,
-)
+from rsupres.cli.options.run import device_option, precision_option
+from rsupres.cli.options.sampling import seed_option
 
 _FOR_PAIRS = (
     *("lr", "resample", "hr_nodata", "align", "match", "stretch"),
@@ -205,7 +202,7 @@ def _parse_align(
 @device_option
 @precision_option
 @seed_option
-@common_options
+@console_options
 @click.pass_context
 def evaluate(
     ctx: click.Context, /, console: Console, inputs: tuple[str, ...], **chosen: object

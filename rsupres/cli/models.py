@@ -10,7 +10,7 @@ import click
 
 from rsupres.checkpoints.convert import CONVERTERS
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import common_options
+from rsupres.cli.options.console import console_options
 
 if TYPE_CHECKING:
     from rsupres.checkpoints.catalogue import Card
@@ -22,7 +22,7 @@ def models() -> None:
 
 
 @models.command("list")
-@common_options
+@console_options
 def list_(console: Console) -> None:
     """List the models that this installation knows.
 
@@ -45,7 +45,7 @@ def list_(console: Console) -> None:
 
 @models.command()
 @click.argument("model", metavar="NAME|PATH")
-@common_options
+@console_options
 def show(console: Console, model: str) -> None:
     """Show everything that is known about a model.
 
@@ -62,7 +62,7 @@ def show(console: Console, model: str) -> None:
 
 @models.command()
 @click.argument("names", nargs=-1, metavar="[NAME|PATH]...")
-@common_options
+@console_options
 def verify(console: Console, names: tuple[str, ...]) -> None:
     """Check the weights of models: hash, header, names and shapes of tensors.
 
@@ -114,7 +114,7 @@ def verify(console: Console, names: tuple[str, ...]) -> None:
     help="What the files do not tell, such as scale=8; an unknown key lists all.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
-@common_options
+@console_options
 def import_(
     console: Console,
     checkpoints: tuple[Path, ...],

@@ -8,12 +8,8 @@ from typing import Any
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import (
-    common_options,
-    format_options,
-    overwrite_option,
-    run_options,
-)
+from rsupres.cli.options.console import console_options
+from rsupres.cli.options.output import format_options, overwrite_option, run_options
 from rsupres.cli.upscale import describe
 
 
@@ -23,7 +19,7 @@ from rsupres.cli.upscale import describe
 @format_options
 @overwrite_option
 @run_options
-@common_options
+@console_options
 def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None:
     """Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
 

@@ -7,12 +7,9 @@ from dataclasses import asdict
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.shared import (
-    common_options,
-    make_job,
-    upscale_options,
-)
+from rsupres.cli.options.run import make_job, upscale_options
 
 
 @click.command()
@@ -26,7 +23,7 @@ from rsupres.cli.options.shared import (
     help="The output that would be written.",
 )
 @upscale_options
-@common_options
+@console_options
 def plan(
     console: Console, scenes: tuple[str, ...], output: str, **options: object
 ) -> None:

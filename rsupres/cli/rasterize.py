@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.area import like_option
+from rsupres.cli.options.console import console_options
+from rsupres.cli.options.output import destination_options, make_destination
 from rsupres.cli.options.parameters import LayersType, expand_lists
-from rsupres.cli.options.shared import (
-    common_options,
-    destination_options,
-    like_option,
-    make_destination,
-    scale_option,
-)
+from rsupres.cli.options.run import scale_option
 
 if TYPE_CHECKING:
     from rsupres.vector.rasterize import RasterizeSummary
@@ -56,7 +53,7 @@ _TOP_IGNORED = 5
 )
 @click.option("--antialias", is_flag=True, help="Blend the edges of an RGB legend.")
 @destination_options
-@common_options
+@console_options
 def rasterize(
     console: Console, maps: tuple[str, ...], output: Path, **options: Any
 ) -> None:

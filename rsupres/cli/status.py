@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
-from rsupres.cli.options.shared import common_options
+from rsupres.cli.options.console import console_options
 
 if TYPE_CHECKING:
     from rsupres.output.run_dir import RunState
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@common_options
+@console_options
 def status(console: Console, folder: Path) -> None:
     """Tell how far the run in FOLDER is, or the batch and all runs in it.
 

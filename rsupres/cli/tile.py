@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.area import bounds_options
 from rsupres.cli.options.conditions import map_options, raster_condition_options
+from rsupres.cli.options.console import console_options
+from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.shared import (
-    bounds_options,
-    common_options,
-    overwrite_option,
-    scale_option,
-)
+from rsupres.cli.options.run import scale_option
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
@@ -69,7 +67,7 @@ if TYPE_CHECKING:
     help="Sharp image on the SR grid, cut along; it may cover the scene in part.",
 )
 @overwrite_option
-@common_options
+@console_options
 def tile(
     console: Console,
     scenes: tuple[str, ...],

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import stacked
-from rsupres.cli.options.shared import common_options
 
 if TYPE_CHECKING:
     from rsupres.training.config import TrainConfig
@@ -36,7 +36,7 @@ training_options = stacked(
 
 @click.command()
 @training_options
-@common_options
+@console_options
 def train(config: Path, device: str, minutes: float | None, console: Console) -> None:
     """Train a model as CONFIG, a TOML file, says; continue if it was stopped.
 

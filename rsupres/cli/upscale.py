@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.shared import (
-    common_options,
-    make_job,
-    upscale_options,
-)
+from rsupres.cli.options.run import make_job, upscale_options
 
 if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import RunSummary
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("scenes", nargs=-1, required=True, callback=expand_lists)
 @click.argument("output", type=click.Path())
 @upscale_options
-@common_options
+@console_options
 def upscale(
     console: Console, scenes: tuple[str, ...], output: str, **options: object
 ) -> None:

@@ -60,3 +60,19 @@ companion_options = stacked(
         help="How vector files are drawn. Default: the model's legend, else maptiler.",
     ),
 )
+file_choice_options = stacked(
+    click.option(
+        "--glob",
+        default="*",
+        show_default=True,
+        metavar="PATTERN",
+        help="Which files of a folder; '**/' descends.",
+    ),
+    click.option(
+        "--exclude-glob",
+        "exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="File names to leave out; may be repeated.",
+    ),
+)

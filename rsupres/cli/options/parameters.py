@@ -44,7 +44,7 @@ class Renamed(NamedTuple):
 def former_option(former: str, current: str) -> Callable[[Command], Command]:
     """Return a decorator that keeps accepting an option under its former name.
 
-    The help does not show it. `common_options` hands its value to the command as that
+    The help does not show it. `console_options` hands its value to the command as that
     of the current option, and warns.
 
     Args:

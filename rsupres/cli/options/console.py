@@ -1,0 +1,69 @@
+"""Options that every command accepts, and the `Console` that it is handed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+import click
+
+from rsupres.cli.console import Console, configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def console_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``-v -q --json --log-file --debug``; pass `console` to the function.
+
+    Use it directly above the function, below ``@click.command`` and its options. The
+    function takes a keyword `console` (`rsupres.cli.console.Console`) and none of the
+    five options.
+    """
+
+    @click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Say more on stderr; twice for everything.",
+    )
+    @click.option(
+        "-q", "--quiet", count=True, help="Show errors only, no progress and warnings."
+    )
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Write results as JSON, one a line."
+    )
+    @click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False),
+        help="Append the log, with times, to this file.",
+    )
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapper(
+        ctx: click.Context,
+        /,
+        verbose: int,
+        quiet: int,
+        as_json: bool,
+        log_file: str | None,
+        debug: bool,
+        **arguments: object,
+    ) -> None:
+        ctx.meta["rsupres.json"] = as_json
+        ctx.meta["rsupres.debug"] = debug
+        ctx.meta["rsupres.command"] = ctx.command
+        verbosity = verbose - quiet
+        undo = configure_logging(verbosity, log_file, ctx.command)
+        ctx.find_root().call_on_close(undo)
+        for given in ctx.meta.get("rsupres.renamed", ()):
+            logger.warning(
+                "%s is now called %s; version 0.3.0 drops the former name.",
+                given.former,
+                given.current,
+            )
+            arguments[given.current.lstrip("-").replace("-", "_")] = given.value
+        function(console=Console(as_json, verbosity), **arguments)
+
+    return wrapper

@@ -1,0 +1,98 @@
+"""Options of what is written and where: format, run directory, further outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsupres.cli.options.parameters import split_creation, stacked
+
+if TYPE_CHECKING:
+    from rsupres.output.strips import Destination
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that exists."
+)
+skip_option = click.option(
+    "--skip-existing", is_flag=True, help="Do nothing when the output exists."
+)
+coverage_option = click.option(
+    "--reference-coverage",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Write here where the model had a reference: 1, 0 without (the fallback), 255 "
+    "outside the scene.",
+)
+run_options = stacked(
+    click.option(
+        "--run-dir",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Where the unfinished run lives. Default: OUT.run.",
+    ),
+    click.option(
+        "--keep-run", is_flag=True, help="Keep the run directory after success."
+    ),
+)
+driver_options = stacked(
+    click.option(
+        "--driver",
+        type=click.Choice(["COG", "GTiff"], case_sensitive=False),
+        default="COG",
+        show_default=True,
+        help="Format of the output.",
+    ),
+    click.option(
+        "--co",
+        "creation",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=split_creation,
+        help="Creation option of the driver; may be repeated.",
+    ),
+)
+destination_options = stacked(driver_options, overwrite_option, run_options)
+format_options = stacked(
+    driver_options,
+    click.option(
+        "--dtype",
+        type=click.Choice(
+            [
+                "uint8",
+                "int8",
+                "uint16",
+                "int16",
+                "uint32",
+                "int32",
+                "float32",
+                "float64",
+            ]
+        ),
+        help="Data type of the output; values are kept, not rescaled. Default: the "
+        "scene's.",
+    ),
+    click.option(
+        "--nodata",
+        type=float,
+        metavar="VALUE",
+        help="Value that means no measurement, in the output. Default: the scene's.",
+    ),
+)
+
+
+def make_destination(output: Path, options: dict[str, Any]) -> Destination:
+    """Return what `destination_options` describe; take them out of `options`."""
+    from rsupres.output.strips import Destination
+
+    run_dir = options.pop("run_dir")
+    return Destination(
+        output=output,
+        run_dir=None if run_dir is None else Path(run_dir),
+        **{
+            name: options.pop(name)
+            for name in ("driver", "creation", "overwrite", "keep_run")
+        },
+    )

@@ -1,0 +1,137 @@
+"""Options of a run of a model over scenes, and the `UpscaleJob` that they describe.
+
+`upscale_options` are those of `upscale` and `plan`, `batch_options` those of `batch`.
+Parsing only: no file is opened and nothing is checked against one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsupres.cli.options.area import area_options
+from rsupres.cli.options.bands import band_options
+from rsupres.cli.options.conditions import condition_options
+from rsupres.cli.options.output import (
+    coverage_option,
+    format_options,
+    overwrite_option,
+    run_options,
+    skip_option,
+)
+from rsupres.cli.options.parameters import BatchType, ScaleType, ShardType, stacked
+from rsupres.cli.options.sampling import sampling_options
+
+if TYPE_CHECKING:
+    from rsupres.upscaling.job import UpscaleJob
+
+
+model_option = click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="Card's name or a checkpoint file. Default: the shipped model that fits bands "
+    "and scale.",
+)
+scale_option = click.option(
+    "--scale",
+    type=ScaleType(),
+    default="4",
+    show_default=True,
+    metavar="S",
+    help="How many times finer: 4, 2.5 or 10/3.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]|mps",
+    help="Where the model computes.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the networks; auto is bf16 on CUDA and fp32 elsewhere.",
+)
+work_options = stacked(
+    click.option(
+        "--tile-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Side of a tile, LR pixels. Default: the model's.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="LR pixels shared by neighbouring tiles. Default: by the model's halo.",
+    ),
+    click.option(
+        "--batch-size",
+        type=BatchType(),
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help="Tiles in one call of the model; halved when memory runs out.",
+    ),
+    device_option,
+    precision_option,
+    click.option(
+        "--shard",
+        type=ShardType(),
+        metavar="I/N",
+        help="Compute only this share of the strips; the last share to finish writes "
+        "the output.",
+    ),
+)
+gate_option = click.option(
+    "--fail-if",
+    "fail_if",
+    multiple=True,
+    metavar="EXPR",
+    help="Exit 8 when true, such as 'consistency>0.02' or 'valid<0.9'; repeatable.",
+)
+batch_options = stacked(
+    model_option,
+    scale_option,
+    band_options,
+    area_options,
+    condition_options,
+    coverage_option,
+    sampling_options,
+    work_options,
+    format_options,
+    overwrite_option,
+    run_options,
+    gate_option,
+)
+upscale_options = stacked(batch_options, skip_option)
+
+
+def make_job(
+    scenes: tuple[str, ...], output: str, options: Mapping[str, Any]
+) -> UpscaleJob:
+    """Return the job that the options of `upscale_options` describe.
+
+    Raises:
+        click.UsageError: options that exclude each other.
+    """
+    from rsupres.upscaling.job import UpscaleJob
+
+    chosen = dict(options)
+    for one, other in (("bidx", "named_bands"), ("overwrite", "skip_existing")):
+        if chosen[one] and chosen[other]:
+            names = {"bidx": "--bidx", "named_bands": "--bands"}
+            raise click.UsageError(
+                f"{names.get(one, '--overwrite')} and "
+                f"{names.get(other, '--skip-existing')} exclude each other."
+            )
+    if chosen["bounds_crs"] and not chosen["bounds"]:
+        raise click.UsageError("--bounds-crs needs --bounds.")
+    for name in ("uncertainty", "reference_coverage", "run_dir"):
+        chosen[name] = None if chosen[name] is None else Path(chosen[name])
+    return UpscaleJob(scenes=scenes, output=Path(output), **chosen)
