@@ -1,7 +1,7 @@
-"""Connected parts of a mask, and which of them are too small to count.
+"""Drop the parts of a mask that are too small or too thin to count as change.
 
-Whether a pixel stays depends on pixels nearer than the least size alone, so a window
-read with that margin gives what the whole picture would. Plain numpy.
+Whether a pixel stays depends only on pixels nearer than the minimum size, so a window
+that is read with that margin gives the same answer as the whole mask would.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-# (row, col) of the neighbours that come later in reading order.
-_LATER = ((0, 1), (1, -1), (1, 0), (1, 1))
+_WITH_CORNERS = np.ones((3, 3), bool)  # pixels that touch at a corner are connected
 
 
-def drop_small(mask: Mask, n_least: int) -> Mask:
-    """Return a mask without its parts of fewer than `n_least` pixels.
+def drop_small(mask: Mask, min_pixels: int) -> Mask:
+    """Return a mask without its connected parts of fewer than `min_pixels` pixels.
 
-    Pixels that touch at a corner belong together. A pixel of a part with at least
-    `n_least` pixels has that many within `n_least - 1` steps, so cutting the mask at
-    that distance does not change what becomes of the pixel.
+    Pixels that touch at a corner are connected. A pixel of a part with at least
+    `min_pixels` pixels has that many within `min_pixels - 1` steps, so a cut through
+    the mask at that distance does not change the result for the pixel.
 
     Args:
         mask: (h, w).
-        n_least: 1 or less keeps everything.
+        min_pixels: 1 or less keeps everything.
     """
-    if n_least <= 1 or not mask.any():
+    if min_pixels <= 1 or not mask.any():
         return mask.copy()
-    labels = _label(mask)
-    sizes = np.bincount(labels)
-    kept = np.zeros(mask.shape, bool)
-    kept[mask] = sizes[labels] >= n_least
-    return kept
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask, _WITH_CORNERS)
+    is_large = np.bincount(labels.ravel()) >= min_pixels
+    is_large[0] = False  # label 0 is outside the mask
+    return np.asarray(is_large[labels])
 
 
 def drop_thin(mask: Mask) -> Mask:
-    """Return the pixels of a mask that belong to 2 x 2 pixels that are all in it.
+    """Return the pixels of a mask that belong to a 2 x 2 square inside the mask.
 
-    Lines of one pixel vanish: such are the edges of two maps that disagree by a pixel.
+    Lines that are one pixel wide vanish. Such lines are the edges of two maps that
+    disagree by one pixel.
     """
     square = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:] & mask[1:, 1:]
     kept = np.zeros(mask.shape, bool)
@@ -46,32 +47,3 @@ def drop_thin(mask: Mask) -> Mask:
             height, width = square.shape
             kept[row : row + height, col : col + width] |= square
     return kept
-
-
-def _label(mask: Mask) -> NDArray[np.intp]:
-    """Return the number of the part that each pixel of the mask is in.
-
-    Parts are joined by their smallest number and paths shortened until nothing moves
-    (Shiloach and Vishkin 1982).
-    """
-    n_pixels = int(np.count_nonzero(mask))
-    numbers = np.full((mask.shape[0] + 2, mask.shape[1] + 2), -1, np.intp)
-    inner = numbers[1:-1, 1:-1]
-    inner[mask] = np.arange(n_pixels)
-    pairs = []
-    for row, col in _LATER:
-        height, width = mask.shape
-        there = numbers[1 + row : 1 + row + height, 1 + col : 1 + col + width]
-        both = (inner >= 0) & (there >= 0)
-        pairs.append(np.stack([inner[both], there[both]]))
-    one, other = np.concatenate(pairs, axis=1)
-    labels = np.arange(n_pixels)
-    while True:
-        left, right = labels[one], labels[other]
-        if np.array_equal(left, right):
-            return labels
-        low = np.minimum(left, right)
-        np.minimum.at(labels, left, low)
-        np.minimum.at(labels, right, low)
-        while not np.array_equal(labels, shorter := labels[labels]):
-            labels = shorter

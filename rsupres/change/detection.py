@@ -1,39 +1,35 @@
-"""Where two images of one place differ more than light, season and sensor explain.
+"""Find where two images of one place differ more than light, season and sensor explain.
 
-Two ways to a statistic that is large where something changed, both blind to gains and
-offsets of the bands:
+Two methods give a statistic that is large where something changed. Neither depends on
+gains and offsets of the bands:
 
 - IR-MAD (Nielsen 2007): differences of canonical variates, weighted again and again
   with the probability that a pixel did not change;
 - CVA: differences of the bands after radiometric normalisation, their length measured
   in the covariance of unchanged ground.
 
-Real ground never stays quite the same: crops, shadows and sun leave tails that the
-textbook chi-square lacks, and a threshold at 1 % of it marks most of a scene. So scale
-and degrees of freedom of the chi-square are found from the image itself, from the
-median and the upper quartile of the statistic. That holds while less than a quarter of
-the ground changed. The same law gives the weights, which keeps IR-MAD from collapsing
-onto the few pixels that are most alike.
+The threshold and the weights follow the distribution that is fitted to the image
+(`rsupres.change.null_distribution`). Nielsen uses the textbook chi-square; the fitted
+one keeps IR-MAD from collapsing onto the few pixels that are most alike.
 
-Arrays only; files and blocks are the business of `rsupres.change.images`.
+Works on arrays; files and blocks are read by `rsupres.change.images`.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.change.components import drop_small
+from rsupres.change.null_distribution import Floats, NullDistribution
 from rsupres.errors import ConditionError
 
 logger = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 Method = Literal["irmad", "cva"]
 TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
 
@@ -46,55 +42,6 @@ RIDGE = 1e-6  # of a band's variance
 MIN_VARIANCE = 1e-6  # of a difference of unit variates
 MIN_PIXELS_TO_FIT = 256
 MIN_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
-_QUARTILES = (0.5, 0.75)
-_MIN_DOF = 0.1
-_NODES = 8192
-_FARTHEST = 40.0  # standard deviations; farther is as good as impossible
-
-
-@dataclass(frozen=True)
-class Null:
-    """How the statistic is distributed where nothing changed: scale times chi-square.
-
-    Attributes:
-        scale: of the statistic.
-        dof: degrees of freedom, not above the number of differences.
-        spread: median of the statistic over that of a chi-square with all degrees of
-            freedom; its square root is one standard deviation of a difference.
-    """
-
-    scale: float
-    dof: float
-    spread: float
-
-    @classmethod
-    def fit(cls, statistic: Floats, n_differences: int) -> Null:
-        """Fit scale and degrees of freedom to the median and the upper quartile.
-
-        Args:
-            statistic: (n,) of changed and unchanged pixels together.
-            n_differences: that were squared and summed.
-        """
-        median, quartile = (float(v) for v in np.quantile(statistic, _QUARTILES))
-        if median <= 1e-9:  # more than half of the pixels are the same in both images
-            return cls(1.0, float(n_differences), 1.0)
-        dofs, ratios, medians = _chi_squares(n_differences)
-        dof = float(np.exp(np.interp(-quartile / median, -ratios, np.log(dofs))))
-        middle = float(np.interp(dof, dofs, medians))
-        return cls(median / middle, dof, median / float(medians[-1]))
-
-    def unchanged(self, statistic: Floats) -> Floats:
-        """Return the probability of a value at least as large on unchanged ground.
-
-        Interpolated between `_NODES` values, right to about 1e-6.
-        """
-        roots = np.sqrt(statistic / self.scale)
-        nodes = np.linspace(0.0, _FARTHEST, _NODES)
-        return np.interp(roots, nodes, _survival(self.dof, nodes**2))
-
-    def critical(self, significance: float) -> float:
-        """Return the value that unchanged ground exceeds with a probability."""
-        return self.scale * float(_quantiles(np.array([self.dof]), significance)[0])
 
 
 @dataclass(frozen=True)
@@ -136,7 +83,7 @@ class Detector:
     """
 
     differences: Differences
-    null: Null
+    null: NullDistribution
     critical: float
 
 
@@ -217,7 +164,7 @@ def make_detector(
         threshold: in standard deviations instead, None to go by significance.
     """
     n_differences = len(differences.offset)
-    null = Null.fit(sample, n_differences)
+    null = NullDistribution.fit(sample, n_differences)
     if threshold is not None:
         return Detector(differences, null, threshold**2 * null.spread)
     return Detector(differences, null, null.critical(significance))
@@ -290,7 +237,7 @@ def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
             return found
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
-        weights = Null.fit(squared, n_differences).unchanged(squared)
+        weights = NullDistribution.fit(squared, n_differences).survival(squared)
         if weights.mean() < MIN_SHARE:
             return None
     return None
@@ -332,7 +279,7 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
             return found
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
-        weights = Null.fit(squared, len(x)).unchanged(squared)
+        weights = NullDistribution.fit(squared, len(x)).survival(squared)
         if weights.mean() < MIN_SHARE:
             return found
     return found
@@ -382,30 +329,3 @@ def _box(image: Floats) -> Floats:
         for col in range(2 * reach + 1):
             total += padded[:, row : row + height, col : col + width]
     return total
-
-
-@lru_cache(maxsize=8)
-def _chi_squares(n: int) -> tuple[Floats, Floats, Floats]:
-    """Return degrees of freedom up to n, upper quartile over median, and median."""
-    dofs = np.geomspace(_MIN_DOF, n, 256)
-    median, quartile = (_quantiles(dofs, 1 - share) for share in _QUARTILES)
-    return dofs, quartile / median, median
-
-
-def _quantiles(dofs: Floats, share: float) -> Floats:
-    """Return what chi-squares of so many degrees of freedom exceed with a share."""
-    low, high = np.zeros_like(dofs), np.full_like(dofs, 1e4)
-    for _ in range(100):
-        middle = (low + high) / 2
-        is_above = _survival(dofs, middle) > share
-        low, high = np.where(is_above, middle, low), np.where(is_above, high, middle)
-    return high
-
-
-def _survival(dof: float | Floats, values: Floats) -> Floats:
-    """Return the probability that a chi-square is larger."""
-    import torch
-
-    halves = torch.from_numpy(np.ascontiguousarray(values, np.float64)) / 2
-    shape = torch.from_numpy(np.broadcast_to(dof, values.shape) / 2)
-    return np.asarray(torch.special.gammaincc(shape, halves))

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from rsupres.change.components import drop_small, drop_thin
 from rsupres.change.detection import (
-    Null,
     detect_change,
     fit_differences,
     make_detector,
     statistic,
 )
+from rsupres.change.null_distribution import NullDistribution
 from rsupres.errors import ConditionError
 
 METHODS = ("irmad", "cva")
@@ -193,20 +193,20 @@ def test_canonical_variates_are_as_nielsen_defines_them():
 @given(dof=st.floats(0.5, 4), scale=st.floats(0.01, 100), seed=st.integers(0, 9))
 def test_the_law_of_unchanged_ground_is_found_from_its_quartiles(dof, scale, seed):
     values = scale * 2 * np.random.default_rng(seed).gamma(dof / 2, size=40_000)
-    null = Null.fit(values, 4)
+    null = NullDistribution.fit(values, 4)
     assert null.dof == pytest.approx(dof, rel=0.1)
     assert null.scale == pytest.approx(scale, rel=0.15)
     critical = null.critical(0.01)
     assert (values > critical).mean() == pytest.approx(0.01, abs=0.005)
-    assert null.unchanged(np.array([critical]))[0] == pytest.approx(0.01, abs=1e-5)
+    assert null.survival(np.array([critical]))[0] == pytest.approx(0.01, abs=1e-5)
 
 
 def test_change_up_to_a_fifth_of_the_ground_hardly_moves_the_threshold():
     rng = np.random.default_rng(0)
     values = rng.chisquare(4, 50_000)
-    clean = Null.fit(values, 4).critical(1e-3)
+    clean = NullDistribution.fit(values, 4).critical(1e-3)
     values[:5_000] += 500
-    assert Null.fit(values, 4).critical(1e-3) < 1.8 * clean
+    assert NullDistribution.fit(values, 4).critical(1e-3) < 1.8 * clean
 
 
 def test_the_statistic_is_a_mean_over_valid_neighbours():
