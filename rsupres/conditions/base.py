@@ -60,16 +60,9 @@ def _untuple(value: object) -> object:
     return value
 
 
-# Conditions by the option that gives each.
-OPTIONS: Mapping[str, str] = {
-    "vector_map": "--vector-map",
-    "reference": "--reference",
-    "change_mask": "--change-mask",
-    "style": "--style",
-}
-
-
-DETECT = "detect"
+# Names of the conditions, as fields of `GivenConditions` and of `Conditions`.
+CONDITIONS = ("vector_map", "reference", "change_mask", "style")
+DETECT = "detect"  # a change mask: compare the reference with the scene
 
 
 class ConditionSource(Protocol):
@@ -111,7 +104,7 @@ class ConditionRequest(GivenConditions):
     @property
     def given(self) -> tuple[str, ...]:
         """Names of the `Conditions` fields that are asked for."""
-        return tuple(name for name in OPTIONS if getattr(self, name))
+        return tuple(name for name in CONDITIONS if getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -258,13 +258,13 @@ def _choose_model(
 ) -> tuple[UpscaleJob, list[str]]:
     """Return the job with one model for all tiles, and the conditions it looks at."""
     from rsupres.checkpoints.catalogue import default_model, read_card
-    from rsupres.conditions.base import OPTIONS
+    from rsupres.conditions.base import CONDITIONS
     from rsupres.raster.dataset import Raster
 
     name = job.model
     if name is None:
         with Raster.open(path / LR / tile) as scene:
-            given = {*kinds, *(option for option in OPTIONS if getattr(job, option))}
+            given = {*kinds, *(name for name in CONDITIONS if getattr(job, name))}
             given |= {"style"} if job.style_sample else set()
             n_bands, gsd_m = len(scene.data_bands), scene.grid.gsd_m
         name = default_model(n_bands, job.scale, gsd_m, given)

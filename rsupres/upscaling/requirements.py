@@ -12,11 +12,12 @@ from collections.abc import Iterable
 import torch
 
 from rsupres.checkpoints.catalogue import list_cards
-from rsupres.conditions.base import DETECT, OPTIONS, ConditionRequest
+from rsupres.conditions.base import CONDITIONS, DETECT, ConditionRequest
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import ModelSpec, Precision, SamplerOptions
 from rsupres.upscaling.job import UpscaleJob
 
+OPTIONS = {name: "--" + name.replace("_", "-") for name in CONDITIONS}
 _WHAT = {
     "vector_map": "a vector map",
     "reference": "a reference image",

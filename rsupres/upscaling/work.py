@@ -29,7 +29,7 @@ from rsupres.checkpoints.catalogue import (
     load_model,
     read_card,
 )
-from rsupres.conditions.base import OPTIONS, ConditionFrame
+from rsupres.conditions.base import CONDITIONS, ConditionFrame
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError, ResourceError
 from rsupres.families.base import (
@@ -325,7 +325,7 @@ def _find_card(job: UpscaleJob, scene: Raster) -> Card:
     """Return the card of the model to use; warn where it was made for other scenes."""
     gsd = scene.grid.gsd_m
     if job.model is None:
-        given = {name for name in OPTIONS if getattr(job, name)}
+        given = {name for name in CONDITIONS if getattr(job, name)}
         given |= {"style"} if job.style_sample else set()
         name = default_model(len(scene.data_bands), job.scale, gsd, given)
         logger.info("Model %s, chosen for its bands, scale and pixel size.", name)
