@@ -1,8 +1,12 @@
 """Satellite super-resolution with diffusion models.
 
 The package makes a sharper GeoTIFF out of a coarse one and keeps every pixel where it
-belongs on the ground. Importing it loads neither torch nor rasterio; the public names
-below are resolved on first use.
+belongs on the ground. Importing it loads neither torch nor rasterio; the functions
+below are loaded on first use. They do what the commands of the same names do.
+
+>>> import rsupres
+>>> "upscale_array" in dir(rsupres)
+True
 """
 
 from __future__ import annotations
@@ -10,28 +14,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rsupres.upscaling.job import UpscaleJob
-    from rsupres.upscaling.pipeline import RunSummary, finish_run, upscale_scene
-    from rsupres.upscaling.planning import plan_job
-
 from rsupres.version import __version__
 
+if TYPE_CHECKING:
+    from rsupres.upscaling.array import Model as Model
+    from rsupres.upscaling.array import load_model as load_model
+    from rsupres.upscaling.array import upscale_array as upscale_array
+    from rsupres.upscaling.request import plan as plan
+    from rsupres.upscaling.request import upscale as upscale
+
+# Where each public name is defined.
 _HOMES = {
-    "RunSummary": "rsupres.upscaling.pipeline",
-    "UpscaleJob": "rsupres.upscaling.job",
-    "finish_run": "rsupres.upscaling.pipeline",
-    "plan_job": "rsupres.upscaling.planning",
-    "upscale_scene": "rsupres.upscaling.pipeline",
+    "Model": "rsupres.upscaling.array",
+    "load_model": "rsupres.upscaling.array",
+    "plan": "rsupres.upscaling.request",
+    "upscale": "rsupres.upscaling.request",
+    "upscale_array": "rsupres.upscaling.array",
 }
 
 __all__ = [
-    "RunSummary",
-    "UpscaleJob",
+    "Model",
     "__version__",
-    "finish_run",
-    "plan_job",
-    "upscale_scene",
+    "load_model",
+    "plan",
+    "upscale",
+    "upscale_array",
 ]
 
 
@@ -39,3 +46,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'rsupres' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 
@@ -41,6 +41,37 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+@contextmanager
+def progress_bar(wanted: bool) -> Iterator[OnProgress]:
+    """Show the progress of library calls on stderr, one bar a phase.
+
+    The command line has its own display; this one is for scripts and notebooks.
+
+    Args:
+        wanted: False = show nothing.
+    """
+    if not wanted:
+        yield lambda step: None
+        return
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm[NoReturn]] = {}
+
+    def show(step: Progress) -> None:
+        bar = bars.get(step.phase)
+        if bar is None:
+            bar = tqdm(desc=step.phase, unit=f" {step.unit}")
+            bars[step.phase] = bar
+        bar.total = step.total
+        bar.update(step.done - bar.n)
+
+    try:
+        yield show
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 @dataclass(frozen=True)

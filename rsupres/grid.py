@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # WGS 84; the gsd of a geographic grid is an estimate for warnings and reports.
 _SEMI_MAJOR_AXIS_M = 6378137.0
 _ECCENTRICITY_SQUARED = 0.0066943799901413165
+_MAX_DENOMINATOR = 64  # of a scale
 
 
 class PixelWindow(NamedTuple):
@@ -358,6 +359,33 @@ class TileGrid(Sequence[Tile]):
         lr = PixelWindow(self._row_starts[row], self._col_starts[col], *self.tile_shape)
         border = Border(row == 0, row == n_rows - 1, col == 0, col == n_cols - 1)
         return Tile(row, col, lr, lr.scaled(self.scale), border)
+
+
+def as_scale(value: Fraction | float | str) -> Fraction:
+    """Return a scale as an exact fraction.
+
+    Args:
+        value: such as 4, 2.5 or "10/3".
+
+    Raises:
+        GridError: not a positive number, or a denominator above 64.
+
+    >>> as_scale(2.5), as_scale("10/3")
+    (Fraction(5, 2), Fraction(10, 3))
+    """
+    try:
+        scale = Fraction(str(value).strip())
+    except (ValueError, ZeroDivisionError):
+        scale = Fraction(0)
+    if scale <= 0:
+        raise GridError(f"{value!r} is not a scale such as 4, 2.5 or 10/3.")
+    nearest = scale.limit_denominator(_MAX_DENOMINATOR)
+    if scale != nearest:
+        raise GridError(
+            f"{value!r} has denominator {scale.denominator}, above {_MAX_DENOMINATOR}; "
+            f"the nearest that is offered is {nearest}."
+        )
+    return scale
 
 
 def lr_step(scale: Fraction, multiple: int = 1) -> int:

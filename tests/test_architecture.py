@@ -137,9 +137,10 @@ def test_families_never_import_each_other(module: str) -> None:
 def test_the_library_neither_prints_nor_exits_nor_knows_click(module: str) -> None:
     if module == "rsupres.__main__":
         return
-    assert not {"click", "rich", "tqdm"} & {
-        n.split(".")[0] for n in all_imports_of(module)
-    }
+    terminal = {"click", "rich", "tqdm"}
+    if module == "rsupres.execution":
+        terminal -= {"tqdm"}  # the progress bar of library calls that ask for one
+    assert not terminal & {n.split(".")[0] for n in all_imports_of(module)}
     called = {
         ast.unparse(node.func)
         for node in ast.walk(TREES[module])

@@ -82,9 +82,8 @@ def _load_candidates(
         without,
     )
     from rsupres.families.base import SamplerOptions
+    from rsupres.upscaling.devices import find_precision
 
-    automatic = "bf16" if device.type == "cuda" else "fp32"
-    precision = automatic if options.precision == "auto" else options.precision
     style = _read_style(options)
     candidates, specs = [], []
     for name in dict.fromkeys(options.models):
@@ -96,7 +95,7 @@ def _load_candidates(
                 steps=options.steps,
                 sampler=options.sampler,
                 detail=detail,
-                precision=precision,  # type: ignore[arg-type]  # Click checked it
+                precision=find_precision(options.precision, device),
                 style_sample=options.style_sample,
             )
             model = load_model(name, device, sampling)

@@ -23,13 +23,9 @@ from rsupres.datasets.sidecars import Sidecars
 from rsupres.errors import InputError
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.report import Row, score
-from rsupres.evaluation.resize import (
-    resize_bicubic,
-    resize_bicubic_float,
-    sizes_at,
-    upscale_array,
-)
+from rsupres.evaluation.resize import resize_bicubic, resize_bicubic_float, sizes_at
 from rsupres.families.base import Conditions
+from rsupres.upscaling.array import upscale_whole
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +95,7 @@ def model_candidate(
     ) -> Pixels:
         unit = lr.astype(np.float32) / np.float32(255)
         conditions = _conditions(layers, style)
-        return to_uint8(upscale_array(model, unit, scale, device, seed, conditions))
+        return to_uint8(upscale_whole(model, unit, scale, device, seed, conditions))
 
     return Candidate(name, enlarge, model.spec.needs | model.spec.accepts)
 

@@ -30,12 +30,12 @@ from torch.nn import functional
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.errors import InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.families.slimdiffsr.blocks import Finding
 from rsupres.families.slimdiffsr.resolver import AnyNetwork, SlimDiffSR
 from rsupres.families.slimdiffsr.teacher import TeacherNetwork
 from rsupres.training.config import TrainConfig
+from rsupres.upscaling.array import upscale_whole
 
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the median squared distance
 _SMALL = 1e-8
@@ -118,7 +118,7 @@ class PictureTeacher:
         """Return the model's pictures, each made as a scene of one tile."""
         unit = (lr.float() / 2.0 + 0.5).clamp(0.0, 1.0).cpu().numpy()
         made = [
-            upscale_array(
+            upscale_whole(
                 self.model,
                 np.ascontiguousarray(one),
                 Fraction(self.scale),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 
 from rsupres.errors import InputError, ResourceError
+from rsupres.families.base import Precision
+
+_PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def find_device(text: str) -> torch.device:
@@ -31,3 +35,16 @@ def find_device(text: str) -> torch.device:
     if not there[device.type]:
         raise ResourceError(f"--device {text}: this machine has no such device.")
     return device
+
+
+def find_precision(text: str, device: torch.device) -> Precision:
+    """Return the arithmetic that a text names; auto is bf16 on CUDA, else fp32.
+
+    Raises:
+        InputError: no arithmetic is called so.
+    """
+    if text == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    if text not in _PRECISIONS:
+        raise InputError(f"precision {text!r} is none of auto, fp32, bf16 or fp16.")
+    return _PRECISIONS[text]

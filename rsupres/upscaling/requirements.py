@@ -14,7 +14,8 @@ import torch
 from rsupres.checkpoints.catalogue import list_cards
 from rsupres.conditions.base import CONDITIONS, DETECT, ConditionRequest
 from rsupres.errors import ConditionError, InputError
-from rsupres.families.base import ModelSpec, Precision, SamplerOptions
+from rsupres.families.base import ModelSpec, SamplerOptions
+from rsupres.upscaling.devices import find_precision
 from rsupres.upscaling.job import UpscaleJob
 
 OPTIONS = {name: "--" + name.replace("_", "-") for name in CONDITIONS}
@@ -94,19 +95,12 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
 
 
 def sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
-    """Return what the model is told; automatic precision is bf16 on CUDA."""
-    automatic: Precision = "bf16" if device.type == "cuda" else "fp32"
-    precisions: dict[str, Precision] = {
-        "auto": automatic,
-        "fp32": "fp32",
-        "bf16": "bf16",
-        "fp16": "fp16",
-    }
+    """Return what the model is told."""
     return SamplerOptions(
         steps=job.steps,
         sampler=job.sampler,
         detail=0.0 if job.detail is None else job.detail,
-        precision=precisions[job.precision],
+        precision=find_precision(job.precision, device),
         style_sample=job.style_sample,
     )
 

@@ -38,7 +38,7 @@ from rsupres.families.base import (
     ScaleRange,
     SuperResolver,
 )
-from rsupres.grid import Grid, TileGrid, lr_step
+from rsupres.grid import Grid, TileGrid
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.raster.bands import BY_OPTION, BandChoice, choose_bands
@@ -57,12 +57,11 @@ from rsupres.upscaling.requirements import (
     condition_request,
     sampler_options,
 )
+from rsupres.upscaling.tiling import plan_tiles
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# LR pixels over which neighbouring tiles are blended by default.
-_DEFAULT_RAMP = 8
 # SR bytes of one batch on a CPU; more only costs memory there.
 _CPU_BATCH_BYTES = 16 * 2**20
 _GPU_BATCH = 16
@@ -285,7 +284,9 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         check_options(job, card.spec)
         check_conditions(job, card.spec, card.name)
         bands = _find_bands(job, scene, card.spec)
-        grid = _plan_tiles(job, scene, card)
+        grid = plan_tiles(
+            scene.grid, job.scale, card.spec, card.name, job.tile_size, job.overlap
+        )
         _check_output(job, scene)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
@@ -374,26 +375,6 @@ def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
     return bands
 
 
-def _plan_tiles(job: UpscaleJob, scene: Raster, card: Card) -> TileGrid:
-    spec = card.spec
-    step = lr_step(job.scale, spec.multiple)
-    floor = 2 * spec.halo + 1
-    overlap = job.overlap
-    if overlap is None:
-        overlap = _round_up(2 * spec.halo + _DEFAULT_RAMP, step)
-    size = job.tile_size
-    if size is None:
-        size = max(_round_up(spec.tile_size, step), _round_up(overlap + floor, step))
-    elif job.overlap is None and overlap >= size:
-        least = _round_up(floor, step) + step
-        raise InputError(
-            f"--tile-size {size} is too small for model {card.name}, whose halo is "
-            f"{spec.halo}; use at least {_round_up(overlap + 1, step)}, or {least} "
-            f"with --overlap {_round_up(floor, step)}."
-        )
-    return TileGrid.plan(scene.grid, job.scale, size, overlap, spec.halo, spec.multiple)
-
-
 def _check_output(job: UpscaleJob, scene: Raster) -> None:
     """Refuse a type or nodata value that cannot hold the result."""
     kind = np.dtype(job.dtype or scene.dtype)
@@ -433,10 +414,6 @@ def _fits(nodata: float, kind: np.dtype[np.generic]) -> bool:
         and float(nodata).is_integer()
         and limits.min <= nodata <= limits.max
     )
-
-
-def _round_up(length: int, step: int) -> int:
-    return -(-length // step) * step
 
 
 def _decimal(scale: Fraction) -> str:

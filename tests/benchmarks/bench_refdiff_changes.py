@@ -24,8 +24,9 @@ from PIL import Image
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.evaluation.lpips import LpipsSqueeze
-from rsupres.evaluation.resize import resize_bicubic, upscale_array
+from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import Conditions, SamplerOptions, SuperResolver
+from rsupres.upscaling.array import upscale_whole
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "sample_data"))
@@ -99,7 +100,7 @@ def upscale(
     made = {"bicubic": resize_bicubic(lr, hr.shape[1:])}
     for way, conditions in zip(WAYS[1:], (bare, alone, both), strict=True):
         unit = lr.astype(np.float32) / 255
-        sr = upscale_array(model, unit, SCALE, CPU, 0, conditions)
+        sr = upscale_whole(model, unit, SCALE, CPU, 0, conditions)
         made[way] = (sr * 255 + 0.5).clip(0, 255).astype(np.uint8)
     return made
 

@@ -46,12 +46,12 @@ from rsupres.checkpoints.catalogue import (
 )
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
-from rsupres.evaluation.resize import ArrayReader
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
 from rsupres.families.sgdm.network import SgdmConfig
 from rsupres.families.sgdm.resolver import Sgdm, sample_latent
 from rsupres.grid import Grid, PixelWindow, Tile, TileGrid
+from rsupres.upscaling.memory import ArrayReader
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

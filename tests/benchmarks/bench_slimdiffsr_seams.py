@@ -25,11 +25,11 @@ from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
-from rsupres.evaluation.resize import ArrayReader
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import SlimDiffSR, make_spec
 from rsupres.grid import TileGrid
+from rsupres.upscaling.memory import ArrayReader
 from tests.parity.golden import name_seeded_tensor
 from tests.strategies import make_grid
 

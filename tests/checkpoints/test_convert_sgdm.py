@@ -18,11 +18,11 @@ from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.checkpoints.convert.sgdm_names import TEXT, config_of, reference_names
 from rsupres.checkpoints.convert.sgdm_text import make_contexts, prompt_tokens
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import SamplerOptions
 from rsupres.families.sgdm.network import EncoderConfig, SgdmConfig, SgdmNetworks
 from rsupres.families.sgdm.prompts import N_PROMPTS, prompt_text
 from rsupres.families.sgdm.style import FlowConfig, StyleFlow
+from rsupres.upscaling.array import upscale_whole
 from tests.parity.golden import name_seeded_tensor
 
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def test_the_authors_files_become_a_model_that_runs(files: list[Path]) -> None:
     assert stored.spec.legend == "maptiler"
     assert stored.spec.steps == 50
     model = load_model(str(out), CPU, SamplerOptions(steps=2, style_sample=True))
-    sr = upscale_array(model, np.full((3, 4, 4), 0.5, np.float32), 16, CPU)  # type: ignore[arg-type]
+    sr = upscale_whole(model, np.full((3, 4, 4), 0.5, np.float32), 16, CPU)  # type: ignore[arg-type]
     assert sr.shape == (3, 64, 64)
     card = out.with_suffix(".toml").read_text(encoding="utf-8")
     assert "OpenRAIL" in card

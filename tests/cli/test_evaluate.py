@@ -25,7 +25,7 @@ from rsupres.errors import InputError, ModelOutputError
 from rsupres.evaluation.edges import edge_f1
 from rsupres.evaluation.pairs import match_histogram
 from rsupres.evaluation.report import Row, mean_rows, table_lines
-from rsupres.evaluation.resize import resize_bicubic, sizes_at, upscale_array
+from rsupres.evaluation.resize import resize_bicubic, sizes_at
 from rsupres.families.base import (
     ModelSpec,
     SamplerOptions,
@@ -34,6 +34,7 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
 )
+from rsupres.upscaling.array import upscale_whole
 from tests.helpers import write_image
 from tests.pictures import fourier_shift, texture, write_random_weights
 
@@ -519,10 +520,10 @@ def test_sixteen_bit_and_other_types_have_their_own_stretch(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("scale", ["2", "3", "4", "5/2", "10/3"])
-def test_upscale_array_of_bicubic_is_pillow(scale: str) -> None:
+def test_upscale_whole_of_bicubic_is_pillow(scale: str) -> None:
     ratio = Fraction(scale)
     lr = texture(18, 21)
-    sr = upscale_array(load_model("bicubic", CPU, SamplerOptions()), lr, ratio, CPU)
+    sr = upscale_whole(load_model("bicubic", CPU, SamplerOptions()), lr, ratio, CPU)
     assert sr.shape == (3, int(18 * ratio), int(21 * ratio))
     size = (int(18 * ratio), int(21 * ratio))
     if ratio.denominator == 1:
@@ -536,10 +537,10 @@ def test_upscale_array_of_bicubic_is_pillow(scale: str) -> None:
         np.testing.assert_allclose(sr[inner], np.stack(expected)[inner], atol=2e-6)
 
 
-def test_upscale_array_pads_to_what_the_model_needs_and_crops_back() -> None:
+def test_upscale_whole_pads_to_what_the_model_needs_and_crops_back() -> None:
     stub = Stub(SPEC)
     lr = texture(18, 21)
-    sr = upscale_array(stub, lr, Fraction(3), CPU)
+    sr = upscale_whole(stub, lr, Fraction(3), CPU)
     batch = stub.batches[0]
     assert batch.lr.shape == (1, 3, 24, 24)  # multiples of 8 at scale 3
     assert batch.windows_sr[0][2:] == (72, 72)
@@ -565,12 +566,12 @@ def test_upscale_array_pads_to_what_the_model_needs_and_crops_back() -> None:
         (lambda: (Stub(SPEC, answer=math.nan), 3, Fraction(4)), ModelOutputError),
     ],
 )
-def test_upscale_array_refuses_what_cannot_work(
+def test_upscale_whole_refuses_what_cannot_work(
     make: Callable[[], tuple[Stub, int, Fraction]], error: type[Exception]
 ) -> None:
     stub, bands, scale = make()
     with pytest.raises(error):
-        upscale_array(stub, texture(16, 16, bands=bands), scale, CPU)
+        upscale_whole(stub, texture(16, 16, bands=bands), scale, CPU)
 
 
 def test_sizes_keep_lr_and_hr_on_the_same_ground() -> None:

@@ -22,7 +22,6 @@ from rsupres.datasets.packs import Pack
 from rsupres.datasets.sidecars import Sidecars, renamed
 from rsupres.degradations.registry import DEGRADATIONS
 from rsupres.errors import ConditionError, InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import (
     Conditions,
     ModelSpec,
@@ -33,6 +32,7 @@ from rsupres.families.base import (
 )
 from rsupres.grid import PixelWindow
 from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.upscaling.array import upscale_whole
 from tests.helpers import write_image
 
 CPU = torch.device("cpu")
@@ -306,13 +306,13 @@ def test_a_model_sees_only_what_it_looks_at() -> None:
         reference_valid=torch.ones(1, 1, 16, 16, dtype=torch.bool),
         change_mask=torch.zeros(1, 1, 16, 16, dtype=torch.uint8),
     )
-    upscale_array(looker, lr, Fraction(2), CPU, conditions=given)
+    upscale_whole(looker, lr, Fraction(2), CPU, conditions=given)
     seen = looker.batches[0].conditions.given()
     assert seen.keys() == {"reference", "reference_valid"}
     assert given.reference is not None
     wrong = replace(given, reference=given.reference[..., :15])
     with pytest.raises(InputError, match=r"reference has \(16, 15\) pixels"):
-        upscale_array(looker, lr, Fraction(2), CPU, conditions=wrong)
+        upscale_whole(looker, lr, Fraction(2), CPU, conditions=wrong)
 
 
 def test_packs_are_built_with_what_belongs_to_the_images(

@@ -15,7 +15,6 @@ from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.resize import ArrayReader, upscale_array
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.e2diffsr.config import (
     SMALL,
@@ -26,6 +25,8 @@ from rsupres.families.e2diffsr.config import (
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import E2DiffSR, make_spec, sample_latent
 from rsupres.grid import Grid, PixelWindow, TileGrid
+from rsupres.upscaling.array import upscale_whole
+from rsupres.upscaling.memory import ArrayReader
 from tests.strategies import make_grid
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def _picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_a_scene_of_one_tile_is_the_untiled_network(scale: Fraction) -> None:
     model = _model()
     lr = _picture(36, 42)
-    got = upscale_array(model, lr, scale, CPU, seed=3)
+    got = upscale_whole(model, lr, scale, CPU, seed=3)
 
     networks = model.networks
     x = torch.from_numpy(lr)[None] * 2 - 1
@@ -178,7 +179,7 @@ def test_latent_is_noise_anchored_to_the_ground() -> None:
     "scale", [Fraction(6), Fraction(13, 2), Fraction(8), Fraction(12)]
 )
 def test_scales_beyond_the_trained_ones_keep_the_size(scale: Fraction) -> None:
-    sr = upscale_array(_model(), _picture(24, 22), scale, CPU)
+    sr = upscale_whole(_model(), _picture(24, 22), scale, CPU)
     assert sr.shape == (3, int(24 * scale), int(22 * scale))
     assert np.isfinite(sr).all()
 
@@ -210,8 +211,8 @@ def test_scene_levels_follow_the_scene_and_are_undone() -> None:
     """A dark, flat scene comes out as the bright one does, up to its own levels."""
     model = _model(replace(TINY, normalise="scene"))
     lr = np.clip(_picture(40, 40), 0, 1)
-    bright = upscale_array(model, lr, Fraction(2), CPU)
-    dark = upscale_array(model, 0.2 * lr + 0.05, Fraction(2), CPU)
+    bright = upscale_whole(model, lr, Fraction(2), CPU)
+    dark = upscale_whole(model, 0.2 * lr + 0.05, Fraction(2), CPU)
     inside = (bright > 0.01) & (bright < 0.99)
     difference = np.abs((dark - 0.05) / 0.2 - bright)[inside]
     assert difference.max() < 2e-3
@@ -219,9 +220,9 @@ def test_scene_levels_follow_the_scene_and_are_undone() -> None:
 
 def test_ancestral_sampling_adds_noise_and_stays_reproducible() -> None:
     lr = _picture(32, 32)
-    mean = upscale_array(_model(), lr, Fraction(2), CPU)
+    mean = upscale_whole(_model(), lr, Fraction(2), CPU)
     ancestral = [
-        upscale_array(
+        upscale_whole(
             _model(options=SamplerOptions(sampler="ancestral")), lr, Fraction(2), CPU
         )
         for _ in range(2)
@@ -260,9 +261,9 @@ def test_loaded_model_works_like_the_one_that_was_saved(tmp_path: Path) -> None:
     _write(path, _networks(detail=True), TINY)
     loaded = load_model(str(path), CPU, SamplerOptions())
     lr = _picture(24, 24)
-    got = upscale_array(loaded, lr, Fraction(3), CPU)
+    got = upscale_whole(loaded, lr, Fraction(3), CPU)
     np.testing.assert_allclose(
-        got, upscale_array(_model(), lr, Fraction(3), CPU), atol=2e-3
+        got, upscale_whole(_model(), lr, Fraction(3), CPU), atol=2e-3
     )
     assert loaded.spec.gsd == (0.6, 40.0)
 
@@ -288,8 +289,8 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_precision_changes_little(precision: str) -> None:
     lr = _picture(32, 32)
     options = SamplerOptions(precision=precision)  # type: ignore[arg-type]
-    got = upscale_array(_model(options=options), lr, Fraction(4), CPU)
-    wanted = upscale_array(_model(), lr, Fraction(4), CPU)
+    got = upscale_whole(_model(options=options), lr, Fraction(4), CPU)
+    wanted = upscale_whole(_model(), lr, Fraction(4), CPU)
     assert np.abs(got - wanted).mean() < 0.004
 
 

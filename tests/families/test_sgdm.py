@@ -21,7 +21,6 @@ from rsupres.diffusion.samplers import sample_ddim
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.diffusion.solvers import sample_solver
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
-from rsupres.evaluation.resize import ArrayReader, upscale_array
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
 from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
@@ -35,6 +34,8 @@ from rsupres.families.sgdm.resolver import (
 from rsupres.families.sgdm.style import spatial_statistics
 from rsupres.grid import TileGrid
 from rsupres.training.families.sgdm import ARCHITECTURES
+from rsupres.upscaling.array import upscale_whole
+from rsupres.upscaling.memory import ArrayReader
 from tests.strategies import make_grid
 
 CPU = torch.device("cpu")
@@ -92,7 +93,7 @@ def chart(
 
 
 def upscale(model: Sgdm, seed: int = 0, **given: Tensor) -> np.ndarray:
-    return upscale_array(model, picture(), SCALE, CPU, seed, Conditions(**given))
+    return upscale_whole(model, picture(), SCALE, CPU, seed, Conditions(**given))
 
 
 def test_one_pixel_anywhere_decides_the_prompt_of_the_scene(
@@ -233,7 +234,7 @@ def test_tiles_of_the_small_model_are_cut_from_one_picture(
     model = load(weights["mini"])
     lr = picture(32, 64)
     maps = chart(256, 512, *((k, 2 * k, WATER) for k in range(256)))
-    whole = upscale_array(model, lr, SCALE, CPU, 3, Conditions(vector_map=maps))
+    whole = upscale_whole(model, lr, SCALE, CPU, 3, Conditions(vector_map=maps))
     grid = TileGrid.plan(make_grid(32, 64), SCALE, 32, 20, 8, model.spec.multiple)
     noise, mosaic, strips = NoiseField(3), Mosaic(grid, 3), []
     with torch.inference_mode():

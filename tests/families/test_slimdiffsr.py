@@ -18,7 +18,6 @@ from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.evaluation.metrics import seam_ratio, tile_borders
-from rsupres.evaluation.resize import ArrayReader, upscale_array
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.slimdiffsr.blocks import (
     DirectionSeparable,
@@ -47,6 +46,8 @@ from rsupres.families.slimdiffsr.resolver import (
     make_spec,
 )
 from rsupres.grid import TileGrid
+from rsupres.upscaling.array import upscale_whole
+from rsupres.upscaling.memory import ArrayReader
 from tests.parity.golden import name_seeded_tensor
 from tests.strategies import make_grid
 
@@ -110,8 +111,8 @@ def tiled(
 def test_a_small_scene_is_one_picture(config: Config) -> None:
     """It is what the released script makes of it; 64 x 4 needs no padding."""
     lr = picture(64, 64)
-    got = upscale_array(model(config), lr, Fraction(4), CPU)
-    wanted = upscale_array(model(config, sampler="alone"), lr, Fraction(4), CPU)
+    got = upscale_whole(model(config), lr, Fraction(4), CPU)
+    wanted = upscale_whole(model(config, sampler="alone"), lr, Fraction(4), CPU)
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
@@ -154,7 +155,7 @@ def test_what_is_shared_survives_the_run_directory(config: Config) -> None:
 def test_scenes_of_any_size_are_finite_and_whole(
     config: Config, size: tuple[int, int]
 ) -> None:
-    sr = upscale_array(model(config), picture(*size), Fraction(4), CPU)
+    sr = upscale_whole(model(config), picture(*size), Fraction(4), CPU)
     assert sr.shape == (3, 4 * size[0], 4 * size[1])
     assert sr.min() >= 0.0
     assert sr.max() <= 1.0
@@ -163,7 +164,7 @@ def test_scenes_of_any_size_are_finite_and_whole(
 def test_a_flat_scene_keeps_its_colour() -> None:
     """The released script divides by a deviation of zero here."""
     lr = np.full((3, 32, 32), 0.25, np.float32)
-    sr = upscale_array(model(SMALL), lr, Fraction(4), CPU)
+    sr = upscale_whole(model(SMALL), lr, Fraction(4), CPU)
     np.testing.assert_allclose(sr, 0.25, atol=1e-3)
 
 
@@ -212,8 +213,8 @@ def test_a_tile_does_not_know_what_shares_its_batch(config: Config) -> None:
 @each_config
 def test_half_precision_is_close(config: Config) -> None:
     lr = picture(32, 48)
-    full = upscale_array(model(config), lr, Fraction(4), CPU)
-    half = upscale_array(model(config, precision="bf16"), lr, Fraction(4), CPU)
+    full = upscale_whole(model(config), lr, Fraction(4), CPU)
+    half = upscale_whole(model(config, precision="bf16"), lr, Fraction(4), CPU)
     assert float(np.abs(full - half).mean()) < 0.02
 
 
@@ -228,8 +229,8 @@ def test_weights_in_half_precision_are_close(tmp_path: Path, config: Config) -> 
     assert isinstance(half, SlimDiffSR)
     assert torch.bfloat16 in {t.dtype for t in half.network.state_dict().values()}
     lr = picture(32, 48)
-    got = upscale_array(half, lr, Fraction(4), CPU)
-    wanted = upscale_array(model(config), lr, Fraction(4), CPU)
+    got = upscale_whole(half, lr, Fraction(4), CPU)
+    wanted = upscale_whole(model(config), lr, Fraction(4), CPU)
     assert float(np.abs(got - wanted).mean()) < 0.02
 
 
@@ -256,8 +257,8 @@ def test_checkpoints_survive_a_round_trip(tmp_path: Path, config: Config) -> Non
     assert config_from_json(config_to_json(config), path) == config
     lr = picture(16, 20)
     np.testing.assert_allclose(
-        upscale_array(loaded, lr, Fraction(4), CPU),
-        upscale_array(model(config), lr, Fraction(4), CPU),
+        upscale_whole(loaded, lr, Fraction(4), CPU),
+        upscale_whole(model(config), lr, Fraction(4), CPU),
         atol=1e-5,
     )
     for options, told in (
@@ -267,7 +268,7 @@ def test_checkpoints_survive_a_round_trip(tmp_path: Path, config: Config) -> Non
         with pytest.raises(InputError, match=told):
             load_model(str(path), CPU, options)
     with pytest.raises(InputError, match="offers the scales 4"):
-        upscale_array(loaded, lr, Fraction(8), CPU)
+        upscale_whole(loaded, lr, Fraction(8), CPU)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_released_weights_are_imported(
     name = "unet.mid_block.mid_block.conv1.low_branch.0.weight"
     assert torch.equal(stored[name], weights[name])
     sr = load_model(str(out), CPU, SamplerOptions())
-    assert upscale_array(sr, picture(8, 8), Fraction(8), CPU).shape == (3, 64, 64)
+    assert upscale_whole(sr, picture(8, 8), Fraction(8), CPU).shape == (3, 64, 64)
 
 
 def test_files_that_are_no_student_are_refused(tmp_path: Path) -> None:

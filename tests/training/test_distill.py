@@ -18,7 +18,6 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.cli import main
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
 from rsupres.errors import InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import SamplerOptions
 from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import make_network
@@ -39,6 +38,7 @@ from rsupres.training.distill import (
 )
 from rsupres.training.families.slimdiffsr import ARCHITECTURES
 from rsupres.training.loop import train
+from rsupres.upscaling.array import upscale_whole
 
 CPU = torch.device("cpu")
 
@@ -237,7 +237,7 @@ def test_a_teacher_trains_and_upscales(tmp_path: Path) -> None:
     path = trained_teacher(tmp_path, *TEACHER)
     model = load_model(str(path), CPU, SamplerOptions())
     lr = np.random.default_rng(0).random((3, 20, 17), np.float32)
-    assert upscale_array(model, lr, Fraction(4), CPU).shape == (3, 80, 68)
+    assert upscale_whole(model, lr, Fraction(4), CPU).shape == (3, 80, 68)
 
 
 DISTILL = (
@@ -279,7 +279,7 @@ def test_a_student_is_distilled_and_a_stopped_run_continues(
     assert {"pixel_truth", "pixel_output", "feature_0", "feature_1", "mmd_0"} <= terms
     sr = load_model(str(whole), CPU, SamplerOptions())
     lr = np.random.default_rng(0).random((3, 16, 12), np.float32)
-    assert upscale_array(sr, lr, Fraction(4), CPU).shape == (3, 64, 48)
+    assert upscale_whole(sr, lr, Fraction(4), CPU).shape == (3, 64, 48)
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import SamplerOptions
 from rsupres.training.batches import PatchPlan, PatchSource
 from rsupres.training.config import (
@@ -26,6 +25,7 @@ from rsupres.training.config import (
     read_config,
 )
 from rsupres.training.loop import train
+from rsupres.upscaling.array import upscale_whole
 
 CPU = torch.device("cpu")
 TINY = {
@@ -91,7 +91,7 @@ def test_all_stages_end_in_a_checkpoint_that_upscales(tmp_path: Path) -> None:
     assert path == tmp_path / "out" / "tiny.safetensors"
     model = load_model(str(path), CPU, SamplerOptions(detail=1.0))
     lr = np.random.default_rng(0).random((3, 16, 12)).astype(np.float32)
-    assert upscale_array(model, lr, Fraction(4), CPU).shape == (3, 64, 48)
+    assert upscale_whole(model, lr, Fraction(4), CPU).shape == (3, 64, 48)
     log = [
         json.loads(line)
         for line in (tmp_path / "out/log.jsonl").read_text().splitlines()

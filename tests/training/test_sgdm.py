@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
-from rsupres.evaluation.resize import upscale_array
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks, trains_in_stage1
 from rsupres.training.batches import PatchPlan, PatchSource
@@ -27,6 +26,7 @@ from rsupres.training.families.sgdm import (
 )
 from rsupres.training.loop import train as train_on
 from rsupres.training.objectives import Job
+from rsupres.upscaling.array import upscale_whole
 
 CPU = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def test_a_small_model_goes_through_its_stages(tmp_path: Path) -> None:
     model = load_model(str(path), CPU, SamplerOptions())
     assert model.spec.accepts == {"vector_map"}
     assert model.spec.halo == 2
-    sr = upscale_array(
+    sr = upscale_whole(
         model,
         np.full((3, 8, 12), 0.5, np.float32),
         next(iter(model.spec.scales.values)),

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from rsupres.errors import GridError
+from rsupres.grid import as_scale
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -69,22 +72,10 @@ class ScaleType(click.ParamType[Any]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Fraction:
         """Return the factor as a `Fraction`."""
-        if isinstance(value, Fraction):
-            return value
         try:
-            scale = Fraction(str(value).strip())
-        except (ValueError, ZeroDivisionError):
-            scale = Fraction(0)
-        if scale <= 0:
-            self.fail(f"{value!r} is not a scale such as 4, 2.5 or 10/3.", param, ctx)
-        if scale.denominator > 64:
-            self.fail(
-                f"{value!r} has denominator {scale.denominator}, above 64; the nearest "
-                f"that is offered is {scale.limit_denominator(64)}.",
-                param,
-                ctx,
-            )
-        return scale
+            return as_scale(value)
+        except GridError as error:
+            self.fail(str(error), param, ctx)
 
 
 class BatchType(click.ParamType[Any]):

@@ -7,8 +7,7 @@ Parsing only: no file is opened and nothing is checked against one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -27,6 +26,7 @@ from rsupres.cli.options.sampling import sampling_options
 
 if TYPE_CHECKING:
     from rsupres.upscaling.job import UpscaleJob
+    from rsupres.upscaling.request import UpscaleOptions
 
 
 model_option = click.option(
@@ -120,7 +120,7 @@ def make_job(
     Raises:
         click.UsageError: options that exclude each other.
     """
-    from rsupres.upscaling.job import UpscaleJob
+    from rsupres.upscaling import request
 
     chosen = dict(options)
     for one, other in (("bidx", "named_bands"), ("overwrite", "skip_existing")):
@@ -132,6 +132,7 @@ def make_job(
             )
     if chosen["bounds_crs"] and not chosen["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
-    for name in ("uncertainty", "reference_coverage", "run_dir"):
-        chosen[name] = None if chosen[name] is None else Path(chosen[name])
-    return UpscaleJob(scenes=scenes, output=Path(output), **chosen)
+    for name, field in (("bands", "named_bands"), ("co", "creation")):
+        chosen[name] = chosen.pop(field)
+    scale = chosen.pop("scale")
+    return request.make_job(scenes, output, scale, cast("UpscaleOptions", chosen))

@@ -1,0 +1,118 @@
+"""An image and its conditions in memory, as a model sees a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.families.base import Conditions
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """An LR image in memory as a `SceneReader`; all of it is valid.
+
+    `given` are its conditions on its SR pixels: a batch of one, on the CPU.
+    """
+
+    lr: FloatArray
+    given: Conditions = field(default_factory=Conditions)
+
+    @property
+    def height(self) -> int:
+        """LR rows."""
+        return int(self.lr.shape[1])
+
+    @property
+    def width(self) -> int:
+        """LR columns."""
+        return int(self.lr.shape[2])
+
+    def read(self, window: PixelWindow) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return the pixels of a window inside the frame, and a mask of ones."""
+        valid = np.ones((1, window.height, window.width), bool)
+        return self.lr[:, *window.slices()], valid
+
+    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
+        """Return the conditions on an SR window, and the style as it is."""
+        rows, cols = window_sr.slices()
+        return on_pixels(self.given, lambda layer: layer[..., rows, cols])
+
+    @property
+    def style(self) -> Tensor | None:
+        """The style image."""
+        return self.given.style
+
+    def allocate(
+        self, name: str, shape: Sequence[int], dtype: str
+    ) -> NDArray[np.generic]:
+        """Return a zeroed array in memory."""
+        return np.zeros(tuple(shape), dtype)
+
+
+def as_conditions(
+    vector_map: NDArray[np.number] | None,
+    reference: NDArray[np.number] | None,
+    reference_valid: NDArray[np.bool_] | None,
+    change_mask: NDArray[np.uint8] | None,
+    style: NDArray[np.number] | None,
+) -> Conditions:
+    """Return arrays as conditions: a batch of one on the CPU.
+
+    Args:
+        vector_map: (3, H, W) in [0, 1], or None, as all others.
+        reference: (c, H, W) in [0, 1].
+        reference_valid: (H, W); None = the reference is everywhere.
+        change_mask: (H, W) codes.
+        style: (c, any, any) in [0, 1].
+    """
+    import torch
+
+    def layer(values: NDArray[np.generic] | None, dtype: type) -> Tensor | None:
+        if values is None:
+            return None
+        whole: NDArray[np.generic] = np.ascontiguousarray(values, dtype)
+        return torch.from_numpy(whole.reshape(1, -1, *whole.shape[-2:]))
+
+    if reference is not None and reference_valid is None:
+        reference_valid = np.ones(reference.shape[-2:], bool)
+    shown = layer(style, np.float32)
+    return Conditions(
+        vector_map=layer(vector_map, np.float32),
+        reference=layer(reference, np.float32),
+        reference_valid=layer(reference_valid, np.bool_),
+        change_mask=layer(change_mask, np.uint8),
+        style=None if shown is None else shown[0],
+    )
+
+
+def on_pixels(conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Conditions:
+    """Return conditions with what lies on SR pixels changed; a style does not."""
+    return Conditions(
+        **{
+            name: value if name == "style" else change(value)
+            for name, value in conditions.given().items()
+        }
+    )
+
+
+def reflect(layer: Tensor, below: Fraction, right: Fraction) -> Tensor:
+    """Reflect (1, c, H, W) at the bottom and the right, as the image is."""
+    import torch
+
+    rows, cols = (
+        torch.from_numpy(np.pad(np.arange(length), (0, int(more)), mode="symmetric"))
+        for length, more in zip(layer.shape[2:], (below, right), strict=True)
+    )
+    return layer[:, :, rows][..., cols]

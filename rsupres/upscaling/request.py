@@ -1,0 +1,227 @@
+"""The main job from Python: keyword arguments become an `UpscaleJob`.
+
+The command line calls the functions here with what it parsed, so both do the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+
+from rsupres.execution import OnProgress, progress_bar
+from rsupres.grid import as_scale
+from rsupres.upscaling.job import OtherBands, UpscaleJob
+
+if TYPE_CHECKING:
+    from rsupres.upscaling.pipeline import RunSummary
+    from rsupres.upscaling.planning import Plan
+
+StrPath = str | os.PathLike[str]
+Scale = Fraction | float | str
+
+
+class UpscaleOptions(TypedDict, total=False):
+    """Options of `upscale`, `plan` and `batch`: those of the command, by its names.
+
+    What is left out has the command's default. The reference of the commands says what
+    each option means.
+
+    Attributes:
+        model: a name or a checkpoint; None = the shipped model that fits.
+        bidx: file bands (from 1) for the model's roles, in its order.
+        bands: file bands by role, such as ``{"red": 3}``.
+        other_bands: "skip", "cubic" or "inject".
+        stretch: "auto", "reflectance", "percentile:2,98" or "LO,HI".
+        bounds: west, south, east, north.
+        bounds_crs: CRS of `bounds`; None = the scene's.
+        aoi: vector file; outside its polygons is nodata.
+        vector_map: one file or several, or "overpass".
+        legend: name or file.
+        layers: classes of the legend; None = all.
+        reference: one file or several.
+        coregister: move the reference by the displacement found.
+        fill_reference: fill what the reference misses.
+        change_mask: a file, or "detect".
+        change_classes: class table of the mask.
+        change_attribute: attribute of its polygons.
+        style: an image or a folder of images.
+        style_sample: draw a style.
+        reference_coverage: file to write.
+        seed: of the noise.
+        steps: network evaluations a tile.
+        sampler: one that the model offers.
+        samples: pictures to draw and average.
+        uncertainty: file to write.
+        detail: 0 faithful to 1 natural.
+        lock_low_frequencies: make the result downscale back to the input.
+        tile_size: LR pixels.
+        overlap: LR pixels.
+        batch_size: tiles in one call; None = by device.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        shard: (I, N).
+        driver: "COG" or "GTiff".
+        co: creation options, a mapping or pairs.
+        dtype: numpy name.
+        nodata: value of the output.
+        overwrite: replace an output that exists.
+        skip_existing: do nothing when the output exists.
+        run_dir: folder of the unfinished run.
+        keep_run: keep it after success.
+        fail_if: quality gates.
+    """
+
+    model: str | None
+    bidx: Sequence[int] | None
+    bands: Mapping[str, int] | Sequence[tuple[str, int]] | None
+    other_bands: OtherBands
+    stretch: str
+    bounds: tuple[float, float, float, float] | None
+    bounds_crs: str | None
+    aoi: StrPath | None
+    vector_map: StrPath | Sequence[StrPath]
+    legend: StrPath | None
+    layers: Sequence[str] | None
+    reference: StrPath | Sequence[StrPath]
+    coregister: bool
+    fill_reference: bool
+    change_mask: StrPath | None
+    change_classes: StrPath | None
+    change_attribute: str | None
+    style: StrPath | None
+    style_sample: bool
+    reference_coverage: StrPath | None
+    seed: int
+    steps: int | None
+    sampler: str | None
+    samples: int
+    uncertainty: StrPath | None
+    detail: float | None
+    lock_low_frequencies: bool
+    tile_size: int | None
+    overlap: int | None
+    batch_size: int | None
+    device: str
+    precision: str
+    shard: tuple[int, int] | None
+    driver: str
+    co: Mapping[str, str] | Sequence[tuple[str, str]]
+    dtype: str | None
+    nodata: float | None
+    overwrite: bool
+    skip_existing: bool
+    run_dir: StrPath | None
+    keep_run: bool
+    fail_if: Sequence[str]
+
+
+# Fields of `UpscaleJob` by option, where the two differ.
+_FIELDS = {"bands": "named_bands", "co": "creation"}
+_FILES = ("uncertainty", "reference_coverage", "run_dir")
+_LISTS = ("vector_map", "reference")
+_NAMES = ("aoi", "legend", "change_mask", "change_classes", "style")
+
+
+def make_job(
+    scenes: StrPath | Sequence[StrPath],
+    output: StrPath,
+    scale: Scale,
+    options: UpscaleOptions,
+) -> UpscaleJob:
+    """Return the job that keyword arguments describe.
+
+    Raises:
+        GridError: the scale is none.
+    """
+    values: dict[str, object] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            value = value.items()
+        if name in _LISTS:
+            value = as_names(cast("StrPath | Sequence[StrPath]", value or ()))
+        elif value is None:
+            pass
+        elif name in _FILES:
+            value = Path(cast(StrPath, value))
+        elif name in _NAMES:
+            value = os.fspath(cast(StrPath, value))
+        elif not isinstance(value, str) and hasattr(value, "__iter__"):
+            value = tuple(value)
+        values[_FIELDS.get(name, name)] = value
+    return UpscaleJob(as_names(scenes), Path(output), as_scale(scale), **values)  # type: ignore[arg-type]  # typed by UpscaleOptions
+
+
+def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
+    """Return one path or several as names."""
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return tuple(os.fspath(path) for path in several)
+
+
+def upscale(
+    scene: StrPath | Sequence[StrPath],
+    output: StrPath,
+    *,
+    scale: Scale = 4,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[UpscaleOptions],
+) -> RunSummary:
+    """Upscale a scene into a georeferenced raster, as `rsupres upscale` does.
+
+    The output appears under its name only when it is complete. After an interruption
+    the same call continues.
+
+    Args:
+        scene: what to open: one raster, or several that make one.
+        output: the file to write.
+        scale: SR pixels along one LR pixel: 4, 2.5, "10/3".
+        progress: show a progress bar on stderr.
+        on_progress: called often with how far the work is, instead of a bar.
+        **options: see `UpscaleOptions`.
+
+    Returns:
+        What was done, with the run's quality figures.
+
+    Raises:
+        RsupresError: see `rsupres.errors`; without output under its name, except
+            `QualityGateError`, which comes after writing.
+
+    Examples:
+        >>> import rsupres
+        >>> summary = rsupres.upscale(
+        ...     "scene.tif", "scene_x4.tif", scale=4, bounds=(5.1, 52.0, 5.2, 52.1)
+        ... )  # doctest: +SKIP
+        >>> summary.figures["consistency"]  # doctest: +SKIP
+        0.0050
+    """
+    from rsupres.upscaling.pipeline import upscale_scene
+
+    job = make_job(scene, output, scale, options)
+    with progress_bar(progress) as show:
+        return upscale_scene(job, on_progress=on_progress or show)
+
+
+def plan(
+    scene: StrPath | Sequence[StrPath],
+    output: StrPath = "out.tif",
+    *,
+    scale: Scale = 4,
+    **options: Unpack[UpscaleOptions],
+) -> Plan:
+    """Say what `upscale` would do with the same arguments; write nothing.
+
+    Args:
+        scene: as for `upscale`.
+        output: the file that would be written.
+        scale: as for `upscale`.
+        **options: see `UpscaleOptions`.
+
+    Returns:
+        Tiles, sizes, memory, disk, a time estimate, and why the job would be refused.
+    """
+    from rsupres.upscaling.planning import plan_job
+
+    return plan_job(make_job(scene, output, scale, options))

@@ -1,0 +1,58 @@
+"""Cut a frame into tiles that suit a model: its tile size, halo and multiple."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from rsupres.errors import InputError
+from rsupres.families.base import ModelSpec
+from rsupres.grid import Grid, TileGrid, lr_step
+
+# LR pixels of blending beyond the halos of two neighbouring tiles.
+_DEFAULT_RAMP = 8
+
+
+def plan_tiles(
+    frame: Grid,
+    scale: Fraction,
+    spec: ModelSpec,
+    model: str,
+    size: int | None = None,
+    overlap: int | None = None,
+) -> TileGrid:
+    """Return the tiles of a frame.
+
+    Args:
+        frame: LR pixels of the scene.
+        scale: SR pixels along one LR pixel.
+        spec: of the model.
+        model: its name, for messages.
+        size: LR pixels along a tile's side; None = the model's, rounded up to what the
+            scale asks.
+        overlap: LR pixels that neighbours share; None = two halos and a ramp.
+
+    Raises:
+        InputError: the size is too small for the model's halo.
+        GridError: size or overlap do not fit the scale.
+    """
+    step = lr_step(scale, spec.multiple)
+    floor = 2 * spec.halo + 1
+    shared = overlap
+    if shared is None:
+        shared = _round_up(2 * spec.halo + _DEFAULT_RAMP, step)
+    if size is None:
+        size = max(_round_up(spec.tile_size, step), _round_up(shared + floor, step))
+    elif overlap is None and shared >= size:
+        least = _round_up(floor, step) + step
+        raise InputError(
+            f"{size} is too small for model {model}, whose halo is {spec.halo}; use at "
+            f"least {_round_up(shared + 1, step)}, or {least} with an overlap of "
+            f"{_round_up(floor, step)}.",
+            argument="tile_size",
+            remedies=("overlap",),
+        )
+    return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
+
+
+def _round_up(length: int, step: int) -> int:
+    return -(-length // step) * step

@@ -1,0 +1,103 @@
+"""Arrays in memory: the same pixels as a scene of a file, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+import rsupres
+from rsupres.errors import GridError, InputError
+from rsupres.upscaling.array import Model
+from tests.helpers import make_scene
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return rsupres.load_model("e2diffsr-small")
+
+
+def noise(height: int, width: int, bands: int = 3) -> np.ndarray:
+    return RNG.random((bands, height, width), np.float32)
+
+
+def test_an_array_gives_the_pixels_of_a_scene_in_the_same_tiles(
+    tmp_path: Path, model: Model
+) -> None:
+    dn = RNG.integers(0, 256, (3, 40, 52), np.uint8)
+    scene = make_scene(tmp_path / "scene.tif", pixels=dn, photometric="RGB")
+    out = tmp_path / "out.tif"
+    rsupres.upscale(
+        scene, out, scale=2, model="e2diffsr-small", tile_size=32, dtype="float32"
+    )
+    with rasterio.open(out) as file:
+        wanted = file.read()
+    unit = dn.astype(np.float32) / 255
+    sr = rsupres.upscale_array(unit, model, scale=2, tile_size=32)
+    np.testing.assert_allclose(255 * sr, wanted, atol=0.02)
+
+
+def test_an_array_of_one_tile_needs_no_seam_and_any_size_is_allowed(
+    model: Model,
+) -> None:
+    sr = rsupres.upscale_array(noise(19, 23), model, scale="10/3")
+    assert sr.shape == (3, 63, 76)
+    assert sr.dtype == np.float32
+
+
+def test_the_same_seed_gives_the_same_array(model: Model) -> None:
+    lr = noise(16, 16)
+    one, two = (rsupres.upscale_array(lr, model, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_reference_changes_only_where_it_is_valid() -> None:
+    lr, reference = noise(32, 32), noise(256, 256)
+    valid = np.zeros((256, 256), bool)
+    valid[:, :96] = True
+    with_it = rsupres.upscale_array(
+        lr, "refdiff-mini", 8, reference=reference, reference_valid=valid
+    )
+    without = rsupres.upscale_array(lr, "refdiff-mini", 8)
+    changed = np.abs(with_it - without).max(axis=(0, 1))
+    assert changed[:64].min() > 0.01
+    assert changed[-32:].max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("lr", "options", "message"),
+    [
+        (np.ones((8, 8), np.float32), {}, r"\(bands, rows, columns\)"),
+        (np.full((3, 8, 8), 3000.0), {}, r"from 3000 to 3000"),
+        (np.full((3, 8, 8), np.nan), {}, r"\[0, 1\]"),
+        (noise(8, 8, 4), {}, "takes 3 bands"),
+        (noise(8, 8), {"scale": 40}, "offers the scales"),
+        (noise(8, 8), {"vector_map": noise(32, 32)}, "does not look at vector_map"),
+        (noise(8, 8), {"change_mask": np.ones((32, 32), np.uint8)}, "change_mask"),
+    ],
+)
+def test_arrays_that_cannot_work_are_refused(
+    model: Model, lr: np.ndarray, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        rsupres.upscale_array(lr, model, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [0, -1, "fine", 1 / 3])
+def test_scales_that_are_none_are_refused(model: Model, scale: object) -> None:
+    with pytest.raises(GridError):
+        rsupres.upscale_array(noise(8, 8), model, scale)  # type: ignore[arg-type]
+
+
+def test_a_progress_bar_shows_tiles_on_stderr(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rsupres.upscale_array(noise(40, 40), model, 2, tile_size=32, progress=True)
+    shown = capsys.readouterr()
+    assert "Tiles" in shown.err
+    assert "4/4" in shown.err
+    assert shown.out == ""
