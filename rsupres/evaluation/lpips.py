@@ -1,8 +1,8 @@
 """LPIPS (squeeze): a perceptual distance on SqueezeNet 1.1 features.
 
-Serves as a measure and, being differentiable, as a training loss. The network is built
-here from plain layers and filled from two files that the user has on disk; this module
-downloads nothing and never answers without the true weights. Figures must be called
+Serves as a measure and, because it is differentiable, as a training loss. The network
+is built here from plain layers and filled from two files that the user has on disk.
+Nothing is downloaded, and nothing is measured without those weights. Figures are called
 "LPIPS (squeeze)": they are not comparable with those of the AlexNet or VGG variants.
 
 Zhang, Isola, Efros, Shechtman, Wang 2018, "The Unreasonable Effectiveness of Deep
@@ -11,10 +11,13 @@ Features as a Perceptual Metric", version 0.1; Iandola et al. 2016, SqueezeNet 1
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -22,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError, InputError
+from rsupres.evaluation.metrics import checked_mask
 
 FEATURES_FILE = "squeezenet1_1_features_fp16.safetensors"
 HEADS_FILE = "lpips_lin_squeeze_v0.1.pth"
@@ -31,6 +35,7 @@ MIN_SIDE = 17  # below it the last max pool has no input left
 _SHIFT = (-0.030, -0.088, -0.188)  # ImageNet mean and deviation, for [-1, 1] images
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
+_MAX_BLOCK = 512  # pixels a side; bounds memory on large pictures
 
 
 class Fire(nn.Module):
@@ -85,7 +90,7 @@ class SqueezeFeatures(nn.Module):
 class LpipsSqueeze(nn.Module):
     """LPIPS v0.1 with the SqueezeNet backbone; weights are frozen.
 
-    Fill it with `load`; a module made by the constructor alone has random weights.
+    `load` fills it; a module made by the constructor alone has random weights.
     Gradients flow to the images. Under autocast the convolutions run in the low
     precision, the distances always in float32.
     """
@@ -121,7 +126,8 @@ class LpipsSqueeze(nn.Module):
             if not path.is_file():
                 raise CheckpointError(
                     f"{path}: LPIPS (squeeze) weights are missing; name the folder "
-                    f"that holds them with --lpips-weights or {ENVIRONMENT}."
+                    f"that holds them, or set the environment variable {ENVIRONMENT}.",
+                    remedies=("lpips_weights",),
                 )
         _fill(module.backbone, _read_features(features), features)
         _fill(module.heads, _read_heads(heads), heads)
@@ -151,30 +157,63 @@ class LpipsSqueeze(nn.Module):
         return total
 
 
-def find_weights(folder: Path | None = None) -> Path:
-    """Return the folder of the LPIPS (squeeze) weights.
-
-    Looked up in this order: `folder`, the environment variable `RSUPRES_LPIPS`, and
-    `../shared/data/metrics` beside a source checkout. The first that is named wins,
-    even when it turns out to be empty, so that a typing error does not pass unseen.
+def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze | None:
+    """Return LPIPS (squeeze) with the weights that the user has.
 
     Args:
-        folder: what the user gave, or None.
+        folder: of the two weight files; None = the folder that the environment
+            variable `RSUPRES_LPIPS` names.
+        device: where the module computes.
+
+    Returns:
+        The module; None where neither the argument nor the variable names a folder.
 
     Raises:
-        CheckpointError: nothing was named and the default is absent, or the named
-            folder lacks one of the two files.
+        CheckpointError: the folder that is named lacks a file, or one is damaged.
     """
-    named = folder or (Path(value) if (value := os.environ.get(ENVIRONMENT)) else None)
-    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "metrics"
-    chosen = named or default
-    missing = [n for n in (FEATURES_FILE, HEADS_FILE) if not (chosen / n).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{chosen}: no {missing[0]} there; name the folder of the LPIPS (squeeze) "
-            f"weights with --lpips-weights or {ENVIRONMENT}."
-        )
-    return chosen
+    if folder is None:
+        named = os.environ.get(ENVIRONMENT)
+        if not named:
+            return None
+        folder = Path(named)
+    return LpipsSqueeze.load(folder).to(device)
+
+
+def lpips_distance(
+    module: LpipsSqueeze,
+    sr: np.ndarray,
+    hr: np.ndarray,
+    valid: np.ndarray | None = None,
+) -> float:
+    """Return LPIPS (squeeze) of two RGB pictures.
+
+    Pictures of more than 512 x 512 pixels are measured in blocks of about that size and
+    averaged by valid pixels. Invalid pixels are made equal in both pictures and the
+    block's distance is divided by its valid share, an approximation.
+
+    Args:
+        module: from `LpipsSqueeze.load`; its device does the work.
+        sr: (3, H, W) in [0, 1].
+        hr: the same shape and range.
+        valid: (H, W) or (1, H, W) bool; None = all.
+
+    Returns:
+        The distance; NaN when the picture is smaller than 17 pixels or all invalid.
+
+    Raises:
+        InputError: the shapes differ or are not RGB.
+    """
+    mask = checked_mask(sr, hr, valid)
+    if min(mask.shape) < MIN_SIDE or not mask.any():
+        return math.nan
+    sr, hr = np.where(mask, sr, 0.0), np.where(mask, hr, 0.0)
+    total = 0.0
+    for block in _blocks(mask.shape, _MAX_BLOCK):
+        if mask[block].any():
+            # Invalid pixels add 0 to a block's mean distance. Dividing by the valid
+            # share and weighting with the valid pixels leaves the block's size.
+            total += _distance(module, sr[:, *block], hr[:, *block]) * mask[block].size
+    return total / int(mask.sum())
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -230,3 +269,23 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: does not fit LPIPS (squeeze): {detail}"
         ) from error
+
+
+def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
+    pair = [
+        torch.from_numpy(np.ascontiguousarray(image, np.float32))[None] * 2 - 1
+        for image in (sr, hr)
+    ]
+    with torch.inference_mode():
+        a, b = (image.to(module.shift.device) for image in pair)
+        return float(module(a, b)[0])
+
+
+def _blocks(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
+    """Cut a picture into nearly equal blocks of at most `side` pixels a side."""
+    cuts = [
+        [round(k * n / math.ceil(n / side)) for k in range(math.ceil(n / side) + 1)]
+        for n in shape
+    ]
+    rows, cols = ([slice(*pair) for pair in pairwise(c)] for c in cuts)
+    return [(row, col) for row in rows for col in cols]

@@ -1,26 +1,20 @@
-"""Figures that compare a super-resolved picture with the truth, the input or itself.
+"""Figures that compare a super-resolved picture with the truth or with its input.
 
-Plain numpy functions on band-first arrays in [0, 1]. Sums run in float64. Pixels
-outside the valid mask count nowhere. No function here opens a file, resamples or
-rounds: both arrays lie on one grid, and whoever calls decides about 8 bits and borders.
-Where nothing is left to measure, the answer is NaN, not an error.
+Functions of numpy arrays, band first, in [0, 1]; both arrays lie on one grid. Sums run
+in float64. Pixels outside the valid mask do not count; where no pixel is left, the
+figure is NaN, not an error. Nothing here opens a file, resamples or rounds: the caller
+chooses the border that is left out and whether pictures are in 8 bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-
-if TYPE_CHECKING:
-    from rsupres.evaluation.lpips import LpipsSqueeze
-    from rsupres.grid import TileGrid
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +23,6 @@ SSIM_SIGMA = 1.5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _LUMA_OFFSET = 16 / 255
-_LPIPS_BLOCK = 512  # pixels; bounds memory on large pictures
 
 
 class Consistency(NamedTuple):
@@ -40,7 +33,7 @@ class Consistency(NamedTuple):
 
 
 def luma(rgb: np.ndarray) -> Floats:
-    """Return the Y of YCbCr of an RGB picture, as super-resolution papers take it.
+    """Return the luma Y of an RGB picture, on which super-resolution papers report.
 
     ITU-R BT.601 with studio swing, (16 + 65.481 R + 128.553 G + 24.966 B) / 255.
 
@@ -69,12 +62,12 @@ def psnr(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> flo
         valid: (H, W) or (1, H, W) bool; None = all.
 
     Returns:
-        10 log10(1 / MSE); infinity for equal pictures, NaN without valid pixels.
+        10 log10(1 / MSE), dB; infinity for equal pictures, NaN without valid pixels.
 
     Raises:
         InputError: the shapes differ.
     """
-    error = _difference(sr, hr)[:, _mask(sr, hr, valid)]
+    error = _difference(sr, hr)[:, checked_mask(sr, hr, valid)]
     if error.size == 0:
         return math.nan
     mse = float(np.mean(error * error))
@@ -99,7 +92,7 @@ def ssim(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> flo
     Raises:
         InputError: the shapes differ.
     """
-    mask = _mask(sr, hr, valid)
+    mask = checked_mask(sr, hr, valid)
     if min(mask.shape) <= 2 * SSIM_RADIUS:
         return math.nan
     whole = _window_is_valid(mask)
@@ -125,12 +118,12 @@ def sam_deg(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> 
         valid: (H, W) or (1, H, W) bool; None = all.
 
     Returns:
-        In [0, 90] for non-negative values; NaN for one band or no usable pixel.
+        Degrees in [0, 90] for non-negative values; NaN for one band or no usable pixel.
 
     Raises:
         InputError: the shapes differ.
     """
-    mask = _mask(sr, hr, valid)
+    mask = checked_mask(sr, hr, valid)
     if sr.shape[0] < 2:
         return math.nan
     a, b = sr[:, mask].astype(np.float64), hr[:, mask].astype(np.float64)
@@ -165,7 +158,7 @@ def ergas(
     Raises:
         InputError: the shapes differ.
     """
-    mask = _mask(sr, hr, valid)
+    mask = checked_mask(sr, hr, valid)
     if not mask.any():
         return math.nan
     mse = np.square(_difference(sr, hr)[:, mask]).mean(1)
@@ -191,138 +184,26 @@ def consistency(
     Raises:
         InputError: the shapes differ.
     """
-    error = _difference(shrunk, lr)[:, _mask(shrunk, lr, valid)]
+    error = _difference(shrunk, lr)[:, checked_mask(shrunk, lr, valid)]
     if error.size == 0:
         return Consistency(math.nan, math.nan)
     rms = float(np.sqrt(np.mean(error * error)))
     return Consistency(float(np.mean(np.abs(error))), rms)
 
 
-def seam_ratio(
-    sr: np.ndarray,
-    rows: Sequence[int],
-    cols: Sequence[int],
-    valid: np.ndarray | None = None,
-) -> float:
-    """Return the mean gradient across tile borders divided by that elsewhere.
-
-    1 means that borders cannot be told from the rest. The two axes are compared each
-    with itself and averaged with the number of border pixels as weights.
+def checked_mask(
+    sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None
+) -> NDArray[np.bool_]:
+    """Return the valid mask as (H, W).
 
     Args:
         sr: (c, H, W).
-        rows: SR rows that begin a new tile: the border lies between row - 1 and row.
-        cols: the same for columns.
+        hr: the same shape.
         valid: (H, W) or (1, H, W) bool; None = all.
 
-    Returns:
-        The ratio; NaN without borders, or in a flat picture.
-
     Raises:
-        InputError: a border outside the picture.
+        InputError: the shapes differ.
     """
-    mask = _mask(sr, sr, valid)
-    total, n_total = 0.0, 0
-    for axis, borders in ((0, rows), (1, cols)):
-        if any(not 0 < border < mask.shape[axis] for border in borders):
-            raise InputError(f"Tile borders {list(borders)} leave the picture.")
-        at, n_at, elsewhere = _gradients(sr, mask, axis, sorted(set(borders)))
-        if n_at and elsewhere > 0:
-            total += n_at * at / elsewhere
-            n_total += n_at
-    return total / n_total if n_total else math.nan
-
-
-def tile_borders(grid: TileGrid) -> tuple[list[int], list[int]]:
-    """Return the SR rows and columns at which some tile's weight starts or stops.
-
-    Args:
-        grid: how the scene was tiled.
-
-    Returns:
-        Sorted rows and columns inside the output, for `seam_ratio`.
-    """
-    scene = grid.scene.refine(grid.scale)
-    halo = grid.halo * grid.scale
-    rows: set[int] = set()
-    cols: set[int] = set()
-    for tile in grid:
-        window, border = tile.sr, tile.border
-        ends = ((window.row, border.top, 1), (window.row_stop, border.bottom, -1))
-        rows |= {math.ceil(p + sign * halo) for p, edge, sign in ends if not edge}
-        ends = ((window.col, border.left, 1), (window.col_stop, border.right, -1))
-        cols |= {math.ceil(p + sign * halo) for p, edge, sign in ends if not edge}
-    return (
-        sorted(row for row in rows if 0 < row < scene.height),
-        sorted(col for col in cols if 0 < col < scene.width),
-    )
-
-
-def lpips_squeeze(
-    module: LpipsSqueeze,
-    sr: np.ndarray,
-    hr: np.ndarray,
-    valid: np.ndarray | None = None,
-) -> float:
-    """Return LPIPS (squeeze) of two RGB pictures.
-
-    Pictures of more than 512 x 512 pixels are measured in blocks of about that size and
-    averaged by valid pixels. Invalid pixels are made equal in both pictures and the
-    block's distance is divided by its valid share, an approximation.
-
-    Args:
-        module: from `LpipsSqueeze.load`; its device does the work.
-        sr: (3, H, W) in [0, 1].
-        hr: the same shape and range.
-        valid: (H, W) or (1, H, W) bool; None = all.
-
-    Returns:
-        The distance; NaN when the picture is smaller than 17 pixels or all invalid.
-
-    Raises:
-        InputError: the shapes differ or are not RGB.
-    """
-    from rsupres.evaluation.lpips import MIN_SIDE
-
-    mask = _mask(sr, hr, valid)
-    if min(mask.shape) < MIN_SIDE or not mask.any():
-        return math.nan
-    sr, hr = np.where(mask, sr, 0.0), np.where(mask, hr, 0.0)
-    total = 0.0
-    for block in _blocks(mask.shape, _LPIPS_BLOCK):
-        if mask[block].any():
-            # the distance of a block is diluted by its invalid pixels: undo that, then
-            # weigh by valid pixels, which leaves the block's size
-            total += _lpips(module, sr[:, *block], hr[:, *block]) * mask[block].size
-    return total / int(mask.sum())
-
-
-def _lpips(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
-    import torch
-
-    pair = [
-        torch.from_numpy(np.ascontiguousarray(image, np.float32))[None] * 2 - 1
-        for image in (sr, hr)
-    ]
-    with torch.inference_mode():
-        a, b = (image.to(module.shift.device) for image in pair)
-        return float(module(a, b)[0])
-
-
-def _blocks(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
-    """Cut a picture into nearly equal blocks of at most `side` pixels a side."""
-    cuts = [
-        [round(k * n / math.ceil(n / side)) for k in range(math.ceil(n / side) + 1)]
-        for n in shape
-    ]
-    rows, cols = ([slice(*pair) for pair in pairwise(c)] for c in cuts)
-    return [(row, col) for row in rows for col in cols]
-
-
-def _mask(
-    sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None
-) -> NDArray[np.bool_]:
-    """Return the valid mask as (H, W), after checking that all shapes agree."""
     if sr.shape != hr.shape or sr.ndim != 3:
         raise InputError(
             f"Two pictures of one shape (c, H, W) are compared, not {sr.shape} and "
@@ -371,19 +252,3 @@ def _window_is_valid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         bad[side:, side:] - bad[:-side, side:] - bad[side:, :-side]
     )
     return np.asarray(inside + bad[:-side, :-side] == 0)
-
-
-def _gradients(
-    sr: np.ndarray, mask: NDArray[np.bool_], axis: int, borders: Sequence[int]
-) -> tuple[float, int, float]:
-    """Return the mean gradient at borders, their pixels, and the mean elsewhere."""
-    image = sr if axis == 0 else sr.transpose(0, 2, 1)
-    both = mask if axis == 0 else mask.T
-    pairs = both[1:] & both[:-1]  # (H - 1, W)
-    size = np.abs(np.diff(image.astype(np.float64), axis=1)).mean(0)
-    is_border = np.zeros(len(pairs), bool)
-    is_border[[border - 1 for border in borders]] = True
-    at, elsewhere = pairs & is_border[:, None], pairs & ~is_border[:, None]
-    if not at.any() or not elsewhere.any():
-        return math.nan, 0, math.nan
-    return float(size[at].mean()), int(at.sum()), float(size[elsewhere].mean())

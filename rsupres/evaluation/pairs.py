@@ -1,9 +1,8 @@
 """Two or three georeferenced pictures on one grid: SR, HR and, if given, the LR input.
 
-Finds the common bands, the common grid and the common valid area, and hands arrays to
-`rsupres.evaluation.report`. Grids that differ are refused unless warping is asked for;
-then HR is brought to the grid of SR, never the other way round, because resampling what
-is under test would change what is measured.
+Finds the common bands, the common grid and the common valid area. Grids that differ are
+refused unless warping is asked for; then HR is brought to the grid of SR, never the
+other way round, because resampling the picture under test would change its figures.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be done to two pictures before they are compared.
+class Preparation:
+    """How two pictures are brought together before they are compared.
 
     Attributes:
         stretch: how numbers become [0, 1].
@@ -87,7 +86,7 @@ class Pair:
 
 
 def load_pair(
-    sr_path: str, hr_path: str, request: Request
+    sr_path: str, hr_path: str, preparation: Preparation
 ) -> tuple[Pair, Layer, Stretch]:
     """Read SR and HR where both have pixels.
 
@@ -97,7 +96,7 @@ def load_pair(
     Args:
         sr_path: the picture under test.
         hr_path: the truth.
-        request: what the user wants done to them.
+        preparation: how they are brought together.
 
     Returns:
         `(pair, sr, stretch)`: the whole SR picture and its stretch, for comparison with
@@ -106,29 +105,30 @@ def load_pair(
     Raises:
         InputError: unreadable, no common ground, or no valid pixel in common.
         BandError: no bands in common.
-        GridError: the grids differ and `request.warp` is off.
+        GridError: the grids differ and `preparation.warp` is off.
     """
     with Raster.open(sr_path) as sr_scene, Raster.open(hr_path) as hr_scene:
         sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
-        hr_stretch = find_stretch(hr_scene, request.stretch).for_bands(hr_bands)
+        hr_stretch = find_stretch(hr_scene, preparation.stretch).for_bands(hr_bands)
         sr_stretch = hr_stretch
         if sr_scene.dtype != hr_scene.dtype:
-            sr_stretch = find_stretch(sr_scene, request.stretch).for_bands(sr_bands)
+            sr_stretch = find_stretch(sr_scene, preparation.stretch).for_bands(sr_bands)
             logger.warning(
                 "%s is %s and %s is %s: each has its own stretch.",
                 *(sr_path, sr_scene.dtype, hr_path, hr_scene.dtype),
             )
         sr = _read(sr_scene, sr_bands, sr_stretch)
-        hr = _read(hr_scene, hr_bands, hr_stretch, request.hr_nodata)
+        hr = _read(hr_scene, hr_bands, hr_stretch, preparation.hr_nodata)
     difference = _find_difference(hr.grid, sr.grid)
-    if difference and not request.warp:
+    if difference and not preparation.warp:
         raise GridError(
-            f"{hr_path}: {difference} {sr_path}; use --resample to warp it there."
+            f"{hr_path}: {difference} {sr_path}; warp it there, which resamples HR.",
+            remedies=("resample",),
         )
     warped = _warp(hr, sr.grid) if difference else hr
     pair = _overlay(sr, warped, sr_path, hr_path)
-    if request.align is not None:
-        shift = request.align or _shift_of(pair, sr_path, hr_path)
+    if preparation.align is not None:
+        shift = preparation.align or _shift_of(pair, sr_path, hr_path)
         pair = _overlay(sr, _warp(_move(hr, shift, sr.grid), sr.grid), sr_path, hr_path)
         pair = replace(pair, moved=shift)
     return pair, sr, sr_stretch

@@ -131,7 +131,9 @@ def score(
     if chart is not None:
         figures["edge_f1_map"] = edges.f1(map_borders(chart))
     if lpips is not None and sr.shape[0] >= 3:
-        figures["lpips_squeeze"] = metrics.lpips_squeeze(lpips, sr[:3], hr[:3], whole)
+        from rsupres.evaluation.lpips import lpips_distance
+
+        figures["lpips_squeeze"] = lpips_distance(lpips, sr[:3], hr[:3], whole)
     shift = find_shift(sr, hr, whole)
     return {**figures, "shift_row": shift.row, "shift_col": shift.col}
 

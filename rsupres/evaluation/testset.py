@@ -1,15 +1,15 @@
-"""A test set of HR images: degrade each, run every model, measure against the truth.
+"""Run candidates on the images of a test set and measure each result.
 
-All models see the same LR images, 8 bits, and are measured in 8 bits, side by side. The
-protocol is that of the E2DiffSR specification, section 8; where a scale is fractional,
-LR sides are multiples of its denominator (`rsupres.evaluation.resize.sizes_at`).
+All candidates see the same LR images, 8 bits, and are measured in 8 bits, side by side;
+the protocol is that of docs/families/e2diffsr.md#test-protocol. Where a scale is
+fractional, LR sides are multiples of its denominator
+(`rsupres.evaluation.resize.sizes_at`). Nothing here loads models or finds images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,120 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
-from rsupres.datasets.layers import Layers, as_conditions
-from rsupres.datasets.sidecars import Sidecars
+from rsupres.datasets.chips import Chip
 from rsupres.errors import InputError
+from rsupres.evaluation.candidates import Candidate
+from rsupres.evaluation.images import Degradation
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.report import Row, score
-from rsupres.evaluation.resize import resize_bicubic, resize_bicubic_float, sizes_at
-from rsupres.families.base import Conditions
-from rsupres.upscaling.array import upscale_whole
+from rsupres.evaluation.resize import sizes_at
 
 if TYPE_CHECKING:
-    import torch
-
     from rsupres.evaluation.lpips import LpipsSqueeze
-    from rsupres.families.base import SuperResolver
 
 Pixels = NDArray[np.uint8]
-BICUBIC = "bicubic"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way to enlarge an 8-bit LR image.
-
-    Attributes:
-        name: for people.
-        enlarge: (LR pixels, scale, HR size, layers on the HR pixels) to 8-bit pixels.
-        looks_at: names of the layers that change its result.
-    """
-
-    name: str
-    enlarge: Callable[[Pixels, Fraction, tuple[int, int], Layers], Pixels]
-    looks_at: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Degradation:
-    """How LR images are made.
-
-    Attributes:
-        name: for people.
-        degrade: (HR pixels, LR size, number of the image) to LR pixels, 8 bits.
-        shrink: (SR in [0, 1], LR size) to the LR picture in [0, 1], unrounded and
-            without noise; for the consistency.
-    """
-
-    name: str
-    degrade: Callable[[Pixels, tuple[int, int], int], Pixels]
-    shrink: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
-
-
-def bicubic_candidate() -> Candidate:
-    """Return the baseline: Pillow's bicubic (a = -0.5) of the 8-bit LR image."""
-    return Candidate(BICUBIC, lambda lr, scale, size, _: resize_bicubic(lr, size))
-
-
-def model_candidate(
-    name: str,
-    model: SuperResolver,
-    device: torch.device,
-    seed: int,
-    style: NDArray[np.float32] | None = None,
-) -> Candidate:
-    """Return a loaded model as a candidate; its result is clipped and rounded.
-
-    Args:
-        name: for people.
-        model: on its device.
-        device: that device.
-        seed: of the noise.
-        style: (3, Hs, Ws) in [0, 1] that all images follow; None = their own layer.
-    """
-
-    def enlarge(
-        lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers
-    ) -> Pixels:
-        unit = lr.astype(np.float32) / np.float32(255)
-        conditions = _conditions(layers, style)
-        return to_uint8(upscale_whole(model, unit, scale, device, seed, conditions))
-
-    return Candidate(name, enlarge, model.spec.needs | model.spec.accepts)
-
-
-def without(candidate: Candidate, condition: str) -> Candidate:
-    """Return a candidate that is not shown one of its conditions."""
-
-    def enlarge(
-        lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers
-    ) -> Pixels:
-        hidden = (condition, f"{condition}_valid")
-        kept = {name: part for name, part in layers.items() if name not in hidden}
-        return candidate.enlarge(lr, scale, size, kept)
-
-    name = f"{candidate.name} without {condition.replace('_', ' ')}"
-    return Candidate(name, enlarge, candidate.looks_at - {condition})
-
-
-def bicubic_degradation() -> Degradation:
-    """Return Pillow's antialiased bicubic, in 8 bits."""
-    return Degradation(
-        BICUBIC, lambda hr, size, number: resize_bicubic(hr, size), resize_bicubic_float
-    )
-
-
-def load_chips(
-    images: Sequence[Path], max_side: int, companions: Sidecars
-) -> Iterator[Chip]:
-    """Read images one by one; larger ones come in parts of at most `max_side`.
-
-    Parts with invalid pixels or of one colour are left out. What belongs to an image is
-    cut with it.
-    """
-    for path in images:
-        yield from cut(companions.attach(read_chip(path), path), max_side)
 
 
 def run_testset(
@@ -202,18 +100,6 @@ def _measure(
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
     figures["consistency"], figures["consistency_rms"] = found
     return figures | shift
-
-
-def _conditions(layers: Layers, style: NDArray[np.float32] | None) -> Conditions:
-    """Return the layers of an image as a model gets them for a scene."""
-    import torch
-
-    conditions = as_conditions([layers])
-    if style is not None:
-        return replace(conditions, style=torch.from_numpy(style))
-    if conditions.style is not None:
-        return replace(conditions, style=conditions.style[0])
-    return conditions
 
 
 def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:

@@ -26,15 +26,15 @@ import torch
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.chips import read_chip
 from rsupres.datasets.sidecars import Sidecars
-from rsupres.evaluation.lpips import LpipsSqueeze
-from rsupres.evaluation.testset import (
+from rsupres.evaluation.candidates import (
     Candidate,
     Pixels,
     bicubic_candidate,
-    bicubic_degradation,
     model_candidate,
-    run_testset,
 )
+from rsupres.evaluation.images import bicubic_degradation
+from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.testset import run_testset
 from rsupres.families.base import SamplerOptions
 from rsupres.families.refdiff.resolver import SAMPLERS
 

@@ -28,8 +28,8 @@ import torch
 from affine import Affine
 
 from rsupres.checkpoints.catalogue import write_checkpoint
-from rsupres.evaluation.metrics import seam_ratio, tile_borders
 from rsupres.evaluation.resize import resize_bicubic
+from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.refdiff.config import RELEASED
 from rsupres.families.refdiff.network import parameter_shapes
 from rsupres.families.refdiff.resolver import make_spec

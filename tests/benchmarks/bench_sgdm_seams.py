@@ -45,7 +45,7 @@ from rsupres.checkpoints.catalogue import (
     write_checkpoint,
 )
 from rsupres.diffusion.noise import NoiseField
-from rsupres.evaluation.metrics import seam_ratio, tile_borders
+from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
 from rsupres.families.sgdm.network import SgdmConfig

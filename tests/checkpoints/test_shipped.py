@@ -16,7 +16,8 @@ from rsupres.checkpoints.catalogue import (
     list_cards,
     read_spec,
 )
-from rsupres.evaluation.metrics import psnr, seam_ratio, tile_borders
+from rsupres.evaluation.metrics import psnr
+from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.grid import Grid, TileGrid
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene

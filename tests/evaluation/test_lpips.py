@@ -1,8 +1,7 @@
-"""LPIPS (squeeze): against the definition written down a second time, and its doors."""
+"""LPIPS (squeeze): against a second implementation in float64, and what is refused."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from rsupres.evaluation.lpips import (
     HEADS_FILE,
     MIN_SIDE,
     LpipsSqueeze,
-    find_weights,
+    load_lpips,
 )
 from tests.helpers import shared_data
 from tests.pictures import write_random_weights
@@ -190,16 +189,33 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
         LpipsSqueeze.load(tmp_path)
 
 
-def test_folder_is_the_named_one_then_the_environment_one(
+def first_weights(module: LpipsSqueeze) -> Tensor:
+    return next(module.backbone.parameters())
+
+
+def test_weights_are_those_named_then_those_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named, other = tmp_path / "named", tmp_path / "other"
-    named.mkdir()
-    write_random_weights(named)
-    shutil.copytree(named, other)
-    monkeypatch.setenv(ENVIRONMENT, str(other))
-    assert find_weights(named) == named
-    assert find_weights() == other
+    folders = [tmp_path / "named", tmp_path / "other"]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        folder.mkdir()
+        write_random_weights(folder)
+    named, other = (first_weights(LpipsSqueeze.load(folder)) for folder in folders)
+    assert not torch.equal(named, other)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    assert load_lpips(None, "cpu") is None
+    monkeypatch.setenv(ENVIRONMENT, str(folders[1]))
+    for folder, expected in ((folders[0], named), (None, other)):
+        module = load_lpips(folder, "cpu")
+        assert module is not None
+        assert torch.equal(first_weights(module), expected)
+
+
+def test_a_named_folder_without_weights_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "absent"))
-    with pytest.raises(CheckpointError, match="--lpips-weights"):
-        find_weights()
+    with pytest.raises(CheckpointError, match=ENVIRONMENT) as caught:
+        load_lpips(None, "cpu")
+    assert caught.value.remedies == ("lpips_weights",)

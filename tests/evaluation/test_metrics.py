@@ -13,18 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsupres.errors import InputError
-from rsupres.evaluation.lpips import LpipsSqueeze
-from rsupres.evaluation.metrics import (
-    consistency,
-    ergas,
-    lpips_squeeze,
-    luma,
-    psnr,
-    sam_deg,
-    seam_ratio,
-    ssim,
-    tile_borders,
-)
+from rsupres.evaluation.lpips import LpipsSqueeze, lpips_distance
+from rsupres.evaluation.metrics import consistency, ergas, luma, psnr, sam_deg, ssim
+from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.grid import Grid, TileGrid
 from rsupres.raster.registration import find_shift
 from tests.pictures import fourier_shift, texture
@@ -255,14 +246,14 @@ def test_lpips_in_blocks_is_the_mean_of_the_blocks() -> None:
         head.data.uniform_(0, 1)
     a, b = texture(600, 40, 1), texture(600, 40, 2)
     halves = [
-        lpips_squeeze(module, a[:, rows], b[:, rows])
+        lpips_distance(module, a[:, rows], b[:, rows])
         for rows in (slice(0, 300), slice(300, 600))
     ]
-    assert lpips_squeeze(module, a, b) == pytest.approx(np.mean(halves), rel=1e-5)
-    assert math.isnan(lpips_squeeze(module, a[:, :10], b[:, :10]))
+    assert lpips_distance(module, a, b) == pytest.approx(np.mean(halves), rel=1e-5)
+    assert math.isnan(lpips_distance(module, a[:, :10], b[:, :10]))
     mask = np.zeros((600, 40), bool)
     mask[:300] = True
-    half = lpips_squeeze(module, a, b, mask)
+    half = lpips_distance(module, a, b, mask)
     assert half == pytest.approx(halves[0], rel=1e-5)
     a[:, 300:] = np.nan
-    assert lpips_squeeze(module, a, b, mask) == half
+    assert lpips_distance(module, a, b, mask) == half

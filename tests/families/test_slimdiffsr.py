@@ -17,7 +17,7 @@ from rsupres.checkpoints.catalogue import load_model, read_checkpoint, write_che
 from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.metrics import seam_ratio, tile_borders
+from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.slimdiffsr.blocks import (
     DirectionSeparable,

@@ -1,70 +1,216 @@
-"""What the options of `rsupres evaluate` say, and the LPIPS weights they name."""
+"""Options of `rsupres evaluate`, by which of its two uses they belong to."""
 
 from __future__ import annotations
 
-import logging
-import os
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rsupres.errors import CheckpointError
+import click
 
-if TYPE_CHECKING:
-    from rsupres.evaluation.lpips import LpipsSqueeze
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user chose; see the help of the options."""
-
-    lr: str | None
-    resample: bool
-    hr_nodata: float | None
-    align: tuple[float, float] | tuple[()] | None
-    match: bool
-    stretch: str
-    tile_size: int | None
-    overlap: int
-    halo: int
-    models: tuple[str, ...]
-    scales: tuple[Fraction, ...]
-    every: int
-    glob: str
-    exclude: tuple[str, ...]
-    degradation: str | None
-    details: tuple[float, ...]
-    steps: int | None
-    seed: int
-    device: str
-    precision: str
-    max_side: int
-    pictures: Path | None
-    border: int | None
-    lpips_weights: Path | None
-    reference_from: tuple[str, ...]
-    vector_map_from: tuple[str, ...]
-    change_mask_from: tuple[str, ...]
-    class_table: str | None
-    legend: str | None
-    without: tuple[str, ...]
-    sampler: str | None
-    style: str | None
-    style_sample: bool
+from rsupres.cli.options.conditions import style_options
+from rsupres.cli.options.images import (
+    DEGRADATIONS,
+    companion_options,
+    file_choice_options,
+)
+from rsupres.cli.options.parameters import ScaleType, stacked
+from rsupres.cli.options.run import device_option, precision_option
+from rsupres.cli.options.sampling import seed_option
 
 
-def find_lpips(options: Options, device: str) -> LpipsSqueeze | None:
-    """Return the module; None when nobody named weights and the default has none."""
-    from rsupres.evaluation.lpips import ENVIRONMENT, LpipsSqueeze, find_weights
-
-    try:
-        folder = find_weights(options.lpips_weights)
-    except CheckpointError as error:
-        if options.lpips_weights is not None or os.environ.get(ENVIRONMENT):
-            raise
-        logger.info("No LPIPS: %s", error)
+def _parse_border(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Return a number of pixels, None for ``auto``."""
+    if value == "auto":
         return None
-    return LpipsSqueeze.load(folder).to(device)
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither a number from 0 nor auto.")
+
+
+def _parse_align(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, float] | tuple[()] | None:
+    """Return (row, column), () for ``auto``, None when not given."""
+    if value is None or value == "auto":
+        return None if value is None else ()
+    try:
+        row, col = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor DY,DX.") from None
+    if not max(abs(row), abs(col)) < 1e4:
+        raise click.BadParameter(f"{value!r} is no shift of some pixels.")
+    return row, col
+
+
+def _parse_conditions(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the names of conditions as the library spells them."""
+    return tuple(value.replace("-", "_") for value in values)
+
+
+pair_options = stacked(
+    click.option(
+        "--lr",
+        metavar="PATH",
+        help="The LR scene that SR was made of; measures the consistency and ERGAS. "
+        "Default: not measured.",
+    ),
+    click.option(
+        "--resample",
+        is_flag=True,
+        help="Warp HR to the grid of SR where the grids differ. Default: other grids "
+        "are refused.",
+    ),
+    click.option(
+        "--hr-nodata",
+        type=float,
+        metavar="VALUE",
+        help="HR pixels with this number in every band are invalid; for files that "
+        "name no nodata value. Default: as the file says.",
+    ),
+    click.option(
+        "--align",
+        callback=_parse_align,
+        metavar="auto|DY,DX",
+        help="Move HR by this many SR pixels (down, right) before measuring; auto is "
+        "the shift found by phase correlation. For pictures of two sensors; needs "
+        "--resample. Default: HR stays.",
+    ),
+    click.option(
+        "--match-histogram",
+        is_flag=True,
+        help="Give SR the distribution of values of HR, band by band, before "
+        "measuring; for pictures of two sensors.",
+    ),
+    click.option(
+        "--stretch",
+        default="auto",
+        show_default=True,
+        metavar="auto|reflectance|percentile:2,98|LO,HI",
+        help="Which range of the files' numbers is 0 to 1 in the figures.",
+    ),
+    click.option(
+        "--tile-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Side of the tiles that SR was made with, LR pixels; measures the seam "
+        "ratio. Needs --lr. Default: not measured.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Overlap of the tiles that SR was made with, LR pixels.",
+    ),
+    click.option(
+        "--halo",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Halo of the model that made SR, LR pixels.",
+    ),
+)
+models_options = stacked(
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME|PATH",
+        help="Model to run on a test set, bicubic for Pillow's; may be repeated. "
+        "Default: none, SR and HR are compared.",
+    ),
+    click.option(
+        "--scale",
+        "scales",
+        type=ScaleType(),
+        multiple=True,
+        default=("4",),
+        show_default=True,
+        metavar="S",
+        help="Scale of the test, SR pixels along one LR pixel; may be repeated.",
+    ),
+    click.option(
+        "--every",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Take only every N-th image, from the first.",
+    ),
+    file_choice_options,
+    click.option(
+        "--degradation",
+        type=click.Choice(DEGRADATIONS),
+        help="How LR images are made. Default: as a pack says, else bicubic (Pillow).",
+    ),
+    click.option(
+        "--detail",
+        "details",
+        type=click.FloatRange(0, 1),
+        multiple=True,
+        metavar="0...1",
+        help="Detail of the models, 0 = most faithful, 1 = most natural; repeat it to "
+        "compare. Default: 0.",
+    ),
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        help="Network evaluations for an image. Default: each model's.",
+    ),
+    click.option(
+        "--sampler",
+        metavar="NAME",
+        help="Sampler of the models. Default: each model's.",
+    ),
+    click.option(
+        "--max-side",
+        type=click.IntRange(min=24),
+        default=1024,
+        show_default=True,
+        metavar="N",
+        help="Cut larger images into parts of at most this side, HR pixels.",
+    ),
+    click.option(
+        "--pictures",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder for a PNG of each image and scale that shows LR, every model and "
+        "HR side by side. Default: none.",
+    ),
+    companion_options,
+    click.option(
+        "--without",
+        type=click.Choice(("reference", "vector-map", "change-mask")),
+        multiple=True,
+        callback=_parse_conditions,
+        help="Run every model that accepts this condition, but does not need it, once "
+        "more without it; may be repeated.",
+    ),
+    style_options,
+    device_option,
+    precision_option,
+    seed_option,
+)
+figure_options = stacked(
+    click.option(
+        "--crop-border",
+        "border",
+        callback=_parse_border,
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="SR pixels left out at every side for PSNR, SSIM, SAM, ERGAS and edges; "
+        "auto is the scale, rounded up, for a test set and 0 for SR and HR.",
+    ),
+    click.option(
+        "--lpips-weights",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder of the two weight files of LPIPS (squeeze). Default: the folder "
+        "that the environment variable RSUPRES_LPIPS names; without it LPIPS is not "
+        "measured.",
+    ),
+)

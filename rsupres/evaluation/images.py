@@ -1,0 +1,153 @@
+"""The HR images of a test, and how LR images are made of them.
+
+HR images come from image files, with what belongs to each, or from a pack. LR images
+are made by a degradation, or are those of another sensor that a pack holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
+from rsupres.datasets.packs import STORED, Pack
+from rsupres.datasets.sidecars import Sidecars
+from rsupres.degradations.base import Degradation as Sensor
+from rsupres.degradations.registry import make_degradation
+from rsupres.errors import InputError
+from rsupres.evaluation.resize import resize_bicubic, resize_bicubic_float
+
+Pixels = NDArray[np.uint8]
+_BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How LR images are made.
+
+    Attributes:
+        name: for people.
+        degrade: (HR pixels, LR size, number of the image) to LR pixels, 8 bits.
+        shrink: (SR in [0, 1], LR size) to the LR picture in [0, 1], unrounded and
+            without noise; for the consistency.
+    """
+
+    name: str
+    degrade: Callable[[Pixels, tuple[int, int], int], Pixels]
+    shrink: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+
+
+def load_chips(
+    images: Sequence[Path], max_side: int, sidecars: Sidecars
+) -> Iterator[Chip]:
+    """Read images one by one; larger ones come in parts.
+
+    Parts with invalid pixels or of one colour are left out. The layers of an image are
+    cut with it.
+
+    Args:
+        images: the files.
+        max_side: largest side of a part, HR pixels.
+        sidecars: where the layers of each image are found.
+
+    Yields:
+        The images or their parts.
+
+    Raises:
+        InputError: an image or a layer cannot be read, or does not lie on its pixels.
+    """
+    for path in images:
+        yield from cut(sidecars.attach(read_chip(path), path), max_side)
+
+
+def chips_of_pack(pack: Pack) -> list[Chip]:
+    """Return the crops of a pack as images, with their layers."""
+    return [
+        Chip(
+            crop,
+            np.ones(crop.shape[1:], bool),
+            origin.gsd_m,
+            f"{origin.source} {origin.gsd_m:g} m",
+            layers={name: arrays[k] for name, arrays in pack.layers.items()},
+        )
+        for k, (crop, origin) in enumerate(
+            zip(pack.crops, pack.meta.crops, strict=True)
+        )
+    ]
+
+
+def bicubic_degradation() -> Degradation:
+    """Return Pillow's antialiased bicubic, in 8 bits."""
+    return Degradation(
+        _BICUBIC,
+        lambda hr, size, number: resize_bicubic(hr, size),
+        resize_bicubic_float,
+    )
+
+
+def named_degradation(
+    name: str, seed: int, parameters: Mapping[str, object]
+) -> Degradation:
+    """Return a degradation of `rsupres.degradations.registry`; bicubic is Pillow's.
+
+    Every image has random draws of its own. SR is brought back to LR by the same sensor
+    without random draws, or by bicubic where a degradation is nothing but draws.
+
+    Args:
+        name: such as "sentinel2".
+        seed: of the draws.
+        parameters: of the degradation, as JSON; missing ones have their defaults.
+
+    Raises:
+        InputError: an unknown name, parameter or value.
+    """
+    if name == _BICUBIC:
+        return bicubic_degradation()
+    sensor = make_degradation(name, parameters)
+    still = sensor.still()
+
+    def shrink(sr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if still is None:
+            return resize_bicubic_float(sr, size)
+        return _record(still, sr, size, torch.Generator())
+
+    def degrade(hr: Pixels, size: tuple[int, int], number: int) -> Pixels:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        return to_uint8(_record(sensor, hr / np.float32(255), size, generator))
+
+    return Degradation(name, degrade, shrink)
+
+
+def stored_degradation(images: Sequence[Pixels]) -> Degradation:
+    """Return the LR images of another sensor that a pack holds.
+
+    Args:
+        images: the LR image of each HR image, (3, h, w).
+    """
+
+    def look_up(hr: Pixels, size: tuple[int, int], number: int) -> Pixels:
+        lr = images[number]
+        if lr.shape[1:] != size:
+            scale = Fraction(hr.shape[1], lr.shape[1])
+            raise InputError(
+                f"The pack holds LR images of another sensor at scale {scale} only; "
+                "choose that scale, or a degradation.",
+                remedies=(f"scales={scale}", "degradation"),
+            )
+        return lr
+
+    return Degradation(STORED, look_up, resize_bicubic_float)
+
+
+def _record(
+    sensor: Sensor, hr: np.ndarray, size: tuple[int, int], generator: torch.Generator
+) -> np.ndarray:
+    """Return the LR image (c, h, w) that a sensor records of (c, H, W) in [0, 1]."""
+    batch = torch.from_numpy(np.ascontiguousarray(hr, np.float32))[None]
+    return sensor.degrade(batch, size, generator)[0].numpy()
