@@ -61,6 +61,8 @@ def _findings() -> Iterator[tuple[str, str]]:
     import rasterio
     import torch
 
+    from rsupres.kernels.door import describe
+
     for package in _PACKAGES:
         try:
             yield package, version(package)
@@ -75,6 +77,7 @@ def _findings() -> Iterator[tuple[str, str]]:
             f"{name} {'yes' if name in there else 'MISSING'}" for name in _DRIVERS
         ),
     )
+    yield "kernels", describe()
     yield "cpu", f"{torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
         yield f"cuda:{index}", torch.cuda.get_device_name(index)

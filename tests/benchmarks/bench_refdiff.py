@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -37,11 +38,11 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig  # noqa: E402
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet, freeze_  # noqa: E402
 from rsupres.families.refdiff.resolver import EdmDenoiser  # noqa: E402
+from rsupres.kernels.door import VARIABLE  # noqa: E402
 
 H200_BF16 = 989e12  # operations a second, dense, as NVIDIA states it
 ROOT_HALF = 0.5**0.5
@@ -195,11 +196,8 @@ def mkldnn_bf16() -> Iterator[None]:
 @contextmanager
 def torchs_convolutions() -> Iterator[None]:
     """Leave all convolutions to torch."""
-    least, conv3x3._LARGE = conv3x3._LARGE, math.inf
-    try:
+    with mock.patch.dict(os.environ, {VARIABLE: "off"}):
         yield
-    finally:
-        conv3x3._LARGE = least
 
 
 @torch.inference_mode()

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
+from unittest import mock
 
 from rsupres.cli.process import keep_freed_memory, wait_quietly
 
@@ -37,7 +39,6 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from rsupres.blocks import conv3x3  # noqa: E402
 from rsupres.families.slimdiffsr.blocks import (  # noqa: E402
     DirectionSeparable,
     FrequencySeparable,
@@ -52,6 +53,7 @@ from rsupres.families.slimdiffsr.network import (  # noqa: E402
     enlarge,
     match_colours,
 )
+from rsupres.kernels.door import VARIABLE  # noqa: E402
 from tests.parity.golden import name_seeded_tensor  # noqa: E402
 
 Run = Callable[[], Tensor]
@@ -141,9 +143,8 @@ def variants(x: Tensor, weights: Path | None) -> dict[str, Run]:
 
     def with_torchs(made: nn.Module, given: Tensor) -> Run:
         def call() -> Tensor:
-            least, conv3x3._LARGE = conv3x3._LARGE, math.inf
-            picture: Tensor = made(given)[1]
-            conv3x3._LARGE = least
+            with mock.patch.dict(os.environ, {VARIABLE: "off"}):
+                picture: Tensor = made(given)[1]
             return picture
 
         return call

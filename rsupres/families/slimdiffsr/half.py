@@ -1,15 +1,15 @@
-"""The student's trunk in bfloat16 on a CPU: maps as deviations from what is usual.
+"""Run the student's trunk in bfloat16 on a CPU, with little loss of accuracy.
 
-bfloat16 keeps 8 bits of a number, and the trunk's maps differ little from place to
-place, so that rounding takes a large share of what they say. Here each channel's usual
-value is taken away before rounding and given back afterwards: exact for any, as
-products are linear. What is usual is found once, from a picture made for that, so that
-results do not depend on scene, tile or batch.
+bfloat16 keeps 8 bits of a number, and the trunk's feature maps differ little from place
+to place, so that plain rounding removes a large part of their content. Here the maps
+are stored as differences from a per-channel mean, which is added again after each
+product. That is exact for any mean, because products are linear. The means are measured
+once, on one synthetic picture, so that results do not depend on scene, tile or batch.
 
 In bfloat16: products over channels and the doubling convolution. In float32: residual
-sums, norms, depthwise filters, gates and queries, and encoder and decoder, where
-`rsupres.blocks.winograd` is as fast as bfloat16. CUDA has other fast paths; this is for
-processors that multiply bfloat16.
+sums, norms, depthwise filters, gates and queries, and encoder and decoder, whose 3 x 3
+convolutions `rsupres.blocks.conv3x3` computes as fast as bfloat16. CUDA has other fast
+paths; this module is for processors that multiply bfloat16.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blocks.compiling import share
+from rsupres.blocks.bfloat16 import (
+    add_from_bfloat16,
+    gate_by_gelu,
+    subtract_to_bfloat16,
+)
 from rsupres.families.slimdiffsr.network import (
     DoublingConv,
     SlimDiffSRNetwork,
@@ -31,32 +34,35 @@ from rsupres.families.slimdiffsr.network import (
 
 _HALF = torch.bfloat16
 _PROJECTIONS = ("proj_in", "proj_out")
-_DRAWN, _SHOWN = 8, 128  # sides of the picture that shows what is usual
-_GREYS = (-0.7, 0.5)  # its range; most images are darker than half
+_DRAWN, _SHOWN = 8, 128  # pixels of the synthetic picture's side: drawn, enlarged
+_GREYS = (-0.7, 0.5)  # its range; most images are darker than the middle
 
-Usual = Mapping[str, Tensor]
+Means = Mapping[str, Tensor]
 
 
 def halve(network: SlimDiffSRNetwork) -> SlimDiffSRNetwork:
-    """Replace parts of a student by theirs in bfloat16; it is returned.
+    """Replace parts of a student by versions in bfloat16, in place.
 
     Args:
         network: float32, on a CPU, in eval mode; neither trained nor saved afterwards.
+
+    Returns:
+        The same network.
     """
-    usual = _find_usual(network)
+    means = _measure_means(network)
     for name, part in list(network.unet.named_modules()):
         parent, _, last = name.rpartition(".")
-        start, end = usual.get(f"in.{name}"), usual.get(name)
+        mean_in, mean_out = means.get(f"in.{name}"), means.get(name)
         pointwise = isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
         if last == "ff":
-            made: nn.Module = _HalfFeedForward(part, usual, f"{name}.net")
+            made: nn.Module = _HalfFeedForward(part, means, f"{name}.net")
         elif isinstance(part, DoublingConv):
-            assert start is not None
-            assert end is not None
-            made = _HalfDoubling(part, start, end)
+            assert mean_in is not None
+            assert mean_out is not None
+            made = _HalfDoubling(part, mean_in, mean_out)
         elif pointwise or last in _PROJECTIONS:
-            assert start is not None
-            made = _HalfLinear(cast(nn.Linear, part), start)
+            assert mean_in is not None
+            made = _HalfLinear(cast(nn.Linear, part), mean_in)
         else:
             continue
         setattr(network.unet.get_submodule(parent), last, made)
@@ -64,19 +70,19 @@ def halve(network: SlimDiffSRNetwork) -> SlimDiffSRNetwork:
 
 
 class _HalfLinear(nn.Module):
-    """A product over the channels, of float32 maps or tokens to such."""
+    """A product over the channels; input and output in float32."""
 
-    usual: Tensor
+    mean: Tensor
     weight: Tensor
     back: Tensor
 
-    def __init__(self, layer: nn.Linear, usual: Tensor) -> None:
+    def __init__(self, layer: nn.Linear, mean: Tensor) -> None:
         super().__init__()
         weight = layer.weight.data.flatten(1)
-        back = weight @ usual
+        back = weight @ mean
         if layer.bias is not None:
             back = back + layer.bias.data
-        self.register_buffer("usual", usual)
+        self.register_buffer("mean", mean)
         self.register_buffer("weight", _pointwise(weight))
         self.register_buffer("back", back)
 
@@ -84,7 +90,7 @@ class _HalfLinear(nn.Module):
         """Return (b, C, h, w) of (b, c, h, w), or (b, n, C) of (b, n, c)."""
         maps = x.ndim == 4
         rows = x.permute(0, 2, 3, 1) if maps else x
-        made = functional.conv2d(_round_deviations(rows, self.usual), self.weight)
+        made = functional.conv2d(_round_deviations(rows, self.mean), self.weight)
         made = _give_back(made, self.back).view(*rows.shape[:-1], -1)
         return made.permute(0, 3, 1, 2) if maps else made
 
@@ -92,27 +98,28 @@ class _HalfLinear(nn.Module):
 class _HalfFeedForward(nn.Module):
     """The gated feed-forward.
 
-    The gated product is not centred, but its result is: what is usual in it is taken
-    away by a bias and given back, with what the weights' rounding took from it.
+    The gated product is not centred, but the result of the second layer is: its mean
+    is subtracted by a bias in bfloat16 and added again in float32, together with the
+    error of that mean which comes from rounding the weights.
     """
 
-    usual: Tensor
+    mean: Tensor
     wide: Tensor
     bias: Tensor
     narrow: Tensor
     taken: Tensor
     back: Tensor
 
-    def __init__(self, part: nn.Module, usual: Usual, name: str) -> None:
+    def __init__(self, part: nn.Module, means: Means, name: str) -> None:
         super().__init__()
-        start, middle = usual[f"in.{name}.0.proj"], usual[f"in.{name}.2"]
+        start, middle = means[f"in.{name}.0.proj"], means[f"in.{name}.2"]
         first = cast(nn.Linear, part.get_submodule("net.0.proj"))
         last = cast(nn.Linear, part.get_submodule("net.2"))
         bias = first.bias.data + first.weight.data @ start
         narrow = last.weight.data.to(_HALF)
         taken = -(narrow.float() @ middle).to(_HALF)
         back = last.bias.data + (last.weight.data - narrow.float()) @ middle
-        self.register_buffer("usual", start)
+        self.register_buffer("mean", start)
         self.register_buffer("wide", _pointwise(first.weight.data))
         self.register_buffer("bias", bias.to(_HALF))
         self.register_buffer("narrow", _pointwise(narrow))
@@ -121,39 +128,39 @@ class _HalfFeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (b, n, c) of the same."""
-        deviations = _round_deviations(tokens, self.usual)
+        deviations = _round_deviations(tokens, self.mean)
         gated = _gate(functional.conv2d(deviations, self.wide, self.bias))
         made = functional.conv2d(gated, self.narrow, self.taken)
         return _give_back(made, self.back).view(tokens.shape)
 
 
 class _HalfDoubling(nn.Module):
-    """`DoublingConv`; around deviations lies a frame of what zero is among them."""
+    """`DoublingConv` of differences; the frame of zeros becomes one of ``-mean``."""
 
-    usual: Tensor
+    mean: Tensor
     kernel: Tensor
     bias: Tensor
     back: Tensor
 
-    def __init__(self, conv: DoublingConv, usual_in: Tensor, usual_out: Tensor) -> None:
+    def __init__(self, conv: DoublingConv, mean_in: Tensor, mean_out: Tensor) -> None:
         super().__init__()
         weight = conv.weight.data
-        bias = weight.sum((2, 3)) @ usual_in - usual_out
+        bias = weight.sum((2, 3)) @ mean_in - mean_out
         if conv.bias is not None:
             bias = bias + conv.bias.data
         kernel = doubled_kernel(weight).to(_HALF)
-        self.register_buffer("usual", usual_in)
+        self.register_buffer("mean", mean_in)
         self.register_buffer(
             "kernel", kernel.contiguous(memory_format=torch.channels_last)
         )
         self.register_buffer("bias", bias.to(_HALF))
-        self.register_buffer("back", usual_out)
+        self.register_buffer("back", mean_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, C, 2h, 2w) of (b, c, h, w)."""
         b, c, h, w = x.shape
-        framed = self.usual.to(_HALF).neg().expand(b, h + 2, w + 2, c).contiguous()
-        deviations = _round_deviations(x.permute(0, 2, 3, 1), self.usual)
+        framed = self.mean.to(_HALF).neg().expand(b, h + 2, w + 2, c).contiguous()
+        deviations = _round_deviations(x.permute(0, 2, 3, 1), self.mean)
         framed[:, 1:-1, 1:-1] = deviations[0, :, 0].T.view(b, h, w, c)
         made = functional.conv_transpose2d(  # "padding" cuts off the frame's three, one
             framed.permute(0, 3, 1, 2), self.kernel, self.bias, 2, 3
@@ -163,10 +170,10 @@ class _HalfDoubling(nn.Module):
         return flat.view(b, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
 
 
-def _find_usual(network: SlimDiffSRNetwork) -> dict[str, Tensor]:
-    """Return the mean per channel of what layers give, and (``in.``) are given.
+def _measure_means(network: SlimDiffSRNetwork) -> dict[str, Tensor]:
+    """Return each layer's mean per channel: of its output, and as ``in.`` its input.
 
-    Means are rounded to bfloat16, so that a frame's zeros are exact.
+    The means are rounded to bfloat16, so that zeros in a frame are exact.
     """
     found: dict[str, Tensor] = {}
 
@@ -197,46 +204,25 @@ def _pointwise(weight: Tensor) -> Tensor:
     return weight.to(_HALF)[:, :, None, None]
 
 
-# Rows of bfloat16 numbers are maps (1, c, 1, n) with channels together: torch's
-# convolutions take these as they are, and are faster than its products of matrices.
+# Rows of bfloat16 numbers are kept as maps (1, c, 1, n) with channels last in memory:
+# torch's convolutions take these as they are, and are faster than its matrix products.
 
 
-def _round_deviations(x: Tensor, usual: Tensor) -> Tensor:
-    """Return ``x - usual`` of (..., c) as (1, c, 1, n) bfloat16."""
-    from rsupres.blocks.half_kernels import round_deviations
-
-    rows = x.reshape(-1, x.shape[-1])
-    out = torch.empty(rows.shape, dtype=_HALF)
-    given = rows.numpy(), usual.numpy(), _bits(out)
-    share(lambda *part: round_deviations(*given, *part))
-    return _as_map(out)
+def _round_deviations(x: Tensor, mean: Tensor) -> Tensor:
+    """Return ``x - mean`` of (..., c) float32 as (1, c, 1, n) bfloat16."""
+    return _as_map(subtract_to_bfloat16(x.reshape(-1, x.shape[-1]), mean))
 
 
 def _gate(x: Tensor) -> Tensor:
     """Return ``a gelu(b)`` of (1, 2 c, 1, n), a above b, as (1, c, 1, n)."""
-    from rsupres.blocks.half_kernels import gate_by_gelu
-
-    rows = x[0, :, 0].T
-    out = torch.empty(len(rows), rows.shape[1] // 2, dtype=_HALF)
-    given = _bits(rows), _bits(out)
-    share(lambda *part: gate_by_gelu(*given, *part))
-    return _as_map(out)
+    return _as_map(gate_by_gelu(x[0, :, 0].T))
 
 
-def _give_back(x: Tensor, back: Tensor) -> Tensor:
-    """Return ``x + back`` of (1, c, 1, n) as (n, c) float32."""
-    from rsupres.blocks.half_kernels import give_back
-
-    rows = x[0, :, 0].T
-    out = torch.empty(rows.shape)
-    given = _bits(rows), back.numpy(), out.numpy()
-    share(lambda *part: give_back(*given, *part))
-    return out
+def _give_back(x: Tensor, mean: Tensor) -> Tensor:
+    """Return ``x + mean`` of (1, c, 1, n) bfloat16 as (n, c) float32."""
+    return add_from_bfloat16(x[0, :, 0].T, mean)
 
 
 def _as_map(rows: Tensor) -> Tensor:
+    """Return (n, c) as (1, c, 1, n), without copying."""
     return rows[None, None].permute(0, 3, 1, 2)
-
-
-def _bits(x: Tensor) -> np.ndarray:
-    return x.contiguous().view(torch.uint16).numpy()

@@ -1,14 +1,16 @@
-"""Loops around products in bfloat16 on a CPU, each one pass over its memory.
+"""Compiled loops that convert and combine bfloat16 on a CPU in one pass over memory.
 
-bfloat16 numbers are the upper halves of float32 ones, here as uint16. Rows of channels
-are the unit of work; threads share them as `part` of `parts`.
+A bfloat16 number is the upper half of a float32 number; the loops handle it as uint16.
+Threads share the rows: each call does `part` of `parts`.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from rsupres.blocks.compiling import compiled
+from rsupres.kernels.compile import compiled, share
 
 # erf(x) = 1 - (1 + a1 x + ... + a6 x^6)^-16 for x >= 0, off by 3e-7 at most: Abramowitz
 # and Stegun 1964, "Handbook of Mathematical Functions", 7.1.28; with x = y / sqrt(2).
@@ -24,7 +26,35 @@ _A1, _A2, _A3, _A4, _A5, _A6 = (
     np.float32(a * 0.5 ** (k / 2)) for k, a in enumerate(_POLYNOMIAL, 1)
 )
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)
-_MOST = np.float32(10.0)  # beyond, the power overflows and erf is 1
+_MAX = np.float32(10.0)  # beyond it the power overflows, and erf is 1
+
+
+def subtract(x: Tensor, mean: Tensor) -> Tensor:
+    """Return ``x - mean`` of (n, c) and (c,) float32, rounded to bfloat16."""
+    out = torch.empty(x.shape, dtype=torch.bfloat16)
+    given = x.contiguous().numpy(), mean.numpy(), _bits(out)
+    share(lambda *part: write_differences(*given, *part))
+    return out
+
+
+def add(x: Tensor, mean: Tensor) -> Tensor:
+    """Return ``x + mean`` of (n, c) bfloat16 and (c,) float32, in float32."""
+    out = torch.empty(x.shape)
+    given = _bits(x), mean.numpy(), out.numpy()
+    share(lambda *part: write_sums(*given, *part))
+    return out
+
+
+def gate(x: Tensor) -> Tensor:
+    """Return ``a * gelu(b)``, (n, c) bfloat16, of (n, 2 c) bfloat16, a beside b."""
+    out = torch.empty(len(x), x.shape[1] // 2, dtype=torch.bfloat16)
+    given = _bits(x), _bits(out)
+    share(lambda *part: write_gated(*given, *part))
+    return out
+
+
+def _bits(x: Tensor) -> np.ndarray:
+    return x.contiguous().view(torch.uint16).numpy()
 
 
 @compiled
@@ -37,36 +67,36 @@ def _round(numbers, halves, n):  # type: ignore[no-untyped-def]  # compiled
 
 
 @compiled
-def round_deviations(x, usual, halves, part, parts):  # type: ignore[no-untyped-def]  # compiled
-    """Write ``x - usual`` as bfloat16.
+def write_differences(x, mean, halves, part, parts):  # type: ignore[no-untyped-def]  # compiled
+    """Write ``x - mean`` as bfloat16.
 
     Args:
         x: (n, c) float32.
-        usual: (c,).
+        mean: (c,).
         halves: (n, c) uint16.
-        part: of the work.
-        parts: in all.
+        part: number of this part of the work.
+        parts: number of parts.
     """
-    n = len(usual)
+    n = len(mean)
     row = np.empty(n, np.float32)
     bits = row.view(np.uint32)
     for i in range(part * len(x) // parts, (part + 1) * len(x) // parts):
         given = x[i]
         for k in range(n):
-            row[k] = given[k] - usual[k]
+            row[k] = given[k] - mean[k]
         _round(bits, halves[i], n)
 
 
 @compiled
-def give_back(halves, back, out, part, parts):  # type: ignore[no-untyped-def]  # compiled
+def write_sums(halves, back, out, part, parts):  # type: ignore[no-untyped-def]  # compiled
     """Write bfloat16 plus a constant as float32.
 
     Args:
         halves: (n, c) uint16.
         back: (c,) float32.
         out: (n, c) float32.
-        part: of the work.
-        parts: in all.
+        part: number of this part of the work.
+        parts: number of parts.
     """
     n = len(back)
     bits = np.empty(n, np.uint32)
@@ -80,14 +110,14 @@ def give_back(halves, back, out, part, parts):  # type: ignore[no-untyped-def]  
 
 
 @compiled
-def gate_by_gelu(halves, out, part, parts):  # type: ignore[no-untyped-def]  # compiled
+def write_gated(halves, out, part, parts):  # type: ignore[no-untyped-def]  # compiled
     """Write ``a * gelu(b)``.
 
     Args:
         halves: (n, 2 c) uint16, a beside b.
         out: (n, c) uint16.
-        part: of the work.
-        parts: in all.
+        part: number of this part of the work.
+        parts: number of parts.
     """
     n = out.shape[1]
     bits_a, bits_b = np.empty(n, np.uint32), np.empty(n, np.uint32)
@@ -99,7 +129,7 @@ def gate_by_gelu(halves, out, part, parts):  # type: ignore[no-untyped-def]  # c
             bits_b[k] = np.uint32(right[k]) << np.uint32(16)
         for k in range(n):
             size = b[k] if b[k] > 0 else -b[k]
-            y = size if size < _MOST else _MOST
+            y = size if size < _MAX else _MAX
             power = _A6 * y + _A5
             power = ((((power * y + _A4) * y + _A3) * y + _A2) * y + _A1) * y + _ONE
             power *= power
