@@ -225,12 +225,14 @@ INSTRUCTIONS = {
     "EXT1": b"\x80\x02\x82\x01.",
     "PERSID": b"P0\n.",
     "BYTEARRAY8": b"\x80\x05\x96" + (1).to_bytes(8, "little") + b"a.",
-    "a call of a str": b"\x80\x02U\x01a)R.",
-    "a call of a Record": b"\x80\x02cnumpy\ndtype\n)R)R.",
-    "a state for a Name": b"\x80\x02cnumpy\ndtype\n}b.",
-    "items for a Name": b"\x80\x02cnumpy\ndtype\nU\x01aU\x01bs.",
+    "'str' object is not callable": b"\x80\x02U\x01a)R.",
+    "'Record' object is not callable": b"\x80\x02cnumpy\ndtype\n)R)R.",
+    "Record.__setstate__()": b"\x80\x02cnumpy\ndtype\n}b.",
+    "does not support item assignment": b"\x80\x02cnumpy\ndtype\nU\x01aU\x01bs.",
+    "a state for a function": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b.",
+    "memo number": b"\x80\x02Nr\xff\xff\xff\x7f.",
     "os.system": b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
-    "a name that is no text": b"\x80\x04K\x01K\x02\x93.",
+    "STACK_GLOBAL requires str": b"\x80\x04K\x01K\x02\x93.",
 }
 
 

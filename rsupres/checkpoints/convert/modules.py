@@ -1,10 +1,10 @@
-"""Pickled modules become tensors by dotted name; nothing in them is run.
+"""Read the tensors of pickled modules by dotted name, without running anything.
 
 Some authors publish `torch.save` files of whole module objects. Loading such a file
-normally runs what it names, in EDM's format even source text that it carries. Read here
-are torch's zip archives and plain pickles with torch's legacy storages inside, by the
-machine of `rsupres.checkpoints.convert.unpickle`; sizes are checked before memory is
-taken.
+with torch runs the functions that it names, in EDM's format even source text that it
+carries. This module reads torch's zip archives, and plain pickles with torch's legacy
+storages inside, as data (`rsupres.checkpoints.convert.unpickle`). Sizes are checked
+before memory is taken.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 
 from rsupres.checkpoints.convert.unpickle import (
-    Machine,
     Record,
     Storage,
     TensorRecord,
-    dtype_of,
+    load_data,
     refuse,
+    storage_dtype,
 )
 from rsupres.errors import CheckpointError
 
-_DEEPEST = 64  # modules within modules
+_MAX_DEPTH = 64  # modules within modules
 _MAX_PARTS = 100_000  # modules and tensors of one tree
 _MAX_BYTES = 1 << 35  # of all tensors of one tree: 32 GiB
 
@@ -66,12 +66,13 @@ def read_module_tensors(
 
 
 def _load(path: Path, classes: Collection[str]) -> object:
-    """Run the pickle of a file through the machine."""
+    """Return the data of a file's pickle."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(4)
+        with open(path, "rb") as opened:
+            start = opened.read(4)
         if start != b"PK\x03\x04":
-            return Machine(path, classes, _no_storage).run(BytesIO(path.read_bytes()))
+            file = BytesIO(path.read_bytes())
+            return load_data(file, path, classes, _no_storage)
         with zipfile.ZipFile(path) as archive:
             return _load_archive(archive, path, classes)
     except FileNotFoundError as error:
@@ -102,9 +103,8 @@ def _load_archive(
             refuse(path, f"compressed entry '{name}'; torch writes none")
 
     def storage(pid: object) -> Storage:
-        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
-            refuse(path, f"reference {pid!r:.80} to something that is no storage")
-        dtype = dtype_of(pid[1], path)
+        dtype = storage_dtype(pid, path)
+        assert isinstance(pid, tuple)
         entry = f"{folder}data/{pid[2]}"
         if entry not in entries:
             raise CheckpointError(f"{path}: storage '{entry}' is missing; damaged.")
@@ -116,7 +116,7 @@ def _load_archive(
         return Storage(read, dtype)
 
     with archive.open(pickles[0]) as file:
-        return Machine(path, classes, storage).run(BytesIO(file.read()))
+        return load_data(BytesIO(file.read()), path, classes, storage)
 
 
 def _no_storage(pid: object) -> NoReturn:
@@ -129,8 +129,8 @@ def _walk(
     """Yield a module record as (name, None), its tensors, then its modules."""
     if not isinstance(record, Record) or not isinstance(record.state, dict):
         raise CheckpointError(f"{path}: '{prefix or 'root'}' is no module.")
-    if depth > _DEEPEST:
-        refuse(path, f"modules nested more than {_DEEPEST} deep")
+    if depth > _MAX_DEPTH:
+        refuse(path, f"modules nested more than {_MAX_DEPTH} deep")
     yield prefix, None
     for kind in ("_parameters", "_buffers"):
         for name, tensor in _items(record.state.get(kind), path):

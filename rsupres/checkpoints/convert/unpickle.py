@@ -1,21 +1,21 @@
-"""A restricted unpickler: data come out of a pickle, and nothing in it is ever run.
+"""Read the data of a pickle without running anything that it names.
 
-A pickle is a list of instructions. Here they are for a small machine of our own that
-knows only numbers, text, containers, tensors, and records of what an object was. There
-is no `pickle.Unpickler`, no attribute is set or looked up, and no callable of Python is
-ever on the stack. A name that is not on the list below, or an instruction that data do
-not need, is refused by its name. Files are the business of
-`rsupres.checkpoints.convert.modules`.
+`pickle.Unpickler` runs the instructions, but every name in the file is looked up in a
+closed list here and never imported. A listed name stands for a `Record` of arguments
+and state, or for a small function of this module that makes a tensor view, a dict or
+bytes. Any other name is refused. Before that, all instructions are scanned: those that
+plain data do not need are refused, and so are lengths beyond the end of the file.
+`rsupres.checkpoints.convert.modules` opens the files.
 """
 
 from __future__ import annotations
 
+import pickle
 import pickletools
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
 
@@ -33,53 +33,70 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
-_REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
-_PERSISTENT = "torch_utils.persistence _reconstruct_persistent_obj"
-_LEGACY_STORAGE = "torch.storage _load_from_bytes"
-_ORDERED = "collections OrderedDict"
-_SETS = ("__builtin__ set", "builtins set")
-# Objects that are kept as records of their arguments and state, whatever they were.
-_INERT = (
-    "numpy dtype",
-    "numpy.core.multiarray scalar",
-    "numpy._core.multiarray scalar",
-    "_codecs encode",
-    "dnnlib.util EasyDict",
-    "torch.nn.modules.container ModuleDict",
-    "torch.nn.modules.container ModuleList",
-    "torch.nn.modules.container Sequential",
-    "torch.nn.modules.conv Conv2d",
-    "torch.nn.modules.linear Linear",
-    "torch.nn.modules.normalization GroupNorm",
-    "torch.nn.modules.activation LeakyReLU",
-    "torch.nn.modules.activation SiLU",
-    "torch.nn.modules.dropout Dropout",
-)
-_KNOWN = frozenset(
+# Names that become records; "_codecs encode" and the like are functions, see below.
+_RECORDS = frozenset(
     {
-        *(_REBUILD_TENSOR, _REBUILD_PARAMETER, _PERSISTENT, _LEGACY_STORAGE, _ORDERED),
-        *_SETS,
-        *_INERT,
+        "__builtin__ set",
+        "builtins set",
+        "numpy dtype",
+        "numpy.core.multiarray scalar",
+        "numpy._core.multiarray scalar",
+        "dnnlib.util EasyDict",
+        "torch.nn.modules.container ModuleDict",
+        "torch.nn.modules.container ModuleList",
+        "torch.nn.modules.container Sequential",
+        "torch.nn.modules.conv Conv2d",
+        "torch.nn.modules.linear Linear",
+        "torch.nn.modules.normalization GroupNorm",
+        "torch.nn.modules.activation LeakyReLU",
+        "torch.nn.modules.activation SiLU",
+        "torch.nn.modules.dropout Dropout",
         *(f"torch {name}" for name in _DTYPES),
+    }
+)
+_INSTRUCTIONS = frozenset(
+    {
+        *("PROTO", "FRAME", "STOP", "MARK", "POP", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+        *("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+        *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+        *("GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
     }
 )
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
-class Name(NamedTuple):
-    """A name that a pickle mentions; never resolved."""
-
-    text: str
-
-
-@dataclass
 class Record:
-    """An object of a pickle: what it was, from what it was made, its state."""
+    """An object of a pickle, as data: its arguments and its state.
 
-    name: str
-    arguments: tuple[object, ...] = ()
-    state: object = None
+    Each name of a file gets a subclass of its own, with the name as `name`.
+    """
+
+    name = ""
+    arguments: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *arguments: object) -> Self:
+        """Make the object, from any arguments."""
+        made = super().__new__(cls)
+        made.arguments, made.state = arguments, None
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Keep an item; EDM's EasyDict is a dict with attributes."""
+        if self.state is None:
+            self.state = {}
+        if not isinstance(self.state, dict):
+            raise TypeError(f"items for a {self.name}")
+        self.state[key] = value
 
 
 class Storage(NamedTuple):
@@ -89,8 +106,7 @@ class Storage(NamedTuple):
     dtype: torch.dtype
 
 
-@dataclass(frozen=True)
-class TensorRecord:
+class TensorRecord(NamedTuple):
     """A view of a storage, not read yet: lengths and steps in elements."""
 
     storage: Storage
@@ -99,322 +115,167 @@ class TensorRecord:
     stride: tuple[int, ...]
 
 
-@dataclass
-class Machine:
-    """Runs one pickle on data alone.
+def load_data(
+    file: BytesIO,
+    path: Path,
+    classes: Collection[str],
+    storage: Callable[[object], Storage],
+) -> Any:
+    """Return the data of the pickle at the position of `file`; leave it behind its end.
 
-    Attributes:
+    Args:
+        file: content in memory.
         path: for messages.
-        classes: names of the family's own classes.
-        storage: what a persistent reference means.
-        stack: values; a mark is `_MARK`.
-        memo: values by number.
+        classes: names of classes, of any module, that become records, too.
+        storage: returns the storage of a persistent reference.
+
+    Raises:
+        CheckpointError: the pickle names or does what data do not need.
+        ValueError: it is cut short or no pickle; other exceptions of damaged data may
+            pass, too: `OverflowError`, `LookupError`, `EOFError`.
     """
+    start = file.tell()
+    _scan(file, path)
+    file.seek(start)
+    try:
+        return _DataUnpickler(file, path, classes, storage).load()
+    except (pickle.UnpicklingError, TypeError, AttributeError) as error:
+        refuse(path, f"an operation that data do not need ({error})", error)
 
-    path: Path
-    classes: Collection[str]
-    storage: Callable[[object], Storage]
-    stack: list[object] = field(default_factory=list)
-    memo: dict[int, object] = field(default_factory=dict)
 
-    def run(self, file: BytesIO) -> object:
-        """Run until STOP; the file stands behind it."""
-        for opcode, argument, _ in pickletools.genops(file):
-            name = opcode.name
-            if name == "STOP":
-                return self.stack.pop()
-            if name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
-            elif name in _LITERALS:
-                self.stack.append(argument)
-            elif name in _STEPS:
-                _STEPS[name](self, argument)
-            elif name not in _NOTHING:
-                refuse(self.path, f"pickle instruction {name}, which no data need")
-        raise EOFError("the pickle has no end")
+def _scan(file: BytesIO, path: Path) -> None:
+    """Check instructions up to STOP, and that their arguments lie in the file."""
+    size = len(file.getbuffer())
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name not in _INSTRUCTIONS:
+            refuse(path, f"pickle instruction {opcode.name}, which no data need")
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(str(argument)) > size:
+            refuse(path, f"memo number {argument}")  # memory for all below is taken
 
-    def marked(self) -> list[object]:
-        """Take everything above the last mark, and the mark."""
-        place = len(self.stack) - 1
-        while self.stack[place] is not _MARK:
-            place -= 1
-            if place < 0:
-                raise ValueError("a mark is missing")
-        values = self.stack[place + 1 :]
-        del self.stack[place:]
-        return values
 
-    def mention(self, module: str, name: str) -> None:
-        """Put a name on the stack, if it is on the list."""
+class _Dict(dict[object, object]):
+    """Stands for an OrderedDict; attributes (torch's `_metadata`) are left out."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Function:
+    """A function of this module that a pickle may call, and do nothing else with."""
+
+    def __init__(self, run: Callable[..., object]) -> None:
+        self._run = run
+
+    def __call__(self, *arguments: object) -> object:
+        return self._run(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise TypeError("a state for a function")
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """An unpickler that makes records and tensor views only."""
+
+    def __init__(
+        self,
+        file: BytesIO,
+        path: Path,
+        classes: Collection[str],
+        storage: Callable[[object], Storage],
+    ) -> None:
+        super().__init__(file, fix_imports=False, encoding="latin1")
+        self._path, self._classes, self._storage = path, classes, storage
+        self._functions: dict[str, Callable[..., object]] = {
+            "collections OrderedDict": _Dict,
+            "_codecs encode": _encode,
+            "torch._utils _rebuild_tensor_v2": self._tensor,
+            "torch._utils _rebuild_parameter": lambda data, *_: data,
+            "torch.storage _load_from_bytes": self._legacy_storage,
+            "torch_utils.persistence _reconstruct_persistent_obj": self._persistent,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name; the name itself is never imported."""
         text = f"{module} {name}"
-        if text not in _KNOWN and name not in self.classes:
-            refuse(self.path, f"'{module}.{name}'")
-        self.stack.append(Name(text))
+        if text in self._functions:
+            return _Function(self._functions[text])
+        if text in _RECORDS or name in self._classes:
+            return type("Record", (Record,), {"name": text})
+        refuse(self._path, f"'{module}.{name}'")
 
-    def make(self, made: object, arguments: object) -> object:
-        """Return what a name and its arguments stand for."""
-        if not isinstance(made, Name) or not isinstance(arguments, tuple):
-            refuse(self.path, f"a call of a {type(made).__name__}")
-        if made.text == _REBUILD_TENSOR:
-            return _tensor_record(arguments, self.path)
-        if made.text == _REBUILD_PARAMETER:
-            return arguments[0]
-        if made.text == _ORDERED:
-            return _pairs(arguments, self.path)
-        if made.text in _SETS:
-            return Record(made.text, arguments)
-        if made.text == _LEGACY_STORAGE:
-            return _legacy_storage(_bytes_of(arguments, self.path), self.path)
-        if made.text == _PERSISTENT:
-            meta = arguments[0] if arguments else None
-            if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
-                refuse(self.path, "a persistent object without a state")
-            # Its source text, meta["module_src"], is never looked at.
-            return Record(str(meta.get("class_name")), (), meta["state"])
-        return Record(made.text, arguments)
+    def persistent_load(self, pid: object) -> Storage:
+        """Return the storage that a reference means."""
+        return self._storage(pid)
 
-    def build(self, state: object) -> None:
-        """Give the object on top of the stack its state."""
-        target = self.stack[-1]
-        if isinstance(target, Record):
-            target.state = state
-        elif not isinstance(target, dict):
-            # An OrderedDict may bring attributes (torch's `_metadata`): not needed.
-            refuse(self.path, f"a state for a {type(target).__name__}")
+    def _tensor(
+        self, storage: object, offset: object, shape: object, stride: object, *_: object
+    ) -> TensorRecord:
+        if not isinstance(storage, Storage):
+            refuse(self._path, "a tensor that is no view of a storage")
+        numbers = [offset]
+        for part in (shape, stride):
+            numbers += part if isinstance(part, tuple) else [None]
+        whole = all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        made = TensorRecord(storage, offset, shape, stride)  # type: ignore[arg-type]  # checked
+        if not whole or len(made.shape) != len(made.stride):
+            refuse(self._path, f"a tensor of shape {shape!r:.80}")
+        return made
 
+    def _persistent(self, meta: object) -> Record:
+        """Return an object of EDM's persistence; its source text is ignored."""
+        if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
+            refuse(self._path, "a persistent object without a state")
+        made = Record()
+        made.state = meta["state"]
+        return made
 
-_MARK = object()
-_CONSTANTS: Mapping[str, object] = {
-    "NONE": None,
-    "NEWTRUE": True,
-    "NEWFALSE": False,
-    "EMPTY_TUPLE": (),
-    "MARK": _MARK,
-}
-_LITERALS = frozenset(
-    {
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
-        *("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
-        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-        *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    }
-)
-_NOTHING = frozenset({"PROTO", "FRAME"})
+    def _legacy_storage(self, content: object) -> Storage:
+        """Read one storage in torch's legacy format.
 
+        Five pickles (magic, protocol, system, the storage's reference, keys), then its
+        length in elements as int64 and its numbers.
+        """
+        if not isinstance(content, bytes):
+            refuse(self._path, "a storage that is not made of bytes")
+        file = BytesIO(content)
+        found: list[torch.dtype] = []
 
-def _put(m: Machine, number: object) -> None:
-    m.memo[int(str(number))] = m.stack[-1]
+        def storage(pid: object) -> Storage:
+            found.append(storage_dtype(pid, self._path))
+            return Storage(lambda: b"", found[-1])
+
+        magic, *_ = [load_data(file, self._path, (), storage) for _ in range(5)]
+        if magic != _LEGACY_MAGIC or len(found) != 1:
+            refuse(self._path, "a storage that is not in torch's legacy format")
+        length = int.from_bytes(file.read(8), "little")
+        numbers = content[file.tell() :]
+        if len(numbers) != length * found[0].itemsize:
+            raise ValueError(f"a storage of {length} numbers has {len(numbers)} bytes")
+        return Storage(lambda: numbers, found[0])
 
 
-def _get(m: Machine, number: object) -> None:
-    m.stack.append(m.memo[int(str(number))])
+def _encode(text: object, encoding: object) -> bytes:
+    """Return bytes, which Python 3 writes so in protocol 2: as text in latin1."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise TypeError(f"text encoded as {encoding!r:.80}")
+    return text.encode("latin1")
 
 
-def _global(m: Machine, text: object) -> None:
-    module, _, name = str(text).partition(" ")
-    m.mention(module, name)
+def storage_dtype(pid: object, path: Path) -> torch.dtype:
+    """Return the type of a storage, of torch's reference ("storage", class, ...)."""
+    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
+        refuse(path, f"reference {pid!r:.80} to something that is no storage")
+    kind = pid[1]
+    name = kind.name if isinstance(kind, type) and issubclass(kind, Record) else ""
+    dtype = _DTYPES.get(name.removeprefix("torch "))
+    if dtype is None:
+        refuse(path, f"a storage of type {name or kind!r:.80}")
+    return dtype
 
 
-def _stack_global(m: Machine, _: object) -> None:
-    name, module = m.stack.pop(), m.stack.pop()
-    if not isinstance(name, str) or not isinstance(module, str):
-        refuse(m.path, "a name that is no text")
-    m.mention(module, name)
-
-
-def _tuple(m: Machine, _: object) -> None:
-    m.stack.append(tuple(m.marked()))
-
-
-def _tuple_of(n: int) -> Callable[[Machine, object], None]:
-    def step(m: Machine, _: object) -> None:
-        values = tuple(m.stack[-n:])
-        if len(values) != n or _MARK in values:
-            raise IndexError("the stack is too short")
-        m.stack[-n:] = [values]
-
-    return step
-
-
-def _list(m: Machine, _: object) -> None:
-    m.stack.append(m.marked())
-
-
-def _append(m: Machine, _: object) -> None:
-    value = m.stack.pop()
-    _list_on_top(m).append(value)
-
-
-def _appends(m: Machine, _: object) -> None:
-    values = m.marked()
-    _list_on_top(m).extend(values)
-
-
-def _set_item(m: Machine, _: object) -> None:
-    value, key = m.stack.pop(), m.stack.pop()
-    _fill(m, [key, value])
-
-
-def _set_items(m: Machine, _: object) -> None:
-    _fill(m, m.marked())
-
-
-def _dict(m: Machine, _: object) -> None:
-    values = m.marked()
-    m.stack.append({})
-    _fill(m, values)
-
-
-def _reduce(m: Machine, _: object) -> None:
-    arguments, made = m.stack.pop(), m.stack.pop()
-    m.stack.append(m.make(made, arguments))
-
-
-def _build(m: Machine, _: object) -> None:
-    m.build(m.stack.pop())
-
-
-def _reference(m: Machine, _: object) -> None:
-    m.stack.append(m.storage(m.stack.pop()))
-
-
-def _pop(m: Machine, _: object) -> None:
-    m.stack.pop()
-
-
-def _memoize(m: Machine, _: object) -> None:
-    m.memo[len(m.memo)] = m.stack[-1]
-
-
-_STEPS: Mapping[str, Callable[[Machine, object], None]] = {
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
-    "MEMOIZE": _memoize,
-    "GLOBAL": _global,
-    "STACK_GLOBAL": _stack_global,
-    "TUPLE": _tuple,
-    "TUPLE1": _tuple_of(1),
-    "TUPLE2": _tuple_of(2),
-    "TUPLE3": _tuple_of(3),
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
-    "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "LIST": _list,
-    "DICT": _dict,
-    "APPEND": _append,
-    "APPENDS": _appends,
-    "SETITEM": _set_item,
-    "SETITEMS": _set_items,
-    "REDUCE": _reduce,
-    "NEWOBJ": _reduce,
-    "BUILD": _build,
-    "BINPERSID": _reference,
-    "POP": _pop,
-}
-
-
-def _list_on_top(m: Machine) -> list[object]:
-    target = m.stack[-1]
-    if not isinstance(target, list):
-        refuse(m.path, f"items for a {type(target).__name__}")
-    return target
-
-
-def _fill(m: Machine, values: list[object]) -> None:
-    target = m.stack[-1]
-    if isinstance(target, Record):  # EDM's EasyDict is a dict with attributes
-        if target.state is None:
-            target.state = {}
-        target = target.state
-    if not isinstance(target, dict):
-        refuse(m.path, f"items for a {type(target).__name__}")
-    for key, value in zip(values[::2], values[1::2], strict=True):
-        if not isinstance(key, str | int | float | bool | tuple | None):
-            refuse(m.path, f"a key that is a {type(key).__name__}")
-        target[key] = value
-
-
-def _pairs(arguments: tuple[object, ...], path: Path) -> dict[object, object]:
-    if not arguments:
-        return {}
-    items = arguments[0]
-    if not isinstance(items, list):
-        refuse(path, "an ordered dict of no list")
-    found: dict[object, object] = {}
-    for pair in items:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            refuse(path, "an ordered dict of no pairs")
-        found[pair[0]] = pair[1]
-    return found
-
-
-def dtype_of(name: object, path: Path) -> torch.dtype:
-    """Return the type of a storage by its class's name."""
-    if isinstance(name, Name):
-        dtype = _DTYPES.get(name.text.removeprefix("torch "))
-        if dtype is not None:
-            return dtype
-    refuse(path, f"a storage of type {name!r:.80}")
-
-
-def _tensor_record(arguments: tuple[object, ...], path: Path) -> TensorRecord:
-    storage, offset, shape, stride, *_ = arguments
-    whole = isinstance(shape, tuple) and isinstance(stride, tuple)
-    if not isinstance(storage, Storage) or not whole:
-        refuse(path, "a tensor that is no view of a storage")
-    assert isinstance(shape, tuple)
-    assert isinstance(stride, tuple)
-    numbers = (offset, *shape, *stride)
-    if len(shape) != len(stride) or not all(
-        type(n) is int and 0 <= n < 1 << 48 for n in numbers
-    ):
-        refuse(path, f"a tensor of shape {shape!r:.80}")
-    assert isinstance(offset, int)
-    return TensorRecord(storage, offset, shape, stride)
-
-
-def _bytes_of(arguments: tuple[object, ...], path: Path) -> bytes:
-    """Return the bytes that a legacy storage is made of.
-
-    Protocol 2 has no bytes: Python 3 writes ``_codecs.encode(text, "latin1")``.
-    """
-    value = arguments[0] if arguments else None
-    if isinstance(value, Record) and value.name == "_codecs encode":
-        text = value.arguments[0]
-        if isinstance(text, str) and value.arguments[1:] == ("latin1",):
-            return text.encode("latin1")
-    if isinstance(value, bytes):
-        return value
-    refuse(path, "a storage that is not made of bytes")
-
-
-def _legacy_storage(content: bytes, path: Path) -> Storage:
-    """Read what torch's legacy format holds of one storage.
-
-    Five pickles (magic, protocol, system, the storage's reference, keys), then its
-    length in elements as int64 and its numbers.
-    """
-    file = BytesIO(content)
-    found: list[torch.dtype] = []
-
-    def storage(pid: object) -> Storage:
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
-            refuse(path, f"reference {pid!r:.80} to something that is no storage")
-        found.append(dtype_of(pid[1], path))
-        return Storage(lambda: b"", found[-1])
-
-    parts = [Machine(path, (), storage).run(file) for _ in range(5)]
-    if parts[0] != _LEGACY_MAGIC or len(found) != 1:
-        refuse(path, "a storage that is not in torch's legacy format")
-    length = int.from_bytes(file.read(8), "little")
-    numbers = content[file.tell() :]
-    if len(numbers) != length * found[0].itemsize:
-        raise ValueError(f"a storage of {length} numbers has {len(numbers)} bytes")
-    return Storage(lambda: numbers, found[0])
-
-
-def refuse(path: Path, what: str) -> NoReturn:
-    """Raise `CheckpointError`: the file holds what is not read."""
+def refuse(path: Path, what: str, cause: BaseException | None = None) -> NoReturn:
+    """Raise `CheckpointError`: the file holds something that is not read."""
     raise CheckpointError(
         f"{path}: refused, because it holds {what}; only tensors, plain containers and"
         " the parts of the released networks are read, nothing is run."
-    )
+    ) from cause
