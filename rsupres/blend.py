@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rsupres.errors import ModelOutputError
-from rsupres.grid import PixelWindow, Tile, TileGrid
+from rsupres.grid import PixelWindow
+from rsupres.tile_grid import Tile, TileGrid
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a pixel is: windows, frames and the tiling of a scene, in whole pixels.
+"""Describe where pixels are: windows and frames, in whole pixels.
 
 All arithmetic is in integers and `Fraction`; nothing is rounded on the way. Ground
 coordinates appear only inside `Grid`. This module does no I/O, holds no pixels and
@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,18 +86,30 @@ class PixelWindow(NamedTuple):
             raise GridError(f"window {tuple(self)} begins outside the array.")
         return slice(self.row, self.row_stop), slice(self.col, self.col_stop)
 
+    def grown(self, margin: int, within: PixelWindow | None = None) -> PixelWindow:
+        """Return the window with `margin` more pixels on each of its four sides.
+
+        Args:
+            margin: pixels, 0 or more.
+            within: cut the result at the sides of this window; None = nowhere.
+
+        Raises:
+            GridError: if nothing of it lies in `within`.
+        """
+        larger = PixelWindow(
+            self.row - margin,
+            self.col - margin,
+            self.height + 2 * margin,
+            self.width + 2 * margin,
+        )
+        inside = larger if within is None else larger.intersection(within)
+        if inside is None:
+            raise GridError(f"window {tuple(self)} lies outside {within}.")
+        return inside
+
     def relative_to(self, origin: PixelWindow) -> PixelWindow:
         """Return the window as seen from the upper-left corner of `origin`."""
         return self._replace(row=self.row - origin.row, col=self.col - origin.col)
-
-
-class Border(NamedTuple):
-    """Which sides of a tile lie on the edge of the frame; no ramp is there."""
-
-    top: bool
-    bottom: bool
-    left: bool
-    right: bool
 
 
 @dataclass(frozen=True)
@@ -196,171 +207,6 @@ class Grid:
         return Grid(self.crs, exact, height, width)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One unit of work.
-
-    Attributes:
-        row: index among the tile rows.
-        col: index among the tile columns.
-        lr: LR window, in pixels of the padded frame.
-        sr: SR window of the same ground.
-        border: sides that lie on the edge of the padded frame.
-    """
-
-    row: int
-    col: int
-    lr: PixelWindow
-    sr: PixelWindow
-    border: Border
-
-
-@dataclass(frozen=True)
-class TileGrid(Sequence[Tile]):
-    """How a scene is cut into overlapping tiles of one size; row-major.
-
-    Per axis, with `stride = size - overlap`: starts[0] == 0, starts[-1] + side ==
-    padded length, no step exceeds the stride, and every start, side and padded length
-    is a multiple of `lr_step(scale, multiple)`. The padded frame does not depend on
-    the tile size, so neither does what a network sees beyond the scene's edge.
-
-    Attributes:
-        lr: LR frame, padded at the bottom and the right up to a multiple of the step.
-        sr: SR frame, exactly `lr` times `scale`.
-        scene: LR frame as given; the output is `scene.refine(scale)`.
-        scale: SR pixels along one LR pixel.
-        size: LR pixels along a tile side; an axis shorter than that has one tile.
-        overlap: LR pixels that neighbouring tiles share; the last ones share more.
-        halo: LR pixels at a tile's inner sides that weigh nothing.
-    """
-
-    lr: Grid
-    sr: Grid
-    scene: Grid
-    scale: Fraction
-    size: int
-    overlap: int
-    halo: int
-
-    @classmethod
-    def plan(
-        cls,
-        scene: Grid,
-        scale: Fraction,
-        size: int,
-        overlap: int,
-        halo: int,
-        multiple: int = 1,
-    ) -> TileGrid:
-        """Cut a scene into tiles.
-
-        Args:
-            scene: LR frame of the scene.
-            scale: SR pixels along one LR pixel, at least 1.
-            size: LR pixels along a tile side.
-            overlap: LR pixels that neighbouring tiles share.
-            halo: LR pixels at a tile's inner sides that weigh nothing.
-            multiple: SR tile sides and starts shall be multiples of this.
-
-        Raises:
-            GridError: if the scale is below 1; size or overlap is not a multiple of
-                `lr_step(scale, multiple)`; the overlap is not below the size; or
-                neither `overlap > 2 * halo` nor both are zero.
-        """
-        if scale < 1:
-            raise GridError(f"scale {scale} is below 1; rsupres only makes finer.")
-        if multiple < 1:
-            raise GridError(f"multiple {multiple} is below 1.")
-        step = lr_step(scale, multiple)
-        _check_sides(size, overlap, halo, step, scale)
-        height, width = (
-            ceil_div(side, step) * step for side in (scene.height, scene.width)
-        )
-        lr = Grid(scene.crs, scene.transform, height, width)
-        return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of tile rows and of tile columns."""
-        return len(self._row_starts), len(self._col_starts)
-
-    @property
-    def tile_shape(self) -> tuple[int, int]:
-        """Height and width of every tile, in LR pixels."""
-        return min(self.size, self.lr.height), min(self.size, self.lr.width)
-
-    def tile_row(self, row: int) -> Sequence[Tile]:
-        """Return the tiles of one row, left to right.
-
-        Raises:
-            IndexError: if there is no such row.
-        """
-        n_rows, n_cols = self.shape
-        if not 0 <= row < n_rows:
-            raise IndexError(f"tile row {row} of {n_rows}")
-        return [self._tile(row, col) for col in range(n_cols)]
-
-    def strip(self, row: int) -> PixelWindow:
-        """Return the full-width SR rows that are final once tile row `row` is in.
-
-        Strips follow one another without gap or overlap and cover the padded frame.
-
-        Raises:
-            IndexError: if there is no such tile row.
-        """
-        n_rows, _ = self.shape
-        if not 0 <= row < n_rows:
-            raise IndexError(f"strip {row} of {n_rows}")
-        start = self._row_starts[row]
-        stop = self._row_starts[row + 1] if row + 1 < n_rows else self.lr.height
-        window = PixelWindow(start, 0, stop - start, self.lr.width)
-        return window.scaled(self.scale)
-
-    def rows_touching(self, strip: int) -> range:
-        """Return the tile rows whose windows meet a strip: what to run to get it.
-
-        Raises:
-            IndexError: if there is no such strip.
-        """
-        n_rows, _ = self.shape
-        if not 0 <= strip < n_rows:
-            raise IndexError(f"strip {strip} of {n_rows}")
-        top, height = self._row_starts[strip], self.tile_shape[0]
-        first = next(
-            row for row, start in enumerate(self._row_starts) if start + height > top
-        )
-        return range(first, strip + 1)
-
-    def __len__(self) -> int:
-        n_rows, n_cols = self.shape
-        return n_rows * n_cols
-
-    @overload
-    def __getitem__(self, index: int) -> Tile: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Tile]: ...
-    def __getitem__(self, index: int | slice) -> Tile | Sequence[Tile]:
-        places = range(len(self))[index]
-        _, n_cols = self.shape
-        if isinstance(places, range):
-            return [self._tile(*divmod(place, n_cols)) for place in places]
-        return self._tile(*divmod(places, n_cols))
-
-    @cached_property
-    def _row_starts(self) -> tuple[int, ...]:
-        return _starts(self.lr.height, self.size, self.overlap)
-
-    @cached_property
-    def _col_starts(self) -> tuple[int, ...]:
-        return _starts(self.lr.width, self.size, self.overlap)
-
-    def _tile(self, row: int, col: int) -> Tile:
-        n_rows, n_cols = self.shape
-        lr = PixelWindow(self._row_starts[row], self._col_starts[col], *self.tile_shape)
-        border = Border(row == 0, row == n_rows - 1, col == 0, col == n_cols - 1)
-        return Tile(row, col, lr, lr.scaled(self.scale), border)
-
-
 def as_scale(value: Fraction | float | str) -> Fraction:
     """Return a scale as an exact fraction.
 
@@ -386,21 +232,6 @@ def as_scale(value: Fraction | float | str) -> Fraction:
             f"the nearest that is offered is {nearest}."
         )
     return scale
-
-
-def lr_step(scale: Fraction, multiple: int = 1) -> int:
-    """Return the smallest LR length whose SR length is whole and fits the network.
-
-    Tile sizes, overlaps, starts and padded sides are multiples of it.
-
-    Args:
-        scale: SR pixels along one LR pixel.
-        multiple: the SR length must be a multiple of this.
-
-    >>> lr_step(Fraction(10, 3)), lr_step(Fraction(10, 3), 8), lr_step(Fraction(4), 8)
-    (3, 12, 2)
-    """
-    return scale.denominator * (multiple // math.gcd(multiple, scale.numerator))
 
 
 def ceil_div(number: int, divisor: int) -> int:
@@ -431,39 +262,6 @@ def reflected_positions(start: int, length: int, size: int) -> NDArray[np.intp]:
     """
     turn = np.arange(start, start + length) % (2 * size)
     return np.where(turn < size, turn, 2 * size - 1 - turn)
-
-
-def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
-    if length <= size:
-        return (0,)
-    regular = range(0, length - size, size - overlap)
-    # The last window is pulled back: real context beats invented context.
-    return (*regular, length - size)
-
-
-def _check_sides(
-    size: int, overlap: int, halo: int, step: int, scale: Fraction
-) -> None:
-    if size < 1 or overlap < 0 or halo < 0:
-        raise GridError(
-            f"tile size {size} must be positive, overlap {overlap} and halo {halo} "
-            "must not be negative."
-        )
-    for name, value, least in (("tile size", size, step), ("overlap", overlap, 0)):
-        if value % step:
-            nearest = max(least, round(value / step) * step)
-            raise GridError(
-                f"{name} {value} is not a multiple of {step}, which scale {scale} "
-                f"asks of this model; the nearest legal value is {nearest}."
-            )
-    if overlap >= size:
-        raise GridError(f"overlap {overlap} is not below the tile size {size}.")
-    if overlap <= 2 * halo and (overlap or halo):
-        enough = (2 * halo // step + 1) * step
-        raise GridError(
-            f"overlap {overlap} must exceed twice the halo of {halo} pixels; "
-            f"use at least {enough}."
-        )
 
 
 def _radii_m(latitude: float) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from affine import Affine
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from rsupres.grid import Grid, TileGrid, lr_step
+from rsupres.grid import Grid
+from rsupres.tile_grid import TileGrid, lr_step
 
 UTM = CRS.from_epsg(32631)
 SCALES = [Fraction(*pair) for pair in [(1, 1), (2, 1), (4, 1), (5, 2), (10, 3), (9, 8)]]

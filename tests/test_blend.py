@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic, Strip, edge_weights
 from rsupres.errors import ModelOutputError
-from rsupres.grid import Tile, TileGrid
+from rsupres.tile_grid import Tile, TileGrid
 from tests.strategies import make_grid, tile_grids
 
 N_CHANNELS = 2

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from rsupres.errors import GridError
-from rsupres.grid import (
-    Border,
-    Grid,
-    PixelWindow,
-    TileGrid,
-    lr_step,
-    reflected_positions,
-)
+from rsupres.grid import Grid, PixelWindow, reflected_positions
+from rsupres.tile_grid import Border, TileGrid, lr_step
 from tests.strategies import SCALES, UTM, make_grid, tile_grids
 
 windows = st.builds(

@@ -26,7 +26,7 @@ from rsupres.legends.class_table import (
     load_class_table,
     shipped_class_tables,
 )
-from rsupres.raster.blocks import Blocks, grown
+from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import footprint
 from rsupres.raster.warp import places, source_pixels_per_pixel, source_window
@@ -192,7 +192,7 @@ class CoverPair:
         return np.asarray(self._blocks.read(window))
 
     def _make(self, window: PixelWindow) -> Codes:
-        wide = grown(window, self.n_least, self.grid.window)
+        wide = window.grown(self.n_least, self.grid.window)
         before, after = self._before.read(wide), self._after.read(wide)
         unknown = (before == NODATA) | (after == NODATA)
         if self._is_labels:

@@ -40,7 +40,7 @@ from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.blocks import Blocks, grown
+from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import find_shift
 from rsupres.raster.stretch import Stretch
@@ -164,7 +164,7 @@ class DetectedChange:
     def _statistic(
         self, detector: Detector, window: PixelWindow
     ) -> NDArray[np.float64]:
-        wide = grown(window, SMOOTHING, self.grid.window)
+        wide = window.grown(SMOOTHING, self.grid.window)
         both = self._images.read(wide).astype(np.float64)
         valid = np.isfinite(both[0])
         both = np.where(valid, both, 0.0)
@@ -180,7 +180,7 @@ class DetectedChange:
         return changed.astype(np.uint8)[np.newaxis]
 
     def _clean(self, window: PixelWindow) -> Codes:
-        wide = grown(window, self.n_least, self.grid.window)
+        wide = window.grown(self.n_least, self.grid.window)
         raw = self._raw.read(wide)[0]
         kept = drop_small(raw == CHANGED, self.n_least)
         values = np.where((raw == CHANGED) & ~kept, np.uint8(UNCHANGED), raw)

@@ -28,10 +28,11 @@ from rsupres.output.strips import (
     Destination,
     Rows,
     StripRaster,
-    frame_marks,
+    frame_identity,
     write_strips,
 )
-from rsupres.raster.dataset import Raster, bounded_cache
+from rsupres.raster.dataset import Raster
+from rsupres.raster.open import bounded_cache
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
         form=job.into.format("uint8", NODATA),
         n_bands=1,
         at_once=_STRIP_PIXELS,
-        marks={"change": mask.fingerprint(), **frame_marks(grid)},
+        identity={"change": mask.fingerprint(), **frame_identity(grid)},
         phase="Writing",
         make=make,
         meta=lambda: _meta(job, mask, tally),

@@ -131,7 +131,7 @@ def describe(summary: TileSummary) -> str:
 
 
 def _step(scale: Fraction, multiple: int) -> int:
-    from rsupres.grid import lr_step
+    from rsupres.tile_grid import lr_step
 
     return lr_step(scale, multiple)
 

@@ -20,11 +20,11 @@ from rasterio.enums import Resampling
 from rsupres.conditions.base import ConditionFrame
 from rsupres.errors import BandError, ConditionError, GridError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.arrays import warp_array
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of, footprint
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
+from rsupres.raster.virtual import warp_array
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
 
 COARSER = 1.01  # pixels of the scene; a reference's may not be larger than that

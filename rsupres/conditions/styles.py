@@ -21,7 +21,7 @@ from rsupres.grid import PixelWindow
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import find_images
-from rsupres.raster.fill import fill_invalid
+from rsupres.raster.nodata import fill_invalid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 
 logger = logging.getLogger(__name__)

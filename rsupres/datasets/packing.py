@@ -35,7 +35,8 @@ from rsupres.datasets.packs import (
 from rsupres.datasets.sidecars import Sidecars, renamed
 from rsupres.degradations.registry import make_degradation
 from rsupres.errors import InputError
-from rsupres.grid import Grid, PixelWindow, lr_step
+from rsupres.grid import Grid, PixelWindow
+from rsupres.tile_grid import lr_step
 
 TRAIN, VALIDATION = "train", "validation"
 MIN_SIDE = 24  # HR pixels; smaller crops hold no patch

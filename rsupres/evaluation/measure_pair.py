@@ -24,8 +24,8 @@ from rsupres.evaluation.pairs import (
 )
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.seams import seam_ratio, tile_borders
-from rsupres.grid import TileGrid
 from rsupres.raster.stretch import parse_stretch
+from rsupres.tile_grid import TileGrid
 
 
 @dataclass(frozen=True)

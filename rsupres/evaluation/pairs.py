@@ -20,11 +20,11 @@ from rasterio.enums import Resampling
 from rsupres.datasets.chips import ROLES
 from rsupres.errors import BandError, GridError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.arrays import warp_array
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import Shift, find_shift
 from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch
+from rsupres.raster.virtual import warp_array
 
 logger = logging.getLogger(__name__)
 

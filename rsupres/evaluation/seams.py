@@ -13,7 +13,7 @@ from rsupres.errors import InputError
 from rsupres.evaluation.metrics import checked_mask
 
 if TYPE_CHECKING:
-    from rsupres.grid import TileGrid
+    from rsupres.tile_grid import TileGrid
 
 
 def seam_ratio(

@@ -9,7 +9,6 @@ whose code is one of these has another value there. Reads no rasters and no vect
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
@@ -30,7 +29,7 @@ TABLE_TAG = "RSUPRES_CLASS_TABLE"
 _HEAD_KEYS = {"title", "kind", "nodata", "unchanged", "class", "to"}
 _CLASS_KEYS = {"code", "mask", "name", "colour"}
 _NAMED_FEW = 6
-_SHELF = Shelf("rsupres.legends.classes", "class table", "one")
+_SHELF = Shelf("rsupres.legends.classes", "class table")
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class ClassTable:
         inside = np.where((codes < 0) | (codes > MAX_CODE), strange, codes)
         found = values[inside]
         if (found < 0).any():
-            raise ConditionError(self._refusal(np.unique(codes[found < 0]), where))
+            raise self._refusal(np.unique(codes[found < 0]), where)
         return found.astype(np.uint8)
 
     def from_rgb(self, rgb: NDArray[np.integer[Any]], where: str) -> NDArray[np.int32]:
@@ -207,16 +206,22 @@ class ClassTable:
             )
         return codes
 
-    def _refusal(self, strange: NDArray[np.integer[Any]], where: str) -> str:
+    def _refusal(self, strange: NDArray[np.integer[Any]], where: str) -> ConditionError:
+        """Return the error for codes that the table does not have."""
         few = ", ".join(str(code) for code in strange[:_NAMED_FEW])
-        more = f" and {len(strange) - _NAMED_FEW} more" if len(strange) > 6 else ""
+        more = (
+            f" and {len(strange) - _NAMED_FEW} more"
+            if len(strange) > _NAMED_FEW
+            else ""
+        )
         noun = "class" if len(strange) == 1 else "classes"
         known = ", ".join(str(code) for code in self.codes)
         guess = guess_table(strange)
         hint = "" if guess in (None, self.name) else f" It looks like {guess}."
-        return (
+        return ConditionError(
             f"{where}: {noun} {few}{more} not in class table {self.name} ({known}); "
-            f"choose another with --class-table.{hint}"
+            f"choose another table.{hint}",
+            remedies=("class_table",),
         )
 
 
@@ -273,7 +278,7 @@ def _parse(source: TableFile) -> ClassTable:
         if unchanged is None
         else _colour(unchanged, None, "unchanged", source),
         crosswalks=_crosswalks(document.get("to", {}), classes, source),
-        sha256=hashlib.sha256(source.content).hexdigest(),
+        sha256=source.sha256,
     )
 
 

@@ -84,7 +84,7 @@ class LegendClass:
 
     Attributes:
         key: name, unique in the legend.
-        group: what `--layers` may name instead, such as `road` for `motorway`.
+        group: what a choice of layers may name instead, such as `road` for `motorway`.
         tags: alternatives; a feature belongs here when it meets all of one.
         without: a feature that meets all of one of these does not belong here.
         colour: (r, g, b) 0...255.
@@ -174,8 +174,9 @@ class Legend:
         for name in layers:
             if name not in names:
                 raise InputError(
-                    f"--layers {name}: legend {self.name} has no such layer; it has "
-                    f"{', '.join(sorted(names))}."
+                    f"{name}: legend {self.name} has no such layer; it has "
+                    f"{', '.join(sorted(names))}.",
+                    argument="layers",
                 )
         kept = tuple(c for c in self.classes if {c.key, c.group} & set(layers))
         return replace(self, classes=kept)
@@ -188,8 +189,10 @@ class Legend:
         """
         if self.kind == "classes":
             raise InputError(
-                f"--antialias: legend {self.name} has class codes, which cannot be "
-                "blended; use an RGB legend such as maptiler."
+                f"cannot blend the class codes of legend {self.name}; use an RGB "
+                "legend such as maptiler.",
+                argument="antialias",
+                remedies=("legend=maptiler",),
             )
         return replace(self, antialias=True)
 

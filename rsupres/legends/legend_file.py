@@ -5,7 +5,6 @@ What is read has its meaning by `rsupres.legends.legend`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +18,7 @@ _CLASS_KEYS = {
     *("width", "on_top", "casing"),
 }
 _WIDTH_KEYS = {"default", "key", "values", "lane"}
-_SHELF = Shelf("rsupres.legends", "--legend", "a legend")
+_SHELF = Shelf("rsupres.legends", "legend", argument="legend")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def load_legend(name_or_path: str) -> Legend:
         classes=tuple(classes),
         background=head.background,
         antialias=head.antialias,
-        sha256=hashlib.sha256(source.content).hexdigest(),
+        sha256=source.sha256,
     )
 
 

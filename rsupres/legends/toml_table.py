@@ -6,6 +6,7 @@ it is found, read, and refused with the line at fault.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,11 @@ class TableFile:
     name: str
     where: str
     content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file as hexadecimal text."""
+        return hashlib.sha256(self.content).hexdigest()
 
     @cached_property
     def lines(self) -> list[str]:
@@ -101,13 +107,13 @@ class Shelf:
 
     Attributes:
         package: that holds them.
-        title: what messages call a table, or the option that names one.
-        noun: one of them.
+        noun: how messages call one of them.
+        argument: name of the argument that chooses one; "" when several do.
     """
 
     package: str
-    title: str
     noun: str
+    argument: str = ""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the tables."""
@@ -128,9 +134,11 @@ class Shelf:
             return TableFile(path.stem, str(path), path.read_bytes())
         except OSError as error:
             known = ", ".join(self.names())
+            start = "" if self.argument else f"{self.noun} "
             raise InputError(
-                f"{self.title} {name_or_path}: neither {self.noun} that is shipped "
-                f"({known}) nor a file that can be read ({error.strerror})."
+                f"{start}{name_or_path}: neither a shipped {self.noun} ({known}) nor a "
+                f"file that can be read ({error.strerror}).",
+                argument=self.argument,
             ) from error
 
 

@@ -38,7 +38,7 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with explained(path):
+        with translate_os_errors(path):
             yield part
             sync(part)
             os.replace(part, path)
@@ -58,7 +58,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+def translate_os_errors(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     """Turn errors of the operating system into ours.
 
     Args:
@@ -89,21 +89,23 @@ def explained(path: Path, n_bytes: int | None = None) -> Iterator[None]:
         if error.errno in _NO_LOCKS:
             raise ResourceError(
                 f"{path}: the file system offers no locks ({error.strerror}); choose "
-                "a --run-dir elsewhere."
+                "a run directory on another one.",
+                remedies=("run_dir",),
             ) from error
         if isinstance(error, FileExistsError):
             raise RunConflictError(
-                f"{where}: exists and is no run directory; choose another --run-dir."
+                f"{where}: exists and is no run directory; choose another one.",
+                remedies=("run_dir",),
             ) from error
         raise
 
 
-def check_writable(path: Path, option: str) -> None:
+def check_writable(path: Path, argument: str) -> None:
     """Check that a file can be made in the folder of `path`.
 
     Args:
         path: the file.
-        option: what names it, for the message.
+        argument: name of the argument that gave the path, for the message.
 
     Raises:
         InputError: the folder is missing, no folder, or read-only; or `path` is one.
@@ -111,12 +113,14 @@ def check_writable(path: Path, option: str) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise InputError(
-            f"{option} {path}: there is no folder {folder}; make it first."
+            f"{path}: there is no folder {folder}; make it first.", argument=argument
         )
     if path.is_dir():
-        raise InputError(f"{option} {path} is a folder; name a file in it.")
+        raise InputError(f"{path} is a folder; name a file in it.", argument=argument)
     if not os.access(folder, os.W_OK | os.X_OK) or _is_read_only(folder):
-        raise InputError(f"{option} {path}: the folder {folder} is read-only.")
+        raise InputError(
+            f"{path}: the folder {folder} is read-only.", argument=argument
+        )
 
 
 def _is_read_only(folder: Path) -> bool:

@@ -58,7 +58,7 @@ def _size_limit() -> int:
 
 
 @contextmanager
-def explaining(path: Path, n_bytes: int) -> Iterator[None]:
+def translate_gdal_errors(path: Path, n_bytes: int) -> Iterator[None]:
     """Turn what goes wrong while writing `path` into a `ResourceError`.
 
     Errors that GDAL only logs, such as those of its worker threads, count too.

@@ -3,7 +3,7 @@
 A strip is written fast and uncompressed, as it is read once and thrown away. At the
 end, a virtual raster over the strips is copied once into the output, which compresses
 on all cores. Nothing here decides names or renames: callers give a temporary name and
-publish it. Besides `rsupres.raster.open` this is the only module that opens rasters.
+publish it. `rsupres.output.verify` checks what was written.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
-from rasterio.windows import Window
 
-from rsupres.errors import InputError, ResourceError
+from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.gdal_errors import (
     GDAL_ERRORS,
     check_room,
-    explaining,
     gdal_messages,
-    room_left,
-    write_failure,
+    translate_gdal_errors,
 )
-from rsupres.output.profile import OutputFormat, OutputMeta
-from rsupres.raster.open import first_line, stored_blocks
+from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.output.verify import check_blocks, check_output, written_bytes
+from rsupres.raster.open import first_line
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
-BLOCK = 512  # SR pixels of a block's side in the output
 STRIP_ROWS = 64  # SR rows of a block of a strip
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
@@ -137,7 +134,7 @@ def _created(
 ) -> Iterator[rasterio.io.DatasetWriter]:
     """Make a GeoTIFF for pixels; afterwards check that all of it is on disk."""
     with (
-        explaining(path, pixels.nbytes),
+        translate_gdal_errors(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
             path,
@@ -154,7 +151,7 @@ def _created(
         ) as dataset,
     ):
         yield dataset
-    _check_blocks(path, pixels.nbytes)
+    check_blocks(path, pixels.nbytes)
 
 
 def _write_pixels(
@@ -196,17 +193,17 @@ def assemble(
         given = {key.upper() for key in form.creation}
         if not given & {"OVERVIEW_RESAMPLING", "RESAMPLING"}:
             options["OVERVIEW_RESAMPLING"] = "NEAREST"
-    n_bytes = _room(meta, form)
+    n_bytes = written_bytes(meta, form)
     if form.driver == "COG":
         check_room(part, n_bytes // 5)  # its overviews, uncompressed, before all else
     try:
         with (
-            explaining(part, n_bytes),
+            translate_gdal_errors(part, n_bytes),
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, COG_TMP_COMPRESSION="NONE"),
             MemoryFile(xml.encode(), filename="strips.vrt") as memory,
         ):
             rasterio.shutil.copy(memory.name, part, driver=form.driver, **options)
-        _check_output(part, meta, form)
+        check_output(part, meta, form)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -239,8 +236,9 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
                 messages.append(first_line(error))
     for message in messages:
         raise InputError(
-            f"{form.driver} cannot be written as asked ({message}); change --co, "
-            "--driver or --dtype."
+            f"{form.driver} cannot be written as asked ({message}); change the "
+            "creation options, the driver or the type.",
+            remedies=("creation", "driver", "dtype"),
         )
 
 
@@ -339,67 +337,3 @@ def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str
     is_masked = form.nodata is None and any(strip.has_mask for strip in strips)
     mask = sources("mask,1") if is_masked else []
     return virtual_raster(meta.grid, meta.tags, bands, mask)
-
-
-def _room(meta: OutputMeta, form: OutputFormat) -> int:
-    """Return the bytes that writing takes at most: pixels that do not compress.
-
-    A COG holds a third more in overviews, and as much again for a while beside it.
-    """
-    n_pixels = meta.grid.height * meta.grid.width * len(meta.descriptions)
-    n_bytes = n_pixels * np.dtype(form.dtype).itemsize
-    return n_bytes * 5 // 3 if form.driver == "COG" else n_bytes
-
-
-def _check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
-    """Check that what was written can be read back and is whole."""
-    n_bytes = _room(meta, form)
-    given = {key.upper(): value.upper() for key, value in form.creation.items()}
-    is_sparse = given.get("SPARSE_OK") in ("TRUE", "YES", "ON", "1")
-    _check_blocks(part, n_bytes, is_sparse)
-    with explaining(part, n_bytes), rasterio.open(part) as dataset:
-        frame = dataset.height, dataset.width, dataset.count, dataset.dtypes[0]
-        wanted = meta.grid.height, meta.grid.width, len(meta.descriptions), form.dtype
-        transform = dataset.transform
-        n_overviews = len(dataset.overviews(1))
-        last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
-        dataset.read(window=last)
-    if frame != wanted or transform != meta.grid.transform:
-        raise ResourceError(
-            f"{part}: the file written is {frame}, {transform[:6]}, and should be "
-            f"{wanted}, {meta.grid.transform[:6]}; check --co."
-        )
-    if room_left(part) < n_bytes:
-        with explaining(part, n_bytes):
-            _read_through(part, n_overviews)
-
-
-def _read_through(part: Path, n_overviews: int) -> None:
-    """Decode every block of a file that was written where room is scarce.
-
-    GDAL buffers what it writes; when the disk fills up, a damaged block can lie
-    anywhere, and its checksum tells.
-    """
-    for level in (None, *range(n_overviews)):
-        chosen = {} if level is None else {"overview_level": level}
-        with rasterio.open(part, **chosen) as dataset:
-            for row in range(0, dataset.height, BLOCK):
-                n_rows = min(BLOCK, dataset.height - row)
-                dataset.read(window=Window(0, row, dataset.width, n_rows))
-
-
-def _check_blocks(path: Path, n_bytes: int, is_sparse: bool = False) -> None:
-    """Check that every block of a TIFF is there, and inside the file.
-
-    On a full disk it may not be, and GDAL reports most such failures, but not all. The
-    blocks of nodata that a sparse file leaves out are not missed.
-    """
-    size = path.stat().st_size
-    with explaining(path, n_bytes), rasterio.open(path) as dataset:
-        for block in stored_blocks(dataset):
-            if block is None and is_sparse:
-                continue
-            if block is None or block[0] + block[1] > size:
-                raise ResourceError(
-                    write_failure(path, n_bytes, ["the file is not whole"])
-                )

@@ -62,7 +62,7 @@ class Lock:
                     return lock
             os.close(descriptor)
             if time.monotonic() > deadline_s:
-                raise RunConflictError(_conflict(path.parent))
+                raise _conflict(path.parent)
             time.sleep(0.02)
 
     def share(self) -> None:
@@ -74,7 +74,7 @@ class Lock:
         if self.is_exclusive:
             os.ftruncate(self._descriptor, 0)
         if not _flock(self._descriptor, fcntl.LOCK_SH):
-            raise RunConflictError(_conflict(self._path.parent))
+            raise _conflict(self._path.parent)
         self.is_exclusive = False
 
     def release(self) -> None:
@@ -107,10 +107,14 @@ def _is_open_under(path: Path, descriptor: int) -> bool:
     return os.path.samestat(there, os.fstat(descriptor))
 
 
-def _conflict(path: Path) -> str:
+def _conflict(path: Path) -> RunConflictError:
     owner = live_owner(path)
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
-    return f"{path}: {who} works on this run; wait for it, or choose another --run-dir."
+    return RunConflictError(
+        f"{path}: {who} works on this run; wait for it, or choose another run "
+        "directory.",
+        remedies=("run_dir",),
+    )
 
 
 def live_owner(path: Path) -> Owner | None:

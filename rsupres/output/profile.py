@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
 
 
+BLOCK = 512  # SR pixels of a block's side in the output
+
+
 @dataclass(frozen=True)
 class OutputFormat:
     """How pixels are stored.

@@ -30,8 +30,9 @@ from numpy.lib.format import open_memmap
 
 from rsupres.errors import InputError, RunConflictError
 from rsupres.families.base import SceneContext
-from rsupres.output.atomic import explained, publishing, sync
+from rsupres.output.atomic import sync, translate_os_errors
 from rsupres.output.locks import Lock, Owner, is_held, live_owner
+from rsupres.output.manifest import keep_manifest, read_manifest
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.tif")
 # How long a newcomer waits for a lock: `status` holds one for a moment, and so does
@@ -99,12 +100,12 @@ class Run(AbstractContextManager["Run"]):
         """
         wanted = [fcntl.LOCK_EX] if exclusive else [fcntl.LOCK_EX, fcntl.LOCK_SH]
         patience_s = _PATIENCE_S if exclusive else _PATIENCE_WITH_SHARDS_S
-        with explained(path):
+        with translate_os_errors(path):
             lock = _lock_run(path, wanted, patience_s)
             try:
                 if lock.is_exclusive:
                     _remove_leftovers(path)
-                kept = _keep_manifest(path, manifest)
+                kept = keep_manifest(path, manifest)
                 if not exclusive:
                     lock.share()
             except BaseException:
@@ -120,7 +121,7 @@ class Run(AbstractContextManager["Run"]):
             InputError: if the directory is missing or is no run directory.
             RunConflictError: if the manifest is damaged.
         """
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         if manifest is None:
             raise InputError(f"{path}: no run directory, run.json is missing.")
         return manifest
@@ -132,8 +133,6 @@ class Run(AbstractContextManager["Run"]):
     def done_strips(self) -> frozenset[int]:
         """Return the strips that are complete on disk."""
         return _done_strips(self.path)
-
-    publishing = staticmethod(publishing)
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.memmap:
         """Return a zeroed array on disk; `save_context` keeps it if it is in there.
@@ -149,7 +148,7 @@ class Run(AbstractContextManager["Run"]):
             ResourceError: if the disk cannot hold the array.
         """
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        with explained(self.path, n_bytes):
+        with translate_os_errors(self.path, n_bytes):
             file = self._staged(name)
             file.unlink(missing_ok=True)
             try:
@@ -172,7 +171,7 @@ class Run(AbstractContextManager["Run"]):
         Raises:
             ResourceError: if the disk is full.
         """
-        with explained(self.path):
+        with translate_os_errors(self.path):
             for name, array in context.arrays.items():
                 self._stage(name, array)
             for file in set(self._staging.glob("*.npy")):
@@ -216,7 +215,7 @@ class Run(AbstractContextManager["Run"]):
         if not 1 <= shard <= n_shards:
             raise ValueError(f"shard {shard} of {n_shards}")
         file = self.path / f"shard-{shard}-of-{n_shards}.lock"
-        with explained(self.path):
+        with translate_os_errors(self.path):
             for other in self.path.glob("shard-*.lock"):
                 if not other.match(f"*-of-{n_shards}.lock") and is_held(other):
                     raise RunConflictError(
@@ -230,7 +229,7 @@ class Run(AbstractContextManager["Run"]):
 
         Of several shards that end at once, one gets it.
         """
-        with explained(self.path):
+        with translate_os_errors(self.path):
             try:
                 lock = Lock.take(self.path / "assembly.lock", [fcntl.LOCK_EX], 0)
             except (FileNotFoundError, RunConflictError):
@@ -244,7 +243,7 @@ class Run(AbstractContextManager["Run"]):
         Raises:
             InputError: if the directory cannot be written.
         """
-        with explained(self.path):
+        with translate_os_errors(self.path):
             for folder in (self.path / "strips", self.context_dir, self._staging):
                 if folder.exists():
                     shutil.rmtree(folder)
@@ -338,7 +337,8 @@ def _check_ours(path: Path) -> None:
     if foreign and "run.json" not in names:
         raise RunConflictError(
             f"{path}: exists and is no run directory (it holds {foreign[0]}); "
-            "choose another --run-dir."
+            "choose another one.",
+            remedies=("run_dir",),
         )
 
 
@@ -349,57 +349,6 @@ def _remove_leftovers(path: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def _keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, object]:
-    """Write the manifest of a new run; check that of an old one; return it."""
-    kept = _read_manifest(path)
-    text = json.dumps(manifest, indent=1)
-    if kept is None:
-        with publishing(path / "run.json") as part:
-            part.write_text(text)
-        kept = json.loads(text)
-        assert kept is not None
-    differences = _differences(kept.get("job"), json.loads(text).get("job"))
-    if differences:
-        raise RunConflictError(
-            f"{path}: belongs to another job, which has {'; '.join(differences[:3])}. "
-            "Repeat that job to finish it, choose another --run-dir, or remove the "
-            "directory."
-        )
-    (path / "strips").mkdir(exist_ok=True)
-    return kept
-
-
-def _differences(there: object, here: object, key: str = "") -> list[str]:
-    """Return the keys whose values differ, in words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [
-            line
-            for name in (*there, *(name for name in here if name not in there))
-            for line in _differences(
-                there.get(name), here.get(name), f"{key}.{name}" if key else name
-            )
-        ]
-    same = there == here and type(there) is type(here)
-    return [] if same else [f"{key or 'job'} {there!r} instead of {here!r}"]
-
-
-def _read_manifest(path: Path) -> Mapping[str, object] | None:
-    file = path / "run.json"
-    try:
-        manifest = json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise RunConflictError(
-            f"{file}: damaged ({error}); remove the directory and begin again."
-        ) from error
-    if not isinstance(manifest, dict):
-        raise RunConflictError(
-            f"{file}: damaged; remove the directory and begin again."
-        )
-    return manifest
 
 
 def _strip_path(path: Path, strip: int) -> Path:

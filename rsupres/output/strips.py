@@ -56,14 +56,12 @@ class Destination:
         """Check that the output may and can be written.
 
         Raises:
-            InputError: as `rsupres.upscaling.job.check_writable`.
+            InputError: as `check_writable`.
             RunConflictError: it exists, without `overwrite`.
         """
         check_writable(self.output, "output")
         if self.output.exists() and not self.overwrite:
-            raise RunConflictError(
-                f"{self.output} exists; give --overwrite to replace it."
-            )
+            raise RunConflictError(f"{self.output} exists.", remedies=("overwrite",))
 
     def format(self, dtype: str, nodata: float | None) -> OutputFormat:
         """Return how pixels are stored there."""
@@ -84,7 +82,7 @@ class StripRaster:
         form: how it is stored.
         n_bands: of it.
         at_once: values of one strip, about.
-        marks: JSON-able; the same job has the same ones.
+        identity: JSON-able; what must be equal for an earlier run to be continued.
         phase: what is being done, such as "Burning".
         make: returns rows, in the type of `form`: (c, h, w), and which are valid:
             (1, h, w), None for all.
@@ -96,7 +94,7 @@ class StripRaster:
     form: OutputFormat
     n_bands: int
     at_once: int
-    marks: Mapping[str, object]
+    identity: Mapping[str, object]
     phase: str
     make: Callable[[PixelWindow], Rows]
     meta: Callable[[], OutputMeta]
@@ -112,7 +110,7 @@ class StripRaster:
         ]
 
 
-def frame_marks(grid: Grid) -> dict[str, object]:
+def frame_identity(grid: Grid) -> dict[str, object]:
     """Return a frame as a run's manifest keeps it."""
     return {
         "crs": grid.crs.to_wkt() if grid.crs else None,
@@ -134,7 +132,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
         ResourceError: the disk is full.
     """
     windows = raster.windows()
-    job = {**raster.marks, "version": __version__}
+    job = {**raster.identity, "version": __version__}
     manifest = {"job": job, "n_strips": len(windows)}
     with Run.open(into.run_path, manifest) as run:
         try:
@@ -146,7 +144,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
                 else:
                     pixels, valid = raster.make(window)
                     rows, nodata = raster.grid.crop(window), raster.form.nodata
-                    with Run.publishing(path) as part:
+                    with publishing(path) as part:
                         write_strip(part, pixels, rows, valid, nodata)
                 show(Progress(raster.phase, index + 1, len(windows), "strips"))
             strips = [run.strip_path(index) for index in range(len(windows))]

@@ -10,9 +10,13 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rsupres.errors import BandError
+
+if TYPE_CHECKING:
+    from rsupres.raster.dataset import Raster
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -50,36 +54,12 @@ class BandChoice:
     others: tuple[int, ...]
 
 
-class Advice(NamedTuple):
-    """What a user can do about bands.
-
-    Attributes:
-        unnamed: when they have no names and perhaps another order.
-        missing: when a role has none.
-    """
-
-    unnamed: str
-    missing: str
-
-
-BY_OPTION = Advice(
-    "Use --bidx or --bands if this is wrong.",
-    "If one of them will do, name it with --bands; else use another model.",
-)
-IN_THE_FILE = Advice(
-    "If this is wrong, name them in the file, for example with rio edit-info "
-    "--colorinterp blue,green,red.",
-    "If one of them will do, name it in the file, for example with rio edit-info "
-    "--colorinterp; else use another file.",
-)
-
-
 def choose_bands(
     scene: Raster,
     roles: Sequence[str],
     bidx: Sequence[int] | None = None,
     named: Mapping[str, int] | None = None,
-    advice: Advice = IN_THE_FILE,
+    remedies: Sequence[str] = (),
 ) -> BandChoice:
     """Choose the bands that fill the roles of a model.
 
@@ -89,7 +69,8 @@ def choose_bands(
             bands: all of them, or those of `bidx`.
         bidx: bands in the order of the roles, from 1.
         named: role to band; roles not named are found as if this were not given.
-        advice: what messages tell the user to do.
+        remedies: names of the arguments with which the user can choose the bands,
+            for messages; empty when he can only name them in the file.
 
     Raises:
         BandError: bands missing, given twice, out of range, or of unknown roles.
@@ -106,7 +87,7 @@ def choose_bands(
     elif not roles:
         chosen = scene.data_bands
     else:
-        chosen = _find_roles(scene, roles, dict(named or {}), advice)
+        chosen = _find_roles(scene, roles, dict(named or {}), remedies)
     _check(scene, chosen)
     return BandChoice(chosen, tuple(b for b in scene.data_bands if b not in chosen))
 
@@ -126,7 +107,10 @@ def _check(scene: Raster, chosen: tuple[int, ...]) -> None:
 
 
 def _find_roles(
-    scene: Raster, roles: Sequence[str], named: Mapping[str, int], advice: Advice
+    scene: Raster,
+    roles: Sequence[str],
+    named: Mapping[str, int],
+    remedies: Sequence[str],
 ) -> tuple[int, ...]:
     strange = sorted(set(named) - set(roles))
     if strange:
@@ -136,12 +120,12 @@ def _find_roles(
     left = [role for role in roles if role not in named]
     found = dict(named)
     if left:
-        found |= _find_left(scene, left, set(named.values()), advice)
+        found |= _find_left(scene, left, set(named.values()), remedies)
     return tuple(found[role] for role in roles)
 
 
 def _find_left(
-    scene: Raster, roles: Sequence[str], taken: set[int], advice: Advice
+    scene: Raster, roles: Sequence[str], taken: set[int], remedies: Sequence[str]
 ) -> dict[str, int]:
     free = [band for band in scene.data_bands if band not in taken]
     by_name = _first_of_each(free, _role_of_names(scene))
@@ -151,12 +135,13 @@ def _find_left(
     elif not by_colour.keys().isdisjoint(roles):
         found, source = by_colour, "colour interpretation"
     else:
-        return _first_ones(scene, roles, free, advice)
+        return _first_ones(scene, roles, free, remedies)
     missing = [role for role in roles if role not in found]
     if missing:
         raise BandError(
             f"{scene.path}: no band for {', '.join(missing)}; the file has "
-            f"{_list_bands(scene)}. {advice.missing}"
+            f"{_list_bands(scene)}. If one of them will do, {_how_to_name(remedies)}.",
+            remedies=remedies,
         )
     logger.info(
         "%s: bands by %s: %s.",
@@ -168,7 +153,7 @@ def _find_left(
 
 
 def _first_ones(
-    scene: Raster, roles: Sequence[str], free: Sequence[int], advice: Advice
+    scene: Raster, roles: Sequence[str], free: Sequence[int], remedies: Sequence[str]
 ) -> dict[str, int]:
     if len(free) < len(roles):
         raise BandError(
@@ -177,12 +162,21 @@ def _first_ones(
         )
     found = dict(zip(roles, free, strict=False))
     logger.warning(
-        "%s: the bands have no names; taken in the file's order: %s. %s",
+        "%s: the bands have no names; taken in the file's order: %s. If this is "
+        "wrong, %s.",
         scene.path,
         ", ".join(f"{role}={band}" for role, band in found.items()),
-        advice.unnamed,
+        _how_to_name(remedies),
+        extra={"remedies": tuple(remedies)},
     )
     return found
+
+
+def _how_to_name(remedies: Sequence[str]) -> str:
+    """Return what the user can do when bands are named wrongly or not at all."""
+    if remedies:
+        return "choose the bands"
+    return "name the bands in the file, for example with rio edit-info --colorinterp"
 
 
 def _list_bands(scene: Raster) -> str:
@@ -238,3 +232,18 @@ def _codes_of(scene: Raster) -> Mapping[str, str]:
     ):
         return _LANDSAT_OLI
     return _SENTINEL2
+
+
+def names_sentinel2(scene: Raster) -> bool:
+    """Return whether band names, tags or the file's name say Sentinel-2 bands."""
+    text = " ".join(f"{key}={value}" for key, value in scene.tags.items())
+    if re.search(r"landsat", text, re.IGNORECASE):
+        return False
+    if re.search(r"sentinel-?_?2|S2[ABCD]_|MSIL[12][AC]", text, re.IGNORECASE):
+        return True
+    code = re.compile(r"^B(0[1-9]|1[0-2]|[1-9]|8A)\b", re.IGNORECASE)
+    named = [name for name in scene.descriptions if name]
+    if named and all(code.match(name) for name in named):
+        return True
+    name = "/".join(re.split(r"[\\/]", scene.path.rstrip("/\\"))[-2:])
+    return bool(re.search(r"S2[ABCD]_|\bT\d\d[A-Z]{3}_\d{8}T|(?i:sentinel-?_?2)", name))

@@ -99,13 +99,3 @@ class Blocks:
                 _, oldest = self._kept.popitem(last=False)
                 self._kept_bytes -= oldest.nbytes
             return block
-
-
-def grown(window: PixelWindow, by: int, frame: PixelWindow) -> PixelWindow:
-    """Return a window with a margin, as far as the frame goes."""
-    larger = PixelWindow(
-        window.row - by, window.col - by, window.height + 2 * by, window.width + 2 * by
-    )
-    inside = larger.intersection(frame)
-    assert inside is not None
-    return inside

@@ -12,8 +12,8 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,24 +21,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, reflected_positions
-from rsupres.raster.arrays import is_inside
+from rsupres.raster.header import Header
+from rsupres.raster.nodata import FILL_REACH, fill_invalid, is_measured
 from rsupres.raster.open import (
     check_complete,
     check_kind,
-    color_name,
     find_alpha,
     find_grid,
     first_line,
+    locate,
+    main_subdataset,
     open_dataset,
 )
-from rsupres.raster.products import locate, main_subdataset, usual_band_name
+from rsupres.raster.virtual import is_inside
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-CACHE_BYTES = 64 * 2**20  # GDAL blocks in memory
 FINGERPRINT_SAMPLES = 16  # places of a file that its fingerprint reads
 FINGERPRINT_BYTES = 65_536  # at each of them
-TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class _Source:
     lock: threading.Lock  # GDAL datasets are not thread-safe
 
 
-class Raster(AbstractContextManager["Raster"]):
+class Raster(Header, AbstractContextManager["Raster"]):
     """An open raster, or a window of one, as a source of whole-pixel windows.
 
     A context manager; leaving it closes the file. Reading is safe from several
@@ -81,8 +79,7 @@ class Raster(AbstractContextManager["Raster"]):
         source: _Source,
         aoi: BaseGeometry | None = None,
     ) -> None:
-        self.path = path
-        self.grid = grid
+        super().__init__(path, grid, source.dataset, source.alpha)
         self.window = window
         self._source = source
         self._aoi = aoi
@@ -129,7 +126,7 @@ class Raster(AbstractContextManager["Raster"]):
 
     def close(self) -> None:
         """Close the file, also for every crop of this scene."""
-        self._source.dataset.close()
+        self._dataset.close()
 
     def crop(self, window: PixelWindow, aoi: BaseGeometry | None = None) -> Raster:
         """Return a view of a part of this scene; it shares the open file.
@@ -154,125 +151,10 @@ class Raster(AbstractContextManager["Raster"]):
     def _shape(self) -> tuple[int, int]:
         return self.grid.height, self.grid.width
 
-    @property
-    def count(self) -> int:
-        """Number of bands in the file, alpha included."""
-        return int(self._source.dataset.count)
-
-    @cached_property
-    def data_bands(self) -> tuple[int, ...]:
-        """The bands of the file, from 1, that hold a picture.
-
-        All but alpha, and but the aerosol and water vapour of Sentinel-2 products.
-        """
-        bands = [i for i in range(1, self.count + 1) if i != self._source.alpha]
-        if self._is_product:
-            bands = [i for i in bands if self._band_tag(i, "BANDNAME")[:1] == "B"]
-        return tuple(bands)
-
-    @property
-    def _is_product(self) -> bool:
-        return bool(self._source.dataset.driver == "SENTINEL2")
-
-    def _band_tag(self, band: int, name: str) -> str:
-        return str(self._source.dataset.tags(band).get(name, ""))
-
-    @cached_property
-    def dtype(self) -> str:
-        """The numpy name of a type that holds every band."""
-        kinds = [np.dtype(kind) for kind in self._source.dataset.dtypes]
-        return str(np.result_type(*kinds))
-
-    @cached_property
-    def has_palette(self) -> bool:
-        """Whether the pixels are entries of a palette; only class rasters may be."""
-        dataset = self._source.dataset
-        return color_name(dataset, 1) == "palette"
-
-    @property
-    def nodata(self) -> float | None:
-        """The nodata value of the first band, None without one."""
-        return self._nodata_of(self.data_bands[0] if self.data_bands else 1)
-
     @cached_property
     def has_mask(self) -> bool:
         """Whether validity needs more than a nodata value to be written down."""
-        return self._aoi is not None or self._has_file_mask
-
-    @cached_property
-    def _has_file_mask(self) -> bool:
-        """Whether the file holds an alpha band or a mask band."""
-        if self._source.alpha is not None:
-            return True
-        dataset = self._source.dataset
-        real = {MaskFlags.per_dataset}
-        return any(
-            set(flags) & real and MaskFlags.alpha not in flags
-            for flags in dataset.mask_flag_enums
-        )
-
-    @cached_property
-    def descriptions(self) -> tuple[str | None, ...]:
-        """Band names as the file gives them; B04 style for Sentinel-2 products."""
-        names = tuple(self._source.dataset.descriptions)
-        if not self._is_product:
-            return names
-        codes = [self._band_tag(i + 1, "BANDNAME") for i in range(self.count)]
-        return tuple(usual_band_name(c) or n for c, n in zip(codes, names, strict=True))
-
-    @cached_property
-    def scales(self) -> tuple[float, ...]:
-        """What DN are multiplied with, per band; 1 where the file says nothing."""
-        if self._is_product:
-            return (1.0 / self._quantification,) * self.count
-        return tuple(float(value) for value in self._source.dataset.scales)
-
-    @cached_property
-    def offsets(self) -> tuple[float, ...]:
-        """What is added after that, per band; 0 where the file says nothing.
-
-        Sentinel-2 products since baseline 04.00 hold it in DN, usually -1000.
-        """
-        if self._is_product:
-            return tuple(
-                self._add_offset_dn(band) / self._quantification
-                for band in range(1, self.count + 1)
-            )
-        return tuple(float(value) for value in self._source.dataset.offsets)
-
-    @property
-    def _quantification(self) -> float:
-        names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
-        return next(
-            (float(self.tags[name]) for name in names if self.tags.get(name)), 10_000.0
-        )
-
-    def _add_offset_dn(self, band: int) -> float:
-        names = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
-        return next((float(t) for n in names if (t := self._band_tag(band, n))), 0.0)
-
-    @cached_property
-    def colorinterp(self) -> tuple[str, ...]:
-        """Names of rasterio's ColorInterp, per band."""
-        dataset = self._source.dataset
-        names = [color_name(dataset, band) for band in range(1, self.count + 1)]
-        if self._source.alpha is None:  # an alpha band that is none
-            names = ["undefined" if name == "alpha" else name for name in names]
-        return tuple(names)
-
-    @cached_property
-    def tags(self) -> Mapping[str, str]:
-        """The file's tags, without those about its encoding and statistics."""
-        kept = self._source.dataset.tags()
-        return {
-            key: value
-            for key, value in kept.items()
-            if not key.startswith(TAGS_NOT_KEPT)
-        }
-
-    def any_tag(self, name: str) -> str:
-        """Return a tag of the file, also one of ours; empty when it has none."""
-        return str(self._source.dataset.tags().get(name, ""))
+        return self._aoi is not None or self.has_file_mask
 
     def fingerprint(self) -> dict[str, str]:
         """Return JSON-able marks of the scene's content, for the run manifest.
@@ -280,7 +162,7 @@ class Raster(AbstractContextManager["Raster"]):
         Every local file of the dataset counts with name, size, mtime and bytes sampled
         at up to 16 places; a remote one with its frame and its sampled pixels.
         """
-        files = self._source.dataset.files
+        files = self._dataset.files
         local = [name for name in {*files, self.path} if os.path.isfile(name)]
         local.sort()
         digest = hashlib.sha256()
@@ -297,7 +179,7 @@ class Raster(AbstractContextManager["Raster"]):
         }
 
     def _digest_pixels(self, digest: hashlib._Hash) -> None:
-        dataset = self._source.dataset
+        dataset = self._dataset
         digest.update(repr((dataset.shape, dataset.transform, dataset.dtypes)).encode())
         height, width = dataset.shape
         whole = Raster(
@@ -346,6 +228,31 @@ class Raster(AbstractContextManager["Raster"]):
             dn, valid = dn[:, down, right], valid[:, down, right]
         return dn, valid
 
+    def read_filled(
+        self, window: PixelWindow, bands: Sequence[int]
+    ) -> tuple[FloatArray, BoolArray]:
+        """Read a window with its invalid pixels filled, the same from every tile.
+
+        Where something is invalid, the surroundings within `FILL_REACH` are read too,
+        so that a filled value depends on its position alone, not on the window.
+
+        Args:
+            window: LR pixels of this scene, half-open; may leave the scene.
+            bands: bands of the file, from 1, in the order wanted.
+
+        Returns:
+            `(dn, valid)` as `read` gives them, with `dn` finite everywhere.
+
+        Raises:
+            InputError: as `read`.
+        """
+        dn, valid = self.read(window, bands)
+        if valid.all():
+            return dn, valid
+        filled = fill_invalid(*self.read(window.grown(FILL_REACH), bands))
+        inner = slice(FILL_REACH, -FILL_REACH)
+        return np.ascontiguousarray(filled[:, inner, inner]), valid
+
     def read_stored(
         self, window: PixelWindow, bands: Sequence[int]
     ) -> tuple[NDArray[np.generic], BoolArray]:
@@ -393,7 +300,7 @@ class Raster(AbstractContextManager["Raster"]):
             window.width,
             window.height,
         )
-        dataset = self._source.dataset
+        dataset = self._dataset
         try:
             with self._source.lock:
                 native = dataset.read(
@@ -407,18 +314,18 @@ class Raster(AbstractContextManager["Raster"]):
                 "truncated or damaged."
             ) from error
         for plane, band in zip(native, bands, strict=True):
-            valid &= _is_measured(plane, self._nodata_of(band))
+            valid &= is_measured(plane, self.nodata_of(band))
         if self._aoi is not None:
             valid &= self._inside(self._aoi, window, shape)
         return native, valid[np.newaxis]
 
     def _read_mask(self, place: Window, shape: tuple[int, int]) -> BoolArray:
         """Return the file's alpha or mask band as (h, w) bool; nodata not counted."""
-        dataset = self._source.dataset
-        if self._source.alpha is not None:
-            alpha = dataset.read(self._source.alpha, window=place, out_shape=shape)
+        dataset = self._dataset
+        if self._alpha is not None:
+            alpha = dataset.read(self._alpha, window=place, out_shape=shape)
             return np.asarray(alpha > 0)
-        if self._has_file_mask:
+        if self.has_file_mask:
             mask = dataset.read_masks(1, window=place, out_shape=shape)
             return np.asarray(mask > 0)
         return np.ones(shape, bool)
@@ -429,41 +336,6 @@ class Raster(AbstractContextManager["Raster"]):
         frame = self.grid.crop(window)
         zoom = rasterio.Affine.scale(frame.width / shape[1], frame.height / shape[0])
         return is_inside(aoi, shape, frame.transform @ zoom)
-
-    def _nodata_of(self, band: int) -> float | None:
-        declared = self._source.dataset.nodatavals[band - 1]
-        if declared is None and self._is_product:
-            declared = self.tags.get("SPECIAL_VALUE_NODATA")
-        return None if declared is None else float(declared)
-
-
-@contextmanager
-def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
-    """Bound GDAL's block cache (bytes) inside, and put the old bound back after.
-
-    The bound belongs to the process, not to a thread: enter it once, outermost.
-    """
-    before = get_gdal_config("GDAL_CACHEMAX")
-    with rasterio.Env():
-        set_gdal_config("GDAL_CACHEMAX", size)
-        try:
-            yield
-        finally:
-            set_gdal_config("GDAL_CACHEMAX", before)
-
-
-def _is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
-    measured = (
-        np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
-    )
-    if nodata is None or math.isnan(nodata):
-        return np.asarray(measured)
-    if plane.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a float64 limit may be infinite in float32
-            measured &= plane != plane.dtype.type(nodata)
-    elif nodata.is_integer():
-        measured &= plane != int(nodata)
-    return np.asarray(measured)
 
 
 def _digest_file(digest: hashlib._Hash, name: str) -> None:

@@ -45,7 +45,9 @@ def window_from_bounds(
     west, south, east, north = bounds
     text = _text(bounds)
     if not (west < east and south < north):
-        raise InputError(f"bounds {text}: give west, south, east, north, rising.")
+        raise InputError(
+            f"{text}: give west, south, east, north, rising.", argument="bounds"
+        )
     try:
         crs = scene.grid.crs if bounds_crs is None else CRS.from_user_input(bounds_crs)
         placed = transform_bounds(
@@ -53,16 +55,20 @@ def window_from_bounds(
         )
     except CRSError as error:
         raise InputError(
-            f"bounds CRS {bounds_crs!r} is unknown; give for example EPSG:4326."
+            f"{bounds_crs!r} is unknown; give for example EPSG:4326.",
+            argument="bounds_crs",
         ) from error
     except RasterioError as error:
         raise InputError(
-            f"bounds {text} cannot be brought to the scene's CRS ({error}); check "
-            "--bounds-crs."
+            f"{text} cannot be brought to the scene's CRS ({error}).",
+            argument="bounds",
+            remedies=("bounds_crs",),
         ) from error
     if not all(math.isfinite(value) for value in placed):
         raise InputError(
-            f"bounds {text} cannot be brought to the scene's CRS; check --bounds-crs."
+            f"{text} cannot be brought to the scene's CRS.",
+            argument="bounds",
+            remedies=("bounds_crs",),
         )
     return _window(scene, placed, f"bounds {text}")
 

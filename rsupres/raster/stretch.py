@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
+from rsupres.raster.bands import names_sentinel2
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -326,8 +326,9 @@ def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stre
     sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
     if not valid.any():
         raise InputError(
-            f"{scene.path}: no valid pixel to find a stretch from; give the limits, "
-            "for example --stretch 0,3000, if the nodata value is right."
+            f"{scene.path}: no valid pixel to find a stretch from; if the nodata value "
+            "is right, give the limits.",
+            remedies=("stretch=0,3000",),
         )
     for plane, band in zip(sample, scene.data_bands, strict=True):
         pair = np.percentile(plane[valid[0]].astype(np.float64), percentiles)
@@ -347,7 +348,8 @@ def _reflectance_stretch(scene: Raster) -> Stretch:
         if not scale > 0:
             raise InputError(
                 f"{scene.path}: band {band} has scale {scale:g}; reflectance needs a "
-                "positive one. Give --stretch LO,HI."
+                "positive one. Give the limits instead.",
+                remedies=("stretch=0,3000",),
             )
         low.append(0.0 - offset / scale)
         high.append((1 - offset) / scale)
@@ -389,18 +391,3 @@ def _scaled_like_reflectance(scene: Raster) -> bool:
         if not -0.5 <= top * scene.scales[band - 1] + scene.offsets[band - 1] <= 1.5:
             return False
     return True
-
-
-def names_sentinel2(scene: Raster) -> bool:
-    """Return whether band names, tags or the file's name say Sentinel-2 bands."""
-    text = " ".join(f"{key}={value}" for key, value in scene.tags.items())
-    if re.search(r"landsat", text, re.IGNORECASE):
-        return False
-    if re.search(r"sentinel-?_?2|S2[ABCD]_|MSIL[12][AC]", text, re.IGNORECASE):
-        return True
-    code = re.compile(r"^B(0[1-9]|1[0-2]|[1-9]|8A)\b", re.IGNORECASE)
-    named = [name for name in scene.descriptions if name]
-    if named and all(code.match(name) for name in named):
-        return True
-    name = "/".join(re.split(r"[\\/]", scene.path.rstrip("/\\"))[-2:])
-    return bool(re.search(r"S2[ABCD]_|\bT\d\d[A-Z]{3}_\d{8}T|(?i:sentinel-?_?2)", name))

@@ -19,9 +19,9 @@ from rasterio.warp import transform as transform_points
 
 from rsupres.errors import GridError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.arrays import warp_array
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch
+from rsupres.raster.virtual import warp_array
 
 FINER = 1.5  # a source finer than the target by more than this is averaged
 TOLERANCE = 0.01  # source pixels by which GDAL may shorten the way through a projection

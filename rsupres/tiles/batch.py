@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rsupres.errors import InputError, QualityGateError, RsupresError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress
-from rsupres.output.atomic import check_writable, explained, publishing
+from rsupres.output.atomic import check_writable, publishing, translate_os_errors
 from rsupres.output.geotiff import read_tags
 from rsupres.output.locks import Lock
 from rsupres.raster.files import find_images
@@ -381,7 +381,7 @@ def _stem(scene: str) -> str:
 
 
 def _make(folder: Path) -> None:
-    with explained(folder / JOURNAL):
+    with translate_os_errors(folder / JOURNAL):
         folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / JOURNAL, "output")
 

@@ -27,14 +27,16 @@ from rsupres.conditions.base import ConditionFrame, ConditionRequest
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
-from rsupres.grid import Grid, PixelWindow, lr_step
-from rsupres.output.atomic import check_writable, explained, sync
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output.atomic import check_writable, publishing, sync, translate_os_errors
 from rsupres.output.run_dir import Run
 from rsupres.raster.bands import choose_bands
-from rsupres.raster.dataset import Raster, bounded_cache
+from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_bounds
+from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.tile_grid import lr_step
 from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
 from rsupres.tiles.index import (
     FOLDERS,
@@ -296,7 +298,7 @@ def _cut(
         else:
             part = planned[row * n_cols : (row + 1) * n_cols]
             done = [_write(tile, sources, plan, writers, run) for tile in part]
-            with Run.publishing(journal) as target:
+            with publishing(journal) as target:
                 target.write_text(json.dumps([record.to_json() for record in done]))
             found += done
         show(Progress("Tiles", row + 1, n_rows, "tile rows"))
@@ -355,7 +357,7 @@ def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
     for folder in (*(path for path in staged.iterdir() if path.is_dir()), staged):
         sync(folder)
     _check_folder(job)
-    with explained(job.folder):
+    with translate_os_errors(job.folder):
         old = job.folder.with_name(f"{job.folder.name}.{secrets.token_hex(4)}.old")
         is_there = job.folder.exists()
         if is_there:

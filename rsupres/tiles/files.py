@@ -23,7 +23,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import TABLE_TAG
 from rsupres.legends.legend import LEGEND_TAG
 from rsupres.legends.legend_file import load_legend, shipped_legends
-from rsupres.output.atomic import explained, sync
+from rsupres.output.atomic import sync, translate_os_errors
 from rsupres.output.geotiff import write_whole
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.raster.dataset import Raster
@@ -85,7 +85,7 @@ class TileWriter:
         Raises:
             ResourceError: the disk is full.
         """
-        with explained(path, pixels.nbytes):
+        with translate_os_errors(path, pixels.nbytes):
             write_whole(path, pixels, replace(self.meta, grid=grid), self.form, valid)
             sync(path)
 

@@ -21,8 +21,9 @@ from rasterio.crs import CRS
 
 from rsupres.blend import edge_weights
 from rsupres.errors import InputError
-from rsupres.grid import Grid, PixelWindow, TileGrid, lr_step
-from rsupres.output.atomic import explained, sync
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output.atomic import sync, translate_os_errors
+from rsupres.tile_grid import TileGrid, lr_step
 
 INDEX = "tiles.gpkg"
 # Folder of each kind of tile; those of conditions by the field of `Conditions`.
@@ -278,7 +279,7 @@ def write_index(path: Path, index: TileIndex) -> None:
     )
     part = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.tmp.gpkg")
     try:
-        with explained(path):
+        with translate_os_errors(path):
             pyogrio.write_dataframe(layer, part, layer="tiles", driver="GPKG")
             pyogrio.write_dataframe(table, part, layer="plan", driver="GPKG")
             sync(part)

@@ -25,7 +25,8 @@ from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
-from rsupres.raster.dataset import Raster, bounded_cache
+from rsupres.raster.dataset import Raster
+from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, union_grid
 from rsupres.raster.stretch import to_dtype
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
@@ -151,7 +152,7 @@ def _raster(
         form=form,
         n_bands=len(first.data_bands),
         at_once=_STRIP_VALUES,
-        marks={
+        identity={
             "mosaic": [tile.marks for tile in found],
             "dtype": form.dtype,
             "nodata": None if form.nodata is None else repr(form.nodata),

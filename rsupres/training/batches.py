@@ -22,7 +22,7 @@ from rsupres.degradations.registry import make_degradation
 from rsupres.degradations.tones import ToneParams, tone
 from rsupres.errors import InputError
 from rsupres.families.base import Conditions
-from rsupres.grid import lr_step
+from rsupres.tile_grid import lr_step
 
 _MIN_LR = 12  # LR pixels; below, a patch is mostly border
 

@@ -22,7 +22,8 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import InputError, ModelOutputError
 from rsupres.execution import Progress, progress_bar
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
-from rsupres.grid import Grid, PixelWindow, TileGrid, as_scale, lr_step
+from rsupres.grid import Grid, PixelWindow, as_scale
+from rsupres.tile_grid import TileGrid, lr_step
 from rsupres.upscaling.memory import ArrayReader, as_conditions, on_pixels, reflect
 from rsupres.upscaling.tiling import plan_tiles
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rsupres.families.base import ModelSpec, SuperResolver
-    from rsupres.grid import Tile
+    from rsupres.tile_grid import Tile
 
 FloatArray = NDArray[np.float32]
 _SLACK = 1e-3  # how far beyond [0, 1] a value may lie

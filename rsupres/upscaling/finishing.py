@@ -27,8 +27,9 @@ from rsupres.blocks.separable import (
     cubic_map,
     inverse_map,
 )
-from rsupres.grid import PixelWindow, TileGrid
+from rsupres.grid import PixelWindow
 from rsupres.raster.stretch import Stretch
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.gates import StripSums
 
 # LR rows beyond a strip that locking its low frequencies needs.

@@ -23,9 +23,9 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
 from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
-from rsupres.grid import PixelWindow, Tile
-from rsupres.raster.fill import read_filled
+from rsupres.grid import PixelWindow
 from rsupres.raster.stretch import split_excess
+from rsupres.tile_grid import Tile
 from rsupres.upscaling.finishing import FinishedStrip, Finisher, LrRows, lock_rows
 from rsupres.upscaling.work import Work
 
@@ -99,7 +99,7 @@ class PreparedScene:
         """Return (c, h, w) float32 in [0, 1], filled, and (1, h, w) bool valid."""
         work = self.work
         roles = work.bands.roles
-        dn, valid = read_filled(work.scene, window, roles)
+        dn, valid = work.scene.read_filled(window, roles)
         first = work.stretch.for_bands(range(1, len(roles) + 1))
         deepest = max(self._deepest[0], window.row_stop)
         self._deepest[0] = deepest
@@ -346,7 +346,7 @@ def _read_rows(work: Work, rows: range) -> Iterator[_RowOfTiles]:
         top = max(0, tile.lr.row - CUBIC_REACH)
         bottom = min(grid.lr.height, tile.lr.row_stop + CUBIC_REACH)
         window = PixelWindow(top, 0, bottom - top, grid.lr.width)
-        dn, valid = read_filled(work.scene, window, work.file_bands)
+        dn, valid = work.scene.read_filled(window, work.file_bands)
         unit = work.stretch.to_unit(dn)
         seen, excess = split_excess(unit[:n_model])
         yield _RowOfTiles(

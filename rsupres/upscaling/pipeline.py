@@ -30,10 +30,11 @@ from rsupres.execution import (
     run_shards,
     split_strips,
 )
+from rsupres.output.atomic import publishing
 from rsupres.output.geotiff import read_tags, write_strip
 from rsupres.output.run_dir import Run
 from rsupres.output.strips import write_output
-from rsupres.raster.dataset import bounded_cache
+from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
 from rsupres.upscaling.coverage import coverage_format, coverage_meta, strip_coverage
 from rsupres.upscaling.finishing import FinishedStrip
@@ -293,17 +294,17 @@ def _publish(
 def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
     """Write what belongs to one strip; the strip itself last, as it is the journal."""
     (run.path / _SUMS).mkdir(exist_ok=True)
-    with Run.publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
+    with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
     grid = work.output_grid.crop(strip.window)
     if strip.deviation is not None:
-        with Run.publishing(_beside(run, _DEVIATION, strip.index)) as part:
+        with publishing(_beside(run, _DEVIATION, strip.index)) as part:
             write_strip(part, strip.deviation, grid, None, math.nan)
     if work.job.reference_coverage is not None:
         coverage = strip_coverage(work, strip.window, strip.valid)
-        with Run.publishing(_beside(run, _COVERAGE, strip.index)) as part:
+        with publishing(_beside(run, _COVERAGE, strip.index)) as part:
             write_strip(part, coverage, grid, None, coverage_format(work).nodata)
-    with Run.publishing(run.strip_path(strip.index)) as part:
+    with publishing(run.strip_path(strip.index)) as part:
         write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
 
 

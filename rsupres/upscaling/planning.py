@@ -19,8 +19,9 @@ from torch import Tensor
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import RsupresError
 from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
-from rsupres.grid import PixelWindow, lr_step
-from rsupres.raster.dataset import bounded_cache
+from rsupres.grid import PixelWindow
+from rsupres.raster.open import bounded_cache
+from rsupres.tile_grid import lr_step
 from rsupres.upscaling.job import UpscaleJob, check_outputs, check_vacant
 from rsupres.upscaling.work import Work, open_work
 

@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
-from rsupres.grid import Grid, TileGrid, lr_step
+from rsupres.grid import Grid
+from rsupres.tile_grid import TileGrid, lr_step
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8

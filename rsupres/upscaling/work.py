@@ -38,14 +38,15 @@ from rsupres.families.base import (
     ScaleRange,
     SuperResolver,
 )
-from rsupres.grid import Grid, TileGrid
+from rsupres.grid import Grid
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputFormat, OutputMeta
-from rsupres.raster.bands import BY_OPTION, BandChoice, choose_bands
+from rsupres.raster.bands import BandChoice, choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.devices import find_device
 from rsupres.upscaling.finishing import StripRules
 from rsupres.upscaling.gates import Gate, parse_gate
@@ -361,7 +362,7 @@ def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
     named = None if job.named_bands is None else dict(job.named_bands)
     if named and not spec.bands:
         raise BandError("--bands: the model takes any bands and has no roles; use -b.")
-    bands = choose_bands(scene, spec.bands, job.bidx, named, BY_OPTION)
+    bands = choose_bands(scene, spec.bands, job.bidx, named, ("named_bands", "bidx"))
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
     logger.info(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from rsupres.grid import PixelWindow
-from rsupres.raster.arrays import as_dataset
+from rsupres.raster.virtual import as_dataset
 from rsupres.vector.geometry import Shapes
 
 Inks = NDArray[np.uint16]

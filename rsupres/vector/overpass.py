@@ -28,7 +28,7 @@ from shapely.geometry.base import BaseGeometry
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.legend import Legend
-from rsupres.output.atomic import explained, publishing, sync
+from rsupres.output.atomic import publishing, sync, translate_os_errors
 from rsupres.vector.tags import TELLING_KEYS
 from rsupres.version import __version__
 
@@ -190,7 +190,7 @@ def download(area: BaseGeometry, legend: Legend, folder: Path) -> Copy:
             kept.path,
         )
         return kept
-    with explained(folder), _osmnx_settings(folder / CACHE) as url:
+    with translate_os_errors(folder), _osmnx_settings(folder / CACHE) as url:
         _check_reachable(url)
         frame = _fetch(area, query, url)
         copy = _keep(frame, area, query, folder, url)

@@ -20,8 +20,9 @@ from rsupres.legends.legend import DEFAULT_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
-from rsupres.output.strips import Destination, StripRaster, frame_marks, write_strips
-from rsupres.raster.dataset import Raster, bounded_cache
+from rsupres.output.strips import Destination, StripRaster, frame_identity, write_strips
+from rsupres.raster.dataset import Raster
+from rsupres.raster.open import bounded_cache
 from rsupres.vector.map import VectorMap
 from rsupres.vector.overpass import bbox_area, download, place_area
 from rsupres.version import __version__
@@ -179,7 +180,7 @@ def _burn(job: RasterizeJob, opened: VectorMap, grid: Grid, show: OnProgress) ->
         form=job.into.format("uint8", None),
         n_bands=opened.legend.n_bands,
         at_once=_STRIP_VALUES,
-        marks={"rasterize": opened.fingerprint(), **frame_marks(grid)},
+        identity={"rasterize": opened.fingerprint(), **frame_identity(grid)},
         phase="Burning",
         make=lambda window: (opened.burn(window), None),
         meta=lambda: _meta(job, opened, grid),

@@ -29,7 +29,7 @@ from rasterio.warp import calculate_default_transform, transform_bounds
 from rsupres.conditions.base import ConditionFrame, ConditionRequest
 from rsupres.conditions.open import ConditionSet, open_conditions
 from rsupres.output.run_dir import Run
-from rsupres.raster.dataset import bounded_cache
+from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work, open_work

@@ -50,7 +50,8 @@ from rsupres.families.base import Conditions, SamplerOptions, SceneContext, Tile
 from rsupres.families.levels import band_levels
 from rsupres.families.sgdm.network import SgdmConfig
 from rsupres.families.sgdm.resolver import Sgdm, sample_latent
-from rsupres.grid import Grid, PixelWindow, Tile, TileGrid
+from rsupres.grid import Grid, PixelWindow
+from rsupres.tile_grid import Tile, TileGrid
 from rsupres.upscaling.memory import ArrayReader
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import SlimDiffSR, make_spec
-from rsupres.grid import TileGrid
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.memory import ArrayReader
 from tests.parity.golden import name_seeded_tensor
 from tests.strategies import make_grid

@@ -18,7 +18,8 @@ from rsupres.checkpoints.catalogue import (
 )
 from rsupres.evaluation.metrics import psnr
 from rsupres.evaluation.seams import seam_ratio, tile_borders
-from rsupres.grid import Grid, TileGrid
+from rsupres.grid import Grid
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 

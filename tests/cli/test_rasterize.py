@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
     assert "EPSG:32633" in message
     assert "own.toml, line 2" in refused(3, TOWN, out, *like, "--legend", legend)
     assert "no such layer" in refused(3, TOWN, out, *like, "--layers", "houses")
-    assert "cannot be blended" in refused(3, TOWN, out, *like, "--antialias")
+    assert "--antialias cannot blend" in refused(3, TOWN, out, *like, "--antialias")
     assert "--co" in refused(3, TOWN, out, *like, "--co", "NONSENSE=1")
     assert "no folder" in refused(3, TOWN, tmp_path / "no" / "map.tif", *like)
     assert "MAP" in refused(2, out, *like)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from rsupres.datasets.packs import HR_MULTIPLE, CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
-from rsupres.grid import lr_step
+from rsupres.tile_grid import lr_step
 from rsupres.training.batches import PatchPlan, PatchSource
 
 LAYERS = ("vector_map", "reference", "reference_valid", "change_mask", "style")

@@ -16,8 +16,9 @@ from rsupres.errors import InputError
 from rsupres.evaluation.lpips import LpipsSqueeze, lpips_distance
 from rsupres.evaluation.metrics import consistency, ergas, luma, psnr, sam_deg, ssim
 from rsupres.evaluation.seams import seam_ratio, tile_borders
-from rsupres.grid import Grid, TileGrid
+from rsupres.grid import Grid
 from rsupres.raster.registration import find_shift
+from rsupres.tile_grid import TileGrid
 from tests.pictures import fourier_shift, texture
 
 PAIRWISE: list[Callable[..., object]] = [

@@ -24,7 +24,8 @@ from rsupres.families.e2diffsr.config import (
 )
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import E2DiffSR, make_spec, sample_latent
-from rsupres.grid import Grid, PixelWindow, TileGrid
+from rsupres.grid import Grid, PixelWindow
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader
 from tests.strategies import make_grid

@@ -32,7 +32,7 @@ from rsupres.families.sgdm.resolver import (
     make_spec,
 )
 from rsupres.families.sgdm.style import spatial_statistics
-from rsupres.grid import TileGrid
+from rsupres.tile_grid import TileGrid
 from rsupres.training.families.sgdm import ARCHITECTURES
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader

@@ -45,7 +45,7 @@ from rsupres.families.slimdiffsr.resolver import (
     make_network,
     make_spec,
 )
-from rsupres.grid import TileGrid
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader
 from tests.parity.golden import name_seeded_tensor

@@ -97,7 +97,7 @@ def test_layers_are_chosen_by_key_or_group():
 
 def test_only_rgb_can_be_antialiased():
     assert load_legend("maptiler").antialiased().antialias
-    with pytest.raises(InputError, match="cannot be blended"):
+    with pytest.raises(InputError, match="cannot blend the class codes"):
         load_legend("classes").antialiased()
 
 

@@ -304,7 +304,7 @@ def test_where_room_is_scarce_every_block_is_read_back(
     meta, form = make_meta(), OutputFormat("GTiff")
     strips = write_strips(tmp_path, pixels, meta)
     monkeypatch.setattr("rsupres.output.geotiff.rasterio.shutil.copy", copy_and_damage)
-    monkeypatch.setattr("rsupres.output.geotiff.room_left", lambda path: 1000)
+    monkeypatch.setattr("rsupres.output.verify.room_left", lambda path: 1000)
     with pytest.raises(ResourceError):
         assemble(strips, meta, form, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))

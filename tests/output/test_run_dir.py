@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from rsupres.errors import InputError, ResourceError, RunConflictError
 from rsupres.families.base import SceneContext
+from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run, RunState, read_state
 
 MANIFEST: dict[str, Any] = {
@@ -33,6 +34,7 @@ PRELUDE = """
 import sys, time, resource, os
 from pathlib import Path
 import numpy as np
+from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.errors import RsupresError
 path, manifest = Path(sys.argv[1]), {"job": {"scale": 4}}
@@ -74,7 +76,7 @@ JOB = {"job": {"scale": 4}}
 
 
 def put_strip(run: Run, strip: int) -> None:
-    with run.publishing(run.strip_path(strip)) as part:
+    with publishing(run.strip_path(strip)) as part:
         part.write_bytes(b"pixels")
 
 
@@ -194,9 +196,9 @@ def test_the_run_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 def test_a_kill_while_writing_leaves_no_strip_under_its_name(tmp_path: Path) -> None:
     body = """
         run = Run.open(path, manifest)
-        with run.publishing(run.strip_path(0)) as part:
+        with publishing(run.strip_path(0)) as part:
             part.write_bytes(b'whole')
-        with run.publishing(run.strip_path(1)) as part:
+        with publishing(run.strip_path(1)) as part:
             part.write_bytes(b'half'); tell('writing'); time.sleep(60)
     """
     with child(tmp_path / "o.run", body) as process:
@@ -220,7 +222,7 @@ def test_kills_at_any_moment_leave_a_run_that_continues(tmp_path: Path) -> None:
             from rsupres.families.base import SceneContext
             run.save_context(SceneContext({'latent': latent}, {'low': 0.5}))
         for strip in sorted(set(range(100)) - run.done_strips()):
-            with run.publishing(run.strip_path(strip)) as part:
+            with publishing(run.strip_path(strip)) as part:
                 part.write_bytes(bytes([strip]) * 10000)
         tell('done')
     """
@@ -317,7 +319,7 @@ def test_one_of_two_shards_assembles(tmp_path: Path) -> None:
 def test_a_shard_keeps_the_leftovers_of_others_at_work(tmp_path: Path) -> None:
     with Run.open(tmp_path / "o.run", JOB, exclusive=False) as one:
         with (
-            one.publishing(one.strip_path(1)) as part,
+            publishing(one.strip_path(1)) as part,
             Run.open(tmp_path / "o.run", JOB, exclusive=False),
         ):
             part.write_bytes(b"pixels")
@@ -326,13 +328,13 @@ def test_a_shard_keeps_the_leftovers_of_others_at_work(tmp_path: Path) -> None:
 
 def test_publishing_replaces_only_when_the_block_ends_well(tmp_path: Path) -> None:
     target = tmp_path / "out.tif"
-    with Run.publishing(target) as part:
+    with publishing(target) as part:
         part.write_bytes(b"first")
         assert not target.exists()
-    with pytest.raises(TypeError), Run.publishing(target) as part:
+    with pytest.raises(TypeError), publishing(target) as part:
         part.write_bytes("not bytes")  # opens the file before it fails
     assert target.read_bytes() == b"first"
-    with Run.publishing(target) as part:
+    with publishing(target) as part:
         part.write_bytes(b"third")
         assert target.read_bytes() == b"first"
     assert target.read_bytes() == b"third"
@@ -356,7 +358,7 @@ def test_pixels_are_on_disk_before_they_have_their_name(
     monkeypatch.setattr(os, "fsync", watch_fsync)
     monkeypatch.setattr(os, "replace", watch_replace)
     (tmp_path / "folder").mkdir()
-    with Run.publishing(tmp_path / "folder/o.tif") as part:
+    with publishing(tmp_path / "folder/o.tif") as part:
         part.write_bytes(b"pixels")
     assert steps == ["sync o.tif", "rename", "sync folde"]
 
@@ -370,7 +372,7 @@ def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> N
             lambda part: run.allocate('latent', (100_000,), 'float32'),
         ):
             try:
-                with run.publishing(run.strip_path(0)) as part:
+                with publishing(run.strip_path(0)) as part:
                     work(part)
             except RsupresError as error:
                 tell(f'{type(error).__name__} {error}')
@@ -397,7 +399,7 @@ def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
 
     with (
         pytest.raises(ResourceError, match=r"o\.tif: the disk is full"),
-        Run.publishing(tmp_path / "o.tif") as part,
+        publishing(tmp_path / "o.tif") as part,
     ):
         write(part)
     assert names(tmp_path) == []
@@ -412,7 +414,7 @@ def test_a_full_file_system_stops_a_run_that_then_continues(tmp_path: Path) -> N
                 tell(f'{type(error).__name__} {error}')
 
         def write(size):
-            with run.publishing(run.strip_path(1)) as part:
+            with publishing(run.strip_path(1)) as part:
                 part.write_bytes(bytes(size))
 
         other = path.with_name('other')
@@ -451,7 +453,7 @@ def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path: Path) -> N
             os.setuid(65534)
         for work in (
             lambda: Run.open(path, manifest),
-            lambda: Run.publishing(path / 'o.tif').__enter__().write_bytes(b'x'),
+            lambda: publishing(path / 'o.tif').__enter__().write_bytes(b'x'),
         ):
             try:
                 work()
@@ -470,7 +472,7 @@ def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
         Run.open(tmp_path / "absent/o.run", JOB)
     with (
         pytest.raises(InputError, match="absent: no such folder"),
-        Run.publishing(tmp_path / "absent/o.tif") as part,
+        publishing(tmp_path / "absent/o.tif") as part,
     ):
         part.write_bytes(b"x")
     with pytest.raises(InputError, match="no run directory"):
@@ -480,7 +482,7 @@ def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_of_the_callers_is_not_explained_away(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), Run.publishing(tmp_path / "o.tif"):
+    with pytest.raises(FileNotFoundError), publishing(tmp_path / "o.tif"):
         (tmp_path / "absent").read_bytes()
 
 

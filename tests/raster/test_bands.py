@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rsupres.errors import BandError
-from rsupres.raster.bands import BY_OPTION, BandChoice, choose_bands
+from rsupres.raster.bands import BandChoice, choose_bands
 from rsupres.raster.dataset import Raster
 from tests.helpers import make_scene, ramp
 
@@ -144,19 +144,19 @@ def test_the_alpha_mask_is_no_band(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("advice", "words"),
-    [({}, "--colorinterp"), ({"advice": BY_OPTION}, "--bands")],
-    ids=["without options", "with options"],
+    ("remedies", "words"),
+    [((), "--colorinterp"), (("named_bands", "bidx"), "choose the bands")],
+    ids=["without arguments", "with arguments"],
 )
-def test_only_options_that_the_command_has_are_named(tmp_path, caplog, advice, words):
+def test_messages_name_what_the_caller_can_do(tmp_path, caplog, remedies, words):
     plain = make_scene(tmp_path / "a.tif", bands=3)
     with Raster.open(plain) as scene:
-        choose_bands(scene, RGB, **advice)
+        choose_bands(scene, RGB, remedies=remedies)
     lacking = make_scene(
         tmp_path / "b.tif", bands=3, descriptions=("red", "green", "nir")
     )
     with Raster.open(lacking) as scene, pytest.raises(BandError) as caught:
-        choose_bands(scene, RGB, **advice)
-    for text in (caplog.text, str(caught.value)):
-        assert words in text
-        assert ("--bidx" in text or "--bands" in text) == bool(advice)
+        choose_bands(scene, RGB, remedies=remedies)
+    assert words in caplog.text
+    assert words in str(caught.value)
+    assert caught.value.remedies == caplog.records[-1].remedies == remedies

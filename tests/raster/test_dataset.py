@@ -27,9 +27,10 @@ from shapely.geometry import Point, Polygon, box
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.dataset import Raster, bounded_cache
+from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
-from rsupres.raster.fill import FILL_REACH, fill_invalid, read_filled
+from rsupres.raster.nodata import FILL_REACH, fill_invalid
+from rsupres.raster.open import bounded_cache
 from tests.helpers import NORTH_UP, UTM, make_safe, make_scene, ramp, write_vector
 
 ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
@@ -492,8 +493,8 @@ def test_a_filled_value_depends_on_its_position_alone(
         make_scene(path, pixels=np.where(valid, lr, -1), nodata=-1)
     window = PixelWindow(window.row + 40, window.col + 40, *window[2:])
     with Raster.open(path) as scene:
-        part, part_valid = read_filled(scene, window, [1, 2])
-        whole, whole_valid = read_filled(scene, PixelWindow(-30, -30, 210, 210), [1, 2])
+        part, part_valid = scene.read_filled(window, [1, 2])
+        whole, whole_valid = scene.read_filled(PixelWindow(-30, -30, 210, 210), [1, 2])
     place = window.relative_to(PixelWindow(-30, -30, 210, 210)).slices()
     assert_array_equal(part, whole[(slice(None), *place)])
     assert_array_equal(part_valid, whole_valid[(slice(None), *place)])
@@ -562,7 +563,7 @@ def test_bounds_on_a_rotated_scene_are_covered(tmp_path: Path) -> None:
     [
         ((0, 0, 1, 1), None, r"lies outside .*a\.tif, which covers 399960\.1 "),
         ((1, 0, 0, 1), None, "rising"),
-        ((0, 0, 1, 1), "EPSG:0", "CRS 'EPSG:0' is unknown"),
+        ((0, 0, 1, 1), "EPSG:0", "bounds_crs 'EPSG:0' is unknown"),
         ((0, 91, 1, 95), "EPSG:4326", "bounds"),
     ],
 )

@@ -9,8 +9,9 @@ import pytest
 from affine import Affine
 
 from rsupres.blend import Strip
-from rsupres.grid import Grid, TileGrid
+from rsupres.grid import Grid
 from rsupres.raster.stretch import Stretch
+from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.finishing import (
     LOCK_REACH,
     FinishedStrip,

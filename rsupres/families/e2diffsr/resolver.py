@@ -54,7 +54,8 @@ from rsupres.families.e2diffsr.config import CELL, E2DiffSRConfig, conditioning_
 from rsupres.families.e2diffsr.geometry import Geometry, span_taps
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.levels import band_levels, scene_levels
-from rsupres.grid import Grid, PixelWindow, TileGrid
+from rsupres.grid import Grid, PixelWindow
+from rsupres.tile_grid import TileGrid
 
 if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField

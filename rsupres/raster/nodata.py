@@ -1,26 +1,46 @@
-"""What invalid pixels show to a model: their valid surroundings, continued.
+"""Decide which pixels are measured, and fill the others from their surroundings.
 
-What makes a pixel invalid is known elsewhere.
+A pixel of a raster is valid when every band read is measured (`is_measured`: not the
+declared nodata value, not NaN, not infinite), the file's alpha or mask band shows it,
+and the area of interest holds its centre; `Raster.read` combines the three. The model
+sees invalid pixels filled (`fill_invalid`); the output marks them invalid again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rsupres.grid import PixelWindow
-
-if TYPE_CHECKING:
-    from rsupres.raster.dataset import Raster
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 FILL_REACH = 32  # LR pixels
+
+
+def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
+    """Return which pixels hold a measurement: finite, and not the nodata value.
+
+    Args:
+        plane: (h, w) of one band, in the file's type.
+        nodata: value that the file declares for the band, None for none.
+
+    Returns:
+        (h, w) bool.
+    """
+    measured = (
+        np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
+    )
+    if nodata is None or math.isnan(nodata):
+        return np.asarray(measured)
+    if plane.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # a float64 limit may be infinite in float32
+            measured &= plane != plane.dtype.type(nodata)
+    elif nodata.is_integer():
+        measured &= plane != int(nodata)
+    return np.asarray(measured)
 
 
 def fill_invalid(
@@ -62,29 +82,6 @@ def fill_invalid(
         filled[:, rows + 1, cols + 1] = means
         known[rows + 1, cols + 1] = True
     return faded
-
-
-def read_filled(
-    scene: Raster, window: PixelWindow, bands: Sequence[int]
-) -> tuple[FloatArray, BoolArray]:
-    """Read a window with its invalid pixels filled, the same from every tile.
-
-    As `Raster.read` and `fill_invalid`, but where something is invalid the
-    surroundings within `FILL_REACH` are read too, so that a filled value depends on
-    its position alone, not on the window.
-    """
-    dn, valid = scene.read(window, bands)
-    if valid.all():
-        return dn, valid
-    grown = PixelWindow(
-        window.row - FILL_REACH,
-        window.col - FILL_REACH,
-        window.height + 2 * FILL_REACH,
-        window.width + 2 * FILL_REACH,
-    )
-    filled = fill_invalid(*scene.read(grown, bands))
-    inner = slice(FILL_REACH, -FILL_REACH)
-    return np.ascontiguousarray(filled[:, inner, inner]), valid
 
 
 def _fade(ring: int) -> float:

@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from shapely.geometry import Polygon
 
 from rsupres.grid import Grid
-from rsupres.raster.arrays import as_dataset, is_inside, warp_array
+from rsupres.raster.virtual import as_dataset, is_inside, warp_array
 
 UTM = CRS.from_epsg(32633)
 # The identity, upright or flipped, is to rasterio no transform at all.

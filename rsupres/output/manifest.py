@@ -1,0 +1,82 @@
+"""Write, read and compare `run.json`, which says which job a run directory belongs to.
+
+The part under "job" is the identity of the run: a later process continues the run only
+when its own identity is equal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rsupres.errors import RunConflictError
+from rsupres.output.atomic import publishing
+
+
+def keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, object]:
+    """Write the manifest of a new run, or compare it with that of an earlier one.
+
+    Args:
+        path: of the run directory.
+        manifest: JSON-able; `manifest["job"]` is the identity of the run.
+
+    Returns:
+        The manifest on disk.
+
+    Raises:
+        RunConflictError: the identities differ, or the manifest is damaged.
+    """
+    kept = read_manifest(path)
+    text = json.dumps(manifest, indent=1)
+    if kept is None:
+        with publishing(path / "run.json") as part:
+            part.write_text(text)
+        kept = json.loads(text)
+        assert kept is not None
+    differences = _differences(kept.get("job"), json.loads(text).get("job"))
+    if differences:
+        raise RunConflictError(
+            f"{path}: belongs to another job, which has {'; '.join(differences[:3])}. "
+            "Repeat that job to finish it, choose another run directory, or remove "
+            "this one.",
+            remedies=("run_dir",),
+        )
+    (path / "strips").mkdir(exist_ok=True)
+    return kept
+
+
+def read_manifest(path: Path) -> Mapping[str, object] | None:
+    """Return the manifest in a run directory, None when there is none.
+
+    Raises:
+        RunConflictError: it is damaged.
+    """
+    file = path / "run.json"
+    try:
+        manifest = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise RunConflictError(
+            f"{file}: damaged ({error}); remove the directory and begin again."
+        ) from error
+    if not isinstance(manifest, dict):
+        raise RunConflictError(
+            f"{file}: damaged; remove the directory and begin again."
+        )
+    return manifest
+
+
+def _differences(there: object, here: object, key: str = "") -> list[str]:
+    """Return a line in words for each key whose value differs."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            line
+            for name in (*there, *(name for name in here if name not in there))
+            for line in _differences(
+                there.get(name), here.get(name), f"{key}.{name}" if key else name
+            )
+        ]
+    same = there == here and type(there) is type(here)
+    return [] if same else [f"{key or 'job'} {there!r} instead of {here!r}"]

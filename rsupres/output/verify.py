@@ -1,0 +1,87 @@
+"""Check that a written TIFF is whole, and compute how many bytes it can take.
+
+On a full disk GDAL reports most failures, but not all, so every file is opened again
+after writing. This module writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from rsupres.errors import ResourceError
+from rsupres.output.gdal_errors import (
+    room_left,
+    translate_gdal_errors,
+    write_failure,
+)
+from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.raster.open import stored_blocks
+
+
+def written_bytes(meta: OutputMeta, form: OutputFormat) -> int:
+    """Return the bytes that writing takes at most: pixels that do not compress.
+
+    A COG holds a third more in overviews, and as much again for a while beside it.
+    """
+    n_pixels = meta.grid.height * meta.grid.width * len(meta.descriptions)
+    n_bytes = n_pixels * np.dtype(form.dtype).itemsize
+    return n_bytes * 5 // 3 if form.driver == "COG" else n_bytes
+
+
+def check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
+    """Check that what was written can be read back and is whole."""
+    n_bytes = written_bytes(meta, form)
+    given = {key.upper(): value.upper() for key, value in form.creation.items()}
+    is_sparse = given.get("SPARSE_OK") in ("TRUE", "YES", "ON", "1")
+    check_blocks(part, n_bytes, is_sparse)
+    with translate_gdal_errors(part, n_bytes), rasterio.open(part) as dataset:
+        frame = dataset.height, dataset.width, dataset.count, dataset.dtypes[0]
+        wanted = meta.grid.height, meta.grid.width, len(meta.descriptions), form.dtype
+        transform = dataset.transform
+        n_overviews = len(dataset.overviews(1))
+        last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
+        dataset.read(window=last)
+    if frame != wanted or transform != meta.grid.transform:
+        raise ResourceError(
+            f"{part}: the file written is {frame}, {transform[:6]}, and should be "
+            f"{wanted}, {meta.grid.transform[:6]}; check the creation options.",
+            remedies=("creation",),
+        )
+    if room_left(part) < n_bytes:
+        with translate_gdal_errors(part, n_bytes):
+            _read_through(part, n_overviews)
+
+
+def _read_through(part: Path, n_overviews: int) -> None:
+    """Decode every block of a file that was written where room is scarce.
+
+    GDAL buffers what it writes; when the disk fills up, a damaged block can lie
+    anywhere, and its checksum tells.
+    """
+    for level in (None, *range(n_overviews)):
+        chosen = {} if level is None else {"overview_level": level}
+        with rasterio.open(part, **chosen) as dataset:
+            for row in range(0, dataset.height, BLOCK):
+                n_rows = min(BLOCK, dataset.height - row)
+                dataset.read(window=Window(0, row, dataset.width, n_rows))
+
+
+def check_blocks(path: Path, n_bytes: int, is_sparse: bool = False) -> None:
+    """Check that every block of a TIFF is there, and inside the file.
+
+    On a full disk it may not be, and GDAL reports most such failures, but not all. The
+    blocks of nodata that a sparse file leaves out are not missed.
+    """
+    size = path.stat().st_size
+    with translate_gdal_errors(path, n_bytes), rasterio.open(path) as dataset:
+        for block in stored_blocks(dataset):
+            if block is None and is_sparse:
+                continue
+            if block is None or block[0] + block[1] > size:
+                raise ResourceError(
+                    write_failure(path, n_bytes, ["the file is not whole"])
+                )

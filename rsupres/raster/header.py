@@ -1,0 +1,166 @@
+"""Read what a raster file says besides its pixels: bands, types, scales and tags.
+
+Sentinel-2 products keep some of it in tags of their own, which are read here too.
+`rsupres.raster.dataset` adds the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+
+from rsupres.grid import Grid
+from rsupres.raster.open import color_name, usual_band_name
+
+TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
+
+
+class Header:
+    """What a raster file says about itself and its bands.
+
+    Attributes:
+        path: as the user gave it.
+        grid: frame of the scene: the whole file, or a crop.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        grid: Grid,
+        dataset: rasterio.DatasetReader,
+        alpha: int | None,
+    ) -> None:
+        """Keep an open dataset.
+
+        Args:
+            path: as the user gave it.
+            grid: frame of the scene.
+            dataset: open.
+            alpha: band of the file that is a mask, not a picture; None without one.
+        """
+        self.path = path
+        self.grid = grid
+        self._dataset = dataset
+        self._alpha = alpha
+
+    @property
+    def count(self) -> int:
+        """Number of bands in the file, alpha included."""
+        return int(self._dataset.count)
+
+    @cached_property
+    def data_bands(self) -> tuple[int, ...]:
+        """The bands of the file, from 1, that hold a picture.
+
+        All but alpha, and but the aerosol and water vapour of Sentinel-2 products.
+        """
+        bands = [i for i in range(1, self.count + 1) if i != self._alpha]
+        if self.is_product:
+            bands = [i for i in bands if self._band_tag(i, "BANDNAME")[:1] == "B"]
+        return tuple(bands)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the file is a Sentinel-2 product, opened by its metadata."""
+        return bool(self._dataset.driver == "SENTINEL2")
+
+    def _band_tag(self, band: int, name: str) -> str:
+        return str(self._dataset.tags(band).get(name, ""))
+
+    @cached_property
+    def dtype(self) -> str:
+        """The numpy name of a type that holds every band."""
+        kinds = [np.dtype(kind) for kind in self._dataset.dtypes]
+        return str(np.result_type(*kinds))
+
+    @cached_property
+    def has_palette(self) -> bool:
+        """Whether the pixels are entries of a palette; only class rasters may be."""
+        return color_name(self._dataset, 1) == "palette"
+
+    @property
+    def nodata(self) -> float | None:
+        """The nodata value of the first band, None without one."""
+        return self.nodata_of(self.data_bands[0] if self.data_bands else 1)
+
+    @cached_property
+    def has_file_mask(self) -> bool:
+        """Whether the file holds an alpha band or a mask band."""
+        if self._alpha is not None:
+            return True
+        return any(
+            MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            for flags in self._dataset.mask_flag_enums
+        )
+
+    @cached_property
+    def descriptions(self) -> tuple[str | None, ...]:
+        """Band names as the file gives them; B04 style for Sentinel-2 products."""
+        names = tuple(self._dataset.descriptions)
+        if not self.is_product:
+            return names
+        codes = [self._band_tag(i + 1, "BANDNAME") for i in range(self.count)]
+        return tuple(usual_band_name(c) or n for c, n in zip(codes, names, strict=True))
+
+    @cached_property
+    def scales(self) -> tuple[float, ...]:
+        """What DN are multiplied with, per band; 1 where the file says nothing."""
+        if self.is_product:
+            return (1.0 / self._quantification,) * self.count
+        return tuple(float(value) for value in self._dataset.scales)
+
+    @cached_property
+    def offsets(self) -> tuple[float, ...]:
+        """What is added after that, per band; 0 where the file says nothing.
+
+        Sentinel-2 products since baseline 04.00 hold it in DN, usually -1000.
+        """
+        if self.is_product:
+            return tuple(
+                self._add_offset_dn(band) / self._quantification
+                for band in range(1, self.count + 1)
+            )
+        return tuple(float(value) for value in self._dataset.offsets)
+
+    @property
+    def _quantification(self) -> float:
+        names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
+        return next(
+            (float(self.tags[name]) for name in names if self.tags.get(name)), 10_000.0
+        )
+
+    def _add_offset_dn(self, band: int) -> float:
+        names = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
+        return next((float(t) for n in names if (t := self._band_tag(band, n))), 0.0)
+
+    @cached_property
+    def colorinterp(self) -> tuple[str, ...]:
+        """Names of rasterio's ColorInterp, per band."""
+        names = [color_name(self._dataset, band) for band in range(1, self.count + 1)]
+        if self._alpha is None:  # an alpha band that is none
+            names = ["undefined" if name == "alpha" else name for name in names]
+        return tuple(names)
+
+    @cached_property
+    def tags(self) -> Mapping[str, str]:
+        """The file's tags, without those about its encoding and statistics."""
+        return {
+            key: value
+            for key, value in self._dataset.tags().items()
+            if not key.startswith(TAGS_NOT_KEPT)
+        }
+
+    def any_tag(self, name: str) -> str:
+        """Return a tag of the file, also one of ours; empty when it has none."""
+        return str(self._dataset.tags().get(name, ""))
+
+    def nodata_of(self, band: int) -> float | None:
+        """Return the nodata value of a band of the file, from 1; None without one."""
+        declared = self._dataset.nodatavals[band - 1]
+        if declared is None and self.is_product:
+            declared = self.tags.get("SPECIAL_VALUE_NODATA")
+        return None if declared is None else float(declared)
