@@ -69,7 +69,7 @@ class NullDistribution:
 
         roots = np.sqrt(statistic / self.scale)
         nodes = np.linspace(0.0, _MAX_DEVIATION, _NODES)
-        return np.interp(roots, nodes, chdtrc(self.dof, nodes**2))
+        return np.asarray(np.interp(roots, nodes, chdtrc(self.dof, nodes**2)))
 
     def critical(self, significance: float) -> float:
         """Return the value that unchanged ground exceeds with this probability."""

@@ -230,7 +230,8 @@ def _make_plan(
 ) -> PackPlan:
     """Return how crops are made, as the options of ``build`` say."""
     from rsupres.datasets.packing import PackPlan
-    from rsupres.datasets.sidecars import DEFAULT_LEGEND, Sidecars
+    from rsupres.datasets.sidecars import Sidecars
+    from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
 
     check_legend(legend, vector_map_from)
     check_classes(class_table, change_mask_from)
@@ -253,7 +254,7 @@ def _make_plan(
             reference_from,
             vector_map_from,
             change_mask_from,
-            legend or DEFAULT_LEGEND,
+            legend or DEFAULT_COLOUR_LEGEND,
             class_table,
         ),
     )

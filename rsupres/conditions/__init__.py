@@ -1,1 +1,1 @@
-"""Maps, references, change masks and styles, read by window beside a scene."""
+"""Read maps, references, change masks and styles by window beside a scene."""

@@ -1,6 +1,7 @@
-"""Conditions as plain data: what a user gave, the frame, and how one is read.
+"""Describe conditions as plain data: what a user gave, the scene, how one is read.
 
-Opening them is the job of `rsupres.conditions.open`; nothing here touches a file.
+A condition is something that a model looks at besides the scene. Files are opened by
+`rsupres.conditions.open`, not here.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class GivenConditions:
         coregister: move the reference by the displacement found against the scene.
         fill_reference: fill what the reference misses with the enlarged scene.
         change_mask: polygons, a class raster, or "detect".
-        class_table: name or file of the mask's class table, None = as it tells.
-        class_attribute: of polygons, that holds their class.
+        class_table: name or file of the mask's class table, None = the one that the
+            file names.
+        class_attribute: attribute of polygons that holds their class.
         style: an image to follow, or a folder of them.
     """
 
@@ -50,7 +52,7 @@ class GivenConditions:
     style: str | None = None
 
     def condition_values(self) -> dict[str, Any]:
-        """Return the values of this class by name, whatever a subclass adds."""
+        """Return the values of the fields of this class, not of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
 
 
@@ -66,34 +68,33 @@ DETECT = "detect"  # a change mask: compare the reference with the scene
 
 
 class ConditionSource(Protocol):
-    """One condition as windows of the scene's SR frame; safe from several threads."""
+    """One condition, read by window of the scene's SR frame, from several threads."""
 
     def read(self, window: PixelWindow) -> np.ndarray:
         """Return (c, H, W) for an SR window inside the scene's SR frame.
 
-        A value depends on its position alone: reading a window equals reading the whole
-        and cutting.
+        A value depends only on its position: a window is a cut of the whole.
         """
         ...
 
     def fingerprint(self) -> Mapping[str, object]:
-        """Return JSON-able marks: names, dates, hashes, and what was chosen."""
+        """Return JSON-able names, dates and hashes of the files, and the choices."""
         ...
 
     def describe(self) -> str:
-        """Return one line for a person: what is used and how much it covers."""
+        """Return one line for a person: the files and how much they cover."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionRequest(GivenConditions):
-    """Which conditions a user gave, and how they are to be read.
+    """What a user gave, and what the model and the run add to it.
 
-    Without a legend a map is drawn by `DEFAULT_LEGEND`.
+    Without a legend a map is drawn by `DEFAULT_COLOUR_LEGEND`.
 
     Attributes:
         change_table: the class table whose codes the model knows, None = the mask's.
-        seed: which image of a folder of styles is followed.
+        seed: chooses an image from a folder of styles.
         folder: where copies of downloaded maps are kept; None = the working folder.
     """
 
@@ -103,7 +104,7 @@ class ConditionRequest(GivenConditions):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names of the `Conditions` fields that are asked for."""
+        """Names of the conditions that the user gave."""
         return tuple(name for name in CONDITIONS if getattr(self, name))
 
 

@@ -1,6 +1,6 @@
-"""Change masks among a run's conditions: which sources `--change-mask` stands for.
+"""Open the change mask of a run: a raster, polygons, or detection from two images.
 
-The mask itself is `rsupres.change.mask`.
+The mask itself is `rsupres.change.mask`; here a request becomes its sources.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ logger = logging.getLogger(__name__)
 def open_mask(
     request: ConditionRequest, frame: ConditionFrame, reference: References | None
 ) -> Iterator[ConditionSource]:
-    """Open the change mask that was asked for on the SR frame of a scene.
+    """Open the change mask of a request on the SR frame of a scene.
 
-    "detect" compares the reference, its files joined as scenes are, with the scene;
-    a displacement that is taken out of the reference is taken out there, too.
+    "detect" compares the reference, its files joined as scenes are, with the scene. A
+    displacement that is corrected in the reference is corrected there, too.
 
     Args:
-        request: what the user gave.
+        request: has a change mask.
         frame: the scene.
-        reference: open, when one was given.
+        reference: open, None when none was given.
+
+    Yields:
+        The open mask.
 
     Raises:
         ConditionError: as `ChangeMask.open`, or there is nothing to detect from.
@@ -59,12 +62,17 @@ def open_mask(
         sources: list[str | Raster] = [name]
         if name == DETECT:
             if not request.reference:
-                raise ConditionError("--change-mask detect needs --reference.")
+                raise ConditionError(
+                    "detect compares a reference with the scene; give one.",
+                    argument="change_mask",
+                    remedies=("reference",),
+                )
             if request.class_table or request.class_attribute:
                 raise ConditionError(
-                    "--change-mask detect finds no classes, so --class-table and "
-                    "--class-attribute mean nothing; use 'rsupres change' with a land "
-                    "cover for classes."
+                    "detect finds no classes, so a class table or attribute has no "
+                    "effect; for classes, make the mask with 'rsupres change' and a "
+                    "land cover.",
+                    argument="change_mask",
                 )
             before = stack.enter_context(open_scenes(request.reference))
             if reference is not None and reference.coregister:
@@ -76,25 +84,26 @@ def open_mask(
 
 
 def _warn_of_classes(table_name: str | None) -> None:
-    """Say what a model that knows classes takes a change of no class for."""
+    """Warn which class a model that knows classes takes every change for."""
     if table_name is None:
         return
     table = load_class_table(table_name)
     if CHANGED in table.mask_classes():
         logger.warning(
-            "--change-mask detect finds no classes; the model takes all that it finds"
-            " for '%s' (%d of %s); 'rsupres change' makes masks with classes.",
+            "detect finds no classes; the model takes every change for '%s' (%d of "
+            "%s). 'rsupres change' makes masks with classes.",
             table.mask_classes()[CHANGED].name,
             CHANGED,
             table.title,
+            extra={"argument": "change_mask"},
         )
 
 
 def _moved(before: Raster, frame: ConditionFrame, reference: References) -> Raster:
-    """Return a view of the earlier image, laid where the scene shows the same ground.
+    """Return a view of the earlier image, moved to where the scene shows its ground.
 
-    The displacement is known in LR pixels; at the scene's middle it becomes one of the
-    image's own pixels.
+    The displacement is known in LR pixels; it is converted to the image's own pixels at
+    the scene's middle.
     """
     shift = reference.settings.shift
     if shift is None:

@@ -1,7 +1,7 @@
-"""Maps among a run's conditions: colours on windows of the SR frame.
+"""Read the map of a run: legend colours on windows of the SR frame.
 
-Thin: vector maps are drawn by `rsupres.vector.map`; one that is drawn already, as a
-tile beside its scene, is read as it is.
+Vector maps are drawn by `rsupres.vector.map`. A raster of legend colours, such as the
+map beside a tile, is read as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MapSource:
 
     @property
     def legend_name(self) -> str:
-        """Name of the legend that it is drawn by."""
+        """Name of the legend that draws it."""
         return self.opened.legend.name
 
     @property
@@ -57,22 +57,23 @@ class MapSource:
 
 
 def map_source(opened: VectorMap) -> MapSource:
-    """Return a map as a source of colours.
+    """Return an open map as a condition.
 
     Raises:
         ConditionError: its legend has codes instead of colours.
     """
     if opened.legend.n_bands != 3:
         raise ConditionError(
-            f"--legend {opened.legend.name} has codes, and models look at colours; "
-            "use maptiler or osm-carto."
+            f"{opened.legend.name}: draws codes, but models look at colours; use "
+            "maptiler or osm-carto.",
+            argument="legend",
         )
     return MapSource(opened)
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """The SR frame with a name, to compare grids."""
+class _NamedGrid:
+    """A grid with the name that error messages show for it."""
 
     path: str
     grid: Grid
@@ -84,18 +85,18 @@ class DrawnMap:
 
     Attributes:
         scene: open, three bands of uint8.
-        place: of the SR frame's corner in it.
-        legend: its name, "" where the file does not tell.
+        corner: window of the SR frame in the raster's pixels.
+        legend: its name, "" where the file names none.
     """
 
     scene: Raster
-    place: PixelWindow
+    corner: PixelWindow
     legend: str
 
     def read(self, window: PixelWindow) -> np.ndarray:
         """Return (3, H, W) uint8."""
         moved = window._replace(
-            row=window.row + self.place.row, col=window.col + self.place.col
+            row=window.row + self.corner.row, col=window.col + self.corner.col
         )
         pixels, _ = self.scene.read_stored(moved, self.scene.data_bands)
         return pixels
@@ -103,8 +104,8 @@ class DrawnMap:
     def fingerprint(self) -> Mapping[str, object]:
         """Return the file, its hash and its legend."""
         name = os.path.basename(self.scene.path)
-        mark = {"file": name, "sha256": self.scene.fingerprint()["sha256"]}
-        return {"files": [mark], "legend": self.legend}
+        file = {"file": name, "sha256": self.scene.fingerprint()["sha256"]}
+        return {"files": [file], "legend": self.legend}
 
     def describe(self) -> str:
         """Return the file and its legend."""
@@ -113,7 +114,7 @@ class DrawnMap:
 
 
 def is_drawn(paths: tuple[str, ...]) -> bool:
-    """Return whether a map is one raster instead of vector files."""
+    """Return whether a map is one raster, not vector files."""
     return len(paths) == 1 and paths[0].lower().endswith((".tif", ".tiff", ".vrt"))
 
 
@@ -121,26 +122,32 @@ def is_drawn(paths: tuple[str, ...]) -> bool:
 def open_drawn(
     path: str, sr: Grid, legend: str | None, layers: tuple[str, ...] | None
 ) -> Iterator[DrawnMap]:
-    """Open a map that is drawn already; close it on leaving.
+    """Open a raster of legend colours as a map; close it on leaving.
 
     Args:
         path: a raster, as `rsupres rasterize` and `rsupres tile` write it.
         sr: SR frame; the raster covers it, pixel on pixel.
-        legend: the one wanted, None = any.
-        layers: of the legend; must be None.
+        legend: wanted, None = any.
+        layers: wanted classes of the legend; must be None.
+
+    Yields:
+        The open map.
 
     Raises:
         ConditionError: no colours, another grid or legend, or layers are wanted.
         InputError: it cannot be opened.
     """
     with Raster.open(path) as scene:
-        told = scene.any_tag(LEGEND_TAG)
+        own_legend = scene.any_tag(LEGEND_TAG)
         if layers is not None:
-            raise ConditionError(f"--layers: {path} is drawn already.")
-        names = (told, f"{told}.toml")
-        if legend is not None and told and os.path.basename(legend) not in names:
             raise ConditionError(
-                f"{path}: is drawn by legend {told}, not {legend}; draw it anew."
+                f"cannot be chosen: {path} is a raster, drawn with all of them.",
+                argument="layers",
+            )
+        names = (own_legend, f"{own_legend}.toml")
+        if legend and own_legend and os.path.basename(legend) not in names:
+            raise ConditionError(
+                f"{path}: is drawn by legend {own_legend}, not {legend}; draw it again."
             )
         if len(scene.data_bands) != 3 or scene.dtype != "uint8":
             raise ConditionError(
@@ -148,11 +155,11 @@ def open_drawn(
                 "colours; give vector files, or three bands of uint8."
             )
         try:
-            _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
+            _, (own, wanted) = union_grid([scene, _NamedGrid("the SR grid", sr)])
         except InputError as error:
             raise ConditionError(
-                f"{path}: a map that is drawn already must lie on the SR grid. {error}"
+                f"{path}: a raster map must lie on the SR grid. {error}"
             ) from error
         if wanted.intersection(own) != wanted:
             raise ConditionError(f"{path}: does not cover the scene on its SR grid.")
-        yield DrawnMap(scene, wanted.relative_to(own), told)
+        yield DrawnMap(scene, wanted.relative_to(own), own_legend)

@@ -1,21 +1,20 @@
-"""What a model may look at besides the scene, aligned to a tile's SR window.
+"""Open the conditions of a run and read them by window of the SR frame.
 
 `open_conditions` opens what a user gave (vector maps, reference images, a change mask,
-a style) on the SR frame of a scene; a `ConditionSet` then answers for any window with
-arrays, and makes a batch's `Conditions` of them. What each condition is and how it gets
-onto the grid is known to the modules that it opens, and only there; nothing heavy is
-imported before something is opened.
+a style) on the SR frame of a scene. The `ConditionSet` then returns arrays for any
+window, and joins those of several tiles into the `Conditions` of a batch. How each
+condition is brought onto the grid is in its own module; that module is imported only
+when the condition is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rsupres.conditions.base import (
     ConditionFrame,
@@ -23,17 +22,13 @@ from rsupres.conditions.base import (
     ConditionSource,
 )
 from rsupres.families.base import Conditions
-from rsupres.grid import PixelWindow
+from rsupres.grid import PixelWindow, reflected_positions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rsupres.conditions.references import References
     from rsupres.conditions.styles import StyleImages
-
-# The legend of maps for a model that does not name one: colours, not codes.
-DEFAULT_LEGEND = "maptiler"
-
 
 _NOWHERE = PixelWindow(0, 0, 0, 0)
 
@@ -47,7 +42,7 @@ class ConditionSet:
         sources: by name of the `Conditions` field; "reference" holds NaN where nothing
             is known, "vector_map" legend colours 0 to 255.
         style: images to follow, None when none was given.
-        seed: of the run; decides which of several styles.
+        seed: of the run; chooses one of several styles.
     """
 
     frame: PixelWindow = _NOWHERE
@@ -57,28 +52,28 @@ class ConditionSet:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names of the conditions, the style's among them."""
+        """Names of the open conditions, "style" included."""
         return (*self.sources, *(() if self.style is None else ("style",)))
 
     @property
     def has_tiles(self) -> bool:
-        """Whether there is anything to read for a window."""
+        """Whether a condition differs from window to window; a style does not."""
         return bool(self.sources)
 
     def read(self, window: PixelWindow) -> dict[str, np.ndarray]:
         """Read every condition on a window.
 
-        What lies beyond the scene's SR frame (the padding of the tiling) is reflected
-        at its edge, as the scene itself is.
+        Beyond the scene's SR frame (in the padding of the tiling) conditions are
+        reflected at its edge, as the scene is.
 
         Args:
             window: SR pixels; it may leave the frame on any side.
 
         Returns:
-            (c, H, W) by name, as the sources give them.
+            (c, H, W) by name, in the type of each source.
         """
-        rows = _reflect(window.row, window.height, self.frame.height)
-        cols = _reflect(window.col, window.width, self.frame.width)
+        rows = reflected_positions(window.row, window.height, self.frame.height)
+        cols = reflected_positions(window.col, window.width, self.frame.width)
         top, left = int(rows.min()), int(cols.min())
         inner = PixelWindow(
             top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
@@ -92,11 +87,16 @@ class ConditionSet:
     def conditions(
         self, tiles: Sequence[Mapping[str, np.ndarray]], sample: int = 0
     ) -> Conditions:
-        """Return what `read` gave for tiles of one size as a batch, on the CPU.
+        """Join tiles of one size into the conditions of a batch, on the CPU.
 
         Args:
-            tiles: one result of `read` a tile; may be empty when only a style is given.
-            sample: which sample of the run; of several styles each has its own.
+            tiles: one result of `read` per tile; may be empty when only a style is
+                given.
+            sample: number of the sample; with several styles each sample has its own.
+
+        Returns:
+            Tensors (b, c, H, W): reference and map in [0, 1], the reference 0 where it
+            is not valid, the change mask as codes; and the style (c, Hs, Ws).
         """
         import torch
 
@@ -122,28 +122,28 @@ class ConditionSet:
         return self.conditions([self.read(window)], sample)
 
     def fingerprint(self) -> dict[str, object]:
-        """Return JSON-able marks of all conditions, by name."""
-        marks: dict[str, object] = {
+        """Return the JSON-able fingerprints of all conditions, by name."""
+        found: dict[str, object] = {
             name: dict(source.fingerprint()) for name, source in self.sources.items()
         }
         if self.style is not None:
-            marks["style"] = dict(self.style.fingerprint())
-        return marks
+            found["style"] = dict(self.style.fingerprint())
+        return found
 
     def describe(self) -> dict[str, str]:
-        """Return one line for a person by name."""
+        """Return one line for a person on each condition, by name."""
         lines = {name: source.describe() for name, source in self.sources.items()}
         if self.style is not None:
             lines["style"] = self.style.describe(self.seed)
         return lines
 
     def settings(self) -> dict[str, object]:
-        """Return what was measured on opening; kept in a run, see `restored`."""
+        """Return what was measured on opening; a run stores it for `restored`."""
         reference = self._reference
         return {} if reference is None else {"reference": reference.settings.to_json()}
 
     def restored(self, stored: Mapping[str, object]) -> ConditionSet:
-        """Return the same conditions with the settings of an earlier process."""
+        """Return these conditions with the settings that an earlier process stored."""
         reference = self._reference
         if reference is None or "reference" not in stored:
             return self
@@ -168,9 +168,16 @@ def open_conditions(
 ) -> Iterator[ConditionSet]:
     """Open what a user gave on the SR frame of a scene; close it on leaving.
 
+    Args:
+        request: what the user gave, and how to read it.
+        frame: the scene.
+
+    Yields:
+        The open conditions.
+
     Raises:
-        ConditionError: one does not fit the scene: of another place, coarser than the
-            scene, without a valid pixel; both footprints are named.
+        ConditionError: one does not fit the scene: of another place (both footprints
+            are named), coarser than the scene, without a valid pixel.
         InputError: a file is missing, damaged, or not of its kind.
         BandError: a reference or style lacks the model's bands.
     """
@@ -180,16 +187,7 @@ def open_conditions(
         if request.vector_map:
             sources["vector_map"] = stack.enter_context(_open_map(request, frame))
         if request.reference:
-            from rsupres.conditions.references import open_references
-
-            sources["reference"] = stack.enter_context(
-                open_references(
-                    request.reference,
-                    frame,
-                    coregister=request.coregister,
-                    fill=request.fill_reference,
-                )
-            )
+            sources["reference"] = stack.enter_context(_open_reference(request, frame))
         if request.change_mask:
             from rsupres.conditions.change_masks import open_mask
 
@@ -204,11 +202,25 @@ def open_conditions(
         yield ConditionSet(frame.sr.window, sources, style, request.seed)
 
 
+def _open_reference(
+    request: ConditionRequest, frame: ConditionFrame
+) -> AbstractContextManager[References]:
+    from rsupres.conditions.references import open_references
+
+    return open_references(
+        request.reference,
+        frame,
+        coregister=request.coregister,
+        fill=request.fill_reference,
+    )
+
+
 @contextmanager
 def _open_map(
     request: ConditionRequest, frame: ConditionFrame
 ) -> Iterator[ConditionSource]:
     from rsupres.conditions.maps import is_drawn, map_source, open_drawn
+    from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
     from rsupres.legends.legend_file import load_legend
     from rsupres.vector.map import VectorMap
 
@@ -220,14 +232,8 @@ def _open_map(
     with VectorMap.open(
         request.vector_map,
         frame.sr,
-        load_legend(request.legend or DEFAULT_LEGEND),
+        load_legend(request.legend or DEFAULT_COLOUR_LEGEND),
         request.layers,
         request.folder,
     ) as opened:
         yield map_source(opened)
-
-
-def _reflect(start: int, length: int, size: int) -> NDArray[np.intp]:
-    """Return the positions in [0, size) that show at start, start + 1, ..."""
-    turn = np.arange(start, start + length) % (2 * size)
-    return np.where(turn < size, turn, 2 * size - 1 - turn)

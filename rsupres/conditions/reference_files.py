@@ -1,7 +1,7 @@
-"""The files of a reference: where they lie, of which date, and through which stretch.
+"""Open the files of a reference: check each, date it, and find its stretch.
 
-Decides whether a file can be a reference of a scene at all. Pixels are read thinned
-here; `rsupres.conditions.references` makes the picture.
+Decides whether a file can be a reference of a scene. Only samples of the pixels are
+read here; `rsupres.conditions.references` makes the picture.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
 from rsupres.raster.virtual import warp_array
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
 
-COARSER = 1.01  # pixels of the scene; a reference's may not be larger than that
-COVERAGE_SIDE = 256  # pixels of the picture on which coverage is counted
-SAMPLE_PIXELS = 1_000_000
+MAX_PIXEL_RATIO = 1.01  # pixel size of a reference over that of the scene
+COVERAGE_SIDE = 256  # pixels of the thinned picture on which coverage is counted
+SAMPLE_PIXELS = 1_000_000  # of a file, for its coverage
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class ReferenceFile:
         scene: open, the whole file.
         bands: that fill the model's roles.
         date: of the picture, UTC.
-        date_source: how that is known: "tag NAME", "name" or "file time".
+        date_source: where the date comes from: "tag NAME", "name" or "file time".
         ratio: its pixels along one SR pixel, at the scene's middle.
-        part: its pixels over the scene.
+        part: window of its pixels over the scene.
     """
 
     scene: Raster
@@ -57,12 +57,20 @@ class ReferenceFile:
         """The file's name without its folder."""
         return os.path.basename(self.scene.path)
 
-    def marks(self) -> dict[str, object]:
-        """Return name, date and hash; the file's own time is no mark of its content."""
-        is_told = self.date_source != "file time"
+    @property
+    def recorded_date(self) -> str | None:
+        """The date, ISO 8601; None when only the file's own time is known.
+
+        Copying changes the file's own time, so it says nothing about the content.
+        """
+        is_recorded = self.date_source != "file time"
+        return f"{self.date:%Y-%m-%d}" if is_recorded else None
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return name, date, hash and bands."""
         return {
             "file": self.name,
-            "date": f"{self.date:%Y-%m-%d}" if is_told else None,
+            "date": self.recorded_date,
             "sha256": self.scene.fingerprint()["sha256"],
             "bands": list(self.bands),
         }
@@ -70,6 +78,11 @@ class ReferenceFile:
 
 def open_file(stack: ExitStack, name: str, frame: ConditionFrame) -> ReferenceFile:
     """Open one file of a reference and check that it can be one.
+
+    Args:
+        stack: closes the file.
+        name: a raster that GDAL opens.
+        frame: the scene.
 
     Raises:
         InputError: no raster, or without CRS.
@@ -80,36 +93,35 @@ def open_file(stack: ExitStack, name: str, frame: ConditionFrame) -> ReferenceFi
     part = source_window(scene.grid, frame.scene.grid)
     if part is None:
         raise ConditionError(
-            f"--reference {name}: covers {footprint(scene.grid)} and the scene "
+            f"{name}: covers {footprint(scene.grid)} and the scene "
             f"{frame.scene.path} {footprint(frame.scene.grid)} (longitude, latitude); "
-            "they do not touch."
+            "they do not touch.",
+            argument="reference",
         )
     try:
         ratio = source_pixels_per_pixel(scene.grid, frame.sr)
     except GridError as error:
         raise ConditionError(
-            f"--reference {name}: cannot be laid over the scene: {error}"
+            f"{name}: cannot be laid over the scene: {error}", argument="reference"
         ) from error
-    if ratio * float(frame.scale) * COARSER < 1:
+    if ratio * float(frame.scale) * MAX_PIXEL_RATIO < 1:
         gsd_m = frame.scene.grid.gsd_m
         own_m = gsd_m / float(frame.scale) / ratio
         raise ConditionError(
-            f"--reference {name}: its pixels of {own_m:.3g} m are coarser than those "
-            f"of the scene {frame.scene.path} ({gsd_m:.3g} m); are "
-            "the two swapped?"
+            f"{name}: its pixels of {own_m:.3g} m are coarser than those of the scene "
+            f"{frame.scene.path} ({gsd_m:.3g} m); are the two swapped?",
+            argument="reference",
         )
     bands = _bands(scene, frame)
     date, source = date_of(scene)
     return ReferenceFile(scene, bands, date, source, ratio, part)
 
 
-def share_stretch(
-    files: Sequence[ReferenceFile], frame: ConditionFrame
-) -> list[Stretch]:
-    """Find one stretch per file; files of one data type share the widest limits.
+def shared_stretches(files: Sequence[ReferenceFile]) -> list[Stretch]:
+    """Return one stretch per file; files of one data type share the widest limits.
 
-    The part over the scene decides, so another scene may find other limits where a file
-    is stretched by percentiles.
+    Only the part over the scene is looked at, so a file that is stretched by
+    percentiles may have other limits over another scene.
     """
     choice = parse_stretch("auto")
     found = [
@@ -135,8 +147,12 @@ def share_stretch(
 def coverage_of(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
     """Return the share of the scene that the files cover with valid pixels, 0 to 1.
 
-    Counted on a thinned picture of up to `COVERAGE_SIDE` pixels a side; 0 only when no
-    sampled pixel over the scene is valid.
+    Counted on a thinned picture of up to `COVERAGE_SIDE` pixels a side. The result is 0
+    only when no sampled pixel over the scene is valid.
+
+    Args:
+        files: of one reference.
+        frame: the scene.
     """
     scene = frame.scene.grid
     height, width = (min(COVERAGE_SIDE, side) for side in (scene.height, scene.width))
@@ -153,8 +169,13 @@ def coverage_of(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
     return share if share > 0 or not any_valid else 1 / (height * width)
 
 
-def scene_as_file(frame: ConditionFrame, stretch: Stretch) -> Source:
-    """Return the scene itself as what is warped last, where all files miss."""
+def scene_as_source(frame: ConditionFrame, stretch: Stretch) -> Source:
+    """Return the scene as the last source, which shows where all files miss.
+
+    Args:
+        frame: the scene.
+        stretch: that brings its contrast to that of the reference.
+    """
     return Source(frame.scene, frame.bands, stretch, 1 / float(frame.scale))
 
 
@@ -162,14 +183,15 @@ def _bands(scene: Raster, frame: ConditionFrame) -> tuple[int, ...]:
     bands = choose_bands(scene, frame.roles).roles
     if len(bands) != len(frame.bands):
         raise BandError(
-            f"--reference {scene.path}: {len(bands)} bands, but {len(frame.bands)} of "
-            "the scene are used; give files with the same bands."
+            f"{scene.path}: {len(bands)} bands, but {len(frame.bands)} of the scene "
+            "are used; give files with the same bands.",
+            argument="reference",
         )
     return bands
 
 
 def _project(valid: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:
-    """Return a thinned mask on a target's pixels, by the nearest."""
+    """Return a thinned mask on the pixels of a target, by the nearest neighbour."""
     zoom = Affine.scale(grid.width / valid.shape[1], grid.height / valid.shape[0])
     thinned = Grid(grid.crs, grid.transform @ zoom, *valid.shape)
     mask = valid.astype(np.uint8)[None]

@@ -1,38 +1,42 @@
-"""Earlier high-resolution images of any CRS and pixel size as one on the SR grid.
+"""Show earlier high-resolution images of any CRS and pixel size on the SR grid.
 
-Several files make a mosaic, the latest date on top. A reference goes through its own
+Several files make a mosaic, the latest date on top. Each file goes through its own
 stretch, found once by the rules of `rsupres.raster.stretch` (0 to 255 for uint8,
-reflectance where the file tells, else percentiles), and is not matched to the scene in
-any way. It is warped in blocks that are fixed on the SR frame, so every window is a cut
-of the same picture. Where nothing is known, the picture holds NaN.
+reflectance where the file says so, else percentiles), and is not matched to the scene.
+Files are warped in blocks that are fixed on the SR frame, so every window is a cut of
+the same picture. Where nothing is known, the picture holds NaN.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.conditions.base import ConditionFrame
+from rsupres.conditions.comparison import (
+    match_contrast,
+    measure_displacement,
+    read_common_windows,
+)
 from rsupres.conditions.reference_files import (
     ReferenceFile,
     coverage_of,
     open_file,
-    scene_as_file,
-    share_stretch,
+    scene_as_source,
+    shared_stretches,
 )
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.registration import CommonShift, Shift, find_common_shift
+from rsupres.raster.blocks import Blocks
+from rsupres.raster.registration import Shift
 from rsupres.raster.stretch import Stretch
 from rsupres.raster.warp import Source, warp
 
@@ -40,19 +44,15 @@ logger = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 
-BLOCK = 256  # SR pixels of a block's side, halved where the reference is far finer
-SOURCE_SIDE = 2048  # pixels of a reference that one block takes at most, along a side
-CACHE_BYTES = 64 * 2**20  # blocks kept for the neighbouring tiles
-SHIFT_WINDOWS = 3  # along each axis, where the displacement is measured
-SHIFT_SIDE = 256  # LR pixels of such a window
-MIN_SIDE = 24  # LR pixels; no displacement is measured on less
-WARN_SHIFT = 0.5  # LR pixels
-PARTIAL = 0.995  # share of the scene; less is worth a warning
+BLOCK_SIDE = 256  # SR pixels, halved where the reference is far finer
+MIN_BLOCK_SIDE = 8
+MAX_SOURCE_SIDE = 2048  # reference pixels that one block takes, along a side
+WARN_COVERAGE = 0.995  # share of the scene; less is worth a warning
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is found once per run, and kept in it.
+    """What is measured once per run, and kept in the run directory.
 
     Attributes:
         stretches: of each file, the latest first, then of the scene as filling.
@@ -64,7 +64,7 @@ class Settings:
     shift: Shift | None
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` reads back exactly."""
+        """Return JSON-able values that `from_json` reads back exactly."""
         return {
             "stretches": [stretch.to_json() for stretch in self.stretches],
             "shift": None if self.shift is None else list(self.shift),
@@ -81,17 +81,6 @@ class Settings:
         )
 
 
-@dataclass
-class _Cache:
-    """Blocks that were warped last."""
-
-    n_blocks: int
-    blocks: OrderedDict[tuple[int, int], FloatArray] = field(
-        default_factory=OrderedDict
-    )
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 @dataclass(frozen=True)
 class References:
     """A reference on the SR grid: a `ConditionSource`.
@@ -99,9 +88,9 @@ class References:
     Attributes:
         frame: the scene.
         files: the latest first.
-        settings: found once.
-        coregister: whether the displacement is taken out.
-        fill: whether the enlarged scene fills what is missing.
+        settings: measured once per run.
+        coregister: the displacement is corrected.
+        fill: the enlarged scene fills what is missing.
         coverage: share of the scene that the files cover with valid pixels.
     """
 
@@ -111,31 +100,26 @@ class References:
     coregister: bool
     fill: bool
     coverage: float
-    _cache: _Cache
 
     def read(self, window: PixelWindow) -> FloatArray:
         """Return (c, H, W) float32 in [0, 1], NaN where nothing is known.
 
         Args:
             window: SR pixels inside the scene's SR frame.
+
+        Raises:
+            GridError: the window leaves the frame.
         """
-        side = self.block_side
-        out = np.empty((self._n_bands, window.height, window.width), np.float32)
-        for row in range(window.row // side, -(-window.row_stop // side)):
-            for col in range(window.col // side, -(-window.col_stop // side)):
-                place = self._place(row, col)
-                part = place.intersection(window)
-                if part is None:
-                    continue
-                block = self._block(row, col, place)
-                rows, cols = part.relative_to(window).slices()
-                out[:, rows, cols] = block[:, *part.relative_to(place).slices()]
-        return out
+        return self._blocks.read(window)
+
+    def read_on_scene(self, window: PixelWindow) -> FloatArray:
+        """Return (c, h, w) on LR pixels of the scene, as `read` does on SR pixels."""
+        return self._warp(self.frame.scene.grid.crop(window), self.frame.scale)
 
     def fingerprint(self) -> Mapping[str, object]:
         """Return names, dates and hashes of the files, and what is done to them."""
         return {
-            "files": [file.marks() for file in self.files],
+            "files": [file.fingerprint() for file in self.files],
             "coregister": self.coregister,
             "fill": self.fill,
         }
@@ -143,7 +127,7 @@ class References:
     def describe(self) -> str:
         """Return names, dates, coverage and displacement."""
         names = ", ".join(
-            f"{file.name} ({file.marks()['date'] or 'undated'})" for file in self.files
+            f"{file.name} ({file.recorded_date or 'undated'})" for file in self.files
         )
         shift = self.settings.shift
         if shift is None:
@@ -157,75 +141,55 @@ class References:
         return f"{names}; covers {100 * self.coverage:.1f} %{rest}; {place}"
 
     def with_settings(self, settings: Settings) -> References:
-        """Return the same files with settings that an earlier process found."""
-        return replace(self, settings=settings, _cache=_Cache(self._cache.n_blocks))
+        """Return the same files with settings that an earlier process measured."""
+        return replace(self, settings=settings)
 
     def unfilled(self) -> References:
-        """Return the same reference without what the enlarged scene fills."""
-        if not self.fill:
-            return self
-        return replace(self, fill=False, _cache=_Cache(self._cache.n_blocks))
+        """Return the same reference without the filling from the scene."""
+        return replace(self, fill=False) if self.fill else self
 
     @property
     def block_side(self) -> int:
-        """SR pixels of a block: a power of two."""
+        """SR pixels of a block's side: a power of two."""
         finest = max(file.ratio for file in self.files)
-        side = BLOCK
-        while side > 8 and side * finest > SOURCE_SIDE:
+        side = BLOCK_SIDE
+        while side > MIN_BLOCK_SIDE and side * finest > MAX_SOURCE_SIDE:
             side //= 2
         return side
 
-    @property
-    def _n_bands(self) -> int:
-        return len(self.frame.bands)
+    @cached_property
+    def _blocks(self) -> Blocks:
+        sr = self.frame.sr
+        return Blocks(
+            sr.window, self.block_side, lambda place: self._warp(sr.crop(place))
+        )
 
     @property
-    def _moved_by(self) -> tuple[float, float]:
-        """SR pixels (down, right) by which the reference lies off."""
+    def _displacement(self) -> tuple[float, float]:
+        """SR pixels (down, right) by which the files are to be moved back."""
         if not self.coregister or self.settings.shift is None:
             return 0.0, 0.0
         row, col = self.settings.shift
         return row * float(self.frame.scale), col * float(self.frame.scale)
 
-    def _place(self, row: int, col: int) -> PixelWindow:
-        """Return where a block lies in the SR frame; those at its edge are cut."""
-        side, frame = self.block_side, self.frame.sr
-        return PixelWindow(
-            row * side,
-            col * side,
-            min(side, frame.height - row * side),
-            min(side, frame.width - col * side),
-        )
-
-    def _block(self, row: int, col: int, place: PixelWindow) -> FloatArray:
-        cache = self._cache
-        with cache.lock:
-            if (row, col) in cache.blocks:
-                cache.blocks.move_to_end((row, col))
-                return cache.blocks[row, col]
-            block = self._warp(self.frame.sr.crop(place))
-            cache.blocks[row, col] = block
-            while len(cache.blocks) > cache.n_blocks:
-                cache.blocks.popitem(last=False)
-        return block
-
-    def on_scene(self, window: PixelWindow) -> FloatArray:
-        """Return (c, h, w) on LR pixels of the scene, as `read` does on SR pixels."""
-        return self._warp(self.frame.scene.grid.crop(window), self.frame.scale)
-
     def _warp(self, grid: Grid, coarser: Fraction = Fraction(1)) -> FloatArray:
         """Return all files on a frame, the latest on top.
 
         Args:
-            grid: a part of the SR frame or of one that is `coarser` times coarser.
-            coarser: SR pixels along one of its pixels.
+            grid: a part of the SR frame, or of a frame with larger pixels.
+            coarser: SR pixels along one pixel of `grid`.
         """
-        row, col = self._moved_by
+        row, col = self._displacement
         moved = _moved(grid, (row / float(coarser), col / float(coarser)))
-        layers = [(self._source(index), moved) for index in range(len(self.files))]
+        layers = [
+            (Source(file.scene, file.bands, stretch, file.ratio), moved)
+            for file, stretch in zip(self.files, self.settings.stretches, strict=False)
+        ]
         if self.fill:
-            layers.append((self._filling, grid))
-        picture = np.full((self._n_bands, grid.height, grid.width), np.nan, np.float32)
+            filling = scene_as_source(self.frame, self.settings.stretches[-1])
+            layers.append((filling, grid))
+        n_bands = len(self.frame.bands)
+        picture = np.full((n_bands, grid.height, grid.width), np.nan, np.float32)
         for source, place in layers:
             missing = np.isnan(picture[0])
             if not missing.any():
@@ -235,16 +199,6 @@ class References:
                 np.copyto(picture, layer, where=missing)
         return picture
 
-    def _source(self, index: int) -> Source:
-        file = self.files[index]
-        return Source(
-            file.scene, file.bands, self.settings.stretches[index], file.ratio
-        )
-
-    @property
-    def _filling(self) -> Source:
-        return scene_as_file(self.frame, self.settings.stretches[-1])
-
 
 @contextmanager
 def open_references(
@@ -252,28 +206,31 @@ def open_references(
 ) -> Iterator[References]:
     """Open reference images on the SR frame of a scene; close them on leaving.
 
-    Coverage, stretch and displacement are found here, once.
+    Coverage, stretch and displacement are measured here, once.
 
     Args:
-        names: anything that GDAL opens; by date they lie one over the other.
+        names: any rasters that GDAL opens, in any order.
         frame: the scene.
-        coregister: take the displacement out.
+        coregister: correct the displacement.
         fill: let the enlarged scene, its contrast matched to that of the reference,
             fill what the files miss.
+
+    Yields:
+        The open reference.
 
     Raises:
         InputError: a file cannot be used as a raster.
         BandError: a file lacks the model's bands.
         ConditionError: of another place, without a valid pixel over the scene, coarser
-            than the scene, or the displacement cannot be measured though it is wanted.
+            than the scene, or the displacement cannot be measured but shall be
+            corrected.
     """
     with ExitStack() as stack:
         files = [open_file(stack, name, frame) for name in names]
         files.sort(key=lambda file: file.date, reverse=True)  # stable: ties as given
         _report_dates(files)
         coverage = _check_coverage(files, frame)
-        stretches = share_stretch(files, frame)
-        block_bytes = BLOCK**2 * len(frame.bands) * 4
+        stretches = shared_stretches(files)
         opened = References(
             frame=frame,
             files=tuple(files),
@@ -281,17 +238,14 @@ def open_references(
             coregister=False,
             fill=False,
             coverage=coverage,
-            _cache=_Cache(max(4, CACHE_BYTES // block_bytes)),
         )
-        windows = list(_common_windows(opened))
-        shift = _measure_shift(windows, frame, coregister)
+        ratio = max(file.ratio for file in files) * float(frame.scale)
+        windows = list(read_common_windows(frame, ratio, opened.read_on_scene))
+        shift = measure_displacement(windows, frame, coregister=coregister)
         if fill:
-            stretches.append(_matched(windows, frame.stretch))
+            stretches.append(match_contrast(windows, frame.stretch))
         settings = Settings(tuple(stretches), shift)
         yield replace(opened, settings=settings, coregister=coregister, fill=fill)
-
-
-_Window = tuple[FloatArray, FloatArray, NDArray[np.bool_]]
 
 
 def _report_dates(files: Sequence[ReferenceFile]) -> None:
@@ -305,102 +259,22 @@ def _report_dates(files: Sequence[ReferenceFile]) -> None:
 
 
 def _check_coverage(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
-    """Return the share of the scene that is covered; warn where it is not all."""
+    """Return the share of the scene that is covered; warn when it is not all."""
     share = coverage_of(files, frame)
     names = ", ".join(file.name for file in files)
     if share == 0:
         raise ConditionError(
-            f"--reference {names}: no valid pixel over {frame.scene.path}; is the "
-            "nodata value right?"
+            f"{names}: no valid pixel over {frame.scene.path}; is the nodata value "
+            "right?",
+            argument="reference",
         )
-    if share < PARTIAL:
+    if share < WARN_COVERAGE:
         logger.warning(
             "%s: covers %.1f %% of the scene; elsewhere the model has no reference.",
             names,
             100 * share,
         )
     return share
-
-
-def _common_windows(opened: References) -> Iterator[_Window]:
-    """Yield (reference, scene, valid) on windows of the LR grid, spread evenly."""
-    frame = opened.frame
-    ratio = max(file.ratio for file in opened.files) * float(frame.scale)
-    most = max(MIN_SIDE, min(SHIFT_SIDE, int(SOURCE_SIDE / ratio)))
-    height, width = frame.scene.grid.height, frame.scene.grid.width
-    n_rows, n_cols = (
-        min(SHIFT_WINDOWS, -(-length // most)) for length in (height, width)
-    )
-    if min(height, width) < MIN_SIDE:
-        return
-    window = PixelWindow(0, 0, min(most, height), min(most, width))
-    for row in range(n_rows):
-        for col in range(n_cols):
-            place = window._replace(
-                row=(height - window.height) * row // max(1, n_rows - 1),
-                col=(width - window.width) * col // max(1, n_cols - 1),
-            )
-            dn, valid = frame.scene.read(place, frame.bands)
-            lr = np.clip(frame.stretch.to_unit(dn), 0, 1)
-            reference = opened.on_scene(place)
-            both = valid[0] & np.isfinite(reference).all(axis=0)
-            if np.count_nonzero(both) >= both.size // 4:
-                yield np.where(both, reference, 0), np.where(both, lr, 0), both
-
-
-def _measure_shift(
-    windows: Sequence[_Window], frame: ConditionFrame, coregister: bool
-) -> Shift | None:
-    common: CommonShift = find_common_shift(windows)
-    if not common.is_known:
-        if coregister:
-            raise ConditionError(
-                "--coregister: the displacement of the reference cannot be measured "
-                f"({common.n_windows} places, no agreement); leave it out."
-            )
-        logger.info("The displacement of the reference could not be measured.")
-        return None
-    shift = common.shift
-    length = math.hypot(*shift)
-    gsd_m = frame.scene.grid.gsd_m
-    level = logging.WARNING if length > WARN_SHIFT and not coregister else logging.INFO
-    logger.log(
-        level,
-        "The reference lies %+.2f LR pixels down and %+.2f right of the scene (%.2g m; "
-        "%d of %d places agree)%s",
-        shift.row,
-        shift.col,
-        length * gsd_m,
-        common.n_agree,
-        common.n_windows,
-        "; taken out." if coregister else _advice(length),
-    )
-    return shift
-
-
-def _advice(length: float) -> str:
-    return "; --coregister takes it out." if length > WARN_SHIFT else "."
-
-
-def _matched(windows: Sequence[_Window], stretch: Stretch) -> Stretch:
-    """Return the stretch that gives the scene mean and contrast of the reference."""
-    if not windows:
-        return stretch
-    reference, lr = (
-        np.concatenate([window[which][:, window[2]] for window in windows], axis=1)
-        for which in (0, 1)
-    )
-    low, high = [], []
-    for a, b, bottom, top in zip(reference, lr, stretch.low, stretch.high, strict=True):
-        spread = float(b.std(dtype=np.float64))
-        gain = float(a.std(dtype=np.float64)) / spread if spread > 0 else 1.0
-        gain = gain if gain > 0 else 1.0
-        bias = float(a.mean(dtype=np.float64)) - gain * float(b.mean(dtype=np.float64))
-        span = top - bottom
-        # gain * (dn - bottom) / span + bias is 0 and 1 at these two.
-        low.append(bottom - bias * span / gain)
-        high.append(bottom + (1 - bias) * span / gain)
-    return Stretch(tuple(low), tuple(high))
 
 
 def _moved(grid: Grid, by: tuple[float, float]) -> Grid:

@@ -1,8 +1,8 @@
-"""Images whose imaging characteristics a model shall follow: one, or a folder of them.
+"""Read style images, whose colours and texture a model shall follow.
 
-A style lies nowhere on the ground: only its colours and texture count, so it keeps its
-pixel size and is cropped, never resampled. Of a folder, the run's seed and the sample
-choose one image, so that several samples show several styles.
+The place of a style image on the ground does not matter, so it keeps its pixel size and
+is cropped, never resampled. From a folder, the run's seed and the sample number choose
+one image, so several samples show several styles.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from rsupres.raster.stretch import find_stretch, parse_stretch
 
 logger = logging.getLogger(__name__)
 
-_MIN_SIDE = 8  # pixels; less shows no texture
+_MIN_SIDE = 8  # pixels; smaller images show no texture
 
 
 @dataclass(frozen=True)
 class StyleImages:
-    """Style images, read when they are picked.
+    """Style images; one is read each time it is picked.
 
     Attributes:
-        name: what the user gave.
+        name: file or folder, as the user gave it.
         paths: at least one, sorted by name.
-        roles: bands wanted, by role; empty for the first `n_bands`.
+        roles: of the wanted bands; empty for the first `n_bands`.
         n_bands: of the model.
     """
 
@@ -48,7 +48,8 @@ class StyleImages:
     def pick(self, number: int) -> NDArray[np.float32]:
         """Return image `number` modulo their count: (c, Hs, Ws) in [0, 1].
 
-        The middle `STYLE_SIDE` pixels of each side, nodata filled from beside it.
+        It is the middle of the image, up to `STYLE_SIDE` pixels along each side, with
+        nodata filled from its neighbours.
 
         Raises:
             InputError: unreadable, too small, or without a valid pixel.
@@ -57,41 +58,55 @@ class StyleImages:
         path = self.paths[number % len(self.paths)]
         with Raster.open(path, needs_crs=False) as scene:
             window = _middle(scene)
-            bands = self._bands(scene)
+            bands = self.bands_of(scene)
             stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
             dn, valid = scene.read(window, bands)
         if not valid.any():
-            raise ConditionError(f"--style {path}: no valid pixel in its middle.")
+            raise ConditionError(
+                f"{path}: no valid pixel in its middle.", argument="style"
+            )
         dn = fill_invalid(dn, valid, dn[:, valid[0]].mean(axis=1))
         return np.clip(stretch.to_unit(dn), np.float32(0), np.float32(1))
 
     def fingerprint(self) -> Mapping[str, object]:
         """Return names and hashes of all images."""
-        marks = []
+        images = []
         for path in self.paths:
             with Raster.open(path, needs_crs=False) as scene:
-                marks.append({"file": path.name, "sha256": _hash(scene)})
-        return {"images": marks}
+                sha256 = scene.fingerprint()["sha256"]
+            images.append({"file": path.name, "sha256": sha256})
+        return {"images": images}
 
     def describe(self, seed: int) -> str:
-        """Return what is followed."""
+        """Return one line for a person: the image that is followed."""
         chosen = self.paths[seed % len(self.paths)].name
         if len(self.paths) == 1:
             return chosen
         return f"{chosen}, chosen by the seed from {len(self.paths)} of {self.name}"
 
-    def _bands(self, scene: Raster) -> tuple[int, ...]:
+    def bands_of(self, scene: Raster) -> tuple[int, ...]:
+        """Return the bands of an image that the model works on.
+
+        Raises:
+            BandError: a role is missing.
+            ConditionError: there are too few bands.
+        """
         bands = choose_bands(scene, self.roles).roles
         if len(bands) < self.n_bands:
             raise ConditionError(
-                f"--style {scene.path}: {len(bands)} bands, the model works on "
-                f"{self.n_bands}."
+                f"{scene.path}: {len(bands)} bands, the model works on {self.n_bands}.",
+                argument="style",
             )
         return bands[: self.n_bands]
 
 
 def open_styles(name: str, roles: Sequence[str], n_bands: int) -> StyleImages:
-    """Find the style images that a path names, and read each header.
+    """Find the style images of a path and check each one's size and bands.
+
+    Args:
+        name: an image or a folder of images.
+        roles: of the wanted bands; empty for the first `n_bands`.
+        n_bands: of the model.
 
     Raises:
         InputError: no such file or folder, no image in it, or one cannot be read.
@@ -100,29 +115,26 @@ def open_styles(name: str, roles: Sequence[str], n_bands: int) -> StyleImages:
     try:
         paths = find_images([Path(name)])
     except InputError as error:
-        raise InputError(f"--style {error}") from error
+        raise InputError(error.problem, argument="style") from error
     styles = StyleImages(name, tuple(paths), tuple(roles), n_bands)
     for path in paths:
         with Raster.open(path, needs_crs=False) as scene:
             _middle(scene)
-            styles._bands(scene)
+            styles.bands_of(scene)
     return styles
 
 
 def _middle(scene: Raster) -> PixelWindow:
-    """Return the middle of an image, sides up to `STYLE_SIDE`."""
+    """Return the middle of an image, up to `STYLE_SIDE` pixels along each side."""
     height, width = (
         min(STYLE_SIDE, side) for side in (scene.grid.height, scene.grid.width)
     )
     if min(height, width) < _MIN_SIDE:
         raise ConditionError(
-            f"--style {scene.path}: {height} x {width} pixels show no texture; use at "
-            f"least {_MIN_SIDE} x {_MIN_SIDE}."
+            f"{scene.path}: {height} x {width} pixels show no texture; use at least "
+            f"{_MIN_SIDE} x {_MIN_SIDE}.",
+            argument="style",
         )
     row = (scene.grid.height - height) // 2
     col = (scene.grid.width - width) // 2
     return PixelWindow(row, col, height, width)
-
-
-def _hash(scene: Raster) -> str:
-    return scene.fingerprint()["sha256"]

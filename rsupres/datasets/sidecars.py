@@ -23,10 +23,9 @@ from rsupres.legends.class_table import (
     load_class_table,
     shipped_class_tables,
 )
-from rsupres.legends.legend import LEGEND_TAG
+from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND, LEGEND_TAG
 from rsupres.raster.dataset import Raster
 
-DEFAULT_LEGEND = "maptiler"
 _UNKNOWN = 255  # code of a change mask
 _NEAR = 1e-3  # pixels by which frames may differ
 
@@ -47,7 +46,7 @@ class Sidecars:
     reference: tuple[str, ...] = ()
     vector_map: tuple[str, ...] = ()
     change_mask: tuple[str, ...] = ()
-    legend: str = DEFAULT_LEGEND
+    legend: str = DEFAULT_COLOUR_LEGEND
     class_table: str | None = None
 
     @property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rsupres.datasets.chips import ROLES, Chip
 from rsupres.datasets.packs import STORED, Pack
-from rsupres.datasets.sidecars import DEFAULT_LEGEND, Sidecars
+from rsupres.datasets.sidecars import Sidecars
 from rsupres.errors import ConditionError, InputError
 from rsupres.evaluation.candidates import load_candidates
 from rsupres.evaluation.images import (
@@ -31,6 +31,7 @@ from rsupres.evaluation.report import Row, mean_rows
 from rsupres.evaluation.testset import run_testset
 from rsupres.execution import OnProgress, Progress
 from rsupres.families.base import ModelSpec, SamplerOptions
+from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
 from rsupres.raster.files import find_images
 from rsupres.upscaling.devices import find_device, find_precision
 
@@ -223,7 +224,7 @@ def _sidecars(request: ModelsRequest, specs: Sequence[ModelSpec]) -> Sidecars:
         reference=request.reference_from,
         vector_map=request.vector_map_from,
         change_mask=request.change_mask_from,
-        legend=request.legend or next(iter(legends), DEFAULT_LEGEND),
+        legend=request.legend or next(iter(legends), DEFAULT_COLOUR_LEGEND),
         class_table=request.class_table,
     )
 

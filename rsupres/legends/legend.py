@@ -23,7 +23,8 @@ Geometry = Literal["area", "line", "any"]
 # What a rule asks of one tag: any value but "no" (None), or one of these.
 Wanted = Mapping[str, frozenset[str] | None]
 
-DEFAULT_LEGEND = "classes"
+DEFAULT_CLASS_LEGEND = "classes"  # of `rasterize`: one band of codes
+DEFAULT_COLOUR_LEGEND = "maptiler"  # of maps for models, which look at colours
 # Of a drawn map: the legend's name.
 LEGEND_TAG = "RSUPRES_LEGEND"
 # Tags that decide how a feature is drawn, whatever its class.

@@ -16,7 +16,7 @@ from pathlib import Path
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid
-from rsupres.legends.legend import DEFAULT_LEGEND, LEGEND_TAG, Legend
+from rsupres.legends.legend import DEFAULT_CLASS_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
@@ -52,7 +52,7 @@ class RasterizeJob:
     into: Destination
     like: str
     scale: Fraction = Fraction(4)
-    legend: str = DEFAULT_LEGEND
+    legend: str = DEFAULT_CLASS_LEGEND
     layers: tuple[str, ...] | None = None
     place: str | None = None
     bbox: tuple[float, float, float, float] | None = None

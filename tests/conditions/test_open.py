@@ -191,7 +191,7 @@ def test_a_models_legend_is_the_default(scene, roads, monkeypatch):
 
 def test_a_legend_of_codes_is_refused(scene, roads, monkeypatch):
     looking(monkeypatch)
-    with pytest.raises(ConditionError, match="classes has codes"):
+    with pytest.raises(ConditionError, match="legend classes: draws codes"):
         upscale_scene(job_for(scene, vector_map=roads, legend="classes"))
 
 
@@ -403,7 +403,7 @@ def stop_after(model: LookingModel, n_batches: int) -> None:
     model.twist = die
 
 
-@pytest.mark.parametrize("n_batches", [1, 6, 9])
+@pytest.mark.parametrize("n_batches", [1, 6])
 def test_an_interrupted_run_continues_to_the_same_bits(
     scene, reference, roads, tmp_path, monkeypatch, n_batches
 ):
@@ -427,7 +427,9 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     settings = json.loads((job.run_path / "run.json").read_text())["conditions"]
     assert settings["reference"]["shift"] == pytest.approx([0.5, 1.5], abs=0.15)
     # What was measured is not measured again.
-    monkeypatch.setattr("rsupres.conditions.references._measure_shift", lambda *a: None)
+    monkeypatch.setattr(
+        "rsupres.conditions.references.measure_displacement", lambda *a, **k: None
+    )
     if n_batches == 6:
         upscale_scene(job)
     else:  # as `rsupres mosaic RUN_DIR` does
