@@ -11,6 +11,7 @@ from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import batch_options, make_job
+from rsupres.cli.wording import error_line
 
 if TYPE_CHECKING:
     from rsupres.tiles.batch import BatchItem
@@ -67,6 +68,7 @@ def batch(
             scale_is_given=source is not None and source.name == "COMMANDLINE",
             on_item=lambda item: console.emit(item.to_json(), describe_item(item)),
             on_progress=show,
+            word_error=lambda error: error_line(error, ctx.command),
         )
     summary = summarise(items)
     console.emit(summary, describe(summary))

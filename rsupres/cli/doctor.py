@@ -123,7 +123,14 @@ def _upscale(scene: Path, model: str, offers: Callable[[Fraction], bool]) -> Non
 
     scale = next((s for s in map(Fraction, (4, 2, 3, 8)) if offers(s)), Fraction(4))
     output = scene.with_name("out.tif")
-    job = UpscaleJob((str(scene),), output, scale, model, device="cpu", overwrite=True)
+    job = UpscaleJob(
+        scenes=(str(scene),),
+        output=output,
+        scale=scale,
+        model=model,
+        device="cpu",
+        overwrite=True,
+    )
     upscale_scene(job)
     with Raster.open(scene) as lr, Raster.open(output) as sr:
         if sr.grid != lr.grid.refine(scale):

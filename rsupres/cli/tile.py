@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import scale_option
+from rsupres.cli.wording import option_of
 
 if TYPE_CHECKING:
+    from rsupres.conditions.base import ConditionRequest
     from rsupres.families.base import ModelSpec
     from rsupres.tiles.cut import TileSummary
 
@@ -143,33 +146,24 @@ def _spec(model: str, scale: Fraction) -> ModelSpec:
     card = read_card(model)
     if not card.spec.scales.offers(scale):
         raise InputError(
-            f"--scale {scale}: model {card.name} offers {card.spec.scales}."
+            f"{scale}: model {card.name} offers {card.spec.scales}.", argument="scale"
         )
     return card.spec
 
 
-def _request(folder: Path, spec: ModelSpec | None, options: dict[str, Any]) -> Any:
+def _request(
+    folder: Path, spec: ModelSpec | None, options: dict[str, Any]
+) -> ConditionRequest:
     """Return which conditions are asked for; refuse options without their condition."""
-    from rsupres.conditions.base import DETECT, ConditionRequest
+    from rsupres.conditions.base import ConditionRequest
+    from rsupres.upscaling.requirements import missing_companion
 
-    needed = {
-        "legend": "vector_map",
-        "layers": "vector_map",
-        "coregister": "reference",
-        "fill_reference": "reference",
-        "class_table": "change_mask",
-        "class_attribute": "change_mask",
-    }
-    for name, other in needed.items():
-        if options[name] and not options[other]:
-            raise click.UsageError(f"{_option(name)} needs {_option(other)}.")
-    if options["change_mask"] == DETECT and not options["reference"]:
-        raise click.UsageError("--change-mask detect needs --reference.")
-    if spec is not None:
-        options = options | {"legend": options["legend"] or spec.legend}
-        options = options | {"change_table": spec.classes}
-    return ConditionRequest(folder=folder.absolute().parent, **options)
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    request = ConditionRequest(folder=folder.absolute().parent, **options)
+    if missing := missing_companion(request):
+        command = click.get_current_context().command
+        option, condition = (option_of(name, command) for name in missing)
+        raise click.UsageError(f"{option} needs {condition}.")
+    if spec is None:
+        return request
+    legend = request.legend or spec.legend
+    return replace(request, legend=legend, change_table=spec.classes)

@@ -7,7 +7,7 @@ A condition is something that a model looks at besides the scene. Files are open
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,9 @@ from rsupres.grid import Grid, PixelWindow
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
     from rsupres.raster.stretch import Stretch
+
+# Metadata of a field that names files: runs compare what the files hold, not the names.
+FILE: Mapping[str, bool] = {"is_file": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +43,20 @@ class GivenConditions:
         style: an image to follow, or a folder of them.
     """
 
-    vector_map: tuple[str, ...] = ()
-    legend: str | None = None
+    vector_map: tuple[str, ...] = field(default=(), metadata=FILE)
+    legend: str | None = field(default=None, metadata=FILE)
     layers: tuple[str, ...] | None = None
-    reference: tuple[str, ...] = ()
+    reference: tuple[str, ...] = field(default=(), metadata=FILE)
     coregister: bool = False
     fill_reference: bool = False
-    change_mask: str | None = None
-    class_table: str | None = None
+    change_mask: str | None = field(default=None, metadata=FILE)
+    class_table: str | None = field(default=None, metadata=FILE)
     class_attribute: str | None = None
-    style: str | None = None
+    style: str | None = field(default=None, metadata=FILE)
 
     def condition_values(self) -> dict[str, Any]:
         """Return the values of the fields of this class, not of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
-
-
-def _untuple(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(_untuple(item) for item in value)
-    return value
 
 
 # Names of the conditions, as fields of `GivenConditions` and of `Conditions`.

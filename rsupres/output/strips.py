@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.errors import RunConflictError
+from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
@@ -27,7 +28,7 @@ from rsupres.version import __version__
 Rows = tuple[NDArray[np.generic], NDArray[np.bool_] | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Destination:
     """Where a raster goes, and how.
 
@@ -39,6 +40,8 @@ class Destination:
         run_dir: where finished strips wait; None = the output's name with `.run`.
         keep_run: keep it after success.
     """
+
+    remedies_where_one_exists: ClassVar[tuple[str, ...]] = ("overwrite",)
 
     output: Path
     driver: str = "COG"
@@ -52,16 +55,47 @@ class Destination:
         """Where the unfinished run lives."""
         return self.run_dir or self.output.with_name(self.output.name + ".run")
 
+    @property
+    def outputs(self) -> Mapping[str, Path]:
+        """Files that are written, by the argument that names each."""
+        return {"output": self.output}
+
     def check(self) -> None:
-        """Check that the output may and can be written.
+        """Check that the outputs can be made and replace nothing unasked.
 
         Raises:
-            InputError: as `check_writable`.
-            RunConflictError: it exists, without `overwrite`.
+            InputError: as `check_files`.
+            RunConflictError: as `check_vacant`.
         """
-        check_writable(self.output, "output")
-        if self.output.exists() and not self.overwrite:
-            raise RunConflictError(f"{self.output} exists.", remedies=("overwrite",))
+        self.check_files()
+        self.check_vacant()
+
+    def check_files(self) -> None:
+        """Check that the outputs can be made and are different files.
+
+        Raises:
+            InputError: as `check_writable`, or two are the same file.
+        """
+        seen: dict[Path, str] = {}
+        for name, path in self.outputs.items():
+            check_writable(path, name)
+            other = seen.setdefault(path.absolute(), name)
+            if other != name:
+                raise InputError(
+                    f"and {other} are the same file, {path}.", argument=name
+                )
+
+    def check_vacant(self) -> None:
+        """Check that no output exists, unless it may be replaced.
+
+        Raises:
+            RunConflictError: one exists, without `overwrite`.
+        """
+        for path in self.outputs.values():
+            if path.exists() and not self.overwrite:
+                raise RunConflictError(
+                    f"{path} exists.", remedies=self.remedies_where_one_exists
+                )
 
     def format(self, dtype: str, nodata: float | None) -> OutputFormat:
         """Return how pixels are stored there."""

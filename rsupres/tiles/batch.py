@@ -99,6 +99,7 @@ def run_batch(
     scale_is_given: bool = True,
     on_item: OnItem | None = None,
     on_progress: OnProgress | None = None,
+    word_error: Callable[[RsupresError], str] = str,
 ) -> list[BatchItem]:
     """Upscale every input into a folder; what shares a model shares its loading.
 
@@ -111,6 +112,7 @@ def run_batch(
         scale_is_given: the scale was asked for; else tile folders have their own.
         on_item: called with each item when it is done.
         on_progress: as for `upscale_scene`.
+        word_error: words the failure of an item for its reader.
 
     Returns:
         All items with their final status, in the order of the inputs.
@@ -143,7 +145,7 @@ def run_batch(
             for index, (item, own) in enumerate(work):
                 state[index] = replace(item, status=RUNNING)
                 _save(folder, state)
-                state[index] = _attempt(item, own, on_progress)
+                state[index] = _attempt(item, own, on_progress, word_error)
                 _save(folder, state)
                 if on_item is not None:
                     on_item(state[index])
@@ -231,8 +233,9 @@ def _expand_tiles(
     scale = index.plan.scale
     if scale_is_given and job.scale != scale:
         raise InputError(
-            f"{path}: its tiles were cut for scale {scale}, not {job.scale}; leave "
-            "--scale away, or cut them again."
+            f"{path}: its tiles were cut for scale {scale}, not {job.scale}; give no "
+            "scale, or cut them again.",
+            remedies=(f"scale={scale}",),
         )
     job = replace(job, scale=scale)
     kinds = [kind for kind in index.kinds if kind != HR and not getattr(job, kind)]
@@ -300,7 +303,10 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
 
 
 def _attempt(
-    item: BatchItem, job: UpscaleJob, on_progress: OnProgress | None
+    item: BatchItem,
+    job: UpscaleJob,
+    on_progress: OnProgress | None,
+    word_error: Callable[[RsupresError], str],
 ) -> BatchItem:
     """Upscale one item; a failure becomes part of the result."""
     from rsupres.upscaling.pipeline import upscale_scene
@@ -311,7 +317,7 @@ def _attempt(
         summary = upscale_scene(job, on_progress=on_progress)
         _check_old_gate(summary.status, job)
     except RsupresError as error:
-        code, text = error.exit_code, str(error)
+        code, text = error.exit_code, word_error(error)
     except Exception as error:  # a defect in one must not cost the others
         logger.debug("%s failed.", item.scene, exc_info=True)
         code, text = 1, f"{type(error).__name__}: {error} This is a defect of rsupres."
@@ -344,7 +350,8 @@ def _copy_indices(items: Sequence[BatchItem]) -> None:
             if read_index(target) != read_index(source / INDEX):
                 raise RunConflictError(
                     f"{folder}: holds tiles that were cut otherwise; choose another "
-                    "--out-dir, or remove it."
+                    "folder, or remove it.",
+                    remedies=("folder",),
                 )
             continue
         with publishing(target) as part:
@@ -357,8 +364,9 @@ def _check_old_gate(status: str, job: UpscaleJob) -> None:
         return
     if read_tags(job.output).get("RSUPRES_GATE") == "failed":
         raise QualityGateError(
-            f"{job.output} exists and did not meet --fail-if; --overwrite makes it "
-            "anew."
+            f"{job.output} exists and did not meet its quality gates; it can be "
+            "replaced.",
+            remedies=("overwrite", "fail_if"),
         )
 
 
@@ -368,7 +376,8 @@ def _check_apart(items: Sequence[BatchItem]) -> None:
         if item.output in seen:
             raise InputError(
                 f"{seen[item.output]} and {item.scene} would both become {item.output};"
-                " use two --out-dir."
+                " use a folder for each.",
+                remedies=("folder",),
             )
         seen[item.output] = item.scene
 
@@ -383,7 +392,7 @@ def _stem(scene: str) -> str:
 def _make(folder: Path) -> None:
     with translate_os_errors(folder / JOURNAL):
         folder.mkdir(parents=True, exist_ok=True)
-    check_writable(folder / JOURNAL, "output")
+    check_writable(folder / JOURNAL, "folder")
 
 
 def _save(folder: Path, items: Sequence[BatchItem]) -> None:

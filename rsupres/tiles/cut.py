@@ -192,11 +192,11 @@ def _check_folder(job: TileJob) -> None:
     """Refuse a folder that is there, unless it is empty or tiles to be replaced."""
     folder = job.folder
     if not folder.is_dir():
-        check_writable(folder, "output")
+        check_writable(folder, "folder")
         if folder.exists():
             raise RunConflictError(f"{folder} is a file; name a folder to make.")
         return
-    check_writable(folder / INDEX, "output")
+    check_writable(folder / INDEX, "folder")
     if not any(folder.iterdir()):
         return
     if not (folder / INDEX).is_file():
@@ -204,7 +204,7 @@ def _check_folder(job: TileJob) -> None:
             f"{folder} holds other files than tiles; name a new folder."
         )
     if not job.overwrite:
-        raise RunConflictError(f"{folder} exists; give --overwrite to replace it.")
+        raise RunConflictError(f"{folder} exists.", remedies=("overwrite",))
 
 
 @contextmanager
@@ -240,11 +240,14 @@ def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow
         _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
     except InputError as error:
         raise InputError(
-            f"--hr {name}: is not on the SR grid of the scene; bring it there, for "
-            f"example with rio warp. ({error})"
+            f"{name}: is not on the SR grid of the scene; bring it there, for example "
+            f"with rio warp. ({error})",
+            argument="hr",
         ) from error
     if wanted.intersection(own) is None:
-        raise InputError(f"--hr {name}: lies beside the scene; they do not touch.")
+        raise InputError(
+            f"{name}: lies beside the scene; they do not touch.", argument="hr"
+        )
     return scene, wanted.relative_to(own)
 
 

@@ -112,7 +112,14 @@ def mosaic_tiles(
         folder = folder / LR
     names = _find_tiles(folder)
     kept = None if run_dir is None else Path(run_dir)
-    into = Destination(output, driver, tuple(creation), overwrite, kept, keep_run)
+    into = Destination(
+        output=output,
+        driver=driver,
+        creation=tuple(creation),
+        overwrite=overwrite,
+        run_dir=kept,
+        keep_run=keep_run,
+    )
     into.check()
     show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
@@ -145,7 +152,8 @@ def _raster(
     if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
         raise InputError(
             f"{Path(names[0]).parent}: the tiles leave gaps and have no nodata value; "
-            "give --nodata."
+            "set one.",
+            remedies=("nodata",),
         )
     return StripRaster(
         grid=grid,

@@ -1,9 +1,8 @@
-"""Where a reference was at hand, as a raster of classes beside the output.
+"""Make the raster that says where the model had a reference.
 
-What has no reference is made without one, so it is as unsharp as the model is there;
-filling it with the enlarged scene (`--fill-reference`) gives a model nothing to take
-texture from either and counts as without. Only reading here: strips are written and
-assembled where the output's are.
+Pixels without a reference are upscaled without one and are less sharp. Pixels that were
+filled with the enlarged scene count as without, because they hold no texture to take.
+This module reads; `rsupres.upscaling.pipeline` writes the strips.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which device does the work."""
+"""Find the device that a text such as "auto" or "cuda:1" names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def find_device(text: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
-        raise InputError(f"--device {text} is none of auto, cpu, cuda, cuda:1 or mps.")
+        raise InputError(
+            f"{text} is none of auto, cpu, cuda, cuda:1 or mps.", argument="device"
+        )
     device = torch.device(text)
     there = {
         "cpu": True,
@@ -33,7 +35,9 @@ def find_device(text: str) -> torch.device:
         "cuda": (device.index or 0) < torch.cuda.device_count(),
     }
     if not there[device.type]:
-        raise ResourceError(f"--device {text}: this machine has no such device.")
+        raise ResourceError(
+            f"{text}: this machine has no such device.", argument="device"
+        )
     return device
 
 

@@ -1,8 +1,8 @@
-"""Quality figures of a run, and the gates of `--fail-if` over them.
+"""Sum up the quality figures of a run, and compare them with quality gates.
 
 Each strip contributes sums, which are stored beside it, so that the figures of a
-resumed or shared-out run equal those of one go. A gate is comparisons joined by ``and``
-and ``or``; it is parsed here by hand and nothing is ever evaluated as code.
+resumed or sharded run equal those of an uninterrupted one. A gate is comparisons joined
+by ``and`` and ``or``; it is parsed here, and nothing of it is evaluated as code.
 """
 
 from __future__ import annotations
@@ -156,12 +156,14 @@ def _parse_clause(piece: str, text: str) -> _Clause:
     match = _CLAUSE.fullmatch(piece)
     if match is None:
         raise InputError(
-            f"--fail-if {text!r}: {piece.strip()!r} is not a comparison such as "
-            "consistency>0.02."
+            f"{text!r}: {piece.strip()!r} is not a comparison such as "
+            "consistency>0.02.",
+            argument="fail_if",
         )
     figure, sign, number, percent = match.groups()
     if figure not in FIGURES:
         raise InputError(
-            f"--fail-if {text!r}: no figure {figure!r}; there are {', '.join(FIGURES)}."
+            f"{text!r}: no figure {figure!r}; there are {', '.join(FIGURES)}.",
+            argument="fail_if",
         )
     return _Clause(figure, sign, float(number) / (100.0 if percent else 1.0))

@@ -253,7 +253,8 @@ class TileRunner:
         if size == 1:
             raise ResourceError(
                 f"{device}: one tile of {tile.lr.height} x {tile.lr.width} pixels does "
-                "not fit into memory; use a smaller --tile-size."
+                "not fit into memory; use smaller tiles.",
+                remedies=("tile_size",),
             ) from error
         self.counts.batch_size = size // 2
         logger.warning(
@@ -398,7 +399,8 @@ def _check_result(sr: Tensor, batch: TileBatch, tiles: Sequence[Tile]) -> None:
             raise ModelOutputError(
                 f"tile {tile.row}, {tile.col} (LR rows {lr.row} to {lr.row_stop}, "
                 f"columns {lr.col} to {lr.col_stop}): the model returned NaN or "
-                "infinity; try --precision fp32, else the checkpoint is damaged."
+                "infinity; unless fp32 helps, the checkpoint is damaged.",
+                remedies=("precision=fp32",),
             )
 
 

@@ -1,7 +1,8 @@
-"""How much of the model's detail belongs into bands that the model does not take.
+"""Measure how much of the model's detail goes into bands that the model does not take.
 
-For `--other-bands inject`: fine structure is alike in neighbouring bands but for a
-factor, which is measured once for the scene. Only windows of an open scene are read.
+Used when other bands are to be sharpened by injection: their fine structure is that of
+the model's bands times a factor, which is measured once for the scene. Reads windows of
+an open scene; writes nothing.
 """
 
 from __future__ import annotations

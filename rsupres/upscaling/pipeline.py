@@ -40,7 +40,7 @@ from rsupres.upscaling.coverage import coverage_format, coverage_meta, strip_cov
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import StripSums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples, tile_rows
-from rsupres.upscaling.job import UpscaleJob, check_outputs, check_vacant
+from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work, open_work
 from rsupres.version import __version__
 
@@ -105,7 +105,7 @@ def upscale_scene(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    check_outputs(job)
+    job.check_files()
     with bounded_cache(), torch.inference_mode():
         if job.skip_existing and job.output.exists():
             return _existing(job, started)
@@ -113,7 +113,7 @@ def upscale_scene(
             finished = _finish_removal(job, started)
             if finished is not None:
                 return finished
-        check_vacant(job)
+        job.check_vacant()
         with open_work(job) as work:
             return _run(work, show, started)
 
@@ -269,7 +269,7 @@ def _publish(
     failed = [gate for gate in work.gates if gate.fails(figures)]
     verdict = "failed" if failed else "passed" if work.gates else ""
     tags = job_tags(work, figures, verdict)
-    check_vacant(job)
+    job.check_vacant()
     show(Progress("Write", 0, 1, "files"))
     if job.uncertainty is not None:
         parts = [_beside(run, _DEVIATION, strip) for strip in range(n_strips)]

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from rsupres.diffusion.noise import NoiseField
-from rsupres.errors import RsupresError
+from rsupres.errors import ResourceError, RsupresError
 from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
 from rsupres.grid import PixelWindow
 from rsupres.raster.open import bounded_cache
 from rsupres.tile_grid import lr_step
-from rsupres.upscaling.job import UpscaleJob, check_outputs, check_vacant
+from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work, open_work
 
 # Python, torch and GDAL before the first pixel.
@@ -54,7 +54,8 @@ class Plan:
         conditions: one line by name of each condition given.
         conditions_s: estimated time for reading them, part of `duration_s`.
         duration_s: estimated; None when unknown.
-        refused: why the job would not run; empty when it would.
+        refusals: the errors that would end the job; empty when it would run.
+        exit_code: the one that the job would have, 0 when it would run.
     """
 
     model: str | None
@@ -71,16 +72,16 @@ class Plan:
     conditions: Mapping[str, str] = field(default_factory=dict)
     conditions_s: float | None = None
     duration_s: float | None = None
-    refused: tuple[str, ...] = ()
+    refusals: tuple[RsupresError, ...] = ()
     exit_code: int = 0
 
 
 def plan_job(job: UpscaleJob) -> Plan:
     """Work out what a job would do; a refusal is part of the answer, not an error."""
     refusals: list[RsupresError] = []
-    for check in (check_outputs, check_vacant):
+    for check in (job.check_files, job.check_vacant):
         try:
-            check(job)
+            check()
         except RsupresError as error:
             refusals.append(error)
     plan = Plan(job.model, str(job.scale))
@@ -92,41 +93,14 @@ def plan_job(job: UpscaleJob) -> Plan:
             plan = replace(plan, duration_s=_sum(duration_s, plan.conditions_s))
     except RsupresError as error:
         refusals.append(error)
+    code = refusals[0].exit_code if refusals else 0
     if plan.free_bytes is not None and plan.disk_bytes is not None:
         short = plan.disk_bytes - plan.free_bytes
         if short > 0:
-            text = f"The disk may be {_size(short)} too small for run and output."
-            return replace(plan, refused=(*map(str, refusals), text), exit_code=6)
-    code = refusals[0].exit_code if refusals else 0
-    return replace(plan, refused=tuple(map(str, refusals)), exit_code=code)
-
-
-def describe_plan(plan: Plan) -> str:
-    """Return a plan as lines for a person."""
-    lines = [f"model      {plan.model or 'none'}, x{plan.scale}"]
-    if plan.lr_shape and plan.sr_shape and plan.tile_shape and plan.tiles:
-        rows, cols = plan.tiles
-        lines += [
-            f"scene      {plan.lr_shape[1]} x {plan.lr_shape[0]} pixels",
-            f"output     {plan.sr_shape[1]} x {plan.sr_shape[0]} pixels, "
-            f"{plan.bands} band(s), about {_size(plan.output_bytes or 0)}",
-            f"tiles      {rows * cols} ({rows} rows of {cols}), each "
-            f"{plan.tile_shape[1]} x {plan.tile_shape[0]} pixels",
-            f"memory     about {_size(plan.memory_bytes or 0)}",
-            f"disk       about {_size(plan.disk_bytes or 0)} at the most, "
-            f"{_size(plan.free_bytes or 0)} free",
-        ]
-    for name, text in plan.conditions.items():
-        lines.append(f"{name.replace('_', ' '):<10} {text}")
-    if plan.duration_s is None:
-        lines.append("time       unknown")
-    else:
-        share = ""
-        if plan.conditions_s:
-            share = f", {_duration(plan.conditions_s)} of it for conditions"
-        lines.append(f"time       about {_duration(plan.duration_s)}{share}")
-    lines += [f"refused    {reason}" for reason in plan.refused]
-    return "\n".join(lines)
+            text = f"The disk may be {size_text(short)} too small for run and output."
+            refusals.append(ResourceError(text))
+            code = ResourceError.exit_code
+    return replace(plan, refusals=tuple(refusals), exit_code=code)
 
 
 def _measure(work: Work) -> Plan:
@@ -310,17 +284,10 @@ class _ProbeScene:
         return np.zeros(shape, dtype)
 
 
-def _size(n_bytes: float) -> str:
+def size_text(n_bytes: float) -> str:
+    """Return a size with its unit, three digits: "1.23 MB"."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if n_bytes < 1000 or unit == "TB":
             break
         n_bytes /= 1000
     return f"{n_bytes:.3g} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -45,8 +45,8 @@ class UpscaleOptions(TypedDict, total=False):
         coregister: move the reference by the displacement found.
         fill_reference: fill what the reference misses.
         change_mask: a file, or "detect".
-        change_classes: class table of the mask.
-        change_attribute: attribute of its polygons.
+        class_table: class table of the mask.
+        class_attribute: attribute of its polygons.
         style: an image or a folder of images.
         style_sample: draw a style.
         reference_coverage: file to write.
@@ -89,8 +89,8 @@ class UpscaleOptions(TypedDict, total=False):
     coregister: bool
     fill_reference: bool
     change_mask: StrPath | None
-    change_classes: StrPath | None
-    change_attribute: str | None
+    class_table: StrPath | None
+    class_attribute: str | None
     style: StrPath | None
     style_sample: bool
     reference_coverage: StrPath | None
@@ -122,7 +122,7 @@ class UpscaleOptions(TypedDict, total=False):
 _FIELDS = {"bands": "named_bands", "co": "creation"}
 _FILES = ("uncertainty", "reference_coverage", "run_dir")
 _LISTS = ("vector_map", "reference")
-_NAMES = ("aoi", "legend", "change_mask", "change_classes", "style")
+_NAMES = ("aoi", "legend", "change_mask", "class_table", "style")
 
 
 def make_job(
@@ -151,7 +151,12 @@ def make_job(
         elif not isinstance(value, str) and hasattr(value, "__iter__"):
             value = tuple(value)
         values[_FIELDS.get(name, name)] = value
-    return UpscaleJob(as_names(scenes), Path(output), as_scale(scale), **values)  # type: ignore[arg-type]  # typed by UpscaleOptions
+    return UpscaleJob(
+        scenes=as_names(scenes),
+        output=Path(output),
+        scale=as_scale(scale),
+        **values,  # type: ignore[arg-type]  # typed by UpscaleOptions
+    )
 
 
 def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:

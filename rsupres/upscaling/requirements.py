@@ -1,29 +1,36 @@
-"""Whether a model offers what a job asks of it, and is given what it needs.
+"""Check that a model offers what a job asks of it and is given what it needs.
 
-An option that would have no effect is refused, and so is a condition that the model
-does not look at; the message names the models that do. Only specs and options are
-compared here; nothing is opened.
+Options that would have no effect are refused, and so are conditions that the model does
+not look at; the message names models that do. Only specs and options are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
 from rsupres.checkpoints.catalogue import list_cards
-from rsupres.conditions.base import CONDITIONS, DETECT, ConditionRequest
+from rsupres.conditions.base import DETECT, ConditionRequest, GivenConditions
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import ModelSpec, SamplerOptions
 from rsupres.upscaling.devices import find_precision
 from rsupres.upscaling.job import UpscaleJob
 
-OPTIONS = {name: "--" + name.replace("_", "-") for name in CONDITIONS}
-_WHAT = {
+# Conditions in words.
+_MEANING = {
     "vector_map": "a vector map",
     "reference": "a reference image",
     "change_mask": "a change mask",
     "style": "a style",
+}
+# Options that mean nothing without a condition, and that condition.
+_ABOUT = {
+    "legend": "vector_map",
+    "layers": "vector_map",
+    "coregister": "reference",
+    "fill_reference": "reference",
+    "reference_coverage": "reference",
+    "class_table": "change_mask",
+    "class_attribute": "change_mask",
 }
 
 
@@ -50,26 +57,25 @@ def check_conditions(job: UpscaleJob, spec: ModelSpec, model: str) -> None:
             not given, or an option without the condition that it is about.
     """
     given = condition_request(job, spec).given
-    may = spec.accepts | spec.needs
+    looked_at = spec.accepts | spec.needs
     for name in given:
-        if name not in may:
+        if name not in looked_at:
             raise ConditionError(
-                f"{OPTIONS[name]}: model {model} does not look at {_WHAT[name]}; "
-                f"{_models_that_accept(name)}."
+                f"has no effect: model {model} does not look at {_MEANING[name]}; "
+                f"{_models_that_accept(name)}.",
+                argument=name,
             )
-    if job.style_sample and "style" not in may:
+    if job.style_sample and "style" not in looked_at:
         raise ConditionError(
-            f"--style-sample: model {model} draws no style; "
-            f"{_models_that_accept('style')}."
+            f"has no effect: model {model} draws no style; "
+            f"{_models_that_accept('style')}.",
+            argument="style_sample",
         )
     for name in sorted(spec.needs - set(given)):
         if name == "style" and job.style_sample:
             continue
-        raise ConditionError(
-            f"Model {model} needs {_WHAT.get(name, name)}: give "
-            f"{OPTIONS.get(name, name)}."
-        )
-    _check_company(job)
+        raise ConditionError(f"Model {model} needs {_MEANING[name]}.", remedies=(name,))
+    _check_companions(job)
 
 
 def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
@@ -80,18 +86,27 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
     """
     if job.detail is not None and not spec.detail:
         raise InputError(
-            f"--detail {job.detail:g}: the model offers no choice of detail."
+            f"{job.detail:g}: the model offers no choice of detail.", argument="detail"
         )
     if job.steps is not None and spec.steps is None:
-        raise InputError(f"--steps {job.steps}: the model has no sampling steps.")
+        raise InputError(
+            f"{job.steps}: the model has no sampling steps.", argument="steps"
+        )
     if job.sampler is not None and spec.steps is None:
-        raise InputError(f"--sampler {job.sampler}: the model samples nothing.")
+        raise InputError(
+            f"{job.sampler}: the model samples nothing.", argument="sampler"
+        )
     if job.samples > 1 and not spec.stochastic:
         raise InputError(
-            f"--samples {job.samples}: the model draws no noise, so all would be equal."
+            f"{job.samples}: the model draws no noise, so all would be equal.",
+            argument="samples",
         )
     if job.uncertainty is not None and job.samples < 2:
-        raise InputError("--uncertainty needs --samples 2 or more.")
+        raise InputError(
+            "needs at least two samples.",
+            argument="uncertainty",
+            remedies=("samples=2",),
+        )
 
 
 def sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
@@ -105,44 +120,37 @@ def sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
     )
 
 
-def _check_company(job: UpscaleJob) -> None:
+def missing_companion(conditions: GivenConditions) -> tuple[str, str] | None:
+    """Return an option that means nothing without a condition, and that condition.
+
+    Args:
+        conditions: a job, or what was given to `rsupres tile`.
+
+    Returns:
+        Their names, the option's as "name=value" where the value matters; None when
+        every option has its condition.
+    """
+    for option, condition in _ABOUT.items():
+        is_given = getattr(conditions, option, None) not in (None, False)
+        if is_given and not getattr(conditions, condition):
+            return option, condition
+    if conditions.change_mask == DETECT and not conditions.reference:
+        return f"change_mask={DETECT}", "reference"
+    return None
+
+
+def _check_companions(job: UpscaleJob) -> None:
     """Refuse options about a condition that is not there."""
-    pairs: Iterable[tuple[bool, str, bool, str]] = (
-        (job.legend is not None, "--legend", bool(job.vector_map), "--vector-map"),
-        (job.layers is not None, "--layers", bool(job.vector_map), "--vector-map"),
-        (job.coregister, "--coregister", bool(job.reference), "--reference"),
-        (job.fill_reference, "--fill-reference", bool(job.reference), "--reference"),
-        (
-            job.reference_coverage is not None,
-            "--reference-coverage",
-            bool(job.reference),
-            "--reference",
-        ),
-        (
-            job.class_table is not None,
-            "--class-table",
-            job.change_mask is not None,
-            "--change-mask",
-        ),
-        (
-            job.class_attribute is not None,
-            "--class-attribute",
-            job.change_mask is not None,
-            "--change-mask",
-        ),
-        (
-            job.change_mask == DETECT,
-            "--change-mask detect",
-            bool(job.reference),
-            "--reference",
-        ),
-    )
-    for asked, option, there, needed in pairs:
-        if asked and not there:
-            raise ConditionError(f"{option} needs {needed}.")
+    if missing := missing_companion(job):
+        option, condition = missing
+        raise ConditionError(
+            f"needs {_MEANING[condition]}.", argument=option, remedies=(condition,)
+        )
     if job.style is not None and job.style_sample:
         raise ConditionError(
-            "--style and --style-sample exclude each other: follow or draw."
+            "draws a style, so none can be followed; leave one of them out.",
+            argument="style_sample",
+            remedies=("style",),
         )
 
 

@@ -81,8 +81,8 @@ class Work:
         grid: the tiling.
         device: where the model computes.
         options: for the model.
-        gates: of `--fail-if`.
-        gains: per other band, for `--other-bands inject`.
+        gates: conditions under which the run counts as failed.
+        gains: per other band, how much of the model's detail it gets; empty = none.
         conditions: open on the scene's SR frame; empty when none was given.
     """
 
@@ -277,7 +277,11 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
     """
     gates = tuple(parse_gate(text) for text in job.fail_if)
     if job.uncertainty is None and any("uncertainty" in g.figures for g in gates):
-        raise InputError("--fail-if names uncertainty, which needs --uncertainty.")
+        raise InputError(
+            "names uncertainty, which is not measured.",
+            argument="fail_if",
+            remedies=("uncertainty",),
+        )
     choice = parse_stretch(job.stretch)
     with open_scenes(job.scenes) as whole:
         scene = _restrict(whole, job)
@@ -337,7 +341,8 @@ def _find_card(job: UpscaleJob, scene: Raster) -> Card:
     spec = card.spec
     if not spec.scales.offers(job.scale):
         raise InputError(
-            f"--scale {_decimal(job.scale)}: model {card.name} offers {spec.scales}."
+            f"{_decimal(job.scale)}: model {card.name} offers {spec.scales}.",
+            argument="scale",
         )
     if isinstance(spec.scales, ScaleRange) and job.scale > spec.scales.trained:
         logger.warning(
@@ -361,7 +366,11 @@ def _find_card(job: UpscaleJob, scene: Raster) -> Card:
 def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
     named = None if job.named_bands is None else dict(job.named_bands)
     if named and not spec.bands:
-        raise BandError("--bands: the model takes any bands and has no roles; use -b.")
+        raise BandError(
+            "name roles, and the model takes any bands; give their numbers instead.",
+            argument="named_bands",
+            remedies=("bidx",),
+        )
     bands = choose_bands(scene, spec.bands, job.bidx, named, ("named_bands", "bidx"))
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
@@ -380,12 +389,15 @@ def _check_output(job: UpscaleJob, scene: Raster) -> None:
     """Refuse a type or nodata value that cannot hold the result."""
     kind = np.dtype(job.dtype or scene.dtype)
     if kind.kind not in "iuf" or kind.itemsize > 8:
-        raise InputError(f"{scene.path}: type {kind} cannot be written; give --dtype.")
+        raise InputError(
+            f"{scene.path}: type {kind} cannot be written; choose another.",
+            remedies=("dtype",),
+        )
     nodata = scene.nodata if job.nodata is None else job.nodata
     if nodata is not None and not _fits(nodata, kind):
         raise InputError(
-            f"nodata {nodata:g} cannot be stored as {kind}; give --nodata a value that "
-            "can."
+            f"nodata {nodata:g} cannot be stored as {kind}; choose a value that can.",
+            remedies=("nodata",),
         )
     if job.dtype is not None and kind.kind in "iu":
         source = np.dtype(scene.dtype)
@@ -401,8 +413,9 @@ def _check_range(scene: Raster, kind: np.dtype[np.generic]) -> None:
     limits = np.iinfo(kind.name)
     if low < limits.min or high > limits.max:
         raise InputError(
-            f"--dtype {kind}: the scene's numbers go from {low:g} to {high:g} and are "
-            "not rescaled; use a type that holds them."
+            f"{kind}: the scene's numbers go from {low:g} to {high:g} and are not "
+            "rescaled; use a type that holds them.",
+            argument="dtype",
         )
 
 

@@ -54,7 +54,7 @@ def main() -> None:
 def compare(folder: Path, side: int, scale: Fraction) -> None:
     scene = folder / "scene.tif"
     make_scene(scene, side, side)
-    job = UpscaleJob((str(scene),), folder / "out.tif", scale)
+    job = UpscaleJob(scenes=(str(scene),), output=folder / "out.tif", scale=scale)
     with open_work(job) as work:
         model_s = time_model(work, folder)
         print(f"scene {side} x {side}, x{scale}, {torch.get_num_threads()} thread(s)")
@@ -62,7 +62,9 @@ def compare(folder: Path, side: int, scale: Fraction) -> None:
         print(f"{work.card.name:<34}{'':>8}{model_s:8.3f}", flush=True)
         for title, request in references(folder, scene, scale).items():
             report(title, work, request, model_s)
-    town = UpscaleJob((str(TOWN / "town_s2.tif"),), folder / "town.tif", scale)
+    town = UpscaleJob(
+        scenes=(str(TOWN / "town_s2.tif"),), output=folder / "town.tif", scale=scale
+    )
     with open_work(town) as work:
         reference = str(TOWN / "town_reference.tif")
         town_map = str(TOWN / "town.osm")

@@ -114,10 +114,10 @@ def upscale(
 ) -> tuple[float, float]:
     """Return seconds of the whole run and inside the model; loading not counted."""
     job = UpscaleJob(
-        (str(scene),),
-        folder / "out.tif",
-        _SCALE,
-        arguments.model,
+        scenes=(str(scene),),
+        output=folder / "out.tif",
+        scale=_SCALE,
+        model=arguments.model,
         tile_size=arguments.tile_size,
         precision=precision,
         overwrite=True,

@@ -71,10 +71,10 @@ def main() -> None:
             if model == "released":
                 steps, path = given.steps, str(write_released(folder, given.channels))
             job = UpscaleJob(
-                (str(scene),),
-                folder / "tiles.tif",
-                SCALE,
-                path,
+                scenes=(str(scene),),
+                output=folder / "tiles.tif",
+                scale=SCALE,
+                model=path,
                 reference=(str(reference),),
                 stretch="0,255",
                 dtype="float32",

@@ -38,10 +38,10 @@ def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGri
     scales = card.spec.scales
     scale = SCALE if scales.offers(SCALE) else min(scales.values)
     job = UpscaleJob(
-        (str(TOWN),),
-        out,
-        scale,
-        card.name,
+        scenes=(str(TOWN),),
+        output=out,
+        scale=scale,
+        model=card.name,
         tile_size=tile_size,
         driver="GTiff",
         other_bands="skip",

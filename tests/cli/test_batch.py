@@ -67,7 +67,12 @@ def test_a_bad_scene_does_not_stop_the_others(tmp_path, scenes):
     assert sorted(p.name for p in out.iterdir()) == ["a.tif", JOURNAL, "c.tif"]
     expected = scenes.parent / "alone.tif"
     upscale_scene(
-        UpscaleJob((str(scenes / "c.tif"),), expected, Fraction(2), "bicubic")
+        UpscaleJob(
+            scenes=(str(scenes / "c.tif"),),
+            output=expected,
+            scale=Fraction(2),
+            model="bicubic",
+        )
     )
     np.testing.assert_array_equal(read(out / "c.tif"), read(expected))
 
@@ -85,7 +90,7 @@ def test_a_model_is_loaded_once_for_all_scenes(tmp_path, scenes, monkeypatch, ba
         return model
 
     monkeypatch.setattr(decisions, "load_model", load)
-    job = UpscaleJob((), tmp_path, Fraction(2), "fake")
+    job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(2), model="fake")
     items = run_batch([str(scenes)], tmp_path / "out", job)
     assert [item.status for item in items].count("written") == 2
     assert len(loads) == 1
@@ -103,7 +108,12 @@ def test_another_model_takes_the_place_of_the_one_kept(scenes, monkeypatch):
         for k, name in enumerate(("one", "one", "two", "one")):
             output = scenes.with_name(f"{k}.tif")
             upscale_scene(
-                UpscaleJob((str(scenes / "a.tif"),), output, Fraction(2), name)
+                UpscaleJob(
+                    scenes=(str(scenes / "a.tif"),),
+                    output=output,
+                    scale=Fraction(2),
+                    model=name,
+                )
             )
     assert loads == ["one", "two", "one"]
 
@@ -160,7 +170,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path):
 
 
 def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch):
-    job = UpscaleJob((), tmp_path, Fraction(2), "bicubic")
+    job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(2), model="bicubic")
     out = tmp_path / "out"
 
     def stop_at_c(job, **options):
@@ -226,7 +236,10 @@ def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monke
     assert all(set(item["conditions"]) == LOOKS for item in items)
     whole = tmp_path / "whole.tif"
     job = UpscaleJob(
-        *((str(tmp_path / "scene.tif"),), whole, Fraction(2), "fake"),
+        scenes=(str(tmp_path / "scene.tif"),),
+        output=whole,
+        scale=Fraction(2),
+        model="fake",
         reference=(str(tmp_path / "ref_2019-01-02.tif"),),
         change_mask=str(tmp_path / "change.tif"),
         vector_map=(str(tmp_path / "map.tif"),),

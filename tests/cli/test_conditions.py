@@ -354,9 +354,9 @@ def test_bad_conditions_are_one_line_and_leave_nothing(scene, tmp_path, model):
         (("--style", tmp_path / "none.png"), "--style"),
         (("--style", text), "not a raster"),
         (("--change-mask", tmp_path / "none.gpkg"), "none.gpkg"),
-        (("--coregister",), "--coregister needs --reference"),
-        (("--layers", "road"), "--layers needs --vector-map"),
-        (("--change-mask", "detect"), "needs --reference"),
+        (("--coregister",), "--coregister needs a reference image. See --reference."),
+        (("--layers", "road"), "--layers needs a vector map. See --vector-map."),
+        (("--change-mask", "detect"), "--change-mask detect needs a reference image."),
     ):
         assert words in refused(scene, *options), options
 
@@ -373,7 +373,7 @@ def test_a_condition_that_the_model_does_not_look_at_names_those_that_do(
 def test_a_missing_condition_names_its_option(scene, monkeypatch):
     needy = spec(bands=RGB, needs=frozenset({"vector_map"}))
     LookingModel(needy).install(monkeypatch)
-    assert "give --vector-map" in refused(scene)
+    assert "needs a vector map. See --vector-map." in refused(scene)
 
 
 def test_usage_errors_are_clicks_own(scene, model):

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon
 
 from rsupres.checkpoints.catalogue import Card, spec_from_json, spec_to_json
+from rsupres.cli.plan import describe
 from rsupres.conditions.base import ConditionRequest
 from rsupres.conditions.open import ConditionSet
 from rsupres.conditions.styles import open_styles
@@ -30,7 +31,7 @@ from rsupres.grid import PixelWindow
 from rsupres.upscaling import inference
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
-from rsupres.upscaling.planning import describe_plan, plan_job
+from rsupres.upscaling.planning import plan_job
 from rsupres.upscaling.requirements import check_conditions
 from tests.fakes import LookingModel, noisy, spec
 from tests.helpers import NORTH_UP, UTM, make_scene, write_vector
@@ -108,7 +109,7 @@ def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob
     for key in ("reference", "vector_map"):
         if key in options:
             options[key] = (str(options[key]),)
-    return UpscaleJob((str(scene),), scene.with_name(name), **options)
+    return UpscaleJob(scenes=(str(scene),), output=scene.with_name(name), **options)
 
 
 def read(path: Path) -> np.ndarray:
@@ -557,17 +558,17 @@ def test_conditions_are_read_ahead_in_another_thread_and_not_far(
     ("options", "values", "text"),
     [
         ({"reference": "r.tif"}, {"accepts": frozenset()}, "does not look at a refer"),
-        ({}, {"needs": ("reference",)}, "needs a reference image: give --reference"),
-        ({}, {"needs": ("vector_map",)}, "give --vector-map"),
+        ({}, {"needs": ("reference",)}, r"needs a reference image\.$"),
+        ({}, {"needs": ("vector_map",)}, "needs a vector map"),
         ({"style_sample": True}, {"accepts": frozenset()}, "draws no style"),
-        ({"coregister": True}, {}, "--coregister needs --reference"),
-        ({"fill_reference": True}, {}, "--fill-reference needs --reference"),
-        ({"legend": "maptiler"}, {}, "--legend needs --vector-map"),
-        ({"layers": ("road",)}, {}, "--layers needs --vector-map"),
-        ({"class_table": "second"}, {}, "--class-table needs --change-mask"),
-        ({"class_attribute": "c"}, {}, "--class-attribute needs --change-mask"),
-        ({"change_mask": "detect"}, {}, "--change-mask detect needs --reference"),
-        ({"style": "s.tif", "style_sample": True}, {}, "exclude each other"),
+        ({"coregister": True}, {}, "coregister needs a reference image"),
+        ({"fill_reference": True}, {}, "fill_reference needs a reference image"),
+        ({"legend": "maptiler"}, {}, "legend needs a vector map"),
+        ({"layers": ("road",)}, {}, "layers needs a vector map"),
+        ({"class_table": "second"}, {}, "class_table needs a change mask"),
+        ({"class_attribute": "c"}, {}, "class_attribute needs a change mask"),
+        ({"change_mask": "detect"}, {}, "change_mask=detect needs a reference"),
+        ({"style": "s.tif", "style_sample": True}, {}, "style_sample draws a style"),
     ],
 )
 def test_conditions_that_do_not_fit_the_model_are_refused(
@@ -611,7 +612,7 @@ def test_a_drawn_style_serves_a_model_that_needs_one(scene, monkeypatch):
 
 def test_a_sampler_reaches_a_model_that_samples_only(scene, monkeypatch):
     looking(monkeypatch)
-    with pytest.raises(InputError, match="--sampler heun"):
+    with pytest.raises(InputError, match="sampler heun"):
         upscale_scene(job_for(scene, sampler="heun"))
 
 
@@ -632,17 +633,17 @@ def test_a_plan_shows_conditions_their_cost_and_what_is_refused(
     assert plan.exit_code == 0
     assert "ref_2020-05-06.tif (2020-05-06); covers" in plan.conditions["reference"]
     assert 0 < plan.conditions_s < plan.duration_s
-    text = describe_plan(plan)
+    text = describe(plan, ())
     assert "reference  ref_2020-05-06.tif" in text
     assert "of it for conditions" in text
     bare = plan_job(job_for(scene))
     assert plan.memory_bytes > bare.memory_bytes
     assert not bare.conditions
-    assert "conditions" not in describe_plan(bare)
+    assert "conditions" not in describe(bare, ())
     assert not scene.with_name("out.tif.run").exists()
     refused = plan_job(job_for(scene, reference="/no/such.tif"))
     assert refused.exit_code == 3
-    assert "such.tif" in refused.refused[0]
+    assert "such.tif" in str(refused.refusals[0])
 
 
 # --- styles --------------------------------------------------------------------------

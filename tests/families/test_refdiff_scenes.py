@@ -142,7 +142,9 @@ def test_a_coverage_raster_is_part_of_the_run(
     assert "same file" in same.output
     alone = invoke(*command, "--overwrite", "--reference-coverage", tmp_path / "n.tif")
     assert alone.exit_code == 3
-    assert "--reference-coverage needs --reference" in alone.output
+    assert (
+        "--reference-coverage needs a reference image. See --reference." in alone.output
+    )
 
 
 def test_nan_weights_end_with_code_7_and_nothing_is_written(

@@ -294,8 +294,9 @@ def test_a_folder_is_replaced_only_when_asked_and_only_if_it_holds_tiles(
     tmp_path, scene
 ):
     tile_scene(job_for(scene))
-    with pytest.raises(RunConflictError, match="--overwrite"):
+    with pytest.raises(RunConflictError, match="exists") as error:
         tile_scene(job_for(scene))
+    assert error.value.remedies == ("overwrite",)
     tile_scene(job_for(scene, tile_size=30, overwrite=True))
     assert read_index(tmp_path / "tiles" / "tiles.gpkg").plan.size == 30
     n_tiles = len(list((tmp_path / "tiles" / "lr").iterdir()))

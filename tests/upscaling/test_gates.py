@@ -48,7 +48,7 @@ def test_gates_compare_figures(text, fails):
     ],
 )
 def test_anything_else_is_refused(text):
-    with pytest.raises(InputError, match="--fail-if"):
+    with pytest.raises(InputError, match="fail_if"):
         parse_gate(text)
 
 

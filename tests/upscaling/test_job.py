@@ -15,7 +15,7 @@ import pytest
 
 from rsupres.errors import InputError, RunConflictError
 from rsupres.output.atomic import check_writable
-from rsupres.upscaling.job import UpscaleJob, check_vacant
+from rsupres.upscaling.job import UpscaleJob
 
 FULL = UpscaleJob(
     scenes=("/vsicurl/https://x.org/a.tif", "/b.tif"),
@@ -68,7 +68,7 @@ FULL = UpscaleJob(
 def test_a_job_survives_json():
     stored = json.loads(json.dumps(FULL.to_json()))
     assert UpscaleJob.from_json(stored) == FULL
-    plain = UpscaleJob(("/a.tif",), Path("/tmp/o.tif"))
+    plain = UpscaleJob(scenes=("/a.tif",), output=Path("/tmp/o.tif"))
     assert UpscaleJob.from_json(json.loads(json.dumps(plain.to_json()))) == plain
 
 
@@ -80,7 +80,7 @@ def test_stored_names_of_fields_stay():
 
 
 def test_every_field_of_the_full_job_differs_from_its_default():
-    plain = UpscaleJob(("/a.tif",), Path("/o.tif"))
+    plain = UpscaleJob(scenes=("/a.tif",), output=Path("/o.tif"))
     same = {
         f.name for f in fields(plain) if getattr(plain, f.name) == getattr(FULL, f.name)
     }
@@ -119,7 +119,7 @@ def test_what_does_not_change_the_picture_does_not_change_the_identity():
 
 
 def test_the_run_lives_beside_the_output(tmp_path):
-    job = UpscaleJob(("a",), tmp_path / "out.tif")
+    job = UpscaleJob(scenes=("a",), output=tmp_path / "out.tif")
     assert job.run_path == tmp_path / "out.tif.run"
 
 
@@ -157,7 +157,9 @@ def test_a_folder_that_may_not_be_written_is_refused():
 def test_existing_files_are_not_overwritten_unasked(tmp_path):
     output, deviation = tmp_path / "o.tif", tmp_path / "u.tif"
     deviation.touch()
-    check_vacant(UpscaleJob(("a",), output))
-    check_vacant(UpscaleJob(("a",), output, uncertainty=deviation, overwrite=True))
+    UpscaleJob(scenes=("a",), output=output).check_vacant()
+    UpscaleJob(
+        scenes=("a",), output=output, uncertainty=deviation, overwrite=True
+    ).check_vacant()
     with pytest.raises(RunConflictError, match=r"u\.tif exists"):
-        check_vacant(UpscaleJob(("a",), output, uncertainty=deviation))
+        UpscaleJob(scenes=("a",), output=output, uncertainty=deviation).check_vacant()

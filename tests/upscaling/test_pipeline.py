@@ -54,7 +54,7 @@ def scene(tmp_path: Path) -> Path:
 
 def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob:
     options = {"scale": Fraction(2), "model": "fake", **options}
-    return UpscaleJob((str(scene),), scene.with_name(name), **options)
+    return UpscaleJob(scenes=(str(scene),), output=scene.with_name(name), **options)
 
 
 def read(path: Path) -> np.ndarray:
@@ -282,8 +282,9 @@ def test_a_tile_that_never_fits_ends_the_run(scene, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     FakeModel(twist=greedy).install(monkeypatch)
-    with pytest.raises(ResourceError, match="--tile-size"):
+    with pytest.raises(ResourceError, match="smaller tiles") as error:
         upscale_scene(job_for(scene))
+    assert error.value.remedies == ("tile_size",)
     assert not scene.with_name("out.tif").exists()
 
 
@@ -455,7 +456,11 @@ def test_pixel_sizes_and_scales_beyond_training_are_warned_about(
         ({"scales": RANGE}, {"scale": Fraction(9)}, "offers 1 to 8"),
         ({"needs": frozenset({"reference"})}, {}, "reference"),
         ({"bands": ("red", "thermal")}, {}, "thermal"),
-        ({"stochastic": True}, {"uncertainty": Path("u.tif")}, "--samples"),
+        (
+            {"stochastic": True},
+            {"uncertainty": Path("u.tif")},
+            "uncertainty needs at least two samples",
+        ),
     ],
 )
 def test_jobs_that_a_model_cannot_do_are_refused(
