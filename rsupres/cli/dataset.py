@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,10 +21,54 @@ from rsupres.cli.options.images import (
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import ScaleType
 from rsupres.cli.options.sampling import seed_option
-from rsupres.errors import InputError, RunConflictError
 
 if TYPE_CHECKING:
     from rsupres.datasets.packing import PackPlan, PackReport
+
+
+def _parse_gsds(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> tuple[float, ...]:
+    """Return metres, each once, in the given order."""
+    if text is None:
+        return ()
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < 1e5 for value in values):
+        raise click.BadParameter(f"{text!r} is not a list of metres such as 0.6,2.5.")
+    return tuple(dict.fromkeys(values))
+
+
+def _parse_parameters(
+    ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, object]:
+    """Return numbers, or lists of numbers, by key."""
+    values: dict[str, object] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        try:
+            numbers = [
+                int(part) if part.strip().isdecimal() else float(part)
+                for part in value.split(",")
+            ]
+        except ValueError:
+            numbers = []
+        if not sign or not numbers:
+            raise click.BadParameter(f"{text!r} is not KEY=NUMBER or KEY=LOW,HIGH.")
+        values[key.strip()] = numbers if len(numbers) > 1 else numbers[0]
+    return values
+
+
+def _parse_pattern(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> re.Pattern[str] | None:
+    """Return a compiled regular expression."""
+    try:
+        return re.compile(text) if text is not None else None
+    except re.error as error:
+        raise click.BadParameter(f"{text!r}: {error}.") from error
 
 
 @click.group()
@@ -50,6 +93,7 @@ def dataset() -> None:
 @click.option(
     "--gsd",
     "gsds_m",
+    callback=_parse_gsds,
     metavar="M,M,...",
     help="Metres per pixel to bring the images to by area averaging, such as "
     "0.6,1.2,2.5,5; those finer than an image are left out for it. Default: as they "
@@ -75,7 +119,9 @@ def dataset() -> None:
 )
 @click.option(
     "--params",
+    "parameters",
     multiple=True,
+    callback=_parse_parameters,
     metavar="KEY=VALUE",
     help="Parameter of the degradation, such as mtf=0.2,0.3; may be repeated.",
 )
@@ -95,6 +141,7 @@ def dataset() -> None:
 @companion_options
 @click.option(
     "--split-by",
+    callback=_parse_pattern,
     metavar="REGEX",
     help="What part of a file's name is its place, such as '^(.+)_20'; of tiles, of "
     "their folder's name. Default: the name without suffix.",
@@ -122,15 +169,7 @@ def dataset() -> None:
 @overwrite_option
 @console_options
 def build(
-    console: Console,
-    out: Path,
-    inputs: tuple[Path, ...],
-    glob: str,
-    exclude: tuple[str, ...],
-    split_by: str | None,
-    validation: tuple[str, ...],
-    overwrite: bool,
-    **chosen: object,
+    console: Console, out: Path, inputs: tuple[Path, ...], **options: Any
 ) -> None:
     """Pack sharp images into training crops.
 
@@ -147,15 +186,31 @@ def build(
       rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
           --validation tiles_bath
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.datasets.packing import split_by_place
-    from rsupres.raster.files import find_images
+    from rsupres.datasets.build import BuildRequest, build_packs, follow_layout
+    from rsupres.datasets.layouts import find_layout
 
-    inputs = _apply_layout(inputs, chosen)
-    plan = _make_plan(**chosen)  # type: ignore[arg-type]  # Click gives these types
-    pattern = _compile(split_by)
-    splits = split_by_place(find_images(inputs, glob, exclude), pattern, validation)
-    targets = _targets(out, bool(validation), overwrite)
-    _build_all(console, splits, targets, pattern, plan)
+    plan = _make_plan(options)
+    layout = find_layout(inputs, options["scale"])
+    if layout is not None:
+        if layout.needs_classes and not options["class_table"]:
+            raise click.UsageError(
+                f"{inputs[0]}: the files do not say what the values of the masks mean;"
+                " name their class table with --class-table (second, cnam-cd, or a"
+                " TOML file by its CLASS_Table.txt)."
+            )
+        inputs, plan = layout.inputs, follow_layout(plan, layout)
+    check_legend(options["legend"], plan.companions.vector_map)
+    check_classes(options["class_table"], plan.companions.change_mask)
+    _check_stored_lr(plan, options)
+    if options["validation"] and out.suffix == ".safetensors":
+        raise click.UsageError(f"--validation makes two packs; {out} must be a folder.")
+    names = ("glob", "exclude", "split_by", "validation", "overwrite")
+    chosen = {name: options[name] for name in names}
+    with console.progress() as show:
+        reports = build_packs(
+            BuildRequest(out, inputs, plan, **chosen), on_progress=show
+        )
+    _show(console, reports)
 
 
 @dataset.command()
@@ -176,226 +231,67 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
     Example:
       rsupres dataset check packs/train.safetensors packs/validation.safetensors
     """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.datasets.build import packs_in
     from rsupres.datasets.packing import check_packs
 
-    paths = [p for path in packs for p in _packs_in(path)]
-    _show(console, check_packs(paths))
+    _show(console, check_packs(packs_in(packs)))
 
 
-def _apply_layout(
-    inputs: tuple[Path, ...], chosen: dict[str, object]
-) -> tuple[Path, ...]:
-    """Return the folders of sharp images; add to `chosen` what their layout says.
-
-    Rules that the user gave count more.
-    """
-    from rsupres.datasets.layouts import find_layout
-
-    scale = chosen["scale"]
-    assert scale is None or isinstance(scale, Fraction)
-    layout = find_layout(inputs, scale)
-    if layout is None:
-        return inputs
-    if layout.needs_classes and not chosen["class_table"]:
-        raise click.UsageError(
-            f"{inputs[0]}: what its masks' values mean is not in the files; name their "
-            "class table with --class-table (second, cnam-cd, or a TOML file by its "
-            "CLASS_Table.txt)."
-        )
-    wanted: dict[str, object] = {
-        f"{name}_from": rules for name, rules in layout.rules.items()
-    }
-    if layout.lr_from:
-        wanted |= {"lr_from": layout.lr_from, "scale": layout.scale}
-    chosen |= {name: value for name, value in wanted.items() if not chosen[name]}
-    return layout.inputs
-
-
-def _make_plan(
-    *,
-    gsds_m: str | None,
-    side: int,
-    degradation: str,
-    params: tuple[str, ...],
-    scale: Fraction | None,
-    lr_from: tuple[str, ...],
-    reference_from: tuple[str, ...],
-    vector_map_from: tuple[str, ...],
-    change_mask_from: tuple[str, ...],
-    class_table: str | None,
-    legend: str | None,
-    max_bytes: int | None,
-    licence: str,
-    seed: int,
-) -> PackPlan:
+def _make_plan(options: dict[str, Any]) -> PackPlan:
     """Return how crops are made, as the options of ``build`` say."""
     from rsupres.datasets.packing import PackPlan
     from rsupres.datasets.sidecars import Sidecars
+    from rsupres.degradations.registry import make_degradation
     from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
 
-    check_legend(legend, vector_map_from)
-    check_classes(class_table, change_mask_from)
-    if lr_from and (scale is None or gsds_m or params or degradation != "bicubic"):
+    degradation, parameters = options["degradation"], options["parameters"]
+    if degradation == "bicubic":
+        if parameters:
+            raise click.BadParameter("the bicubic degradation has no --params.")
+    else:  # with the defaults of those that are not given
+        parameters = make_degradation(degradation, parameters).to_json()
+    names = ("gsds_m", "side", "max_bytes", "licence", "seed", "scale", "lr_from")
+    return PackPlan(
+        degradation=degradation,
+        parameters=parameters,
+        companions=Sidecars(
+            reference=options["reference_from"],
+            vector_map=options["vector_map_from"],
+            change_mask=options["change_mask_from"],
+            legend=options["legend"] or DEFAULT_COLOUR_LEGEND,
+            class_table=options["class_table"],
+        ),
+        **{name: options[name] for name in names},
+    )
+
+
+def _check_stored_lr(plan: PackPlan, options: dict[str, Any]) -> None:
+    """Refuse options that LR of another sensor leaves without effect."""
+    made = options["gsds_m"] or options["parameters"]
+    made = made or options["degradation"] != "bicubic"
+    if plan.lr_from and (plan.scale is None or made):
         raise click.UsageError(
             "--lr-from needs --scale, and goes with none of --degradation, --params and"
             " --gsd."
         )
-    return PackPlan(
-        gsds_m=_parse_gsds(gsds_m),
-        side=side,
-        max_bytes=max_bytes,
-        degradation="stored" if lr_from else degradation,
-        parameters=_parse_params(degradation, params),
-        licence=licence,
-        seed=seed,
-        scale=scale,
-        lr_from=lr_from,
-        companions=Sidecars(
-            reference_from,
-            vector_map_from,
-            change_mask_from,
-            legend or DEFAULT_COLOUR_LEGEND,
-            class_table,
-        ),
-    )
 
 
-def _build_all(
-    console: Console,
-    splits: Mapping[str, list[Path]],
-    targets: Mapping[str, Path],
-    pattern: re.Pattern[str] | None,
-    plan: PackPlan,
-) -> None:
-    from rsupres.datasets.packing import build_pack, check_apart, check_packs
-    from rsupres.execution import Progress
-
-    frames = {}
-    written: list[Path] = []
-    try:
-        with console.progress() as show:
-            for split, path in targets.items():
-                images = splits[split]
-
-                def advance(
-                    done: int, split: str = split, n: int = len(images)
-                ) -> None:
-                    show(Progress(split, done, n, "images"))
-
-                partial = path.with_name(path.name + ".part")
-                written.append(partial)
-                frames[split] = build_pack(
-                    partial, images, pattern, split, plan, advance
-                )
-        if len(frames) == 2:
-            check_apart(frames["train"], frames["validation"])
-        check_packs(written)
-        for partial, path in zip(written, targets.values(), strict=True):
-            partial.replace(path)
-    finally:
-        for partial in written:
-            partial.unlink(missing_ok=True)
-    _show(console, check_packs(list(targets.values())))
-
-
-def _show(console: Console, reports: list[PackReport]) -> None:
+def _show(console: Console, reports: Sequence[PackReport]) -> None:
     if not console.as_json:
         click.echo(
             f"{'pack':32} {'split':10} {'crops':>6} {'MB':>7} {'places':>6} "
             f"{'sides':>9} {'repeats':>7} {'mean':>6}  crops by GSD"
         )
     for report in reports:
-        by_gsd = ", ".join(f"{gsd:g} m: {n}" for gsd, n in report.by_gsd.items())
-        sides = f"{report.sides[0]}-{report.sides[1]}"
-        console.emit(
-            {
-                "pack": report.path,
-                "split": report.split,
-                "crops": report.n_crops,
-                "bytes": report.n_bytes,
-                "places": report.places,
-                "by_gsd": {f"{gsd:g}": n for gsd, n in report.by_gsd.items()},
-                "sides": list(report.sides),
-                "repeats": report.repeats,
-                "mean": round(report.mean, 3),
-                "layers": list(report.layers),
-            },
-            f"{Path(report.path).name:32} {report.split:10} {report.n_crops:6} "
-            f"{report.n_bytes / 1e6:7.1f} {report.places:6} {sides:>9} "
-            f"{report.repeats:7} {report.mean:6.1f}  {by_gsd}"
-            + "".join(f", {name}" for name in report.layers),
-        )
+        console.emit(report.to_json(), _describe(report))
 
 
-def _packs_in(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.safetensors"))
-    if not found:
-        raise InputError(f"{path}: no .safetensors packs in this folder.")
-    return found
-
-
-def _targets(out: Path, is_split: bool, overwrite: bool) -> dict[str, Path]:
-    if out.suffix == ".safetensors":
-        if is_split:
-            raise click.UsageError(
-                f"--validation makes two packs; {out} must be a folder."
-            )
-        targets = {"train": out}
-    else:
-        names = ("train", "validation") if is_split else ("train",)
-        targets = {name: out / f"{name}.safetensors" for name in names}
-    for path in targets.values():
-        if path.exists() and not overwrite:
-            raise RunConflictError(f"{path} exists; use --overwrite to replace it.")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be made ({error.strerror})."
-            ) from error
-    return targets
-
-
-def _parse_gsds(text: str | None) -> tuple[float, ...]:
-    if text is None:
-        return ()
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(0 < value < 1e5 for value in values):
-        raise click.BadParameter(f"{text!r} is not a list of metres such as 0.6,2.5.")
-    return tuple(dict.fromkeys(values))
-
-
-def _parse_params(degradation: str, params: tuple[str, ...]) -> dict[str, object]:
-    """Return every parameter of the degradation as JSON, defaults included."""
-    if degradation == "bicubic":
-        if params:
-            raise click.BadParameter("the bicubic degradation has no --params.")
-        return {}
-    from rsupres.degradations.registry import DEGRADATIONS as KNOWN
-
-    values: dict[str, object] = {}
-    for text in params:
-        key, sign, value = text.partition("=")
-        try:
-            numbers = [
-                int(part) if part.strip().isdecimal() else float(part)
-                for part in value.split(",")
-            ]
-        except ValueError:
-            numbers = []
-        if not sign or not numbers:
-            raise click.BadParameter(f"{text!r} is not KEY=NUMBER or KEY=LOW,HIGH.")
-        values[key.strip()] = numbers if len(numbers) > 1 else numbers[0]
-    return KNOWN[degradation].from_json(values).to_json()
-
-
-def _compile(text: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text) if text is not None else None
-    except re.error as error:
-        raise click.BadParameter(f"--split-by {text!r}: {error}.") from error
+def _describe(report: PackReport) -> str:
+    by_gsd = ", ".join(f"{gsd:g} m: {n}" for gsd, n in report.by_gsd.items())
+    sides = f"{report.sides[0]}-{report.sides[1]}"
+    return (
+        f"{Path(report.path).name:32} {report.split:10} {report.n_crops:6} "
+        f"{report.n_bytes / 1e6:7.1f} {report.places:6} {sides:>9} "
+        f"{report.repeats:7} {report.mean:6.1f}  {by_gsd}"
+        + "".join(f", {name}" for name in report.layers)
+    )

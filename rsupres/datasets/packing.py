@@ -101,6 +101,21 @@ class PackReport:
     mean: float
     layers: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-able values."""
+        return {
+            "pack": self.path,
+            "split": self.split,
+            "crops": self.n_crops,
+            "bytes": self.n_bytes,
+            "places": self.places,
+            "by_gsd": {f"{gsd:g}": n for gsd, n in self.by_gsd.items()},
+            "sides": list(self.sides),
+            "repeats": self.repeats,
+            "mean": round(self.mean, 3),
+            "layers": list(self.layers),
+        }
+
 
 def place_of(path: Path, pattern: re.Pattern[str] | None) -> str:
     """Return the place that a file shows.

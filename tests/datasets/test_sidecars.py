@@ -288,7 +288,7 @@ def test_what_no_model_looks_at_is_refused(
     base = ("evaluate", town, "--glob", "*_2020_*", "--device", "cpu", "--model")
     result = run(*base, "bicubic", "--reference-from", "2020=2018")
     assert result.exit_code == 3
-    assert "--reference-from: none of the models looks at it" in result.output
+    assert "--reference-from 2020=2018: none of the models looks at it" in result.output
     Looker().install(monkeypatch)
     result = run(*base, "stub")
     assert result.exit_code == 3
@@ -349,7 +349,7 @@ def test_packs_give_their_conditions_to_models(
     assert looker.batches[0].conditions.given().keys() == {*ALL.names}
     result = run("evaluate", out, *model, "--reference-from", "a=b")
     assert result.exit_code == 3
-    assert "a pack has its own conditions" in result.output
+    assert "a pack holds its own conditions" in result.output
 
 
 def test_lr_of_another_sensor_is_packed_and_measured(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_lr_of_another_sensor_is_packed_and_measured(tmp_path: Path) -> None:
     assert json.loads(shown.stdout)["degradation"] == "stored"
     other = run("evaluate", out, "--model", "bicubic", "--scale", 4)
     assert other.exit_code == 3
-    assert "give --scale 2" in other.output
+    assert "See --scale 2, --degradation" in other.output
 
 
 def test_a_style_and_a_sampler_reach_the_models(

@@ -1,0 +1,173 @@
+"""Build the packs of a training set, one for training and one for validation.
+
+The packs appear under their names only when all of them are complete and checked.
+`rsupres.datasets.packing` makes and checks a single pack; this module finds the images,
+follows what their folders say, and writes the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rsupres.datasets.layouts import Layout
+from rsupres.datasets.packing import (
+    TRAIN,
+    VALIDATION,
+    PackPlan,
+    PackReport,
+    build_pack,
+    check_apart,
+    check_packs,
+    split_by_place,
+)
+from rsupres.datasets.packs import STORED
+from rsupres.errors import InputError, RunConflictError
+from rsupres.execution import OnProgress, Progress
+from rsupres.raster.files import find_images
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Which images become which packs.
+
+    Attributes:
+        out: a .safetensors file, or a folder for train.safetensors and
+            validation.safetensors.
+        inputs: image files, and folders of them.
+        plan: how crops are made.
+        glob: which files of a folder.
+        exclude: patterns of file names that are left out.
+        split_by: finds the place in a file's name; None = the name without suffix.
+        validation: places, or patterns of places, that are kept out of training.
+        overwrite: replace packs that exist.
+    """
+
+    out: Path
+    inputs: tuple[Path, ...]
+    plan: PackPlan
+    glob: str = "*"
+    exclude: tuple[str, ...] = ()
+    split_by: re.Pattern[str] | None = None
+    validation: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+def follow_layout(plan: PackPlan, layout: Layout) -> PackPlan:
+    """Return a plan that also takes what folders say belongs to each image.
+
+    Rules that the plan has already are kept.
+
+    Args:
+        plan: how crops are made.
+        layout: of `rsupres.datasets.layouts.find_layout`.
+    """
+    own = plan.companions
+    companions = replace(
+        own,
+        reference=own.reference or layout.rules.get("reference", ()),
+        vector_map=own.vector_map or layout.rules.get("vector_map", ()),
+        change_mask=own.change_mask or layout.rules.get("change_mask", ()),
+    )
+    plan = replace(plan, companions=companions)
+    if not layout.lr_from:
+        return plan
+    return replace(
+        plan,
+        lr_from=plan.lr_from or layout.lr_from,
+        scale=plan.scale or layout.scale,
+    )
+
+
+def build_packs(
+    request: BuildRequest, *, on_progress: OnProgress | None = None
+) -> list[PackReport]:
+    """Make packs of images, check them and put them under their names.
+
+    Args:
+        request: which images become which packs.
+        on_progress: called after each image.
+
+    Returns:
+        What each pack holds, training first.
+
+    Raises:
+        InputError: an image cannot be used, no crop is left, a place is not found, or
+            both splits show the same ground.
+        RunConflictError: a pack exists and `request.overwrite` is off.
+    """
+    plan = request.plan
+    if plan.lr_from:
+        plan = replace(plan, degradation=STORED)
+    images = find_images(request.inputs, request.glob, request.exclude)
+    splits = split_by_place(images, request.split_by, request.validation)
+    targets = _targets(request)
+    partials = {
+        split: path.with_name(path.name + ".part") for split, path in targets.items()
+    }
+    try:
+        frames = {}
+        for split, partial in partials.items():
+            advance = _counter(on_progress, split, len(splits[split]))
+            frames[split] = build_pack(
+                partial, splits[split], request.split_by, split, plan, advance
+            )
+        if len(frames) == 2:
+            check_apart(frames[TRAIN], frames[VALIDATION])
+        check_packs(list(partials.values()))
+        for split, partial in partials.items():
+            partial.replace(targets[split])
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+    return check_packs(list(targets.values()))
+
+
+def packs_in(paths: Sequence[Path]) -> list[Path]:
+    """Return pack files: those given, and those in folders that are given.
+
+    Raises:
+        InputError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: no .safetensors packs in this folder.")
+        found += inside
+    return found
+
+
+def _counter(
+    on_progress: OnProgress | None, split: str, total: int
+) -> Callable[[int], None] | None:
+    """Return a function that reports the number of images done."""
+    if on_progress is None:
+        return None
+    return lambda done: on_progress(Progress(split, done, total, "images"))
+
+
+def _targets(request: BuildRequest) -> Mapping[str, Path]:
+    """Return the files to write, by split; make their folder."""
+    names = (TRAIN, VALIDATION) if request.validation else (TRAIN,)
+    if request.out.suffix == ".safetensors":
+        if request.validation:
+            raise InputError(
+                f"{request.out}: a validation split makes two packs; name a folder.",
+                remedies=("validation",),
+            )
+        targets = {TRAIN: request.out}
+    else:
+        targets = {name: request.out / f"{name}.safetensors" for name in names}
+    for path in targets.values():
+        if path.exists() and not request.overwrite:
+            raise RunConflictError(f"{path} exists.", remedies=("overwrite",))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: cannot be made ({error.strerror})."
+            ) from error
+    return targets
