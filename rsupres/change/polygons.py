@@ -34,7 +34,7 @@ from rsupres.vector.features import Features
 from rsupres.vector.files import read_features
 from rsupres.vector.geometry import (
     Box,
-    Frame,
+    PixelPlane,
     Shapes,
     clip,
     cut,
@@ -88,7 +88,7 @@ class PolygonMask:
     ) -> None:
         self.path = path
         self.grid = grid
-        frame = Frame(grid, MARGIN)
+        frame = PixelPlane(grid, MARGIN)
         found = _Found()
         keys: Collection[str] = () if attribute is None else (attribute,)
         for features in read_features(path, keys, (), frame.boxes_in):
@@ -126,7 +126,7 @@ def is_vector(path: str) -> bool:
 
 def _take(
     features: Features,
-    frame: Frame,
+    frame: PixelPlane,
     table: ClassTable | None,
     attribute: str | None,
     path: str,
@@ -216,7 +216,7 @@ def _attributes(path: str) -> str:
     return ", ".join(names) or "none"
 
 
-def _check_place(path: str, grid: Grid, frame: Frame, found: _Found) -> None:
+def _check_place(path: str, grid: Grid, frame: PixelPlane, found: _Found) -> None:
     """Refuse polygons of another place.
 
     Raises:

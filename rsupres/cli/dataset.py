@@ -23,7 +23,7 @@ from rsupres.cli.options.parameters import ScaleType
 from rsupres.cli.options.sampling import seed_option
 
 if TYPE_CHECKING:
-    from rsupres.datasets.packing import PackPlan, PackReport
+    from rsupres.datasets.packing import PackOptions, PackReport
 
 
 def _parse_gsds(
@@ -237,9 +237,9 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
     _show(console, check_packs(packs_in(packs)))
 
 
-def _make_plan(options: dict[str, Any]) -> PackPlan:
+def _make_plan(options: dict[str, Any]) -> PackOptions:
     """Return how crops are made, as the options of ``build`` say."""
-    from rsupres.datasets.packing import PackPlan
+    from rsupres.datasets.packing import PackOptions
     from rsupres.datasets.sidecars import Sidecars
     from rsupres.degradations.registry import make_degradation
     from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
@@ -251,7 +251,7 @@ def _make_plan(options: dict[str, Any]) -> PackPlan:
     else:  # with the defaults of those that are not given
         parameters = make_degradation(degradation, parameters).to_json()
     names = ("gsds_m", "side", "max_bytes", "licence", "seed", "scale", "lr_from")
-    return PackPlan(
+    return PackOptions(
         degradation=degradation,
         parameters=parameters,
         companions=Sidecars(
@@ -265,7 +265,7 @@ def _make_plan(options: dict[str, Any]) -> PackPlan:
     )
 
 
-def _check_stored_lr(plan: PackPlan, options: dict[str, Any]) -> None:
+def _check_stored_lr(plan: PackOptions, options: dict[str, Any]) -> None:
     """Refuse options that LR of another sensor leaves without effect."""
     made = options["gsds_m"] or options["parameters"]
     made = made or options["degradation"] != "bicubic"

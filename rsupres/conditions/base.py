@@ -106,7 +106,7 @@ class ConditionRequest(GivenConditions):
 
 
 @dataclass(frozen=True)
-class ConditionFrame:
+class TargetScene:
     """The scene that conditions belong to.
 
     Attributes:

@@ -15,9 +15,9 @@ import numpy as np
 from rsupres.change.mask import ChangeMask, ChangeOptions
 from rsupres.conditions.base import (
     DETECT,
-    ConditionFrame,
     ConditionRequest,
     ConditionSource,
+    TargetScene,
 )
 from rsupres.conditions.references import References
 from rsupres.errors import ConditionError
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_mask(
-    request: ConditionRequest, frame: ConditionFrame, reference: References | None
+    request: ConditionRequest, frame: TargetScene, reference: References | None
 ) -> Iterator[ConditionSource]:
     """Open the change mask of a request on the SR frame of a scene.
 
@@ -99,7 +99,7 @@ def _warn_of_classes(table_name: str | None) -> None:
         )
 
 
-def _moved(before: Raster, frame: ConditionFrame, reference: References) -> Raster:
+def _moved(before: Raster, frame: TargetScene, reference: References) -> Raster:
     """Return a view of the earlier image, moved to where the scene shows its ground.
 
     The displacement is known in LR pixels; it is converted to the image's own pixels at

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.base import ConditionFrame
+from rsupres.conditions.base import TargetScene
 from rsupres.errors import ConditionError
 from rsupres.grid import PixelWindow, ceil_div
 from rsupres.raster.registration import CommonShift, Shift, find_common_shift
@@ -47,7 +47,7 @@ class CommonWindow(NamedTuple):
 
 
 def read_common_windows(
-    frame: ConditionFrame,
+    frame: TargetScene,
     ratio: float,
     read_reference: Callable[[PixelWindow], FloatArray],
 ) -> Iterator[CommonWindow]:
@@ -84,7 +84,7 @@ def read_common_windows(
 
 
 def measure_displacement(
-    windows: Sequence[CommonWindow], frame: ConditionFrame, *, coregister: bool
+    windows: Sequence[CommonWindow], frame: TargetScene, *, coregister: bool
 ) -> Shift | None:
     """Return by how many LR pixels the reference lies off; None when unknown.
 

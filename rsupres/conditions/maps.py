@@ -17,7 +17,7 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend import LEGEND_TAG
 from rsupres.raster.dataset import Raster
-from rsupres.raster.stack import union_grid
+from rsupres.raster.stack import NamedGrid, union_grid
 from rsupres.vector.map import VectorMap
 
 
@@ -69,14 +69,6 @@ def map_source(opened: VectorMap) -> MapSource:
             argument="legend",
         )
     return MapSource(opened)
-
-
-@dataclass(frozen=True)
-class _NamedGrid:
-    """A grid with the name that error messages show for it."""
-
-    path: str
-    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ def open_drawn(
                 "colours; give vector files, or three bands of uint8."
             )
         try:
-            _, (own, wanted) = union_grid([scene, _NamedGrid("the SR grid", sr)])
+            _, (own, wanted) = union_grid([scene, NamedGrid("the SR grid", sr)])
         except InputError as error:
             raise ConditionError(
                 f"{path}: a raster map must lie on the SR grid. {error}"

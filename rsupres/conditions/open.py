@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from rsupres.conditions.base import (
-    ConditionFrame,
-    ConditionRequest,
-    ConditionSource,
-)
+from rsupres.conditions.base import ConditionRequest, ConditionSource, TargetScene
 from rsupres.families.base import Conditions
 from rsupres.grid import PixelWindow, reflected_positions
 
@@ -164,7 +160,7 @@ NO_CONDITIONS = ConditionSet()
 
 @contextmanager
 def open_conditions(
-    request: ConditionRequest, frame: ConditionFrame
+    request: ConditionRequest, frame: TargetScene
 ) -> Iterator[ConditionSet]:
     """Open what a user gave on the SR frame of a scene; close it on leaving.
 
@@ -203,7 +199,7 @@ def open_conditions(
 
 
 def _open_reference(
-    request: ConditionRequest, frame: ConditionFrame
+    request: ConditionRequest, frame: TargetScene
 ) -> AbstractContextManager[References]:
     from rsupres.conditions.references import open_references
 
@@ -217,7 +213,7 @@ def _open_reference(
 
 @contextmanager
 def _open_map(
-    request: ConditionRequest, frame: ConditionFrame
+    request: ConditionRequest, frame: TargetScene
 ) -> Iterator[ConditionSource]:
     from rsupres.conditions.maps import is_drawn, map_source, open_drawn
     from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND

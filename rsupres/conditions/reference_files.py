@@ -17,7 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from rsupres.conditions.base import ConditionFrame
+from rsupres.conditions.base import TargetScene
 from rsupres.errors import BandError, ConditionError, GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.bands import choose_bands
@@ -76,7 +76,7 @@ class ReferenceFile:
         }
 
 
-def open_file(stack: ExitStack, name: str, frame: ConditionFrame) -> ReferenceFile:
+def open_file(stack: ExitStack, name: str, frame: TargetScene) -> ReferenceFile:
     """Open one file of a reference and check that it can be one.
 
     Args:
@@ -144,7 +144,7 @@ def shared_stretches(files: Sequence[ReferenceFile]) -> list[Stretch]:
     return shared
 
 
-def coverage_of(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
+def coverage_of(files: Sequence[ReferenceFile], frame: TargetScene) -> float:
     """Return the share of the scene that the files cover with valid pixels, 0 to 1.
 
     Counted on a thinned picture of up to `COVERAGE_SIDE` pixels a side. The result is 0
@@ -169,7 +169,7 @@ def coverage_of(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
     return share if share > 0 or not any_valid else 1 / (height * width)
 
 
-def scene_as_source(frame: ConditionFrame, stretch: Stretch) -> Source:
+def scene_as_source(frame: TargetScene, stretch: Stretch) -> Source:
     """Return the scene as the last source, which shows where all files miss.
 
     Args:
@@ -179,7 +179,7 @@ def scene_as_source(frame: ConditionFrame, stretch: Stretch) -> Source:
     return Source(frame.scene, frame.bands, stretch, 1 / float(frame.scale))
 
 
-def _bands(scene: Raster, frame: ConditionFrame) -> tuple[int, ...]:
+def _bands(scene: Raster, frame: TargetScene) -> tuple[int, ...]:
     bands = choose_bands(scene, frame.roles).roles
     if len(bands) != len(frame.bands):
         raise BandError(

@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.base import ConditionFrame
+from rsupres.conditions.base import TargetScene
 from rsupres.conditions.comparison import (
     match_contrast,
     measure_displacement,
@@ -94,7 +94,7 @@ class References:
         coverage: share of the scene that the files cover with valid pixels.
     """
 
-    frame: ConditionFrame
+    frame: TargetScene
     files: tuple[ReferenceFile, ...]
     settings: Settings
     coregister: bool
@@ -202,7 +202,7 @@ class References:
 
 @contextmanager
 def open_references(
-    names: Sequence[str], frame: ConditionFrame, *, coregister: bool, fill: bool
+    names: Sequence[str], frame: TargetScene, *, coregister: bool, fill: bool
 ) -> Iterator[References]:
     """Open reference images on the SR frame of a scene; close them on leaving.
 
@@ -258,7 +258,7 @@ def _report_dates(files: Sequence[ReferenceFile]) -> None:
         )
 
 
-def _check_coverage(files: Sequence[ReferenceFile], frame: ConditionFrame) -> float:
+def _check_coverage(files: Sequence[ReferenceFile], frame: TargetScene) -> float:
     """Return the share of the scene that is covered; warn when it is not all."""
     share = coverage_of(files, frame)
     names = ", ".join(file.name for file in files)

@@ -16,7 +16,7 @@ from rsupres.datasets.layouts import Layout
 from rsupres.datasets.packing import (
     TRAIN,
     VALIDATION,
-    PackPlan,
+    PackOptions,
     PackReport,
     build_pack,
     check_apart,
@@ -47,7 +47,7 @@ class BuildRequest:
 
     out: Path
     inputs: tuple[Path, ...]
-    plan: PackPlan
+    plan: PackOptions
     glob: str = "*"
     exclude: tuple[str, ...] = ()
     split_by: re.Pattern[str] | None = None
@@ -55,7 +55,7 @@ class BuildRequest:
     overwrite: bool = False
 
 
-def follow_layout(plan: PackPlan, layout: Layout) -> PackPlan:
+def follow_layout(plan: PackOptions, layout: Layout) -> PackOptions:
     """Return a plan that also takes what folders say belongs to each image.
 
     Rules that the plan has already are kept.

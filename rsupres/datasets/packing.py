@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PackPlan:
+class PackOptions:
     """How crops are made.
 
     Attributes:
@@ -181,7 +181,7 @@ def build_pack(
     images: Sequence[Path],
     pattern: re.Pattern[str] | None,
     split: str,
-    plan: PackPlan,
+    plan: PackOptions,
     on_image: Callable[[int], None] | None = None,
 ) -> list[tuple[Path, Grid]]:
     """Make crops of images and write them as one pack.
@@ -341,7 +341,7 @@ def _write(
     crops: Sequence[_Crop],
     origins: tuple[CropOrigin, ...],
     split: str,
-    plan: PackPlan,
+    plan: PackOptions,
 ) -> None:
     names = plan.companions.names
     meta = PackMeta(
@@ -362,7 +362,7 @@ def _write(
     write_pack(path, pixels, meta, lr, layers)
 
 
-def _make_crops(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
+def _make_crops(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
     if plan.lr_from:
         yield from _cut_pair(chip, path, plan)
         return
@@ -378,7 +378,7 @@ def _make_crops(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
                 yield _Crop(_window(part, PixelWindow(0, 0, height, width)))
 
 
-def _cut_pair(chip: Chip, path: Path, plan: PackPlan) -> Iterator[_Crop]:
+def _cut_pair(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
     """Yield crops of an image and of another sensor's LR image of the same ground.
 
     Crops are nearly squares of `plan.side` at whole LR pixels; those with an invalid
@@ -425,7 +425,7 @@ def _window(chip: Chip, window: PixelWindow) -> Chip:
 
 
 def _make_lr(
-    crops: Sequence[NDArray[np.uint8]], plan: PackPlan
+    crops: Sequence[NDArray[np.uint8]], plan: PackOptions
 ) -> list[NDArray[np.uint8]]:
     """Return the LR crops to store, rounded to 8 bits; none without a fixed scale."""
     if plan.scale is None:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,19 @@ class Placed(Protocol):
     @property
     def grid(self) -> Grid:
         """Its frame."""
+
+
+@dataclass(frozen=True)
+class NamedGrid:
+    """A frame that is no file's, with a name for messages.
+
+    Attributes:
+        path: the name, such as "the SR grid".
+        grid: the frame.
+    """
+
+    path: str
+    grid: Grid
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import cast
 
 import numpy as np
 
-from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
@@ -34,7 +34,7 @@ from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_bounds
 from rsupres.raster.open import bounded_cache
-from rsupres.raster.stack import open_scenes, union_grid
+from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tile_grid import lr_step
 from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
@@ -44,8 +44,8 @@ from rsupres.tiles.index import (
     INDEX,
     LR,
     TileIndex,
-    TilePlan,
     TileRecord,
+    Tiling,
     records,
     write_index,
 )
@@ -219,7 +219,7 @@ def _open(job: TileJob) -> Iterator[Sources]:
         if roles is None:
             roles = RGB if len(scene.data_bands) >= len(RGB) else ()
         bands = choose_bands(scene, roles).roles
-        frame = ConditionFrame(
+        frame = TargetScene(
             scene, bands, tuple(roles), stretch.for_bands(bands), job.scale
         )
         conditions = stack.enter_context(open_conditions(job.conditions, frame))
@@ -229,15 +229,9 @@ def _open(job: TileJob) -> Iterator[Sources]:
 
 def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]:
     """Open a sharp image and find where the SR frame lies in it."""
-
-    @dataclass(frozen=True)
-    class _Frame:
-        path: str
-        grid: Grid
-
     scene = stack.enter_context(Raster.open(name))
     try:
-        _, (own, wanted) = union_grid([scene, _Frame("the SR grid", sr)])
+        _, (own, wanted) = union_grid([scene, NamedGrid("the SR grid", sr)])
     except InputError as error:
         raise InputError(
             f"{name}: is not on the SR grid of the scene; bring it there, for example "
@@ -251,7 +245,7 @@ def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow
     return scene, wanted.relative_to(own)
 
 
-def _plan(job: TileJob, sources: Sources) -> TilePlan:
+def _plan(job: TileJob, sources: Sources) -> Tiling:
     scene = sources.scene
     step = lr_step(job.scale, job.multiple)
 
@@ -269,7 +263,7 @@ def _plan(job: TileJob, sources: Sources) -> TilePlan:
     }
     if sources.hr is not None:
         marks["hr"] = sources.hr[0].fingerprint()
-    return TilePlan(
+    return Tiling(
         source=os.path.basename(scene.path.rstrip("/")),
         scene=scene.grid,
         scale=job.scale,
@@ -282,7 +276,7 @@ def _plan(job: TileJob, sources: Sources) -> TilePlan:
 
 
 def _cut(
-    sources: Sources, plan: TilePlan, run: Run, show: OnProgress
+    sources: Sources, plan: Tiling, run: Run, show: OnProgress
 ) -> list[TileRecord]:
     """Write the tile rows that are missing; return all records, row-major."""
     n_rows, n_cols = plan.grid.shape
@@ -311,7 +305,7 @@ def _cut(
 def _write(
     tile: TileRecord,
     sources: Sources,
-    plan: TilePlan,
+    plan: Tiling,
     writers: Mapping[str, TileWriter],
     run: Run,
 ) -> TileRecord:

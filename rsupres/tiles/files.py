@@ -28,7 +28,7 @@ from rsupres.output.geotiff import write_whole
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import TILE_STRETCH, Stretch
-from rsupres.tiles.index import FOLDERS, HR, LR, TilePlan
+from rsupres.tiles.index import FOLDERS, HR, LR, Tiling
 from rsupres.version import __version__
 
 # A reference in [0, 1] as whole numbers, fine enough for 16 bits of measurement.
@@ -90,7 +90,7 @@ class TileWriter:
             sync(path)
 
 
-def make_writers(sources: Sources, plan: TilePlan) -> dict[str, TileWriter]:
+def make_writers(sources: Sources, plan: Tiling) -> dict[str, TileWriter]:
     """Return how each kind of tile is written: LR, the conditions, HR."""
     scene = sources.scene
     told = {
@@ -115,7 +115,7 @@ def _raster_writer(scene: Raster, tags: Mapping[str, str]) -> TileWriter:
 
 
 def _condition_writer(
-    kind: str, sources: Sources, plan: TilePlan, tags: Mapping[str, str]
+    kind: str, sources: Sources, plan: Tiling, tags: Mapping[str, str]
 ) -> TileWriter:
     source = sources.conditions.sources[kind]
     n_bands, dtype, nodata, scale = 3, "uint8", None, 1.0

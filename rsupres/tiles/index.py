@@ -40,7 +40,7 @@ _SIDES = ("row", "col", "height", "width")
 
 
 @dataclass(frozen=True)
-class TilePlan:
+class Tiling:
     """How a scene was cut into tiles; unlike the tiles' own headers it is exact.
 
     Attributes:
@@ -101,7 +101,7 @@ class TilePlan:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> TilePlan:
+    def from_json(cls, stored: Mapping[str, object]) -> Tiling:
         """Return the plan that `to_json` stored.
 
         Raises:
@@ -180,7 +180,7 @@ class TileRecord:
 class TileIndex:
     """What `tiles.gpkg` says: the plan and its tiles, row-major."""
 
-    plan: TilePlan
+    plan: Tiling
     tiles: tuple[TileRecord, ...]
 
     @property
@@ -189,7 +189,7 @@ class TileIndex:
         return tuple(kind for kind in FOLDERS if kind in self.tiles[0].shares)
 
 
-def records(plan: TilePlan) -> list[TileRecord]:
+def records(plan: Tiling) -> list[TileRecord]:
     """Return where the tiles of a plan lie, row-major, without any shares."""
     n_rows, n_cols = plan.grid.shape
     digits = max(3, len(str(max(n_rows, n_cols) - 1)))
@@ -205,7 +205,7 @@ def records(plan: TilePlan) -> list[TileRecord]:
     return found
 
 
-def profiles(plan: TilePlan, *, is_lr: bool) -> tuple[list[np.ndarray], ...]:
+def profiles(plan: Tiling, *, is_lr: bool) -> tuple[list[np.ndarray], ...]:
     """Return the planned weights of every tile row and of every tile column.
 
     Those of `rsupres.blend` before they are divided by their sum, with a vanishing
@@ -301,7 +301,7 @@ def read_index(path: Path) -> TileIndex:
         table = pyogrio.read_dataframe(path, layer="plan")
         rows = pyogrio.read_dataframe(path, layer="tiles", read_geometry=False)
         pairs = zip(table["key"], table["value"], strict=True)
-        plan = TilePlan.from_json({str(k): json.loads(str(v)) for k, v in pairs})
+        plan = Tiling.from_json({str(k): json.loads(str(v)) for k, v in pairs})
         found = tuple(
             TileRecord.from_json({str(k): v for k, v in row.items()})
             for row in rows.to_dict("records")

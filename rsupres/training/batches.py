@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class PatchPlan:
+class PatchOptions:
     """How batches are drawn.
 
     Attributes:
@@ -94,7 +94,7 @@ class PatchSource:
     def __init__(
         self,
         packs: Sequence[Pack],
-        plan: PatchPlan,
+        plan: PatchOptions,
         seed: int,
         weights: Mapping[float, float] | None = None,
     ) -> None:
@@ -203,7 +203,7 @@ class _Group:
 
 
 def _group(
-    packs: Sequence[Pack], plan: PatchPlan, weights: Mapping[float, float]
+    packs: Sequence[Pack], plan: PatchOptions, weights: Mapping[float, float]
 ) -> list[_Group]:
     groups = []
     for pack in packs:
@@ -229,7 +229,9 @@ def _group(
     return groups
 
 
-def _lr_of(pack: Pack, plan: PatchPlan) -> tuple[Degradation | None, Fraction | None]:
+def _lr_of(
+    pack: Pack, plan: PatchOptions
+) -> tuple[Degradation | None, Fraction | None]:
     """Return how the LR of a pack is made, or the scale at which it is stored."""
     meta = pack.meta
     if meta.degradation != STORED:

@@ -22,7 +22,7 @@ from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
 from rsupres.families.base import fit_tensors
 from rsupres.training.adapters import FamilyTraining, Watch, build_training
-from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.state import (
     Position,
@@ -147,7 +147,7 @@ class _Run:
     def _source(self) -> PatchSource:
         data = self.config.data
         packs = [Pack.load(self.root / path) for path in data.train]
-        plan = PatchPlan(
+        plan = PatchOptions(
             data.lr_side,
             data.batch,
             data.scales[0],

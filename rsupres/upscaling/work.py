@@ -29,7 +29,7 @@ from rsupres.checkpoints.catalogue import (
     load_model,
     read_card,
 )
-from rsupres.conditions.base import CONDITIONS, ConditionFrame
+from rsupres.conditions.base import CONDITIONS, TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError, ResourceError
 from rsupres.families.base import (
@@ -311,7 +311,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         )
         check_format(work.format, len(work.order))
         roles = range(1, len(bands.roles) + 1)
-        frame = ConditionFrame(
+        frame = TargetScene(
             scene, bands.roles, card.spec.bands, stretch.for_bands(roles), job.scale
         )
         with open_conditions(condition_request(job, card.spec), frame) as conditions:

@@ -77,7 +77,7 @@ def parse(wkb: NDArray[np.object_]) -> Parsed:
     return Parsed(shapes, len(repaired), int((empty | absent).sum()))
 
 
-class Frame:
+class PixelPlane:
     """The pixels of a grid as a plane: x = column, y = row, margin included.
 
     Attributes:

@@ -22,7 +22,7 @@ from rsupres.vector.burn import MAX_INKS, Burner
 from rsupres.vector.features import Features
 from rsupres.vector.geometry import (
     Box,
-    Frame,
+    PixelPlane,
     Shapes,
     clip,
     cut,
@@ -75,7 +75,7 @@ class Tally:
 class Drawing:
     """Collects polygons with their inks, layer by layer."""
 
-    def __init__(self, legend: Legend, frame: Frame, tally: Tally) -> None:
+    def __init__(self, legend: Legend, frame: PixelPlane, tally: Tally) -> None:
         self._legend = legend
         self._frame = frame
         self._tally = tally

@@ -29,7 +29,7 @@ from rsupres.legends.legend import Legend
 from rsupres.legends.legend_file import load_legend
 from rsupres.vector.burn import Burner
 from rsupres.vector.files import read_features
-from rsupres.vector.geometry import Box, Frame, grown
+from rsupres.vector.geometry import Box, PixelPlane, grown
 from rsupres.vector.inks import Drawing, Tally, area_keys, reach_m
 from rsupres.vector.overpass import date_of, resolve
 from rsupres.vector.tags import osm_areas
@@ -111,8 +111,8 @@ class VectorMap(AbstractContextManager["VectorMap"]):
             raise InputError("The scene has no CRS, so no map can be laid over it.")
         legend = legend.only(layers)
         margin = MARGIN
-        frame = Frame(grid, margin)
-        frame = Frame(
+        frame = PixelPlane(grid, margin)
+        frame = PixelPlane(
             grid, margin + math.ceil(reach_m(legend) / frame.metres_per_pixel)
         )
         files = resolve(paths, grid, legend, folder)
@@ -224,7 +224,7 @@ def hash_file(path: str) -> str:
     return digest.hexdigest()
 
 
-def _coverage(paths: Sequence[str], frame: Frame, tally: Tally) -> float:
+def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
     """Return the share of the grid inside the files' bounds.
 
     Raises:
@@ -252,16 +252,16 @@ def _coverage(paths: Sequence[str], frame: Frame, tally: Tally) -> float:
     )
     raise ConditionError(
         f"{named}: does not touch the scene: it covers {footprints}, the scene "
-        f"{_text(Frame(frame.grid, 0).bounds)} ({crs}), which is "
+        f"{_text(PixelPlane(frame.grid, 0).bounds)} ({crs}), which is "
         f"{'; '.join(map(_text, _in_layer(frame, tally)))} in the map's CRS."
     )
 
 
-def _in_layer(frame: Frame, tally: Tally) -> list[Box]:
-    return Frame(frame.grid, 0).boxes_in(tally.extents[0][1])
+def _in_layer(frame: PixelPlane, tally: Tally) -> list[Box]:
+    return PixelPlane(frame.grid, 0).boxes_in(tally.extents[0][1])
 
 
-def _seen(box: Box, crs: pyproj.CRS, frame: Frame) -> BaseGeometry:
+def _seen(box: Box, crs: pyproj.CRS, frame: PixelPlane) -> BaseGeometry:
     """Return a layer's bounds in pixels, as far as they are near the grid."""
     near = [
         shapely.intersection(_box(box), _box(grown(part)))

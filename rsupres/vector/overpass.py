@@ -104,9 +104,9 @@ def footprint(grid: Grid) -> BaseGeometry:
     """Return a grid's bounds in longitude and latitude, with a little around."""
     import pyproj
 
-    from rsupres.vector.geometry import Frame
+    from rsupres.vector.geometry import PixelPlane
 
-    boxes = Frame(grid, 0).boxes_in(pyproj.CRS.from_epsg(4326))
+    boxes = PixelPlane(grid, 0).boxes_in(pyproj.CRS.from_epsg(4326))
     return shapely.union_all(
         [
             shapely.box(w - MARGIN_DEG, s - MARGIN_DEG, e + MARGIN_DEG, n + MARGIN_DEG)

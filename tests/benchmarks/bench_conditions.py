@@ -26,7 +26,7 @@ from affine import Affine
 from bench_pipeline import make_scene
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import ConditionSet, open_conditions
 from rsupres.output.run_dir import Run
 from rsupres.raster.open import bounded_cache
@@ -93,7 +93,7 @@ def report(title: str, work: Work, request: ConditionRequest, model_s: float) ->
 @contextmanager
 def opened(work: Work, request: ConditionRequest) -> Iterator[ConditionSet]:
     roles = range(1, len(work.bands.roles) + 1)
-    frame = ConditionFrame(
+    frame = TargetScene(
         work.scene,
         work.bands.roles,
         work.spec.bands,

@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
-from rsupres.conditions.base import ConditionFrame
+from rsupres.conditions.base import TargetScene
 from rsupres.conditions.references import References, Settings, open_references
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
@@ -88,7 +88,7 @@ def opened(
 ) -> Iterator[References]:
     with Raster.open(lr) as scene:
         stretch = Stretch((0.0,) * 3, (10000.0,) * 3)
-        frame = ConditionFrame(scene, (1, 2, 3), RGB, stretch, scale)
+        frame = TargetScene(scene, (1, 2, 3), RGB, stretch, scale)
         texts = [str(name) for name in names]
         with open_references(texts, frame, coregister=coregister, fill=fill) as found:
             yield found

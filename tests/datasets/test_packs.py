@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from rsupres.datasets.packs import HR_MULTIPLE, CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.tile_grid import lr_step
-from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.training.batches import PatchOptions, PatchSource
 
 LAYERS = ("vector_map", "reference", "reference_valid", "change_mask", "style")
 
@@ -70,7 +70,7 @@ def make_pack(
 def test_patches_of_all_rasters_are_cut_at_the_same_ground(
     height: int, width: int, seed: int, lr_side: int
 ) -> None:
-    plan = PatchPlan(lr_side=lr_side, batch=3)
+    plan = PatchOptions(lr_side=lr_side, batch=3)
     batch = PatchSource([make_pack(height, width)], plan, seed).batch(0)
     seen = batch.conditions
     for other in (seen.vector_map, seen.reference, seen.style):
@@ -102,7 +102,7 @@ def test_stored_lr_is_cut_where_hr_is(
     if max(height, width) > 256:
         return
     pack = make_pack(height, width, scale)
-    plan = PatchPlan(lr_side=max(lr_side, step), batch=3, scale_max=8.0)
+    plan = PatchOptions(lr_side=max(lr_side, step), batch=3, scale_max=8.0)
     batch = PatchSource([pack], plan, seed).batch(0)
     assert batch.scale == scale
     assert batch.hr.shape[2] % 8 == 0
@@ -115,7 +115,7 @@ def test_stored_lr_is_cut_where_hr_is(
 def test_stored_lr_is_not_degraded_again() -> None:
     pack = make_pack(64, 64, Fraction(4))
     odd = Pack(pack.crops, pack.meta, tuple(255 - lr for lr in pack.lr), pack.layers)
-    plan = PatchPlan(lr_side=8, batch=2)
+    plan = PatchOptions(lr_side=8, batch=2)
     lr, inverse = (PatchSource([p], plan, 3).batch(1).lr for p in (pack, odd))
     torch.testing.assert_close(lr, 1.0 - inverse)
 
@@ -123,21 +123,21 @@ def test_stored_lr_is_not_degraded_again() -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (PatchPlan(scale_max=3.0), "scale 4, which data.scales leaves out"),
-        (PatchPlan(fixed_scales=(8.0,)), "scale 4, which data.scales leaves out"),
-        (PatchPlan(tone=True), "data.tone changes HR"),
-        (PatchPlan(lr_side=1), "needs at least 2"),
+        (PatchOptions(scale_max=3.0), "scale 4, which data.scales leaves out"),
+        (PatchOptions(fixed_scales=(8.0,)), "scale 4, which data.scales leaves out"),
+        (PatchOptions(tone=True), "data.tone changes HR"),
+        (PatchOptions(lr_side=1), "needs at least 2"),
     ],
 )
 def test_a_plan_that_stored_lr_cannot_follow_is_refused(
-    plan: PatchPlan, message: str
+    plan: PatchOptions, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         PatchSource([make_pack(64, 64, Fraction(4))], plan, 0)
 
 
 def test_fixed_scales_are_the_only_ones_and_all_come() -> None:
-    plan = PatchPlan(lr_side=8, batch=1, fixed_scales=(4.0, 8.0))
+    plan = PatchOptions(lr_side=8, batch=1, fixed_scales=(4.0, 8.0))
     source = PatchSource([make_pack(64, 64)], plan, 0)
     seen = [source.batch(k).scale for k in range(30)]
     assert set(seen) == {4, 8}
@@ -150,9 +150,9 @@ def test_invalid_parts_of_a_reference_are_zero_and_told() -> None:
     valid[:, :, :9] = 0
     layers = {**pack.layers, "reference_valid": (valid,) * 2}
     pack = Pack(pack.crops, pack.meta, (), layers)
-    batch = PatchSource([pack], PatchPlan(lr_side=8, batch=4, scale_min=4.0), 0).batch(
-        0
-    )
+    batch = PatchSource(
+        [pack], PatchOptions(lr_side=8, batch=4, scale_min=4.0), 0
+    ).batch(0)
     told, reference = batch.conditions.reference_valid, batch.conditions.reference
     assert told is not None
     assert reference is not None
@@ -192,7 +192,7 @@ def test_packs_of_format_1_are_read(tmp_path: Path) -> None:
     save_file(tensors, path, metadata={"rsupres_pack": json.dumps(header)})
     old = Pack.load(path)
     assert old.layers == {}
-    assert PatchSource([old], PatchPlan(), 0).batch(0).conditions.given() == {}
+    assert PatchSource([old], PatchOptions(), 0).batch(0).conditions.given() == {}
     header["format"] = 3
     save_file(tensors, path, metadata={"rsupres_pack": json.dumps(header)})
     with pytest.raises(InputError, match="format number"):

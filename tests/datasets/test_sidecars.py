@@ -31,7 +31,7 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.grid import PixelWindow
-from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.upscaling.array import upscale_whole
 from tests.helpers import write_image
 
@@ -332,7 +332,7 @@ def test_packs_are_built_with_what_belongs_to_the_images(
     np.testing.assert_array_equal(
         pack.layers["reference"][3], picture(61, 70, 10)[:, 30:60, 35:]
     )
-    batch = PatchSource([pack], PatchPlan(lr_side=12, batch=2), 0).batch(0)
+    batch = PatchSource([pack], PatchOptions(lr_side=12, batch=2), 0).batch(0)
     assert batch.conditions.given().keys() == {*ALL.names}
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic
-from rsupres.conditions.base import ConditionFrame, ConditionRequest
+from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import GridError, InputError, RunConflictError
 from rsupres.execution import Interrupted
@@ -23,7 +23,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tiles import files as tile_files
 from rsupres.tiles.cut import TileJob, tile_scene
-from rsupres.tiles.index import TileIndex, TilePlan, profiles, read_index, records
+from rsupres.tiles.index import TileIndex, Tiling, profiles, read_index, records
 from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, UTM, make_scene
 
@@ -114,7 +114,7 @@ def test_untouched_tiles_give_back_the_scene_bit_for_bit(
 def test_the_planned_weights_are_those_of_the_blending(tmp_path, is_lr):
     scene = make_scene(tmp_path / "scene.tif", height=50, width=43)
     with Raster.open(scene) as opened:
-        plan = TilePlan("scene.tif", opened.grid, Fraction(5, 2), 20, 8, 3)
+        plan = Tiling("scene.tif", opened.grid, Fraction(5, 2), 20, 8, 3)
     grid = plan.lr_grid if is_lr else plan.grid
     frame = plan.scene if is_lr else plan.sr
     rows, cols = profiles(plan, is_lr=is_lr)
@@ -183,7 +183,7 @@ def test_tiles_hold_what_a_model_would_be_shown(tmp_path, scene, conditions):
     index = read_index(tmp_path / "tiles" / "tiles.gpkg")
     with Raster.open(scene) as opened:
         stretch = find_stretch(opened, parse_stretch("reflectance"))
-        frame = ConditionFrame(
+        frame = TargetScene(
             opened, (1, 2, 3), ("red", "green", "blue"), stretch, Fraction(2)
         )
         with open_conditions(conditions, frame) as sources:
@@ -226,7 +226,7 @@ def test_the_index_says_where_every_tile_lies(tmp_path, scene):
         assert (row.scale, row.overlap, row.source) == ("2", 6, "scene.tif")
     assert layer.valid.min() < 1
     index = read_index(path)
-    assert TilePlan.from_json(index.plan.to_json()) == index.plan
+    assert Tiling.from_json(index.plan.to_json()) == index.plan
 
 
 def test_hr_is_cut_along_and_may_end_early(tmp_path, scene):

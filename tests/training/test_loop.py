@@ -16,7 +16,7 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import SamplerOptions
-from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import (
     DataConfig,
     StageConfig,
@@ -189,7 +189,7 @@ def test_weights_of_a_stage_can_start_another_run(tmp_path: Path) -> None:
 
 def test_batches_depend_on_seed_and_number_alone(tmp_path: Path) -> None:
     pack = Pack.load(_pack(tmp_path / "p.safetensors"))
-    plan = PatchPlan(lr_side=16, batch=2)
+    plan = PatchOptions(lr_side=16, batch=2)
     first, again, other = (
         PatchSource([pack], plan, seed=s).batch(k) for s, k in ((1, 5), (1, 5), (1, 6))
     )
@@ -204,7 +204,7 @@ def test_patches_fit_their_crops_at_every_scale(
     tmp_path: Path, degradation: str, side: int
 ) -> None:
     pack = Pack.load(_pack(tmp_path / "p.safetensors", degradation, side))
-    source = PatchSource([pack], PatchPlan(lr_side=32, batch=2, tone=True), seed=0)
+    source = PatchSource([pack], PatchOptions(lr_side=32, batch=2, tone=True), seed=0)
     for k in range(40):
         batch = source.batch(k)
         assert batch.hr.shape[2] % 8 == 0

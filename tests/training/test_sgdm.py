@@ -15,7 +15,7 @@ from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks, trains_in_stage1
-from rsupres.training.batches import PatchPlan, PatchSource
+from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.families.sgdm import (
     ARCHITECTURES,
@@ -140,7 +140,7 @@ def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> N
     write_towns(tmp_path / "towns.safetensors")
     made = config(architecture, stage(name, iterations, ema=0.5))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchPlan(16, 4, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 4, 4.0, 4.0), seed=9).batch(0)
     job = Job(made.stage[0], DiffusionOptions(), None)
 
     def measure(training: SgdmTraining) -> float:
@@ -180,7 +180,7 @@ def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
     made = config("tiny-mini", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchPlan(16, 2, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -197,7 +197,7 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
     made = config("tiny-mini", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchPlan(16, 2, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
     torch.manual_seed(0)
     training = SgdmTraining.build(made, SgdmOptions(4), tmp_path)
     training.modules.eval()
@@ -215,7 +215,7 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
 
 def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
     pack = Pack.load(write_towns(tmp_path / "towns.safetensors"))
-    batch = PatchSource([pack], PatchPlan(16, 3, 4.0, 4.0), seed=0).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 3, 4.0, 4.0), seed=0).batch(0)
     chart = batch.conditions.vector_map
     assert chart is not None
     networks = SgdmNetworks(ARCHITECTURES["tiny-mini"])

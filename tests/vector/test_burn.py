@@ -12,7 +12,15 @@ from rasterio.crs import CRS
 
 from rsupres.grid import Grid, PixelWindow
 from rsupres.vector.burn import Burner
-from rsupres.vector.geometry import LATTICE, Frame, clip, cut, parse, snap, split_kinds
+from rsupres.vector.geometry import (
+    LATTICE,
+    PixelPlane,
+    clip,
+    cut,
+    parse,
+    snap,
+    split_kinds,
+)
 
 UTM = CRS.from_epsg(32633)
 SIDE = 96
@@ -182,7 +190,7 @@ MERCATOR_60 = Affine(3.0, 0, 1_100_000, 0, -3.0, 8_399_738)  # 60 degrees north
 )
 def test_lines_are_as_wide_as_on_the_ground(epsg, transform, row_m, col_m):
     crs = CRS.from_epsg(epsg)
-    frame = Frame(Grid(crs, transform, 200, 200), 0)
+    frame = PixelPlane(Grid(crs, transform, 200, 200), 0)
     lines = shapes_of(
         shapely.LineString([(20, 100), (180, 100)]),
         shapely.LineString([(100, 20), (100, 180)]),
@@ -195,7 +203,7 @@ def test_lines_are_as_wide_as_on_the_ground(epsg, transform, row_m, col_m):
 
 
 def test_no_line_is_narrower_than_a_pixel():
-    frame = Frame(Grid(UTM, Affine(10, 0, 5e5, 0, -10, 54e5), 50, 50), 0)
+    frame = PixelPlane(Grid(UTM, Affine(10, 0, 5e5, 0, -10, 54e5), 50, 50), 0)
     line = shapes_of(shapely.LineString([(3, 7), (45, 30)]))
     bands = frame.widen(line, np.array([1.5]), 1.0)
     burned = Burner(snap(bands), np.zeros(1, np.uint16)).burn(PixelWindow(0, 0, 50, 50))
@@ -266,15 +274,15 @@ def test_the_footprint_is_two_boxes_at_the_antimeridian():
 
     degrees = pyproj.CRS.from_epsg(4326)
     utm60 = Grid(CRS.from_epsg(32660), Affine(10, 0, 815000, 0, -10, 2e6), 1000, 3000)
-    west, east = Frame(utm60, 0).boxes_in(degrees)
+    west, east = PixelPlane(utm60, 0).boxes_in(degrees)
     assert west[2] == 180.0
     assert east[0] == -180.0
     assert west[0] < 180.0
     assert east[2] > -180.0
     beyond = Grid(CRS.from_epsg(4326), Affine(0.001, 0, 179.9, 0, -0.001, 1), 100, 300)
-    assert len(Frame(beyond, 0).boxes_in(degrees)) == 2
+    assert len(PixelPlane(beyond, 0).boxes_in(degrees)) == 2
     shape = shapes_of(shapely.box(-179.95, 0.95, -179.94, 0.96))
-    x0 = Frame(beyond, 0).to_pixels(shape, degrees)[0].bounds[0]
+    x0 = PixelPlane(beyond, 0).to_pixels(shape, degrees)[0].bounds[0]
     assert x0 == pytest.approx(150, abs=0.01)
 
 

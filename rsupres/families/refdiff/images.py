@@ -34,7 +34,7 @@ NODATA = 255  # of a change mask: not known whether something changed
 
 
 @dataclass(frozen=True)
-class Frame:
+class PreparedTiles:
     """Tiles ready for the network, and the way back.
 
     Attributes:
@@ -67,7 +67,7 @@ def make_frame(
     mask: Tensor | None,
     scale: Fraction,
     config: RefDiffConfig,
-) -> Frame:
+) -> PreparedTiles:
     """Bring a tile's images into the form that a model was made for.
 
     Where no reference is, the enlarged LR image takes its place, so there is nothing to
@@ -103,9 +103,9 @@ def make_frame(
     reference = torch.where(there, reference, enlarged)
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
     if config.image == "picture":
-        return Frame(guidance, None, config.detail_gain)
+        return PreparedTiles(guidance, None, config.detail_gain)
     blend = enlarged + config.trust * (reference - enlarged)
-    return Frame(guidance, blend, config.detail_gain)
+    return PreparedTiles(guidance, blend, config.detail_gain)
 
 
 def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:

@@ -40,7 +40,7 @@ from rsupres.training.adapters import (
     Watch,
     choose_architecture,
 )
-from rsupres.training.batches import Batch, PatchPlan, PatchSource
+from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.objectives import Job, Outcome, normal, picture_terms, uniform
 from rsupres.training.validation import mean_psnr, write_picture
@@ -138,7 +138,7 @@ class E2DiffSRTraining:
         figures: dict[str, float] = {}
         for scale in _WATCHED_SCALES:
             side = 48 if scale < 4 else 32
-            plan = PatchPlan(side, _WATCHED_CROPS, float(scale), float(scale))
+            plan = PatchOptions(side, _WATCHED_CROPS, float(scale), float(scale))
             batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
             patches = _Patches.of(batch)
             images = self._enlarge_all(patches, watch.stage)

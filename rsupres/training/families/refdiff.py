@@ -29,7 +29,7 @@ from rsupres.training.adapters import (
     Watch,
     choose_architecture,
 )
-from rsupres.training.batches import Batch, PatchPlan, PatchSource
+from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.families.refdiff_objectives import (
     ClosingOptions,
@@ -134,7 +134,7 @@ class RefDiffTraining:
         the result, the truth.
         """
         scale = self.config.data.fixed_scales[0]
-        plan = PatchPlan(_WATCHED_LR_SIDE, _WATCHED_CROPS, fixed_scales=(scale,))
+        plan = PatchOptions(_WATCHED_LR_SIDE, _WATCHED_CROPS, fixed_scales=(scale,))
         batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
         truth = batch.hr * 2.0 - 1.0
         bare = replace(batch, conditions=Conditions())

@@ -17,7 +17,7 @@ from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
 from rsupres.families.base import Conditions
 from rsupres.families.refdiff.config import RefDiffConfig
-from rsupres.families.refdiff.images import Frame, is_changed, make_frame
+from rsupres.families.refdiff.images import PreparedTiles, is_changed, make_frame
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, sample
 from rsupres.training.batches import Batch
@@ -154,13 +154,13 @@ def spoilt_frame(
     options: StaleReferences,
     config: RefDiffConfig,
     generator: torch.Generator,
-) -> Frame:
+) -> PreparedTiles:
     """Return what the network is shown, the reference spoilt in some samples."""
     given = make_stale(batch.conditions, options, generator)
     return frame_of(replace(batch, conditions=given), config)
 
 
-def frame_of(batch: Batch, config: RefDiffConfig) -> Frame:
+def frame_of(batch: Batch, config: RefDiffConfig) -> PreparedTiles:
     """Return what the network is shown of a batch as it is."""
     given = batch.conditions
     return make_frame(

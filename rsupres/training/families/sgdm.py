@@ -57,7 +57,7 @@ from rsupres.training.adapters import (
     Watch,
     choose_architecture,
 )
-from rsupres.training.batches import Batch, PatchPlan, PatchSource
+from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.objectives import Job, Outcome, normal, picture_terms, uniform
 from rsupres.training.validation import mean_psnr, write_picture
@@ -227,7 +227,7 @@ class SgdmTraining:
         picture shows bicubic, the sample with it, the autoencoder, and the truth.
         """
         scale = float(self.choices.scale)
-        plan = PatchPlan(_WATCHED_SIDE, _WATCHED_CROPS, scale, scale)
+        plan = PatchOptions(_WATCHED_SIDE, _WATCHED_CROPS, scale, scale)
         batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
         patches = _Patches.of(batch, self.architecture)
         images = {

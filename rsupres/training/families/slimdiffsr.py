@@ -53,7 +53,7 @@ from rsupres.training.adapters import (
     Watch,
     choose_architecture,
 )
-from rsupres.training.batches import Batch, PatchPlan, PatchSource
+from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.distill import (
     DistillOptions,
@@ -225,7 +225,7 @@ class SlimDiffSRTraining:
         In dB, after rounding to 8 bits.
         """
         scale = self.architecture.scale
-        plan = PatchPlan(_WATCHED_SIDE, _WATCHED_CROPS, fixed_scales=(float(scale),))
+        plan = PatchOptions(_WATCHED_SIDE, _WATCHED_CROPS, fixed_scales=(float(scale),))
         batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
         lr, hr = signed_lr(batch, scale), 2.0 * batch.hr - 1.0
         bicubic = functional.interpolate(lr, hr.shape[2:], mode="bicubic")
