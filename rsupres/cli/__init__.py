@@ -1,8 +1,7 @@
-"""The command group: finds commands on use and turns errors into exit codes.
+"""The command group: import commands on use, turn errors into exit codes.
 
-This is the only place that catches `RsupresError`. Commands are modules of this package
-and are imported when they are called or listed; none of them imports torch or rasterio
-at its top, so that help answers at once.
+Commands are modules of this package and are imported when they are called or listed.
+None of them imports numpy, torch or rasterio at its top, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 
 import click
 
@@ -45,19 +43,19 @@ class LazyGroup(click.Group):
     """A group whose commands live in `rsupres.cli.<name>` under the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands that are installed, in reading order."""
-        return [name for name in COMMANDS if find_spec(f"rsupres.cli.{name}")]
+        """Return the names of the commands, in reading order."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command; None when there is none of that name."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in COMMANDS:
             return None
         command = getattr(import_module(f"rsupres.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; every failure becomes one line and its exit code."""
+        """Run a command; a failure becomes one line and its exit code."""
         result = None
         with _errors_to_exit_codes(ctx):
             result = super().invoke(ctx)
@@ -98,7 +96,7 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
 
 
 def _fail(ctx: click.Context, code: int, message: str) -> None:
-    """Say `message` in one line and leave with `code`."""
+    """Print `message` in one line and exit with `code`."""
     if ctx.meta.get("rsupres.debug"):
         traceback.print_exc()
     line = " ".join(message.split())
@@ -110,7 +108,7 @@ def _fail(ctx: click.Context, code: int, message: str) -> None:
 
 
 def _leave_if_abandoned(code: int) -> None:
-    """End at once when a thread is left that cannot be stopped, as GDAL's writing."""
+    """Exit at once when a thread is left that cannot be stopped, such as GDAL's."""
     execution = sys.modules.get("rsupres.execution")
     if execution is not None and execution.abandoned():
         sys.stdout.flush()

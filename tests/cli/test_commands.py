@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from rsupres.checkpoints.catalogue import write_checkpoint
+from rsupres.checkpoints.catalogue import list_cards, write_checkpoint
+from rsupres.checkpoints.convert import CONVERTERS
 from rsupres.cli import COMMANDS, LazyGroup, main
+from rsupres.cli.models import FAMILIES
 from rsupres.errors import ResourceError
 from tests.fakes import spec
 from tests.helpers import make_scene
@@ -44,6 +48,21 @@ def test_an_unknown_command_is_one_line_and_2():
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert "upscael" in line
+
+
+def test_help_of_all_commands_needs_no_numpy():
+    code = "import sys, rsupres.cli as c; c.main(['--help'], standalone_mode=False)"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('numpy' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout.splitlines()[-1] == "False"
+
+
+def test_import_offers_every_family_that_can_be_converted():
+    assert tuple(sorted(CONVERTERS)) == FAMILIES
 
 
 def test_the_version_is_told():
@@ -194,7 +213,13 @@ def test_damaged_weights_do_not_pass(catalogue):
     assert "sha256" in result.stderr
 
 
-def test_the_doctor_tests_models_and_fails_with_the_first_bad_one(catalogue):
+def test_the_doctor_tests_models_and_fails_with_the_first_bad_one(
+    catalogue, monkeypatch
+):
+    names = ("bicubic", "damaged", "absent")
+    cards = [card for card in list_cards() if card.name in names]
+    assert len(cards) == 3
+    monkeypatch.setattr("rsupres.upscaling.self_test.list_cards", lambda: cards)
     result = invoke("doctor", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     tests = {r["model"]: r["good"] for r in records if r.get("check") == "self-test"}

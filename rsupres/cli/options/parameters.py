@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from rsupres.errors import GridError
-from rsupres.grid import as_scale
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,6 +71,8 @@ class ScaleType(click.ParamType[Any]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Fraction:
         """Return the factor as a `Fraction`."""
+        from rsupres.grid import as_scale
+
         try:
             return as_scale(value)
         except GridError as error:
