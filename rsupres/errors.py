@@ -45,6 +45,12 @@ def _rebuilt(
     return kind(problem, argument=argument, remedies=remedies)
 
 
+class ArgumentError(RsupresError):
+    """Arguments contradict one another, or would destroy what the user has."""
+
+    exit_code = 2
+
+
 class InputError(RsupresError):
     """The data cannot be used as asked."""
 
