@@ -1,15 +1,13 @@
-"""Do edges lie where the truth has them? Canny's edges, scored with a tolerance.
+"""Score the edges of a picture: do they lie where the truth has edges?
 
-Canny 1986, "A computational approach to edge detection": Gaussian smoothing, gradient,
-only the crest of a gradient counts, and only where it is steep. Steep is `STEEP` times
-the picture's own root mean square gradient, the customary cut of gradient detectors,
-so the figure asks where edges lie, not how strong they are. An edge pixel is right when
-the other picture has one at most `TOLERANCE` pixels away, as in the boundary scores of
-Martin, Fowlkes, Malik 2004 and Csurka et al. 2013. Two unrelated photographs reach some
-0.2, noise 0.1.
+Edges are found as Canny 1986 does ("A computational approach to edge detection"):
+Gaussian smoothing, then the crests of the gradient where it is steep. Steep means
+`STEEP` times the picture's own root mean square gradient, so that the score compares
+where edges lie, not how strong they are. An edge pixel is right when the other picture
+has one at most `TOLERANCE` pixels away, as in the boundary scores of Martin, Fowlkes,
+Malik 2004 and Csurka et al. 2013. Two unrelated photographs score about 0.2, noise 0.1.
 
-Like `rsupres.evaluation.metrics`: plain numpy on band-first arrays in [0, 1], NaN where
-nothing is left to measure.
+Functions of numpy arrays, band first, in [0, 1]; NaN where no edge is left to score.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from rsupres.errors import InputError
 from rsupres.evaluation.metrics import luma
@@ -51,8 +50,8 @@ def edge_f1(
             else their mean.
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
-        near: (H, W) bool: only edge pixels there are asked about, as of `map_borders`;
-            None = all.
+        near: (H, W) bool, such as of `map_borders`: only edge pixels there count; None
+            = all.
 
     Returns:
         In [0, 1]; 1 for equal pictures, NaN where the truth has no edge.
@@ -64,16 +63,25 @@ def edge_f1(
 
 
 class Edges(NamedTuple):
-    """The edges of a picture and of the truth, each (H, W), where they are asked."""
+    """The edges of a picture and of the truth.
+
+    Attributes:
+        found: (H, W) edge pixels of the picture.
+        true: (H, W) those of the truth.
+        counted: (H, W) pixels that count, far enough from invalid ones.
+    """
 
     found: Mask
     true: Mask
-    asked: Mask
+    counted: Mask
 
     def f1(self, near: Mask | None = None) -> float:
-        """Return F1, NaN where the truth has no edge; see `edge_f1`."""
-        asked = self.asked if near is None else self.asked & near
-        found, true = self.found & asked, self.true & asked
+        """Return the F1 of the edges, of those in `near` (H, W) alone if given.
+
+        NaN where the truth has no edge; see `edge_f1`.
+        """
+        counted = self.counted if near is None else self.counted & near
+        found, true = self.found & counted, self.true & counted
         n_found, n_true = int(found.sum()), int(true.sum())
         if n_true == 0:
             return math.nan
@@ -86,20 +94,29 @@ class Edges(NamedTuple):
 def find_edges(
     sr: np.ndarray, hr: np.ndarray, valid: NDArray[np.bool_] | None = None
 ) -> Edges:
-    """Find the edges that `edge_f1` compares, to ask about several parts of them."""
+    """Find the edges that `edge_f1` compares, to score several parts of a picture.
+
+    Args:
+        sr: (c, H, W) in [0, 1].
+        hr: the same shape and range.
+        valid: (H, W) or (1, H, W) bool; None = all.
+
+    Raises:
+        InputError: the shapes differ.
+    """
     if sr.shape != hr.shape or sr.ndim != 3:
         raise InputError(
             f"Edges of two pictures of one shape (c, H, W) are compared, not {sr.shape}"
             f" and {hr.shape}."
         )
-    asked = np.ones(hr.shape[1:], bool)
+    counted = np.ones(hr.shape[1:], bool)
     if valid is not None:
-        asked = ~_grown(~valid.reshape(hr.shape[1:]).astype(bool), _RADIUS + 1)
-    if min(asked.shape) < 2 or not asked.any():
-        nothing = np.zeros_like(asked)
-        return Edges(nothing, nothing, asked)
-    found, true = (_edges(np.nan_to_num(picture), asked) for picture in (sr, hr))
-    return Edges(found, true, asked)
+        counted = ~_grown(~valid.reshape(hr.shape[1:]).astype(bool), _RADIUS + 1)
+    if min(counted.shape) < 2 or not counted.any():
+        nothing = np.zeros_like(counted)
+        return Edges(nothing, nothing, counted)
+    found, true = (_edges(np.nan_to_num(picture), counted) for picture in (sr, hr))
+    return Edges(found, true, counted)
 
 
 def map_borders(chart: NDArray[np.uint8]) -> Mask:
@@ -120,13 +137,13 @@ def map_borders(chart: NDArray[np.uint8]) -> Mask:
     return _grown(border, MAP_REACH - 1)
 
 
-def _edges(picture: np.ndarray, asked: Mask) -> Mask:
-    """Return the edge pixels (H, W) among those that are asked about."""
+def _edges(picture: np.ndarray, counted: Mask) -> Mask:
+    """Return the edge pixels (H, W) among those that count."""
     down, along = _slopes(picture)
     size = np.hypot(down, along)
-    steep = STEEP * math.sqrt(np.square(size[asked]).mean())
+    steep = STEEP * math.sqrt(np.square(size[counted]).mean())
     crests = _crests(down, along)
-    crests &= asked & (size >= max(steep, 1e-6))  # flat but for rounding has none
+    crests &= counted & (size >= max(steep, 1e-6))  # flat but for rounding has none
     return crests
 
 
@@ -160,12 +177,5 @@ def _crests(down: np.ndarray, along: np.ndarray) -> Mask:
 
 def _grown(mask: Mask, radius: int) -> Mask:
     """Return which pixels have one of the mask at most `radius` away, both axes."""
-    height, width = mask.shape
-    padded = np.pad(mask, radius)
-    rows = np.zeros((height, width + 2 * radius), bool)
-    for step in range(2 * radius + 1):
-        rows |= padded[step : step + height]
-    grown = np.zeros(mask.shape, bool)
-    for step in range(2 * radius + 1):
-        grown |= rows[:, step : step + width]
-    return grown
+    side = 2 * radius + 1
+    return np.asarray(binary_dilation(mask, np.ones((side, side), bool)))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from rsupres.errors import InputError
 
@@ -109,8 +110,8 @@ def sam_deg(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> 
     """Return the mean spectral angle in degrees.
 
     Kruse et al. 1993, "The Spectral Image Processing System": the angle between the
-    band vectors of a pixel, 0 for equal hues whatever the brightness. Pixels that are
-    black in either picture have no angle and are left out.
+    band vectors of a pixel, 0 for equal hues at any brightness. Pixels that are black
+    in either picture have no angle and are left out.
 
     Args:
         sr: (c, H, W), at least two bands.
@@ -245,10 +246,6 @@ def _smooth(image: Floats) -> Floats:
 
 
 def _window_is_valid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return for every inner pixel whether its 11 x 11 window holds no invalid one."""
-    side = 2 * SSIM_RADIUS + 1
-    bad = np.pad(np.cumsum(np.cumsum(~mask, 0), 1), ((1, 0), (1, 0)))
-    inside: NDArray[np.int64] = (
-        bad[side:, side:] - bad[:-side, side:] - bad[side:, :-side]
-    )
-    return np.asarray(inside + bad[:-side, :-side] == 0)
+    """Return whether the SSIM window around a pixel is all valid; (H - 10, W - 10)."""
+    side, inner = 2 * SSIM_RADIUS + 1, slice(SSIM_RADIUS, -SSIM_RADIUS)
+    return np.asarray(binary_erosion(mask, np.ones((side, side), bool))[inner, inner])

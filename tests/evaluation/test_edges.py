@@ -6,9 +6,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.feature import canny
 
 from rsupres.errors import InputError
-from rsupres.evaluation.edges import edge_f1, map_borders
+from rsupres.evaluation.edges import (
+    SIGMA,
+    STEEP,
+    edge_f1,
+    find_edges,
+    map_borders,
+)
 from rsupres.evaluation.metrics import luma
 from tests.pictures import texture
 
@@ -32,6 +40,22 @@ def blurred(picture: np.ndarray, side: int) -> np.ndarray:
 def test_equal_pictures_have_all_edges() -> None:
     for picture in (boxes(), texture(60, 70, 3), texture(40, 40, 1, bands=1)):
         assert edge_f1(picture, picture) == 1.0
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_edges_are_those_of_scikit_image_within_a_pixel(seed: int) -> None:
+    """Its Canny takes Sobel's gradient and interpolates where ours takes sectors."""
+    picture = texture(120, 140, seed).astype(np.float64)
+    ours = find_edges(picture, picture).true
+    grey = luma(picture)[0]
+    smooth = ndimage.gaussian_filter(grey, SIGMA, mode="nearest")
+    gradient = np.hypot(*(ndimage.sobel(smooth, axis=axis) for axis in (0, 1)))
+    steep = STEEP * np.sqrt(np.mean(gradient**2))
+    theirs = canny(grey, SIGMA, steep, steep, mode="nearest")
+    for found, near in ((ours, theirs), (theirs, ours)):
+        close = ndimage.binary_dilation(near, np.ones((3, 3)))
+        assert found.sum() > 200
+        assert (found & close).sum() > 0.9 * found.sum()
 
 
 def test_a_pixel_is_forgiven_and_three_are_not() -> None:
