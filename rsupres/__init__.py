@@ -17,17 +17,29 @@ from typing import TYPE_CHECKING
 from rsupres.version import __version__
 
 if TYPE_CHECKING:
+    from rsupres.change.write import change_mask as change_mask
+    from rsupres.evaluation.measure_pair import evaluate as evaluate
+    from rsupres.tiles.request import batch as batch
+    from rsupres.tiles.request import mosaic as mosaic
+    from rsupres.tiles.request import tile as tile
     from rsupres.upscaling.array import Model as Model
     from rsupres.upscaling.array import load_model as load_model
     from rsupres.upscaling.array import upscale_array as upscale_array
     from rsupres.upscaling.request import plan as plan
     from rsupres.upscaling.request import upscale as upscale
+    from rsupres.vector.rasterize import rasterize as rasterize
 
 # Where each public name is defined.
 _HOMES = {
     "Model": "rsupres.upscaling.array",
+    "batch": "rsupres.tiles.request",
+    "change_mask": "rsupres.change.write",
+    "evaluate": "rsupres.evaluation.measure_pair",
     "load_model": "rsupres.upscaling.array",
+    "mosaic": "rsupres.tiles.request",
     "plan": "rsupres.upscaling.request",
+    "rasterize": "rsupres.vector.rasterize",
+    "tile": "rsupres.tiles.request",
     "upscale": "rsupres.upscaling.request",
     "upscale_array": "rsupres.upscaling.array",
 }
@@ -35,8 +47,14 @@ _HOMES = {
 __all__ = [
     "Model",
     "__version__",
+    "batch",
+    "change_mask",
+    "evaluate",
     "load_model",
+    "mosaic",
     "plan",
+    "rasterize",
+    "tile",
     "upscale",
     "upscale_array",
 ]

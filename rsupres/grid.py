@@ -27,6 +27,8 @@ _SEMI_MAJOR_AXIS_M = 6378137.0
 _ECCENTRICITY_SQUARED = 0.0066943799901413165
 _MAX_DENOMINATOR = 64  # of a scale
 
+Scale = Fraction | float | str  # as users give it
+
 
 class PixelWindow(NamedTuple):
     """A half-open rectangle of whole pixels: rows [row, row + height), columns alike.
@@ -207,7 +209,7 @@ class Grid:
         return Grid(self.crs, exact, height, width)
 
 
-def as_scale(value: Fraction | float | str) -> Fraction:
+def as_scale(value: Scale) -> Fraction:
     """Return a scale as an exact fraction.
 
     Args:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.change.detection import Method
 from rsupres.change.mask import MUCH, ChangeMask, ChangeOptions, changed_share
-from rsupres.execution import OnProgress, Progress
-from rsupres.grid import Grid, PixelWindow
+from rsupres.change.options import CompareBy, choose_options
+from rsupres.execution import OnProgress, Progress, progress_bar
+from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.legends.class_table import NODATA, TABLE_TAG, UNCHANGED
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
@@ -28,10 +31,13 @@ from rsupres.output.strips import (
     Destination,
     Rows,
     StripRaster,
+    WritingOptions,
     frame_identity,
+    make_destination,
     write_strips,
 )
 from rsupres.raster.dataset import Raster
+from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.version import __version__
 
@@ -142,6 +148,82 @@ class _Tally:
         counts = np.bincount(values.ravel(), minlength=256)
         self.pixels += counts
         self.area_m2 += counts * grid.gsd_m**2
+
+
+def change_mask(
+    sources: StrPath | Sequence[StrPath],
+    output: StrPath,
+    *,
+    like: StrPath,
+    scale: Scale = 4,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    method: CompareBy = "auto",
+    significance: float | None = None,
+    threshold: float | None = None,
+    minimum_area: float | None = None,
+    land_cover: StrPath | None = None,
+    class_attribute: str | None = None,
+    class_table: StrPath | None = None,
+    output_table: StrPath | None = None,
+    **writing: Unpack[WritingOptions],
+) -> ChangeSummary:
+    """Write where the land changed, and into what, as `rsupres change` does.
+
+    Args:
+        sources: one source, polygons or a raster of classes in which 0 is unchanged; or
+            two, the earlier and the later land cover or image.
+        output: the mask to write: 0 = unchanged, 255 = not known, 1 = changed into
+            something not known, else the class that is there now.
+        like: the scene whose grid, `scale` times finer, is the output's.
+        scale: how many times finer: 4, 2.5, "10/3".
+        progress: show a progress bar on stderr.
+        on_progress: called after each strip, instead of a bar.
+        method: "irmad", "cva", "land-cover", or "auto": as the sources look.
+        significance: share of unchanged pixels that may be marked in images.
+        threshold: mark what differs by more standard deviations than this instead.
+        minimum_area: smallest part that counts, square metres.
+        land_cover: class raster of the later date, for what is detected.
+        class_attribute: attribute of polygons that holds their class.
+        class_table: what the codes mean: a name or a file; None = by the file.
+        output_table: translate the classes into this table.
+        **writing: see `rsupres.output.strips.WritingOptions`.
+
+    Returns:
+        How much ground became which class.
+
+    Raises:
+        InputError: an option that means nothing for these sources.
+        RsupresError: as `write_change_mask`.
+
+    Examples:
+        >>> import rsupres
+        >>> made = rsupres.change_mask(
+        ...     ["2018.tif", "2024.tif"], "mask.tif", like="2024.tif", scale=4
+        ... )  # doctest: +SKIP
+        >>> f"{made.share:.1%} changed"  # doctest: +SKIP
+        '3.2% changed'
+    """
+    names = as_names(sources)
+    job = ChangeJob(
+        sources=names,
+        into=make_destination(output, writing),
+        like=os.fspath(like),
+        scale=as_scale(scale),
+        options=choose_options(
+            len(names),
+            method=method,
+            significance=significance,
+            threshold=threshold,
+            minimum_area=minimum_area,
+            land_cover=land_cover,
+            class_attribute=class_attribute,
+            class_table=class_table,
+            output_table=output_table,
+        ),
+    )
+    with progress_bar(progress) as show:
+        return write_change_mask(job, on_progress=on_progress or show)
 
 
 def write_change_mask(

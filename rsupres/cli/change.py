@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,17 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.options.area import like_option
 from rsupres.cli.options.console import console_options
-from rsupres.cli.options.output import destination_options, make_destination
+from rsupres.cli.options.output import destination_options, take_writing
 from rsupres.cli.options.run import scale_option
+from rsupres.cli.wording import usage_errors
 
 if TYPE_CHECKING:
-    from rsupres.change.mask import ChangeOptions
     from rsupres.change.write import ChangeSummary
 
-_OF_DETECTION = ("significance", "threshold", "land_cover")
+_HOW = (
+    *("method", "significance", "threshold", "minimum_area", "land_cover"),
+    *("class_attribute", "class_table", "output_table"),
+)
 
 
 @click.command()
@@ -96,19 +98,19 @@ def change(
       rsupres change before.tif after.tif mask.tif --like after.tif --scale 4 \\
           --significance 0.0001 --minimum-area 1600
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.change.write import ChangeJob, write_change_mask
+    from rsupres.change.options import choose_options
+    from rsupres.change.write import change_mask
 
     if len(sources) > 2:
         raise click.UsageError("Give one source or two, then OUT.")
-    job = ChangeJob(
-        sources=sources,
-        into=make_destination(output, options),
-        like=options["like"],
-        scale=options["scale"],
-        options=_chosen(options, len(sources)),
-    )
+    how = {name: options.pop(name) for name in _HOW}
+    with usage_errors():
+        choose_options(len(sources), **how)
+    writing = take_writing(options)
     with console.work() as show:
-        summary = write_change_mask(job, on_progress=show)
+        summary = change_mask(
+            sources, output, on_progress=show, **how, **options, **writing
+        )
     console.emit(summary.to_json(), describe(summary))
 
 
@@ -137,39 +139,3 @@ def _ground(area_m2: float) -> str:
     if area_m2 >= 1e6:
         return f"{area_m2 / 1e6:,.2f} km2"
     return f"{area_m2 / 1e4:,.2f} ha" if area_m2 >= 1e4 else f"{area_m2:,.0f} m2"
-
-
-def _chosen(options: dict[str, Any], n_sources: int) -> ChangeOptions:
-    """Return the library's options; refuse those that would do nothing."""
-    from rsupres.change.mask import ChangeOptions, DetectionOptions
-
-    method = options["method"]
-    if options["significance"] is not None and options["threshold"] is not None:
-        raise click.UsageError("--significance and --threshold exclude each other.")
-    useless = [] if n_sources == 2 else [*_OF_DETECTION, "minimum_area"]
-    useless += ["class_attribute"] if n_sources == 2 else []
-    useless += [*_OF_DETECTION] if method == "land-cover" else []
-    for name in useless:
-        if options[name] is not None:
-            option = "--" + name.replace("_", "-")
-            what = "one source" if n_sources == 1 else "two rasters"
-            what = "land covers" if method == "land-cover" else what
-            raise click.UsageError(f"{option} means nothing for {what}.")
-    if n_sources == 1 and method != "auto":
-        raise click.UsageError("--method compares two rasters; there is one source.")
-    detection = DetectionOptions(least_m2=options["minimum_area"])
-    changed = {
-        name: options[name]
-        for name in ("significance", "threshold")
-        if options[name] is not None
-    }
-    if method in ("irmad", "cva"):
-        changed["method"] = method
-    return ChangeOptions(
-        class_table=options["class_table"],
-        output_table=options["output_table"],
-        class_attribute=options["class_attribute"],
-        land_cover=options["land_cover"],
-        covers={"auto": None, "land-cover": True}.get(method, False),
-        detection=replace(detection, **changed),
-    )

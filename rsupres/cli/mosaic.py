@@ -9,7 +9,12 @@ import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
-from rsupres.cli.options.output import format_options, overwrite_option, run_options
+from rsupres.cli.options.output import (
+    format_options,
+    overwrite_option,
+    run_options,
+    take_writing,
+)
 from rsupres.cli.upscale import describe
 
 
@@ -32,21 +37,16 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
       rsupres mosaic tiles scene.tif
       rsupres mosaic scene_x4.tif.run scene_x4.tif
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiles.mosaic import mosaic_tiles
-    from rsupres.upscaling.pipeline import finish_run
+    from rsupres.tiles.request import is_run
+    from rsupres.tiles.request import mosaic as blend
 
+    if is_run(source):
+        _refuse_format()
+        for name in ("driver", "creation", "dtype", "nodata", "run_dir"):
+            options[name] = None
+    writing = take_writing(options)
     with console.work() as show:
-        if (source / "run.json").exists():
-            _refuse_format()
-            summary = finish_run(
-                source,
-                output,
-                overwrite=options["overwrite"],
-                keep_run=options["keep_run"],
-                on_progress=show,
-            )
-        else:
-            summary = mosaic_tiles(source, output, on_progress=show, **options)
+        summary = blend(source, output, on_progress=show, **options, **writing)
     console.emit(summary.to_json(), describe(summary))
 
 

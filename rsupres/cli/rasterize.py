@@ -10,7 +10,7 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.options.area import like_option
 from rsupres.cli.options.console import console_options
-from rsupres.cli.options.output import destination_options, make_destination
+from rsupres.cli.options.output import destination_options, take_writing
 from rsupres.cli.options.parameters import LayersType, expand_lists
 from rsupres.cli.options.run import scale_option
 
@@ -71,16 +71,15 @@ def rasterize(
           --legend maptiler --layers building,road --antialias
       rsupres rasterize overpass map.tif --like scene.tif --scale 8
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.vector.rasterize import RasterizeJob, rasterize_map
+    from rsupres.vector.rasterize import rasterize as burn
 
     if not (maps or options["place"] or options["bbox"]):
         raise click.UsageError("Give a MAP, --place or --bbox.")
     if options["place"] and options["bbox"]:
         raise click.UsageError("--place and --bbox exclude each other.")
-    into = make_destination(output, options)
-    job = RasterizeJob(maps=maps, into=into, **options)
+    writing = take_writing(options)
     with console.work() as show:
-        summary = rasterize_map(job, on_progress=show)
+        summary = burn(maps, output, on_progress=show, **options, **writing)
     console.emit(summary.to_json(), describe(summary))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -16,12 +14,11 @@ from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import scale_option
-from rsupres.cli.wording import option_of
+from rsupres.cli.wording import usage_errors
 
 if TYPE_CHECKING:
-    from rsupres.conditions.base import ConditionRequest
-    from rsupres.families.base import ModelSpec
     from rsupres.tiles.cut import TileSummary
+    from rsupres.tiles.request import TileConditions
 
 
 @click.command()
@@ -75,9 +72,6 @@ def tile(
     console: Console,
     scenes: tuple[str, ...],
     folder: Path,
-    model: str | None,
-    tile_size: int | None,
-    halo: int | None,
     **options: Any,
 ) -> None:
     """Cut SCENE into overlapping tiles in DIR, with all that belongs to each.
@@ -93,28 +87,15 @@ def tile(
       rsupres tile scene.tif tiles --scale 8 --tile-size 64 --overlap 16 \\
           --vector-map town.osm.pbf --reference 2018.tif --change-mask detect
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiles.cut import TileJob, tile_scene
+    from rsupres.tiles.request import check_tile_options
+    from rsupres.tiles.request import tile as cut
 
     if options["bounds_crs"] and not options["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
-    spec = None if model is None else _spec(model, options["scale"])
-    names = ("scale", "overlap", "stretch", "bounds", "bounds_crs", "hr", "overwrite")
-    chosen = {name: options.pop(name) for name in names}
-    if spec is not None:
-        size = -(-spec.tile_size // _step(chosen["scale"], spec.multiple))
-        tile_size = tile_size or size * _step(chosen["scale"], spec.multiple)
-        halo = spec.halo if halo is None else halo
-        chosen |= {"multiple": spec.multiple, "roles": spec.bands or None}
-    job = TileJob(
-        scenes=scenes,
-        folder=folder,
-        tile_size=tile_size,
-        halo=halo or 0,
-        conditions=_request(folder, spec, options),
-        **chosen,
-    )
+    with usage_errors():
+        check_tile_options(cast("TileConditions", options))
     with console.work() as show:
-        summary = tile_scene(job, on_progress=show)
+        summary = cut(scenes, folder, on_progress=show, **options)
     console.emit(summary.to_json(), describe(summary))
 
 
@@ -131,39 +112,3 @@ def describe(summary: TileSummary) -> str:
         f"overlap {summary.overlap}, in {', '.join(summary.kinds)}, written in "
         f"{summary.duration_s:.1f} s.\nValid {100 * summary.valid:.1f} %{shares}."
     )
-
-
-def _step(scale: Fraction, multiple: int) -> int:
-    from rsupres.tile_grid import lr_step
-
-    return lr_step(scale, multiple)
-
-
-def _spec(model: str, scale: Fraction) -> ModelSpec:
-    from rsupres.checkpoints.catalogue import read_card
-    from rsupres.errors import InputError
-
-    card = read_card(model)
-    if not card.spec.scales.offers(scale):
-        raise InputError(
-            f"{scale}: model {card.name} offers {card.spec.scales}.", argument="scale"
-        )
-    return card.spec
-
-
-def _request(
-    folder: Path, spec: ModelSpec | None, options: dict[str, Any]
-) -> ConditionRequest:
-    """Return which conditions are asked for; refuse options without their condition."""
-    from rsupres.conditions.base import ConditionRequest
-    from rsupres.upscaling.requirements import missing_companion
-
-    request = ConditionRequest(folder=folder.absolute().parent, **options)
-    if missing := missing_companion(request):
-        command = click.get_current_context().command
-        option, condition = (option_of(name, command) for name in missing)
-        raise click.UsageError(f"{option} needs {condition}.")
-    if spec is None:
-        return request
-    legend = request.legend or spec.legend
-    return replace(request, legend=legend, change_table=spec.classes)

@@ -7,11 +7,12 @@ line typed ``--vector-map``. The command that runs knows its own spelling.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
-from rsupres.errors import RsupresError
+from rsupres.errors import InputError, RsupresError
 
 
 def error_line(error: RsupresError, command: click.Command | None) -> str:
@@ -50,6 +51,16 @@ def option_of(name: str, command: click.Command | None) -> str:
                 else parameter.human_readable_name
             )
     return f"{spelled} {value}" if value else spelled
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what the library refuses of a combination of options into a usage error."""
+    try:
+        yield
+    except InputError as error:
+        command = click.get_current_context().command
+        raise click.UsageError(error_line(error, command)) from error
 
 
 class WordingFilter(logging.Filter):

@@ -7,9 +7,11 @@ figures. `rsupres.evaluation.pairs` reads and aligns the pictures,
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from rsupres.errors import InputError
 from rsupres.evaluation.lpips import load_lpips
@@ -24,6 +26,7 @@ from rsupres.evaluation.pairs import (
 )
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.raster.files import StrPath
 from rsupres.raster.stretch import parse_stretch
 from rsupres.tile_grid import TileGrid
 
@@ -85,6 +88,73 @@ class PairResult:
             "valid_pixels": self.valid_pixels,
             "hr_moved_by": list(self.moved),
         }
+
+
+def evaluate(
+    sr: StrPath,
+    hr: StrPath,
+    *,
+    lr: StrPath | None = None,
+    resample: bool = False,
+    hr_nodata: float | None = None,
+    align: tuple[float, float] | Literal["auto"] | None = None,
+    match_histogram: bool = False,
+    stretch: str = "auto",
+    tile_size: int | None = None,
+    overlap: int = 0,
+    halo: int = 0,
+    crop_border: int = 0,
+    lpips_weights: StrPath | None = None,
+) -> PairResult:
+    """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
+
+    Args:
+        sr: the picture under test.
+        hr: the truth.
+        lr: the input of `sr`, for consistency and ERGAS.
+        resample: warp the truth to the grid of `sr` where they differ.
+        hr_nodata: pixels of the truth with this number in every band do not count.
+        align: move the truth by these SR pixels (down, right), or "auto": by the
+            displacement found; needs `resample`.
+        match_histogram: give `sr` the truth's distribution of values before.
+        stretch: which range of numbers is 0 to 1 in the figures.
+        tile_size: LR pixels of the tiles that `sr` was made in, for the seam ratio;
+            needs `lr`.
+        overlap: of those tiles, LR pixels.
+        halo: of the model that made them, LR pixels.
+        crop_border: SR pixels left out at every side for PSNR, SSIM, SAM and ERGAS.
+        lpips_weights: folder of the LPIPS (squeeze) weights; None = the folder that the
+            environment variable `RSUPRES_LPIPS` names, else no LPIPS.
+
+    Returns:
+        The figures, on the common ground and the valid pixels of both.
+
+    Raises:
+        RsupresError: as `measure_pair`.
+
+    Examples:
+        >>> import rsupres
+        >>> found = rsupres.evaluate("x4.tif", "truth.tif")  # doctest: +SKIP
+        >>> found.row.figures["psnr"]  # doctest: +SKIP
+        33.54
+    """
+    return measure_pair(
+        PairRequest(
+            sr=os.fspath(sr),
+            hr=os.fspath(hr),
+            lr=None if lr is None else os.fspath(lr),
+            resample=resample,
+            hr_nodata=hr_nodata,
+            align=() if align == "auto" else align,
+            match_histogram=match_histogram,
+            stretch=stretch,
+            tile_size=tile_size,
+            overlap=overlap,
+            halo=halo,
+            border=crop_border,
+            lpips_weights=None if lpips_weights is None else Path(lpips_weights),
+        )
+    )
 
 
 def measure_pair(request: PairRequest) -> PairResult:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,28 @@ from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.run_dir import Run
+from rsupres.raster.files import StrPath
 from rsupres.version import __version__
 
 Rows = tuple[NDArray[np.generic], NDArray[np.bool_] | None]
+
+
+class WritingOptions(TypedDict, total=False):
+    """Options of all functions that write a raster, and their defaults.
+
+    Attributes:
+        driver: "COG" (default) or "GTiff".
+        co: creation options of the driver, a mapping or pairs.
+        overwrite: replace an output that exists.
+        run_dir: folder of the unfinished run; default: the output's name with `.run`.
+        keep_run: keep it after success.
+    """
+
+    driver: str
+    co: Mapping[str, str] | Sequence[tuple[str, str]]
+    overwrite: bool
+    run_dir: StrPath | None
+    keep_run: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +124,19 @@ class Destination:
             dtype=dtype,
             nodata=nodata,
         )
+
+
+def make_destination(output: StrPath, options: WritingOptions) -> Destination:
+    """Return where and how a raster is written."""
+    run_dir = options.get("run_dir")
+    return Destination(
+        output=Path(output),
+        driver=options.get("driver", "COG"),
+        creation=tuple(dict(options.get("co", ())).items()),
+        overwrite=options.get("overwrite", False),
+        run_dir=None if run_dir is None else Path(run_dir),
+        keep_run=options.get("keep_run", False),
+    )
 
 
 @dataclass(frozen=True)

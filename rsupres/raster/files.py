@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rsupres.grid import Grid
     from rsupres.raster.dataset import Raster
 
+StrPath = str | os.PathLike[str]
+
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt")
 
 _DATE_TAGS = (
@@ -36,6 +38,16 @@ _DATE_TAGS = (
 _YEAR = r"(?:19|20)\d\d"
 _DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
 _YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
+
+
+def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
+    """Return one path or several as names.
+
+    >>> as_names(Path("a.tif")), as_names(["a.tif", "b.tif"])
+    (('a.tif',), ('a.tif', 'b.tif'))
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return tuple(os.fspath(path) for path in several)
 
 
 def find_images(

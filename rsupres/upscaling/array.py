@@ -22,7 +22,7 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import InputError, ModelOutputError
 from rsupres.execution import Progress, progress_bar
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
-from rsupres.grid import Grid, PixelWindow, as_scale
+from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.tile_grid import TileGrid, lr_step
 from rsupres.upscaling.memory import ArrayReader, as_conditions, on_pixels, reflect
 from rsupres.upscaling.tiling import plan_tiles
@@ -109,7 +109,7 @@ def load_model(
 def upscale_array(
     lr: NDArray[np.number],
     model: Model | str,
-    scale: Fraction | float | str = 4,
+    scale: Scale = 4,
     *,
     seed: int = 0,
     vector_map: NDArray[np.number] | None = None,

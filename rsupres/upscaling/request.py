@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from rsupres.execution import OnProgress, progress_bar
-from rsupres.grid import as_scale
+from rsupres.grid import Scale, as_scale
+from rsupres.raster.files import StrPath, as_names
 from rsupres.upscaling.job import OtherBands, UpscaleJob
 
 if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import RunSummary
     from rsupres.upscaling.planning import Plan
-
-StrPath = str | os.PathLike[str]
-Scale = Fraction | float | str
 
 
 class UpscaleOptions(TypedDict, total=False):
@@ -157,12 +154,6 @@ def make_job(
         scale=as_scale(scale),
         **values,  # type: ignore[arg-type]  # typed by UpscaleOptions
     )
-
-
-def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
-    """Return one path or several as names."""
-    several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    return tuple(os.fspath(path) for path in several)
 
 
 def upscale(

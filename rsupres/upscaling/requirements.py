@@ -139,13 +139,22 @@ def missing_companion(conditions: GivenConditions) -> tuple[str, str] | None:
     return None
 
 
-def _check_companions(job: UpscaleJob) -> None:
-    """Refuse options about a condition that is not there."""
-    if missing := missing_companion(job):
+def check_companions(conditions: GivenConditions) -> None:
+    """Check that no option lacks the condition that it is about.
+
+    Raises:
+        ConditionError: names both.
+    """
+    if missing := missing_companion(conditions):
         option, condition = missing
         raise ConditionError(
             f"needs {_MEANING[condition]}.", argument=option, remedies=(condition,)
         )
+
+
+def _check_companions(job: UpscaleJob) -> None:
+    """Refuse options about a condition that is not there."""
+    check_companions(job)
     if job.style is not None and job.style_sample:
         raise ConditionError(
             "draws a style, so none can be followed; leave one of them out.",

@@ -7,21 +7,31 @@ interrupted one wrote: see `rsupres.output.strips`.
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Unpack
 
 from rsupres.errors import InputError
-from rsupres.execution import OnProgress
-from rsupres.grid import Grid
+from rsupres.execution import OnProgress, progress_bar
+from rsupres.grid import Grid, Scale, as_scale
 from rsupres.legends.legend import DEFAULT_CLASS_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
-from rsupres.output.strips import Destination, StripRaster, frame_identity, write_strips
+from rsupres.output.strips import (
+    Destination,
+    StripRaster,
+    WritingOptions,
+    frame_identity,
+    make_destination,
+    write_strips,
+)
 from rsupres.raster.dataset import Raster
+from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.vector.map import VectorMap
 from rsupres.vector.overpass import bbox_area, download, place_area
@@ -113,6 +123,67 @@ class RasterizeSummary:
             "coverage": round(self.coverage, 4),
             "duration_s": round(self.duration_s, 3),
         }
+
+
+def rasterize(
+    maps: StrPath | Sequence[StrPath],
+    output: StrPath,
+    *,
+    like: StrPath,
+    scale: Scale = 4,
+    legend: StrPath = DEFAULT_CLASS_LEGEND,
+    layers: Sequence[str] | None = None,
+    place: str | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+    antialias: bool = False,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **writing: Unpack[WritingOptions],
+) -> RasterizeSummary:
+    """Burn a vector map on the grid of a scene, as `rsupres rasterize` does.
+
+    Args:
+        maps: vector files, or "overpass" for OpenStreetMap of the scene's ground; empty
+            with `place` or `bbox`.
+        output: the raster to write.
+        like: the scene whose grid, `scale` times finer, is the output's.
+        scale: how many times finer: 4, 2.5, "10/3".
+        legend: "classes" (one band of codes), "maptiler", "osm-carto" (RGB), or a file.
+        layers: classes of the legend; None = all.
+        place: download this place.
+        bbox: download this box, degrees.
+        antialias: blend the edges of an RGB legend.
+        progress: show a progress bar on stderr.
+        on_progress: called after each strip, instead of a bar.
+        **writing: see `rsupres.output.strips.WritingOptions`.
+
+    Returns:
+        What was burned and what was left out.
+
+    Raises:
+        RsupresError: as `rasterize_map`.
+
+    Examples:
+        >>> import rsupres
+        >>> made = rsupres.rasterize(
+        ...     "town.osm.pbf", "classes.tif", like="scene.tif", scale=8
+        ... )  # doctest: +SKIP
+        >>> made.counts["building"]  # doctest: +SKIP
+        123
+    """
+    job = RasterizeJob(
+        maps=as_names(maps),
+        into=make_destination(output, writing),
+        like=os.fspath(like),
+        scale=as_scale(scale),
+        legend=os.fspath(legend),
+        layers=None if layers is None else tuple(layers),
+        place=place,
+        bbox=bbox,
+        antialias=antialias,
+    )
+    with progress_bar(progress) as show:
+        return rasterize_map(job, on_progress=on_progress or show)
 
 
 def rasterize_map(

@@ -92,9 +92,9 @@ def test_a_model_says_how_tiles_are_cut(tmp_path, scene):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--legend", "maptiler"), "--legend needs --vector-map"),
-        (("--coregister",), "--coregister needs --reference"),
-        (("--change-mask", "detect"), "needs --reference"),
+        (("--legend", "maptiler"), "--legend needs a vector map. See --vector-map"),
+        (("--coregister",), "--coregister needs a reference. See --reference"),
+        (("--change-mask", "detect"), "--change-mask detect needs a reference"),
         (("--bounds-crs", "EPSG:4326"), "needs --bounds"),
     ],
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from rsupres.cli.options.parameters import split_creation, stacked
 
 if TYPE_CHECKING:
-    from rsupres.output.strips import Destination
+    from rsupres.output.strips import WritingOptions
 
 
 overwrite_option = click.option(
@@ -83,16 +82,8 @@ format_options = stacked(
 )
 
 
-def make_destination(output: Path, options: dict[str, Any]) -> Destination:
-    """Return what `destination_options` describe; take them out of `options`."""
-    from rsupres.output.strips import Destination
-
-    run_dir = options.pop("run_dir")
-    return Destination(
-        output=output,
-        run_dir=None if run_dir is None else Path(run_dir),
-        **{
-            name: options.pop(name)
-            for name in ("driver", "creation", "overwrite", "keep_run")
-        },
-    )
+def take_writing(options: dict[str, Any]) -> WritingOptions:
+    """Take what `destination_options` added out of `options`, by the API's names."""
+    names = ("driver", "overwrite", "run_dir", "keep_run")
+    taken = {name: options.pop(name) for name in names}
+    return cast("WritingOptions", taken | {"co": options.pop("creation")})

@@ -1,0 +1,294 @@
+"""Tiles, mosaics and batches from Python: keyword arguments as the commands have them.
+
+The command line calls the functions here with what it parsed, so both do the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from rsupres.conditions.base import ConditionRequest
+from rsupres.errors import InputError
+from rsupres.execution import OnProgress, progress_bar
+from rsupres.grid import Scale, as_scale
+from rsupres.output.strips import WritingOptions, make_destination
+from rsupres.raster.files import StrPath, as_names
+from rsupres.tile_grid import lr_step
+
+if TYPE_CHECKING:
+    from rsupres.families.base import ModelSpec
+    from rsupres.tiles.batch import BatchItem, OnItem
+    from rsupres.tiles.cut import TileSummary
+    from rsupres.upscaling.pipeline import RunSummary
+    from rsupres.upscaling.request import UpscaleOptions
+
+_OF_TILES = ("driver", "co", "run_dir")
+
+
+class TileConditions(TypedDict, total=False):
+    """What is cut along with a scene, by the command's names; nothing by default.
+
+    Attributes:
+        vector_map: one file or several, or "overpass".
+        legend: name or file.
+        layers: classes of the legend; None = all.
+        reference: one file or several.
+        coregister: move the reference by the displacement found.
+        fill_reference: fill what the reference misses.
+        change_mask: a file, or "detect".
+        class_table: class table of the mask.
+        class_attribute: attribute of its polygons.
+    """
+
+    vector_map: StrPath | Sequence[StrPath]
+    legend: StrPath | None
+    layers: Sequence[str] | None
+    reference: StrPath | Sequence[StrPath]
+    coregister: bool
+    fill_reference: bool
+    change_mask: StrPath | None
+    class_table: StrPath | None
+    class_attribute: str | None
+
+
+def tile(
+    scene: StrPath | Sequence[StrPath],
+    folder: StrPath,
+    *,
+    scale: Scale = 4,
+    model: str | None = None,
+    tile_size: int | None = None,
+    overlap: int | None = None,
+    halo: int | None = None,
+    stretch: str = "auto",
+    bounds: tuple[float, float, float, float] | None = None,
+    bounds_crs: str | None = None,
+    hr: StrPath | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **conditions: Unpack[TileConditions],
+) -> TileSummary:
+    """Cut a scene into overlapping tiles, as `rsupres tile` does.
+
+    Args:
+        scene: what to open: one raster, or several that make one.
+        folder: to make.
+        scale: SR pixels along one LR pixel: 4, 2.5, "10/3".
+        model: cut for this model: its tile size, halo, multiple, bands, legend and
+            class table; None = for none.
+        tile_size: LR pixels along a tile's side; None = the model's, else 128.
+        overlap: LR pixels that neighbours share; None = 16, or more for the halo.
+        halo: LR pixels at inner sides that weigh nothing in `mosaic`.
+        stretch: how numbers of the scene become [0, 1].
+        bounds: west, south, east, north; None = all.
+        bounds_crs: CRS of `bounds`; None = the scene's.
+        hr: a sharp image on the SR grid, cut along.
+        overwrite: replace a folder that exists.
+        progress: show a progress bar on stderr.
+        on_progress: called after each row of tiles, instead of a bar.
+        **conditions: see `TileConditions`.
+
+    Returns:
+        How the scene was cut, and what the tiles hold.
+
+    Raises:
+        ConditionError: an option without the condition that it is about.
+        RsupresError: as `rsupres.tiles.cut.tile_scene`.
+    """
+    from rsupres.tiles.cut import TileJob, tile_scene
+
+    check_tile_options(conditions)
+    ratio = as_scale(scale)
+    spec = None if model is None else _spec(model, scale)
+    multiple, roles = 1, None
+    if spec is not None:
+        multiple, roles = spec.multiple, spec.bands or None
+        step = lr_step(ratio, multiple)
+        tile_size = tile_size or -(-spec.tile_size // step) * step
+        halo = spec.halo if halo is None else halo
+    job = TileJob(
+        scenes=as_names(scene),
+        folder=Path(folder),
+        scale=ratio,
+        tile_size=tile_size,
+        overlap=overlap,
+        halo=halo or 0,
+        multiple=multiple,
+        roles=roles,
+        stretch=stretch,
+        bounds=bounds,
+        bounds_crs=bounds_crs,
+        conditions=_request(Path(folder), spec, conditions),
+        hr=None if hr is None else os.fspath(hr),
+        overwrite=overwrite,
+    )
+    with progress_bar(progress) as show:
+        return tile_scene(job, on_progress=on_progress or show)
+
+
+def mosaic(
+    source: StrPath,
+    output: StrPath,
+    *,
+    dtype: str | None = None,
+    nodata: float | None = None,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **writing: Unpack[WritingOptions],
+) -> RunSummary:
+    """Blend a folder of tiles, or finish a run, as `rsupres mosaic` does.
+
+    Args:
+        source: a folder of georeferenced tiles, or a run directory; a run keeps the
+            format that it was begun with.
+        output: the raster to write.
+        dtype: numpy name; None = the tiles'.
+        nodata: None = the tiles'; needed when tiles leave gaps.
+        progress: show a progress bar on stderr.
+        on_progress: called after each strip, instead of a bar.
+        **writing: see `rsupres.output.strips.WritingOptions`.
+
+    Raises:
+        InputError: no tiles, or tiles that do not fit together; or an option that a run
+            has settled already.
+        RsupresError: as `rsupres.upscaling.pipeline.upscale_scene`.
+    """
+    folder = Path(source)
+    with progress_bar(progress) as bar:
+        show = on_progress or bar
+        if not is_run(folder):
+            from rsupres.tiles.mosaic import mosaic_tiles
+
+            into = make_destination(output, writing)
+            return mosaic_tiles(
+                folder,
+                into.output,
+                driver=into.driver,
+                creation=into.creation,
+                dtype=dtype,
+                nodata=nodata,
+                overwrite=into.overwrite,
+                run_dir=into.run_dir,
+                keep_run=into.keep_run,
+                on_progress=show,
+            )
+        from rsupres.upscaling.pipeline import finish_run
+
+        given = {**writing, "dtype": dtype, "nodata": nodata}
+        for name in (*_OF_TILES, "dtype", "nodata"):
+            if given.get(name) is not None:
+                raise InputError(
+                    "was settled when the run began; it is for folders of tiles.",
+                    argument=name,
+                )
+        return finish_run(
+            folder,
+            Path(output),
+            overwrite=writing.get("overwrite", False),
+            keep_run=writing.get("keep_run", False),
+            on_progress=show,
+        )
+
+
+def batch(
+    inputs: StrPath | Sequence[StrPath],
+    folder: StrPath,
+    *,
+    scale: Scale | None = None,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    on_item: OnItem | None = None,
+    **options: Unpack[UpscaleOptions],
+) -> list[BatchItem]:
+    """Upscale many scenes into a folder, as `rsupres batch` does.
+
+    What exists is skipped, unless `overwrite` is given. A failure does not stop the
+    others; look at the status of each item.
+
+    Args:
+        inputs: scenes, folders of scenes, and folders of `tile`.
+        folder: of the outputs; made if it is missing.
+        scale: SR pixels along one LR pixel; None = 4, and the scale of folders of
+            tiles.
+        progress: show a progress bar on stderr.
+        on_progress: called often, instead of a bar.
+        on_item: called with each item when it is done.
+        **options: see `rsupres.upscaling.request.UpscaleOptions`; `uncertainty`,
+            `reference_coverage` and `run_dir` name folders.
+
+    Returns:
+        All items with their status, in the order of the inputs.
+
+    Raises:
+        InputError: an input cannot be found, or two have the same output.
+        RunConflictError: another batch works on the folder.
+    """
+    from rsupres.tiles.batch import run_batch
+    from rsupres.upscaling.request import make_job
+
+    job = make_job((), folder, 4 if scale is None else scale, options)
+    with progress_bar(progress) as show:
+        return run_batch(
+            as_names(inputs),
+            Path(folder),
+            job,
+            scale_is_given=scale is not None,
+            on_item=on_item,
+            on_progress=on_progress or show,
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run directory."""
+    return (folder / "run.json").exists()
+
+
+def check_tile_options(conditions: TileConditions) -> None:
+    """Check that no option lacks the condition that it is about.
+
+    Raises:
+        ConditionError: one does.
+    """
+    from rsupres.upscaling.requirements import check_companions
+
+    check_companions(_request(Path(), None, conditions))
+
+
+def _spec(model: str, scale: Scale) -> ModelSpec:
+    from rsupres.checkpoints.catalogue import read_card
+
+    card = read_card(model)
+    if not card.spec.scales.offers(as_scale(scale)):
+        raise InputError(
+            f"{scale}: model {card.name} offers {card.spec.scales}.", argument="scale"
+        )
+    return card.spec
+
+
+def _request(
+    folder: Path, spec: ModelSpec | None, given: TileConditions
+) -> ConditionRequest:
+    """Return which conditions are cut along."""
+    legend = given.get("legend") or (spec.legend if spec else None)
+    layers = given.get("layers")
+    return ConditionRequest(
+        vector_map=as_names(given.get("vector_map") or ()),
+        legend=_name(legend),
+        layers=None if layers is None else tuple(layers),
+        reference=as_names(given.get("reference") or ()),
+        coregister=given.get("coregister", False),
+        fill_reference=given.get("fill_reference", False),
+        change_mask=_name(given.get("change_mask")),
+        class_table=_name(given.get("class_table")),
+        class_attribute=given.get("class_attribute"),
+        change_table=spec.classes if spec else None,
+        folder=folder.absolute().parent,
+    )
+
+
+def _name(path: StrPath | None) -> str | None:
+    return None if path is None else os.fspath(path)
