@@ -15,8 +15,8 @@ import rsupres
 def main(scene: str, out: str, truth: str | None = None) -> None:
     """Upscale `scene` into `out`; print the figures against `truth`."""
     plan = rsupres.plan(scene, out, scale=4)
-    if plan.refused:
-        sys.exit("\n".join(plan.refused))
+    if plan.refusals:
+        sys.exit("\n".join(map(str, plan.refusals)))
     print(f"{plan.model}: {plan.lr_shape} pixels would become {plan.sr_shape}")
 
     summary = rsupres.upscale(

@@ -93,7 +93,7 @@ def test_a_model_says_how_tiles_are_cut(tmp_path, scene):
     ("options", "text"),
     [
         (("--legend", "maptiler"), "--legend needs a vector map. See --vector-map"),
-        (("--coregister",), "--coregister needs a reference. See --reference"),
+        (("--coregister",), "--coregister needs a reference image. See --reference"),
         (("--change-mask", "detect"), "--change-mask detect needs a reference"),
         (("--bounds-crs", "EPSG:4326"), "needs --bounds"),
     ],
