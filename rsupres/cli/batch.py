@@ -40,16 +40,16 @@ def batch(
 ) -> None:
     """Upscale many INPUTS into DIR, one after the other, and sum up.
 
-    An input is a scene, a folder of scenes, @list.txt, or a folder of 'rsupres tile',
-    whose scale is used and whose maps, references and change masks go with each tile as
-    far as the model looks at them. Each tile is a scene of its own: what a model finds
-    for a whole scene, and its noise, differ from tile to tile. Outputs are
-    DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
+    An input is a scene, a folder of scenes, @list.txt, or a folder of 'rsupres tile'.
+    Tiles are upscaled at the scale that they were cut for, with those of their maps,
+    references and change masks that the model looks at. Each tile counts as a scene of
+    its own, so that noise and values found for a whole scene differ between tiles.
+    Outputs are DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
 
-    What exists is skipped, unless --overwrite is given. A failure does not stop the
-    others; the exit code is then that of the first one. --uncertainty,
-    --reference-coverage and --run-dir name folders here. 'rsupres status DIR' tells how
-    far it is.
+    Outputs that exist are skipped, unless --overwrite is given. After a failure the
+    other inputs are still upscaled; the exit code is that of the first failure.
+    --uncertainty, --reference-coverage and --run-dir name folders here. 'rsupres status
+    DIR' shows the progress.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def batch(
 
 
 def describe_item(item: BatchItem) -> str:
-    """Return one row of the table."""
+    """Return an input's row of the table."""
     figures = ", ".join(f"{k} {v:.4g}" for k, v in (item.figures or {}).items())
     rest = item.error or ", ".join(part for part in (item.model, figures) if part)
     return f"{item.status:9} {item.duration_s:8.1f} s  {item.output}  {rest}".rstrip()

@@ -34,44 +34,47 @@ _HOW = (
     default="auto",
     show_default=True,
     help="How BEFORE and AFTER are compared: as images by IR-MAD or by change vectors "
-    "(CVA), or as land covers; auto sees which they are and takes CVA where IR-MAD "
+    "(CVA), or as land covers. auto sees which they are, and takes CVA where IR-MAD "
     "does not converge.",
 )
 @click.option(
     "--significance",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="P",
-    help="Share of unchanged pixels that may be marked in images. Default: 0.001.",
+    help="Share of unchanged pixels that may be marked as changed in images. Default: "
+    "0.001.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0, min_open=True),
     metavar="K",
-    help="Mark pixels that differ by more than K standard deviations of unchanged "
-    "ground instead.",
+    help="Instead of --significance: mark pixels that differ by more than K standard "
+    "deviations of unchanged ground. Default: not used.",
 )
 @click.option(
     "--minimum-area",
     type=click.FloatRange(min=0),
     metavar="M2",
-    help="Smallest part that counts, square metres. Default: 9 pixels of the coarser "
-    "image, 4 of a land cover; 0 keeps all.",
+    help="Smallest changed part that counts, square metres. Default: 9 pixels of the "
+    "coarser image, 4 of a land cover; 0 keeps all.",
 )
 @click.option(
     "--land-cover",
     metavar="PATH",
-    help="Class raster of the later date: images tell where, this tells into what.",
+    help="Class raster of the later date; the images say where the land changed, it "
+    "says into what. Default: none.",
 )
 @click.option(
     "--class-attribute",
     metavar="NAME",
-    help="Attribute of polygons that holds their class, a code or a name.",
+    help="Attribute of polygons that holds their class, a code or a name. Default: "
+    "none, all polygons mean changed.",
 )
 @click.option(
     "--class-table",
     metavar="NAME|PATH",
-    help="What the codes mean: worldcover, dynamic-world, second, cnam-cd, binary, or "
-    "a TOML file. Default: by the file, where it tells.",
+    help="Meaning of the codes: worldcover, dynamic-world, second, cnam-cd, binary, "
+    "or a TOML file. Default: as the file says.",
 )
 @click.option(
     "--output-table",
@@ -85,10 +88,11 @@ def change(
 ) -> None:
     """Write where the land changed, and into what, on the grid of a scene.
 
-    One source is polygons or a raster of classes in which 0 is unchanged. Two are the
-    earlier and the later land cover, or two images, of any pixel size, between which
-    change is detected. OUT holds 0 where nothing changed, 255 where nobody knows, else
-    the class that is there now, and 1 where no class is known.
+    One source holds the change itself: polygons, or a raster of classes in which 0 is
+    unchanged. Two sources are compared: an earlier and a later land cover, or two
+    images, of any pixel size. OUT holds 0 where nothing changed, the class that is
+    there now where it is known, 1 for a change into an unknown class, and 255 where the
+    sources say nothing.
 
     \b
     Examples:
@@ -115,15 +119,15 @@ def change(
 
 
 def describe(summary: ChangeSummary) -> str:
-    """Return what a person wants to know about a mask."""
+    """Return a summary of a mask as lines of text."""
     from rsupres.change.detection import TITLES
 
     grid = summary.grid
-    told = f" by {TITLES[summary.method]}" if summary.method else ""
+    by_method = f" by {TITLES[summary.method]}" if summary.method else ""
     lines = [
         f"{summary.output} written in {summary.duration_s:.1f} s: {grid.height} x "
-        f"{grid.width} pixels of {grid.gsd_m:.3g} m, {summary.kind}{told}.",
-        f"Changed: {100 * summary.share:.2f} % of the ground known.",
+        f"{grid.width} pixels of {grid.gsd_m:.3g} m, {summary.kind}{by_method}.",
+        f"Changed: {100 * summary.share:.2f} % of the known ground.",
         *(
             f"  {area.value:>3} {area.name:<26} {_ground(area.area_m2):>14}"
             for area in summary.areas

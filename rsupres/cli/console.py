@@ -1,7 +1,7 @@
-"""How a command talks: logs to stderr, results to stdout, one progress bar.
+"""Print results to stdout, logs and progress to stderr.
 
-Nothing here knows what a command does. Results are one JSON object a line with
-``--json``, else plain text; logs and progress never reach stdout.
+Results are one JSON object a line with ``--json``, else plain text; logs and progress
+never reach stdout. Nothing here knows what a command does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PLAIN_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Console:
-    """What the user asked for with ``-v``, ``-q`` and ``--json``.
+    """Where a command's results and progress go, by ``-v``, ``-q`` and ``--json``.
 
     Attributes:
         as_json: results are JSON lines.
@@ -49,7 +49,7 @@ class Console:
 
     @contextmanager
     def work(self) -> Iterator[Callable[[Progress], None]]:
-        """Surround long work: signals stop it, libraries keep quiet, progress shows."""
+        """Stop on signals, keep libraries quiet and show progress during long work."""
         from rsupres.execution import stop_signals
 
         with stop_signals(), _native_messages_to_log(), self.progress() as show:
@@ -157,10 +157,10 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def _native_messages_to_log() -> Iterator[None]:
-    """Send what C libraries write straight to stderr to the log, at DEBUG.
+    """Log at DEBUG what C libraries write straight to stderr.
 
-    libtiff tells of a full disk so, beside the error that we report. Where Python's
-    stderr is not the process' own, nothing is done.
+    libtiff reports a full disk this way, beside the error that we report. Where
+    Python's stderr is not that of the process, nothing is done.
     """
     before = sys.stderr
     if before is None or before is not sys.__stderr__:
@@ -190,7 +190,7 @@ def _native_messages_to_log() -> Iterator[None]:
 
 
 class _ByVerbosity(logging.Filter):
-    """Let our records through from `level`, those of libraries one step later."""
+    """Pass our records from `level` up, those of other libraries from 20 above it."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Writes to the stderr of the moment, as Click's test runner needs."""
+    """Write to the stderr of the moment, because Click's test runner replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)

@@ -86,8 +86,8 @@ def dataset() -> None:
     metavar="DIR|FILE",
     type=click.Path(path_type=Path),
     help="Folder of sharp images, or one image; may be repeated. Folders of 'rsupres "
-    "tile' with hr, and SECOND's and CNAM-CD's of Ref-Diff (HR_512, Ref, CD_mask, "
-    "*_LR_D8_*), bring what belongs to each.",
+    "tile' with hr, and those of SECOND and CNAM-CD as Ref-Diff arranges them "
+    "(HR_512, Ref, CD_mask, *_LR_D8_*), bring the conditions of each image.",
 )
 @file_choice_options
 @click.option(
@@ -95,9 +95,9 @@ def dataset() -> None:
     "gsds_m",
     callback=_parse_gsds,
     metavar="M,M,...",
-    help="Metres per pixel to bring the images to by area averaging, such as "
-    "0.6,1.2,2.5,5; those finer than an image are left out for it. Default: as they "
-    "are.",
+    help="Metres per pixel that the images are brought to by area averaging, such as "
+    "0.6,1.2,2.5,5; for an image, those finer than itself are left out. Default: as "
+    "they are.",
 )
 @click.option(
     "--crop-size",
@@ -114,8 +114,9 @@ def dataset() -> None:
     default="bicubic",
     show_default=True,
     help="How LR images are made of the crops: Pillow's bicubic; a Sentinel-2-like "
-    "sensor (blur by band, noise, small shifts, 12 bits); or chains of blur, resizing, "
-    "noise and JPEG of drawn strengths: Ref-Diff's, Real-ESRGAN's second-order.",
+    "sensor (blur by band, noise, small shifts, 12 bits); or chains of blur, "
+    "resizing, noise and JPEG of random strength: Ref-Diff's, or Real-ESRGAN's "
+    "second-order.",
 )
 @click.option(
     "--params",
@@ -123,35 +124,38 @@ def dataset() -> None:
     multiple=True,
     callback=_parse_parameters,
     metavar="KEY=VALUE",
-    help="Parameter of the degradation, such as mtf=0.2,0.3; may be repeated.",
+    help="Parameter of the degradation, such as mtf=0.2,0.3; may be repeated. "
+    "Default: the degradation's own.",
 )
 @click.option(
     "--scale",
     type=ScaleType(),
     metavar="S",
-    help="Store LR crops of this scale as well. Default: none, LR is made in training.",
+    help="Store LR crops of this scale too. Default: none, LR is made in training.",
 )
 @click.option(
     "--lr-from",
     multiple=True,
     metavar="OLD=NEW",
     help="LR of another sensor instead of a degradation: an image's path with OLD "
-    "replaced by NEW, --scale times coarser, on the same ground; may be repeated.",
+    "replaced by NEW, --scale times coarser, on the same ground; may be repeated. "
+    "Default: none.",
 )
 @companion_options
 @click.option(
     "--split-by",
     callback=_parse_pattern,
     metavar="REGEX",
-    help="What part of a file's name is its place, such as '^(.+)_20'; of tiles, of "
-    "their folder's name. Default: the name without suffix.",
+    help="Regular expression that finds an image's place in its file name, such as "
+    "'^(.+)_20'; for tiles, in the name of their folder. Default: the name without "
+    "suffix.",
 )
 @click.option(
     "--validation",
     multiple=True,
     metavar="PLACE",
-    help="Place (or pattern of places) kept out of training; may be repeated; then OUT "
-    "is a folder.",
+    help="Place (or pattern of places) that is kept out of training; may be repeated; "
+    "OUT is then a folder. Default: none.",
 )
 @click.option(
     "--max-bytes",
@@ -163,7 +167,7 @@ def dataset() -> None:
     "--licence",
     default="",
     metavar="TEXT",
-    help="Licence and attribution of the images, kept in the pack.",
+    help="Licence and attribution of the images, kept in the pack. Default: none.",
 )
 @seed_option
 @overwrite_option
@@ -174,8 +178,8 @@ def build(
     """Pack sharp images into training crops.
 
     OUT is a .safetensors file, or a folder for train.safetensors and
-    validation.safetensors. The split is by place, never by file. What a model shall
-    look at besides LR is found by the image's name and cut with it.
+    validation.safetensors. Images are split by place, never by file. The conditions of
+    an image are found by its name and cut with it.
 
     \b
     Examples:
@@ -224,8 +228,8 @@ def build(
 def check(console: Console, packs: tuple[Path, ...]) -> None:
     """Check packs, each alone and training against validation.
 
-    Headers, sizes, types and value ranges, and places or crops that are in both splits;
-    exits 3 at the first fault. Crops that a pack repeats are counted.
+    Headers, sizes, types and values are checked, and that no place and no crop is in
+    both splits; exits 3 at the first fault. Crops that a pack repeats are counted.
 
     \b
     Example:

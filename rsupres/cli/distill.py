@@ -17,9 +17,10 @@ from rsupres.cli.train import run_training, training_options
 def distill(config: Path, device: str, minutes: float | None, console: Console) -> None:
     """Distil a student from a teacher as CONFIG, a TOML file, says.
 
-    Its [options] name the teacher, any checkpoint of the student's scale; one of its
-    stages is 'distill'. Weights are copied where shapes meet; picture, features and
-    their distributions are matched. The output is that of 'rsupres train'.
+    Its [options] name the teacher, any checkpoint that offers the student's scale; one
+    of its stages is 'distill'. The student starts with the teacher's weights where
+    shapes agree, and learns to match the teacher's pictures, features and distribution.
+    The output is that of 'rsupres train'.
 
     \b
     Example:

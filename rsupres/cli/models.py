@@ -1,4 +1,4 @@
-"""`rsupres models`: the known checkpoints and their cards."""
+"""`rsupres models`: list, show, verify and import models."""
 
 from __future__ import annotations
 
@@ -100,22 +100,24 @@ def verify(console: Console, names: tuple[str, ...]) -> None:
     help="The model family that the files belong to.",
 )
 @click.option(
-    "--name", help="What --model will take. Default: family and name of the first file."
+    "--name",
+    help="Name of the model for --model. Default: family and name of the first file.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Checkpoint to write, FILE.safetensors; its card goes beside it. Default: a"
-    " folder that 'models list' searches.",
+    help="Checkpoint to write, FILE.safetensors; its card goes beside it. Default: a "
+    "folder that 'rsupres models list' searches.",
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="What the files do not tell, such as scale=8; an unknown key lists all.",
+    help="A fact that the files do not hold, such as scale=8; may be repeated, and an "
+    "unknown key lists all. Default: none.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that exists.")
 @console_options
 def import_(
     console: Console,
@@ -128,8 +130,8 @@ def import_(
 ) -> None:
     """Convert the released files of a model, CHECKPOINT..., into one of ours.
 
-    Nothing in the files is run: safetensors and weights-only pickles are read, others
-    are refused. Writes a checkpoint and a card with the hashes of all files.
+    No code in the files is run: safetensors and weights-only pickles are read, others
+    are refused. Writes a checkpoint, and a card with the hashes of all files.
 
     \b
     Example:

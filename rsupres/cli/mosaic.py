@@ -29,8 +29,9 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
     """Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
 
     Tiles may overlap and come in any order; they must share CRS, pixel size and grid.
-    Where they overlap they are feathered into one another. An interrupted or sharded
-    run is computed to its end with the options that it was begun with.
+    Where they overlap, they are blended with weights that fall towards their borders.
+    An interrupted or sharded run is computed to its end with the options that it was
+    started with.
 
     \b
     Examples:
@@ -51,7 +52,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 
 
 def _refuse_format() -> None:
-    """Refuse options that a run has settled already."""
+    """Refuse options that were fixed when a run was started."""
     context = click.get_current_context()
     names = {"driver": "--driver", "creation": "--co", "dtype": "--dtype"}
     names |= {"nodata": "--nodata", "run_dir": "--run-dir"}
@@ -59,5 +60,5 @@ def _refuse_format() -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise click.UsageError(
-                f"{option} was settled when the run began; it is for folders of tiles."
+                f"{option} was fixed when the run started; it is for folders of tiles."
             )

@@ -1,8 +1,8 @@
-"""How this process uses its processor's threads and memory.
+"""Set how this process uses its processor's threads and its memory.
 
-Both are settings of libraries below torch which, as they stand, cost a run on a CPU a
-sixth of its time and more. They hold for the whole process, so it is the command line
-that asks for them, before torch is loaded; what the user has set stays.
+The defaults of OpenMP and of glibc cost a run on a CPU a sixth of its time and more.
+The settings hold for the whole process, so the command line makes them, before torch is
+loaded; settings of the user's environment stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SPINS = "1000"  # some microseconds
 
 
 def tune() -> None:
-    """Let threads wait quietly and freed memory be used again."""
+    """Let waiting threads sleep, and use freed memory again."""
     wait_quietly()
     keep_freed_memory()
 
@@ -24,17 +24,17 @@ def tune() -> None:
 def wait_quietly() -> None:
     """Let OpenMP's threads sleep soon after each of torch's loops.
 
-    They would spin for milliseconds, on cores that other threads of ours need.
+    By default they spin for milliseconds, on cores that our other threads need.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks up to 1 GiB, and as much of what is free.
+    """Let glibc keep freed blocks of up to 1 GiB, and 1 GiB of free memory.
 
-    It would return each large block to the system, which fills the next one with zeros,
-    page by page. Elsewhere than on glibc nothing is done.
+    By default it returns each large block to the system, which fills the next one with
+    zeros, page by page. With another C library nothing is done.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -37,19 +37,21 @@ _TOP_IGNORED = 5
     "--layers",
     type=LayersType(),
     metavar="A,B",
-    help="Only these layers of the legend, such as building,road. Default: all.",
+    help="Draw only these classes of the legend, such as building,road. Default: all.",
 )
 @click.option(
     "--place",
     metavar="NAME",
-    help="Download OpenStreetMap for a place, as far as it lies in the scene.",
+    help="Download OpenStreetMap of this place, where the scene covers it. Default: "
+    "none.",
 )
 @click.option(
     "--bbox",
     type=float,
     nargs=4,
     metavar="W S E N",
-    help="Download OpenStreetMap for a box in degrees, as far as it lies in the scene.",
+    help="Download OpenStreetMap of this box, degrees, where the scene covers it. "
+    "Default: none.",
 )
 @click.option("--antialias", is_flag=True, help="Blend the edges of an RGB legend.")
 @destination_options
@@ -61,7 +63,7 @@ def rasterize(
 
     MAP is OSM (.osm.pbf, .osm, .osm.bz2), GeoPackage, GeoJSON, FlatGeobuf, Shapefile or
     GeoParquet; several are drawn as one. The word overpass downloads OpenStreetMap for
-    the scene; the copy is kept beside OUT with its date and serves again offline. Roads
+    the scene and keeps a dated copy beside OUT, which later calls read offline. Roads
     and rivers are as wide as on the ground, and at least one pixel.
 
     \b
@@ -84,7 +86,7 @@ def rasterize(
 
 
 def describe(summary: RasterizeSummary) -> str:
-    """Return what a person wants to know about what was burned."""
+    """Return a summary of what was drawn as lines of text."""
     grid = summary.grid
     lines = [
         f"{summary.output} written in {summary.duration_s:.1f} s: {grid.height} x "

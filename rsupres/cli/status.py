@@ -1,4 +1,4 @@
-"""`rsupres status`: how far runs and batches are."""
+"""`rsupres status`: show how far runs and batches are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def status(console: Console, folder: Path) -> None:
         raise InputError(f"{folder}: no such folder.")
     has_batch = (folder / "batch.json").is_file()
     if has_batch:
-        _tell_batch(console, folder)
+        _show_batch(console, folder)
     runs = [folder] if (folder / "run.json").exists() else sorted(folder.glob("*.run"))
     for run in runs:
         state = read_state(run)
@@ -43,7 +43,7 @@ def status(console: Console, folder: Path) -> None:
         console.emit({"folder": str(folder), "runs": 0}, f"{folder}: no runs.")
 
 
-def _tell_batch(console: Console, folder: Path) -> None:
+def _show_batch(console: Console, folder: Path) -> None:
     from rsupres.cli.batch import describe, describe_item
     from rsupres.tiles.batch import FAILED, RUNNING, read_batch, summarise
 

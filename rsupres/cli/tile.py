@@ -41,22 +41,22 @@ if TYPE_CHECKING:
     "--overlap",
     type=click.IntRange(min=0),
     metavar="N",
-    help="LR pixels shared by neighbouring tiles. Default: 16, or more for the halo.",
+    help="LR pixels that neighbouring tiles share. Default: 16, or more for the halo.",
 )
 @click.option(
     "--halo",
     type=click.IntRange(min=0),
     metavar="N",
-    help="LR pixels at inner sides that weigh nothing when 'rsupres mosaic' puts the "
-    "tiles together. Default: the model's, else 0.",
+    help="LR pixels at inner sides that get no weight when 'rsupres mosaic' blends "
+    "the tiles. Default: the model's, else 0.",
 )
 @click.option(
     "--stretch",
     default="auto",
     show_default=True,
     metavar="auto|reflectance|percentile:2,98|LO,HI",
-    help="How numbers of the scene become [0,1]; kept in the LR tiles, so that one "
-    "stretch serves all.",
+    help="How the scene's numbers become [0, 1]; kept in the LR tiles, so that all "
+    "have the same.",
 )
 @bounds_options
 @map_options
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 @click.option(
     "--hr",
     metavar="PATH",
-    help="Sharp image on the SR grid, cut along; it may cover the scene in part.",
+    help="Sharp image on the SR grid, cut along with the scene; it may cover a part "
+    "of it. Default: none.",
 )
 @overwrite_option
 @console_options
@@ -76,10 +77,11 @@ def tile(
 ) -> None:
     """Cut SCENE into overlapping tiles in DIR, with all that belongs to each.
 
-    DIR holds GeoTIFFs of the same names in lr, map, reference, change and hr, as far as
-    given, and tiles.gpkg: footprints, windows, valid share and what the conditions
-    cover. It appears when it is complete; after an interruption the same command
-    continues. 'rsupres mosaic DIR OUT' undoes it.
+    DIR holds GeoTIFFs of the same names in the folders lr, map, reference, change and
+    hr, those that were asked for, and tiles.gpkg: footprint, window and valid share of
+    each tile and how much of it the conditions cover. DIR appears when it is complete;
+    after an interruption the same command continues. 'rsupres mosaic DIR OUT' joins
+    tiles again.
 
     \b
     Examples:
@@ -100,7 +102,7 @@ def tile(
 
 
 def describe(summary: TileSummary) -> str:
-    """Return what a person wants to know about a folder of tiles."""
+    """Return a summary of a folder of tiles as text."""
     rows, cols = summary.shape
     height, width = summary.tile_shape
     shares = "".join(

@@ -23,12 +23,12 @@ training_options = stacked(
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda[:i]",
-        help="Where to train.",
+        help="Where to train; auto is CUDA, else MPS, else the CPU.",
     ),
     click.option(
         "--minutes",
         type=click.FloatRange(min=0, min_open=True),
-        help="Save the state and stop after so many minutes; the same command "
+        help="Save the state and stop after this many minutes; the same command "
         "continues. Default: train to the end.",
     ),
 )
@@ -40,8 +40,8 @@ training_options = stacked(
 def train(config: Path, device: str, minutes: float | None, console: Console) -> None:
     """Train a model as CONFIG, a TOML file, says; continue if it was stopped.
 
-    The output directory holds the resumable state, a log (log.jsonl), validation
-    pictures, and in the end the checkpoint.
+    The output directory holds the state from which the command continues, a log
+    (log.jsonl), validation pictures, and at the end the checkpoint.
 
     \b
     Examples:
@@ -60,7 +60,15 @@ def run_training(
     minutes: float | None,
     console: Console,
 ) -> None:
-    """Train as a configuration says, report to the console."""
+    """Train as a configuration says, and print the progress and the result.
+
+    Args:
+        config: what to train.
+        root: folder that relative paths of the configuration start from.
+        device: such as "auto" or "cuda:0".
+        minutes: stop after this time; None = at the end.
+        console: where progress and result go.
+    """
     from rsupres.training.loop import train as run_loop
     from rsupres.upscaling.devices import find_device
 

@@ -1,4 +1,4 @@
-"""`rsupres upscale`: the main job."""
+"""`rsupres upscale`: upscale a scene into a georeferenced raster."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def upscale(
 ) -> None:
     """Upscale SCENE into OUTPUT, a georeferenced raster.
 
-    Several scenes are joined: one file a band, or neighbours on one grid. @list.txt
-    stands for the paths in a file. The output appears under its name only when it is
-    complete; after an interruption the same command continues.
+    Several files are joined to one scene: a file for each band, or neighbours on one
+    grid. @list.txt stands for the paths in a file, one a line. The output appears under
+    its name only when it is complete; after an interruption the same command continues.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def upscale(
 
 
 def describe(summary: RunSummary) -> str:
-    """Return a line or two that tell a person what a run did."""
+    """Return one or two lines about what a run did."""
     if summary.status == "existed":
         return f"{summary.output} exists; left as it is."
     if summary.status == "computed":

@@ -16,7 +16,12 @@ from rsupres.errors import InputError, RsupresError
 
 
 def error_line(error: RsupresError, command: click.Command | None) -> str:
-    """Return the line that tells an error to a user of `command`."""
+    """Return an error as a line for a user of `command`.
+
+    Args:
+        error: what went wrong.
+        command: whose options are meant; None when none was reached.
+    """
     return worded(error.problem, error.argument, error.remedies, command)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -63,6 +65,27 @@ def test_help_of_all_commands_needs_no_numpy():
 
 def test_import_offers_every_family_that_can_be_converted():
     assert tuple(sorted(CONVERTERS)) == FAMILIES
+
+
+def leaves(command: click.Command) -> Iterator[click.Command]:
+    if not isinstance(command, click.Group):
+        yield command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        assert child is not None
+        yield from leaves(child)
+
+
+def test_every_option_that_takes_a_value_says_its_default():
+    for command in leaves(main):
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.hidden:
+                continue
+            has_none = option.is_flag or option.required or option.name == "quiet"
+            told = option.show_default or "Default: " in str(option.help)
+            assert has_none or told, (command.name, option.opts)
 
 
 def test_the_version_is_told():

@@ -12,10 +12,13 @@ bounds_options = stacked(
         type=float,
         nargs=4,
         metavar="W S E N",
-        help="Only this part, in the scene's CRS or --bounds-crs.",
+        help="Only this part of the scene: west, south, east, north in its CRS or "
+        "--bounds-crs. Default: all.",
     ),
     click.option(
-        "--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."
+        "--bounds-crs",
+        metavar="CRS",
+        help="CRS of --bounds, such as EPSG:4326. Default: the scene's.",
     ),
 )
 area_options = stacked(
@@ -23,9 +26,13 @@ area_options = stacked(
     click.option(
         "--aoi",
         metavar="PATH",
-        help="Only inside these polygons (any vector file); the rest is nodata.",
+        help="Vector file with polygons; the output is nodata outside of them. "
+        "Default: none.",
     ),
 )
 like_option = click.option(
-    "--like", required=True, metavar="SCENE", help="Scene whose grid OUT lies on."
+    "--like",
+    required=True,
+    metavar="SCENE",
+    help="Scene whose grid is refined for OUT.",
 )

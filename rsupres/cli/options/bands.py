@@ -12,29 +12,32 @@ band_options = stacked(
         "--bidx",
         type=BandsType(),
         metavar="3,2,1",
-        help="File bands for the model's roles, in the model's order. Default: by "
-        "description or colour interpretation, else the first ones.",
+        help="Bands of the file for the model's roles, in the model's order. Default: "
+        "by description or colour interpretation, else the first ones.",
     ),
     click.option(
         "--bands",
         "named_bands",
         type=NamedBandsType(),
         metavar="red=3,...",
-        help="File bands for the model's roles, by role.",
+        help="Bands of the file for the model's roles, by role. Default: as for "
+        "--bidx.",
     ),
     click.option(
         "--other-bands",
         type=click.Choice(["skip", "cubic", "inject"]),
         default="cubic",
         show_default=True,
-        help="Bands that the model does not take: leave out, enlarge by bicubic "
-        "interpolation, or also add the model's detail.",
+        help="What becomes of bands that the model does not take: skip leaves them "
+        "out, cubic enlarges them by bicubic interpolation, inject also adds the "
+        "model's detail.",
     ),
     click.option(
         "--stretch",
         default="auto",
         show_default=True,
         metavar="auto|reflectance|percentile:2,98|LO,HI",
-        help="How numbers become [0,1]; undone on writing.",
+        help="How the scene's numbers become the models' [0, 1]; undone on writing. "
+        "auto is 0,255 for bytes, reflectance where the file tells, else percentiles.",
     ),
 )

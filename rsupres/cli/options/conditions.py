@@ -19,9 +19,9 @@ map_options = stacked(
         "--vector-map",
         multiple=True,
         metavar="PATH|overpass",
-        help="Map to look at: .osm.pbf, .osm, .gpkg, .geojson, .parquet, .shp; "
-        "may be repeated. 'overpass' downloads OpenStreetMap and keeps a copy. "
-        "Or one .tif in the legend's colours on the SR grid.",
+        help="Map that the model looks at: .osm.pbf, .osm, .gpkg, .geojson, .parquet "
+        "or .shp, may be repeated; or one .tif in the legend's colours on the SR grid. "
+        "'overpass' downloads OpenStreetMap and keeps a copy. Default: none.",
     ),
     click.option(
         "--legend",
@@ -32,7 +32,7 @@ map_options = stacked(
         "--layers",
         type=LayersType(),
         metavar="building,road",
-        help="Only these classes of the legend. Default: all.",
+        help="Draw only these classes of the legend. Default: all.",
     ),
 )
 raster_condition_options = stacked(
@@ -41,37 +41,38 @@ raster_condition_options = stacked(
         multiple=True,
         metavar="PATH",
         callback=expand_lists,
-        help="Earlier high-resolution image, any CRS and pixel size; repeated "
-        "or @list.txt, the latest date lies on top.",
+        help="Earlier high-resolution image, of any CRS and pixel size; may be "
+        "repeated, or @list.txt. Where images overlap, the latest date lies on top. "
+        "Default: none.",
     ),
     click.option(
         "--coregister",
         is_flag=True,
-        help="Move the reference by the displacement found against the scene.",
+        help="Move the reference by the displacement found between it and the scene.",
     ),
     click.option(
         "--fill-reference",
         is_flag=True,
-        help="Fill what the reference misses with the enlarged scene. Default: "
-        "the model is told that it is missing.",
+        help="Fill gaps of the reference with the enlarged scene. Default: the model "
+        "treats gaps as missing.",
     ),
     click.option(
         "--change-mask",
         metavar="PATH|detect",
-        help="Where and into what the land changed since the reference: "
-        "polygons or a class raster; 'detect' compares reference and scene.",
+        help="Where the land changed since the reference, and into what: polygons or a "
+        "class raster; 'detect' compares reference and scene. Default: none.",
     ),
     click.option(
         "--class-table",
         metavar="NAME|PATH",
-        help="Class table of the mask's codes. Default: as the file tells.",
+        help="Meaning of the codes of the change mask. Default: as its file says.",
     ),
     former_option("--change-classes", "--class-table"),
     click.option(
         "--class-attribute",
         metavar="NAME",
-        help="Attribute of the mask's polygons that holds their class. "
-        "Default: none, they all mean changed.",
+        help="Attribute of the change mask's polygons that holds their class. Default: "
+        "none, all polygons mean changed.",
     ),
     former_option("--change-attribute", "--class-attribute"),
 )
@@ -79,8 +80,8 @@ style_options = stacked(
     click.option(
         "--style",
         metavar="PATH",
-        help="Follow the look of this image, or of one in this folder, chosen "
-        "by --seed.",
+        help="Image whose colours are followed, or a folder of images of which --seed "
+        "chooses one. Default: none.",
     ),
     click.option(
         "--style-sample",

@@ -25,18 +25,25 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         "-v",
         "--verbose",
         count=True,
-        help="Say more on stderr; twice for everything.",
+        help="Log more on stderr: once what is decided, twice everything. Default: "
+        "warnings.",
     )
     @click.option(
-        "-q", "--quiet", count=True, help="Show errors only, no progress and warnings."
+        "-q",
+        "--quiet",
+        count=True,
+        help="Show errors only, no warnings and no progress.",
     )
     @click.option(
-        "--json", "as_json", is_flag=True, help="Write results as JSON, one a line."
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Write results to stdout as JSON, one object a line.",
     )
     @click.option(
         "--log-file",
         type=click.Path(dir_okay=False),
-        help="Append the log, with times, to this file.",
+        help="Append the log, with times, to this file. Default: none.",
     )
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.pass_context

@@ -187,7 +187,7 @@ models_options = stacked(
         multiple=True,
         callback=_parse_conditions,
         help="Run every model that accepts this condition, but does not need it, once "
-        "more without it; may be repeated.",
+        "more without it; may be repeated. Default: none.",
     ),
     style_options,
     device_option,

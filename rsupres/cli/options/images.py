@@ -30,28 +30,28 @@ companion_options = stacked(
         "--reference-from",
         multiple=True,
         metavar="OLD=NEW",
-        help="The reference of an image: its path with OLD replaced by NEW, "
-        "such as 2020=2018, on the same pixels; may be repeated.",
+        help="The reference of an image: its path with OLD replaced by NEW, such as "
+        "2020=2018, on the same pixels; may be repeated. Default: none.",
     ),
     click.option(
         "--vector-map-from",
         multiple=True,
         metavar="OLD=NEW|MAP",
-        help="The map of an image: a raster of legend colours by such a rule, "
-        "or vector files for all images; may be repeated.",
+        help="The map of an image: a raster in legend colours, found by such a rule, "
+        "or vector files for all images; may be repeated. Default: none.",
     ),
     click.option(
         "--change-mask-from",
         multiple=True,
         metavar="OLD=NEW",
-        help="The change mask of an image: a raster of codes by such a rule; "
-        "may be repeated.",
+        help="The change mask of an image: a raster of codes, found by such a rule; "
+        "may be repeated. Default: none.",
     ),
     click.option(
         "--class-table",
         metavar="NAME|PATH",
-        help="Class table of the change masks, such as second, whose colours "
-        "are read too. Default: codes as they are.",
+        help="Meaning of the codes of the change masks; with a table such as second, "
+        "its colours are read too. Default: codes as they are.",
     ),
     former_option("--change-classes", "--class-table"),
     click.option(
@@ -73,6 +73,6 @@ file_choice_options = stacked(
         "exclude",
         multiple=True,
         metavar="PATTERN",
-        help="File names to leave out; may be repeated.",
+        help="Names of files to leave out; may be repeated. Default: none.",
     ),
 )

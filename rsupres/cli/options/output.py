@@ -22,15 +22,15 @@ coverage_option = click.option(
     "--reference-coverage",
     type=click.Path(dir_okay=False),
     metavar="PATH",
-    help="Write here where the model had a reference: 1, 0 without (the fallback), 255 "
-    "outside the scene.",
+    help="Raster to write: 1 where the model had a reference, 0 "
+    "where it had none, 255 outside the scene. Default: none.",
 )
 run_options = stacked(
     click.option(
         "--run-dir",
         type=click.Path(file_okay=False),
         metavar="DIR",
-        help="Where the unfinished run lives. Default: OUT.run.",
+        help="Folder of the unfinished run. Default: OUT.run.",
     ),
     click.option(
         "--keep-run", is_flag=True, help="Keep the run directory after success."
@@ -50,7 +50,8 @@ driver_options = stacked(
         multiple=True,
         metavar="KEY=VALUE",
         callback=split_creation,
-        help="Creation option of the driver; may be repeated.",
+        help="Creation option of the driver, such as COMPRESS=ZSTD; may be repeated. "
+        "Default: none but ours, which compress and tile.",
     ),
 )
 destination_options = stacked(driver_options, overwrite_option, run_options)
@@ -77,7 +78,7 @@ format_options = stacked(
         "--nodata",
         type=float,
         metavar="VALUE",
-        help="Value that means no measurement, in the output. Default: the scene's.",
+        help="Value of invalid pixels in the output. Default: the scene's.",
     ),
 )
 

@@ -59,7 +59,13 @@ def former_option(former: str, current: str) -> Callable[[Command], Command]:
             renamed = ctx.meta.setdefault("rsupres.renamed", [])
             renamed.append(Renamed(former, current, value))
 
-    return click.option(former, hidden=True, expose_value=False, callback=keep)
+    return click.option(
+        former,
+        hidden=True,
+        expose_value=False,
+        callback=keep,
+        help=f"Former name of {current}.",
+    )
 
 
 class ScaleType(click.ParamType[Any]):

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 model_option = click.option(
     "--model",
     metavar="NAME|PATH",
-    help="Card's name or a checkpoint file. Default: the shipped model that fits bands "
-    "and scale.",
+    help="Name of a model ('rsupres models list' shows them) or a "
+    "checkpoint file. Default: the shipped model that fits bands and "
+    "scale.",
 )
 scale_option = click.option(
     "--scale",
@@ -41,14 +42,14 @@ scale_option = click.option(
     default="4",
     show_default=True,
     metavar="S",
-    help="How many times finer: 4, 2.5 or 10/3.",
+    help="SR pixels along one LR pixel: 4, 2.5 or 10/3.",
 )
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:i]|mps",
-    help="Where the model computes.",
+    help="Where the model computes; auto is CUDA, else MPS, else the CPU.",
 )
 precision_option = click.option(
     "--precision",
@@ -68,7 +69,7 @@ work_options = stacked(
         "--overlap",
         type=click.IntRange(min=0),
         metavar="N",
-        help="LR pixels shared by neighbouring tiles. Default: by the model's halo.",
+        help="LR pixels that neighbouring tiles share. Default: by the model's halo.",
     ),
     click.option(
         "--batch-size",
@@ -76,7 +77,8 @@ work_options = stacked(
         default="auto",
         show_default=True,
         metavar="N|auto",
-        help="Tiles in one call of the model; halved when memory runs out.",
+        help="Tiles in one call of the model; auto chooses by the device. Halved when "
+        "memory runs out.",
     ),
     device_option,
     precision_option,
@@ -84,8 +86,8 @@ work_options = stacked(
         "--shard",
         type=ShardType(),
         metavar="I/N",
-        help="Compute only this share of the strips; the last share to finish writes "
-        "the output.",
+        help="Compute only the I-th of N shares of the strips; the last share to "
+        "finish writes the output. Default: all strips.",
     ),
 )
 gate_option = click.option(
@@ -93,7 +95,8 @@ gate_option = click.option(
     "fail_if",
     multiple=True,
     metavar="EXPR",
-    help="Exit 8 when true, such as 'consistency>0.02' or 'valid<0.9'; repeatable.",
+    help="Exit 8, and keep the output, when this is true, such as "
+    "'consistency>0.02' or 'valid<0.9'; may be repeated. Default: none.",
 )
 batch_options = stacked(
     model_option,

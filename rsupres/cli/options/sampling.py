@@ -11,33 +11,33 @@ seed_option = click.option(
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Seed of the noise; the same seed gives the same picture.",
+    help="Seed of the noise; the same seed gives the same result.",
 )
 sampling_options = stacked(
     seed_option,
     click.option(
         "--steps",
         type=click.IntRange(min=1),
-        help="Network evaluations a tile. Default: the model's.",
+        help="Network evaluations for a tile. Default: the model's.",
     ),
     click.option(
         "--sampler",
         metavar="NAME",
-        help="Way of sampling, of those that the model offers. Default: the model's.",
+        help="Sampler, one of those that the model offers. Default: the model's.",
     ),
     click.option(
         "--samples",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Draw the picture this many times and write the mean.",
+        help="Number of results to draw; their mean is written.",
     ),
     click.option(
         "--uncertainty",
         type=click.Path(dir_okay=False),
         metavar="PATH",
-        help="Write the standard deviation over the samples here (float32, units of "
-        "the output).",
+        help="Raster to write, the standard deviation over the samples (float32, units "
+        "of the output). Default: none.",
     ),
     click.option(
         "--detail",
@@ -49,6 +49,6 @@ sampling_options = stacked(
         "--lock-low-frequencies/--no-lock-low-frequencies",
         default=False,
         show_default=True,
-        help="After blending, make the result downscale back to the input.",
+        help="After blending, correct the result so that it reduces to the input.",
     ),
 )
