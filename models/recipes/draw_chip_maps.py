@@ -1,11 +1,11 @@
 """Draw maps of real chips from their own colours: training data for map-guided models.
 
-`draw_chip_maps.py CHIPS OUT` writes for every GeoTIFF of CHIPS a raster of the same
-pixels in the colours of the legend `maptiler`, OUT/<name>: vegetation by its excess of
-green, pools and water by blue, roofs where it is bright or red, and roads where it is
-grey, cleaned of specks and simplified to outlines as a map has them. These are no land
-truth: what they hold is where the borders of things lie in a real picture. The rest
-stays background.
+`draw_chip_maps.py CHIPS OUT` writes for every GeoTIFF of CHIPS a raster OUT/<name> of
+the same pixels in the colours of the legend `maptiler`: vegetation where green exceeds
+the other bands, water where blue does, roofs where the picture is bright or red, and
+roads where it is grey. Specks are removed and outlines simplified, as in a map; the rest
+stays background. The maps are no land-cover truth: they show a model where the borders
+of objects lie in a real picture.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from rsupres.legends.legend import load_legend
+from rsupres.legends.legend_file import load_legend
 
-SMALLEST_M2 = 40.0
+MIN_AREA_M2 = 40.0
 TOLERANCE_M = 1.2
 BUILDING = 4
-LARGEST_BUILDING_M2 = 8000.0
-LEAST_FILLED = 0.42  # share of its smallest rectangle that a building fills
+MAX_BUILDING_M2 = 8000.0
+MIN_FILLED = 0.42  # share of its smallest rectangle that a building fills
 KINDS = ("grass", "wood", "road", "building", "water")
 
 
@@ -83,7 +83,7 @@ def kinds(chip: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def outlines(found: NDArray[np.uint8], pixel_m: float) -> NDArray[np.uint8]:
     """Return the kinds without specks, their outlines simplified."""
-    smallest = int(SMALLEST_M2 / pixel_m**2)
+    smallest = int(MIN_AREA_M2 / pixel_m**2)
     clean = sieve(found, smallest)
     parts = [
         (shape(outline).simplify(TOLERANCE_M / pixel_m), int(kind))
@@ -100,10 +100,10 @@ def outlines(found: NDArray[np.uint8], pixel_m: float) -> NDArray[np.uint8]:
 
 def is_compact(outline: BaseGeometry, pixel_m: float) -> bool:
     """Return whether a bright or red part may be a roof, not bare ground."""
-    if outline.area * pixel_m**2 > LARGEST_BUILDING_M2:
+    if outline.area * pixel_m**2 > MAX_BUILDING_M2:
         return False
     box = outline.minimum_rotated_rectangle
-    return bool(outline.area > LEAST_FILLED * box.area)
+    return bool(outline.area > MIN_FILLED * box.area)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def distill(config: Path, device: str, minutes: float | None, console: Console) 
       rsupres distill student.toml --minutes 30
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.training.config import read_config
-    from rsupres.training.distill import check_distillation
+    from rsupres.training.families.slimdiffsr.distillation import check_distillation
 
     settings = read_config(config)
     check_distillation(settings)

@@ -1,4 +1,4 @@
-"""PatchGAN discriminator and hinge losses, used by the detail stages.
+"""PatchGAN discriminator, hinge losses, and the adaptive weight between losses.
 
 Isola et al. 2017 as in taming-transformers; parameter names are those of its public
 code.
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 class PatchDiscriminator(nn.Module):
-    """Judge 70 px patches of an image in [-1, 1].
+    """Classify 70 px patches of an image in [-1, 1] as real or generated.
 
     Args:
         width: channels of the first layer (64 in the paper).
@@ -68,9 +68,9 @@ def adaptive_weight(
     Returns:
         Scalar in [0, 1e4], detached.
     """
-    wanted = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
-    given = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-    weight: Tensor = (wanted / (given + 1e-4)).clamp(0.0, 1e4).detach()
+    target = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
+    found = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+    weight: Tensor = (target / (found + 1e-4)).clamp(0.0, 1e4).detach()
     return weight
 
 

@@ -1,8 +1,9 @@
-"""Batches of LR/HR patches made from packs, with what else a model may look at.
+"""Batches of LR and HR patches drawn from packs, with the conditions of each patch.
 
-LR is made while training, because the scale is continuous, unless a pack holds what
-another sensor saw. Batch k is a function of (seed, k) alone, so a resumed run sees what
-an uninterrupted one sees. All rasters of a crop are cut at the same ground.
+LR is computed from HR while training, because the scale is continuous, unless a pack
+holds LR of another sensor. Batch k depends on (seed, k) only, so a resumed run draws
+the same batches as an uninterrupted one. All rasters of a crop are cut at the same
+ground.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from rsupres.degradations.registry import make_degradation
 from rsupres.degradations.tones import ToneParams, tone
 from rsupres.errors import InputError
 from rsupres.families.base import Conditions
+from rsupres.grid import ceil_div
 from rsupres.tile_grid import lr_step
 
-_MIN_LR = 12  # LR pixels; below, a patch is mostly border
+_MIN_LR = 12  # LR pixels; a smaller patch is mostly border
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Batch:
         hr: (b, 3, H, W) float32 in [0, 1].
         lr: (b, 3, h, w) float32 in [0, 1].
         scale: H / h.
-        conditions: on the HR pixels, as `Conditions` says; except that `style`, where a
-            pack has it, is (b, 3, H, W): one image per patch.
+        conditions: on the HR pixels, see `Conditions`; `style`, where a pack has it,
+            is one image per patch, (b, 3, H, W).
     """
 
     hr: Tensor
@@ -56,17 +58,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """How batches are drawn.
+    """Sizes and scales of the patches.
 
     Attributes:
-        lr_side: LR pixels of a patch side; less where a crop is too small for a scale.
+        lr_side: LR pixels of a patch side; fewer where a crop is too small.
         batch: patches per batch.
         scale_min: smallest scale.
         scale_max: largest scale.
-        scale_power: density of the scale is proportional to scale ** power; with 1 the
-            hard scales get more samples.
-        tone: draw tone and contrast changes of the HR patch.
-        fixed_scales: the only scales, each as likely, instead of a range.
+        scale_power: the density of the scale is proportional to scale ** power; with 1
+            large scales, which are harder, get more samples.
+        tone: draw random tone and contrast changes of the HR patch.
+        fixed_scales: the only scales, equally likely, instead of a range.
     """
 
     lr_side: int = 32
@@ -78,7 +80,7 @@ class PatchOptions:
     fixed_scales: tuple[float, ...] = ()
 
     def offers(self, scale: Fraction) -> bool:
-        """Return whether patches of a scale are wanted."""
+        """Return whether the plan includes a scale."""
         if self.fixed_scales:
             return float(scale) in self.fixed_scales
         return self.scale_min <= scale <= self.scale_max
@@ -87,8 +89,17 @@ class PatchOptions:
 class PatchSource:
     """Random batches from packs; batch k depends on the seed and k alone.
 
-    Crops are grouped by size, and a batch draws from one group, chosen in proportion to
-    its number of crops times `weights` (by metres per pixel), so patches stack.
+    Crops are grouped by size, so that patches stack. A batch draws from one group,
+    with a probability proportional to its number of crops times its weight.
+
+    Args:
+        packs: with at least one crop.
+        plan: sizes and scales.
+        seed: of all batches.
+        weights: weight of the crops of a GSD, by metres per pixel; default 1.
+
+    Raises:
+        InputError: no crop is large enough, or a pack does not fit the plan.
     """
 
     def __init__(
@@ -124,7 +135,7 @@ class PatchSource:
         return Batch(hr, lr, Fraction(side_hr, side_lr), conditions)
 
     def _sides(self, rng: np.random.Generator, group: _Group) -> tuple[int, int]:
-        """Draw the sides of the HR patch (a multiple of 8) and of the LR patch."""
+        """Draw the sides of the HR patch, a multiple of 8, and of the LR patch."""
         plan, room = self.plan, group.side
         if group.scale is not None:
             step = lr_step(group.scale, HR_MULTIPLE)
@@ -141,7 +152,7 @@ class PatchSource:
         side_lr = min(plan.lr_side, int(room / drawn))
         side_hr = max(
             HR_MULTIPLE * round(side_lr * drawn / HR_MULTIPLE),
-            HR_MULTIPLE * -(-side_lr // HR_MULTIPLE),
+            HR_MULTIPLE * ceil_div(side_lr, HR_MULTIPLE),
         )
         side_hr = min(
             side_hr,
@@ -153,7 +164,7 @@ class PatchSource:
 
 @dataclass(frozen=True)
 class _Crop:
-    """All rasters of a crop or of a patch, (c, H, W), and (3, h, w) for LR."""
+    """All rasters of a crop or patch: (c, H, W), and (3, h, w) for stored LR."""
 
     hr: np.ndarray
     lr: np.ndarray | None
@@ -162,7 +173,7 @@ class _Crop:
     def cut(self, side: int, side_lr: int, rng: np.random.Generator) -> _Crop:
         """Cut a random square; flip, mirror and turn it, each with probability 1/2.
 
-        With an LR raster the square begins at LR pixels that are HR pixels too.
+        With stored LR the square begins at a corner of both an LR and an HR pixel.
         """
         step, step_lr = 1, 0
         if self.lr is not None:
@@ -190,7 +201,7 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Group:
-    """Crops of one smaller side, one degradation and the same layers.
+    """Crops with equal shorter side, degradation and layers.
 
     `degradation` is None where LR is stored, at `scale`.
     """
@@ -232,12 +243,12 @@ def _group(
 def _lr_of(
     pack: Pack, plan: PatchOptions
 ) -> tuple[Degradation | None, Fraction | None]:
-    """Return how the LR of a pack is made, or the scale at which it is stored."""
+    """Return the degradation of a pack, or the scale of its stored LR."""
     meta = pack.meta
     if meta.degradation != STORED:
         return make_degradation(meta.degradation, meta.parameters), None
     if meta.scale is None:
-        raise InputError("A pack says that its LR is stored, but holds none.")
+        raise InputError("A pack declares stored LR but holds none.")
     if not plan.offers(meta.scale):
         raise InputError(
             f"A pack holds LR of scale {meta.scale}, which data.scales leaves out."
@@ -249,8 +260,8 @@ def _lr_of(
         )
     if plan.tone:
         raise InputError(
-            "data.tone changes HR and the LR made of it; a pack of another sensor's LR"
-            " cannot follow: leave tone out."
+            "data.tone changes HR and the LR computed from it, but a pack holds LR of"
+            " another sensor; set tone = false."
         )
     return None, meta.scale
 

@@ -1,7 +1,15 @@
-"""Training configurations: TOML read into frozen dataclasses, unknown keys rejected."""
+"""Training configurations: TOML read into frozen dataclasses, unknown keys rejected.
+
+Options that only one family reads are in the ``options`` tables of run and stage; their
+dataclasses are in ``training/families``. Paths may hold ``${NAME}``, the value of an
+environment variable; the recipes of the shipped models name their data by
+``${RSUPRES_DATA}``.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -11,6 +19,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from rsupres.errors import InputError
 
 Config = TypeVar("Config")
+# Up to version 0.1 a stage held these beside the common keys; now they are options.
+_NOW_OPTIONS = ("kl_weight", "drop_prior", "noise_prior", "prior_weight", "pure_noise")
 
 
 @dataclass(frozen=True)
@@ -18,26 +28,21 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        name: one of the family's stages, see `rsupres.training.adapters`.
+        name: one of the family's stages, see `rsupres.training.registry`.
         iterations: optimiser steps.
         lr: learning rate at the start.
         lr_end: learning rate at the end of the cosine.
         warmup: iterations of linear warm-up.
         betas: of Adam.
-        weight_decay: decoupled, as AdamW has it; 0 = plain Adam.
-        ema: decay of the exponential moving average; the stage ends with it.
+        weight_decay: decoupled weight decay (AdamW); 0 = Adam.
+        ema: decay of the exponential moving average; the stage ends with the average.
         clip: largest gradient norm.
         perceptual_weight: weight of LPIPS (squeeze).
         pixel_weight: weight of L1.
-        adversarial_weight: weight of the hinge loss, times LDM's adaptive weight.
+        adversarial_weight: weight of the hinge loss, times the adaptive weight of
+            Rombach et al. 2022.
         adversarial_start: iteration at which discriminator and hinge loss begin.
-        kl_weight: of KL_sum / (3 H W) against the mean L1: LDM's ratio is 1e-6.
-        drop_prior: probability that the latent of a batch is set to zero.
-        noise_prior: probability that noise of half its deviation joins the latent.
-        prior_weight: weight of the latent's distance to the encoded one while all train
-            together.
-        pure_noise: share of patches whose reverse chain starts from pure noise.
-        options: what else the family's stage takes; checked by the family.
+        options: other options of the stage; the family declares and checks them.
     """
 
     name: str
@@ -52,29 +57,24 @@ class StageConfig:
     pixel_weight: float = 1.0
     adversarial_weight: float = 0.0
     adversarial_start: int = 0
-    kl_weight: float = 1e-6
-    drop_prior: float = 0.0
-    noise_prior: float = 0.0
-    prior_weight: float = 0.05
-    pure_noise: float = 0.5
     weight_decay: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which packs, and how patches are drawn from them.
+    """The packs, and how patches are drawn from them.
 
     Attributes:
         train: packs to train on; paths relative to the configuration file.
-        validation: packs to watch; never trained on.
+        validation: packs of held-out crops for validation.
         lr_side: LR pixels of a patch side.
         batch: patches per batch.
         scales: smallest and largest scale.
         scale_power: density of the scale is proportional to scale ** power.
-        tone: draw tone and contrast changes.
+        tone: draw random tone and contrast changes.
         gsd_weights: weight of the crops of a GSD, as {"0.6" = 1.0}.
-        fixed_scales: the only scales, each as likely; `scales` does not count then.
+        fixed_scales: the only scales, equally likely; `scales` is not used then.
     """
 
     train: tuple[str, ...]
@@ -104,14 +104,14 @@ class TrainConfig:
         seed: of initialisation and batches.
         start_from: checkpoint whose weights are the start; None = fresh weights.
         precision: "bf16" or "fp32" arithmetic of the networks.
-        threads: of torch on a CPU; 0 = as torch likes.
+        threads: CPU threads of torch; 0 = the default of torch.
         save_every_s: seconds between resumable states.
         validate_every: iterations between validations.
         lpips_weights: folder of the LPIPS (squeeze) weights, if a stage needs them.
         gsd: smallest and largest metres per LR pixel of the data.
-        halo: LR pixels at a tile edge that the finished model shall not trust.
+        halo: LR pixels along a tile edge that the finished model discards.
         eight_bits: store the weights of the checkpoint in 8 bits instead of float16.
-        options: what else the family takes; checked by the family.
+        options: other options of the family, which declares and checks them.
     """
 
     name: str
@@ -147,11 +147,38 @@ def read_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: no such file.") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}.") from error
+    if isinstance(stages := values.get("stage"), list):
+        values["stage"] = [_move_to_options(stage) for stage in stages]
     return parse_config(TrainConfig, values, str(path))
 
 
+def resolve_path(path: str, root: Path) -> Path:
+    """Return the file that a path of a configuration means.
+
+    Args:
+        path: absolute or relative to `root`; ``${NAME}`` stands for the environment
+            variable NAME.
+        root: directory of the configuration file.
+
+    Raises:
+        InputError: a variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if (found := os.environ.get(match[1])) is None:
+            raise InputError(f"{path}: the environment variable {match[1]} is not set.")
+        return found
+
+    return root / re.sub(r"\$\{(\w+)\}", value, path)
+
+
 def parse_config(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """Build the dataclass `kind` from plain values, nested ones too.
+    """Build the dataclass `kind` from plain values, nested dataclasses included.
+
+    Args:
+        kind: frozen dataclass.
+        values: by field name, as TOML holds them.
+        where: start of error messages, such as the file.
 
     Raises:
         InputError: an unknown or missing key, or a value of the wrong type.
@@ -171,6 +198,15 @@ def parse_config(kind: type[Config], values: Mapping[str, Any], where: str) -> C
         return kind(**built)
     except TypeError as error:
         raise InputError(f"{where}: {error}.") from error
+
+
+def _move_to_options(stage: Any) -> Any:
+    """Move keys that became options of a family's stage into its table of options."""
+    if not isinstance(stage, Mapping) or not set(_NOW_OPTIONS) & set(stage):
+        return stage
+    moved = {key: value for key, value in stage.items() if key in _NOW_OPTIONS}
+    kept = {key: value for key, value in stage.items() if key not in _NOW_OPTIONS}
+    return {**kept, "options": {**moved, **kept.get("options", {})}}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

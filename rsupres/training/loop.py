@@ -1,29 +1,30 @@
-"""The one training loop: stages in order, save, resume, average, validate.
+"""The training loop of all families: run the stages, save, resume, validate, export.
 
-It works through the stages of a `TrainConfig` and ends in an ordinary checkpoint,
-whatever the family (`rsupres.training.adapters`). A kill at any moment costs at most
-the work since the last save; the same call continues. Reads packs, never rasters, and
-needs torch, numpy and safetensors only.
+It runs the stages of a `TrainConfig` and ends in an ordinary checkpoint. A kill at any
+moment costs at most the work since the last save; the same call continues. It reads
+packs, not rasters, so it needs torch, numpy, safetensors and tqdm only.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from rsupres.checkpoints.catalogue import card_text, write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
 from rsupres.families.base import fit_tensors
-from rsupres.training.adapters import FamilyTraining, Watch, build_training
+from rsupres.training.base import FamilyTraining, Validation
 from rsupres.training.batches import PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.config import StageConfig, TrainConfig, resolve_path
+from rsupres.training.registry import build_training
 from rsupres.training.state import (
     Position,
     State,
@@ -35,8 +36,8 @@ from rsupres.training.state import (
 from rsupres.training.trainer import Trainer
 
 _STATE = "state.safetensors"
-_MEASURING = 10**9  # number of the first batch that is for measuring only
-# Fields of a configuration that a continued run may have different.
+_FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
+# Fields of a configuration that may change when a run continues.
 _MAY_CHANGE = (
     *("eight_bits", "name", "stage", "out", "gsd", "halo"),
     *("save_every_s", "validate_every", "threads", "lpips_weights"),
@@ -58,14 +59,15 @@ def train(
         config: the run.
         root: directory to which the paths of `config` are relative.
         device: where to train.
-        on_progress: called with stage, iteration, iterations and mean losses.
+        on_progress: called every 50 iterations with stage, iteration, number of
+            iterations and mean losses. None = a progress bar on a terminal.
         stop_after_s: save the state and return after so many seconds.
 
     Returns:
-        The finished checkpoint, or None when stopped before the end. Beside it lie a
-        card with what the checkpoint tells (licence and scores are to be added) and all
-        networks in float32, those for training too, as they were after each stage:
-        ``stage_1.safetensors`` and so on, the files that ``start_from`` takes.
+        The finished checkpoint, or None when stopped before the end. Its folder also
+        holds a card (licence and scores are to be added) and, for each stage,
+        ``stage_1.safetensors`` and so on: all networks in float32, those for training
+        too, which another run takes as ``start_from``.
 
     Raises:
         InputError: packs or configuration cannot be used.
@@ -89,8 +91,8 @@ class _Run:
         self.config = config
         self.root = root
         self.device = device
-        self.out = root / config.out
-        self.on_progress = on_progress or _silent
+        self.out = resolve_path(config.out, root)
+        self.on_progress = on_progress
         self.deadline = None if stop_after_s is None else time.time() + stop_after_s
         torch.manual_seed(config.seed)
         self.family: FamilyTraining = build_training(config, root)
@@ -100,15 +102,15 @@ class _Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.out.mkdir(parents=True, exist_ok=True)
-        state = State.load(self.out / _STATE, self._fingerprint())
+        state = State.load(self.out / _STATE, self._identity())
         position = Position()
         if state is not None:
             weights = state.part("model")
-            self.family.adopt(weights.keys())
+            self.family.add_parts(weights.keys())
             self.family.networks.load_state_dict(weights)
             position = state.position
         elif config.start_from is not None:
-            self._load_start(self.root / config.start_from)
+            self._load_start(resolve_path(config.start_from, self.root))
         self.family.move(self.device)
         source = self._source()
         for index in range(position.stage, len(config.stage)):
@@ -138,7 +140,7 @@ class _Run:
 
     def _load_start(self, path: Path) -> None:
         tensors = read_tensors(path)
-        self.family.adopt(tensors.keys())
+        self.family.add_parts(tensors.keys())
         networks = self.family.networks
         wanted = {k: tuple(v.shape) for k, v in networks.state_dict().items()}
         fit_tensors(tensors, wanted, path)
@@ -146,7 +148,7 @@ class _Run:
 
     def _source(self) -> PatchSource:
         data = self.config.data
-        packs = [Pack.load(self.root / path) for path in data.train]
+        packs = [Pack.load(resolve_path(path, self.root)) for path in data.train]
         plan = PatchOptions(
             data.lr_side,
             data.batch,
@@ -160,20 +162,35 @@ class _Run:
         return PatchSource(packs, plan, self.config.seed, weights)
 
     def _run_stage(self, index: int, source: PatchSource, state: State | None) -> bool:
-        """Train a stage to its end, or go on with it; False = stopped."""
+        """Train a stage, from `state` or from its beginning; False = stopped."""
         stage = self.config.stage[index]
         begin = 0 if state is None else state.position.iteration
-        offset = sum(s.iterations for s in self.config.stage[:index])
-        self.family.enter(
+        self.family.prepare_stage(
             stage,
-            None if begin else lambda k: source.batch(_MEASURING + k).to(self.device),
+            None
+            if begin
+            else lambda k: source.batch(_FIRST_MEASURED + k).to(self.device),
         )
         trainer = Trainer(self.family, self.config, stage, self.root, self.device)
         if state is not None and begin:
             trainer.restore(state)
+        if not self._iterate(index, begin, source, trainer):
+            return False
+        trainer.finish()
+        weights = module_tensors(self.family.networks)
+        write_tensors(weights, self.out / f"stage_{index + 1}.safetensors")
+        self._save_state(Position(index + 1, 0), None)
+        return True
+
+    def _iterate(
+        self, index: int, begin: int, source: PatchSource, trainer: Trainer
+    ) -> bool:
+        """Take the steps of a stage from iteration `begin` on; False = stopped."""
+        stage = self.config.stage[index]
+        offset = sum(s.iterations for s in self.config.stage[:index])
         saved = time.time()
         meter = _Meter()
-        for k in range(begin, stage.iterations):
+        for k in self._shown(range(begin, stage.iterations), stage):
             meter.add(trainer.step(k, source.batch(offset + k), offset + k))
             last = k + 1 == stage.iterations
             if (k + 1) % 50 == 0 or last:
@@ -186,27 +203,36 @@ class _Run:
                 saved = time.time()
             if stop and not last:
                 return False
-        trainer.finish()
-        weights = module_tensors(self.family.networks)
-        write_tensors(weights, self.out / f"stage_{index + 1}.safetensors")
-        self._save_state(Position(index + 1, 0), None)
         return True
 
+    def _shown(self, iterations: range, stage: StageConfig) -> Iterable[int]:
+        """Return the iterations behind a progress bar, if the caller shows none."""
+        if self.on_progress is not None:
+            return iterations
+        return tqdm(
+            iterations,
+            desc=stage.name,
+            initial=iterations.start,
+            total=stage.iterations,
+            disable=None,  # no bar where stderr is no terminal
+        )
+
     def _save_state(self, position: Position, trainer: Trainer | None) -> None:
-        """Write the resumable state: networks, and what a running stage adds."""
+        """Write the resumable state: networks, and optimisers of a running stage."""
         tensors = with_prefix("model", module_tensors(self.family.networks))
         if trainer is not None:
             tensors |= trainer.tensors()
-        State(tensors, position).save(self.out / _STATE, self._fingerprint())
+        State(tensors, position).save(self.out / _STATE, self._identity())
 
     def _validate(self, stage: StageConfig, iteration: int, trainer: Trainer) -> None:
         if not self.config.data.validation:
             return
-        packs = [Pack.load(self.root / p) for p in self.config.data.validation]
+        paths = self.config.data.validation
+        packs = [Pack.load(resolve_path(path, self.root)) for path in paths]
         picture = self.out / "validation" / f"{stage.name}_{iteration:06d}.png"
         with trainer.averaged(), torch.no_grad():
             figures = self.family.validate(
-                Watch(packs, stage.name, picture, self.device)
+                Validation(packs, stage.name, picture, self.device)
             )
         self._log(stage, iteration, figures)
 
@@ -221,13 +247,14 @@ class _Run:
         }
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.on_progress(stage.name, iteration, stage.iterations, figures)
+        if self.on_progress is not None:
+            self.on_progress(stage.name, iteration, stage.iterations, figures)
 
-    def _fingerprint(self) -> str:
-        """Return what must not change between a start and its continuation.
+    def _identity(self) -> str:
+        """Return the part of the configuration that must be equal to continue.
 
-        Stages may be appended and saving changed; what was done must stay. Options
-        that are not given do not count, so that states of older versions go on.
+        Stages may be appended, and saving may change. Unused options are left out, so
+        that runs begun by older versions continue.
         """
         kept = asdict(self.config)
         for name in _MAY_CHANGE:
@@ -256,9 +283,3 @@ class _Meter:
         means["s_per_it"] = (time.time() - self.began) / max(self.n, 1)
         self.sums, self.began, self.n = {}, time.time(), 0
         return means
-
-
-def _silent(
-    stage: str, iteration: int, total: int, figures: Mapping[str, float]
-) -> None:
-    """Report nothing."""

@@ -1,7 +1,7 @@
-"""The resumable state of a training run on disk, and what it holds.
+"""The resumable state of a training run: one safetensors file, read and written.
 
-One safetensors file, written under a temporary name, synced and renamed, so a kill at
-any moment costs at most the work since the last save.
+The file is written under a temporary name, synced and renamed, so a kill at any moment
+costs at most the work since the last save.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from rsupres.checkpoints.int8 import unpack_weights
 from rsupres.errors import CheckpointError
 
+_IDENTITY = "fingerprint"  # key in the header since the first files
+
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: stage index and iterations done in it."""
+    """Progress of a run: index of the stage and iterations done in it."""
 
     stage: int = 0
     iteration: int = 0
@@ -31,17 +33,21 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """A resumable state: named tensors, and how far the run was."""
+    """A resumable state: named tensors, and the position of the run."""
 
     tensors: Mapping[str, Tensor]
     position: Position
 
     @classmethod
-    def load(cls, path: Path, fingerprint: str) -> State | None:
-        """Read a state; None = there is none.
+    def load(cls, path: Path, identity: str) -> State | None:
+        """Read a state; None = no such file.
+
+        Args:
+            path: the file.
+            identity: of the run, as given to `save`.
 
         Raises:
-            CheckpointError: damaged, or of a run with another fingerprint.
+            CheckpointError: damaged, or of a run with another identity.
         """
         if not path.exists():
             return None
@@ -52,18 +58,23 @@ class State:
             raise CheckpointError(
                 f"{path}: damaged training state ({error}); remove it to start anew."
             ) from error
-        if header.get("fingerprint") != fingerprint:
+        if header.get(_IDENTITY) != identity:
             raise CheckpointError(
                 f"{path}: belongs to another configuration; use another 'out' or remove"
                 " it to start anew."
             )
         return cls(tensors, position)
 
-    def save(self, path: Path, fingerprint: str) -> None:
-        """Write the state."""
+    def save(self, path: Path, identity: str) -> None:
+        """Write the state.
+
+        Args:
+            path: the file.
+            identity: text that must be equal for a run to continue from the state.
+        """
         header = {
             "position": json.dumps(asdict(self.position)),
-            "fingerprint": fingerprint,
+            _IDENTITY: identity,
         }
         write_tensors(self.tensors, path, header)
 
@@ -78,7 +89,7 @@ class State:
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under a prefix, as `State.part` takes them off again."""
+    """Return the tensors with names below a prefix; `State.part` is the inverse."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
@@ -88,7 +99,7 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return what an optimiser remembers, as ``<parameter>.<slot>``."""
+    """Return the state of an optimiser, named ``<parameter>.<slot>``."""
     return {
         f"{k}.{slot}": torch.as_tensor(value).detach().cpu()
         for k, slots in optimizer.state_dict()["state"].items()
@@ -99,7 +110,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give an optimiser what `optimizer_tensors` took from its like."""
+    """Restore an optimiser from the tensors of `optimizer_tensors`."""
     state = optimizer.state_dict()
     for name, tensor in tensors.items():
         k, slot = name.split(".")
@@ -108,7 +119,7 @@ def restore_optimizer(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file, those of 8 bits in float32.
+    """Read all tensors of a safetensors file; 8-bit weights become float32.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -122,7 +133,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file under its name only when it is whole and on disk."""
+    """Write a safetensors file; it has its name only when it is whole and on disk.
+
+    Args:
+        tensors: by name, on any device.
+        path: the file.
+        header: metadata of the file.
+    """
     partial = path.with_name(path.name + ".tmp")
     unique = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(unique, partial, metadata=dict(header or {}))

@@ -1,4 +1,7 @@
-"""The optimiser step of one stage: autocast, adversarial loss, moving average."""
+"""The optimiser steps of one stage: autocast, adversarial loss, moving average.
+
+It knows no files and no stages before or after; `rsupres.training.loop` does.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from rsupres.errors import InputError, ModelOutputError
-from rsupres.training.adapters import FamilyTraining, stage_options
 from rsupres.training.adversarial import (
     PatchDiscriminator,
     adaptive_weight,
     hinge_discriminator,
     hinge_generator,
 )
+from rsupres.training.base import FamilyTraining
 from rsupres.training.batches import Batch
-from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.objectives import Job, Outcome
+from rsupres.training.config import StageConfig, TrainConfig, resolve_path
+from rsupres.training.losses import Outcome, StageSetup
+from rsupres.training.registry import stage_options
 from rsupres.training.state import (
     State,
     module_tensors,
@@ -31,7 +35,7 @@ from rsupres.training.state import (
 
 
 class Trainer:
-    """Optimisers, averages and the step of one stage."""
+    """Optimisers, moving average and optimiser step of one stage."""
 
     def __init__(
         self,
@@ -54,15 +58,15 @@ class Trainer:
         family.networks.train()
         self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
         self.optimizer = _make_optimizer(stage, list(self.parameters.values()))
-        self.judge: PatchDiscriminator | None = None
+        self.discriminator: PatchDiscriminator | None = None
         if stage.adversarial_weight:
             torch.manual_seed(config.seed + 1)
-            self.judge = PatchDiscriminator(32, "spectral").to(device)
-            self.judge_optimizer = torch.optim.Adam(
-                self.judge.parameters(), lr=stage.lr, betas=(0.5, 0.9)
+            self.discriminator = PatchDiscriminator(32, "spectral").to(device)
+            self.discriminator_optimizer = torch.optim.Adam(
+                self.discriminator.parameters(), lr=stage.lr, betas=(0.5, 0.9)
             )
         perceptual = _load_perceptual(config, stage, root, device)
-        self.job = Job(stage, stage_options(family, stage), perceptual)
+        self.setup = StageSetup(stage, stage_options(family, stage), perceptual)
 
     def step(self, k: int, batch: Batch, number: int) -> dict[str, float]:
         """Take optimiser step `k` of the stage and return its figures.
@@ -80,12 +84,12 @@ class Trainer:
             group["lr"] = learning_rate(stage, k)
         seed = self.config.seed * 1_000_003 + number
         generator = torch.Generator().manual_seed(seed)
-        judging = self.judge is not None and k >= stage.adversarial_start
+        adversarial = self.discriminator is not None and k >= stage.adversarial_start
         with self._autocast():
-            outcome = self.family.loss(batch.to(self.device), generator, self.job)
+            outcome = self.family.loss(batch.to(self.device), generator, self.setup)
             total = torch.stack([t.float() for t in outcome.terms.values()]).sum()
             figures = {name: t.detach() for name, t in outcome.terms.items()}
-            if judging:
+            if adversarial:
                 extra = self._adversarial(outcome, total)
                 figures["adversarial"] = extra.detach()
                 total = total + extra
@@ -95,13 +99,13 @@ class Trainer:
                 " its learning rate."
             )
         self._descend(total, k)
-        if judging:
-            figures["judge"] = self._train_judge(outcome)
+        if adversarial:
+            figures["judge"] = self._train_discriminator(outcome)
         return {name: float(value) for name, value in figures.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the networks hold the moving average, in eval mode, for a while."""
+        """Context in which the networks hold the moving average, in eval mode."""
         kept = {n: p.detach().clone() for n, p in self.parameters.items()}
         self.finish()
         self.family.networks.eval()
@@ -113,32 +117,32 @@ class Trainer:
                 parameter.data.copy_(kept[name])
 
     def finish(self) -> None:
-        """Leave the moving average in the networks."""
+        """Copy the moving average into the networks."""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(self.ema[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a state holds of a running stage besides the networks."""
+        """Return the tensors of a running stage for a state, without the networks."""
         tensors = with_prefix("ema", self.ema)
         tensors |= with_prefix("adam", optimizer_tensors(self.optimizer))
-        if self.judge is not None:
-            tensors |= with_prefix("judge", module_tensors(self.judge))
-            slots = optimizer_tensors(self.judge_optimizer)
+        if self.discriminator is not None:
+            tensors |= with_prefix("judge", module_tensors(self.discriminator))
+            slots = optimizer_tensors(self.discriminator_optimizer)
             tensors |= with_prefix("judge_adam", slots)
         return tensors
 
     def restore(self, state: State) -> None:
-        """Take up optimisers and averages from a state."""
+        """Restore optimisers and moving average from a state."""
         averages = state.part("ema")
         for name, average in self.ema.items():
             average.copy_(averages[name])
         restore_optimizer(self.optimizer, state.part("adam"))
-        if self.judge is not None:
-            self.judge.load_state_dict(state.part("judge"))
-            restore_optimizer(self.judge_optimizer, state.part("judge_adam"))
+        if self.discriminator is not None:
+            self.discriminator.load_state_dict(state.part("judge"))
+            restore_optimizer(self.discriminator_optimizer, state.part("judge_adam"))
 
     def _descend(self, total: Tensor, k: int) -> None:
-        """Follow the gradient and move the average."""
+        """Take the optimiser step and update the moving average."""
         parameters = list(self.parameters.values())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -150,27 +154,27 @@ class Trainer:
         )
 
     def _adversarial(self, outcome: Outcome, reconstruction: Tensor) -> Tensor:
-        assert self.judge is not None
+        assert self.discriminator is not None
         assert outcome.fake is not None
         assert self.plan.last_layer is not None
-        self.judge.requires_grad_(False)
-        loss = hinge_generator(self.judge(outcome.fake).float())
+        self.discriminator.requires_grad_(False)
+        loss = hinge_generator(self.discriminator(outcome.fake).float())
         last = self.family.networks.get_parameter(self.plan.last_layer)
         weight = adaptive_weight(reconstruction, loss, last)
         return self.stage.adversarial_weight * weight * loss
 
-    def _train_judge(self, outcome: Outcome) -> Tensor:
-        assert self.judge is not None
+    def _train_discriminator(self, outcome: Outcome) -> Tensor:
+        assert self.discriminator is not None
         assert outcome.fake is not None
         assert outcome.real is not None
-        self.judge.requires_grad_(True)
+        self.discriminator.requires_grad_(True)
         with self._autocast():
-            real = self.judge(outcome.real).float()
-            fake = self.judge(outcome.fake.detach()).float()
+            real = self.discriminator(outcome.real).float()
+            fake = self.discriminator(outcome.fake.detach()).float()
         loss = hinge_discriminator(real, fake)
-        self.judge_optimizer.zero_grad(set_to_none=True)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.judge_optimizer.step()
+        self.discriminator_optimizer.step()
         return loss.detach()
 
     def _autocast(self) -> torch.autocast:
@@ -179,7 +183,7 @@ class Trainer:
 
 
 def learning_rate(stage: StageConfig, k: int) -> float:
-    """Return the learning rate of iteration `k`: warm-up, then cosine."""
+    """Return the learning rate of iteration `k`: linear warm-up, then cosine."""
     if k < stage.warmup:
         return stage.lr * (k + 1) / stage.warmup
     done = (k - stage.warmup) / max(stage.iterations - stage.warmup, 1)
@@ -207,8 +211,8 @@ def _load_perceptual(
 
     if config.lpips_weights is None:
         raise InputError(
-            f"Stage '{stage.name}' weighs LPIPS, but 'lpips_weights' names no"
-            " folder of its weights."
+            f"Stage '{stage.name}' has a perceptual_weight; set lpips_weights to the"
+            " folder of the LPIPS weights."
         )
-    module = LpipsSqueeze.load(root / config.lpips_weights)
+    module = LpipsSqueeze.load(resolve_path(config.lpips_weights, root))
     return module.to(device).eval().requires_grad_(False)

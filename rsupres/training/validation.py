@@ -1,6 +1,6 @@
-"""Figures and pictures that every family's validation needs.
+"""PSNR and comparison pictures for the validation of every family.
 
-For watching a run; `rsupres evaluate` measures what is published.
+They show how a run goes; `rsupres.evaluation` measures what is published.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ _LOG = logging.getLogger(__name__)
 
 
 def mean_psnr(image: Tensor, truth: Tensor) -> float:
-    """Return mean PSNR in dB of pictures in [-1, 1], after rounding to 8 bits."""
+    """Return mean PSNR in dB after rounding to 8 bits.
+
+    Args:
+        image: (b, c, H, W) in [-1, 1].
+        truth: of the same shape and range.
+    """
     a, b = (((x.float() + 1) * 127.5).round().clamp(0, 255) for x in (image, truth))
     error = (a - b).square().flatten(1).mean(1).clamp_min(1e-3)
     return float((10 * torch.log10(255.0**2 / error)).mean())
 
 
 def write_picture(path: Path, columns: Sequence[Tensor]) -> None:
-    """Write the first pictures of each column, a row per picture.
+    """Write the first four pictures of each column as one PNG, a row per picture.
 
     Args:
         path: PNG to write.

@@ -27,15 +27,17 @@ from rsupres.families.refdiff.resolver import SAMPLERS, RefDiff, make_spec
 from rsupres.grid import PixelWindow
 from rsupres.training.batches import Batch
 from rsupres.training.config import StageConfig
-from rsupres.training.families.refdiff_objectives import (
+from rsupres.training.families.refdiff.losses import (
     ClosingOptions,
     EdmOptions,
-    StaleReferences,
     closing_loss,
     edm_loss,
+)
+from rsupres.training.families.refdiff.stale_references import (
+    StaleReferences,
     make_stale,
 )
-from rsupres.training.objectives import Job
+from rsupres.training.losses import StageSetup
 from tests.tiny_refdiff import SCALE, TINY, images, tiny_network, write_tiny
 
 CPU = torch.device("cpu")
@@ -300,7 +302,7 @@ def test_stale_references_are_told_or_not() -> None:
 def test_losses_fall_on_a_batch(loss, options) -> None:
     network = tiny_network()
     stage = StageConfig(name="any", iterations=1)
-    job = Job(stage, replace(options, stale=0.0, absent=0.0, partial=0.0), None)
+    job = StageSetup(stage, replace(options, stale=0.0, absent=0.0, partial=0.0), None)
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     batch, values = pairs(), []
     for _ in range(25):
@@ -320,7 +322,7 @@ def test_calls_without_gradient_change_no_value() -> None:
             network,
             batch,
             torch.Generator().manual_seed(3),
-            Job(
+            StageSetup(
                 StageConfig(name="closing", iterations=1),
                 ClosingOptions(through=n),
                 None,

@@ -33,7 +33,7 @@ from rsupres.families.sgdm.resolver import (
 )
 from rsupres.families.sgdm.style import spatial_statistics
 from rsupres.tile_grid import TileGrid
-from rsupres.training.families.sgdm import ARCHITECTURES
+from rsupres.training.families.sgdm.training import ARCHITECTURES
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader
 from tests.strategies import make_grid

@@ -27,7 +27,7 @@ from rsupres.families.refdiff.images import (
 )
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet, parameter_shapes
 from rsupres.families.refdiff.resolver import EdmDenoiser
-from rsupres.training.families.refdiff_objectives import (
+from rsupres.training.families.refdiff.losses import (
     enlarge_as_released,
     released_loss,
 )

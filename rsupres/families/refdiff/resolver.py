@@ -11,7 +11,7 @@ Sec. 3.2, U-Net            `rsupres.families.refdiff.network.RefDiffUNet`
 Semantics-guided, texture  `rsupres.families.refdiff.blocks.SFT`
 EDM preconditioning        `EdmDenoiser`, `rsupres.diffusion.precondition`
 EDM sampling               `rsupres.diffusion.edm`
-EDM loss                   `rsupres.training.families.refdiff_objectives`
+EDM loss                   `rsupres.training.families.refdiff.losses`
 =========================  =====================================================
 
 Where the paper and the released code differ, the code decides. Its quirks are kept

@@ -9,7 +9,7 @@ student                         `slimdiffsr_network.SlimDiffSRNetwork`
 the same in bfloat16, on a CPU  `slimdiffsr_half.halve`
 separable convolutions, QGAM    `slimdiffsr_blocks`
 a fortieth of its size          `slimdiffsr_mini.MiniNetwork`
-teacher                         `slimdiffsr_teacher`, `rsupres.training.distill`
+teacher                         `slimdiffsr_teacher`; trained by `training.families`
 ==============================  ====================================================
 
 The networks see the whole picture in three ways: GroupNorm's moments, the gates of the

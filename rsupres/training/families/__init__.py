@@ -1,1 +1,5 @@
-"""How each family is trained: its stages and losses."""
+"""How each family is trained.
+
+Mirrors `rsupres.families`: a folder a family with ``training`` (the class that the loop
+works with) and ``losses``; Ref-Diff and SlimDiffSR have a third module.
+"""

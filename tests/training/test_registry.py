@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,29 +20,28 @@ from torch import nn
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import FixedScales, ModelSpec
-from rsupres.training import adapters
-from rsupres.training.adapters import (
-    TRAINABLE,
-    Draw,
-    Exported,
-    Stage,
-    Watch,
-    build_training,
-    stage_options,
-    training_of,
-)
+from rsupres.training import registry
+from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch
 from rsupres.training.config import (
     DataConfig,
     StageConfig,
     TrainConfig,
     read_config,
+    resolve_path,
 )
 from rsupres.training.loop import train
-from rsupres.training.objectives import Job, Outcome
+from rsupres.training.losses import Outcome, StageSetup
+from rsupres.training.registry import (
+    TRAINABLE,
+    build_training,
+    stage_options,
+    training_of,
+)
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "models" / "recipes").glob("*.toml"))
 
 
 @dataclass(frozen=True)
@@ -79,29 +79,31 @@ class GainTraining:
     def networks(self) -> nn.Module:
         return self.modules
 
-    def adopt(self, names: Collection[str]) -> None:
+    def add_parts(self, names: Collection[str]) -> None:
         return
 
     def move(self, device: torch.device) -> None:
         self.modules.to(device)
 
-    def enter(self, stage: StageConfig, draw: Draw | None) -> None:
+    def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         if draw is not None:
             self.measured.append(float(draw(0).hr.mean()))
 
-    def loss(self, batch: Batch, generator: torch.Generator, job: Job) -> Outcome:
+    def loss(
+        self, batch: Batch, generator: torch.Generator, setup: StageSetup
+    ) -> Outcome:
         large = nn.functional.interpolate(batch.lr, batch.hr.shape[2:])
         made = large * self.modules["gain"] + self.modules["bias"]
         terms = {"pixel": (made - batch.hr).abs().mean()}
-        if isinstance(job.options, BiasOptions):
-            terms["pull"] = job.options.pull * self.modules["bias"].square()
+        if isinstance(setup.options, BiasOptions):
+            terms["pull"] = setup.options.pull * self.modules["bias"].square()
         return Outcome(terms)
 
     def export(self) -> Exported:
         spec = ModelSpec("bicubic", FixedScales(frozenset({Fraction(4)})))
         return Exported(self.modules.state_dict(), spec, {"kind": "gain"})
 
-    def validate(self, watch: Watch) -> Mapping[str, float]:
+    def validate(self, validation: Validation) -> Mapping[str, float]:
         self.modes.append(self.modules.training)
         return {"gain": float(self.modules["gain"])}
 
@@ -109,7 +111,7 @@ class GainTraining:
 @pytest.fixture
 def gain(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(
-        adapters, "TRAINABLE", {"gain": f"{__name__}:{GainTraining.__name__}"}
+        registry, "TRAINABLE", {"gain": f"{__name__}:{GainTraining.__name__}"}
     )
     return "gain"
 
@@ -196,13 +198,21 @@ def test_every_trainable_family_answers(family: str) -> None:
         stage.trains or type(stage).covers is not Stage.covers
         for stage in kind.stages.values()
     )
-    for name in ("build", "adopt", "move", "enter", "loss", "export", "validate"):
+    for name in (
+        "build",
+        "add_parts",
+        "move",
+        "prepare_stage",
+        "loss",
+        "export",
+        "validate",
+    ):
         assert callable(getattr(kind, name))
 
 
 def test_the_stages_of_e2diffsr_name_parameters_that_exist(tmp_path: Path) -> None:
     training = build_training(_config(family="e2diffsr"), tmp_path)
-    training.adopt(["depsr_detail.decoder.conv_in.weight"])
+    training.add_parts(["depsr_detail.decoder.conv_in.weight"])
     names = [name for name, _ in training.networks.named_parameters()]
     for stage in training.stages.values():
         assert any(stage.covers(name) for name in names)
@@ -220,15 +230,46 @@ def test_a_stage_covers_whole_names_only() -> None:
     assert Stage(("",)).covers("anything")
 
 
-@pytest.mark.parametrize(
-    "recipe", sorted((ROOT / "models" / "recipes").glob("*.toml")), ids=lambda p: p.name
-)
-def test_every_recipe_fits_its_family(recipe: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_loads_to_the_values_that_it_states(recipe: Path) -> None:
+    stated = tomllib.loads(recipe.read_text(encoding="utf-8"))
     config = read_config(recipe)
     kind = training_of(config.family)
-    for stage in config.stage:
-        assert stage.name in kind.stages
-        stage_options(kind, stage)
+    for table, stage in zip(stated["stage"], config.stage, strict=True):
+        options = stage_options(kind, stage)
+        for key, value in table.pop("options", {}).items():
+            assert getattr(options, key) == value
+        assert {key: getattr(stage, key) for key in table} == table
+    assert {*stated["data"]["train"]} == {*config.data.train}
+    folder = config.lpips_weights
+    assert folder is None or folder.startswith("${RSUPRES_DATA}/")
+
+
+def test_options_that_a_stage_held_directly_in_old_recipes_are_read(
+    tmp_path: Path,
+) -> None:
+    recipe = ROOT / "models" / "recipes" / "sgdm-mini.3.toml"
+    text = recipe.read_text(encoding="utf-8")
+    old = text.replace(
+        "options = { prior_weight = 0.2, drop_map = 0.25 }",
+        "prior_weight = 0.2\noptions = { drop_map = 0.25 }",
+    )
+    assert old != text
+    path = tmp_path / "old.toml"
+    path.write_text(old)
+    assert read_config(path) == read_config(recipe)
+
+
+def test_paths_hold_variables_and_unset_ones_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RSUPRES_DATA", "/images")
+    root = Path("/recipes")
+    assert resolve_path("${RSUPRES_DATA}/metrics", root) == Path("/images/metrics")
+    assert resolve_path("packs/$a.safetensors", root) == root / "packs/$a.safetensors"
+    monkeypatch.delenv("RSUPRES_DATA")
+    with pytest.raises(InputError, match="RSUPRES_DATA is not set"):
+        resolve_path("${RSUPRES_DATA}/metrics", root)
 
 
 def test_states_of_older_versions_go_on(tmp_path: Path, gain: str) -> None:

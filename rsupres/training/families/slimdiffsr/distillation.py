@@ -1,17 +1,18 @@
-"""From a teacher to a student: what is copied, what is matched, and how.
+"""Teachers of SlimDiffSR's students, and the losses between teacher and student.
 
-The paper says that student and teacher features are aligned by maximum mean discrepancy
-(MMD) and no more; kernel, bandwidths, layers and weights are ours:
+The paper states only that features of student and teacher are aligned by maximum mean
+discrepancy (MMD). Kernel, bandwidths, layers and weights are our choice
+(docs/families/slimdiffsr.md#distillation):
 
-* weights are copied wherever a name of the student, in the teacher's layout, has a
-  tensor of the same shape (specification, section 4);
-* output: L1 and LPIPS of the student's picture to the teacher's, and to the truth;
-* features: squared difference of maps over the teacher map's mean square, the student's
-  map through a 1 x 1 convolution and resized;
-* MMD: between positions drawn from the same maps, a sum of five Gaussian kernels.
+* weights are copied wherever a tensor of the student, renamed to the teacher's layout,
+  has the same shape as the teacher's;
+* output: L1 and LPIPS from the student's picture to the teacher's and to the truth;
+* features: squared difference of feature maps over the mean square of the teacher's;
+  the student's map passes a 1 x 1 convolution and is resized first;
+* MMD: between positions drawn from the same maps, with a sum of five Gaussian kernels.
 
-Teachers of this family show the trunk's output (after norm and SiLU) and the latent;
-those of other families show pictures alone.
+A teacher of this family gives the output of the trunk (after norm and SiLU) and the
+latent as feature maps; a teacher of another family gives pictures only.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.families.slimdiffsr.blocks import Finding
 from rsupres.families.slimdiffsr.resolver import AnyNetwork, SlimDiffSR
 from rsupres.families.slimdiffsr.teacher import TeacherNetwork
-from rsupres.training.config import TrainConfig
+from rsupres.training.config import TrainConfig, resolve_path
 from rsupres.upscaling.array import upscale_whole
 
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the median squared distance
@@ -43,14 +44,14 @@ _SMALL = 1e-8
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """How a stage `distill` weighs its losses.
+    """Options of the stage "distill".
 
     Attributes:
-        output_weight: of L1 and LPIPS to the teacher's picture.
-        truth_weight: of L1 and LPIPS to the truth.
-        feature_weight: of the difference of maps.
-        mmd_weight: of the discrepancy of maps.
-        mmd_positions: drawn from each map.
+        output_weight: weight of L1 and LPIPS to the teacher's picture.
+        truth_weight: weight of L1 and LPIPS to the truth.
+        feature_weight: weight of the squared difference of feature maps.
+        mmd_weight: weight of the MMD of feature maps.
+        mmd_positions: number of positions drawn from each map.
     """
 
     output_weight: float = 1.0
@@ -60,32 +61,32 @@ class DistillOptions:
     mmd_positions: int = 256
 
 
-class View(NamedTuple):
-    """What a teacher shows: the picture in [-1, 1] and its maps (b, c, h, w)."""
+class NetworkOutput(NamedTuple):
+    """Pictures (b, 3, H, W) in [-1, 1] and feature maps (b, c, h, w)."""
 
     image: Tensor
     maps: tuple[Tensor, ...]
 
 
 class Teacher(Protocol):
-    """Who is imitated."""
+    """The model that a student imitates."""
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the maps that it shows."""
+        """Channels of the feature maps that it gives."""
         ...
 
-    def look(self, lr: Tensor) -> View:
-        """Return what it makes of a batch (b, 3, h, w) in [-1, 1]."""
+    def run(self, lr: Tensor) -> NetworkOutput:
+        """Return pictures and feature maps of a batch (b, 3, h, w) in [-1, 1]."""
         ...
 
     def move(self, device: torch.device) -> None:
-        """Go to a device."""
+        """Move the network to a device."""
         ...
 
 
 class FamilyTeacher:
-    """A network of this family, seen inside."""
+    """A network of this family; gives pictures and feature maps."""
 
     def __init__(self, network: AnyNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -96,17 +97,17 @@ class FamilyTeacher:
         return map_widths(self.network)
 
     @torch.no_grad()
-    def look(self, lr: Tensor) -> View:
-        """Return picture and maps of a batch that is seen as one scene."""
+    def run(self, lr: Tensor) -> NetworkOutput:
+        """Return pictures and feature maps of a batch treated as one scene."""
         return run_with_maps(self.network, lr)
 
     def move(self, device: torch.device) -> None:
-        """Go to a device."""
+        """Move the network to a device."""
         self.network.to(device)
 
 
 class PictureTeacher:
-    """A model of any family, of which only pictures are seen."""
+    """A model of any family; gives pictures only."""
 
     widths: tuple[int, ...] = ()
 
@@ -114,8 +115,8 @@ class PictureTeacher:
         self.model = model
         self.scale = scale
 
-    def look(self, lr: Tensor) -> View:
-        """Return the model's pictures, each made as a scene of one tile."""
+    def run(self, lr: Tensor) -> NetworkOutput:
+        """Return the pictures of the model, each computed as a scene of one tile."""
         unit = (lr.float() / 2.0 + 0.5).clamp(0.0, 1.0).cpu().numpy()
         made = [
             upscale_whole(
@@ -127,17 +128,17 @@ class PictureTeacher:
             for one in unit
         ]
         image = torch.from_numpy(np.stack(made)).to(lr.device)
-        return View(2.0 * image - 1.0, ())
+        return NetworkOutput(2.0 * image - 1.0, ())
 
     def move(self, device: torch.device) -> None:
-        """Stay on the CPU: pictures travel."""
+        """Do nothing: the model runs on the CPU, and `run` moves its pictures."""
 
 
 def load_teacher(name_or_path: str, scale: int, root: Path) -> Teacher:
     """Load any checkpoint as a teacher.
 
     Args:
-        name_or_path: a card's name, or a checkpoint relative to `root`.
+        name_or_path: name of a model, or path of a checkpoint, see `resolve_path`.
         scale: of the student.
         root: folder of the configuration.
 
@@ -145,7 +146,7 @@ def load_teacher(name_or_path: str, scale: int, root: Path) -> Teacher:
         InputError: the model does not offer the scale, or needs conditions.
         CheckpointError: it cannot be loaded.
     """
-    path = root / name_or_path
+    path = resolve_path(name_or_path, root)
     name = str(path) if path.is_file() else name_or_path
     model = load_model(name, torch.device("cpu"), SamplerOptions())
     if not model.spec.scales.offers(Fraction(scale)):
@@ -162,22 +163,22 @@ def load_teacher(name_or_path: str, scale: int, root: Path) -> Teacher:
 
 
 def check_distillation(config: TrainConfig) -> None:
-    """Check that a configuration distils.
+    """Check that a configuration names a teacher and a stage `distill`.
 
     Raises:
         InputError: no teacher, or no stage `distill`.
     """
     if not config.options.get("teacher"):
         raise InputError(
-            f'{config.name}: no teacher; add [options] with teacher = "PATH" or train'
-            " with 'rsupres train'."
+            f'{config.name}: no teacher; add [options] with teacher = "PATH", or use'
+            " 'rsupres train', which needs none."
         )
     if all(stage.name != "distill" for stage in config.stage):
         raise InputError(f"{config.name}: no stage is named 'distill'.")
 
 
-def run_with_maps(network: AnyNetwork, lr: Tensor) -> View:
-    """Run a network on a batch that is seen as one scene, and keep its maps."""
+def run_with_maps(network: AnyNetwork, lr: Tensor) -> NetworkOutput:
+    """Run a network on a batch treated as one scene; also return its feature maps."""
     seen: list[Tensor] = []
     unet = cast(nn.Module, network.unet)
     # diffusers' U-Net ends in norm, SiLU and a convolution; ours in norm and SiLU.
@@ -188,27 +189,32 @@ def run_with_maps(network: AnyNetwork, lr: Tensor) -> View:
         z = network.transform(network.encode(lr), Finding())
     finally:
         handle.remove()
-    return View(network.decode(z, lr), (seen[0], z))
+    return NetworkOutput(network.decode(z, lr), (seen[0], z))
 
 
 def map_widths(network: AnyNetwork) -> tuple[int, int]:
-    """Return the channels of trunk and latent."""
+    """Return the channels of the feature maps: output of the trunk, latent."""
     if isinstance(network, TeacherNetwork):
         return network.config.channels[0], 4
     return network.config.trunk.widths[0], network.config.tiny
 
 
 def make_adapters(network: AnyNetwork, teacher: Teacher) -> nn.ModuleList:
-    """Return a 1 x 1 convolution for every map, from student to teacher."""
+    """Return a 1 x 1 convolution per feature map, student to teacher channels."""
     pairs = zip(map_widths(network), teacher.widths, strict=False)
     return nn.ModuleList([nn.Conv2d(a, b, 1) for a, b in pairs])
 
 
 def transfer_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
-    """Copy the teacher's tensors into the student's wherever their shapes meet.
+    """Copy tensors of the teacher into the student where name and shape agree.
 
-    A student that kept the upper levels of a U-Net takes its last up blocks from the
-    teacher's last, and its bottom from the first residual block of the level below.
+    A student with fewer levels takes its up blocks from the last up blocks of the
+    teacher, and its middle block from the first residual block of the level below its
+    last; see docs/families/slimdiffsr.md#weights-taken-over-from-the-teacher.
+
+    Args:
+        student: changed in place.
+        teacher: unchanged.
 
     Returns:
         Names of the student's tensors that were copied.
@@ -243,7 +249,7 @@ def _count(names: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def feature_loss(adapted: Tensor, wanted: Tensor) -> Tensor:
-    """Return the squared difference of maps over the teacher's mean square.
+    """Return the squared difference of feature maps over the teacher's mean square.
 
     Args:
         adapted: the student's map with the teacher's channels, (b, c, h, w).
@@ -283,6 +289,9 @@ def mmd_squared(x: Tensor, y: Tensor) -> Tensor:
     Args:
         x: (n, c).
         y: (m, c).
+
+    Returns:
+        Scalar.
     """
     joint = torch.cat([x, y]).float()
     squares = joint.square().sum(1)

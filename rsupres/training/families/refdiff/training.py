@@ -1,7 +1,6 @@
-"""How Ref-Diff is trained: its stages and what is watched.
+"""Training of Ref-Diff: its stages, its checkpoint and its validation.
 
-Dong et al., CVPR 2024; see `rsupres.training.families.refdiff_objectives` for the
-losses. The stage "edm" is the released one; "closing" is ours.
+The losses are in `rsupres.training.families.refdiff.losses`.
 """
 
 from __future__ import annotations
@@ -22,35 +21,30 @@ from rsupres.families.base import Conditions
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet, initialise_
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, make_spec, sample
-from rsupres.training.adapters import (
-    Draw,
-    Exported,
-    Stage,
-    Watch,
-    choose_architecture,
-)
+from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.families.refdiff_objectives import (
+from rsupres.training.families.refdiff.losses import (
     ClosingOptions,
     EdmOptions,
     closing_loss,
     edm_loss,
     frame_of,
 )
-from rsupres.training.objectives import Job, Outcome, normal
+from rsupres.training.losses import Outcome, StageSetup, normal
+from rsupres.training.registry import choose_architecture
 from rsupres.training.validation import mean_psnr, write_picture
 
-_WATCHED_CROPS = 12
-_WATCHED_LR_SIDE = 16
+_VALIDATION_CROPS = 12
+_VALIDATION_LR_SIDE = 16
 
 
 @dataclass(frozen=True)
 class RefDiffOptions:
-    """What a Ref-Diff run may say beyond `TrainConfig`.
+    """Options of a Ref-Diff run beyond `TrainConfig`.
 
     Attributes:
-        classes: class table of the change masks, kept with the weights.
+        classes: class table of the change masks, stored with the weights; "" = none.
     """
 
     classes: str = ""
@@ -58,13 +52,13 @@ class RefDiffOptions:
 
 @dataclass(frozen=True)
 class RefDiffTraining:
-    """Ref-Diff as the training loop sees it.
+    """Ref-Diff for the training loop; implements `FamilyTraining`.
 
     Attributes:
         architecture: of the network.
         config: the run.
-        network: F.
-        classes: class table of the change masks, None when none is stated.
+        network: the denoiser F.
+        classes: class table of the change masks, or None.
     """
 
     architecture: RefDiffConfig
@@ -99,20 +93,22 @@ class RefDiffTraining:
         """The network."""
         return self.network
 
-    def adopt(self, names: Collection[str]) -> None:
-        """Grow nothing: fresh networks are whole."""
+    def add_parts(self, names: Collection[str]) -> None:
+        """Add nothing: the network has no optional parts."""
 
     def move(self, device: torch.device) -> None:
-        """Bring the network to a device."""
+        """Move the network to a device."""
         self.network.to(device)
 
-    def enter(self, stage: StageConfig, draw: Draw | None) -> None:
-        """Measure nothing."""
+    def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
+        """Prepare nothing: the stages need no statistics."""
 
-    def loss(self, batch: Batch, generator: torch.Generator, job: Job) -> Outcome:
+    def loss(
+        self, batch: Batch, generator: torch.Generator, setup: StageSetup
+    ) -> Outcome:
         """Return the loss terms of the stage."""
         losses = {"edm": edm_loss, "closing": closing_loss}
-        return losses[job.stage.name](self.network, batch, generator, job)
+        return losses[setup.stage.name](self.network, batch, generator, setup)
 
     def export(self) -> Exported:
         """Return the whole network."""
@@ -127,15 +123,19 @@ class RefDiffTraining:
         architecture = json.loads(json.dumps(asdict(self.architecture)))
         return Exported(self.network.state_dict(), spec, architecture)
 
-    def validate(self, watch: Watch) -> Mapping[str, float]:
+    def validate(self, validation: Validation) -> Mapping[str, float]:
         """Return mean PSNR in dB of bicubic and of results, with and without reference.
 
-        The picture shows the enlarged LR image, the reference, the result without it,
-        the result, the truth.
+        The picture shows the enlarged LR image, the reference, the result without and
+        with it, and the truth.
         """
         scale = self.config.data.fixed_scales[0]
-        plan = PatchOptions(_WATCHED_LR_SIDE, _WATCHED_CROPS, fixed_scales=(scale,))
-        batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
+        plan = PatchOptions(
+            _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(scale,)
+        )
+        batch = (
+            PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
+        )
         truth = batch.hr * 2.0 - 1.0
         bare = replace(batch, conditions=Conditions())
         shown = frame_of(batch, self.architecture).guidance
@@ -145,11 +145,11 @@ class RefDiffTraining:
             "alone": self._picture(bare),
             "result": self._picture(batch),
         }
-        write_picture(watch.picture, [*images.values(), truth])
+        write_picture(validation.picture, [*images.values(), truth])
         return {f"psnr_{name}": mean_psnr(x, truth) for name, x in images.items()}
 
     def _picture(self, batch: Batch) -> Tensor:
-        """Return what inference would make of a batch, in [-1, 1]."""
+        """Return the pictures that inference makes of a batch, in [-1, 1]."""
         config = self.architecture
         frame = frame_of(batch, config)
         sigmas = karras_sigmas(

@@ -1,16 +1,17 @@
-"""How SlimDiffSR's students and teachers are trained.
+"""Training of SlimDiffSR: students, teachers, and students from teachers.
 
 ====================  ===============================================================
 Stage                 Trains
 ====================  ===============================================================
 ``direct``            a student on pairs: L1 and LPIPS of the picture
-``distill``           a student on a teacher, see `rsupres.training.distill`
+``distill``           a student on a teacher, see the module `distillation`
 ``teacher``           a teacher: L2, LPIPS, and the likelihood of the latent
 ``teacher_lora``      the same, the U-Net through low-rank adapters alone
 ====================  ===============================================================
 
-The paper distils and published no training; `direct` is not in it. Gates, norms and
-context see a batch as one picture, as they later see a scene.
+The paper distils and published no training code; `direct` is not in it
+(docs/families/slimdiffsr.md#training). Gates, norms and context treat a batch as one
+picture, as inference treats a scene.
 """
 
 from __future__ import annotations
@@ -46,17 +47,12 @@ from rsupres.families.slimdiffsr.teacher import (
     TeacherNetwork,
     uncertainty_loss,
 )
-from rsupres.training.adapters import (
-    Draw,
-    Exported,
-    Stage,
-    Watch,
-    choose_architecture,
-)
+from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.distill import (
+from rsupres.training.families.slimdiffsr.distillation import (
     DistillOptions,
+    FamilyTeacher,
     Teacher,
     draw_positions,
     feature_loss,
@@ -66,10 +62,11 @@ from rsupres.training.distill import (
     run_with_maps,
     transfer_weights,
 )
-from rsupres.training.objectives import Job, Outcome, picture_terms
+from rsupres.training.losses import Outcome, StageSetup, picture_terms
+from rsupres.training.registry import choose_architecture
 from rsupres.training.validation import mean_psnr, write_picture
 
-# The tiny ones are for tests: all modules at their smallest.
+# Names with "tiny" are for tests: all modules at their smallest.
 ARCHITECTURES: Mapping[str, AnyConfig] = {
     "mini": MINI,
     "paper": SlimDiffSRConfig(),
@@ -82,21 +79,19 @@ ARCHITECTURES: Mapping[str, AnyConfig] = {
         4, (16, 32, 64), 1, (2, 2, 2), 4, 8, 3, "tiny", (8,), 8
     ),
 }
-_WATCHED_CROPS = 12
-_WATCHED_SIDE = 32
+_VALIDATION_CROPS = 12
+_VALIDATION_LR_SIDE = 32
 _LAST_LAYER = "head.weight"
-
-
 _ADAPTERS = "adapters"
 
 
 @dataclass(frozen=True)
 class SlimDiffSROptions:
-    """What a run takes beyond `TrainConfig`.
+    """Options of a SlimDiffSR run beyond `TrainConfig`.
 
     Attributes:
-        teacher: checkpoint or name of the model to imitate in stages `distill`.
-        transfer: copy the teacher's weights where shapes meet, at the beginning.
+        teacher: checkpoint or name of the teacher of stages `distill`.
+        transfer: start from the teacher's weights where names and shapes agree.
     """
 
     teacher: str | None = None
@@ -104,16 +99,11 @@ class SlimDiffSROptions:
 
 
 @dataclass(frozen=True)
-class NoStageOptions:
-    """A stage without options."""
-
-
-@dataclass(frozen=True)
 class TeacherOptions:
-    """How a stage `teacher` weighs its losses.
+    """Options of the stages that train a teacher.
 
     Attributes:
-        uncertainty_weight: of the likelihood of the HR latent.
+        uncertainty_weight: weight of the likelihood of the HR latent.
         rank: of the low-rank adapters, in stage `teacher_lora`.
     """
 
@@ -123,7 +113,7 @@ class TeacherOptions:
 
 @dataclass(frozen=True)
 class LoraStage(Stage):
-    """Trains what lies in adapters, and the estimator."""
+    """A stage that trains low-rank adapters and the estimator."""
 
     def covers(self, parameter: str) -> bool:
         """Return whether the named parameter trains."""
@@ -132,13 +122,14 @@ class LoraStage(Stage):
 
 @dataclass(frozen=True)
 class SlimDiffSRTraining:
-    """A student or a teacher as the training loop sees it.
+    """A student or a teacher for the training loop; implements `FamilyTraining`.
 
     Attributes:
         architecture: of the network.
         config: the run.
-        network: what is trained; a student that imitates maps carries `adapters`.
-        teacher: who is imitated, if anybody.
+        network: the network in training; a student that matches feature maps of its
+            teacher holds the convolutions `adapters`.
+        teacher: of a student in the stage `distill`, else None.
     """
 
     architecture: AnyConfig
@@ -156,7 +147,7 @@ class SlimDiffSRTraining:
 
     @classmethod
     def build(cls, config: TrainConfig, options: object, root: Path) -> Self:
-        """Make a fresh network, channels last, and load its teacher if there is one."""
+        """Make a fresh network, channels last, and load its teacher."""
         assert isinstance(options, SlimDiffSROptions)
         architecture = choose_architecture(config, ARCHITECTURES)
         _check(config, architecture, options)
@@ -164,47 +155,48 @@ class SlimDiffSRTraining:
         teacher = None
         if options.teacher is not None:
             teacher = load_teacher(options.teacher, architecture.scale, root)
-            inside = getattr(teacher, "network", None)
-            if options.transfer and inside is not None:
-                transfer_weights(network, inside)
+            if options.transfer and isinstance(teacher, FamilyTeacher):
+                transfer_weights(network, teacher.network)
             network.add_module(_ADAPTERS, make_adapters(network, teacher))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
         return cls(architecture, config, network, teacher)
 
     @property
     def networks(self) -> nn.Module:
-        """The network, with adapters if any."""
+        """The network, with its adapters."""
         return self.network
 
-    def adopt(self, names: Collection[str]) -> None:
+    def add_parts(self, names: Collection[str]) -> None:
         """Add the low-rank adapters if any are named."""
         if any(".lora_" in name for name in names):
             self._add_lora(_rank(self.config))
 
     def move(self, device: torch.device) -> None:
-        """Bring network and teacher to a device."""
+        """Move network and teacher to a device."""
         self.network.to(device)
         if self.teacher is not None:
             self.teacher.move(device)
 
-    def enter(self, stage: StageConfig, draw: Draw | None) -> None:
+    def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Add the low-rank adapters for the stage that trains them."""
         if stage.name == "teacher_lora":
             self._add_lora(_rank(self.config))
 
-    def loss(self, batch: Batch, generator: torch.Generator, job: Job) -> Outcome:
+    def loss(
+        self, batch: Batch, generator: torch.Generator, setup: StageSetup
+    ) -> Outcome:
         """Return the loss terms of the stage."""
         lr = signed_lr(batch, self.architecture.scale)
         truth = 2.0 * batch.hr - 1.0
-        if job.stage.name == "distill":
-            return self._distill(lr, truth, generator, job)
+        if setup.stage.name == "distill":
+            return self._distill(lr, truth, generator, setup)
         if isinstance(self.network, TeacherNetwork):
-            return _teach(self.network, lr, truth, job)
-        image = run_together(self.network, lr)
-        return Outcome(picture_terms(image, truth, job), image, truth)
+            return _teach(self.network, lr, truth, setup)
+        image = run_as_one_scene(self.network, lr)
+        return Outcome(picture_terms(image, truth, setup), image, truth)
 
     def export(self) -> Exported:
-        """Return what inference needs: no adapters, low-rank ones merged."""
+        """Return the network without adapters, the low-rank ones merged into it."""
         network = self.network
         if isinstance(network, TeacherNetwork) and _has_lora(network):
             network = copy.deepcopy(network)
@@ -219,52 +211,56 @@ class SlimDiffSRTraining:
         spec = make_spec(self.architecture, gsd=self.config.gsd, halo=halo)
         return Exported(tensors, spec, config_to_json(self.architecture))
 
-    def validate(self, watch: Watch) -> Mapping[str, float]:
+    def validate(self, validation: Validation) -> Mapping[str, float]:
         """Return PSNR of bicubic and of the network on held-out crops, and draw both.
 
         In dB, after rounding to 8 bits.
         """
         scale = self.architecture.scale
-        plan = PatchOptions(_WATCHED_SIDE, _WATCHED_CROPS, fixed_scales=(float(scale),))
-        batch = PatchSource(watch.packs, plan, seed=1).batch(0).to(watch.device)
+        plan = PatchOptions(
+            _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(float(scale),)
+        )
+        batch = (
+            PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
+        )
         lr, hr = signed_lr(batch, scale), 2.0 * batch.hr - 1.0
         bicubic = functional.interpolate(lr, hr.shape[2:], mode="bicubic")
-        image = run_together(self.network, lr)
-        write_picture(watch.picture, [bicubic, image, hr])
+        image = run_as_one_scene(self.network, lr)
+        write_picture(validation.picture, [bicubic, image, hr])
         return {
             f"psnr_bicubic_x{scale}": mean_psnr(bicubic, hr),
             f"psnr_student_x{scale}": mean_psnr(image, hr),
         }
 
     def _distill(
-        self, lr: Tensor, truth: Tensor, generator: torch.Generator, job: Job
+        self, lr: Tensor, truth: Tensor, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
-        """Return the losses of a student beside its teacher."""
+        """Return the losses of a student against its teacher and the truth."""
         assert self.teacher is not None
-        options = cast(DistillOptions, job.options)
-        seen = self.teacher.look(lr)
+        options = cast(DistillOptions, setup.options)
+        taught = self.teacher.run(lr)
         made = run_with_maps(self.network, lr)
-        image = matched(self.network, made.image, lr)
+        image = match_batch_colours(self.network, made.image, lr)
         terms = {
             f"{name}_{who}": weight * term
             for who, weight, picture in (
                 ("truth", options.truth_weight, truth),
-                ("output", options.output_weight, seen.image.float()),
+                ("output", options.output_weight, taught.image.float()),
             )
             if weight
-            for name, term in picture_terms(image, picture, job).items()
+            for name, term in picture_terms(image, picture, setup).items()
         }
         adapters = cast(nn.ModuleList, getattr(self.network, _ADAPTERS))
-        for k, (adapter, wanted) in enumerate(zip(adapters, seen.maps, strict=True)):
+        for k, (adapter, wanted) in enumerate(zip(adapters, taught.maps, strict=True)):
             adapted = adapter(made.maps[k])
             if options.feature_weight:
                 loss = feature_loss(adapted, wanted)
                 terms[f"feature_{k}"] = options.feature_weight * loss
             if options.mmd_weight:
                 n = options.mmd_positions
-                mine = draw_positions(adapted, n, generator)
-                theirs = draw_positions(wanted, n, generator)
-                terms[f"mmd_{k}"] = options.mmd_weight * mmd_squared(mine, theirs)
+                student = draw_positions(adapted, n, generator)
+                teacher = draw_positions(wanted, n, generator)
+                terms[f"mmd_{k}"] = options.mmd_weight * mmd_squared(student, teacher)
         return Outcome(terms, image, truth)
 
     def _add_lora(self, rank: int) -> None:
@@ -303,7 +299,7 @@ def _check(
 
 
 def _rank(config: TrainConfig) -> int:
-    """Return the rank that the first stage with adapters asks for."""
+    """Return the rank of the first stage with low-rank adapters."""
     ranks = [s.options.get("rank") for s in config.stage if s.name == "teacher_lora"]
     return int(ranks[0]) if ranks and ranks[0] else TeacherOptions().rank
 
@@ -312,14 +308,16 @@ def _has_lora(network: TeacherNetwork) -> bool:
     return any(".lora_" in name for name, _ in network.named_parameters())
 
 
-def _teach(network: TeacherNetwork, lr: Tensor, truth: Tensor, job: Job) -> Outcome:
+def _teach(
+    network: TeacherNetwork, lr: Tensor, truth: Tensor, setup: StageSetup
+) -> Outcome:
     """Return the teacher's losses: L2, LPIPS, and the likelihood of the HR latent."""
-    options = cast(TeacherOptions, job.options)
+    options = cast(TeacherOptions, setup.options)
     z = network.encode(lr)
     image = network.decode(network.transform(z), lr)
-    terms = dict(picture_terms(image, truth, job))
+    terms = dict(picture_terms(image, truth, setup))
     squares = (image.float() - truth).square().mean()
-    terms["pixel"] = job.stage.pixel_weight * squares
+    terms["pixel"] = setup.stage.pixel_weight * squares
     with torch.no_grad():
         wanted = network.encode_picture(truth)
     mean, log_variance = network.estimator(z.detach())
@@ -328,13 +326,13 @@ def _teach(network: TeacherNetwork, lr: Tensor, truth: Tensor, job: Job) -> Outc
     return Outcome(terms, image, truth)
 
 
-def run_together(network: AnyNetwork, lr: Tensor) -> Tensor:
-    """Return the pictures of a batch that is seen as one scene, in [-1, 1]."""
-    return matched(network, run_with_maps(network, lr).image, lr)
+def run_as_one_scene(network: AnyNetwork, lr: Tensor) -> Tensor:
+    """Return the pictures of a batch treated as one scene, in [-1, 1]."""
+    return match_batch_colours(network, run_with_maps(network, lr).image, lr)
 
 
-def matched(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tensor:
-    """Match a student's colours to those of the enlarged batch, as one picture."""
+def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tensor:
+    """Match the colours of a student's pictures to LR, the batch as one picture."""
     if not isinstance(network, SlimDiffSRNetwork):
         return image.float()
     bicubic = functional.interpolate(lr, image.shape[2:], mode="bicubic")

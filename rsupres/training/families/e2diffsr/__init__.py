@@ -1,0 +1,1 @@
+"""Training of E2DiffSR."""

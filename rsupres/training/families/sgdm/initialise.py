@@ -1,0 +1,64 @@
+"""Values that SGDM's own denoiser needs before its training: latent scale, map gain.
+
+Both are measured on batches when the stage `diffusion` begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rsupres.blocks.stable_diffusion import encode_moments
+from rsupres.families.sgdm.network import ContentStyleEncoder, SgdmNetworks
+from rsupres.training.batches import Batch
+
+_MAP_BATCHES = 8
+
+
+def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
+    """Return 1 / std of sampled latents over all patches of the batches."""
+    means, variances = [], []
+    with torch.no_grad():
+        for batch in batches:
+            moments = encode_moments(networks.autoencoder, 2.0 * batch.hr - 1.0)
+            means.append(moments[0].flatten())
+            variances.append(moments[1].exp().mean())
+    spread = torch.cat(means).var() + torch.stack(variances).mean()
+    return 1.0 / float(spread.sqrt())
+
+
+@torch.no_grad()
+def balance_map(maps: Sequence[Tensor], networks: SgdmNetworks) -> None:
+    """Scale the map's branch so that each layer's output has mean 0 and deviation 1.
+
+    The colours of street maps differ by a tenth of the range only, so the output of a
+    fresh branch is too weak beside that of LR, and training never uses it.
+    Data-dependent initialisation (Salimans and Kingma 2016, section 3) with one
+    deviation per layer; see docs/families/sgdm.md#balancing-the-maps-branch.
+
+    Args:
+        maps: of some batches, (b, 3, H, W) in [0, 1]; empty = do nothing.
+        networks: changed in place, where they have a map's branch.
+    """
+    encoder = networks.adapter.encoder
+    if not maps or not isinstance(encoder, ContentStyleEncoder):
+        return
+    x = 2.0 * torch.cat(list(maps[:_MAP_BATCHES])) - 1.0
+    x = x.contiguous(memory_format=torch.channels_last)
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def remember(_conv: nn.Module, _inputs: object, answer: Tensor) -> None:
+        found.append((answer.mean(dim=(0, 2, 3)), answer.std(dim=(0, 2, 3)).mean()))
+
+    for layer in encoder.map_layers():
+        conv = next(part for part in layer.modules() if isinstance(part, nn.Conv2d))
+        handle = conv.register_forward_hook(remember)
+        layer(x)
+        handle.remove()
+        mean, deviation = found[-1]
+        assert conv.bias is not None
+        conv.bias.sub_(mean).div_(deviation)
+        conv.weight.div_(deviation)
+        x = layer(x)

@@ -1,0 +1,70 @@
+"""Types of losses, and the loss terms that families share.
+
+A loss of a family turns a batch into named, weighted terms. It has no optimiser and no
+loop; the losses of a family are in ``training/families/<family>/losses.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rsupres.training.config import StageConfig
+
+
+class Outcome(NamedTuple):
+    """Weighted loss terms, and a pair of pictures for a discriminator.
+
+    Attributes:
+        terms: scalars by name; the loss is their sum.
+        fake: generated pictures (b, 3, H, W) in [-1, 1], None without a pair.
+        real: the true pictures.
+    """
+
+    terms: Mapping[str, Tensor]
+    fake: Tensor | None = None
+    real: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """The inputs of a loss besides networks and batch.
+
+    Attributes:
+        stage: the configuration of the stage.
+        options: the stage's own options, of the type that its `Stage` names.
+        perceptual: LPIPS (squeeze); None when the stage gives it no weight.
+    """
+
+    stage: StageConfig
+    options: object
+    perceptual: nn.Module | None
+
+
+def picture_terms(image: Tensor, truth: Tensor, setup: StageSetup) -> dict[str, Tensor]:
+    """Return weighted L1 ("pixel") and LPIPS ("perceptual") of pictures.
+
+    Args:
+        image: (b, 3, H, W) in [-1, 1].
+        truth: of the same shape and range.
+        setup: the weights, and LPIPS.
+    """
+    terms = {"pixel": setup.stage.pixel_weight * (image.float() - truth).abs().mean()}
+    if setup.stage.perceptual_weight and setup.perceptual is not None:
+        distance = setup.perceptual(image, truth).mean()
+        terms["perceptual"] = setup.stage.perceptual_weight * distance
+    return terms
+
+
+def normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise of the shape of `like`, drawn on the CPU."""
+    return torch.randn(like.shape, generator=generator).to(like.device)
+
+
+def uniform(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return n uniform numbers in [0, 1), drawn on the CPU, on the device of `like`."""
+    return torch.rand(n, generator=generator).to(like.device)
