@@ -15,6 +15,7 @@ from rsupres.checkpoints.catalogue import Card
 from rsupres.families.base import (
     Conditions,
     ModelSpec,
+    SamplerOptions,
     ScaleRange,
     SceneContext,
     SceneReader,
@@ -116,3 +117,24 @@ class LookingModel(FakeModel):
         if "reference_valid" in given:
             sr = sr + 0.05 * (~given["reference_valid"]).float()
         return self.twist(sr, batch)
+
+
+@dataclass
+class RepeatingModel:
+    """A model that repeats pixels and remembers how it was called."""
+
+    spec: ModelSpec
+    options: SamplerOptions = field(default_factory=SamplerOptions)
+    batches: list[TileBatch] = field(default_factory=list)
+    answer: float | None = None
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: object
+    ) -> SceneContext:
+        return SceneContext(numbers={"height": float(scene.height)})
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> torch.Tensor:
+        self.batches.append(batch)
+        size = [int(n * scale) for n in batch.lr.shape[2:]]
+        sr = torch.nn.functional.interpolate(batch.lr, size=size, mode="nearest")
+        return sr if self.answer is None else torch.full_like(sr, self.answer)

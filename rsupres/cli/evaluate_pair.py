@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rsupres.cli.console import Console
-from rsupres.cli.wording import option_of
+from rsupres.cli.wording import option_of, usage_errors
 
 _OF_EVERY_COMMAND = frozenset(("inputs", "verbose", "quiet", "as_json", "log_file"))
 
@@ -30,23 +30,24 @@ def evaluate_pair(
         click.UsageError: an option that is for test sets, or one without the option
             that it needs.
     """
-    from rsupres.evaluation.measure_pair import PairRequest, measure_pair
+    from rsupres.evaluation.measure_pair import (
+        PairRequest,
+        check_request,
+        measure_pair,
+    )
     from rsupres.evaluation.report import table_lines
 
     names = {field.name for field in fields(PairRequest)} - {"sr", "hr"}
     refuse_others(names, "a test set, with --model")
-    if options["tile_size"] is not None and options["lr"] is None:
-        raise click.UsageError("--tile-size needs --lr, whose grid the tiles lie on.")
-    if options["align"] is not None and not options["resample"]:
-        raise click.UsageError("--align warps HR; give --resample with it.")
-    result = measure_pair(
-        PairRequest(sr, hr, **{name: options[name] for name in names})
-    )
+    request = PairRequest(sr, hr, **{name: options[name] for name in names})
+    with usage_errors():
+        check_request(request)
+    result = measure_pair(request)
     console.emit(result.to_json(), "\n".join(table_lines([result.row])))
 
 
 def refuse_others(names: Collection[str], use: str) -> None:
-    """Refuse options of the command that runs which its other use has.
+    """Refuse options that belong to the other use of the command that runs.
 
     Args:
         names: the options of this use.

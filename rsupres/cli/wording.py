@@ -60,7 +60,7 @@ def option_of(name: str, command: click.Command | None) -> str:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn what the library refuses of a combination of options into a usage error."""
+    """Turn an `InputError` about a combination of options into a usage error."""
     try:
         yield
     except InputError as error:

@@ -31,7 +31,7 @@ class Candidate:
     """A way to enlarge an 8-bit LR image.
 
     Attributes:
-        name: for people.
+        name: as the table shows it.
         enlarge: (LR pixels, scale, HR size, layers on the HR pixels) to 8-bit pixels.
         looks_at: names of the layers that change its result.
     """
@@ -56,7 +56,7 @@ def model_candidate(
     """Return a loaded model as a candidate; its result is clipped and rounded.
 
     Args:
-        name: for people.
+        name: as the table shows it.
         model: on its device.
         device: that device.
         seed: of the noise.
@@ -74,7 +74,12 @@ def model_candidate(
 
 
 def without(candidate: Candidate, condition: str) -> Candidate:
-    """Return a candidate that is not shown one of its conditions."""
+    """Return a candidate that runs without one of its conditions.
+
+    Args:
+        candidate: that accepts the condition.
+        condition: such as "reference".
+    """
 
     def enlarge(
         lr: Pixels, scale: Fraction, size: tuple[int, int], layers: Layers

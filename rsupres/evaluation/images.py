@@ -32,7 +32,7 @@ class Degradation:
     """How LR images are made.
 
     Attributes:
-        name: for people.
+        name: as results show it.
         degrade: (HR pixels, LR size, number of the image) to LR pixels, 8 bits.
         shrink: (SR in [0, 1], LR size) to the LR picture in [0, 1], unrounded and
             without noise; for the consistency.

@@ -167,7 +167,7 @@ def measure_pair(request: PairRequest) -> PairResult:
         GridError: the grids differ and `request.resample` is off, or LR does not fit.
         CheckpointError: the LPIPS weights that are named are missing or damaged.
     """
-    _check(request)
+    check_request(request)
     preparation = Preparation(
         parse_stretch(request.stretch),
         request.resample,
@@ -199,7 +199,12 @@ def measure_pair(request: PairRequest) -> PairResult:
     return PairResult(row, int(pair.valid.sum()), (pair.moved[0], pair.moved[1]))
 
 
-def _check(request: PairRequest) -> None:
+def check_request(request: PairRequest) -> None:
+    """Refuse an argument without the one that it needs.
+
+    Raises:
+        InputError: a tile size without LR, or a shift without resampling.
+    """
     if request.tile_size is not None and request.lr is None:
         raise InputError(
             f"{request.tile_size}: the tiles lie on the grid of LR, which is missing.",

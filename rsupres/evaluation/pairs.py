@@ -1,4 +1,4 @@
-"""Two or three georeferenced pictures on one grid: SR, HR and, if given, the LR input.
+"""Bring georeferenced pictures to one grid: SR, HR and, if given, the LR input.
 
 Finds the common bands, the common grid and the common valid area. Grids that differ are
 refused unless warping is asked for; then HR is brought to the grid of SR, never the
@@ -141,6 +141,10 @@ def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
         path: the LR scene.
         bands_like: the SR file, for its band names.
         stretch: of the SR picture.
+
+    Raises:
+        InputError: a file cannot be read.
+        BandError: no bands in common.
     """
     with Raster.open(path) as scene, Raster.open(bands_like) as other:
         bands, _ = _common_bands(scene, other)
@@ -149,6 +153,10 @@ def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
 
 def shrink_to(lr: Layer, sr: Layer) -> tuple[Layer, Layer, Fraction]:
     """Average SR over the LR pixels that it covers whole.
+
+    Args:
+        lr: the LR scene.
+        sr: the SR picture of it, or of a part of it.
 
     Returns:
         `(shrunk, lr, scale)`: both cut to those LR pixels; an LR pixel is valid when it
@@ -181,8 +189,8 @@ def match_histogram(
 ) -> NDArray[np.float32]:
     """Give each band of one picture the distribution of values of another.
 
-    The map is monotone per band and found on the valid pixels: the value at a quantile
-    becomes the other picture's value at that quantile (257 quantiles, linear between).
+    Per band and from the valid pixels, the value at each of 257 quantiles becomes the
+    other picture's value at that quantile; in between the map is linear.
 
     Args:
         sr: (c, H, W), the picture to change.

@@ -1,7 +1,7 @@
-"""Scores of pictures: one row per picture, means, and the table that people read.
+"""Measure all figures of a picture, average rows of figures, and lay out their table.
 
-A row is measured by `score`; the figures themselves are in
-`rsupres.evaluation.metrics`. Nothing here opens files or runs models.
+The figures themselves are in `rsupres.evaluation.metrics`, `.edges`, `.seams` and
+`.lpips`. Nothing here opens files or runs models.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def score(
 ) -> dict[str, float]:
     """Measure a picture against the truth.
 
-    PSNR, SSIM, SAM, ERGAS and edges leave out a border, where no method knows what lies
-    beyond; LPIPS and shift take the whole picture. Y and LPIPS need three bands in the
-    order red, green, blue and use the first three.
+    PSNR, SSIM, SAM, ERGAS and edges leave out a border, where every method lacks the
+    pixels beyond; LPIPS and shift take the whole picture. Y and LPIPS need three bands,
+    and take the first three for red, green and blue.
 
     Args:
         sr: (c, H, W) in [0, 1].
@@ -103,8 +103,8 @@ def score(
         border: pixels left out at every side.
         valid: (H, W) bool; None = all.
         lpips: the module; None = not measured.
-        chart: (3, H, W) uint8, a map in a legend's colours, near whose borders edges
-            are measured too; None = no map.
+        chart: (3, H, W) uint8, a map in a legend's colours; edges near its borders are
+            measured too; None = no map.
 
     Returns:
         Figures by name of `COLUMNS`.
@@ -139,10 +139,10 @@ def score(
 
 
 def mean_rows(rows: Iterable[Row]) -> list[Row]:
-    """Average rows of one model and scale, in the order of their first appearance.
+    """Average the rows of each model and scale, in the order of their first rows.
 
-    Decibels are averaged as decibels. A picture without a figure (NaN) is left out of
-    that figure's mean.
+    Decibels are averaged as decibels. A picture without a figure (NaN) does not count
+    in that figure's mean.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -160,7 +160,12 @@ def mean_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def table_lines(rows: Sequence[Row], head: bool = True) -> list[str]:
-    """Lay rows out as text, a heading line first; missing figures show as "-"."""
+    """Lay out rows as lines of text.
+
+    Args:
+        rows: figures; a missing one shows as "-".
+        head: whether a line of headings comes first.
+    """
     shown = [name for name in COLUMNS if any(name in row.figures for row in rows)]
     width = max([len(row.model) for row in rows] + [5])
     image = max([len(row.image or f"mean of {row.n_images}") for row in rows] + [5])

@@ -41,20 +41,20 @@ def run_testset(
     lpips: LpipsSqueeze | None = None,
     pictures: Path | None = None,
 ) -> Iterator[Row]:
-    """Measure every candidate on every chip at every scale.
+    """Measure every candidate on every image at every scale.
 
     Args:
         chips: HR images.
-        candidates: what is compared.
+        candidates: ways to enlarge that are compared.
         scales: greater than 1.
         degradation: how LR images are made.
-        border: SR pixels left out at every side; None = ceil(scale), as published.
+        border: SR pixels left out at every side; None = the scale, rounded up.
         lpips: the module; None = not measured.
-        pictures: existing folder; LR, every candidate and HR are written there side by
-            side, one PNG per image and scale.
+        pictures: existing folder for one PNG per image and scale, with LR, the result
+            of every candidate and HR side by side; None = none.
 
     Yields:
-        One row per chip, scale and candidate, in that order.
+        One row per image, scale and candidate, in that order.
 
     Raises:
         InputError: a scale below 1, or an image too small for it.
@@ -103,7 +103,7 @@ def _measure(
 
 
 def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:
-    """Enlarge by repeating pixels, for looking at."""
+    """Return (3, H, W), enlarged by repeating pixels, for a panel."""
     rows = np.arange(size[0]) * lr.shape[1] // size[0]
     cols = np.arange(size[1]) * lr.shape[2] // size[1]
     return lr[:, rows][:, :, cols]

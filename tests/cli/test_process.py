@@ -10,16 +10,16 @@ import pytest
 
 from rsupres.cli import process as processor
 
-# Blocks of 64 MiB, filled and freed: how many pages does the system hand out for them?
+# Blocks of 32 MiB, filled and freed: how many pages does the system hand out for them?
 _FAULTS = """
 import resource
 import numpy as np
 from rsupres.cli.process import tune
 tune()
-np.ones(1 << 24, np.float32)
+np.ones(1 << 23, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    np.ones(1 << 24, np.float32)
+for _ in range(4):
+    np.ones(1 << 23, np.float32)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -46,7 +46,7 @@ def test_freed_memory_is_used_again_unless_the_user_has_other_wishes() -> None:
 @pytest.mark.parametrize(
     ("set_by_user", "wanted"),
     [
-        ({}, processor._SPINS),
+        ({}, "1000"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
     ],

@@ -129,7 +129,7 @@ def test_consistency_is_the_mean_and_rms_difference() -> None:
     assert found.rms == pytest.approx(math.sqrt(0.1 / 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(-5, 5), st.floats(-5, 5), st.integers(0, 9))
 def test_shift_is_found_to_a_few_hundredths(row: float, col: float, seed: int) -> None:
     large = texture(128, 112, seed)
@@ -223,7 +223,7 @@ def test_wrong_shapes_are_refused_and_empty_masks_give_nan(
     assert np.isnan(np.array(figure(a, a, np.zeros((24, 24), bool)))).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 99), st.floats(0.01, 0.3))
 def test_more_noise_is_worse_by_every_figure(seed: int, level: float) -> None:
     hr = texture(32, 32, seed)
