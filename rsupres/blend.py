@@ -1,12 +1,11 @@
-"""Tiles become finished rows: edge weights and the strip accumulator.
+"""Blend overlapping tiles into finished rows.
 
-`Mosaic` takes SR tiles in row-major order and gives back strips, each as soon as no
-later tile can change it. It holds about one tile row, knows neither files nor masks,
-and never looks at the whole scene. A strip has the same bits whether it is made in one
-go or after a restart at any strip.
+`Mosaic` takes SR tiles in row-major order and yields strips, each as soon as no later
+tile can change it. It holds about one row of tiles and reads no files. A strip has the
+same bits whether it is computed in one go or after a restart at any strip.
 
 The weight of a tile is the product of a row and a column profile, and the tiles of a
-grid are a product of rows and columns, too. So the sum of all weights is a product as
+grid are a product of rows and columns too. So the sum of all weights is a product as
 well, and each profile is divided by the sum along its own axis beforehand: the mosaic
 is then a plain sum, and where one tile stands alone, a copy.
 """
@@ -41,11 +40,11 @@ class Strip:
 
 
 class Mosaic:
-    """The weighted sum of overlapping tiles, given out strip by strip.
+    """The weighted sum of overlapping tiles, yielded strip by strip.
 
     To go on with strip k after an interruption, build a new mosaic with
     `first_row = grid.rows_touching(k).start`. Strips that would lack a tile row are not
-    given out.
+    yielded.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class Mosaic:
         self._close_row(tile)
 
     def skip(self, tile: Tile) -> None:
-        """Leave one tile out; its neighbours alone make the pixels that they share.
+        """Leave one tile out; pixels that it shares are those of its neighbours alone.
 
         Pixels that no tile covers are 0.
 
@@ -131,7 +130,7 @@ class Mosaic:
         self._close_row(tile)
 
     def finished(self) -> Iterator[Strip]:
-        """Give out the strips that are final by now, each once, top to bottom."""
+        """Yield the strips that are final by now, each once, top to bottom."""
         while self._finished:
             yield self._finished.pop(0)
 

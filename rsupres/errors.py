@@ -1,9 +1,9 @@
-"""Exceptions of rsupres and the exit codes that they stand for.
+"""Define the exceptions of rsupres and the exit code of each.
 
 Every error that a user can cause or meet derives from `RsupresError`. It says what is
 wrong, in one or two sentences with the value and the file, and names the arguments
 concerned as the Python API names them. The command line (`rsupres.cli.wording`) turns
-those names into its options; no other package knows an option.
+those names into its options; no other package names an option.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RsupresError(Exception):
         self.remedies = tuple(remedies)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the fields when an error crosses from one process to another."""
+        """Keep the fields when an error is pickled, as between two processes."""
         return _rebuilt, (type(self), self.problem, self.argument, self.remedies)
 
 
@@ -82,13 +82,13 @@ class RunConflictError(RsupresError):
 
 
 class ResourceError(RsupresError):
-    """Memory, disk or a worker gave out."""
+    """Memory or disk space is used up, or a worker process failed."""
 
     exit_code = 6
 
 
 class ModelOutputError(RsupresError):
-    """The model returned NaN or a wrong shape."""
+    """The model returned NaN, or an array of a wrong shape or type."""
 
     exit_code = 7
 

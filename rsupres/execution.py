@@ -1,9 +1,9 @@
-"""Who computes which shard of strips, and how its three stages overlap in time.
+"""Share strips out to processes, and overlap reading, computing and writing.
 
-A shard is a run of consecutive strips. Here it is computed by one read-ahead thread,
-the model in the calling thread and one write-behind thread, with short queues between
-them; an exception in any of them stops all three and reaches the caller. This module
-knows no pixels, files or models, and installs signal handlers only when asked to.
+A shard is a number of consecutive strips. One thread reads ahead, the calling thread
+runs the model and one thread writes behind, with short queues between them; an
+exception in any of them stops all three and reaches the caller. This module handles no
+pixels, files or models, and installs signal handlers only in `stop_signals`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JOIN_S = 30.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase of the work is.
+    """How far a phase of a job is.
 
     Attributes:
         phase: what is being done, such as "Tiles".
@@ -90,7 +90,7 @@ class Shard:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; the same command continues.
+    """SIGINT or SIGTERM arrived; the same command continues the job.
 
     Attributes:
         signum: which signal.
@@ -101,7 +101,7 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
     def advise(self, text: str) -> None:
-        """Add what the user can do now."""
+        """Append a sentence that says what the user can do."""
         self.args = (f"{self.args[0]} {text}",)
 
 
@@ -120,7 +120,7 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
 def run_shards(
     shards: Sequence[Shard], compute: Callable[[Shard], None]
 ) -> Iterator[Shard]:
-    """Compute shards here, one after another, and give each back when it is done."""
+    """Compute shards in this thread, one after another; yield each when it is done."""
     for shard in shards:
         compute(shard)
         yield shard
@@ -130,15 +130,16 @@ def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:
     """Iterate over `source` in a thread of its own, `depth` items ahead.
 
     A context manager whose value is the iterator. What `source` raises is raised by
-    ``next``. Leaving the context stops the thread after the item at hand.
+    ``next``. Leaving the context stops the thread after its current item.
     """
     return _ReadAhead(source, depth)
 
 
 def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[Item]:
-    """Call `sink` in a thread of its own, at most `depth` items behind.
+    """Return a queue whose items `sink` takes in a thread of its own.
 
-    A context manager whose value has ``put``. What `sink` raises is raised by the next
+    A context manager whose value has ``put``, which waits while `depth` items are
+    queued. What `sink` raises is raised by the next
     ``put`` or on leaving. Leaving without an exception waits until everything is
     written; leaving with one drops what has not begun.
     """
@@ -174,8 +175,8 @@ def stop_signals() -> Iterator[None]:
 def run_interruptible(work: Callable[[], None]) -> None:
     """Do uninterruptible work in a thread, so that a signal still stops the program.
 
-    A long call into a C library cannot be broken off. When `Interrupted` arrives, the
-    thread is left to itself and the exception goes on: see `abandoned`.
+    A long call into a C library cannot be interrupted. When `Interrupted` arrives, it
+    is raised at once and the thread keeps running: see `abandoned`.
     """
     failure: list[BaseException] = []
     finished = threading.Event()
@@ -205,7 +206,7 @@ _ABANDONED: list[threading.Event] = []
 
 
 def abandoned() -> bool:
-    """Return whether a thread still works that nobody waits for.
+    """Return whether a thread of `run_interruptible` still runs after an interruption.
 
     The program then has to end with `os._exit`: an orderly end would wait for it.
     """
@@ -213,7 +214,7 @@ def abandoned() -> bool:
 
 
 class _Stopped(Exception):
-    """The other side has gone."""
+    """The consumer has stopped."""
 
 
 class _ReadAhead(Generic[Item]):

@@ -33,8 +33,7 @@ Scale = Fraction | float | str  # as users give it
 class PixelWindow(NamedTuple):
     """A half-open rectangle of whole pixels: rows [row, row + height), columns alike.
 
-    `row` and `col` may be negative; whether the window lies inside a frame is a
-    question for the frame.
+    `row` and `col` may be negative: a window may reach beyond the frame it is used in.
     """
 
     row: int
@@ -119,7 +118,7 @@ class Grid:
     """A raster's frame, without its pixels.
 
     Attributes:
-        crs: coordinate reference system, None for a frame that lies nowhere on the
+        crs: coordinate reference system, None for a frame without a place on the
             ground, such as that of latent cells.
         transform: from (col, row) to ground, upper-left corner convention.
         height: rows.
@@ -160,13 +159,13 @@ class Grid:
     def refine(self, scale: Fraction) -> Grid:
         """Return the frame with pixels `1 / scale` as large, upper-left corner kept.
 
-        Height and width are rounded down: a rest narrower than one new pixel is lost.
+        Height and width are rounded down: less than one new pixel is dropped.
 
         Args:
             scale: how many new pixels lie along one old pixel; greater than 0.
 
         Raises:
-            GridError: if `scale` is not positive, or not a pixel would be left.
+            GridError: if `scale` is not positive, or less than one pixel would be left.
         """
         if scale <= 0:
             raise GridError(f"scale {scale} is not positive.")
@@ -204,7 +203,7 @@ class Grid:
         return math.sqrt(col_m * row_m)
 
     def _reframed(self, transform: Sequence[Fraction], height: int, width: int) -> Grid:
-        # Rounded once from the exact value, so that a chain of crops drifts least.
+        # Rounded once, from the exact value, so that errors do not add up over crops.
         exact = type(self.transform)(*(float(number) for number in transform))
         return Grid(self.crs, exact, height, width)
 

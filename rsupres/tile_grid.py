@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Border(NamedTuple):
-    """Which sides of a tile lie on the edge of the frame; no ramp is there."""
+    """Which sides of a tile lie on the edge of the frame, where it is not blended."""
 
     top: bool
     bottom: bool
@@ -31,7 +31,7 @@ class Border(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """One unit of work.
+    """One tile of a scene, as a model computes it at once.
 
     Attributes:
         row: index among the tile rows.
@@ -50,7 +50,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileGrid(Sequence[Tile]):
-    """How a scene is cut into overlapping tiles of one size; row-major.
+    """Overlapping tiles of one size that cover a scene, row by row.
 
     Per axis, with `stride = size - overlap`: starts[0] == 0, starts[-1] + side ==
     padded length, no step exceeds the stride, and every start, side and padded length
@@ -93,7 +93,7 @@ class TileGrid(Sequence[Tile]):
             size: LR pixels along a tile side.
             overlap: LR pixels that neighbouring tiles share.
             halo: LR pixels at a tile's inner sides that weigh nothing.
-            multiple: SR tile sides and starts shall be multiples of this.
+            multiple: SR tile sides and starts must be multiples of this.
 
         Raises:
             GridError: if the scale is below 1; size or overlap is not a multiple of
@@ -101,7 +101,9 @@ class TileGrid(Sequence[Tile]):
                 neither `overlap > 2 * halo` nor both are zero.
         """
         if scale < 1:
-            raise GridError(f"scale {scale} is below 1; rsupres only makes finer.")
+            raise GridError(
+                f"scale {scale} is below 1; rsupres only makes pixels smaller."
+            )
         if multiple < 1:
             raise GridError(f"multiple {multiple} is below 1.")
         step = lr_step(scale, multiple)
@@ -134,7 +136,7 @@ class TileGrid(Sequence[Tile]):
         return [self._tile(row, col) for col in range(n_cols)]
 
     def strip(self, row: int) -> PixelWindow:
-        """Return the full-width SR rows that are final once tile row `row` is in.
+        """Return the full-width SR rows that are final once tile row `row` is computed.
 
         Strips follow one another without gap or overlap and cover the padded frame.
 
@@ -150,7 +152,7 @@ class TileGrid(Sequence[Tile]):
         return window.scaled(self.scale)
 
     def rows_touching(self, strip: int) -> range:
-        """Return the tile rows whose windows meet a strip: what to run to get it.
+        """Return the tile rows that must be computed for a strip.
 
         Raises:
             IndexError: if there is no such strip.
@@ -195,7 +197,7 @@ class TileGrid(Sequence[Tile]):
 
 
 def lr_step(scale: Fraction, multiple: int = 1) -> int:
-    """Return the smallest LR length whose SR length is whole and fits the network.
+    """Return the smallest LR length with a whole SR length that the network accepts.
 
     Tile sizes, overlaps, starts and padded sides are multiples of it.
 
@@ -213,7 +215,7 @@ def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     if length <= size:
         return (0,)
     regular = range(0, length - size, size - overlap)
-    # The last window is pulled back: real context beats invented context.
+    # The last window is pulled back, so that it sees real pixels instead of padding.
     return (*regular, length - size)
 
 
@@ -225,12 +227,12 @@ def _check_sides(
             f"tile size {size} must be positive, overlap {overlap} and halo {halo} "
             "must not be negative."
         )
-    for name, value, least in (("tile size", size, step), ("overlap", overlap, 0)):
+    for name, value, minimum in (("tile size", size, step), ("overlap", overlap, 0)):
         if value % step:
-            nearest = max(least, round(value / step) * step)
+            nearest = max(minimum, round(value / step) * step)
             raise GridError(
-                f"{name} {value} is not a multiple of {step}, which scale {scale} "
-                f"asks of this model; the nearest legal value is {nearest}."
+                f"{name} {value} is not a multiple of {step}, as this model needs at "
+                f"scale {scale}; the nearest allowed value is {nearest}."
             )
     if overlap >= size:
         raise GridError(f"overlap {overlap} is not below the tile size {size}.")

@@ -266,7 +266,7 @@ def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
         grid=grid,
         form=job.into.format("uint8", NODATA),
         n_bands=1,
-        at_once=_STRIP_PIXELS,
+        strip_values=_STRIP_PIXELS,
         identity={"change": mask.fingerprint(), **frame_identity(grid)},
         phase="Writing",
         make=make,

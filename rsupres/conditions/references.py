@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 
+CACHE_BYTES = 64 * 2**20  # blocks kept for the neighbouring tiles
 BLOCK_SIDE = 256  # SR pixels, halved where the reference is far finer
 MIN_BLOCK_SIDE = 8
 MAX_SOURCE_SIDE = 2048  # reference pixels that one block takes, along a side
@@ -158,10 +159,13 @@ class References:
         return side
 
     @cached_property
-    def _blocks(self) -> Blocks:
+    def _blocks(self) -> Blocks[np.float32]:
         sr = self.frame.sr
         return Blocks(
-            sr.window, self.block_side, lambda place: self._warp(sr.crop(place))
+            sr.window,
+            self.block_side,
+            lambda place: self._warp(sr.crop(place)),
+            CACHE_BYTES,
         )
 
     @property

@@ -1,1 +1,4 @@
-"""Legends shipped as TOML files, and what codes and colours mean."""
+"""Read legends and class tables in TOML: the meaning of codes and colours.
+
+Four modules besides the TOML files that are shipped.
+"""

@@ -1,10 +1,10 @@
-"""Tables of land-cover classes: code, name and colour, and what a change mask holds.
+"""Read tables of land-cover classes: code, name, colour and value in a change mask.
 
     table = load_class_table("worldcover")
     mask_values = table.to_mask(codes, "cover.tif")
 
 A table is a TOML file. In a change mask 0 means unchanged and 255 unknown, so a class
-whose code is one of these has another value there. Reads no rasters and no vectors.
+whose code is one of these has another value there. This module reads no rasters.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rsupres.errors import ConditionError
 from rsupres.legends.toml_table import Colour, Shelf, TableFile, parse_hex
 
 UNCHANGED = 0
-CHANGED = 1  # of a class that nobody knows
+CHANGED = 1  # into an unknown class
 NODATA = 255
 MAX_CODE = 65_535
-# Of a raster of classes: whose they are.
+# Tag of a raster of classes: the name of its table.
 TABLE_TAG = "RSUPRES_CLASS_TABLE"
 
 _HEAD_KEYS = {"title", "kind", "nodata", "unchanged", "class", "to"}
@@ -34,11 +34,11 @@ _SHELF = Shelf("rsupres.legends.classes", "class table")
 
 @dataclass(frozen=True)
 class LandClass:
-    """One class.
+    """One class of a table.
 
     Attributes:
         code: in rasters of the table.
-        name: for people.
+        name: shown to people.
         colour: (r, g, b).
         mask: value in a change mask, 1 to 254.
     """
@@ -51,17 +51,17 @@ class LandClass:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What the codes of a raster mean.
+    """The classes that the codes of a raster stand for.
 
     Attributes:
-        name: by which it is found.
-        title: for people.
+        name: of the shipped table, or of the file.
+        title: shown to people.
         kind: "cover" for land cover at one date; "change" for labels of change, where
             code 0 is unchanged.
         classes: in the file's order.
         nodata: codes that mean no observation.
-        unchanged: colour of unchanged ground in RGB labels, None without.
-        crosswalks: table name -> code -> code of that table.
+        unchanged: colour of unchanged ground in RGB labels, None when it has none.
+        crosswalks: name of another table -> code here -> code there.
         sha256: of the file.
     """
 
@@ -119,7 +119,7 @@ class ClassTable:
         """Return this table with the mask values, names and colours of another.
 
         Raises:
-            ConditionError: there is no crosswalk to it.
+            ConditionError: there is no crosswalk to it, or one with unknown codes.
         """
         if target.name == self.name:
             return self
@@ -147,16 +147,16 @@ class ClassTable:
     def to_mask(
         self, codes: NDArray[np.integer[Any]], where: str, *, as_labels: bool = False
     ) -> NDArray[np.uint8]:
-        """Return codes as values of a change mask.
+        """Return codes as values of a change mask, of the same shape.
 
         Args:
-            codes: any shape; of the table's rasters.
-            where: the file, for messages.
+            codes: of a raster of this table; any shape.
+            where: name of the file, for messages.
             as_labels: the codes are values of a change mask already: 0 unchanged, 255
-                unknown. Tables of kind "change" are always read so.
+                unknown. Always true for tables of kind "change".
 
         Raises:
-            ConditionError: codes that the table does not have, naming some.
+            ConditionError: codes that the table does not have; the message names some.
         """
         values = np.full(MAX_CODE + 2, -1, np.int16)
         values[list(self.nodata)] = NODATA
@@ -181,7 +181,7 @@ class ClassTable:
 
         Args:
             rgb: (3, h, w), 0 to 255.
-            where: the file, for messages.
+            where: name of the file, for messages.
 
         Returns:
             (h, w) codes, 0 where unchanged.
@@ -200,9 +200,8 @@ class ClassTable:
         strange = np.unique(packed[codes < 0])
         if len(strange):
             raise ConditionError(
-                f"{where}: colour #{strange[0]:06x} is none of class table "
-                f"{self.name}; was the file stored with loss, or is it of another "
-                "table?"
+                f"{where}: colour #{strange[0]:06x} is not in class table "
+                f"{self.name}; use a file stored without loss, or another table."
             )
         return codes
 
@@ -243,7 +242,7 @@ def load_class_table(name_or_path: str) -> ClassTable:
 
 
 def guess_table(codes: Sequence[int] | NDArray[np.integer[Any]]) -> str | None:
-    """Return the shipped land-cover table that codes can only belong to, else None.
+    """Return the only shipped land-cover table that has all of the codes, else None.
 
     Only WorldCover has codes that no other table has.
     """
@@ -265,7 +264,7 @@ def _parse(source: TableFile) -> ClassTable:
     classes = tuple(_class(entry, i, kind, source) for i, entry in enumerate(entries))
     nodata = document.get("nodata", [])
     if not isinstance(nodata, list) or not all(_is_code(code) for code in nodata):
-        source.refuse(f"nodata {nodata!r} is no list of codes.", None, "nodata")
+        source.refuse(f"nodata {nodata!r} is not a list of codes.", None, "nodata")
     _check_unique(classes, nodata, source)
     unchanged = document.get("unchanged")
     return ClassTable(
@@ -284,13 +283,13 @@ def _parse(source: TableFile) -> ClassTable:
 
 def _class(entry: object, index: int, kind: str, source: TableFile) -> LandClass:
     if not isinstance(entry, dict):
-        source.refuse("[[class]] is no table.", index)
+        source.refuse("[[class]] is not a table.", index)
     source.check_keys(entry, _CLASS_KEYS, index)
     code = entry.get("code")
     if not _is_code(code) or (kind == "change" and code == UNCHANGED):
-        least = 1 if kind == "change" else 0
+        smallest = 1 if kind == "change" else 0
         source.refuse(
-            f"code {code!r} is no whole number from {least} to {MAX_CODE}.",
+            f"code {code!r} is not a whole number from {smallest} to {MAX_CODE}.",
             index,
             "code",
         )
@@ -304,7 +303,7 @@ def _class(entry: object, index: int, kind: str, source: TableFile) -> LandClass
         )
     name = entry.get("name")
     if not isinstance(name, str) or not name.strip():
-        source.refuse(f"name {name!r} is no text.", index, "name")
+        source.refuse(f"name {name!r} is not a text.", index, "name")
     colour = _colour(entry.get("colour"), index, "colour", source)
     return LandClass(int(code), name.strip(), colour, int(mask))
 
@@ -316,7 +315,7 @@ def _check_unique(
     names: dict[int, str] = {}
     for index, entry in enumerate(classes):
         if entry.code in seen:
-            source.refuse(f"code {entry.code} is there twice.", index, "code")
+            source.refuse(f"code {entry.code} occurs twice.", index, "code")
         if names.setdefault(entry.mask, entry.name) != entry.name:
             source.refuse(f"mask value {entry.mask} has two names.", index, "mask")
         seen.add(entry.code)
@@ -326,7 +325,7 @@ def _crosswalks(
     tables: object, classes: Sequence[LandClass], source: TableFile
 ) -> dict[str, dict[int, int]]:
     if not isinstance(tables, dict):
-        source.refuse("[to] is no table.", None, "to")
+        source.refuse("[to] is not a table.", None, "to")
     crosswalks: dict[str, dict[int, int]] = {}
     codes = {str(entry.code) for entry in classes}
     for name, pairs in tables.items():
@@ -340,7 +339,9 @@ def _crosswalks(
             source.refuse(f"[to.{name}]: no such table.", None, f"to.{name}")
         wrong = [v for v in pairs.values() if not _is_code(v)]
         if wrong:
-            source.refuse(f"[to.{name}]: {wrong[0]!r} is no code.", None, f"to.{name}")
+            source.refuse(
+                f"[to.{name}]: {wrong[0]!r} is not a code.", None, f"to.{name}"
+            )
         crosswalks[name] = {int(key): int(value) for key, value in pairs.items()}
     return crosswalks
 

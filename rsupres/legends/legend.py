@@ -1,8 +1,8 @@
-"""Which map features are drawn, in which colour or code, how wide and in which order.
+"""Define the colour or code, width and drawing order of map features.
 
 A legend is a TOML file, read by `rsupres.legends.legend_file`. Three are shipped:
-`classes` (one band of class codes), `maptiler` and `osm-carto` (RGB). This module knows
-tags and numbers; it opens no file and draws nothing.
+`classes` (one band of class codes), `maptiler` and `osm-carto` (RGB). This module opens
+no file and draws nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rsupres.errors import InputError
 from rsupres.legends.toml_table import Colour
 
 Geometry = Literal["area", "line", "any"]
-# What a rule asks of one tag: any value but "no" (None), or one of these.
+# What a rule requires of tags: any value but "no" (None), or one of a set.
 Wanted = Mapping[str, frozenset[str] | None]
 
 DEFAULT_CLASS_LEGEND = "classes"  # of `rasterize`: one band of codes
 DEFAULT_COLOUR_LEGEND = "maptiler"  # of maps for models, which look at colours
-# Of a drawn map: the legend's name.
+# Tag of a drawn map: the name of its legend.
 LEGEND_TAG = "RSUPRES_LEGEND"
-# Tags that decide how a feature is drawn, whatever its class.
+# OSM tags that decide how a feature of any class is drawn.
 DRAWING_KEYS = ("bridge", "tunnel", "layer", "location", "width", "lanes", "area")
 _NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|')?\s*(?:$|;)")
 _FOOT_M = 0.3048
-_WIDTH_LIMITS_M = 0.3, 500.0
-_LANES_LIMIT = 16
+_MIN_WIDTH_M, _MAX_WIDTH_M = 0.3, 500.0  # of a `width` tag that is believed
+_MAX_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class LineWidth:
 
     Attributes:
         key: the tag whose value chooses among `by_value`, such as `highway`.
-        by_value: value -> (metres, lanes that this width stands for, 0 = unknown).
+        by_value: value -> (metres, number of lanes of a line so wide, 0 = unknown).
         default_m: for other values.
-        lane_m: metres that each lane more or less changes the width by.
+        lane_m: metres that one lane more or less adds or takes.
     """
 
     default_m: float
@@ -54,28 +54,28 @@ class LineWidth:
     def metres(self, value: str | None, lanes: str | None, width: str | None) -> float:
         """Return the width of one line, metres.
 
-        A `width` tag that can be read counts before all; else lanes that differ from
-        the usual number widen or narrow the usual width, by half of it at most.
+        A `width` tag that can be read comes first; else a number of lanes that differs
+        from the usual one changes the usual width, to no less than half of it.
 
         Args:
             value: of the tag `key`.
             lanes: the `lanes` tag.
             width: the `width` tag, metres, or with the unit `ft` or `'`.
         """
-        told = _number(width)
-        if told is not None and _WIDTH_LIMITS_M[0] <= told <= _WIDTH_LIMITS_M[1]:
-            return told
+        tagged_m = _number(width)
+        if tagged_m is not None and _MIN_WIDTH_M <= tagged_m <= _MAX_WIDTH_M:
+            return tagged_m
         usual_m, usual_lanes = (self.by_value or {}).get(
             value or "", (self.default_m, 0.0)
         )
         n_lanes = _number(lanes)
-        if n_lanes is None or not usual_lanes or not 0 < n_lanes <= _LANES_LIMIT:
+        if n_lanes is None or not usual_lanes or not 0 < n_lanes <= _MAX_LANES:
             return usual_m
         return max(usual_m / 2, usual_m + (n_lanes - usual_lanes) * self.lane_m)
 
     @property
     def widest_m(self) -> float:
-        """The widest usual line; tags may ask for more."""
+        """Width of the widest line without a `width` tag, metres."""
         return max([self.default_m, *(w for w, _ in (self.by_value or {}).values())])
 
 
@@ -86,14 +86,14 @@ class LegendClass:
     Attributes:
         key: name, unique in the legend.
         group: what a choice of layers may name instead, such as `road` for `motorway`.
-        tags: alternatives; a feature belongs here when it meets all of one.
-        without: a feature that meets all of one of these does not belong here.
+        tags: alternatives; a feature belongs here when it meets all tags of one.
+        without: alternatives; a feature that meets all tags of one does not belong.
         colour: (r, g, b) 0...255.
         code: of the class raster; 0 in RGB legends.
         order: classes are drawn from the lowest to the highest.
         geometry: which geometries count; `any` fills areas and widens lines.
         width: of lines.
-        on_top: bridges do not cover it, as buildings.
+        on_top: bridges do not cover it, such as buildings.
         casing: colour and width in metres of a border along lines.
     """
 
@@ -110,7 +110,7 @@ class LegendClass:
     casing: tuple[Colour, float] | None = None
 
     def meets(self, columns: Mapping[str, NDArray[np.object_]]) -> NDArray[np.bool_]:
-        """Return which features belong to this class by their tags.
+        """Return which features belong to this class by their tags, (n,) bool.
 
         Args:
             columns: key -> (n,) values, None where a feature has no such tag.
@@ -121,14 +121,14 @@ class LegendClass:
 
 @dataclass(frozen=True)
 class Legend:
-    """A whole legend.
+    """The classes of features that a map shows.
 
     Attributes:
         name: of the shipped legend, or the file's.
         kind: `rgb` or `classes`.
         classes: in the file's order.
         background: colour where nothing is mapped; its code is 0.
-        antialias: RGB edges are blended.
+        antialias: edges are blended; RGB legends only.
         sha256: of the file.
     """
 
@@ -141,7 +141,7 @@ class Legend:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The tags that this legend and the drawing look at, sorted."""
+        """Keys of the OSM tags that this legend and the drawing need, sorted."""
         keys = set(DRAWING_KEYS)
         for entry in self.classes:
             for wanted in (*entry.tags, *entry.without):
@@ -156,7 +156,7 @@ class Legend:
         return 3 if self.kind == "rgb" else 1
 
     def palette(self) -> dict[int, tuple[str, Colour]]:
-        """Return code -> (name, colour) of a class legend, nothing mapped included."""
+        """Return code -> (name, colour) of a class legend; 0 stands for no feature."""
         named = {entry.code: (entry.group, entry.colour) for entry in self.classes}
         return dict(sorted({0: ("nothing mapped", self.background), **named}.items()))
 

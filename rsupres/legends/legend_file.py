@@ -1,6 +1,6 @@
-"""The TOML of a legend: found, checked key by key, refused with the line at fault.
+"""Read a legend from TOML; refuse a wrong one with the line at fault.
 
-What is read has its meaning by `rsupres.legends.legend`.
+`rsupres.legends.legend` defines what its keys mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHELF = Shelf("rsupres.legends", "legend", argument="legend")
 
 @dataclass(frozen=True)
 class _Head:
-    """What stands before the classes."""
+    """The keys before the classes."""
 
     kind: Literal["rgb", "classes"]
     background: Colour
@@ -51,7 +51,7 @@ def load_legend(name_or_path: str) -> Legend:
     for index, table in enumerate(document["class"]):
         entry = _class(table, index, head, source)
         if entry.key in {other.key for other in classes}:
-            source.refuse(f"a second class {entry.key!r}.", index, "key")
+            source.refuse(f"class {entry.key!r} occurs twice.", index, "key")
         classes.append(entry)
     return Legend(
         name=source.name,
@@ -180,7 +180,7 @@ def _width(table: Mapping[str, Any], index: int, source: TableFile) -> LineWidth
         source.refuse("width needs both 'key' and 'values', or none.", index, "width")
     entries = value.get("values", {})
     if not isinstance(entries, dict):
-        source.refuse(f"values {entries!r} is no table.", index, "values")
+        source.refuse(f"values {entries!r} is not a table.", index, "values")
     by_value = {}
     for name, entry in entries.items():
         pair = entry if isinstance(entry, list) else [entry, 0]

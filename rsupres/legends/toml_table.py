@@ -1,7 +1,7 @@
-"""TOML tables of classes: those that are shipped, those that users wrote.
+"""Find and read TOML files with a head and `[[class]]` entries.
 
-A table has a head and `[[class]]` entries. What it means is the caller's business; here
-it is found, read, and refused with the line at fault.
+Shipped files are found by name, those of users by path. A wrong one is refused with the
+line at fault. The callers define what the keys mean.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CLASS = re.compile(r"\s*\[\[\s*class\s*\]\]")
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table as it was found.
+    """The content of a TOML file.
 
     Attributes:
-        name: by which it is chosen.
-        where: what messages call it.
-        content: of the file.
+        name: of the shipped file, or the stem of the path.
+        where: its name in messages.
+        content: the bytes of the file.
     """
 
     name: str
@@ -51,19 +51,19 @@ class TableFile:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """Where each `[[class]]` begins."""
+        """Index of the line where each `[[class]]` begins."""
         return [i for i, line in enumerate(self.lines) if _CLASS.match(line)]
 
     def read(self) -> Mapping[str, Any]:
         """Return the keys and values of the file.
 
         Raises:
-            InputError: it is no text, or no TOML.
+            InputError: it is not UTF-8 text, or not TOML.
         """
         try:
             return tomllib.loads("\n".join(self.lines))
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.where}: is not UTF-8 text.") from error
+            raise InputError(f"{self.where}: not UTF-8 text.") from error
         except tomllib.TOMLDecodeError as error:
             found = _TOML_LINE.search(str(error))
             line = found[1] if found else str(len(self.lines) or 1)
@@ -71,9 +71,12 @@ class TableFile:
             raise InputError(message) from error
 
     def line(self, index: int | None, *keys: str) -> int:
-        """Return the line, from 1, of a key in the head (None) or in a class.
+        """Return the number of the line, from 1, where a key is set.
 
-        The first of several keys that is found; else where the part begins.
+        Args:
+            index: of the class; None = the head of the file.
+            keys: the first of them that is found counts; if none is, the line where
+                the part begins.
         """
         first, last = 0, len(self.lines)
         if index is not None and index < len(self._starts):
@@ -90,20 +93,38 @@ class TableFile:
     def check_keys(
         self, keys: Iterable[str], known: set[str], index: int | None
     ) -> None:
-        """Refuse keys, of the head (None) or of a class, that mean nothing."""
+        """Refuse unknown keys.
+
+        Args:
+            keys: those of the file.
+            known: those that are allowed.
+            index: of the class; None = the head of the file.
+
+        Raises:
+            InputError: a key is unknown.
+        """
         for key in keys:
             if key not in known:
                 names = ", ".join(sorted(known))
                 self.refuse(f"unknown key {key!r}; known are {names}.", index, key)
 
     def refuse(self, message: str, index: int | None, *keys: str) -> NoReturn:
-        """Raise with the file and the line of the first of the keys that is there."""
+        """Raise an error that names the file and the line of a key.
+
+        Args:
+            message: what is wrong.
+            index: of the class; None = the head of the file.
+            keys: as for `line`.
+
+        Raises:
+            InputError: always.
+        """
         raise InputError(f"{self.where}, line {self.line(index, *keys)}: {message}")
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Tables of one kind that come with the package.
+    """TOML files of one kind that come with the package.
 
     Attributes:
         package: that holds them.
@@ -116,12 +137,12 @@ class Shelf:
     argument: str = ""
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the tables."""
+        """Return the names of the files, sorted."""
         entries = (Path(entry.name) for entry in files(self.package).iterdir())
         return tuple(sorted(path.stem for path in entries if path.suffix == ".toml"))
 
     def find(self, name_or_path: str) -> TableFile:
-        """Return a shipped table by its name, or a file.
+        """Return a shipped file by its name, or the file under a path.
 
         Raises:
             InputError: it is neither.

@@ -1,1 +1,1 @@
-"""Arrays become files: complete or absent, and resumable."""
+"""Write arrays to files: complete or absent, by runs that can be resumed."""

@@ -1,7 +1,7 @@
-"""Files that appear under their names only when they are complete and on disk.
+"""Let files appear under their names only when they are complete and on disk.
 
-Also the place where errors of the operating system (disk full, folder missing or
-read-only) become errors of ours, with the path and what to do.
+Errors of the operating system (disk full, folder missing or read-only) become
+exceptions of `rsupres.errors` here, with the path and what to do.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 @contextmanager
 def publishing(path: Path) -> Iterator[Path]:
-    """Let a file appear under its name only when it is complete and on disk.
+    """Yield a temporary name beside `path`; rename the file to `path` at the end.
 
-    Yields a name beside `path` to write to. It is synced and renamed at the end of
-    the block, and removed if the block raises; a killed process leaves it. Two writers
-    of the same file do not disturb one another.
+    The file is synced before, and removed if the block raises; a killed process leaves
+    it behind. Two writers of the same file do not disturb one another.
 
     Args:
         path: inside or outside of the run directory; a file there is replaced.
@@ -59,11 +58,16 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def translate_os_errors(path: Path, n_bytes: int | None = None) -> Iterator[None]:
-    """Turn errors of the operating system into ours.
+    """Turn errors of the operating system into exceptions of `rsupres.errors`.
 
     Args:
-        path: what is written.
-        n_bytes: how much has to be written, where that is known.
+        path: the file or folder that is written.
+        n_bytes: how much has to be written, None when that is not known.
+
+    Raises:
+        InputError: the folder is missing or cannot be written.
+        ResourceError: the disk is full, or the file system has no locks.
+        RunConflictError: a file is where a folder should be made.
     """
     try:
         yield
@@ -108,7 +112,7 @@ def check_writable(path: Path, argument: str) -> None:
         argument: name of the argument that gave the path, for the message.
 
     Raises:
-        InputError: the folder is missing, no folder, or read-only; or `path` is one.
+        InputError: the folder is missing, a file, or read-only; or `path` is a folder.
     """
     folder = path.absolute().parent
     if not folder.is_dir():

@@ -1,8 +1,8 @@
-"""What goes wrong while GDAL writes a file, told once and in our words.
+"""Translate GDAL write errors into our exceptions.
 
 A full disk shows late and in many ways: as an error of GDAL, of libtiff or of a worker
-thread, or not at all. This module looks for room before, listens to GDAL meanwhile,
-and names the cause. It writes and opens nothing.
+thread, or not at all. This module checks the room on the disk before, collects GDAL's
+messages during the writing, and names the cause. It writes and opens no file.
 """
 
 from __future__ import annotations
@@ -29,14 +29,21 @@ FULL = ("no space left", "file too large", "quota exceeded", "disk full")
 def check_room(path: Path, n_bytes: int) -> None:
     """Refuse to begin a file that the disk or a size limit cannot hold.
 
-    GDAL notices too, but only after libtiff has told stderr in its own words.
+    GDAL notices too, but only after libtiff has written to stderr.
+
+    Args:
+        path: of the file.
+        n_bytes: its size.
+
+    Raises:
+        ResourceError: there is not enough room.
     """
     if n_bytes > room_left(path):
         raise ResourceError(write_failure(path, n_bytes, []))
 
 
 def room_left(path: Path) -> int:
-    """Return how many bytes a file may still grow to: by the disk and by limits."""
+    """Return the largest size in bytes that a file can have: free disk, size limits."""
     return min(_free_bytes(path), _size_limit())
 
 
@@ -59,9 +66,16 @@ def _size_limit() -> int:
 
 @contextmanager
 def translate_gdal_errors(path: Path, n_bytes: int) -> Iterator[None]:
-    """Turn what goes wrong while writing `path` into a `ResourceError`.
+    """Turn errors of GDAL during the writing of a file into a `ResourceError`.
 
     Errors that GDAL only logs, such as those of its worker threads, count too.
+
+    Args:
+        path: of the file.
+        n_bytes: its size at most.
+
+    Raises:
+        ResourceError: the writing failed.
     """
     with gdal_messages(logging.ERROR) as messages:
         try:
@@ -75,7 +89,7 @@ def translate_gdal_errors(path: Path, n_bytes: int) -> Iterator[None]:
 
 @contextmanager
 def gdal_messages(level: int = logging.WARNING) -> Iterator[list[str]]:
-    """Collect what GDAL tells rasterio's log inside, from here and its own threads."""
+    """Collect the messages that GDAL logs from this thread and its own threads."""
     collector = _Collector(level)
     source = logging.getLogger("rasterio._env")
     source.addHandler(collector)
@@ -86,10 +100,16 @@ def gdal_messages(level: int = logging.WARNING) -> Iterator[list[str]]:
 
 
 def write_failure(path: Path, n_bytes: int, reasons: Sequence[str]) -> str:
-    """Return the message for a file of up to `n_bytes` that could not be written."""
+    """Return the message for a file that could not be written.
+
+    Args:
+        path: of the file.
+        n_bytes: its size at most.
+        reasons: messages of GDAL, the main one first.
+    """
     free = room_left(path)
-    told = any(word in reason.lower() for word in FULL for reason in reasons)
-    if told or free < n_bytes:
+    is_full = any(word in reason.lower() for word in FULL for reason in reasons)
+    if is_full or free < n_bytes:
         return (
             f"{path}: the disk is full or a size limit is reached: "
             f"{free / 1e6:.1f} MB are left, up to {n_bytes / 1e6:.1f} MB are needed. "
@@ -102,7 +122,7 @@ def write_failure(path: Path, n_bytes: int, reasons: Sequence[str]) -> str:
 
 
 class _Collector(logging.Handler):
-    """Keeps messages of the thread that made it and of threads that GDAL started."""
+    """Keeps messages of the thread that made it and of the threads of GDAL."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -110,7 +130,7 @@ class _Collector(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, but not what PROJ says about its database."""
+        """Keep the message, unless it is about the database of PROJ."""
         is_gdal_thread = (record.threadName or "").startswith("Dummy")
         message = record.getMessage()
         if (record.thread == self._thread or is_gdal_thread) and "PROJ:" not in message:

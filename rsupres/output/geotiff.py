@@ -1,9 +1,9 @@
-"""Strips to disk, and strips into the final GeoTIFF or COG.
+"""Write strips, and assemble them into the final GeoTIFF or COG with its tags.
 
-A strip is written fast and uncompressed, as it is read once and thrown away. At the
-end, a virtual raster over the strips is copied once into the output, which compresses
-on all cores. Nothing here decides names or renames: callers give a temporary name and
-publish it. `rsupres.output.verify` checks what was written.
+A strip is written fast and uncompressed, as it is read once and deleted. At the end, a
+virtual raster over the strips is copied once into the output, which compresses on all
+cores. Nothing is renamed here: callers give a temporary name and publish the file.
+`rsupres.output.verify` checks what was written.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_strip(
     of the space but costs three times the time, here and again on assembling.
 
     Args:
-        path: whatever its suffix; replaced if it exists.
+        path: with any suffix; replaced if it exists.
         pixels: (c, H, W) in the output's type.
         grid: frame of these rows.
         valid: (1, H, W) bool; None when all are valid. Stored only without nodata.
@@ -92,19 +92,19 @@ def write_whole(
     form: OutputFormat,
     valid: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write a small raster at once: a GeoTIFF with all that `meta` says.
+    """Write a small raster at once, as a GeoTIFF.
 
     Args:
         path: replaced if it exists; not synced.
         pixels: (c, H, W) in the type of `form`.
-        meta: what the file says.
+        meta: description of the file.
         form: how it is stored; DEFLATE unless it says otherwise.
         valid: (1, H, W) bool; stored as an internal mask without a nodata value.
 
     Raises:
         ResourceError: the disk is full, or writing fails otherwise.
     """
-    # Blocks of a few rows; half the size on pictures, and quicker to read in part.
+    # Blocks of a few rows: half the size on pictures, and quicker to read in part.
     options: dict[str, object] = {"zlevel": "1", "bigtiff": "IF_SAFER", "alpha": "NO"}
     options |= {key.lower(): value for key, value in form.creation.items()}
     compress = str(options.setdefault("compress", "DEFLATE"))
@@ -132,7 +132,7 @@ def _created(
     nodata: float | None,
     options: Mapping[str, object],
 ) -> Iterator[rasterio.io.DatasetWriter]:
-    """Make a GeoTIFF for pixels; afterwards check that all of it is on disk."""
+    """Create a GeoTIFF for pixels; check at the end that all of it is on disk."""
     with (
         translate_gdal_errors(path, pixels.nbytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -159,7 +159,7 @@ def _write_pixels(
     pixels: NDArray[np.generic],
     valid: NDArray[np.bool_] | None,
 ) -> None:
-    """Write pixels, and which are valid unless a nodata value tells."""
+    """Write pixels, and a mask of the valid ones if the file has no nodata value."""
     dataset.write(pixels)
     if dataset.nodata is None and valid is not None and not valid.all():
         dataset.write_mask(valid[0])
@@ -177,7 +177,7 @@ def assemble(
 
     Args:
         strips: files of `write_strip`, which together have the output's rows.
-        meta: what the file says.
+        meta: description of the file.
         form: how it is stored.
         part: temporary name of the output; removed on failure.
 
@@ -220,7 +220,9 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
     Raises:
         InputError: the driver refuses or ignores an option, type or value.
     """
-    options = _creation(form) | {"NUM_THREADS": "1"}  # errors of others are not told
+    options = _creation(form) | {
+        "NUM_THREADS": "1"
+    }  # GDAL does not report errors of other threads
     shape = {"count": n_bands, "height": 16, "width": 16}
     kind = {"driver": "GTiff", "dtype": form.dtype, "nodata": form.nodata}
     place = rasterio.Affine(1, 0, 0, 0, -1, 16)

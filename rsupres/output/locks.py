@@ -1,7 +1,7 @@
-"""Locks that a process cannot leave behind: the kernel frees them when it ends.
+"""Lock files with `flock`: the kernel frees a lock when its process ends.
 
-A locked file tells who holds it, for messages only; whether it is held, the kernel
-knows (`flock`), on this machine and, where the file system is shared, on others.
+The locked file names its holder, for messages only. Whether it is held is asked from
+the kernel, on this machine and, on a shared file system, for other machines too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rsupres.errors import RunConflictError
 
 
 class Owner(NamedTuple):
-    """Who holds a lock.
+    """The process that holds a lock.
 
     Attributes:
         pid: process number on `host`.
@@ -32,7 +32,7 @@ class Owner(NamedTuple):
 
 
 class Lock:
-    """A locked file; the kernel lets go of it when the process ends."""
+    """A locked file; the kernel frees it when the process ends."""
 
     def __init__(self, path: Path, descriptor: int, operation: int) -> None:
         self._path = path
@@ -58,7 +58,7 @@ class Lock:
             for operation in operations:
                 if _flock(descriptor, operation) and _is_open_under(path, descriptor):
                     lock = cls(path, descriptor, operation)
-                    lock._sign()
+                    lock._write_owner()
                     return lock
             os.close(descriptor)
             if time.monotonic() > deadline_s:
@@ -66,10 +66,10 @@ class Lock:
             time.sleep(0.02)
 
     def share(self) -> None:
-        """Let others share the lock.
+        """Make an exclusive lock a shared one.
 
         Raises:
-            RunConflictError: if somebody else takes it for himself at this moment.
+            RunConflictError: another process takes it exclusively at this moment.
         """
         if self.is_exclusive:
             os.ftruncate(self._descriptor, 0)
@@ -83,7 +83,7 @@ class Lock:
             os.close(self._descriptor)
         self._descriptor = -1
 
-    def _sign(self) -> None:
+    def _write_owner(self) -> None:
         if self.is_exclusive:
             owner = Owner(os.getpid(), socket.gethostname())
             os.ftruncate(self._descriptor, 0)
@@ -99,7 +99,7 @@ def _flock(descriptor: int, operation: int) -> bool:
 
 
 def _is_open_under(path: Path, descriptor: int) -> bool:
-    """Return whether the file was not removed before it was locked."""
+    """Return whether the locked file is still the one under its name."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -118,17 +118,17 @@ def _conflict(path: Path) -> RunConflictError:
 
 
 def live_owner(path: Path) -> Owner | None:
-    """Return who holds one of the locks in a directory, None if nobody does."""
+    """Return the holder of one of the locks in a directory, None if none is held."""
     for file in sorted(path.glob("*.lock")):
         if is_held(file):
-            # Removed by now, or not yet signed: then nobody can be named.
+            # Removed by now, or without the name of its holder yet: look at the next.
             with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
                 return Owner(**json.loads(file.read_text()))
     return None
 
 
 def is_held(path: Path) -> bool:
-    """Return whether somebody holds the lock of a file."""
+    """Return whether a process holds the lock of a file."""
     try:
         with path.open("rb") as opened:
             return not _flock(opened.fileno(), fcntl.LOCK_SH)

@@ -1,6 +1,6 @@
-"""How an output is stored, and what it says besides pixels.
+"""Describe how an output is stored and what it says besides its pixels.
 
-Descriptions only; `rsupres.output.geotiff` writes by them.
+`rsupres.output.geotiff` writes files as described here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class OutputFormat:
 
     Attributes:
         driver: of GDAL.
-        creation: creation options of the user; they go before our own.
+        creation: creation options of the user; they override our own.
         dtype: numpy name.
-        nodata: None when there is none; invalid pixels are then in a mask.
+        nodata: value of invalid pixels; None when a mask marks them instead.
     """
 
     driver: Literal["COG", "GTiff"] = "COG"
@@ -37,13 +37,13 @@ class OutputFormat:
 
 @dataclass(frozen=True)
 class OutputMeta:
-    """What the output says besides pixels; sequences have one entry per band.
+    """What an output says besides its pixels; sequences have one entry per band.
 
     Attributes:
         grid: frame of the output.
         descriptions: band names.
-        scales: DN are multiplied with these,
-        offsets: and these are added.
+        scales: physical value = DN * scale + offset.
+        offsets: see `scales`.
         colorinterp: names of rasterio's ColorInterp.
         tags: of the file.
         palette: value -> (r, g, b) of a raster of classes, None for measurements.
@@ -62,13 +62,13 @@ class OutputMeta:
     def like(
         cls, scene: Raster, bands: Sequence[int], grid: Grid, tags: Mapping[str, str]
     ) -> OutputMeta:
-        """Return what a scene says, for some of its bands on another frame.
+        """Return the description of a scene, for some of its bands on another frame.
 
         Args:
             scene: open.
             bands: of its file, from 1.
             grid: frame of the output.
-            tags: before the scene's own.
+            tags: of the output; they override those of the scene.
         """
         places = [band - 1 for band in bands]
         return cls(
@@ -88,7 +88,7 @@ class OutputMeta:
         palette: Mapping[int, tuple[int, int, int]],
         tags: Mapping[str, str],
     ) -> OutputMeta:
-        """Return what one band of classes says.
+        """Return the description of a raster with one band of classes.
 
         Args:
             name: of the band.

@@ -1,8 +1,9 @@
-"""Refuse outputs that would destroy an input, or replace what is no regular file.
+"""Refuse outputs that would destroy an input, or replace a device, pipe or socket.
 
-An input is protected whatever way leads to it: its name, a symbolic or hard link, a
-name that only GDAL understands (`/vsizip/...`, `NETCDF:...`), the folder of a product,
-or a file that belongs to it (`.aux.xml`, `.msk`, `.ovr`, the parts of a Shapefile).
+An input is protected under every name that leads to it: its path, a symbolic or hard
+link, a name that only GDAL understands (`/vsizip/...`, `NETCDF:...`), the folder of a
+product, or a file that belongs to it (`.aux.xml`, `.msk`, `.ovr`, the parts of a
+Shapefile).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def check_apart(
     """Check that no output is an input, one of its files, or a special file.
 
     Args:
-        outputs: files to be written, by the argument that names each.
-        inputs: names of what is read, by argument; as GDAL takes them.
+        outputs: argument -> file to be written.
+        inputs: argument -> names of the files that are read, as GDAL takes them.
 
     Raises:
         ArgumentError: an output is an input by any name, belongs to one, lies inside
@@ -89,7 +90,7 @@ def local_files(name: str) -> list[Path]:
 
 
 def _outermost_file(name: str) -> Path | None:
-    """Return what exists of `/vsizip/FOLDER/FILE.zip/MEMBER` and its like."""
+    """Return the existing part of a name such as `/vsizip/FOLDER/FILE.zip/MEMBER`."""
     bare = re.sub(r"^(/vsi[a-z0-9]+(/\{)?)+", "", name).replace("}", "")
     if not bare.strip("/\"' "):
         return None
@@ -103,7 +104,7 @@ def _outermost_file(name: str) -> Path | None:
 
 
 def _relation(output: Path, file: Path) -> str:
-    """Say how an output is related to a file that is read; "" when it is not."""
+    """Return in words how an output is related to an input file; "" when it is not."""
     if _same(output, file):
         return "is the input"
     if file.is_dir():
@@ -113,14 +114,14 @@ def _relation(output: Path, file: Path) -> str:
     belongings += [file.with_suffix(end) for end in _STEM_SIDECARS]
     if any(_same(output, other) for other in belongings if other.exists()):
         return "is a file that belongs to the input"
-    # A sidecar that is not there yet would change how the input is read.
+    # A new sidecar would change how the input is read.
     if any(_real(output) == _real(other) for other in belongings[: len(SIDECARS)]):
         return "would be read as a part"
     return ""
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two names lead to the same file, through links of both kinds."""
+    """Return whether two names lead to the same file, also through links."""
     try:
         return os.path.samefile(one, other)
     except OSError:

@@ -1,10 +1,10 @@
-"""The run directory: what is done, what every tile shares, and who works on it.
+"""Keep the state of a run in a directory, so that an interrupted run can be resumed.
 
-`run.json` is written once and says which job this is; `strips/*.tif` are the journal;
-`context/` holds what the model found for the whole scene; `run.lock` is locked while
-somebody works here and is free as soon as that process is gone, however it went.
-Everything appears under its name only when it is complete and on disk. This module
-knows neither pixels nor models, and it removes nothing that it did not make.
+`run.json` says which job this is (`rsupres.output.manifest`); `strips/*.tif` are the
+finished strips; `context/` holds the arrays that the model computed once for the whole
+scene; `run.lock` is locked while a process works here. Everything appears under its
+name only when it is complete and on disk. This module computes no pixels, and it
+removes nothing that it did not make.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from rsupres.output.locks import Lock, Owner, is_held, live_owner
 from rsupres.output.manifest import keep_manifest, read_manifest
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.tif")
-# How long a newcomer waits for a lock: `status` holds one for a moment, and so does
-# the first of many shards while it writes the manifest.
+# How long a process waits for a lock: `status` holds one for a moment, and the first of
+# several shards holds one while it writes the manifest.
 _PATIENCE_S = 0.5
 _PATIENCE_WITH_SHARDS_S = 15.0
 # Smaller arrays are read at once; numpy cannot map empty ones.
@@ -45,10 +45,10 @@ _MAPPED_FROM_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is, as seen from outside.
+    """How far a run is, as another process sees it.
 
     Attributes:
-        n_strips: strips of the whole scene, None when the manifest does not tell.
+        n_strips: strips of the whole scene, None when the manifest has no number.
         done: strips that are complete on disk.
         owner: a process that works on the run right now, None when there is none.
         started: when the run began, UTC.
@@ -80,15 +80,16 @@ class Run(AbstractContextManager["Run"]):
     def open(
         cls, path: Path, manifest: Mapping[str, object], *, exclusive: bool = True
     ) -> Self:
-        """Begin a run, or go on with one that was interrupted.
+        """Begin a run, or resume one that was interrupted.
 
-        Leftovers of interrupted writing are removed. The `manifest` of the result is
-        the one on disk: the first that was given for this run.
+        Temporary files of an interrupted process are removed. The `manifest` of the
+        result is the one on disk: the first that was given for this run.
 
         Args:
             path: of the run directory; its parent exists.
-            manifest: JSON-able; `manifest["job"]` says which job it is, the rest is
-                kept but not compared. `read_state` tells `manifest["n_strips"]`.
+            manifest: JSON-able; `manifest["job"]` is the identity of the run, the rest
+                is kept but not compared. `read_state` returns
+                `manifest["n_strips"]`.
             exclusive: False when several shards work in the directory at once; each
                 then calls `lock_shard`.
 
@@ -135,7 +136,7 @@ class Run(AbstractContextManager["Run"]):
         return _done_strips(self.path)
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.memmap:
-        """Return a zeroed array on disk; `save_context` keeps it if it is in there.
+        """Return a zeroed array on disk; `save_context` keeps it if it is passed there.
 
         The space is reserved at once, so that writing to the array cannot fail.
 
@@ -163,9 +164,9 @@ class Run(AbstractContextManager["Run"]):
         return array
 
     def save_context(self, context: SceneContext) -> SceneContext:
-        """Publish what was found for the scene, all at once, and return it as stored.
+        """Store the context of the scene at once, and return it as stored.
 
-        The first context of a run stays: if there is one already, from another shard,
+        The first context of a run is kept: if another shard has stored one already,
         that one is returned. Allocated arrays that are not in `context` are dropped.
 
         Raises:
@@ -189,7 +190,7 @@ class Run(AbstractContextManager["Run"]):
         return stored
 
     def load_context(self) -> SceneContext | None:
-        """Return the published context, its arrays read-only; None if there is none."""
+        """Return the stored context, its arrays read-only; None if there is none."""
         try:
             text = (self.context_dir / "context.json").read_text()
         except FileNotFoundError:
@@ -202,7 +203,7 @@ class Run(AbstractContextManager["Run"]):
         return SceneContext(arrays, content["numbers"])
 
     def lock_shard(self, shard: int, n_shards: int) -> None:
-        """Claim one shard, until the run is closed.
+        """Lock one shard until the run is closed.
 
         Args:
             shard: from 1 to `n_shards`.
@@ -219,15 +220,16 @@ class Run(AbstractContextManager["Run"]):
             for other in self.path.glob("shard-*.lock"):
                 if not other.match(f"*-of-{n_shards}.lock") and is_held(other):
                     raise RunConflictError(
-                        f"{self.path}: {other.stem} is at work, so {file.stem} cannot "
-                        "begin; cut a run into one number of shards."
+                        f"{self.path}: {other.stem} is being computed, so {file.stem} "
+                        "cannot begin; use one number of shards for a run."
                     )
             self._locks.append(Lock.take(file, [fcntl.LOCK_EX], _PATIENCE_S))
 
     def claim_assembly(self) -> bool:
-        """Return whether this process may assemble the output; held until `close`.
+        """Return whether this process may assemble the output.
 
-        Of several shards that end at once, one gets it.
+        The right is held until `close`; of several shards that end at once, one gets
+        it.
         """
         with translate_os_errors(self.path):
             try:
@@ -238,7 +240,7 @@ class Run(AbstractContextManager["Run"]):
         return (self.path / "run.json").exists()
 
     def remove(self) -> None:
-        """Remove what the run wrote, and the directory unless something else is there.
+        """Remove the files of the run, and the directory unless it holds other files.
 
         Raises:
             InputError: if the directory cannot be written.
@@ -256,7 +258,7 @@ class Run(AbstractContextManager["Run"]):
         self.close()
 
     def close(self) -> None:
-        """Let go of the locks; what is done stays."""
+        """Release the locks; finished strips stay."""
         shutil.rmtree(self._staging, ignore_errors=True)
         while self._locks:
             self._locks.pop().release()
@@ -294,7 +296,7 @@ class Run(AbstractContextManager["Run"]):
 
 
 def read_state(path: Path) -> RunState:
-    """Tell how far a run is, without disturbing it.
+    """Return how far a run is, without disturbing it.
 
     Args:
         path: of the run directory.
@@ -307,7 +309,7 @@ def read_state(path: Path) -> RunState:
     times_s = [(path / "run.json").stat().st_mtime]
     done = _done_strips(path)
     for strip in done:
-        with contextlib.suppress(FileNotFoundError):  # removed at this moment
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             times_s.append(_strip_path(path, strip).stat().st_mtime)
     return RunState(
         n_strips=n_strips if isinstance(n_strips, int) else None,
@@ -323,12 +325,14 @@ def _lock_run(path: Path, operations: Sequence[int], patience_s: float) -> Lock:
     while True:
         path.mkdir(exist_ok=True)
         _check_ours(path)
-        with contextlib.suppress(FileNotFoundError):  # a finished run went just now
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # a finished run was removed just now
             return Lock.take(path / "run.lock", operations, patience_s)
 
 
 def _check_ours(path: Path) -> None:
-    """Refuse a directory with somebody else's files."""
+    """Refuse a directory that holds other files."""
     ours = {"run.json", "run.lock", "strips", "context"}
     names = {entry.name for entry in path.iterdir()}
     foreign = sorted(

@@ -1,8 +1,8 @@
-"""Rasters that are made strip by strip, and the last step of every command.
+"""Make a raster strip by strip, resumably, and write the output in one step.
 
-Memory does not grow with a raster's height, and strips wait in a run directory, where
-the same call goes on with them. Apart from `rsupres.upscaling.pipeline`, so that
-commands without a network need not load one.
+Memory does not grow with a raster's height. Finished strips are kept in a run
+directory, where the same call resumes. This is separate from
+`rsupres.upscaling.pipeline`, so that commands without a network load none.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class WritingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where a raster goes, and how.
+    """Where a raster is written, and how.
 
     Attributes:
         output: the file to write.
         driver: COG or GTiff, in any case.
         creation: creation options of the driver.
         overwrite: replace an output that exists.
-        run_dir: where finished strips wait; None = the output's name with `.run`.
+        run_dir: folder of finished strips; None = the output's name with `.run`.
         keep_run: keep it after success.
     """
 
@@ -71,7 +71,7 @@ class Destination:
 
     @property
     def run_path(self) -> Path:
-        """Where the unfinished run lives."""
+        """The run directory."""
         return self.run_dir or self.output.with_name(self.output.name + ".run")
 
     @property
@@ -117,7 +117,12 @@ class Destination:
                 )
 
     def format(self, dtype: str, nodata: float | None) -> OutputFormat:
-        """Return how pixels are stored there."""
+        """Return how pixels of a type are stored there.
+
+        Args:
+            dtype: numpy name.
+            nodata: value of invalid pixels, None = a mask marks them.
+        """
         return OutputFormat(
             driver="COG" if self.driver.upper() == "COG" else "GTiff",
             creation=dict(self.creation),
@@ -146,20 +151,20 @@ class StripRaster:
     Attributes:
         grid: its frame.
         form: how it is stored.
-        n_bands: of it.
-        at_once: values of one strip, about.
+        n_bands: number of bands.
+        strip_values: pixels times bands of one strip, about.
         identity: JSON-able; what must be equal for an earlier run to be continued.
-        phase: what is being done, such as "Burning".
-        make: returns rows, in the type of `form`: (c, h, w), and which are valid:
-            (1, h, w), None for all.
-        meta: returns what the file says; asked when all rows are there.
-        skip: is told of rows that an earlier call wrote, and in which file.
+        phase: name of the work for progress, such as "Burning".
+        make: returns the rows of a window: pixels (c, h, w) in the type of `form`,
+            and the valid mask (1, h, w), None when all are valid.
+        meta: returns the description of the file; called when all rows are written.
+        skip: called with each window that an earlier call wrote, and its file.
     """
 
     grid: Grid
     form: OutputFormat
     n_bands: int
-    at_once: int
+    strip_values: int
     identity: Mapping[str, object]
     phase: str
     make: Callable[[PixelWindow], Rows]
@@ -167,9 +172,9 @@ class StripRaster:
     skip: Callable[[PixelWindow, Path], None] = lambda window, path: None
 
     def windows(self) -> list[PixelWindow]:
-        """Return the rows of every strip."""
+        """Return the window of every strip, from top to bottom."""
         grid = self.grid
-        height = max(1, self.at_once // (grid.width * self.n_bands))
+        height = max(1, self.strip_values // (grid.width * self.n_bands))
         return [
             PixelWindow(row, 0, min(height, grid.height - row), grid.width)
             for row in range(0, grid.height, height)
@@ -177,7 +182,7 @@ class StripRaster:
 
 
 def frame_identity(grid: Grid) -> dict[str, object]:
-    """Return a frame as a run's manifest keeps it."""
+    """Return a frame as part of a run's identity, JSON-able."""
     return {
         "crs": grid.crs.to_wkt() if grid.crs else None,
         "transform": [repr(value) for value in grid.transform[:6]],
@@ -186,11 +191,11 @@ def frame_identity(grid: Grid) -> dict[str, object]:
 
 
 def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> None:
-    """Make a raster; go on where an earlier call stopped.
+    """Make a raster; resume where an earlier call stopped.
 
     Args:
-        raster: what is made.
-        into: where it goes; it was checked.
+        raster: the raster.
+        into: where it is written; `Destination.check` was called.
         show: called after each strip.
 
     Raises:
@@ -225,7 +230,18 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
 def write_output(
     strips: Sequence[Path], meta: OutputMeta, form: OutputFormat, output: Path
 ) -> None:
-    """Assemble strips; the output appears when it is whole."""
+    """Assemble strips into an output, which appears when it is complete.
+
+    Args:
+        strips: files of `write_strip`, from top to bottom.
+        meta: description of the output.
+        form: how it is stored.
+        output: the file to write; replaced if it exists.
+
+    Raises:
+        InputError: a strip is missing or damaged, or the folder cannot be written.
+        ResourceError: the disk is full.
+    """
     _remove_leftovers(output)
     try:
         with publishing(output) as part:
@@ -236,9 +252,9 @@ def write_output(
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Remove what was left beside an output when writing it was broken off.
+    """Remove temporary files of an earlier, interrupted writing of an output.
 
-    The caller holds the lock of the output's run, so nobody writes there now.
+    The caller holds the lock of the output's run, so no other process writes there.
     """
     pattern = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}\.tmp(\..*)?")
     for path in output.absolute().parent.iterdir():

@@ -23,9 +23,13 @@ from rsupres.raster.open import stored_blocks
 
 
 def written_bytes(meta: OutputMeta, form: OutputFormat) -> int:
-    """Return the bytes that writing takes at most: pixels that do not compress.
+    """Return how many bytes the writing takes at most, if pixels do not compress.
 
-    A COG holds a third more in overviews, and as much again for a while beside it.
+    A COG holds a third more in overviews, and as much again in temporary files.
+
+    Args:
+        meta: description of the output.
+        form: how it is stored.
     """
     n_pixels = meta.grid.height * meta.grid.width * len(meta.descriptions)
     n_bytes = n_pixels * np.dtype(form.dtype).itemsize
@@ -33,7 +37,16 @@ def written_bytes(meta: OutputMeta, form: OutputFormat) -> int:
 
 
 def check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
-    """Check that what was written can be read back and is whole."""
+    """Check that an output can be read back and is whole.
+
+    Args:
+        part: the file.
+        meta: the description by which it was written.
+        form: how it was stored.
+
+    Raises:
+        ResourceError: it is not whole, or differs from the description.
+    """
     n_bytes = written_bytes(meta, form)
     given = {key.upper(): value.upper() for key, value in form.creation.items()}
     is_sparse = given.get("SPARSE_OK") in ("TRUE", "YES", "ON", "1")
@@ -57,10 +70,10 @@ def check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
 
 
 def _read_through(part: Path, n_overviews: int) -> None:
-    """Decode every block of a file that was written where room is scarce.
+    """Decode every block of a file, where the disk is nearly full.
 
-    GDAL buffers what it writes; when the disk fills up, a damaged block can lie
-    anywhere, and its checksum tells.
+    GDAL buffers its writes; when the disk fills up, any block can be damaged, which
+    shows when it is decoded.
     """
     for level in (None, *range(n_overviews)):
         chosen = {} if level is None else {"overview_level": level}
@@ -71,10 +84,15 @@ def _read_through(part: Path, n_overviews: int) -> None:
 
 
 def check_blocks(path: Path, n_bytes: int, is_sparse: bool = False) -> None:
-    """Check that every block of a TIFF is there, and inside the file.
+    """Check that every block of a TIFF is stored, and inside the file.
 
-    On a full disk it may not be, and GDAL reports most such failures, but not all. The
-    blocks of nodata that a sparse file leaves out are not missed.
+    Args:
+        path: the file.
+        n_bytes: its size at most, for the message.
+        is_sparse: blocks of nodata may be left out.
+
+    Raises:
+        ResourceError: a block is missing.
     """
     size = path.stat().st_size
     with translate_gdal_errors(path, n_bytes), rasterio.open(path) as dataset:

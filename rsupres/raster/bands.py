@@ -1,7 +1,7 @@
-"""Which bands of a file fill the roles of a model.
+"""Choose the bands of a file that fill the roles of a model.
 
-Names decide first (Sentinel-2, Landsat, plain words), then colour interpretation, then
-the order in the file, and the log says which. This module reads no pixels.
+Names count first (Sentinel-2, Landsat, plain words), then colour interpretation, then
+the order in the file; the log says which was used. This module reads no pixels.
 """
 
 from __future__ import annotations
@@ -68,15 +68,17 @@ def choose_bands(
         roles: such as ("red", "green", "blue"); empty for a model that takes any
             bands: all of them, or those of `bidx`.
         bidx: bands in the order of the roles, from 1.
-        named: role to band; roles not named are found as if this were not given.
+        named: role to band; the other roles are found as without it.
         remedies: names of the arguments with which the user can choose the bands,
-            for messages; empty when he can only name them in the file.
+            for messages; empty when they can only be named in the file.
 
     Raises:
         BandError: bands missing, given twice, out of range, or of unknown roles.
     """
     if bidx and named:
-        raise BandError("Give the bands by number or by role, not both.")
+        raise BandError(
+            "Give the bands by number or by role, not both.", remedies=remedies
+        )
     if bidx:
         chosen = tuple(bidx)
         if roles and len(chosen) != len(roles):
@@ -99,7 +101,9 @@ def _check(scene: Raster, chosen: tuple[int, ...]) -> None:
                 f"{scene.path}: no band {band}; the file has {scene.count} bands."
             )
         if band not in scene.data_bands:
-            raise BandError(f"{scene.path}: band {band} is the alpha mask, no picture.")
+            raise BandError(
+                f"{scene.path}: band {band} is the alpha mask, not a picture."
+            )
     if len(set(chosen)) < len(chosen):
         raise BandError(
             f"{scene.path}: bands {', '.join(map(str, chosen))} name one band twice."
@@ -219,7 +223,7 @@ def _role_of_name(name: str, codes: Mapping[str, str]) -> str | None:
 
 
 def _codes_of(scene: Raster) -> Mapping[str, str]:
-    """Return which band number means what, by the satellite that the file names."""
+    """Return the role of each band number for the satellite that the file names."""
     text = " ".join(
         [scene.path.replace("\\", "/").rsplit("/", 1)[-1]]
         + [f"{key}={value}" for key, value in scene.tags.items()]

@@ -1,9 +1,8 @@
-"""Rasters into numbers: scenes, windows, masks and bands.
+"""Read windows of a raster as float32 DN with a valid mask.
 
-Rasters are opened by `rsupres.raster.open` for this module, and by
-`rsupres.output.geotiff`, which writes strips and outputs; by nobody else. Pixels leave
-here as float32 DN with a valid mask; what DN mean is the subject of
-`rsupres.raster.stretch`.
+`Raster` opens anything that GDAL reads: scenes, references, maps, masks. What DN mean
+is the subject of `rsupres.raster.stretch`; which pixels are valid is decided by
+`rsupres.raster.nodata` and the masks of the file.
 """
 
 from __future__ import annotations
@@ -52,18 +51,18 @@ FINGERPRINT_BYTES = 65_536  # at each of them
 
 @dataclass(frozen=True)
 class _Source:
-    """What a scene and its crops share."""
+    """The open file that a scene and its crops share."""
 
     dataset: rasterio.DatasetReader
     alpha: int | None  # band of the file that is a mask, not a picture
-    lock: threading.Lock  # GDAL datasets are not thread-safe
+    lock: threading.Lock  # GDAL reads a dataset from one thread at a time
 
 
 class Raster(Header, AbstractContextManager["Raster"]):
-    """An open raster, or a window of one, as a source of whole-pixel windows.
+    """An open raster, or a window of one, from which windows of pixels are read.
 
-    A context manager; leaving it closes the file. Reading is safe from several
-    threads, one at a time.
+    A context manager; leaving it closes the file. Several threads may read; they take
+    turns.
 
     Attributes:
         path: as the user gave it.
@@ -98,8 +97,8 @@ class Raster(Header, AbstractContextManager["Raster"]):
 
         Args:
             path: file, folder, URL or GDAL name.
-            needs_crs: refuse a raster that does not say where it lies.
-            is_classes: the pixels are codes of classes, so a palette is welcome.
+            needs_crs: refuse a raster without CRS or transform.
+            is_classes: the pixels are codes of classes, so a palette is allowed.
 
         Raises:
             InputError: missing, unreadable, not a raster, truncated, without bands,
@@ -125,7 +124,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         self.close()
 
     def close(self) -> None:
-        """Close the file, also for every crop of this scene."""
+        """Close the file; crops of this scene can no longer be read either."""
         self._dataset.close()
 
     def crop(self, window: PixelWindow, aoi: BaseGeometry | None = None) -> Raster:
@@ -134,7 +133,10 @@ class Raster(Header, AbstractContextManager["Raster"]):
         Args:
             window: LR pixels of this scene, inside it.
             aoi: geometry in the scene's CRS; pixels whose centre is outside are
-                invalid.
+                invalid. None = no such limit.
+
+        Raises:
+            InputError: the window is empty or leaves the scene.
         """
         inside = window.intersection(PixelWindow(0, 0, *self._shape))
         if inside != window:
@@ -153,14 +155,14 @@ class Raster(Header, AbstractContextManager["Raster"]):
 
     @cached_property
     def has_mask(self) -> bool:
-        """Whether validity needs more than a nodata value to be written down."""
+        """Whether validity needs a mask, as a nodata value cannot express it."""
         return self._aoi is not None or self.has_file_mask
 
     def fingerprint(self) -> dict[str, str]:
-        """Return JSON-able marks of the scene's content, for the run manifest.
+        """Return JSON-able values that differ when the bytes of the file differ.
 
-        Every local file of the dataset counts with name, size, mtime and bytes sampled
-        at up to 16 places; a remote one with its frame and its sampled pixels.
+        The hash covers name, size and bytes at up to 16 places of every local file of
+        the dataset; of a remote one, its frame and some pixels.
         """
         files = self._dataset.files
         local = [name for name in {*files, self.path} if os.path.isfile(name)]
@@ -198,8 +200,9 @@ class Raster(Header, AbstractContextManager["Raster"]):
     ) -> tuple[FloatArray, BoolArray]:
         """Read a window, which may leave the scene on any side.
 
-        What lies beyond is reflected (numpy's "symmetric", repeated if need be), so a
-        value depends on its position alone. float32 holds whole numbers up to 2**24.
+        Pixels beyond are reflected (numpy's "symmetric", repeated as often as needed),
+        so a value depends on its position alone. float32 holds whole numbers up to
+        2**24 exactly.
 
         Args:
             window: LR pixels of this scene, half-open.
@@ -263,8 +266,8 @@ class Raster(Header, AbstractContextManager["Raster"]):
             bands: bands of the file, from 1, in the order wanted.
 
         Returns:
-            `(dn, valid)`: (c, h, w) in the file's type, invalid pixels with whatever
-            the file holds there, and (1, h, w) bool as `read` gives it.
+            `(dn, valid)`: (c, h, w) in the file's type, invalid pixels with the values
+            that the file holds there, and (1, h, w) bool as `read` gives it.
 
         Raises:
             InputError: the file cannot be read there, or the window leaves the scene.
@@ -276,7 +279,11 @@ class Raster(Header, AbstractContextManager["Raster"]):
     def read_decimated(
         self, bands: Sequence[int], max_pixels: int
     ) -> tuple[FloatArray, BoolArray]:
-        """Read the scene thinned (nearest) to at most about `max_pixels` pixels.
+        """Read the scene thinned (nearest pixel) to about `max_pixels` pixels at most.
+
+        Args:
+            bands: bands of the file, from 1, in the order wanted.
+            max_pixels: per band.
 
         Returns:
             `(dn, valid)` as `read` gives them, of the thinned shape.

@@ -1,7 +1,6 @@
-"""A part of a scene, by ground coordinates: bounds or the polygons of a vector file.
+"""Find the part of a scene that covers bounds or the polygons of a vector file.
 
-What is given on the ground becomes a window of whole pixels that covers it. This module
-reads vector files and no rasters.
+The part is a window of whole pixels. This module reads vector files and no rasters.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ def window_from_aoi(scene: Raster, path: str) -> tuple[PixelWindow, BaseGeometry
     return _window(scene, area.bounds, path), area
 
 
-def _window(scene: Raster, bounds: Sequence[float], what: str) -> PixelWindow:
+def _window(scene: Raster, bounds: Sequence[float], name: str) -> PixelWindow:
     """Return the window over bounds (left, bottom, right, top) in the scene's CRS."""
     left, bottom, right, top = bounds
     corners = ((left, bottom), (left, top), (right, bottom), (right, top))
@@ -125,7 +124,7 @@ def _window(scene: Raster, bounds: Sequence[float], what: str) -> PixelWindow:
     inside = wanted.intersection(scene.grid.window)
     if inside is None:
         raise InputError(
-            f"{what}: {_text(bounds)} in the scene's CRS lies outside {scene.path}, "
+            f"{name}: {_text(bounds)} in the scene's CRS lies outside {scene.path}, "
             f"which covers {_text(_bounds_of(scene.grid))} ({scene.grid.crs})."
         )
     return inside

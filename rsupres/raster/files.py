@@ -56,10 +56,10 @@ def find_images(
     """List image files, sorted by path, each once.
 
     Args:
-        inputs: files, taken as they are, and folders, searched with `glob`.
-        glob: pattern inside folders, "**/" descends; only files with an image's
-            suffix count.
-        exclude: patterns of file names to leave out, of files and folders alike.
+        inputs: files, which are taken as given, and folders, searched with `glob`.
+        glob: pattern inside folders; "**/" searches subfolders too. Only files with a
+            suffix of `SUFFIXES` count.
+        exclude: patterns of file names to leave out, also of files given by name.
 
     Raises:
         InputError: an input does not exist, or nothing is left.
@@ -80,10 +80,10 @@ def find_images(
 
 
 def date_of(scene: Raster) -> tuple[datetime, str]:
-    """Return the date of a picture and how it is known.
+    """Return the date of a picture (UTC) and the source of that date, as text.
 
-    A tag of the file counts first, then a date or a year in its name, then the file's
-    own time.
+    A tag of the file counts first, then a date or a year in its name, then the time of
+    the file.
     """
     for tag in _DATE_TAGS:
         date = _parse(scene.tags.get(tag, ""))

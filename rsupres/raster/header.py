@@ -1,6 +1,6 @@
-"""Read what a raster file says besides its pixels: bands, types, scales and tags.
+"""Read what a raster file says besides its pixels: bands, types, scales, tags, nodata.
 
-Sentinel-2 products keep some of it in tags of their own, which are read here too.
+Sentinel-2 products hold some of it in tags of their own, which are read here too.
 `rsupres.raster.dataset` adds the pixels.
 """
 
@@ -56,7 +56,7 @@ class Header:
     def data_bands(self) -> tuple[int, ...]:
         """The bands of the file, from 1, that hold a picture.
 
-        All but alpha, and but the aerosol and water vapour of Sentinel-2 products.
+        That is all but alpha and, in Sentinel-2 products, aerosol and water vapour.
         """
         bands = [i for i in range(1, self.count + 1) if i != self._alpha]
         if self.is_product:
@@ -79,7 +79,7 @@ class Header:
 
     @cached_property
     def has_palette(self) -> bool:
-        """Whether the pixels are entries of a palette; only class rasters may be."""
+        """Whether the pixels are entries of a palette, as in class rasters."""
         return color_name(self._dataset, 1) == "palette"
 
     @property
@@ -108,16 +108,16 @@ class Header:
 
     @cached_property
     def scales(self) -> tuple[float, ...]:
-        """What DN are multiplied with, per band; 1 where the file says nothing."""
+        """Scale per band, 1 where the file has none: physical = DN * scale + offset."""
         if self.is_product:
             return (1.0 / self._quantification,) * self.count
         return tuple(float(value) for value in self._dataset.scales)
 
     @cached_property
     def offsets(self) -> tuple[float, ...]:
-        """What is added after that, per band; 0 where the file says nothing.
+        """Offset per band, 0 where the file has none: physical = DN * scale + offset.
 
-        Sentinel-2 products since baseline 04.00 hold it in DN, usually -1000.
+        Sentinel-2 products since baseline 04.00 give it in DN, usually -1000.
         """
         if self.is_product:
             return tuple(
@@ -139,9 +139,9 @@ class Header:
 
     @cached_property
     def colorinterp(self) -> tuple[str, ...]:
-        """Names of rasterio's ColorInterp, per band."""
+        """Name of rasterio's ColorInterp per band."""
         names = [color_name(self._dataset, band) for band in range(1, self.count + 1)]
-        if self._alpha is None:  # an alpha band that is none
+        if self._alpha is None:  # declared alpha, but a picture
             names = ["undefined" if name == "alpha" else name for name in names]
         return tuple(names)
 
@@ -155,7 +155,7 @@ class Header:
         }
 
     def any_tag(self, name: str) -> str:
-        """Return a tag of the file, also one of ours; empty when it has none."""
+        """Return any tag of the file, also one of rsupres; "" when it is missing."""
         return str(self._dataset.tags().get(name, ""))
 
     def nodata_of(self, band: int) -> float | None:

@@ -1,9 +1,9 @@
 """Decide which pixels are measured, and fill the others from their surroundings.
 
-A pixel of a raster is valid when every band read is measured (`is_measured`: not the
-declared nodata value, not NaN, not infinite), the file's alpha or mask band shows it,
-and the area of interest holds its centre; `Raster.read` combines the three. The model
-sees invalid pixels filled (`fill_invalid`); the output marks them invalid again.
+A pixel is valid when every band read is measured (`is_measured`: not the declared
+nodata value, not NaN, not infinite), the file's alpha or mask band shows it, and the
+area of interest holds its centre; `Raster.read` combines the three. The model sees
+invalid pixels filled (`fill_invalid`); the output marks them as invalid again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fill_invalid(
     Args:
         lr: (c, h, w) float32; invalid pixels may be NaN.
         valid: (1, h, w) bool.
-        background: one value per channel; 0 when not given.
+        background: one value per channel; None = 0.
 
     Returns:
         (c, h, w) float32, finite; valid pixels unchanged.

@@ -1,8 +1,8 @@
-"""Opening rasters, and refusing early those that cannot be used.
+"""Open rasters with GDAL, and refuse at once those that cannot be used.
 
-Everything that can be known from the header and a few pixels is checked here, before
-hours go into a scene. `rsupres.raster.dataset` reads pixels from what this module
-opens.
+Files, folders and zips of Sentinel-2 products are found by name (`locate`). All that
+the header and a few pixels show is checked before a long job starts.
+`rsupres.raster.dataset` reads the pixels.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
-    """Open what GDAL calls `gdal_name` and the user calls `name`.
+    """Open a dataset.
+
+    Args:
+        gdal_name: the name that GDAL opens, as `locate` returns it.
+        name: as the user gave it, for messages.
 
     Raises:
-        InputError: GDAL cannot.
+        InputError: GDAL cannot open it.
     """
     try:
         with warnings.catch_warnings():
@@ -54,9 +58,12 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
 
 @contextmanager
 def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
-    """Bound GDAL's block cache (bytes) inside, and put the old bound back after.
+    """Limit GDAL's block cache inside the context, and restore the old limit after it.
 
-    The bound belongs to the process, not to a thread: enter it once, outermost.
+    The limit holds for the whole process: enter this once, outside of all threads.
+
+    Args:
+        size: the limit in bytes.
     """
     before = get_gdal_config("GDAL_CACHEMAX")
     with rasterio.Env():
@@ -70,12 +77,12 @@ def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
 def check_kind(
     dataset: rasterio.DatasetReader, name: str, *, is_classes: bool = False
 ) -> None:
-    """Refuse a raster whose pixels are no measurements.
+    """Refuse a raster whose pixels are not measurements.
 
     Args:
         dataset: open.
-        name: as the user calls it.
-        is_classes: codes of classes are wanted, so a palette is welcome.
+        name: as the user gave it, for messages.
+        is_classes: codes of classes are wanted, so a palette is allowed.
 
     Raises:
         InputError: no bands, complex numbers, or a palette.
@@ -97,7 +104,12 @@ def check_kind(
 
 
 def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Grid:
-    """Return the raster's frame; any affine transform will do.
+    """Return the raster's frame; any affine transform is accepted.
+
+    Args:
+        dataset: open.
+        name: as the user gave it, for messages.
+        needs_crs: refuse a raster without CRS or transform.
 
     Raises:
         InputError: no CRS or no transform though they are needed, or one without area.
@@ -105,11 +117,11 @@ def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Gr
     transform = dataset.transform
     if needs_crs and not dataset.crs:
         raise InputError(
-            f"{name}: no CRS, so nobody knows where it lies; set it, for example with "
+            f"{name}: the file has no CRS; assign one, for example with "
             "rio edit-info --crs EPSG:32633 FILE."
         )
     if needs_crs and transform == rasterio.Affine.identity():
-        points = " but ground control points" if dataset.gcps[0] else ""
+        points = " (only ground control points)" if dataset.gcps[0] else ""
         raise InputError(
             f"{name}: no transform{points}; georeference it first, for example with "
             "gdalwarp."
@@ -121,6 +133,10 @@ def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Gr
 
 def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
     """Refuse a file whose last pixels are missing.
+
+    Args:
+        dataset: open.
+        name: as the user gave it, for messages.
 
     Raises:
         InputError: they cannot be read, or blocks lie beyond the end of the file.
@@ -145,22 +161,23 @@ def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
 
 
 def stored_blocks(
-    dataset: rasterio.DatasetReader, most: int | None = None
+    dataset: rasterio.DatasetReader, max_blocks: int | None = None
 ) -> Iterator[tuple[int, int] | None]:
-    """Yield where a TIFF stores its blocks: (offset, length) in bytes.
+    """Yield the place of each block in a TIFF file: (offset, length) in bytes.
 
     None stands for a block that is not stored, which reads as nodata.
 
     Args:
         dataset: an open GeoTIFF.
-        most: about how many blocks of a band to look at, evenly spread; None = all.
+        max_blocks: look at about this many blocks of a band, evenly spread; None =
+            at all.
     """
     is_one_plane = dataset.interleaving is Interleaving.pixel
     for band in range(1, 2 if is_one_plane else dataset.count + 1):
         block_height, block_width = dataset.block_shapes[band - 1]
         n_cols = math.ceil(dataset.width / block_width)
         n_blocks = math.ceil(dataset.height / block_height) * n_cols
-        for index in range(0, n_blocks, max(1, n_blocks // (most or n_blocks))):
+        for index in range(0, n_blocks, max(1, n_blocks // (max_blocks or n_blocks))):
             row, col = divmod(index, n_cols)
             offset, length = (
                 dataset.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=band)
@@ -170,10 +187,15 @@ def stored_blocks(
 
 
 def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
-    """Return the band that is a mask; not a fourth band that only calls itself so.
+    """Return the alpha band, from 1, when it is a mask; None otherwise.
 
     Four-band aerial images are often stored as RGBA though the fourth band is near
-    infrared; its name or its many values tell.
+    infrared. Its name, or many values between 0 and the largest, show that it is no
+    mask.
+
+    Args:
+        dataset: open.
+        name: as the user gave it, for messages.
     """
     colors = _colors(dataset)
     if ColorInterp.alpha not in colors:
@@ -188,7 +210,7 @@ def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
     between = (sample != 0) & (sample != sample.max())
     if np.count_nonzero(between) > sample.size // 2:
         logger.warning(
-            "%s: band %d calls itself alpha but holds a picture; used as a band.",
+            "%s: band %d is declared alpha but holds a picture; it is used as a band.",
             name,
             band,
         )
@@ -203,7 +225,7 @@ def _colors(dataset: rasterio.DatasetReader) -> tuple[ColorInterp, ...]:
 
 
 def color_name(dataset: rasterio.DatasetReader, band: int) -> str:
-    """Return one band's colour; "undefined" for those that rasterio does not know."""
+    """Return the name of a band's colour; "undefined" where rasterio has none."""
     try:
         return str(dataset.colorinterp[band - 1].name)
     except ValueError:
@@ -211,7 +233,7 @@ def color_name(dataset: rasterio.DatasetReader, band: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what GDAL said, without what was built around it."""
+    """Return the first line of the message that GDAL gave, without its wrapping."""
     text = str(error.__cause__ or error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
@@ -223,10 +245,11 @@ _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
 
 def locate(path: str) -> str:
-    """Return the name that GDAL shall open for a path.
+    """Return the name that GDAL opens for a path.
 
-    Files, URLs and GDAL's own names (`/vsi...`, `DRIVER:...`) stay as they are; of a
-    `.SAFE` folder or a zip it is the metadata file, of another zip its only raster.
+    Files, URLs and GDAL's own names (`/vsi...`, `DRIVER:...`) stay as they are. For
+    a `.SAFE` folder or its zip it is the metadata file, for another zip its only
+    raster.
 
     Raises:
         InputError: a local path does not exist, or is a folder or zip without a
@@ -251,6 +274,10 @@ def locate(path: str) -> str:
 
 def main_subdataset(path: str, subdatasets: Sequence[str]) -> str | None:
     """Return the 10 m bands of a Sentinel-2 product, None for anything else.
+
+    Args:
+        path: as the user gave it, for messages.
+        subdatasets: names of the parts of the file, as GDAL lists them.
 
     Raises:
         InputError: the product has no 10 m bands, or lies in several UTM zones.
@@ -291,7 +318,7 @@ def _locate_in_zip(path: str) -> str:
         return inside + rasters[0]
     raise InputError(
         f"{path}: a zip without a Sentinel-2 product and with {len(rasters)} rasters; "
-        f"name one as {inside}FILE."
+        f"choose one by the name {inside}FILE."
     )
 
 

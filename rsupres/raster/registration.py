@@ -1,6 +1,6 @@
-"""By how much one picture is displaced against another, to a hundredth of a pixel.
+"""Measure the displacement between two pictures, to a hundredth of a pixel.
 
-Plain numpy on band-first arrays that lie on one grid. Nothing is opened or moved here.
+Both are band-first arrays on one grid. This module opens no file and moves no pixel.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rsupres.errors import InputError
 Floats = NDArray[np.float64]
 
 _SHIFT_STEPS = 100  # parts of a pixel
-# Windows whose displacements agree to this many pixels speak of one displacement.
+# Windows whose displacements agree to this many pixels show the same displacement.
 AGREEMENT = 1.0
-# Deviations by which a peak stands above the rest of the correlation to be believed.
+# A peak counts when it is this many deviations above the rest of the correlation.
 CLEAR_PEAK = 9.0
 _PEAK_REACH = 3  # pixels around a peak that belong to it
 _SOFT_EDGE = 4  # pixels beside invalid ones that weigh less
 
 
 class Shift(NamedTuple):
-    """Where the content of the first picture lies relative to the second, in pixels.
+    """Displacement of the first picture relative to the second, in pixels.
 
     Positive is towards larger rows and columns.
     """
@@ -38,12 +38,12 @@ class Shift(NamedTuple):
 def find_shift(
     sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None
 ) -> Shift:
-    """Find by how much one picture is displaced against another.
+    """Measure the displacement of one picture against another.
 
     Phase correlation (Kuglin and Hines 1975) of the band means under a Hann window, its
     peak refined to 1/100 pixel by a matrix Fourier transform around it
     (Guizar-Sicairos, Thurman, Fienup 2008). Frequencies with little power in common
-    weigh little, so a blurred picture does not fill the sum with noise.
+    weigh little, as those of a blurred picture hold mostly noise.
 
     Args:
         sr: (c, H, W).
@@ -97,11 +97,11 @@ def find_common_shift(
 ) -> CommonShift:
     """Find one displacement from several windows of two pictures.
 
-    Each window is measured as by `find_shift`, but the finest waves weigh little: those
-    of a picture made by averaging are aliases, which pull towards whole pixels. Windows
+    Each window is measured as by `find_shift`, but the finest waves weigh little: in a
+    picture made by averaging they are aliases, which pull towards whole pixels. Windows
     without a clear peak (unrelated pictures reach 7 deviations, the same ground under
-    noise more than 12) do not count; the others are believed when more than half of
-    them agree with their median.
+    noise more than 12) do not count; the result is known when more than half of the
+    others agree with their median.
 
     Args:
         windows: (picture, other picture, valid), as `find_shift` takes them.

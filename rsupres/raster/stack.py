@@ -1,8 +1,7 @@
-"""Several files as one scene: bands in files of their own, or neighbours on one grid.
+"""Open several files as one scene: one file a band, or neighbours on one grid.
 
-Sentinel-2 products come with one file a band; tiles of one acquisition come side by
-side. Both are described to GDAL as a virtual raster, which is opened like any other
-scene. What cannot be joined without resampling is refused. Only headers are read here.
+Both are described to GDAL as a virtual raster, which is opened like any other scene.
+Files that cannot be joined without resampling are refused. Only headers are read here.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
 
 
 class Placed(Protocol):
-    """Something with a name and a frame: an open scene, or what is known of one."""
+    """An object with a name and a frame, such as an open scene."""
 
     @property
     def path(self) -> str:
@@ -59,7 +58,7 @@ def open_scenes(names: Sequence[str]) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
     Files of one band each on the same grid become bands, in the order given; files
-    with the same bands on aligned grids become one picture, the later ones on top.
+    with the same bands on aligned grids become a mosaic, the later ones on top.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
@@ -157,7 +156,7 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
         ):
             raise InputError(
                 f"{part.path}: bands, type or nodata differ from those of "
-                f"{first.path}; scenes that are joined must agree in them."
+                f"{first.path}; scenes that are joined must have the same."
             )
     if first.nodata is None and not covers(grid, places):
         raise InputError(
@@ -169,7 +168,7 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
 
 
 def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
-    """Return whether windows leave no pixel of a frame free."""
+    """Return whether windows cover every pixel of a frame."""
     rows = sorted(
         {0, grid.height, *(edge for p in places for edge in (p.row, p.row_stop))}
     )
@@ -188,12 +187,12 @@ def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
 def _band(
     parts: Sequence[Raster], places: Sequence[PixelWindow], at: int
 ) -> VirtualBand:
-    """Return a band out of the same one of files, the later ones on top.
+    """Return a virtual band over one band of several files, the later ones on top.
 
     Args:
-        parts: the files; the first one says what the numbers mean.
+        parts: the files; type, name, nodata and scale are those of the first.
         places: where each lies.
-        at: which of their bands that hold a picture.
+        at: index of the band among their `data_bands`.
     """
     first = parts[0]
     band = first.data_bands[at]
@@ -212,7 +211,7 @@ def _band(
 
 
 def _band_name(part: Raster) -> str | None:
-    """Return a band's own name, else the one that its file's name holds."""
+    """Return the name of the only band, or else a band code in the name of the file."""
     name = part.descriptions[part.data_bands[0] - 1]
     found = _BAND_IN_NAME.search(Path(part.path).stem)
     return name or (found.group(1).upper() if found else None)

@@ -1,9 +1,9 @@
-"""Digital numbers to and from [0, 1]: one invertible stretch per scene.
+"""Map digital numbers to [0, 1] and back: one invertible stretch per scene.
 
 A `Stretch` is found once for the whole scene, stored in the run and undone on writing;
-never per tile, which would draw the tile grid into the picture. Values beyond its
-limits are not lost: `split_excess` parts them from what a model sees, so that they can
-be carried past it. This module opens no files and knows no windows.
+one per tile would make the tiles visible. Values beyond its limits are kept:
+`split_excess` separates them from what a model sees, and they are added again to its
+output. This module opens no files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ StretchKind = Literal["auto", "reflectance", "percentile", "limits"]
 
 AUTO_PERCENTILES = (0.5, 99.5)
 SAMPLE_PIXELS = 1_000_000  # of a scene, for its percentiles
-REFLECTANCE_DN = 10_000.0  # DN of reflectance 1 where the file does not tell
+REFLECTANCE_DN = 10_000.0  # DN of reflectance 1 where the file has no scale
 FLOAT_REFLECTANCE_MAX = 1.5  # float rasters up to here hold reflectance itself
 TILE_STRETCH = "RSUPRES_TILE_STRETCH"  # tag of a tile: the limits of its scene
 CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StretchChoice:
-    """What the user asked for.
+    """How the user wants a stretch to be found.
 
     Attributes:
-        kind: how the limits are found.
+        kind: the rule by which the limits are found.
         limits: percentiles for "percentile", DN for "limits", else None.
     """
 
@@ -59,7 +59,7 @@ class StretchChoice:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Per band, the DN that become 0 and 1.
+    """The DN that become 0 and 1, per band.
 
     Attributes:
         low: DN of 0, one per band.
@@ -98,7 +98,7 @@ class Stretch:
         nodata: float | None = None,
         valid: BoolArray | None = None,
     ) -> NDArray[np.generic]:
-        """Return `to_dtype(to_dn(unit), ...)` without the arrays in between.
+        """Return `to_dtype(to_dn(unit), ...)` without intermediate arrays.
 
         Args:
             unit: (c, H, W) float32.
@@ -168,17 +168,17 @@ def parse_stretch(text: str) -> StretchChoice:
 def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
     """Find the limits of every band of the file, once for the scene.
 
-    `auto` is 0 to 255 for uint8; reflectance where the file tells (scale and offset,
-    or Sentinel-2 band names or file names); else the percentiles 0.5 and 99.5. A tile
-    of `rsupres tile` has the limits of its scene, whatever it shows itself.
+    `auto` is 0 to 255 for uint8; reflectance where the file indicates it (scale and
+    offset, or Sentinel-2 names of bands or files); else the percentiles 0.5 and 99.5.
+    A tile of `rsupres tile` has the limits of its scene.
 
     Args:
         scene: an open scene, perhaps cropped; percentiles are those of the crop.
-        choice: what the user asked for.
+        choice: the rule that the user chose.
 
     Returns:
-        A stretch with one pair per band of the file; see `Stretch.for_bands`. Bands
-        that hold no picture (alpha) get 0 to 1.
+        A stretch with one pair of limits per band of the file; see
+        `Stretch.for_bands`. Bands that hold no picture (alpha) get 0 to 1.
 
     Raises:
         InputError: the scene has no valid pixel to take percentiles from, or its
@@ -190,11 +190,11 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
         return _percentile_stretch(scene, choice.limits)
     if choice.kind == "reflectance":
         return _reflectance_stretch(scene)
-    if told := scene.any_tag(TILE_STRETCH):
-        return Stretch.from_json(json.loads(told))
+    if stored := scene.any_tag(TILE_STRETCH):
+        return Stretch.from_json(json.loads(stored))
     if scene.dtype == "uint8" and not _has_scale(scene):
         return _same_limits(scene, 0.0, 255.0)
-    if _tells_reflectance(scene):
+    if _is_reflectance(scene):
         stretch = _reflectance_stretch(scene)
         logger.info("%s: stretched as reflectance 0 to 1.", scene.path)
         return stretch
@@ -207,7 +207,10 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
 
 
 def split_excess(unit: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Part unit values into what a model may see and what lies beyond.
+    """Split unit values into the part in [0, 1] and the excess beyond it.
+
+    Args:
+        unit: float32, any shape.
 
     Returns:
         `(clipped, excess)`, both float32 of the shape of `unit`, with clipped in
@@ -224,7 +227,7 @@ def to_dtype(
     nodata: float | None = None,
     valid: BoolArray | None = None,
 ) -> NDArray[np.generic]:
-    """Round DN half to even, clip them to `dtype`, and keep them off nodata.
+    """Round DN half to even, clip them to `dtype`, and avoid the nodata value.
 
     A valid pixel that would become nodata moves by one DN (one representable number
     for floats): up, or down where nodata is the largest value.
@@ -288,7 +291,7 @@ def _range(kind: np.dtype[np.generic]) -> tuple[np.float32, np.float32]:
         return np.float32(-np.inf), np.float32(np.inf)
     limits = np.iinfo(kind.name)
     high = np.float32(limits.max)
-    if int(high) > limits.max:  # 32 and 64 bits: float32 rounds the maximum up
+    if int(high) > limits.max:  # of 32 and 64 bits: float32 rounds the maximum up
         high = np.nextafter(high, np.float32(0))
     return np.float32(limits.min), high
 
@@ -373,7 +376,7 @@ def _has_scale(scene: Raster) -> bool:
     return any(pair != (1.0, 0.0) for pair in pairs)
 
 
-def _tells_reflectance(scene: Raster) -> bool:
+def _is_reflectance(scene: Raster) -> bool:
     if _has_scale(scene):
         return _scaled_like_reflectance(scene)
     if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):

@@ -1,7 +1,12 @@
-"""Virtual rasters: one picture for GDAL out of many files, as XML.
+"""Make datasets without a file: joined files as XML (VRT), and arrays in memory.
 
-Strips become an output so, and the files of a scene one scene. Whoever opens the XML
-opens the files; nothing is opened here.
+`virtual_raster` describes several files as one raster, which is how strips become an
+output and how the files of a scene become one scene. It opens none of them.
+
+`as_dataset` gives GDAL an array to warp or to burn into. Rasterio can do that itself,
+but hides a warning meanwhile through `warnings.catch_warnings`, which changes what the
+whole process shows, so that threads disturb each other (until Python 3.14). The
+datasets made here always have a transform, so GDAL has nothing to warn about.
 """
 
 from __future__ import annotations
@@ -61,8 +66,8 @@ class VirtualSource:
     Attributes:
         path: of the file.
         band: its number from 1, or "mask,1".
-        place: where the file lies in the picture.
-        block: height and width of its blocks; None = GDAL looks into the file.
+        place: where the file lies in the raster.
+        block: height and width of its blocks; None = GDAL opens the file to see them.
     """
 
     path: str
@@ -73,18 +78,18 @@ class VirtualSource:
 
 @dataclass(frozen=True)
 class VirtualBand:
-    """One band of the picture.
+    """One band of a virtual raster.
 
     Attributes:
         dtype: numpy name.
         sources: the files, the last on top.
         name: its description.
         nodata: None for none.
-        shows_through: where a file has nodata, the one below shows.
-        colour: name of rasterio's ColorInterp, None = nothing is said.
+        shows_through: nodata pixels of a file show the file below.
+        colour: name of rasterio's ColorInterp, None = not declared.
         palette: value -> (r, g, b), of a band of classes.
-        scale: DN are multiplied with it,
-        offset: and this is added.
+        scale: physical value = DN * scale + offset.
+        offset: see `scale`.
     """
 
     dtype: str
@@ -110,7 +115,7 @@ def virtual_raster(
         grid: its frame.
         tags: of the file.
         bands: in order.
-        mask: what makes the mask of all bands; empty = there is none.
+        mask: files that make the mask of all bands; empty = no mask.
     """
     a, b, c, d, e, f = grid.transform[:6]
     lines = [
@@ -195,8 +200,8 @@ def _printable(text: str) -> str:
 Number = TypeVar("Number", np.float32, np.uint8)
 
 
-# To rasterio the identity, upright or flipped, is no transform: it would warn. In
-# pixels, and too little for any kernel to notice.
+# Pixels by which an identity transform is moved: rasterio takes it for a missing one
+# and warns. Too little to change any resampled value.
 _NUDGE = 2.0**-40
 
 
@@ -212,8 +217,8 @@ def as_dataset(
     Args:
         pixels: (c, h, w), any type that GDAL has.
         transform: of its pixels; the identity is moved by 2^-40 pixels.
-        crs: of its ground, None = none.
-        nodata: marks what is no pixel, None = all are.
+        crs: of the transform, None = none.
+        nodata: value of invalid pixels, None = all are valid.
     """
     if [abs(value) for value in transform[:6]] == [1, 0, 0, 0, 1, 0]:
         transform = transform @ Affine.translation(_NUDGE, 0)
@@ -237,7 +242,7 @@ def as_dataset(
 def is_inside(
     geometry: BaseGeometry, shape: tuple[int, int], transform: Affine
 ) -> NDArray[np.bool_]:
-    """Return which pixels have their centre in a geometry, (h, w).
+    """Return which pixels have their centre inside a geometry, (h, w) bool.
 
     Args:
         geometry: in the pixels' CRS.
@@ -256,17 +261,17 @@ def warp_array(
     resampling: Resampling,
     **options: float | str,
 ) -> NDArray[Number]:
-    """Resample an array from its frame onto another; NaN counts as no pixel.
+    """Resample an array from its frame onto another; NaN pixels are invalid.
 
     Args:
         pixels: (c, h, w).
-        frame: where they lie, h x w.
+        frame: of the pixels, h x w.
         target: frame wanted, any CRS.
         resampling: the kernel.
         options: GDAL's warping options.
 
     Returns:
-        (c, H, W); NaN, or 0 for integers, where no pixel lies.
+        (c, H, W); NaN, or 0 for integers, where there is no valid pixel.
     """
     nodata = np.nan if np.issubdtype(pixels.dtype, np.floating) else None
     blank = np.zeros((len(pixels), target.height, target.width), pixels.dtype)

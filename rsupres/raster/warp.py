@@ -1,8 +1,8 @@
-"""One raster on the pixels of another: a window of it, resampled as the ratio asks.
+"""Resample a window of one raster onto the pixels of another.
 
-GDAL warps what was read with the rules of `rsupres.raster.dataset`, so masks, nodata
-and NaN count alike. The kernel and its width are fixed by the ratio of pixel sizes,
-never by the window, so that windows of one picture fit together.
+Pixels are read through `Raster`, so masks, nodata and NaN count alike. The kernel and
+its width depend on the ratio of pixel sizes only, not on the window, so that windows of
+one picture fit together.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch
 from rsupres.raster.virtual import warp_array
 
-FINER = 1.5  # a source finer than the target by more than this is averaged
-TOLERANCE = 0.01  # source pixels by which GDAL may shorten the way through a projection
-EDGE_POINTS = 17  # along each side of a window whose ground is looked up
-KERNEL_REACH = 3  # pixels beside a window that its edge looks at
+FINER = 1.5  # pixels of the source along one of the target; above, they are averaged
+TOLERANCE = (
+    0.01  # source pixels; error that GDAL may make when it interpolates coordinates
+)
+EDGE_POINTS = 17  # per axis of the grid of points that is transformed for a window
+KERNEL_REACH = 3  # pixels that a kernel reads beyond the window
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is warped.
+    """A raster to be warped.
 
     Attributes:
         scene: open.
         bands: of its file.
         stretch: of those bands.
-        ratio: its pixels along one SR pixel.
+        ratio: pixels of it along one SR pixel.
     """
 
     scene: Raster
@@ -47,11 +49,14 @@ class Source:
 
 
 def source_window(source: Grid, target: Grid) -> PixelWindow | None:
-    """Return the pixels of a source that a target's pixels need; None for none.
+    """Return the window of a source that a target's pixels need.
 
     Args:
         source: frame of the file.
         target: frame wanted, any CRS.
+
+    Returns:
+        Pixels of the source, cut at its frame; None when the frames do not meet.
     """
     steps = np.linspace(0.0, 1.0, EDGE_POINTS)
     cols, rows = (grid.ravel() for grid in np.meshgrid(steps, steps))
@@ -76,7 +81,9 @@ def places(
     cols: NDArray[np.float64],
     rows: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (columns, rows) of a source for places of a target; NaN where none is.
+    """Return the (columns, rows) of a source that lie on places of a target.
+
+    NaN where a place has no coordinates in the source's CRS.
 
     Args:
         source: frame of the file.
@@ -101,10 +108,10 @@ def places(
 def source_pixels_per_pixel(source: Grid, target: Grid) -> float:
     """Return how many pixels of a source lie along one of a target, at its middle.
 
-    Measured between neighbouring pixels, so any two CRS will do.
+    Measured between neighbouring pixels, so the two CRS may be any.
 
     Raises:
-        GridError: the middle of the target lies nowhere in the source's CRS.
+        GridError: the middle of the target has no coordinates in the source's CRS.
     """
     middle_col, middle_row = target.width / 2, target.height / 2
     cols = np.array([middle_col, middle_col + 1, middle_col])
@@ -117,17 +124,17 @@ def source_pixels_per_pixel(source: Grid, target: Grid) -> float:
 
 
 def warp(source: Source, target: Grid, ratio: float) -> NDArray[np.float32] | None:
-    """Bring a source onto a target's pixels.
+    """Resample a source onto a target's pixels.
 
     By area where the source is finer by more than `FINER`, else by cubic convolution. A
     pixel is NaN where the source has no valid pixel: under its centre for the cubic,
     anywhere in it for the mean by area.
 
     Args:
-        source: what is warped.
+        source: the raster.
         target: frame wanted, any CRS.
         ratio: the source's pixels along one of the target's; the same for all windows
-            of one picture, as it decides about the kernel.
+            of one picture, as it decides on the kernel.
 
     Returns:
         (c, H, W) float32 in [0, 1], NaN in all bands or in none; None where the source

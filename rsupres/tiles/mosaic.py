@@ -159,7 +159,7 @@ def _raster(
         grid=grid,
         form=form,
         n_bands=len(first.data_bands),
-        at_once=_STRIP_VALUES,
+        strip_values=_STRIP_VALUES,
         identity={
             "mosaic": [tile.marks for tile in found],
             "dtype": form.dtype,

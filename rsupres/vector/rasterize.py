@@ -250,7 +250,7 @@ def _burn(job: RasterizeJob, opened: VectorMap, grid: Grid, show: OnProgress) ->
         grid=grid,
         form=job.into.format("uint8", None),
         n_bands=opened.legend.n_bands,
-        at_once=_STRIP_VALUES,
+        strip_values=_STRIP_VALUES,
         identity={"rasterize": opened.fingerprint(), **frame_identity(grid)},
         phase="Burning",
         make=lambda window: (opened.burn(window), None),

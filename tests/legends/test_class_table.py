@@ -122,7 +122,7 @@ def test_colours_of_second_become_their_codes(codes):
 
 def test_a_colour_that_compression_changed_is_refused():
     rgb = np.array([127, 1, 0]).reshape(3, 1, 1)
-    with pytest.raises(ConditionError, match=r"x\.png: colour #7f0100 .* with loss"):
+    with pytest.raises(ConditionError, match=r"x\.png: colour #7f0100 .* without loss"):
         load_class_table("second").from_rgb(rgb, "x.png")
 
 
@@ -151,17 +151,17 @@ def test_a_table_of_ones_own_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
-        (("code = 7", "code = -7"), 5, "code -7 is no whole number"),
+        (("code = 7", "code = -7"), 5, "code -7 is not a whole number"),
         (("code = 7", "code = true"), 5, "code True"),
         (("code = 7", "code = 255"), 5, "mask 255: in a change mask"),
         (("code = 7", "code = 300\nmask = 0"), 6, "mask 0: in a change mask"),
         (('"#102030"', '"blue"'), 7, "colour 'blue' is not like"),
-        (('name = "moor"', "name = 3"), 6, "name 3 is no text"),
+        (('name = "moor"', "name = 3"), 6, "name 3 is not a text"),
         (('kind = "cover"', 'kind = "map"'), 2, "kind 'map'"),
-        (('title = "mine"', "nodata = 4"), 1, "nodata 4 is no list"),
+        (('title = "mine"', "nodata = 4"), 1, "nodata 4 is not a list"),
         (('title = "mine"', "colour = 4"), 1, "unknown key 'colour'"),
         (("code = 7", "code = 7\nkey = 1"), 6, "unknown key 'key'"),
-        (('title = "mine"', "nodata = [7]"), 5, "code 7 is there twice"),
+        (('title = "mine"', "nodata = [7]"), 5, "code 7 occurs twice"),
         (('"#102030"', '"#102030"\n[to.second]\n8 = 1'), 8, "each code of the table"),
         (('"#102030"', '"#102030"\n[to.mars]\n7 = 1'), 8, "no such table"),
         (("[[class]]", "[[class"), 4, "not TOML"),

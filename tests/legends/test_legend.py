@@ -164,7 +164,7 @@ WRONG = [
     (HEAD + CLASS.replace('"area"', '"line"'), 4, "no width"),
     (HEAD + CLASS.replace("true }]", "7 }]"), 10, "building = 7"),
     (HEAD + CLASS.replace("[{ building = true }]", '"building"'), 10, "tags must be"),
-    (HEAD + CLASS + CLASS, 13, "a second class 'house'"),
+    (HEAD + CLASS + CLASS, 13, "class 'house' occurs twice"),
     (HEAD + CLASS + "colr = 1\n", 11, "unknown key 'colr'"),
     (HEAD + "colr = 1\n" + CLASS, 3, "unknown key 'colr'"),
     (HEAD.replace("classes", "class") + CLASS, 1, "kind 'class'"),

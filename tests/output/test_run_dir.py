@@ -287,7 +287,7 @@ def test_a_shard_is_locked_against_a_second_worker_only(tmp_path: Path) -> None:
             run.lock_shard(1, 3)
             with pytest.raises(RunConflictError, match="works on this run"):
                 other.lock_shard(1, 3)
-            with pytest.raises(RunConflictError, match="shard-1-of-3 is at work"):
+            with pytest.raises(RunConflictError, match="shard-1-of-3 is being"):
                 other.lock_shard(1, 4)
             other.lock_shard(2, 3)
             with pytest.raises(RunConflictError):
