@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-all bench sample-data clean
+.PHONY: help install demo lint type test test-all docs bench sample-data clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -20,7 +20,7 @@ help:  ## Show this list
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,eval,train,fast]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,eval,train,fast]'
 	touch $@
 
 install: $(INSTALLED)  ## Make .venv with the exact versions of constraints.txt
@@ -40,8 +40,8 @@ demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
 	    --bounds 563480 5392410 563800 5392730
 
 lint: $(INSTALLED)  ## Check style and formatting with ruff
-	$(BIN)/ruff check rsupres tests sample_data
-	$(BIN)/ruff format --check rsupres tests sample_data
+	$(BIN)/ruff check rsupres tests sample_data examples docs
+	$(BIN)/ruff format --check rsupres tests sample_data examples docs
 
 type: $(INSTALLED)  ## Check types with mypy --strict
 	$(BIN)/mypy
@@ -51,6 +51,10 @@ test: $(INSTALLED)  ## Run the tests that need neither a GPU nor patience
 
 test-all: $(INSTALLED)  ## Run all tests, the slow ones too
 	$(PYTEST) $(PYTEST_ARGS)
+
+docs: $(INSTALLED)  ## Build the documentation into build/site, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 bench: $(INSTALLED)  ## Run the benchmarks and print their figures
 	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done

@@ -1,7 +1,9 @@
-"""README, help texts, change log and map say what the program does."""
+"""README, documentation, help texts, change log and map say what the program does."""
 
 from __future__ import annotations
 
+import importlib.util
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -18,6 +20,17 @@ from rsupres.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+}
+each_page = pytest.mark.parametrize("page", PAGES)
+SOURCES = [
+    path
+    for path in [*sorted(ROOT.glob("rsupres/**/*")), *sorted(ROOT.glob("models/**/*"))]
+    if path.suffix in (".py", ".toml", ".md")
+]
+MAX_PICTURE = 300_000  # bytes
 ARCHITECTURE = (ROOT / "rsupres" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 SHORT_FORMS = {"-o", "-v", "-q", "-b", "-h"}
 
@@ -39,7 +52,7 @@ OPTIONS = [
     pytest.param(option, id=f"{name} {max(option.opts, key=len)}")
     for name, command in LEAVES.items()
     for option in command.params
-    if isinstance(option, click.Option)
+    if isinstance(option, click.Option) and not option.hidden
 ]
 each_command = pytest.mark.parametrize("name", LEAVES)
 
@@ -105,31 +118,78 @@ def test_every_option_has_help_in_whole_sentences(option):
     assert short <= SHORT_FORMS
 
 
-def test_the_examples_of_the_readme_could_be_run():
-    found = [e for block in code_blocks(README, "bash") for e in examples(block)]
-    assert len(found) >= 5
+@each_page
+def test_the_examples_of_a_page_could_be_run(page):
+    found = [e for block in code_blocks(PAGES[page], "bash") for e in examples(block)]
     assert [c for c in map(complaint, found) if c] == []
 
 
-def test_the_help_in_the_readme_is_the_real_one():
-    shown = [
-        block.split("\n", 1)
-        for block in code_blocks(README, "console")
-        if block.startswith("$ rsupres")
-    ]
-    assert shown
-    for command, output in shown:
-        words = command.removeprefix("$ rsupres ").split()
-        assert output.strip() == help_of(words[:-1]).strip()
+def test_the_readme_is_short_and_shows_five_commands_and_a_picture():
+    found = [e for block in code_blocks(README, "bash") for e in examples(block)]
+    assert len(found) >= 5
+    assert len(README.splitlines()) < 150
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    assert all((ROOT / name).stat().st_size < MAX_PICTURE for name in pictures)
 
 
-def test_the_exit_codes_of_the_readme_are_those_of_the_program():
-    rows = set(re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE))
+def test_the_exit_codes_of_the_pages_are_those_of_the_program():
     classes = [errors.RsupresError]
     for parent in classes:
         classes.extend(parent.__subclasses__())
     raised = {str(kind.exit_code) for kind in classes}
-    assert rows == raised | {"0", "2", "130", "143"}
+    for page in ("README.md", "docs/reference/exit-codes.md"):
+        rows = set(re.findall(r"^\| (\d+) \|", PAGES[page], flags=re.MULTILINE))
+        assert rows == raised | {"0", "2", "130", "143"}
+
+
+@each_page
+def test_the_code_that_a_page_names_exists(page):
+    names = set(re.findall(r"`(rsupres(?:\.\w+)+)`", PAGES[page]))
+    assert [name for name in names if not is_defined(name)] == []
+
+
+def is_defined(name: str) -> bool:
+    """Return whether a dotted name is a module or something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
+def test_the_pages_that_docstrings_point_to_have_such_a_heading():
+    for path in SOURCES:
+        text = re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+        for page, anchor in re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+))?", text):
+            headings = re.findall(r"^#+ (.*)$", PAGES[page], flags=re.MULTILINE)
+            slugs = {
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+            }
+            assert not anchor or anchor in slugs, f"{path}: {page}#{anchor}"
+
+
+def test_nothing_points_beside_the_checkout():
+    pages = [text for page, text in PAGES.items() if page != "CHANGELOG.md"]
+    texts = [
+        p.read_text("utf-8") for p in SOURCES if p.suffix in (".py", ".toml", ".md")
+    ]
+    assert not [text for text in [*pages, *texts] if "../shared" in text]
+
+
+def test_the_page_of_commands_has_every_command_and_option():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/site_hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.commands_page(main)
+    for name, command in LEAVES.items():
+        _, _, rest = page.partition(f"\n## {name}\n")
+        section = rest.partition("\n## ")[0]
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert max(option.opts, key=len) in section
 
 
 @pytest.mark.parametrize("group", ["console_scripts", "rasterio.rio_plugins"])
@@ -137,11 +197,13 @@ def test_rsupres_and_rio_rsupres_are_the_same_tool(group):
     assert entry_points(group=group)["rsupres"].load() is main
 
 
-def test_the_make_targets_of_the_readme_exist():
+def test_the_make_targets_of_the_pages_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = re.findall(r"^make ([a-z -]+?)(?:  |$)", README, re.M)
-    named += re.findall(r"`make ([a-z-]+)`", README)
-    words = {word for group in named for word in group.split()}
+    words = set()
+    for text in PAGES.values():
+        named = re.findall(r"^make ([a-z -]+?)(?:  |$)", text, re.M)
+        named += re.findall(r"`make ([a-z -]+)`", text)
+        words |= {word for group in named for word in group.split()}
     assert len(words) > 4
     assert words <= targets
 
@@ -171,7 +233,7 @@ def test_the_map_names_every_module_and_no_other():
     assert set(named) == modules
 
 
-def test_the_change_log_has_a_place_for_what_comes_next():
-    changes = (ROOT / "CHANGELOG.md").read_text()
-    assert changes.index("## Unreleased") > 0
-    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+def test_the_change_log_has_this_version_and_a_place_for_what_comes_next():
+    changes = PAGES["CHANGELOG.md"]
+    assert 0 < changes.index("## Unreleased") < changes.index(f"## {__version__} - 2")
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
