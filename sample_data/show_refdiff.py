@@ -9,6 +9,7 @@ writes ``OUT_DIR/place_36.png``: LR, reference, result, truth, and the coverage 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 
 from rsupres.evaluation.resize import resize_bicubic
 
-CHIPS = Path(__file__).parents[2] / "shared/data/aerial/naip_ca"
+CHIPS = Path(os.environ["RSUPRES_DATA"]) / "aerial/naip_ca"
 FACTOR, ENLARGED = 8, 2
 
 

@@ -4,17 +4,18 @@
 Olympic park of Rio de Janeiro, April 2016, eight times by `rsupres upscale` and puts
 scene, bicubic, both results and the map into FOLDER/rio.png.
 
-No extract of OpenStreetMap covers a Sentinel-2 scene of ``../shared/data``, so the map
-is drawn for the purpose, from the scene itself: water is where red and near infrared
-are both dark, buildings and roads were digitised by eye on the 10 m picture and are a
-few metres off. There is no truth to measure against: the pictures show what a map does,
-not how right it is.
+The scene is of Onera's OSCD, below the folder that `RSUPRES_DATA` names. No extract of
+OpenStreetMap at hand covers it, so the map is drawn for the purpose, from the scene
+itself: water is where red and near infrared are both dark, buildings and roads were
+digitised by eye on the 10 m picture and are a few metres off. There is no truth to
+measure against: the pictures show what a map does, not how right it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ from shapely.geometry import LineString, Point, Polygon, box, mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 ROOT = Path(__file__).parents[1]
-SCENE = ROOT.parent / "shared/data/sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
+DATA = Path(os.environ["RSUPRES_DATA"])  # root of the images, see docs/data.md
+SCENE = DATA / "sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
 ROWS, COLS = (208, 358), (0, 180)  # of the scene, shown
 SCALE = 8
 MIN_WATER = 400  # pixels

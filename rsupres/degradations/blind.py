@@ -1,10 +1,11 @@
 """Blind degradations: chains of blur, resizing, noise and JPEG with drawn strengths.
 
-`SecondOrder` is the Real-ESRGAN chain (Wang et al. 2021) with the parameters of
-SlimDiffSR's specification, section 8, without sharpening. `RefDiffDegradation` is our
-proposal of Ref-Diff's specification, section 8, whose paper names the parts without any
-parameter. Kernels, strengths and JPEG qualities are drawn per image; what changes sizes
-and the kind of noise is drawn per batch. JPEG is Pillow's, 4:2:0.
+`SecondOrder` is the Real-ESRGAN chain (Wang et al. 2021) with SlimDiffSR's parameters,
+without sharpening (docs/families/slimdiffsr.md#training-degradation).
+`RefDiffDegradation` is our proposal for Ref-Diff, whose paper names the parts without
+any parameter (docs/families/refdiff.md#degradation). Kernels, strengths and JPEG
+qualities are drawn per image; what changes sizes and the kind of noise is drawn per
+batch. JPEG is Pillow's, 4:2:0.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _GREY = (0.2989, 0.587, 0.114)  # of red, green and blue
 
 @dataclass(frozen=True)
 class SecondOrder(Degradation):
-    """Real-ESRGAN's second-order chain; SlimDiffSR specification, section 8.
+    """Real-ESRGAN's second-order chain with SlimDiffSR's parameters.
 
     Attributes of the first round end in _1, of the second in _2; levels are of 255.
 

@@ -1,7 +1,7 @@
 """Precision, recall and F1 of detected change on real pairs, beside difference + Otsu.
 
 `python tests/benchmarks/bench_change.py` prints a table in Markdown for every pair of
-`../shared/data/change`: five of OSCD (Sentinel-2, urban change, masks CC BY-NC-SA, for
+`$RSUPRES_DATA/change`: five of OSCD (Sentinel-2, urban change, masks CC BY-NC-SA, for
 measuring only) and one of NAIP (5 m, water change derived from NDWI). Default options.
 The baseline is the mean absolute difference of the bands, as they are, with the
 threshold of Otsu 1979.
@@ -10,6 +10,7 @@ threshold of Otsu 1979.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
 
-DATA = ROOT.parent / "shared" / "data" / "change"
+DATA = Path(os.environ["RSUPRES_DATA"]) / "change"
 
 
 class Pair(NamedTuple):

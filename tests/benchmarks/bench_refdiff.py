@@ -1,4 +1,4 @@
-"""Ref-Diff beside a straightforward implementation of its specification.
+"""Ref-Diff beside a straightforward implementation of its equations.
 
 `python tests/benchmarks/bench_refdiff.py` samples a picture in several ways with the
 same weights, start and calls of the network, one after the other and that `--repeat`
@@ -50,7 +50,7 @@ Context = AbstractContextManager[None]
 
 
 class Straightforward:
-    """F as the specification's sections 3 and 4 write it, on a state dict."""
+    """F as docs/families/refdiff.md describes it, on a state dict."""
 
     def __init__(self, network: RefDiffUNet) -> None:
         self.config = network.config

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -50,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     model = load_model(given.model, CPU, SamplerOptions())
-    metrics = ROOT.parent / "shared/data/metrics"
+    metrics = Path(os.environ["RSUPRES_DATA"]) / "metrics"
     lpips = LpipsSqueeze.load(metrics).eval()
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     seeds = [int(seed) for seed in given.seeds.split(",")]

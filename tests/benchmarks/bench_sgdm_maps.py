@@ -4,7 +4,7 @@
 Markdown: bicubic, the model with the map, and the model without, x8, LR by the
 degradation `sentinel2` as in training, everything measured by `rsupres evaluate`. The
 invented towns are those of ``models/recipes/README.md`` that no model was trained on.
-The real places are those of ``../shared/data`` where imagery and a map lie on each
+The real places are those of ``$RSUPRES_DATA`` where imagery and a map lie on each
 other: Kampala and Swellendam with OpenStreetMap, Atlanta and Las Vegas with SpaceNet's
 buildings and roads (panchromatic, shown as grey). They are averaged to the GSD named,
 which FOLDER keeps, with the pictures.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ["RSUPRES_DATA"])
 TOWNS = ROOT / "models" / "recipes" / "packs" / "towns_val"
 SCALE = 8
 FIGURES = ("psnr", "ssim", "lpips_squeeze", "edge_f1", "edge_f1_map")

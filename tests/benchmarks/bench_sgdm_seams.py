@@ -20,6 +20,7 @@ same weights into Stable Diffusion's group normalisation, which sees a whole til
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 ROOT = Path(__file__).parents[2]
-SCENE = ROOT.parent / "shared/data/sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
+DATA = Path(os.environ["RSUPRES_DATA"])
+SCENE = DATA / "sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
 ROWS, COLS = 112, 112  # LR pixels of the scene's lower left: two by two tiles
 CPU = torch.device("cpu")
 Picture = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The blind degradations: each part against what its specification states."""
+"""The blind degradations: each part against what its page in docs/families states."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def only(family: int) -> KernelMix:
     return replace(MIX, shares=shares, sinc=0.0)
 
 
-def test_the_parameters_are_those_of_the_specification() -> None:
+def test_the_parameters_are_those_of_the_paper() -> None:
     found = SecondOrder().to_json()
     assert found == {
         "sizes": [7, 21],

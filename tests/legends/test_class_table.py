@@ -32,7 +32,7 @@ def write(tmp_path, text):
     return str(path)
 
 
-def test_the_tables_of_the_specification_are_there():
+def test_the_tables_that_the_documentation_names_are_there():
     assert {"worldcover", "dynamic-world", "second", "cnam-cd"} <= set(TABLES)
     second = load_class_table("second")
     assert second.names() == {

@@ -132,7 +132,8 @@ class E2DiffSR:
         """Find the latent of the whole scene, and the levels of its bands.
 
         The latent is made in tiles of its own, `_LATENT_TILE` cells a side, blended in
-        latent space after the last step (specification, section 10).
+        latent space after the last step
+        (docs/families/e2diffsr.md#the-latent-of-a-scene).
 
         Returns:
             array ``latent`` (C, H/8, W/8) float32, unscaled; numbers ``low_k`` and
@@ -186,7 +187,8 @@ class E2DiffSR:
 
         Up to 1.5 x the largest trained scale it is the scale itself; beyond that the
         networks run at the largest trained scale and bicubic does the rest, which holds
-        the same information (specification, section 9).
+        the same information
+        (docs/families/e2diffsr.md#beyond-the-largest-trained-scale).
         """
         trained = Fraction(self.config.s_max)
         return scale if scale <= trained * 3 / 2 else trained

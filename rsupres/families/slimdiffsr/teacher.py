@@ -1,9 +1,10 @@
 """The teacher of SlimDiffSR: a diffusion U-Net that takes one step from the LR latent.
 
-Reconstructed from figures and byte code, as no code of it was released (specification,
-section 6). The latent of the enlarged LR picture enters the U-Net as it is; no noise is
-added. How far the U-Net shall go, its time step, follows from an estimate of how
-uncertain the latent is: the step at which the schedule's noise has that variance.
+Reconstructed from the paper's figures, because no code of it was released
+(docs/families/slimdiffsr.md#the-teacher). The latent of the enlarged LR picture enters
+the U-Net as it is; no noise is added. How far the U-Net shall go, its time step,
+follows from an estimate of how uncertain the latent is: the step at which the
+schedule's noise has that variance.
 
 Where the paper is silent: the step of DDIM to x0 with epsilon prediction, alpha_bar at
 a fractional step interpolated linearly, and the embedding of the one fixed prompt,
