@@ -130,7 +130,7 @@ def test_change_mask_tells_how_much_changed(tmp_path: Path) -> None:
         class_table="second",
     )
     assert 0.0 < made.share < 0.2
-    with pytest.raises(InputError, match="threshold means nothing for one source"):
+    with pytest.raises(InputError, match="threshold has no effect for one source"):
         rsupres.change_mask(
             SCENE, tmp_path / "none.tif", like=SCENE, method="auto", threshold=3.0
         )

@@ -1,1 +1,1 @@
-"""Where and into what the land changed, on the SR grid."""
+"""Find where the land changed, and into which class, on the SR grid."""

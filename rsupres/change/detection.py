@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from rsupres.change.components import drop_small
 from rsupres.change.null_distribution import Floats, NullDistribution
+from rsupres.change.options import SIGNIFICANCE
 from rsupres.errors import ConditionError
 
 logger = logging.getLogger(__name__)
@@ -33,28 +34,27 @@ logger = logging.getLogger(__name__)
 Method = Literal["irmad", "cva"]
 TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
 
-SIGNIFICANCE = 1e-3  # share of unchanged pixels that may be marked
-MIN_PIXELS = 9  # of a part that counts as changed
+MIN_PIXELS = 9  # default minimum size of a changed part
 MAX_ITERATIONS = 50
 CONVERGED = 1e-3  # of the canonical correlations
 SMOOTHING = 1  # pixels around a pixel whose differences are averaged with its own
-RIDGE = 1e-6  # of a band's variance
+RIDGE = 1e-6  # of a band's variance, added so that the covariance can be inverted
 MIN_VARIANCE = 1e-6  # of a difference of unit variates
 MIN_PIXELS_TO_FIT = 256
-MIN_SHARE = 0.01  # summed weights a pixel, below which a fit stands on nothing
+MIN_MEAN_WEIGHT = 0.01  # below it too few pixels carry the fit
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What is taken off what: `before @ x - after @ y - offset` for each pixel.
+    """Linear differences of two images: `before @ x - after @ y - offset` per pixel.
 
     Attributes:
-        before: (k, p), of the earlier image's bands.
-        after: (k, q), of the later image's bands.
+        before: (k, p), weights of the earlier image's bands.
+        after: (k, q), weights of the later image's bands.
         offset: (k,).
         method: that found them.
-        n_iterations: until they were found.
-        correlations: (k,) canonical correlations, or of the bands; rising.
+        n_iterations: that were needed.
+        correlations: (k,) rising; canonical for IR-MAD, of the bands for CVA.
     """
 
     before: Floats
@@ -74,11 +74,11 @@ class Differences:
 
 @dataclass(frozen=True)
 class Detector:
-    """Decides about pixels.
+    """Differences with the threshold of their statistic.
 
     Attributes:
         differences: between the images.
-        null: of the statistic.
+        null: distribution of the statistic on unchanged ground.
         critical: the statistic of changed pixels is larger.
     """
 
@@ -90,13 +90,16 @@ class Detector:
 def fit_differences(
     x: Floats, y: Floats, method: Literal["auto", "irmad", "cva"], where: str
 ) -> Differences:
-    """Find the differences that tell change best.
+    """Find the differences that show change best.
 
     Args:
         x: (p, n) pixels of the earlier image, finite.
-        y: (q, n) of the later one; the same bands for CVA.
+        y: (q, n) pixels of the later image; the same bands for CVA.
         method: auto is IR-MAD, and CVA where that does not converge.
-        where: the images, for messages.
+        where: names of the images, for messages.
+
+    Returns:
+        The differences.
 
     Raises:
         ConditionError: too few pixels, a flat image, or bands that CVA cannot compare.
@@ -104,9 +107,9 @@ def fit_differences(
     n_pixels = x.shape[1]
     if n_pixels < MIN_PIXELS_TO_FIT:
         raise ConditionError(
-            f"{where}: only {n_pixels} pixels are valid in both images, too few to say "
-            f"what did not change (at least {MIN_PIXELS_TO_FIT}); give a mask made "
-            "elsewhere."
+            f"{where}: only {n_pixels} pixels are valid in both images, too few to "
+            f"find unchanged ground (at least {MIN_PIXELS_TO_FIT}); give a mask from "
+            "another source."
         )
     for image, name in ((x, "earlier"), (y, "later")):
         if not (image.std(axis=1) > 0).any():
@@ -120,14 +123,16 @@ def fit_differences(
             return found
         if method == "irmad" or len(x) != len(y):
             raise ConditionError(
-                f"{where}: IR-MAD does not converge in {MAX_ITERATIONS} steps; try "
-                "--method cva."
+                f"{where}: IR-MAD does not converge in {MAX_ITERATIONS} steps; compare "
+                "by CVA, which needs the same bands in both.",
+                remedies=("method=cva",) if method == "irmad" else (),
             )
         logger.warning("%s: IR-MAD does not converge; CVA is used instead.", where)
     if len(x) != len(y):
         raise ConditionError(
             f"{where}: CVA compares band by band, but there are {len(x)} and {len(y)} "
-            "of them; use --method irmad, or files with the same bands."
+            "of them; use IR-MAD, or files with the same bands.",
+            remedies=("method=irmad",),
         )
     return _fit_cva(x, y)
 
@@ -137,7 +142,7 @@ def statistic(differences: Floats, valid: NDArray[np.bool_]) -> Floats:
 
     Args:
         differences: (k, h, w).
-        valid: (h, w); others count for nothing.
+        valid: (h, w) bool; invalid pixels do not enter the mean.
 
     Returns:
         (h, w), NaN where invalid.
@@ -155,13 +160,16 @@ def make_detector(
     significance: float,
     threshold: float | None,
 ) -> Detector:
-    """Set the threshold.
+    """Set the threshold of the statistic.
 
     Args:
         differences: found by `fit_differences`.
         sample: (n,) the statistic at pixels spread over the images.
         significance: share of unchanged pixels that may be marked.
-        threshold: in standard deviations instead, None to go by significance.
+        threshold: in standard deviations of unchanged ground, None = by significance.
+
+    Returns:
+        The detector.
     """
     n_differences = len(differences.offset)
     null = NullDistribution.fit(sample, n_differences)
@@ -178,19 +186,19 @@ def detect_change(
     method: Literal["auto", "irmad", "cva"] = "auto",
     significance: float = SIGNIFICANCE,
     threshold: float | None = None,
-    n_least: int = MIN_PIXELS,
+    min_pixels: int = MIN_PIXELS,
 ) -> NDArray[np.uint8]:
     """Detect what changed between two images on one grid that fit in memory.
 
     Args:
-        before: (p, h, w), any unit.
-        after: (q, h, w), any unit; the same bands for CVA.
+        before: (p, h, w), any unit, of the earlier date.
+        after: (q, h, w), any unit, of the later date; the same bands for CVA.
         valid: (h, w) or (1, h, w) bool, None = all.
         method: irmad, cva, or auto: IR-MAD, and CVA where that does not converge.
         significance: share of unchanged pixels that may be marked, before small parts
             are dropped.
         threshold: in standard deviations of unchanged ground, instead.
-        n_least: pixels; smaller parts are dropped.
+        min_pixels: smaller parts are dropped.
 
     Returns:
         (1, h, w) uint8: 0 unchanged, 1 changed, 255 where invalid.
@@ -200,7 +208,7 @@ def detect_change(
     """
     if before.shape[1:] != after.shape[1:] or before.ndim != 3:
         raise ConditionError(
-            f"Images of {before.shape} and {after.shape} cannot be compared."
+            f"Images of shapes {before.shape} and {after.shape} cannot be compared."
         )
     x, y = before.astype(np.float64), after.astype(np.float64)
     usable = np.isfinite(np.concatenate([x, y])).all(axis=0)
@@ -211,14 +219,14 @@ def detect_change(
     values = statistic(found.apply(x, y), usable)
     detector = make_detector(found, values[usable], significance, threshold)
     with np.errstate(invalid="ignore"):
-        changed = drop_small(values > detector.critical, n_least)
+        changed = drop_small(values > detector.critical, min_pixels)
     return np.where(usable, changed, 255).astype(np.uint8)[np.newaxis]
 
 
 def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
-    """Find canonical differences; None when they do not settle.
+    """Find canonical differences; None when they do not converge.
 
-    Nielsen 2007, Eqs. 5-12; weights by our own law, see the module.
+    Nielsen 2007, Eqs. 5-12, with the weights of `NullDistribution`.
     """
     n_differences = min(len(x), len(y))
     weights = np.ones(x.shape[1])
@@ -238,7 +246,7 @@ def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
         weights = NullDistribution.fit(squared, n_differences).survival(squared)
-        if weights.mean() < MIN_SHARE:
+        if weights.mean() < MIN_MEAN_WEIGHT:
             return None
     return None
 
@@ -280,15 +288,15 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
         before = rho
         squared = np.sum(found.apply(x, y) ** 2, axis=0)
         weights = NullDistribution.fit(squared, len(x)).survival(squared)
-        if weights.mean() < MIN_SHARE:
+        if weights.mean() < MIN_MEAN_WEIGHT:
             return found
     return found
 
 
 def _gains(xx: Floats, xy: Floats, yy: Floats) -> Floats:
-    """Return the gains that bring y to x: orthogonal regression, band by band.
+    """Return the gains from y to x: orthogonal regression, band by band.
 
-    Where the bands do not rise together, the ratio of their deviations.
+    Where two bands do not rise together, the gain is the ratio of their deviations.
     """
     half = (xx - yy) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -309,10 +317,10 @@ def _covariances(
 
 
 def _ridged(covariance: Floats) -> Floats:
-    """Return a covariance that can be inverted, however alike the bands are.
+    """Return a covariance that can be inverted, even when bands are equal.
 
-    Each band by its own variance, so that units do not matter; a band without any
-    counts for nothing.
+    The ridge is relative to each band's variance, so units do not matter. A band
+    without variance gets 1, and so has no effect.
     """
     variances = np.diag(covariance)
     extra = np.where(variances > 0, RIDGE * variances, 1.0)

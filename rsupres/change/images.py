@@ -1,8 +1,8 @@
-"""Change between two images of any size: statistics and masks block by block.
+"""Detect change between two images of any size, block by block.
 
-The images meet on the coarser of their grids, the finer one averaged; three passes find
-the differences, their spread, and the mask. What a pass needs is held as a sample, so
-memory does not grow with the images. How change is told is in
+The images are compared on the coarser of their grids, the finer one averaged. Three
+passes find the differences, their spread, and the mask. A pass keeps only a sample of
+the pixels, so memory does not grow with the images. The statistics are in
 `rsupres.change.detection`.
 """
 
@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +19,12 @@ from numpy.typing import NDArray
 from rsupres.change.class_rasters import (
     check_overlap,
     coarser_grid,
-    least_pixels,
+    minimum_pixels,
     needed_window,
 )
 from rsupres.change.components import drop_small
 from rsupres.change.detection import (
     MIN_PIXELS,
-    SIGNIFICANCE,
     SMOOTHING,
     TITLES,
     Detector,
@@ -36,6 +33,7 @@ from rsupres.change.detection import (
     make_detector,
     statistic,
 )
+from rsupres.change.options import DetectionOptions
 from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
@@ -50,42 +48,25 @@ logger = logging.getLogger(__name__)
 
 Codes = NDArray[np.uint8]
 
-BLOCK = 256  # pixels of a block's side, halved where one image is far finer
-SOURCE_SIDE = 2048  # pixels of the finer image that one block takes at most
-SAMPLE = 1 << 18  # pixels that statistics stand on
-COARSER = 1.5  # an earlier image so much coarser is probably the later one
-SHIFT_SIDE = 512
+BLOCK_SIDE = 256  # pixels, halved where one image is far finer
+MAX_SOURCE_SIDE = 2048  # pixels of the finer image that one block takes, along a side
+SAMPLE_PIXELS = 1 << 18  # that statistics are computed from
+WARN_COARSER = 1.5  # an earlier image with pixels so much larger is probably the later
+SHIFT_SIDE = 512  # pixels of the window in which the displacement is measured
 WARN_SHIFT = 0.5  # pixels
-MIN_BANDS = 4  # fewer tell little about change
+WARN_BANDS = 4  # fewer bands show little of a change
 _ROLES = ("red", "green", "blue", "nir")
-
-
-@dataclass(frozen=True)
-class DetectionOptions:
-    """How change is detected.
-
-    Attributes:
-        method: auto is IR-MAD, and CVA where that does not converge.
-        significance: share of unchanged pixels that may be marked.
-        threshold: in standard deviations of unchanged ground, instead of that.
-        least_m2: smaller parts are dropped; None = 9 pixels of the coarser image.
-    """
-
-    method: Literal["auto", "irmad", "cva"] = "auto"
-    significance: float = SIGNIFICANCE
-    threshold: float | None = None
-    least_m2: float | None = None
 
 
 class DetectedChange:
     """What changed between two images, on the coarser of their grids.
 
-    A `change_rasters.MaskPixels`: 0 unchanged, 1 changed, 255 where one is missing.
+    A `on_grid.MaskPixels`: 0 unchanged, 1 changed, 255 where one is missing.
 
     Attributes:
-        grid: the coarser grid, cut to what is asked for.
-        detector: what was found.
-        n_least: pixels; smaller parts are dropped.
+        grid: the coarser grid, cropped to the SR grid.
+        detector: differences and threshold.
+        min_pixels: smaller parts are dropped.
     """
 
     def __init__(
@@ -101,23 +82,25 @@ class DetectedChange:
         self._where = f"{before.path} and {after.path}"
         _check_sharpness(before, after)
         self._bands = matched_bands(before, after, options.method)
-        self.n_least = least_pixels(self.grid, options.least_m2, MIN_PIXELS)
+        self.min_pixels = minimum_pixels(self.grid, options.minimum_area_m2, MIN_PIXELS)
         self._sources = [
             _Image(scene, bands, self.grid)
             for scene, bands in zip((before, after), self._bands, strict=True)
         ]
-        side = BLOCK
-        while side > 16 and side * max(s.ratio for s in self._sources) > SOURCE_SIDE:
+        side = BLOCK_SIDE
+        while (
+            side > 16 and side * max(s.ratio for s in self._sources) > MAX_SOURCE_SIDE
+        ):
             side //= 2
         self._images = Blocks(self.grid.window, side, self._read_images)
         self._warn_of_shift()
         self.detector = self._fit(options)
-        self._raw = Blocks(self.grid.window, BLOCK, self._decide)
-        self._mask = Blocks(self.grid.window, BLOCK, self._clean)
+        self._raw = Blocks(self.grid.window, BLOCK_SIDE, self._decide)
+        self._mask = Blocks(self.grid.window, BLOCK_SIDE, self._clean)
 
     @property
     def method(self) -> Method:
-        """How the differences were found."""
+        """The method that found the differences."""
         return self.detector.differences.method
 
     def read(self, window: PixelWindow) -> Codes:
@@ -125,7 +108,7 @@ class DetectedChange:
         return np.asarray(self._mask.read(window))
 
     def _read_images(self, window: PixelWindow) -> NDArray[np.float32]:
-        """Return both images' bands on a window, NaN in all where one is missing."""
+        """Return the bands of both images, NaN in all bands where one is missing."""
         parts = [source.read(window) for source in self._sources]
         both = np.concatenate(parts)
         both[:, ~np.isfinite(both).all(axis=0)] = np.nan
@@ -133,7 +116,9 @@ class DetectedChange:
 
     def _fit(self, options: DetectionOptions) -> Detector:
         n_before = len(self._bands[0])
-        step = max(1, math.ceil(math.sqrt(self.grid.height * self.grid.width / SAMPLE)))
+        step = max(
+            1, math.ceil(math.sqrt(self.grid.height * self.grid.width / SAMPLE_PIXELS))
+        )
         sample = np.concatenate(list(self._thinned(step)), axis=1)
         sample = sample[:, np.isfinite(sample[0])].astype(np.float64)
         found = fit_differences(
@@ -180,14 +165,14 @@ class DetectedChange:
         return changed.astype(np.uint8)[np.newaxis]
 
     def _clean(self, window: PixelWindow) -> Codes:
-        wide = window.grown(self.n_least, self.grid.window)
+        wide = window.grown(self.min_pixels, self.grid.window)
         raw = self._raw.read(wide)[0]
-        kept = drop_small(raw == CHANGED, self.n_least)
+        kept = drop_small(raw == CHANGED, self.min_pixels)
         values = np.where((raw == CHANGED) & ~kept, np.uint8(UNCHANGED), raw)
         return values[np.newaxis, *window.relative_to(wide).slices()]
 
     def _warn_of_shift(self) -> None:
-        """Say when the images lie off each other: edges then look like change."""
+        """Warn when the images are displaced: edges then look like change."""
         frame = self.grid
         height, width = min(SHIFT_SIDE, frame.height), min(SHIFT_SIDE, frame.width)
         middle = PixelWindow(
@@ -206,7 +191,7 @@ class DetectedChange:
         length = math.hypot(*shift)
         if WARN_SHIFT < length < min(height, width) / 8:
             logger.warning(
-                "%s lie %+.2f pixels down and %+.2f right of one another; edges will "
+                "%s are displaced by %+.2f pixels down and %+.2f right; edges will "
                 "look changed. Register them first.",
                 self._where,
                 shift.row,
@@ -215,7 +200,7 @@ class DetectedChange:
 
 
 class _Image:
-    """One image on the common grid, in numbers near its own."""
+    """One image on the common grid, linearly scaled to [0, 1]."""
 
     def __init__(self, scene: Raster, bands: tuple[int, ...], grid: Grid) -> None:
         self.ratio = source_pixels_per_pixel(scene.grid, grid)
@@ -236,8 +221,17 @@ def matched_bands(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the bands of both images that are compared.
 
-    All, where both have the same; else those of the same colours; else, as IR-MAD needs
-    no counterparts, all that there are.
+    These are all bands where both images have the same ones, else the bands of the same
+    colours. Without common colours they are all bands again, because IR-MAD can compare
+    different bands.
+
+    Args:
+        before: earlier image.
+        after: later image.
+        method: auto, irmad or cva.
+
+    Returns:
+        Band numbers of the earlier and of the later image.
 
     Raises:
         BandError: CVA has nothing to compare.
@@ -253,12 +247,13 @@ def matched_bands(
         chosen = _by_role(before, after) or (one, other)
         if method == "cva" and len(chosen[0]) != len(chosen[1]):
             raise BandError(
-                f"{before.path} and {after.path} share no bands that can be told; CVA "
-                "needs the same, --method irmad does not."
+                f"{before.path} and {after.path} have no bands that are known to be "
+                "the same, which CVA needs; IR-MAD does not.",
+                remedies=("method=irmad",),
             )
-    if len(chosen[0]) < MIN_BANDS:
+    if len(chosen[0]) < WARN_BANDS:
         logger.warning(
-            "%s and %s: %d bands tell little about change; give all that both have.",
+            "%s and %s: %d bands show little of a change; give all that both have.",
             before.path,
             after.path,
             min(len(bands) for bands in chosen),
@@ -278,14 +273,14 @@ def _by_role(
 
 
 def _span(scene: Raster, bands: tuple[int, ...]) -> Stretch:
-    """Return a stretch that no value leaves; change is told from any linear scale."""
+    """Return a stretch that no value leaves; detection ignores linear scales."""
     kind = np.dtype(scene.dtype)
     if kind.kind in "iu" and kind.itemsize <= 2:
         limits = np.iinfo(kind)
         return Stretch(
             (float(limits.min),) * len(bands), (float(limits.max),) * len(bands)
         )
-    dn, valid = scene.read_decimated(bands, SAMPLE)
+    dn, valid = scene.read_decimated(bands, SAMPLE_PIXELS)
     seen = dn[:, valid[0]]
     if not seen.size:
         raise ConditionError(
@@ -297,7 +292,7 @@ def _span(scene: Raster, bands: tuple[int, ...]) -> Stretch:
 
 
 def _check_sharpness(before: Raster, after: Raster) -> None:
-    if source_pixels_per_pixel(before.grid, after.grid) < 1 / COARSER:
+    if source_pixels_per_pixel(before.grid, after.grid) < 1 / WARN_COARSER:
         logger.warning(
             "%s is coarser than %s; the earlier image comes first. Are the two "
             "swapped?",
@@ -307,5 +302,5 @@ def _check_sharpness(before: Raster, after: Raster) -> None:
 
 
 def _every(place: PixelWindow, step: int) -> tuple[slice, slice]:
-    """Return what thins a block to rows and columns that are multiples of a step."""
+    """Return slices that keep the rows and columns that are multiples of a step."""
     return slice(-place.row % step, None, step), slice(-place.col % step, None, step)

@@ -1,18 +1,82 @@
-"""Which options of a change mask go with which sources."""
+"""Hold the options of change masks: how sources are read, and change detected.
+
+Plain data; `rsupres.change.sources` and `rsupres.change.images` act on it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rsupres.change.images import DetectionOptions
-from rsupres.change.mask import ChangeOptions
 from rsupres.errors import InputError
 from rsupres.raster.files import StrPath
 
 CompareBy = Literal["auto", "irmad", "cva", "land-cover"]
+
+SIGNIFICANCE = 1e-3  # default share of unchanged pixels that may be marked
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """How change between two images is detected.
+
+    Attributes:
+        method: "irmad", "cva", or "auto": IR-MAD, and CVA where it does not converge.
+        significance: share of unchanged pixels that may be marked, 0 to 1.
+        threshold: in standard deviations of unchanged ground, instead of
+            `significance`; None = by significance.
+        minimum_area_m2: smaller parts are dropped; None = 9 pixels of the coarser
+            image, or 4 pixels of a land cover.
+    """
+
+    method: Literal["auto", "irmad", "cva"] = "auto"
+    significance: float = SIGNIFICANCE
+    threshold: float | None = None
+    minimum_area_m2: float | None = None
+
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """How the sources of a change mask are read.
+
+    Attributes:
+        class_table: name or file of the table of the sources' codes; None = the table
+            that a file names, or the only table that has all its codes.
+        output_table: table of the mask's values; None = the table of the sources.
+        class_attribute: attribute of polygons that holds their class.
+        land_cover: class raster of the later date, which gives detected change its
+            classes.
+        covers: two rasters are land covers (True) or images (False); None = decided by
+            their bands and codes.
+        detection: how change between images is detected.
+    """
+
+    class_table: str | None = None
+    output_table: str | None = None
+    class_attribute: str | None = None
+    land_cover: str | None = None
+    covers: bool | None = None
+    detection: DetectionOptions = field(default_factory=DetectionOptions)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return the options that decide the mask, None left out.
+
+        The tables are left out: the mask adds the table that it found, with its hash.
+        """
+        given: dict[str, object] = {
+            "class_attribute": self.class_attribute,
+            "land_cover": self.land_cover,
+            "covers": self.covers,
+            "detection": {
+                "method": self.detection.method,
+                "significance": self.detection.significance,
+                "threshold": self.detection.threshold,
+                "least_m2": self.detection.minimum_area_m2,  # key of existing files
+            },
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def choose_options(
@@ -27,10 +91,21 @@ def choose_options(
     class_table: StrPath | None = None,
     output_table: StrPath | None = None,
 ) -> ChangeOptions:
-    """Return how sources are read; the arguments are those of `change_mask`.
+    """Return the options of a change mask; refuse those without effect.
+
+    Args:
+        n_sources: 1 or 2.
+        method: see `rsupres.change.write.change_mask`, as all that follow.
+        significance: 0 to 1.
+        threshold: in standard deviations.
+        minimum_area: square metres.
+        land_cover: class raster.
+        class_attribute: of polygons.
+        class_table: name or file.
+        output_table: name or file.
 
     Raises:
-        InputError: an option would do nothing, or two exclude each other.
+        InputError: an option has no effect, or two exclude each other.
     """
     if not 1 <= n_sources <= 2:
         raise InputError(f"{n_sources} sources: give one, or an earlier and a later.")
@@ -53,7 +128,7 @@ def choose_options(
         raise InputError(
             f"{method} compares two rasters; there is one source.", argument="method"
         )
-    detection = DetectionOptions(least_m2=minimum_area)
+    detection = DetectionOptions(minimum_area_m2=minimum_area)
     if significance is not None:
         detection = replace(detection, significance=significance)
     if threshold is not None:
@@ -73,7 +148,7 @@ def choose_options(
 def _refuse(values: Mapping[str, object], what: str) -> None:
     for name, value in values.items():
         if value is not None:
-            raise InputError(f"means nothing for {what}.", argument=name)
+            raise InputError(f"has no effect for {what}.", argument=name)
 
 
 def _name(path: StrPath | None) -> str | None:

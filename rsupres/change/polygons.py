@@ -1,8 +1,8 @@
-"""Change masks out of polygons: fire scars, floods, new buildings, each with a class.
+"""Read change masks from polygons: fire scars, floods, new buildings, with classes.
 
-Pixels whose centre lies in a polygon changed, all others did not. Where polygons of
-different classes overlap, the later one in the file wins, and the log says so. Reading
-and repairing are those of vector maps.
+A pixel changed when its centre lies in a polygon. Where polygons of different classes
+overlap, the later one in the file is used, and a warning says so. Files are read and
+geometries repaired as for vector maps.
 """
 
 from __future__ import annotations
@@ -31,18 +31,16 @@ from rsupres.legends.class_table import (
 from rsupres.raster.files import footprint
 from rsupres.vector.burn import Burner
 from rsupres.vector.features import Features
-from rsupres.vector.files import read_features
+from rsupres.vector.files import read_features, source_sha256
 from rsupres.vector.geometry import (
     Box,
     PixelPlane,
-    Shapes,
     clip,
     cut,
-    parse,
     snap,
     split_kinds,
 )
-from rsupres.vector.map import hash_file
+from rsupres.vector.wkb import Shapes, parse
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +49,12 @@ SUFFIXES = (
     *(".gpkg", ".geojson", ".geojsonl", ".geojsons", ".json", ".shp", ".fgb"),
     *(".parquet", ".geoparquet", ".pq", ".kml", ".gml", ".osm", ".pbf", ".osm.bz2"),
 )
-OVERLAP = 0.5  # SR pixels of area that two classes may share untold
+WARN_OVERLAP = 0.5  # SR pixels of area that two classes share
 
 
 @dataclass
 class _Found:
-    """What was read."""
+    """Polygons with their values, and counts of all features that were read."""
 
     polygons: list[Shapes] = field(default_factory=list)
     values: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -69,14 +67,14 @@ class _Found:
 
 
 class PolygonMask:
-    """Polygons burned on an SR grid: a `change_rasters.MaskPixels`.
+    """Polygons burned on an SR grid: a `on_grid.MaskPixels`.
 
     Attributes:
         grid: SR grid.
         path: the file.
-        n_polygons: features that touch the grid.
+        n_polygons: that touch the grid.
         repaired: broken geometries that were repaired.
-        dropped: geometries that could not be.
+        dropped: geometries that could not be repaired.
     """
 
     def __init__(
@@ -109,17 +107,17 @@ class PolygonMask:
         values = np.where(inks == 0, UNCHANGED, inks - 1)
         return values.astype(np.uint8)[np.newaxis]
 
-    def marks(self) -> dict[str, object]:
-        """Return name and hash of the file."""
+    def fingerprint(self) -> dict[str, object]:
+        """Return name and hash of the file; polygons have no date."""
         return {
             "file": os.path.basename(self.path),
             "date": None,
-            "sha256": hash_file(self.path),
+            "sha256": source_sha256(self.path),
         }
 
 
 def is_vector(path: str) -> bool:
-    """Return whether a file holds vectors, by its name."""
+    """Return whether a file is a vector file, by its suffix."""
     plain = path.lower().removesuffix(".gz").removesuffix(".zip").removesuffix(".bz2")
     return plain.endswith(SUFFIXES) or path.lower().endswith(SUFFIXES)
 
@@ -176,21 +174,22 @@ def _values(
     absent = np.array([text is None for text in texts])
     if absent.all():
         raise ConditionError(
-            f"{path}: no feature has a {attribute!r}; its attributes are "
-            f"{_attributes(path)}."
+            f"{attribute!r}: no feature of {path} has it; its attributes are "
+            f"{_attributes(path)}.",
+            argument="class_attribute",
         )
     found.n_unnamed += int(absent.sum())
     known: dict[object, int] = {None: CHANGED if table is None else table.unknown}
     for text in sorted(set(texts.tolist()) - {None}):
-        value = _plain(text) if table is None else table.find(str(text))
+        value = _as_code(text) if table is None else table.find(str(text))
         if value is None:
-            raise ConditionError(f"{path}: {attribute} {text!r} {_expected(table)}.")
+            raise _unknown_class(f"{path}: {attribute} {text!r}", table)
         known[text] = value
     return np.array([known[text] for text in texts], np.uint8)
 
 
-def _plain(text: object) -> int | None:
-    """Return a class that is a number in 0 to 254."""
+def _as_code(text: object) -> int | None:
+    """Return a class that is a whole number from 0 to 254, None for others."""
     try:
         number = float(str(text))
     except ValueError:
@@ -198,14 +197,17 @@ def _plain(text: object) -> int | None:
     return int(number) if number.is_integer() and 0 <= number < NODATA else None
 
 
-def _expected(table: ClassTable | None) -> str:
+def _unknown_class(where: str, table: ClassTable | None) -> ConditionError:
     if table is None:
-        return (
-            "is no class of 0 to 254; name the table of the classes with --class-table "
-            f"({', '.join(shipped_class_tables())} or a file)"
+        return ConditionError(
+            f"{where} is not a code of 0 to 254; name the table of the classes "
+            f"({', '.join(shipped_class_tables())} or a file).",
+            remedies=("class_table",),
         )
     names = ", ".join(f"{entry.code} {entry.name}" for entry in table.classes)
-    return f"is neither a code nor a name of class table {table.name} ({names})"
+    return ConditionError(
+        f"{where} is neither a code nor a name of class table {table.name} ({names})."
+    )
 
 
 def _attributes(path: str) -> str:
@@ -220,12 +222,12 @@ def _check_place(path: str, grid: Grid, frame: PixelPlane, found: _Found) -> Non
     """Refuse polygons of another place.
 
     Raises:
-        ConditionError: nothing was found near the grid; names both footprints, and
-            tells swapped coordinates from another place.
+        ConditionError: the polygons do not touch the grid; both footprints are named,
+            or swapped coordinates are recognised.
     """
     if found.polygons or not found.extents:
         if not found.n_read and not found.extents:
-            raise ConditionError(f"{path}: there are no polygons in it.")
+            raise ConditionError(f"{path}: holds no polygons.")
         return
     box, crs = found.extents[0]
     named = " ".join(f"{value:.6g}" for value in box)
@@ -253,16 +255,18 @@ def _report(path: str, found: _Found, attribute: str | None) -> None:
             found.n_dropped,
         )
     if found.n_other:
-        logger.warning("%s: %d features are no polygons.", path, found.n_other)
+        logger.warning("%s: %d features are not polygons.", path, found.n_other)
     if found.n_unnamed:
         logger.warning(
-            "%s: %d features have no %s; their class is not known.",
+            "%s: %d features have no %s; their class is unknown.",
             path,
             found.n_unnamed,
             attribute,
         )
     if not sum(len(part) for part in found.polygons):
-        logger.warning("%s: no polygon lies in the scene; nothing changed.", path)
+        logger.warning(
+            "%s: no polygon lies in the scene; the mask marks no change.", path
+        )
 
 
 def _warn_of_overlaps(path: str, polygons: Shapes, values: NDArray[np.uint8]) -> None:
@@ -273,11 +277,11 @@ def _warn_of_overlaps(path: str, polygons: Shapes, values: NDArray[np.uint8]) ->
     differ = (one < other) & (values[one] != values[other])
     one, other = one[differ], other[differ]
     shared = shapely.area(shapely.intersection(polygons[one], polygons[other]))
-    n_pairs = int((shared > OVERLAP).sum())
+    n_pairs = int((shared > WARN_OVERLAP).sum())
     if n_pairs:
         logger.warning(
             "%s: %d pairs of polygons of different classes overlap; the later one in "
-            "the file wins.",
+            "the file is used.",
             path,
             n_pairs,
         )

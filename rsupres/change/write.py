@@ -1,7 +1,7 @@
-"""`rsupres change` as a function: a change mask becomes a raster on the SR grid.
+"""Write a change mask on the SR grid of a scene: the work of `rsupres change`.
 
-Memory does not grow with the output's height, and the same call goes on with what an
-interrupted one wrote: see `rsupres.output.strips`.
+Memory does not grow with the output's height, and the same call continues after an
+interruption, see `rsupres.output.scene_grid`.
 """
 
 from __future__ import annotations
@@ -10,65 +10,54 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.change.detection import Method
-from rsupres.change.mask import MUCH, ChangeMask, ChangeOptions, changed_share
-from rsupres.change.options import CompareBy, choose_options
+from rsupres.change.mask import ChangeMask, changed_share
+from rsupres.change.options import ChangeOptions, CompareBy, choose_options
 from rsupres.execution import OnProgress, Progress, progress_bar
 from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.legends.class_table import NODATA, TABLE_TAG, UNCHANGED
-from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
-from rsupres.output.strips import (
-    Destination,
-    Rows,
-    StripRaster,
-    WritingOptions,
-    frame_identity,
-    make_destination,
-    write_strips,
+from rsupres.output.scene_grid import (
+    SceneGridJob,
+    SceneGridSummary,
+    write_on_scene_grid,
 )
+from rsupres.output.strips import Rows, WritingOptions, make_destination
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
-from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# Pixels of one strip.
-_STRIP_PIXELS = 1 << 24
+WARN_SHARE = 0.6  # changed share of the ground; more is worth a warning
 
 
-@dataclass(frozen=True)
-class ChangeJob:
+@dataclass(frozen=True, kw_only=True)
+class ChangeJob(SceneGridJob):
     """What to read, and where to write it.
 
     Attributes:
         sources: polygons or a class raster; or the earlier and the later raster.
-        into: where the mask goes.
-        like: the scene whose grid, refined by `scale`, is the output's.
-        scale: SR pixels along one LR pixel.
         options: how the sources are read.
     """
 
+    nodata: ClassVar[int | None] = NODATA
+
     sources: tuple[str, ...]
-    into: Destination
-    like: str
-    scale: Fraction = Fraction(4)
     options: ChangeOptions = field(default_factory=ChangeOptions)
 
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much ground became one class.
+    """How much ground changed into one class.
 
     Attributes:
         value: in the mask.
@@ -83,25 +72,20 @@ class ClassArea:
     area_m2: float
 
 
-@dataclass(frozen=True)
-class ChangeSummary:
+@dataclass(frozen=True, kw_only=True)
+class ChangeSummary(SceneGridSummary):
     """What was written.
 
     Attributes:
-        output: the file.
-        grid: its frame.
         kind: of the sources: polygons, classes, land cover or detected.
         method: irmad or cva where change was detected, else None.
         table: name of the class table, None without.
         areas: of the values that occur, most ground first.
         unchanged_m2: ground where nothing changed.
-        unknown_m2: ground of which nobody knows.
-        share: changed ground among that known, 0 to 1.
-        duration_s: wall time.
+        unknown_m2: ground of which nothing is known.
+        share: changed ground among the known ground, 0 to 1.
     """
 
-    output: Path
-    grid: Grid
     kind: str
     method: Method | None
     table: str | None
@@ -109,14 +93,10 @@ class ChangeSummary:
     unchanged_m2: float
     unknown_m2: float
     share: float
-    duration_s: float
 
-    def to_json(self) -> dict[str, object]:
-        """Return JSON-able values."""
+    def content_to_json(self) -> dict[str, object]:
+        """Return JSON-able values of the mask."""
         return {
-            "output": str(self.output),
-            "height": self.grid.height,
-            "width": self.grid.width,
             "kind": self.kind,
             "method": self.method,
             "class_table": self.table,
@@ -132,7 +112,6 @@ class ChangeSummary:
             "unchanged_m2": round(self.unchanged_m2, 2),
             "unknown_m2": round(self.unknown_m2, 2),
             "share": round(self.share, 6),
-            "duration_s": round(self.duration_s, 3),
         }
 
 
@@ -144,7 +123,7 @@ class _Tally:
     area_m2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
 
     def add(self, values: NDArray[np.uint8], grid: Grid) -> None:
-        """Count rows; in degrees, a pixel's ground depends on the row."""
+        """Count rows; in degrees, the ground size of a pixel depends on the row."""
         counts = np.bincount(values.ravel(), minlength=256)
         self.pixels += counts
         self.area_m2 += counts * grid.gsd_m**2
@@ -173,27 +152,29 @@ def change_mask(
     Args:
         sources: one source, polygons or a raster of classes in which 0 is unchanged; or
             two, the earlier and the later land cover or image.
-        output: the mask to write: 0 = unchanged, 255 = not known, 1 = changed into
-            something not known, else the class that is there now.
+        output: the mask to write: 0 = unchanged, 255 = unknown, 1 = changed into an
+            unknown class, else the class that is there now.
         like: the scene whose grid, `scale` times finer, is the output's.
         scale: how many times finer: 4, 2.5, "10/3".
         progress: show a progress bar on stderr.
         on_progress: called after each strip, instead of a bar.
-        method: "irmad", "cva", "land-cover", or "auto": as the sources look.
+        method: "irmad", "cva", "land-cover", or "auto", which decides by the sources.
         significance: share of unchanged pixels that may be marked in images.
-        threshold: mark what differs by more standard deviations than this instead.
-        minimum_area: smallest part that counts, square metres.
-        land_cover: class raster of the later date, for what is detected.
+        threshold: mark pixels that differ by more standard deviations of unchanged
+            ground than this, instead.
+        minimum_area: smaller parts are dropped, square metres.
+        land_cover: class raster of the later date, which gives detected change its
+            classes.
         class_attribute: attribute of polygons that holds their class.
         class_table: what the codes mean: a name or a file; None = by the file.
         output_table: translate the classes into this table.
         **writing: see `rsupres.output.strips.WritingOptions`.
 
     Returns:
-        How much ground became which class.
+        How much ground changed into each class.
 
     Raises:
-        InputError: an option that means nothing for these sources.
+        InputError: an option has no effect for these sources.
         RsupresError: as `write_change_mask`.
 
     Examples:
@@ -229,11 +210,14 @@ def change_mask(
 def write_change_mask(
     job: ChangeJob, *, on_progress: OnProgress | None = None
 ) -> ChangeSummary:
-    """Write a change mask on a scene's SR grid; go on where an earlier call stopped.
+    """Write a change mask on a scene's SR grid; continue an interrupted call.
 
     Args:
         job: what to do.
         on_progress: called after each strip.
+
+    Returns:
+        What was written, with the changed ground by class.
 
     Raises:
         ConditionError: the sources do not fit the scene or each other.
@@ -243,10 +227,7 @@ def write_change_mask(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    job.into.check()
-    check_format(job.into.format("uint8", NODATA), 1)
-    with Raster.open(job.like) as scene:
-        grid = scene.grid.refine(job.scale)
+    grid = job.open_grid(n_bands=1)
     show(Progress("Comparing" if len(job.sources) > 1 else "Reading", 0, 1, "masks"))
     with bounded_cache(), ChangeMask.open(job.sources, grid, job.options) as mask:
         tally = _write(job, mask, show)
@@ -254,7 +235,7 @@ def write_change_mask(
 
 
 def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
-    """Write the mask; return how much of everything it holds."""
+    """Write the mask; return the pixels and ground of its values."""
     grid, tally = mask.grid, _Tally()
 
     def make(window: PixelWindow) -> Rows:
@@ -262,18 +243,17 @@ def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
         tally.add(values, grid.crop(window))
         return values, None
 
-    raster = StripRaster(
-        grid=grid,
-        form=job.into.format("uint8", NODATA),
-        n_bands=1,
-        strip_values=_STRIP_PIXELS,
-        identity={"change": mask.fingerprint(), **frame_identity(grid)},
+    write_on_scene_grid(
+        job,
+        grid,
+        1,
+        identity={"change": mask.fingerprint()},
         phase="Writing",
         make=make,
         meta=lambda: _meta(job, mask, tally),
+        show=show,
         skip=lambda window, path: tally.add(_stored(path), grid.crop(window)),
     )
-    write_strips(raster, job.into, show)
     return tally
 
 
@@ -298,7 +278,7 @@ def _summary(
         for value in np.flatnonzero(tally.pixels[1:NODATA]) + 1
     ]
     output, share = job.into.output, changed_share(tally.pixels)
-    if share > MUCH or not areas:
+    if share > WARN_SHARE or not areas:
         logger.warning(
             "%s: %.0f %% of the ground changed; is that so?", output, 100 * share
         )
@@ -320,11 +300,9 @@ def _meta(job: ChangeJob, mask: ChangeMask, tally: _Tally) -> OutputMeta:
     present = np.flatnonzero(tally.pixels[:NODATA])
     names = {UNCHANGED: "unchanged"} | mask.names()
     named = {int(v): names.get(int(v), f"class {v}") for v in present} | names
-    marks: Mapping[str, object] = mask.fingerprint()
     tags = {
-        "RSUPRES_VERSION": __version__,
-        "RSUPRES_SCALE": str(job.scale),
-        "RSUPRES_CHANGE": json.dumps(marks),
+        **job.tags(),
+        "RSUPRES_CHANGE": json.dumps(mask.fingerprint()),
         "RSUPRES_CLASSES": json.dumps(dict(sorted(named.items()))),
     }
     if mask.table is not None:

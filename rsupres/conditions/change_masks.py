@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from rsupres.change.mask import ChangeMask, ChangeOptions
+from rsupres.change.mask import ChangeMask
+from rsupres.change.options import ChangeOptions
 from rsupres.conditions.base import (
     DETECT,
     ConditionRequest,

@@ -1,9 +1,9 @@
-"""Polygons in SR pixels become rows of ink; every window is a cut of one picture.
+"""Burn polygons into windows of pixels; every window is a cut of one picture.
 
 Vertices lie on a lattice of 1/256 pixel (`rsupres.vector.geometry.snap`), so moving
-them into a window is exact arithmetic, and GDAL's filling decides each pixel centre
-alike from wherever it looks: `burn(w) == burn(whole)[w]`. A spatial index finds what a
-window needs. Knows neither files nor legends.
+them into a window is exact, and GDAL decides each pixel centre in the same way for
+every window: `burn(w) == burn(whole)[w]`. A spatial index finds the polygons of a
+window. Files and legends are not known here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rasterio.features import rasterize
 
 from rsupres.grid import PixelWindow
 from rsupres.raster.virtual import as_dataset
-from rsupres.vector.geometry import Shapes
+from rsupres.vector.wkb import Shapes
 
 Inks = NDArray[np.uint16]
 MAX_INKS = 65_534
-AT_ONCE = 1 << 13  # polygons that GDAL is given together; it copies them
-# Pixel corners lie at whole numbers from -1; the identity is no transform to rasterio.
+BATCH_POLYGONS = 1 << 13  # that GDAL burns together; it copies them
+# Pixel corners lie at whole numbers from -1; rasterio rejects the identity transform.
 _OFF_BY_ONE = Affine.translation(-1, -1)
 
 
@@ -32,7 +32,7 @@ class Burner:
 
     Args:
         polygons: (n,) in SR pixels, on the lattice, in drawing order.
-        inks: (n,) 0...MAX_INKS - 1; what is drawn.
+        inks: (n,) 0 to MAX_INKS - 1, the value that each polygon is drawn with.
     """
 
     def __init__(self, polygons: Shapes, inks: Inks) -> None:
@@ -62,8 +62,8 @@ class Burner:
         if not len(found):
             return blank
         with as_dataset(blank[None], _OFF_BY_ONE) as dataset:
-            for start in range(0, len(found), AT_ONCE):
-                runs = self._runs(found[start : start + AT_ONCE], window, factor)
+            for start in range(0, len(found), BATCH_POLYGONS):
+                runs = self._runs(found[start : start + BATCH_POLYGONS], window, factor)
                 rasterize(runs, dst_path=dataset, transform=_OFF_BY_ONE)
             return cast(NDArray[np.unsignedinteger], dataset.read(1))
 
@@ -72,7 +72,7 @@ class Burner:
     ) -> list[tuple[shapely.MultiPolygon, int]]:
         """Return polygons in the window's pixels with their values, in order.
 
-        Equal inks side by side are one shape; GDAL burns its parts one by one.
+        Successive polygons of one ink are joined; GDAL burns the parts one by one.
         """
         inks, polygons = self._inks[found], self._polygons[found]
         xy = shapely.get_coordinates(polygons)

@@ -1,4 +1,4 @@
-"""The features of one vector layer, and the boxes that a reader is asked for."""
+"""Hold the features of one vector layer: geometries, tags and bounds."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from rsupres.vector.geometry import Box
 
+# Returns the bounds that are needed, in a given CRS; two at the antimeridian.
 BoxesIn = Callable[[pyproj.CRS], Sequence[Box]]
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one layer that may touch what is asked for.
+    """The features of one layer that may touch the wanted bounds.
 
     Attributes:
-        name: of the file, and the layer where there are several.
+        name: of the file, and of the layer where there are several.
         crs: of the geometries; longitude or easting first.
         wkb: (n,) bytes, None for features without geometry.
         tags: key -> (n,) texts, None where a feature has no such tag.
-        extent: bounds of the whole layer, where the file tells; else of `wkb`.
-        boxes: the bounds that were asked for, in this CRS.
+        extent: bounds of the whole layer, None where the file has none.
+        boxes: the wanted bounds, in this CRS.
     """
 
     name: str

@@ -1,14 +1,15 @@
-"""Vector files become tables of tags and geometries, only where they are needed.
+"""Read tags and geometries from vector files, only inside the bounds that are needed.
 
-Whatever GDAL's vector drivers read through pyogrio, filtered by bounds while reading,
-OSM extracts included: their driver is told which tags matter, and to index nodes
-another way when ids are not sorted. GeoParquet is read by pyarrow. What the tags mean
-is the legend's affair; geometries stay WKB here.
+Any format of GDAL's vector drivers is read through pyogrio and filtered by bounds while
+reading. The driver of OSM extracts is configured for the wanted tags, and for another
+index of nodes when ids are not sorted. GeoParquet is read by pyarrow. The legend
+interprets the tags; geometries stay WKB here.
 """
 
 from __future__ import annotations
 
 import bz2
+import hashlib
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ from pyogrio.errors import CRSError as PyogrioCRSError
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
 
 from rsupres.errors import InputError
+from rsupres.raster.files import file_sha256
 from rsupres.vector.features import BoxesIn, Features
 from rsupres.vector.geometry import Box
 from rsupres.vector.tags import TagReader, osm_configuration
@@ -50,13 +52,16 @@ def read_features(
     """Yield the layers of a vector file.
 
     Args:
-        path: file, or what GDAL understands, such as `/vsizip/...`.
+        path: file, or a name that GDAL opens, such as `/vsizip/...`.
         keys: the tags to read.
         areas: tags (`key` or `key=value`) whose closed ways are areas, for OSM files.
-        boxes_in: the bounds to read, in a layer's CRS.
+        boxes_in: returns the bounds to read, in a layer's CRS.
+
+    Yields:
+        Each layer, once per box.
 
     Raises:
-        InputError: missing, damaged, no vector file, no CRS, or without any layer.
+        InputError: missing, damaged, not a vector file, without CRS or any layer.
     """
     with _located(path) as name:
         suffix = Path(path.removesuffix(".bz2").removesuffix(".gz")).suffix.lower()
@@ -68,6 +73,14 @@ def read_features(
             yield from _read_osm(name, path, keys, areas, boxes_in)
         else:
             yield from _read_layers(name, path, keys, boxes_in)
+
+
+def source_sha256(path: str) -> str:
+    """Return the SHA-256 of a file; of the name where only GDAL can open it."""
+    try:
+        return file_sha256(path)
+    except OSError:  # such as /vsizip/...
+        return hashlib.sha256(path.encode()).hexdigest()
 
 
 def _read_layers(
@@ -111,7 +124,7 @@ def _read_osm(
         options = {"OSM_CONFIG_FILE": str(configuration)}
         with gdal_options(options), _explained(path):
             meta = pyogrio.read_info(name, layer=OSM_LAYERS[0])
-        extent = _box(meta["total_bounds"])  # what the file says of itself
+        extent = _box(meta["total_bounds"])  # as its header has them
         for layer in OSM_LAYERS:
             for boxes in _one_by_one(boxes_in(crs)):
                 fields, wkb, columns = _read_osm_box(
@@ -130,14 +143,16 @@ def _read_osm(
 def _read_osm_box(
     name: str, path: str, layer: str, options: dict[str, str], box: Box
 ) -> tuple[list[str], NDArray[np.object_], list[NDArray[Any]]]:
-    """Read one OSM layer; `options` learns when ids are not sorted."""
+    """Read one OSM layer; `options` is changed when ids are not sorted."""
     try:
         with gdal_options(options):
             return _read(name, layer, None, box)
     except READ_ERRORS as error:
         if "OSM_USE_CUSTOM_INDEXING" not in str(error):
             raise _unreadable(path, error) from error
-    logger.info("%s: ids are not sorted; reading it another way.", path)
+    logger.info(
+        "%s: ids are not sorted; reading it without the index of sorted ids.", path
+    )
     options["OSM_USE_CUSTOM_INDEXING"] = "NO"
     with gdal_options(options), _explained(path):
         return _read(name, layer, None, box)
@@ -146,20 +161,20 @@ def _read_osm_box(
 def _read(
     name: str, layer: str, columns: Sequence[str] | None, box: Box
 ) -> tuple[list[str], NDArray[np.object_], list[NDArray[Any]]]:
-    """Read one layer inside bounds; what GDAL complains of goes to the log."""
-    with warnings.catch_warnings(record=True) as complaints:
+    """Read one layer inside bounds; GDAL's warnings go to the log."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         meta, _, wkb, values = pyogrio.raw.read(
             name, layer=layer, columns=columns, bbox=box, force_2d=True
         )
-    for text in sorted({str(complaint.message) for complaint in complaints}):
+    for text in sorted({str(warning.message) for warning in caught}):
         logger.info("%s: %s", name, text)
     shapes = np.empty(0, object) if wkb is None else np.asarray(wkb, object)
     return [str(field) for field in meta["fields"]], shapes, list(values)
 
 
 def _extent_by_reading(name: str, layer: str) -> Box | None:
-    """Return a layer's bounds when the file does not tell; reads all of it once."""
+    """Return the bounds of a layer whose file has none; reads all of it once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         meta = pyogrio.read_info(name, layer=layer, force_total_bounds=True)
@@ -192,7 +207,7 @@ def _one_by_one(boxes: Sequence[Box]) -> Iterator[list[Box]]:
 def _crs(meta: Mapping[str, Any], what: str) -> pyproj.CRS:
     if not meta["crs"]:
         raise InputError(
-            f"{what}: no CRS, so nobody knows where it lies; set it, for example with "
+            f"{what}: the file has no CRS; assign one, for example with "
             "ogr2ogr -a_srs EPSG:4326 OUT IN."
         )
     return pyproj.CRS.from_user_input(meta["crs"])
@@ -200,7 +215,7 @@ def _crs(meta: Mapping[str, Any], what: str) -> pyproj.CRS:
 
 @contextmanager
 def gdal_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Set GDAL's configuration for pyogrio, and restore it."""
+    """Set GDAL's configuration for pyogrio while the context is open."""
     with _CONFIGURATION:
         before = {key: pyogrio.get_gdal_config_option(key) for key in options}
         pyogrio.set_gdal_config_options(dict(options))
@@ -212,7 +227,7 @@ def gdal_options(options: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _located(path: str) -> Iterator[str]:
-    """Yield the name by which GDAL opens a file; bzip2 is unpacked meanwhile."""
+    """Yield the name by which GDAL opens a file; bzip2 is unpacked to a copy."""
     is_local = not path.startswith("/vsi") and "://" not in path
     if is_local and not os.path.exists(path):
         raise InputError(f"{path}: no such file.")
@@ -247,8 +262,8 @@ def _unreadable(what: str, error: Exception) -> InputError:
     reason = " ".join(str(error).splitlines()[0].split())
     if re.search(r"not recognized as being in a supported file format", reason):
         return InputError(
-            f"{what}: not a vector file that GDAL can read; known are .osm.pbf, .osm, "
-            ".osm.bz2, .gpkg, .geojson, .geojsonl, .fgb, .shp and .parquet."
+            f"{what}: not a vector file that GDAL can read; use .osm.pbf, .osm, "
+            ".osm.bz2, .gpkg, .geojson, .geojsonl, .fgb, .shp or .parquet."
         )
     return InputError(
         f"{what}: cannot be read, it may be truncated or damaged "

@@ -1,87 +1,46 @@
-"""Geometries of any file become sound polygons in the pixels of a grid.
+"""Bring geometries into the pixels of a grid, as polygons that can be burned.
 
-Broken geometries are repaired, lines widened by their metres on the ground, large
-polygons cut into pieces, vertices put on a lattice of 1/256 pixel. Knows no tags, no
-legend and no files.
+Lines are widened by their metres on the ground, large polygons cut into pieces, and
+vertices rounded to a lattice of 1/256 pixel. Broken geometries are repaired before, by
+`rsupres.vector.wkb`. Tags, legends and files are not known here.
 """
 
 from __future__ import annotations
 
-import struct
-import warnings
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from shapely import GeometryCollection, LineString, Polygon
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from rsupres.grid import Grid
+from rsupres.vector.wkb import Shapes
 
 if TYPE_CHECKING:
     from affine import Affine
 
-Shapes = NDArray[np.object_]
 Box = tuple[float, float, float, float]
 
 # Vertices lie on multiples of 1 / LATTICE pixel, so that moving them by whole pixels
-# is exact and a crossing never comes so near a pixel centre that rounding decides.
+# is exact and no edge passes so near a pixel centre that rounding errors decide.
 LATTICE = 256
-MANY_VERTICES = 256  # a polygon with more is cut into pieces ...
-SMALL_PIECE = 128  # ... unless it is as small as this, SR pixels
+MAX_VERTICES = 256  # a polygon with more is cut into pieces ...
+MIN_PIECE_SIDE = 128  # ... of at least this side, SR pixels
 NODES = 17  # along each axis, where the ground size of a pixel is measured
 QUAD_SEGMENTS = 4  # of a quarter circle at the ends and bends of lines
-DENSIFY = 21
-_AREAS, _LINES, _COLLECTION = (3, 6), (1, 2, 5), 7
-
-
-class Parsed(NamedTuple):
-    """Geometries out of WKB.
-
-    Attributes:
-        shapes: (n,) geometries without Z; None where nothing could be saved.
-        n_repaired: that were broken and are used.
-        n_dropped: of which nothing could be used.
-    """
-
-    shapes: Shapes
-    n_repaired: int
-    n_dropped: int
-
-
-def parse(wkb: NDArray[np.object_]) -> Parsed:
-    """Return valid geometries: rings are closed, crossings undone, Z left out."""
-    shapes = shapely.from_wkb(wkb, on_invalid="ignore")
-    broken = np.flatnonzero(shapely.is_missing(shapes) & (wkb != None))  # noqa: E711
-    for index in broken:
-        shapes[index] = _salvage(wkb[index])
-    is_missing = shapely.is_missing(shapes)
-    absent = shapely.is_missing(wkb) if wkb.dtype != object else is_missing
-    shapes[~is_missing] = shapely.force_2d(shapes[~is_missing])
-    repaired = {int(i) for i in broken if not is_missing[i]}
-    for index in np.flatnonzero(~shapely.is_valid(shapes) & ~is_missing):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NaN in coordinates
-            try:
-                shapes[index] = shapely.make_valid(shapes[index])
-            except GEOSException:
-                shapes[index] = None
-        repaired.add(int(index))
-    empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
-    shapes[empty] = None
-    repaired -= set(np.flatnonzero(empty).tolist())
-    return Parsed(shapes, len(repaired), int((empty | absent).sum()))
+DENSIFY_POINTS = 21  # along each side of bounds that are projected
+_AREA_TYPES, _LINE_TYPES, _COLLECTION_TYPE = (3, 6), (1, 2, 5), 4  # of shapely
 
 
 class PixelPlane:
-    """The pixels of a grid as a plane: x = column, y = row, margin included.
+    """The pixels of a grid as a plane: x = column, y = row, with a margin around.
 
     Attributes:
-        grid: what it belongs to.
+        grid: SR grid, with a CRS.
         margin: SR pixels kept around the grid.
     """
 
@@ -92,7 +51,7 @@ class PixelPlane:
         self.crs = pyproj.CRS.from_user_input(grid.crs.to_wkt())
         inverse = ~grid.transform
         self._linear = np.array([[inverse.a, inverse.b], [inverse.d, inverse.e]])
-        # From the grid's corner, so that large coordinates lose nothing.
+        # Coordinates are taken from the grid's corner, so that large ones lose nothing.
         self._corner = np.array([grid.transform.c, grid.transform.f])
 
     @property
@@ -120,7 +79,7 @@ class PixelPlane:
     def boxes_in(self, crs: pyproj.CRS) -> list[Box]:
         """Return the frame's bounds in another CRS; two at the antimeridian."""
         place = _transformer(self.crs, crs).transform_bounds(
-            *self.bounds, densify_pts=DENSIFY
+            *self.bounds, densify_pts=DENSIFY_POINTS
         )
         west, south, east, north = (float(value) for value in place)
         if not crs.is_geographic:
@@ -134,9 +93,14 @@ class PixelPlane:
         return [(west, south, 180.0, north), (-180.0, south, east - 360.0, north)]
 
     def to_pixels(self, shapes: Shapes, crs: pyproj.CRS) -> Shapes:
-        """Return geometries with columns and rows for coordinates.
+        """Return geometries in columns and rows of the grid.
 
-        What the projection cannot bring to the grid's CRS becomes None.
+        Args:
+            shapes: (n,) geometries.
+            crs: of the geometries; longitude or easting first.
+
+        Returns:
+            (n,) geometries, None where the projection has no place for a vertex.
         """
         xy, index = shapely.get_coordinates(shapes, return_index=True)
         if crs != self.crs:
@@ -154,7 +118,7 @@ class PixelPlane:
     def _turns(
         self, x: NDArray[np.float64], index: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """Return the whole turns of longitude that bring geometries near the grid."""
+        """Return multiples of 360 degrees that bring geometries near the grid."""
         n = int(index[-1]) + 1
         low, high = np.full(n, np.inf), np.full(n, -np.inf)
         np.minimum.at(low, index, x)
@@ -165,15 +129,18 @@ class PixelPlane:
         return np.asarray(np.nan_to_num(turns)[index])
 
     def widen(
-        self, lines: Shapes, widths_m: NDArray[np.float64], least: float
+        self, lines: Shapes, widths_m: NDArray[np.float64], min_width: float
     ) -> Shapes:
         """Return lines as polygons of their width on the ground.
 
         Args:
             lines: in pixels.
             widths_m: (n,) metres.
-            least: SR pixels that no line is narrower than; a line below one pixel
-                would come out in dashes.
+            min_width: SR pixels; a line narrower than one pixel would be burned with
+                gaps.
+
+        Returns:
+            (n,) polygons in pixels.
         """
         if not len(lines):
             return np.empty(0, object)
@@ -186,7 +153,7 @@ class PixelPlane:
         xy, index = shapely.get_coordinates(lines, return_index=True)
         ground = np.einsum("nij,nj->ni", metres[index], xy - origin[index])
         pixel_m = np.sqrt(np.abs(np.linalg.det(metres)))
-        half_m = np.maximum(widths_m, least * pixel_m) / 2
+        half_m = np.maximum(widths_m, min_width * pixel_m) / 2
         bands = shapely.buffer(
             shapely.set_coordinates(lines.copy(), ground),
             half_m,
@@ -199,20 +166,20 @@ class PixelPlane:
 
     @property
     def metres_per_pixel(self) -> float:
-        """The smallest ground size of a pixel's side in the frame, metres."""
+        """The smallest ground length of a pixel's side in the frame, metres."""
         _, scales = self._ground
         return float(np.linalg.norm(scales, axis=2).min())
 
     @cached_property
     def _ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return nodes (rows, cols, 2) and metres east and north along (col, row)."""
+        """Return nodes (rows, cols, 2) and metres (east, north) per (col, row) step."""
         left, top, right, bottom = self.box
         x, y = np.meshgrid(
             np.linspace(left, right, NODES), np.linspace(top, bottom, NODES)
         )
         transform = self.grid.transform
         geodetic = self.crs.geodetic_crs
-        if geodetic is None:  # an engineering CRS: metres or feet, nowhere on Earth
+        if geodetic is None:  # an engineering CRS: metres or feet, no place on Earth
             unit = self.crs.axis_info[0].unit_conversion_factor
             metres = unit * np.array(
                 [[transform.a, transform.b], [transform.d, transform.e]]
@@ -239,16 +206,23 @@ def split_kinds(
 ) -> tuple[Shapes, NDArray[np.intp], Shapes, NDArray[np.intp]]:
     """Return (areas, their indices, lines, their indices); points are left out."""
     parts, index = shapely.get_parts(shapes, return_index=True)
-    while (shapely.get_type_id(parts) >= 4).any():  # collections in collections
+    while (
+        shapely.get_type_id(parts) >= _COLLECTION_TYPE
+    ).any():  # collections in collections
         parts, inner = shapely.get_parts(parts, return_index=True)
         index = index[inner]
     kinds = shapely.get_type_id(parts)
-    is_area, is_line = np.isin(kinds, _AREAS), np.isin(kinds, _LINES)
+    is_area, is_line = np.isin(kinds, _AREA_TYPES), np.isin(kinds, _LINE_TYPES)
     return parts[is_area], index[is_area], parts[is_line], index[is_line]
 
 
 def clip(shapes: Shapes, box: Box) -> Shapes:
-    """Return what lies in a box; geometries inside it as they are."""
+    """Return the parts of geometries in a box, None where there are none.
+
+    Args:
+        shapes: (n,) geometries; those inside the box stay the same objects.
+        box: in the coordinates of the geometries.
+    """
     x0, y0, x1, y1 = shapely.bounds(shapes).T
     left, bottom, right, top = box
     with np.errstate(invalid="ignore"):
@@ -272,7 +246,7 @@ def cut(polygons: Shapes) -> tuple[Shapes, NDArray[np.intp]]:
     """
     pieces: list[BaseGeometry] = []
     index: list[int] = []
-    large = shapely.get_num_coordinates(polygons) > MANY_VERTICES
+    large = shapely.get_num_coordinates(polygons) > MAX_VERTICES
     for number, polygon in enumerate(polygons):
         parts = _cut_one(polygon) if large[number] else [polygon]
         pieces += parts
@@ -283,7 +257,7 @@ def cut(polygons: Shapes) -> tuple[Shapes, NDArray[np.intp]]:
 
 
 def snap(polygons: Shapes) -> Shapes:
-    """Return polygons with vertices on the lattice."""
+    """Return polygons with vertices rounded to the lattice."""
     xy = shapely.get_coordinates(polygons)
     return np.asarray(
         shapely.set_coordinates(polygons.copy(), np.round(xy * LATTICE) / LATTICE),
@@ -291,8 +265,8 @@ def snap(polygons: Shapes) -> Shapes:
     )
 
 
-def grown(box: Box) -> Box:
-    """Return a box three times as large: cutting there shows nowhere."""
+def enlarged(box: Box) -> Box:
+    """Return a box three times as large; a cut at its border lies out of sight."""
     west, south, east, north = box
     width, height = east - west, north - south
     return west - width, south - height, east + width, north + height
@@ -301,8 +275,8 @@ def grown(box: Box) -> Box:
 def _cut_one(polygon: BaseGeometry) -> list[BaseGeometry]:
     x0, y0, x1, y1 = polygon.bounds
     width, height = x1 - x0, y1 - y0
-    few = shapely.get_num_coordinates(polygon) <= MANY_VERTICES
-    if few or max(width, height) <= SMALL_PIECE:
+    few = shapely.get_num_coordinates(polygon) <= MAX_VERTICES
+    if few or max(width, height) <= MIN_PIECE_SIDE:
         return [polygon]
     low, high = np.floor((x0, y0)) - 1, np.ceil((x1, y1)) + 1
     if width >= height:
@@ -348,58 +322,3 @@ def _nearest(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp
 @lru_cache(maxsize=32)
 def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def _salvage(wkb: bytes) -> BaseGeometry | None:
-    """Return what can be used of a geometry that GEOS refuses to read."""
-    try:
-        shape, _ = _read_wkb(memoryview(wkb), 0)
-    except (struct.error, ValueError, IndexError):
-        return None
-    return shape
-
-
-def _read_wkb(wkb: memoryview, at: int) -> tuple[BaseGeometry | None, int]:
-    """Read one geometry; rings of under three points are left out, others closed."""
-    order = "<" if wkb[at] else ">"
-    (kind,) = struct.unpack_from(f"{order}I", wkb, at + 1)
-    n_axes = 2 + bool(kind & 0x80000000) + bool(kind & 0x40000000)
-    kind &= 0x1FFFFFFF
-    n_axes += (0, 1, 1, 2)[kind // 1000]
-    kind %= 1000
-    at += 5
-    if kind == 1:
-        return None, at + 8 * n_axes
-    (count,) = struct.unpack_from(f"{order}I", wkb, at)
-    at += 4
-    if kind == 2:
-        points, at = _read_points(wkb, at, count, n_axes, order)
-        return (LineString(points) if len(points) > 1 else None), at
-    parts: list[BaseGeometry] = []
-    if kind == 3:
-        for _ in range(count):
-            (length,) = struct.unpack_from(f"{order}I", wkb, at)
-            points, at = _read_points(wkb, at + 4, length, n_axes, order)
-            if len(np.unique(points, axis=0)) > 2:
-                closed = np.vstack([points, points[:1]])
-                parts.append(shapely.make_valid(Polygon(closed)))
-        # The even-odd rule: holes are what a ring has in common with the others.
-        whole: BaseGeometry | None = None
-        for part in parts:
-            whole = part if whole is None else whole.symmetric_difference(part)
-        return whole, at
-    for _ in range(count):
-        part_read, at = _read_wkb(wkb, at)
-        if part_read is not None:
-            parts.append(part_read)
-    return (GeometryCollection(parts) if parts else None), at
-
-
-def _read_points(
-    wkb: memoryview, at: int, count: int, n_axes: int, order: str
-) -> tuple[NDArray[np.float64], int]:
-    size = 8 * n_axes * count
-    if at + size > len(wkb):
-        raise ValueError("WKB ends early")
-    values = np.frombuffer(wkb[at : at + size], f"{order}f8").reshape(count, n_axes)
-    return values[:, :2].astype(np.float64), at + size

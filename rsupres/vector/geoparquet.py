@@ -1,10 +1,10 @@
-"""GeoParquet, batch by batch, only where it is needed; needs pyarrow."""
+"""Read GeoParquet in batches, only inside the bounds that are needed; needs pyarrow."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from rsupres.errors import InputError
 from rsupres.vector.tags import TagReader
 
 if TYPE_CHECKING:
-    from rsupres.vector.features import Features
+    from rsupres.vector.features import BoxesIn, Features
     from rsupres.vector.geometry import Box
 
 BATCH_ROWS = 65_536
@@ -27,15 +27,15 @@ def read_parquet(
     name: str,
     path: str,
     keys: Collection[str],
-    boxes_in: Callable[[pyproj.CRS], Sequence[Box]],
+    boxes_in: BoxesIn,
 ) -> Features:
     """Return the features of a GeoParquet file that touch the bounds.
 
     Args:
-        name: by which it is opened.
-        path: as the user calls it.
+        name: that opens the file.
+        path: as the user named it.
         keys: the tags to read.
-        boxes_in: the bounds to read, in the file's CRS.
+        boxes_in: returns the bounds to read, in the file's CRS.
 
     Raises:
         InputError: pyarrow is missing, or it is no GeoParquet with WKB geometries, or
@@ -105,8 +105,8 @@ def _crs(geometry: Mapping[str, Any], path: str) -> pyproj.CRS:
     crs = geometry.get("crs", "OGC:CRS84")
     if crs is None:
         raise InputError(
-            f"{path}: no CRS, so nobody knows where it lies; set it, for example with "
-            "geopandas' set_crs."
+            f"{path}: the file has no CRS; assign one, for example with geopandas' "
+            "set_crs."
         )
     return pyproj.CRS.from_user_input(crs)
 

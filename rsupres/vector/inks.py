@@ -1,7 +1,7 @@
-"""Features become polygons with inks: what is drawn, with what, in which order.
+"""Turn features into polygons with inks: the class, colour and order of drawing.
 
-Tags choose the class, hide tunnels, lift bridges and widen lines; geometries are made
-sound by `rsupres.vector.geometry`. What was met on the way is counted. Opens no files.
+Tags choose the class, hide tunnels, lift bridges and widen lines. Features are counted
+as drawn, ignored, hidden, repaired or dropped. No file is opened here.
 """
 
 from __future__ import annotations
@@ -23,33 +23,32 @@ from rsupres.vector.features import Features
 from rsupres.vector.geometry import (
     Box,
     PixelPlane,
-    Shapes,
     clip,
     cut,
-    grown,
-    parse,
+    enlarged,
     snap,
     split_kinds,
 )
-from rsupres.vector.tags import TELLING_KEYS
+from rsupres.vector.tags import MAIN_KEYS
+from rsupres.vector.wkb import Shapes, parse
 
-WIDEST_TAG_M = 60.0  # a `width` tag beyond this may be cut off outside the margin
-MIN_LINE = 1.0  # SR pixels; half of a pixel when edges are blended
+MAX_TAG_WIDTH_M = 60.0  # a wider `width` tag may be cut off outside the margin
+MIN_LINE_WIDTH = 1.0  # SR pixels; half of a pixel when edges are blended
 OPEN_TUNNELS = ("no", "building_passage", "avalanche_protector", "covered")
 HIDDEN_PLACES = ("underground", "underwater", "indoor")
-HIGHEST_LEVEL = 9
-AT_ONCE = 1 << 14  # features whose geometries are worked on together
+MAX_LEVEL = 9
+BATCH_FEATURES = 1 << 14  # whose geometries are in memory together
 
 
 class Ink(NamedTuple):
-    """What polygons are drawn with; sorting by it is the drawing order.
+    """The class and level of polygons; they are drawn in the order of sorted inks.
 
     Attributes:
         on_top: 1 for classes that bridges do not cover.
         level: 0 on the ground, n for a bridge of `layer=n`.
         order: of the class, or of the casings.
         number: of the class in the legend.
-        is_casing: the border of a line.
+        is_casing: whether it is the border of a line.
     """
 
     on_top: int
@@ -61,7 +60,7 @@ class Ink(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was met while reading."""
+    """Counts of features by what became of them, and bounds of the layers."""
 
     counts: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -82,10 +81,11 @@ class Drawing:
         self._inks: dict[Ink, list[Shapes]] = {}
         cased = [entry.order for entry in legend.classes if entry.casing]
         self._casing_order = min(cased, default=0) - 0.5
-        self._least = MIN_LINE / 2 if legend.antialias else MIN_LINE
+        blended = 0.5 if legend.antialias else 1.0
+        self._min_width = blended * MIN_LINE_WIDTH
 
     def add(self, features: Features) -> None:
-        """Take the features of one layer that a class wants and that are in reach."""
+        """Add the features of one layer that are in a class and near the grid."""
         tally = self._tally
         tally.n_read += len(features.wkb)
         if features.extent is not None:
@@ -98,8 +98,8 @@ class Drawing:
         hidden = wanted & _is_hidden(features.tags)
         tally.hidden += int(hidden.sum())
         chosen = np.flatnonzero(wanted & ~hidden)
-        for start in range(0, len(chosen), AT_ONCE):
-            self._add_some(features, matches, chosen[start : start + AT_ONCE])
+        for start in range(0, len(chosen), BATCH_FEATURES):
+            self._add_some(features, matches, chosen[start : start + BATCH_FEATURES])
 
     def _add_some(
         self,
@@ -107,7 +107,7 @@ class Drawing:
         matches: Sequence[NDArray[np.bool_]],
         chosen: NDArray[np.intp],
     ) -> None:
-        """Take some features; geometries are copied a few times on the way."""
+        """Add some features; their geometries are copied a few times."""
         tally = self._tally
         shapes, n_repaired, n_dropped = parse(features.wkb[chosen])
         tally.repaired += n_repaired
@@ -117,8 +117,8 @@ class Drawing:
         if features.extent is None and len(shapes):
             west, south, east, north = (float(v) for v in shapely.total_bounds(shapes))
             tally.extents.append(((west, south, east, north), features.crs))
-        # Far parts may lie where the projection ends.
-        shapes = clip(shapes, grown(features.boxes[0]))
+        # Parts far away may lie outside the area of the projection.
+        shapes = clip(shapes, enlarged(features.boxes[0]))
         shapes = self._frame.to_pixels(shapes, features.crs)
         areas, of_area, lines, of_line = split_kinds(shapes)
         is_taken = np.zeros(len(chosen), bool)
@@ -146,7 +146,9 @@ class Drawing:
         """Return the burner and (bands, inks + 1) values, background first."""
         inks = sorted(self._inks)
         if len(inks) > MAX_INKS:
-            raise InputError(f"The map has {len(inks)} kinds of features, too many.")
+            raise InputError(
+                f"The map has {len(inks)} kinds of features, more than {MAX_INKS}."
+            )
         polygons: list[Shapes] = [np.empty(0, object)]
         numbers: list[NDArray[np.uint16]] = [np.empty(0, np.uint16)]
         colours = [self._value(None)]
@@ -173,7 +175,7 @@ class Drawing:
     def _classes(
         self, matches: Sequence[NDArray[np.bool_]], chosen: NDArray[np.intp], kind: str
     ) -> NDArray[np.intp]:
-        """Return the class that draws each feature last, -1 for none."""
+        """Return the class of each feature that is drawn last, -1 for none."""
         best = np.full(len(chosen), -1, np.intp)
         order = np.full(len(chosen), -np.inf)
         for index, entry in enumerate(self._legend.classes):
@@ -200,10 +202,10 @@ class Drawing:
         widths_m = _widths_m(entry.width, tags, owners)
         if entry.casing is not None:
             cased = self._frame.widen(
-                lines, widths_m + 2 * entry.casing[1], self._least
+                lines, widths_m + 2 * entry.casing[1], self._min_width
             )
             self._add(cased, owners, levels, index, is_casing=True)
-        bands = self._frame.widen(lines, widths_m, self._least)
+        bands = self._frame.widen(lines, widths_m, self._min_width)
         return self._add(bands, owners, levels, index, is_casing=False)
 
     def _add(
@@ -237,29 +239,29 @@ class Drawing:
         self, tags: Mapping[str, NDArray[np.object_]], ignored: NDArray[np.bool_]
     ) -> None:
         for index in np.flatnonzero(ignored):
-            told = next(
+            tag = next(
                 (
                     f"{key}={tags[key][index]}"
-                    for key in TELLING_KEYS
+                    for key in MAIN_KEYS
                     if key in tags and tags[key][index] is not None
                 ),
                 "other",
             )
-            self._tally.ignored[told] += 1
+            self._tally.ignored[tag] += 1
 
 
 def reach_m(legend: Legend) -> float:
-    """Return how far outside the grid a line may be whose band comes in, metres."""
+    """Return the metres outside the grid from which a wide line may reach into it."""
     widths = [
         entry.width.widest_m / 2 + (entry.casing[1] if entry.casing else 0.0)
         for entry in legend.classes
         if entry.width is not None
     ]
-    return max([0.0, *widths]) + (WIDEST_TAG_M / 2 if widths else 0.0)
+    return max([0.0, *widths]) + (MAX_TAG_WIDTH_M / 2 if widths else 0.0)
 
 
 def area_keys(legend: Legend) -> set[str]:
-    """Return the tags that classes with areas look at."""
+    """Return the keys of the tags by which classes of areas are recognised."""
     return {
         key
         for entry in legend.classes
@@ -279,7 +281,7 @@ def _is_hidden(tags: Mapping[str, NDArray[np.object_]]) -> NDArray[np.bool_]:
 
 
 def _levels(tags: Mapping[str, NDArray[np.object_]]) -> NDArray[np.intp]:
-    """Return 0 on the ground, for bridges their `layer`, at least 1."""
+    """Return 0 on the ground, and for bridges their `layer`, at least 1."""
     n_features = len(tags["bridge"])
     levels = np.zeros(n_features, np.intp)
     of_man = tags.get("man_made", np.full(n_features, None, object))
@@ -291,7 +293,7 @@ def _levels(tags: Mapping[str, NDArray[np.object_]]) -> NDArray[np.intp]:
             layer = int(float(tags["layer"][index] or 1))
         except ValueError:
             layer = 1
-        levels[index] = min(max(layer, 1), HIGHEST_LEVEL)
+        levels[index] = min(max(layer, 1), MAX_LEVEL)
     return levels
 
 

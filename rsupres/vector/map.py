@@ -1,20 +1,21 @@
-"""Vector maps on the SR grid: open files and a legend, burn any window.
+"""Open vector maps on the SR grid with a legend, and draw any window.
 
     with VectorMap.open(["town.osm.pbf"], sr_grid, load_legend("classes")) as town:
         codes = town.burn(window)
 
-Reading and tags are in `rsupres.vector.files`, geometries in `rsupres.vector.geometry`,
-and filling in `rsupres.vector.burn`. Knows no model and writes nothing.
+Files are read by `rsupres.vector.files`, geometries brought into pixels by
+`rsupres.vector.geometry`, and polygons filled by `rsupres.vector.burn`. Nothing is
+written here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,38 +27,35 @@ from shapely.geometry.base import BaseGeometry
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend import Legend
-from rsupres.legends.legend_file import load_legend
 from rsupres.vector.burn import Burner
-from rsupres.vector.files import read_features
-from rsupres.vector.geometry import Box, PixelPlane, grown
+from rsupres.vector.files import read_features, source_sha256
+from rsupres.vector.geometry import Box, PixelPlane, enlarged
 from rsupres.vector.inks import Drawing, Tally, area_keys, reach_m
-from rsupres.vector.overpass import date_of, resolve
+from rsupres.vector.osm_copies import download_date
+from rsupres.vector.overpass import resolve
 from rsupres.vector.tags import osm_areas
-
-__all__ = ["Legend", "VectorMap", "load_legend"]
 
 logger = logging.getLogger(__name__)
 
 MARGIN = 64  # SR pixels around the grid that are drawn too, plus the widest line
-FINENESS = 4  # finer pixels along a pixel, when edges are blended
-BURN_PIXELS = 1 << 24  # finer pixels that are burned at once
-HASHED_WHOLE = 1 << 30  # bytes; of larger files both ends are hashed
-HASHED_END = 1 << 20
+ANTIALIAS_FACTOR = 4  # finer pixels along a pixel, when edges are blended
+BURN_PIXELS = 1 << 24  # finer pixels that are burned together
+WARN_COVERAGE = 0.995  # share of the grid; less is worth a warning
 
 
 class VectorMap(AbstractContextManager["VectorMap"]):
-    """A legend's picture of vector files on an SR grid; a context manager.
+    """Vector files on an SR grid, drawn by a legend; a context manager.
 
     Attributes:
-        legend: what is drawn.
+        legend: classes and colours that are drawn.
         paths: the files.
         counts: class key -> features that touch the grid.
-        ignored: features near the grid that no class takes.
+        ignored: features near the grid that are in no class.
         ignored_tags: the same by tag, most frequent first.
         hidden: features in tunnels or underground, not drawn.
         repaired: features with broken geometries that are drawn.
         dropped: features without any usable geometry.
-        n_read: features that were read, near the grid.
+        n_read: features near the grid that were read.
         coverage: share of the grid inside the files' bounds, 0 to 1.
     """
 
@@ -94,14 +92,17 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         layers: Sequence[str] | None = None,
         folder: Path | None = None,
     ) -> VectorMap:
-        """Read what touches the grid.
+        """Open files and read the features that touch the grid.
 
         Args:
-            paths: vector files; `overpass` stands for OpenStreetMap live.
+            paths: vector files; `overpass` downloads OpenStreetMap of the scene.
             grid: SR grid, any CRS and transform.
-            legend: what is drawn.
+            legend: classes and colours to draw.
             layers: keys or groups of the legend's classes, None = all.
             folder: where copies of downloads are kept; None = the working folder.
+
+        Returns:
+            The open map.
 
         Raises:
             InputError: a file cannot be used, or a layer is not in the legend.
@@ -110,11 +111,9 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         if grid.crs is None:
             raise InputError("The scene has no CRS, so no map can be laid over it.")
         legend = legend.only(layers)
-        margin = MARGIN
-        frame = PixelPlane(grid, margin)
-        frame = PixelPlane(
-            grid, margin + math.ceil(reach_m(legend) / frame.metres_per_pixel)
-        )
+        frame = PixelPlane(grid, MARGIN)
+        reach = math.ceil(reach_m(legend) / frame.metres_per_pixel)
+        frame = PixelPlane(grid, MARGIN + reach)
         files = resolve(paths, grid, legend, folder)
         tally = Tally()
         drawing = Drawing(legend, frame, tally)
@@ -147,7 +146,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         Returns:
             (3, height, width) colours of an RGB legend, else (1, height, width) codes.
         """
-        factor = FINENESS if self.legend.antialias else 1
+        factor = ANTIALIAS_FACTOR if self.legend.antialias else 1
         rows = max(1, BURN_PIXELS // max(1, window.width * factor**2))
         picture = np.empty((self.legend.n_bands, window.height, window.width), np.uint8)
         for top in range(0, window.height, rows):
@@ -166,22 +165,27 @@ class VectorMap(AbstractContextManager["VectorMap"]):
     def fingerprint(self) -> dict[str, object]:
         """Return what decides the picture: files with hashes, legend, classes.
 
-        Downloads also tell their date.
+        Downloads also have their date.
         """
         return {
-            "files": [
-                {
-                    "name": os.path.basename(path),
-                    "sha256": hash_file(path),
-                    **({"date": date} if (date := date_of(path)) else {}),
-                }
-                for path in self.paths
-            ],
+            "files": [dict(file) for file in self._files],
             "legend": self.legend.name,
             "legend_sha256": self.legend.sha256,
             "classes": [entry.key for entry in self.legend.classes],
             "antialias": self.legend.antialias,
         }
+
+    @cached_property
+    def _files(self) -> Sequence[Mapping[str, str]]:
+        """Names, hashes and dates of the files, each of which is hashed once."""
+        return [
+            {
+                "name": os.path.basename(path),
+                "sha256": source_sha256(path),
+                **({"date": date} if (date := download_date(path)) else {}),
+            }
+            for path in self.paths
+        ]
 
     def _report(self) -> None:
         if self.repaired or self.dropped:
@@ -193,11 +197,11 @@ class VectorMap(AbstractContextManager["VectorMap"]):
             )
         if not sum(self.counts.values()):
             logger.warning(
-                "%s: none of its features inside the scene is in legend %s.",
+                "%s: no feature in the scene is in legend %s.",
                 ", ".join(self.paths),
                 self.legend.name,
             )
-        if self.coverage < 0.995:
+        if self.coverage < WARN_COVERAGE:
             logger.warning(
                 "%s: covers %.1f %% of the scene; the rest has no map.",
                 ", ".join(self.paths),
@@ -205,30 +209,11 @@ class VectorMap(AbstractContextManager["VectorMap"]):
             )
 
 
-def hash_file(path: str) -> str:
-    """Return the SHA-256 of a file; of a very large one, of its size and both ends."""
-    digest = hashlib.sha256()
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
-            if size <= HASHED_WHOLE:
-                while block := stream.read(HASHED_END):
-                    digest.update(block)
-            else:
-                digest.update(str(size).encode())
-                digest.update(stream.read(HASHED_END))
-                stream.seek(-HASHED_END, os.SEEK_END)
-                digest.update(stream.read())
-    except OSError:  # a name of GDAL's, such as /vsizip/...
-        digest.update(path.encode())
-    return digest.hexdigest()
-
-
 def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
-    """Return the share of the grid inside the files' bounds.
+    """Return the share of the grid inside the files' bounds, 0 to 1.
 
     Raises:
-        ConditionError: none of it, naming both footprints.
+        ConditionError: it is 0; both footprints are named.
     """
     named = ", ".join(paths)
     if not tally.extents:
@@ -238,7 +223,6 @@ def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
     share = float(shapely.intersection(seen, outline).area / outline.area)
     if share > 0:
         return share
-    crs = frame.grid.crs
     for box, layer_crs in tally.extents:
         swapped = (box[1], box[0], box[3], box[2])
         if _seen(swapped, layer_crs, frame).intersects(outline):
@@ -250,33 +234,33 @@ def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
         f"{_text(box)} ({_name(layer_crs)})"
         for box, layer_crs in list(dict.fromkeys(tally.extents))[:2]
     )
+    scene = PixelPlane(frame.grid, 0)
+    in_map_crs = "; ".join(map(_text, scene.boxes_in(tally.extents[0][1])))
     raise ConditionError(
         f"{named}: does not touch the scene: it covers {footprints}, the scene "
-        f"{_text(PixelPlane(frame.grid, 0).bounds)} ({crs}), which is "
-        f"{'; '.join(map(_text, _in_layer(frame, tally)))} in the map's CRS."
+        f"{_text(scene.bounds)} ({frame.grid.crs}), which is {in_map_crs} in the map's "
+        "CRS."
     )
 
 
-def _in_layer(frame: PixelPlane, tally: Tally) -> list[Box]:
-    return PixelPlane(frame.grid, 0).boxes_in(tally.extents[0][1])
-
-
 def _seen(box: Box, crs: pyproj.CRS, frame: PixelPlane) -> BaseGeometry:
-    """Return a layer's bounds in pixels, as far as they are near the grid."""
+    """Return the part of a layer's bounds that is near the grid, in pixels."""
     near = [
-        shapely.intersection(_box(box), _box(grown(part)))
+        shapely.intersection(_box(box), _box(enlarged(part)))
         for part in frame.boxes_in(crs)
     ]
-    shapes = np.array([shape for shape in near if shape.area > 0 or _flat(box)], object)
+    shapes = np.array(
+        [shape for shape in near if shape.area > 0 or _is_flat(box)], object
+    )
     if not len(shapes):
         return shapely.Polygon()
     x0, y0, x1, y1 = shapely.total_bounds(shapes)
     step = max(x1 - x0, y1 - y0) / 32 or 1.0
     moved = frame.to_pixels(shapely.segmentize(shapes, step), crs)
-    return shapely.union_all(list(_sound(moved)))
+    return shapely.union_all(list(_valid_parts(moved)))
 
 
-def _flat(box: Box) -> bool:
+def _is_flat(box: Box) -> bool:
     return box[0] == box[2] or box[1] == box[3]
 
 
@@ -284,7 +268,7 @@ def _box(box: Box) -> BaseGeometry:
     return shapely.box(*box)
 
 
-def _sound(shapes: Iterable[BaseGeometry | None]) -> Iterator[BaseGeometry]:
+def _valid_parts(shapes: Iterable[BaseGeometry | None]) -> Iterator[BaseGeometry]:
     for shape in shapes:
         if shape is not None and not shape.is_empty:
             yield shape if shape.is_valid else shape.buffer(0)

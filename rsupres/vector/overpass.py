@@ -1,24 +1,19 @@
-"""OpenStreetMap live: what a footprint needs becomes a dated, hashed file.
+"""Download the OpenStreetMap features of a footprint from Overpass.
 
 `osmnx` asks Overpass and Nominatim and builds the geometries. Here large areas are
-split, refusals are waited for or split further, and the answer is kept as a
-GeoPackage with a JSON file beside it, which serves the same question again without a
-network. `RSUPRES_OVERPASS_URL` names another server.
+split; a busy server is asked again after a pause, after a timeout for smaller parts.
+The answer is kept by `rsupres.vector.osm_copies`. `RSUPRES_OVERPASS_URL` names another
+server.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +23,8 @@ from shapely.geometry.base import BaseGeometry
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.legend import Legend
-from rsupres.output.atomic import publishing, sync, translate_os_errors
-from rsupres.vector.tags import TELLING_KEYS
+from rsupres.output.atomic import translate_os_errors
+from rsupres.vector.osm_copies import Copy, Query, find_copy, keep_copy
 from rsupres.version import __version__
 
 if TYPE_CHECKING:
@@ -38,41 +33,22 @@ if TYPE_CHECKING:
 
 LIVE = "overpass"
 URL_VARIABLE = "RSUPRES_OVERPASS_URL"
-ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0"
-SIDE_DEG = 0.25  # of the parts that a large area is asked for in
-MIN_DEG = 0.01  # parts are not split below this
-MANY_VALUES = 12  # a key with more wanted values is asked for whole
-MARGIN_DEG = 0.001  # about 100 m around the scene, for what reaches in
+PART_SIDE_DEG = 0.25  # of the parts into which a large area is split
+MIN_PART_DEG = 0.01  # smaller parts are not split
+MAX_VALUES = 12  # a key with more wanted values is asked for with any value
+MARGIN_DEG = 0.001  # about 100 m around the scene, for features that reach into it
 ATTEMPTS = 6
 FIRST_PAUSE_S = 5.0
-LONGEST_PAUSE_S = 120.0
-CONNECT_S = 10.0
-CACHE = ".overpass-parts"
-
-# What Overpass is asked for: key -> any value, or these.
-Query = Mapping[str, bool | list[str]]
+MAX_PAUSE_S = 120.0
+CONNECT_TIMEOUT_S = 10.0
+CACHE = ".overpass-parts"  # folder of answers until all parts are there
 
 logger = logging.getLogger(__name__)
-_pause = time.sleep
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A file of downloaded features.
-
-    Attributes:
-        path: GeoPackage.
-        date: when it was downloaded, UTC, ISO 8601.
-        sha256: of the file.
-    """
-
-    path: Path
-    date: str
-    sha256: str
+pause = time.sleep  # replaced in tests
 
 
 class _Busy(Exception):
-    """The server answered 429 or 504."""
+    """The server answered 429 (too many requests) or 504 (timeout)."""
 
     def __init__(self, status: int, wait_s: float | None) -> None:
         super().__init__(f"HTTP {status}")
@@ -83,12 +59,12 @@ class _Busy(Exception):
 def resolve(
     paths: Sequence[str], grid: Grid, legend: Legend, folder: Path | None
 ) -> tuple[str, ...]:
-    """Return the files to read: `overpass` becomes a copy of the scene's surroundings.
+    """Return the files to read; `overpass` is replaced by a download of the scene.
 
     Args:
         paths: files and `overpass`.
-        grid: the scene's.
-        legend: whose tags are asked for.
+        grid: of the scene.
+        legend: its tags are asked for.
         folder: where copies are kept; None = the working folder.
 
     Raises:
@@ -101,7 +77,7 @@ def resolve(
 
 
 def footprint(grid: Grid) -> BaseGeometry:
-    """Return a grid's bounds in longitude and latitude, with a little around."""
+    """Return a grid's bounds with a margin, in longitude and latitude."""
     import pyproj
 
     from rsupres.vector.geometry import PixelPlane
@@ -118,8 +94,12 @@ def footprint(grid: Grid) -> BaseGeometry:
 def place_area(name: str, grid: Grid) -> BaseGeometry:
     """Return the part of a named place that lies in the scene, longitude and latitude.
 
+    Args:
+        name: as Nominatim finds it.
+        grid: of the scene.
+
     Raises:
-        ConditionError: unknown place, no network, or a place elsewhere.
+        ConditionError: unknown place, no network, or a place outside the scene.
     """
     import osmnx
     import requests
@@ -131,61 +111,73 @@ def place_area(name: str, grid: Grid) -> BaseGeometry:
         osmnx._errors.ResponseStatusCodeError,
     ) as error:
         raise ConditionError(
-            f"--place {name!r}: the place search cannot be reached ({_short(error)}); "
-            "work offline with a file of features, or give --bbox and a kept copy."
+            f"{name!r}: the place search cannot be reached ({_short(error)}); work "
+            "offline with a file of features, or with a box and a kept copy.",
+            argument="place",
+            remedies=("bbox",),
         ) from error
     except (osmnx._errors.InsufficientResponseError, TypeError, ValueError) as error:
         raise ConditionError(
-            f"--place {name!r}: no such place with an area ({_short(error)})."
+            f"{name!r}: no such place with an area ({_short(error)}).",
+            argument="place",
         ) from error
     place = found.geometry.union_all()
     area: BaseGeometry = shapely.intersection(place, footprint(grid))
     if area.is_empty:
         raise ConditionError(
-            f"--place {name!r}: does not touch the scene: it covers "
-            f"{_text(place.bounds)}, the scene {_text(footprint(grid).bounds)} "
-            "(EPSG:4326)."
+            f"{name!r}: does not touch the scene: it covers {_text(place.bounds)}, the "
+            f"scene {_text(footprint(grid).bounds)} (EPSG:4326).",
+            argument="place",
         )
     return area
 
 
 def bbox_area(bounds: Sequence[float], grid: Grid) -> BaseGeometry:
-    """Return a box of west, south, east, north in degrees, as far as the scene goes.
+    """Return the part of a box that lies in the scene, longitude and latitude.
+
+    Args:
+        bounds: west, south, east, north in degrees.
+        grid: of the scene.
 
     Raises:
-        ConditionError: the numbers do not rise, or the box lies elsewhere.
+        ConditionError: the numbers do not rise, or the box lies outside the scene.
     """
     west, south, east, north = bounds
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise ConditionError(
-            f"--bbox {_text(bounds)}: give west, south, east, north in degrees, rising."
+            f"{_text(bounds)}: give west, south, east, north in degrees, rising.",
+            argument="bbox",
         )
     scene = footprint(grid)
     area = shapely.intersection(shapely.box(west, south, east, north), scene)
     if area.is_empty:
         raise ConditionError(
-            f"--bbox {_text(bounds)}: does not touch the scene, which covers "
-            f"{_text(scene.bounds)} (EPSG:4326)."
+            f"{_text(bounds)}: does not touch the scene, which covers "
+            f"{_text(scene.bounds)} (EPSG:4326).",
+            argument="bbox",
         )
     return area
 
 
 def download(area: BaseGeometry, legend: Legend, folder: Path) -> Copy:
-    """Return a copy of OpenStreetMap's features in an area; a kept one where it serves.
+    """Return a copy of OpenStreetMap's features in an area, downloaded when needed.
 
     Args:
         area: longitude and latitude.
-        legend: whose tags are asked for.
+        legend: its tags are asked for.
         folder: where copies are looked for and kept.
 
+    Returns:
+        An earlier copy that covers the area and the tags, else a new one.
+
     Raises:
-        ConditionError: the server cannot be reached, refuses for long, or has nothing.
+        ConditionError: the server cannot be reached, stays busy, or has no feature.
     """
     query = wanted_tags(legend)
-    kept = _find_copy(folder, area, query)
+    kept = find_copy(folder, area, query)
     if kept is not None:
         logger.warning(
-            "OpenStreetMap as of %s out of %s; delete it to download anew.",
+            "OpenStreetMap of %s is read from %s; delete it to download again.",
             kept.date,
             kept.path,
         )
@@ -193,13 +185,13 @@ def download(area: BaseGeometry, legend: Legend, folder: Path) -> Copy:
     with translate_os_errors(folder), _osmnx_settings(folder / CACHE) as url:
         _check_reachable(url)
         frame = _fetch(area, query, url)
-        copy = _keep(frame, area, query, folder, url)
+        copy = keep_copy(frame, area, query, folder, url)
     _remove_cache(folder / CACHE)
     return copy
 
 
 def wanted_tags(legend: Legend) -> dict[str, bool | list[str]]:
-    """Return what a legend needs, as osmnx asks for it."""
+    """Return the tags that a legend needs, in the form that osmnx takes."""
     values: dict[str, set[str] | None] = {}
     for entry in legend.classes:
         for wanted in entry.tags:
@@ -207,54 +199,9 @@ def wanted_tags(legend: Legend) -> dict[str, bool | list[str]]:
             before = values.get(key, set())
             values[key] = None if asked is None or before is None else before | asked
     return {
-        key: True if chosen is None or len(chosen) > MANY_VALUES else sorted(chosen)
+        key: True if chosen is None or len(chosen) > MAX_VALUES else sorted(chosen)
         for key, chosen in sorted(values.items())
     }
-
-
-def date_of(path: str) -> str | None:
-    """Return when a downloaded copy was made; None for other files."""
-    record = _read_record(Path(path).with_suffix(".json"))
-    return None if record is None else str(record["date"])
-
-
-def _find_copy(folder: Path, area: BaseGeometry, query: Query) -> Copy | None:
-    """Return the newest copy whose area and tags cover the question."""
-    found: list[Copy] = []
-    for path in folder.glob("osm_*.json"):
-        record = _read_record(path)
-        if record is None:
-            continue
-        there = shapely.from_geojson(json.dumps(record["area"]))
-        copy = Copy(path.with_suffix(".gpkg"), record["date"], record["sha256"])
-        if not copy.path.exists() or not _covers_tags(record["tags"], query):
-            continue
-        if not shapely.buffer(there, 1e-9).covers(area):
-            continue
-        if _digest(copy.path) != copy.sha256:
-            logger.warning("%s was changed since its download; not used.", copy.path)
-            continue
-        found.append(copy)
-    return max(found, key=lambda copy: copy.date, default=None)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    keys = {"source", "date", "sha256", "area", "tags"}
-    return record if isinstance(record, dict) and keys <= record.keys() else None
-
-
-def _covers_tags(there: Query, asked: Query) -> bool:
-    for key, values in asked.items():
-        kept = there.get(key, [])
-        if kept is True:
-            continue
-        if values is True or not set(values or []) <= set(kept or []):
-            return False
-    return True
 
 
 def _fetch(area: BaseGeometry, query: Query, url: str) -> geopandas.GeoDataFrame:
@@ -262,9 +209,9 @@ def _fetch(area: BaseGeometry, query: Query, url: str) -> geopandas.GeoDataFrame
     import geopandas
     import pandas as pd
 
-    waiting = deque((part, 0) for part in _parts(area, SIDE_DEG))
+    waiting = deque((part, 0) for part in _parts(area, PART_SIDE_DEG))
     if len(waiting) > 1:
-        logger.warning("%s is asked for the scene in %d parts.", url, len(waiting))
+        logger.warning("The scene is asked for from %s in %d parts.", url, len(waiting))
     frames: list[geopandas.GeoDataFrame] = []
     while waiting:
         part, attempt = waiting.popleft()
@@ -273,7 +220,7 @@ def _fetch(area: BaseGeometry, query: Query, url: str) -> geopandas.GeoDataFrame
         except _Busy as busy:
             if attempt + 1 >= ATTEMPTS:
                 raise ConditionError(
-                    f"{url}: refuses for long ({busy}); try again later, or work "
+                    f"{url}: stays busy ({busy}); try again later, or work "
                     "offline with an extract, for example of download.geofabrik.de."
                 ) from busy
             _wait(busy, attempt, url)
@@ -293,7 +240,7 @@ def _fetch(area: BaseGeometry, query: Query, url: str) -> geopandas.GeoDataFrame
 
 
 def _request(area: BaseGeometry, query: Query) -> geopandas.GeoDataFrame | None:
-    """Ask once; None when nothing is there."""
+    """Ask once; return None when the area has no such feature."""
     import osmnx
     import requests
 
@@ -304,7 +251,7 @@ def _request(area: BaseGeometry, query: Query) -> geopandas.GeoDataFrame | None:
         if "No matching features" in str(error) or "no data" in str(error).lower():
             return None
         raise ConditionError(
-            f"Overpass answered what cannot be used: {_short(error)}."
+            f"The answer of Overpass cannot be used: {_short(error)}."
         ) from error
     except osmnx._errors.ResponseStatusCodeError as error:
         raise ConditionError(f"Overpass refused: {_short(error)}.") from error
@@ -318,9 +265,9 @@ def _wait(busy: _Busy, attempt: int, url: str) -> None:
     wait_s = busy.wait_s
     if wait_s is None:
         wait_s = FIRST_PAUSE_S * 2**attempt
-    wait_s = min(wait_s, LONGEST_PAUSE_S)
+    wait_s = min(wait_s, MAX_PAUSE_S)
     logger.warning("%s is busy (%s); waiting %.0f s.", url, busy, wait_s)
-    _pause(wait_s)
+    pause(wait_s)
 
 
 def _parts(area: BaseGeometry, side: float) -> list[BaseGeometry]:
@@ -346,53 +293,12 @@ def _parts(area: BaseGeometry, side: float) -> list[BaseGeometry]:
 def _quarters(area: BaseGeometry) -> list[BaseGeometry]:
     west, south, east, north = area.bounds
     side = max(east - west, north - south)
-    return [area] if side < MIN_DEG else _parts(area, side / 2 * (1 + 1e-9))
-
-
-def _keep(
-    frame: geopandas.GeoDataFrame,
-    area: BaseGeometry,
-    query: Query,
-    folder: Path,
-    url: str,
-) -> Copy:
-    """Write the copy, and its record last."""
-    keys = sorted({*query, *TELLING_KEYS, "bridge", "tunnel", "layer", "location"})
-    keys += ["width", "lanes", "area", "parking", "generator:source"]
-    columns = [key for key in dict.fromkeys(keys) if key in frame.columns]
-    plain = frame[[*columns, "geometry"]]
-    plain = plain[~plain.geom_type.isin(["Point", "MultiPoint"])].reset_index()
-    now = datetime.now(UTC)
-    part = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{secrets.token_hex(4)}.gpkg"
-    try:
-        plain.to_file(part, layer="osm", driver="GPKG", engine="pyogrio")
-        digest = _digest(part)
-        path = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{digest[:8]}.gpkg"
-        sync(part)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    date = now.isoformat(timespec="seconds")
-    record = {
-        "source": url,
-        "date": date,
-        "sha256": digest,
-        "features": len(plain),
-        "area": json.loads(shapely.to_geojson(area)),
-        "tags": dict(query),
-        "attribution": ATTRIBUTION,
-        "rsupres": __version__,
-    }
-    with publishing(path.with_suffix(".json")) as draft:
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    logger.info("%d features of OpenStreetMap are kept in %s.", len(plain), path)
-    return Copy(path, date, digest)
+    return [area] if side < MIN_PART_DEG else _parts(area, side / 2 * (1 + 1e-9))
 
 
 @contextmanager
 def _osmnx_settings(cache: Path) -> Iterator[str]:
-    """Set osmnx up for our ways of waiting, and restore it; yields the server's URL."""
+    """Configure osmnx while the context is open; yield the URL of the server."""
     from osmnx import settings
 
     changes: dict[str, Any] = {
@@ -401,7 +307,7 @@ def _osmnx_settings(cache: Path) -> Iterator[str]:
         "log_console": False,
         "requests_kwargs": {**settings.requests_kwargs, "hooks": {"response": _listen}},
         "http_user_agent": f"rsupres/{__version__} (osmnx)",
-        "max_query_area_size": 1e15,  # parts are ours
+        "max_query_area_size": 1e15,  # areas are split in `_fetch`
     }
     if os.environ.get(URL_VARIABLE):
         changes["overpass_url"] = os.environ[URL_VARIABLE]
@@ -416,18 +322,18 @@ def _osmnx_settings(cache: Path) -> Iterator[str]:
 
 
 def _listen(response: requests.Response, *args: object, **kwargs: object) -> None:
-    """Take refusals before osmnx does, which would wait for them without end."""
+    """Raise `_Busy` before osmnx sees the answer, which would wait without end."""
     if response.status_code in (429, 504):
-        told = response.headers.get("Retry-After", "")
-        raise _Busy(response.status_code, float(told) if told.isdecimal() else None)
+        wait = response.headers.get("Retry-After", "")
+        raise _Busy(response.status_code, float(wait) if wait.isdecimal() else None)
 
 
 def _check_reachable(url: str) -> None:
-    """Ask for the server's state, so that no network shows at once."""
+    """Ask for the server's state, so that a missing network is found at once."""
     import requests
 
     try:
-        requests.get(f"{url.rstrip('/')}/status", timeout=CONNECT_S)
+        requests.get(f"{url.rstrip('/')}/status", timeout=CONNECT_TIMEOUT_S)
     except requests.exceptions.RequestException as error:
         raise _unreachable(error) from error
 
@@ -445,11 +351,6 @@ def _remove_cache(cache: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     if cache.is_dir():
         cache.rmdir()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _short(error: Exception) -> str:

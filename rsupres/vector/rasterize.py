@@ -1,7 +1,7 @@
-"""`rsupres rasterize` as a function: a vector map becomes a raster on the SR grid.
+"""Write a vector map on the SR grid of a scene: the work of `rsupres rasterize`.
 
-Memory does not grow with the output's height, and the same call goes on with what an
-interrupted one wrote: see `rsupres.output.strips`.
+Memory does not grow with the output's height, and the same call continues after an
+interruption, see `rsupres.output.scene_grid`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Unpack
 
@@ -20,48 +19,35 @@ from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Grid, Scale, as_scale
 from rsupres.legends.legend import DEFAULT_CLASS_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
-from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputMeta
-from rsupres.output.strips import (
-    Destination,
-    StripRaster,
-    WritingOptions,
-    frame_identity,
-    make_destination,
-    write_strips,
+from rsupres.output.scene_grid import (
+    SceneGridJob,
+    SceneGridSummary,
+    write_on_scene_grid,
 )
-from rsupres.raster.dataset import Raster
+from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.vector.map import VectorMap
 from rsupres.vector.overpass import bbox_area, download, place_area
-from rsupres.version import __version__
 
-# Values of one strip; they are read and burned at once.
-_STRIP_VALUES = 1 << 24
 _RGB = ("red", "green", "blue")
 
 
-@dataclass(frozen=True)
-class RasterizeJob:
-    """What to burn, and where to.
+@dataclass(frozen=True, kw_only=True)
+class RasterizeJob(SceneGridJob):
+    """What to burn, and where to write it.
 
     Attributes:
-        maps: vector files; `overpass` for OpenStreetMap live in the scene's footprint.
-        into: where the raster goes.
-        like: the scene whose grid, refined by `scale`, is the output's.
-        scale: SR pixels along one LR pixel.
+        maps: vector files; `overpass` downloads OpenStreetMap of the scene's footprint.
         legend: name or file.
         layers: keys or groups of the legend, None = all.
         place: download this place, None = none.
-        bbox: download this box, degrees, None = none.
+        bbox: download this box (west, south, east, north in degrees), None = none.
         antialias: blend the edges of an RGB legend.
     """
 
     maps: tuple[str, ...]
-    into: Destination
-    like: str
-    scale: Fraction = Fraction(4)
     legend: str = DEFAULT_CLASS_LEGEND
     layers: tuple[str, ...] | None = None
     place: str | None = None
@@ -74,27 +60,22 @@ class RasterizeJob:
         return self.into.output.absolute().parent
 
 
-@dataclass(frozen=True)
-class RasterizeSummary:
+@dataclass(frozen=True, kw_only=True)
+class RasterizeSummary(SceneGridSummary):
     """What was burned.
 
     Attributes:
-        output: the file.
-        grid: its frame.
         legend: name.
         maps: the files that were read.
         counts: class key -> features that touch the output.
-        ignored: features nearby that no class takes.
+        ignored: features nearby that are in no class.
         ignored_tags: the same by tag, most frequent first.
         hidden: features in tunnels or underground.
         repaired: broken geometries that were repaired.
-        dropped: geometries that could not be.
-        coverage: share of the output inside the maps' bounds.
-        duration_s: wall time.
+        dropped: geometries that could not be repaired.
+        coverage: share of the output inside the maps' bounds, 0 to 1.
     """
 
-    output: Path
-    grid: Grid
     legend: str
     maps: tuple[str, ...]
     counts: Mapping[str, int]
@@ -104,14 +85,10 @@ class RasterizeSummary:
     repaired: int
     dropped: int
     coverage: float
-    duration_s: float
 
-    def to_json(self) -> dict[str, object]:
-        """Return JSON-able values."""
+    def content_to_json(self) -> dict[str, object]:
+        """Return JSON-able values of the map."""
         return {
-            "output": str(self.output),
-            "height": self.grid.height,
-            "width": self.grid.width,
             "legend": self.legend,
             "maps": list(self.maps),
             "features": dict(self.counts),
@@ -121,7 +98,6 @@ class RasterizeSummary:
             "repaired": self.repaired,
             "dropped": self.dropped,
             "coverage": round(self.coverage, 4),
-            "duration_s": round(self.duration_s, 3),
         }
 
 
@@ -189,11 +165,14 @@ def rasterize(
 def rasterize_map(
     job: RasterizeJob, *, on_progress: OnProgress | None = None
 ) -> RasterizeSummary:
-    """Burn vector maps on a scene's SR grid; go on where an earlier call stopped.
+    """Burn vector maps on a scene's SR grid; continue an interrupted call.
 
     Args:
         job: what to do.
         on_progress: called after each strip.
+
+    Returns:
+        What was burned, with counts of features.
 
     Raises:
         InputError: a file, the legend, a layer or the scene cannot be used.
@@ -202,20 +181,25 @@ def rasterize_map(
         ResourceError: the disk is full.
     """
     started = time.monotonic()
-    show = on_progress or (lambda step: None)
     legend = load_legend(job.legend)
     if job.antialias:
         legend = legend.antialiased()
-    job.into.check()
-    check_format(job.into.format("uint8", None), legend.n_bands)
-    with Raster.open(job.like) as scene:
-        grid = scene.grid.refine(job.scale)
+    grid = job.open_grid(legend.n_bands)
     maps = _maps(job, legend.only(job.layers), grid)
     with (
         bounded_cache(),
         VectorMap.open(maps, grid, legend, job.layers, job.folder) as opened,
     ):
-        _burn(job, opened, grid, show)
+        write_on_scene_grid(
+            job,
+            grid,
+            opened.legend.n_bands,
+            identity={"rasterize": opened.fingerprint()},
+            phase="Burning",
+            make=lambda window: (opened.burn(window), None),
+            meta=lambda: _meta(job, opened, grid),
+            show=on_progress or (lambda step: None),
+        )
         return RasterizeSummary(
             output=job.into.output,
             grid=grid,
@@ -241,33 +225,20 @@ def _maps(job: RasterizeJob, legend: Legend, grid: Grid) -> tuple[str, ...]:
         areas.append(bbox_area(job.bbox, grid))
     copies = [str(download(area, legend, job.folder).path) for area in areas]
     if not (job.maps or copies):
-        raise InputError("No map is given; name a file, overpass, --place or --bbox.")
+        raise InputError(
+            "No map is given; name a file, overpass, a place or a box.",
+            remedies=("place", "bbox"),
+        )
     return (*job.maps, *copies)
-
-
-def _burn(job: RasterizeJob, opened: VectorMap, grid: Grid, show: OnProgress) -> None:
-    raster = StripRaster(
-        grid=grid,
-        form=job.into.format("uint8", None),
-        n_bands=opened.legend.n_bands,
-        strip_values=_STRIP_VALUES,
-        identity={"rasterize": opened.fingerprint(), **frame_identity(grid)},
-        phase="Burning",
-        make=lambda window: (opened.burn(window), None),
-        meta=lambda: _meta(job, opened, grid),
-    )
-    write_strips(raster, job.into, show)
 
 
 def _meta(job: RasterizeJob, opened: VectorMap, grid: Grid) -> OutputMeta:
     legend = opened.legend
-    fingerprint = opened.fingerprint()
     tags = {
-        "RSUPRES_VERSION": __version__,
-        "RSUPRES_SCALE": str(job.scale),
+        **job.tags(),
         LEGEND_TAG: legend.name,
         "RSUPRES_LEGEND_SHA256": legend.sha256,
-        "RSUPRES_VECTOR_MAP": json.dumps(fingerprint["files"]),
+        "RSUPRES_VECTOR_MAP": json.dumps(opened.fingerprint()["files"]),
         "RSUPRES_FEATURES": json.dumps(dict(opened.counts)),
     }
     if legend.kind == "rgb":

@@ -1,8 +1,9 @@
-"""OSM tags out of whatever columns a vector file has.
+"""Find OSM tags in the columns of a vector file.
 
-Columns named like tags, the `other_tags` of GDAL and `tags` maps, Geofabrik's `fclass`,
-and, when a layer has none of these, its name: a layer called buildings holds
-buildings. Also says which tags GDAL's OSM driver shall report.
+They are in columns named like tags, in GDAL's `other_tags` and in maps of tags, or in
+Geofabrik's `fclass`. A layer without any of these is taken by its name: a layer called
+buildings holds buildings. GDAL's OSM driver is configured here too, for the tags that
+are wanted.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from rsupres.legends.legend import DRAWING_KEYS
 logger = logging.getLogger(__name__)
 
 Columns = dict[str, NDArray[np.object_]]
-# What a feature is, for the count of those that no class takes.
-TELLING_KEYS = (
+# Keys that say what a feature is, for the count of features that are in no class.
+MAIN_KEYS = (
     *("building", "highway", "railway", "waterway", "natural", "landuse", "leisure"),
     *("amenity", "aeroway", "man_made", "power", "barrier", "place", "tourism", "shop"),
     *("historic", "office", "aerialway", "boundary", "public_transport"),
@@ -75,7 +76,7 @@ NAMED_LAYERS = (
     (re.compile(r"forest|wood|tree", re.I), ("landuse", "forest")),
 )
 _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:"((?:[^"\\]|\\.)*)"|NULL)')
-_SHAPEFILE_NAME = 10  # letters that a dBASE column's name may have
+_MAX_DBASE_NAME = 10  # letters of a column's name in a shapefile
 
 
 class TagReader:
@@ -91,7 +92,7 @@ class TagReader:
     def __init__(
         self, keys: Collection[str], fields: Sequence[str], layer: str, path: str
     ) -> None:
-        self._keys = sorted({*keys, *TELLING_KEYS})
+        self._keys = sorted({*keys, *MAIN_KEYS})
         self._is_short = path.lower().endswith((".shp", ".dbf", ".zip"))
         self._where = f"{path}, layer {layer}"
         named = {self._plain(field): field for field in fields}
@@ -116,7 +117,16 @@ class TagReader:
     def tags(
         self, fields: Sequence[str], columns: Sequence[NDArray[Any]], n: int
     ) -> Columns:
-        """Return key -> (n,) texts or None, out of what was read."""
+        """Return the tags of the features that were read.
+
+        Args:
+            fields: names of the columns that were read.
+            columns: their values, (n,) each.
+            n: number of features.
+
+        Returns:
+            Key -> (n,) texts, None where a feature has no such tag.
+        """
         read = dict(zip(fields, columns, strict=True))
         tags = {key: np.full(n, None, object) for key in self._keys}
         for key, field in self._by_key.items():
@@ -133,14 +143,14 @@ class TagReader:
 
     def _plain(self, name: str) -> str:
         plain = name.lower().replace(":", "_")
-        return plain[:_SHAPEFILE_NAME] if self._is_short else plain
+        return plain[:_MAX_DBASE_NAME] if self._is_short else plain
 
     def _by_name(self, layer: str, path: str) -> tuple[str, str] | None:
         for text in (layer, Path(path).stem):
             for pattern, tag in NAMED_LAYERS:
                 if pattern.search(text):
                     logger.info(
-                        "%s has no tags; taken for %s=%s by its name.",
+                        "%s has no tags; its name says %s=%s.",
                         self._where,
                         *tag,
                     )
@@ -160,13 +170,13 @@ class TagReader:
 
 
 def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
-    """Return an osmconf.ini: which tags GDAL's driver reports, what is an area.
+    """Return an osmconf.ini: the tags that GDAL's driver reports, and what is an area.
 
     Args:
         keys: the tags that are wanted.
         areas: `key` or `key=value` whose closed ways are areas.
     """
-    attributes = ",".join(sorted({*keys, *TELLING_KEYS}))
+    attributes = ",".join(sorted({*keys, *MAIN_KEYS}))
     lines = [
         f"closed_ways_are_polygons={','.join(sorted(areas))}",
         "attribute_name_laundering=no",
@@ -184,10 +194,10 @@ def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
 
 
 def osm_areas(wanted: Collection[str]) -> set[str]:
-    """Return which tags make a closed way an area, as osmconf.ini wants them.
+    """Return the tags that make a closed way an area, in the form of osmconf.ini.
 
     Args:
-        wanted: the keys that classes with areas look at.
+        wanted: the keys by which classes of areas are recognised.
     """
     areas = {key for key in wanted if key not in LINE_KEYS}
     for key, values in LINE_KEY_AREAS.items():
@@ -196,7 +206,7 @@ def osm_areas(wanted: Collection[str]) -> set[str]:
 
 
 def _theme(layer: str, path: str) -> str | None:
-    """Return the key that Geofabrik's layer name stands for: gis_osm_roads_free_1."""
+    """Return the key of a layer of Geofabrik, such as gis_osm_roads_free_1."""
     for text in (layer, Path(path).stem):
         found = re.search(r"(?:^|_)osm_([a-z]+?)(?:_a)?(?:_free|_\d|$)", text.lower())
         if found and found[1] in GEOFABRIK_KEYS:
@@ -218,7 +228,7 @@ def _texts(column: NDArray[Any]) -> NDArray[np.object_]:
 
 
 def _spread(tags: Columns, column: NDArray[Any] | None) -> None:
-    """Fill tags from a column of maps; what a column of its own says stays."""
+    """Fill tags from a column of maps; tags from columns of their own stay."""
     if column is None:
         return
     for index, value in enumerate(column):
@@ -228,7 +238,7 @@ def _spread(tags: Columns, column: NDArray[Any] | None) -> None:
 
 
 def _pairs(value: object) -> Mapping[str, str]:
-    """Return the tags in an hstore, JSON or map value."""
+    """Return the tags of an hstore, JSON or map value."""
     if isinstance(value, Mapping):
         return {str(k): str(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):

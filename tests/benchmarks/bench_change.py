@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions  # noqa: E402
+from rsupres.change.mask import ChangeMask  # noqa: E402
+from rsupres.change.options import ChangeOptions, DetectionOptions  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
 
 DATA = Path(os.environ["RSUPRES_DATA"]) / "change"

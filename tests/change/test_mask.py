@@ -17,7 +17,8 @@ from rasterio.warp import Resampling, reproject
 from shapely.affinity import translate
 from shapely.geometry import LineString, Polygon, box
 
-from rsupres.change.mask import ChangeMask, ChangeOptions, DetectionOptions
+from rsupres.change.mask import ChangeMask
+from rsupres.change.options import ChangeOptions, DetectionOptions
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
@@ -33,10 +34,17 @@ def read(sources, grid=SR, window=None, **options):
 
 
 def _options(options):
-    of_detection = ("method", "significance", "threshold", "least_m2")
+    of_detection = ("method", "significance", "threshold", "minimum_area_m2")
     detection = {k: v for k, v in options.items() if k in of_detection}
     rest = {k: v for k, v in options.items() if k not in of_detection}
     return ChangeOptions(detection=DetectionOptions(**detection), **rest)
+
+
+def refused(sources, match, *, argument="", remedies=(), **options):
+    """Check that sources are refused, and which arguments the error names."""
+    with pytest.raises(ConditionError, match=match) as caught:
+        read(sources, **options)
+    assert (caught.value.argument, caught.value.remedies) == (argument, remedies)
 
 
 def codes(path, pixels, **kwargs):
@@ -73,7 +81,7 @@ def test_a_class_raster_is_seen_on_the_sr_grid_pixel_by_pixel(tmp_path):
     assert np.array_equal(mask, pixels.repeat(4, axis=0).repeat(4, axis=1))
 
 
-def test_outside_a_class_raster_nobody_knows(tmp_path):
+def test_outside_a_class_raster_the_mask_is_unknown(tmp_path):
     moved = NORTH_UP @ Affine.translation(4, -2)
     path = codes(tmp_path / "mask.tif", random_codes([0, 3]), transform=moved)
     mask = read([path])
@@ -149,14 +157,16 @@ def masks(tmp_path_factory):
     for kind, paths in sources.items():
         options = ChangeOptions(
             class_attribute="kind" if kind == "polygons" else None,
-            detection=DetectionOptions(least_m2=500),
+            detection=DetectionOptions(minimum_area_m2=500),
         )
-        mask = ChangeMask.open([str(path) for path in paths], SR, options)
-        # Small blocks, so that windows cross their borders.
-        for part in (mask._pixels, getattr(mask._pixels, "_source", None)):
-            for name in ("_blocks", "_raw", "_mask"):
-                if hasattr(part, name):
-                    getattr(part, name).side = 16
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (
+                "on_grid",
+                "class_rasters",
+                "images",
+            ):  # windows cross blocks
+                patch.setattr(f"rsupres.change.{module}.BLOCK_SIDE", 16)
+            mask = ChangeMask.open([str(path) for path in paths], SR, options)
         whole = mask.read(SR.window)[0]
         assert len(np.unique(whole)) > 1
         opened[kind] = mask, whole
@@ -197,8 +207,7 @@ def test_classes_that_the_table_lacks_are_refused_on_opening(tmp_path):
 
 def test_a_mask_of_0_and_255_is_refused_until_its_255_has_a_meaning(tmp_path):
     path = codes(tmp_path / "mask.tif", random_codes([0, 255]))
-    with pytest.raises(ConditionError, match="--class-table binary"):
-        read([path])
+    refused([path], "if 255 means changed", remedies=("class_table=binary",))
     assert set(np.unique(read([path], class_table="binary"))) == {0, 1}
     path = codes(tmp_path / "known.tif", random_codes([0, 255]), nodata=255)
     assert set(np.unique(read([path]))) == {0, 255}
@@ -212,10 +221,10 @@ def test_classes_beyond_255_need_a_table(tmp_path):
 
 def test_measurements_are_no_classes(tmp_path):
     path = make_scene(tmp_path / "image.tif", bands=4)
-    with pytest.raises(ConditionError, match="4 bands of uint16 are no classes"):
+    with pytest.raises(ConditionError, match="4 bands of uint16 are not classes"):
         read([path])
     path = codes(tmp_path / "height.tif", np.ones((24, 32), np.float32))
-    with pytest.raises(ConditionError, match="1 bands of float32 are no classes"):
+    with pytest.raises(ConditionError, match="1 bands of float32 are not classes"):
         read([path])
 
 
@@ -232,10 +241,14 @@ def test_a_mask_without_crs_is_refused(tmp_path):
         read([path])
 
 
-def test_nobody_can_translate_a_mask_whose_classes_are_not_known(tmp_path):
+def test_a_mask_of_unknown_classes_cannot_be_converted(tmp_path):
     path = codes(tmp_path / "mask.tif", random_codes([0, 1]))
-    with pytest.raises(ConditionError, match="name their table with --class-table"):
-        read([path], output_table="second")
+    refused(
+        [path],
+        "class table of its codes is not known; name it",
+        remedies=("class_table",),
+        output_table="second",
+    )
 
 
 # Polygons
@@ -277,7 +290,9 @@ def test_classes_of_polygons_may_be_names_of_a_table(tmp_path):
     assert (mask[:20, :20] == 5).all()
     assert (mask[24:36, 24:36] == 1).all()
     assert (mask[40:48, :12] == 255).all()  # 1 would be water
-    with pytest.raises(ConditionError, match="kind 'Building' is no class of 0 to 254"):
+    with pytest.raises(
+        ConditionError, match="kind 'Building' is not a code of 0 to 254"
+    ):
         read([path], class_attribute="kind")
     with pytest.raises(ConditionError, match=r"'Building' is neither .* worldcover"):
         read([path], class_attribute="kind", class_table="worldcover")
@@ -293,10 +308,19 @@ def test_an_attribute_that_no_feature_has_is_refused_with_those_that_there_are(
     tmp_path,
 ):
     path = write_polygons(tmp_path / "new.gpkg", [polygon(0, 0, 5, 5)], kind=[1])
-    with pytest.raises(ConditionError, match=r"no feature has a 'klass'; .* are kind"):
-        read([path], class_attribute="klass")
-    with pytest.raises(ConditionError, match="name it with --class-attribute"):
-        read([path], class_table="second")
+    refused(
+        [path],
+        r"'klass': no feature of .* has it; its attributes are kind",
+        argument="class_attribute",
+        class_attribute="klass",
+    )
+    refused(
+        [path],
+        "no effect without the attribute",
+        argument="class_table",
+        remedies=("class_attribute",),
+        class_table="second",
+    )
 
 
 def test_the_later_of_two_polygons_wins_and_the_log_says_so(tmp_path, caplog):
@@ -316,7 +340,7 @@ def test_broken_and_foreign_geometries_are_counted_and_the_rest_is_used(
     assert (mask[40:48, 40:48] == 1).all()
     assert mask[12, 20] == 1
     assert "1 broken geometries were repaired" in caplog.text
-    assert "1 features are no polygons" in caplog.text
+    assert "1 features are not polygons" in caplog.text
 
 
 def test_polygons_with_holes_and_z_leave_the_hole(tmp_path):
@@ -347,7 +371,7 @@ def test_polygons_without_crs_or_at_all_are_refused(tmp_path):
     with pytest.raises(InputError, match="CRS"):
         read([path])
     path = write_polygons(tmp_path / "empty.gpkg", [])
-    with pytest.raises(ConditionError, match="no polygons in it"):
+    with pytest.raises(ConditionError, match="holds no polygons"):
         read([path])
 
 
@@ -383,7 +407,7 @@ def test_edges_that_disagree_by_a_pixel_are_no_change(tmp_path):
     late[2, 2] = 80
     codes(b, late)
     assert not read([a, b]).any()
-    assert read([a, b], least_m2=0).any()
+    assert read([a, b], minimum_area_m2=0).any()
 
 
 def test_missing_land_cover_is_unknown(tmp_path):
@@ -399,10 +423,12 @@ def test_missing_land_cover_is_unknown(tmp_path):
 def test_land_covers_on_different_grids_meet_on_the_coarser(tmp_path):
     a, b = cover_pair(tmp_path)
     fine = NORTH_UP @ Affine.scale(0.5)
-    codes(b, np.full((48, 64), 80, np.uint8), transform=fine)
-    with ChangeMask.open([str(a), str(b)], SR) as mask:
-        assert mask._pixels._source.grid.gsd_m == pytest.approx(10)
-        assert (mask.read(SR.window) == 80).all()
+    late = np.full((48, 64), 80, np.uint8)
+    codes(b, late, transform=fine)
+    assert (read([a, b]) == 80).all()
+    late[1::2, 1::2] = 10  # the fine pixels in which centres of coarse pixels lie
+    codes(b, late, transform=fine)
+    assert not read([a, b], minimum_area_m2=0).any()
 
 
 def test_land_covers_of_different_tables_are_refused(tmp_path):
@@ -422,9 +448,8 @@ def test_land_covers_of_different_tables_are_refused(tmp_path):
 
 def test_codes_that_several_tables_have_need_the_name_of_theirs(tmp_path):
     paths = [codes(tmp_path / f"{s}.tif", random_codes([1, 2], seed=s)) for s in (0, 1)]
-    with pytest.raises(ConditionError, match="name theirs with --class-table"):
-        read(paths, covers=True)
-    mask = read(paths, class_table="dynamic-world", least_m2=0)
+    refused(paths, "name theirs", remedies=("class_table",), covers=True)
+    mask = read(paths, class_table="dynamic-world", minimum_area_m2=0)
     assert set(np.unique(mask)) == {0, 2, 3}
 
 
@@ -501,10 +526,9 @@ def test_what_is_new_between_two_images_is_found(tmp_path, method, fine):
 
 def test_the_smallest_part_is_in_square_metres(tmp_path):
     paths = _image_pair(tmp_path)
-    big = read(paths, least_m2=6300)
+    big = read(paths, minimum_area_m2=6300)
     assert f1(big == 1, NEW) > 0.9
-    with pytest.raises(ConditionError, match="--minimum-area 1e"):
-        read(paths, least_m2=1e6)
+    refused(paths, "1e.06: that is", argument="minimum_area", minimum_area_m2=1e6)
 
 
 def test_images_of_different_bands_are_compared_by_colour(tmp_path):
@@ -551,12 +575,20 @@ def test_the_land_cover_says_into_what(tmp_path):
 
 def test_options_that_would_do_nothing_are_refused(tmp_path):
     images, covers = _image_pair(tmp_path), cover_pair(tmp_path)
-    with pytest.raises(ConditionError, match="--class-table means nothing here"):
-        read(images, class_table="second")
-    with pytest.raises(ConditionError, match="--output-table means nothing here"):
-        read(images, output_table="second")
-    with pytest.raises(ConditionError, match="--significance and --threshold"):
-        read(covers, significance=0.1)
+    for sources, name, value in (
+        (images, "class_table", "second"),
+        (images, "output_table", "second"),
+        (covers, "significance", 0.1),
+        (covers, "threshold", 3.0),
+        (covers, "land_cover", "cover.tif"),
+    ):
+        refused(
+            sources,
+            "has no effect",
+            argument=name,
+            remedies=("method",),
+            **{name: value},
+        )
     with pytest.raises(InputError, match="polygons say what changed by themselves"):
         read([write_polygons(tmp_path / "p.gpkg", [polygon(0, 0, 5, 5)]), covers[0]])
     with pytest.raises(InputError, match="one source or two, not 3"):
@@ -568,7 +600,7 @@ def test_images_that_lie_off_each_other_are_worth_a_warning(tmp_path, caplog):
     with rasterio.open(after, "r+") as file:
         file.transform = file.transform @ Affine.translation(2, -1)
     read([before, after])
-    assert "right of one another; edges will look changed" in caplog.text
+    assert "right; edges will look changed" in caplog.text
 
 
 def test_an_earlier_image_that_is_coarser_is_worth_a_warning(tmp_path, caplog):
@@ -588,15 +620,15 @@ def test_open_scenes_are_left_open(tmp_path):
 
 def test_the_fingerprint_tells_files_options_and_dates(tmp_path):
     before, after = _image_pair(tmp_path)
-    marks = []
+    found = []
     for options in ({}, {"significance": 0.5}, {"method": "cva"}):
         chosen = _options(options)
         with ChangeMask.open([str(before), str(after)], SR, chosen) as mask:
-            marks.append(mask.fingerprint())
-    assert len({repr(mark) for mark in marks}) == 3
-    assert [file["file"] for file in marks[0]["files"]] == ["before.tif", "after.tif"]
-    assert all(len(file["sha256"]) == 64 for file in marks[0]["files"])
-    assert (marks[0]["method"], marks[2]["method"]) == ("irmad", "cva")
+            found.append(mask.fingerprint())
+    assert len({repr(one) for one in found}) == 3
+    assert [file["file"] for file in found[0]["files"]] == ["before.tif", "after.tif"]
+    assert all(len(file["sha256"]) == 64 for file in found[0]["files"])
+    assert (found[0]["method"], found[2]["method"]) == ("irmad", "cva")
 
 
 def test_a_line_for_people_tells_the_share(tmp_path):

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from rsupres.cli import main
 from rsupres.grid import Grid
 from rsupres.legends.legend_file import load_legend
+from rsupres.output import scene_grid
 from rsupres.vector import overpass
 from rsupres.vector import rasterize as rasterizing
 from rsupres.vector.map import VectorMap
@@ -67,7 +68,7 @@ def test_classes_on_the_scenes_grid(tmp_path):
 
 
 def test_rgb_by_strips_is_the_same_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(rasterizing, "_STRIP_VALUES", 768 * 3 * 100)
+    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 768 * 3 * 100)
     out = tmp_path / "map.tif"
     result = run(
         *(TOWN, out, "--like", SCENE, "--scale", "8", "--legend", "maptiler"),
@@ -101,7 +102,7 @@ def test_fractional_scales_and_layers(tmp_path):
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(rasterizing, "_STRIP_VALUES", 768 * 100)
+    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 768 * 100)
     out, run_dir = tmp_path / "map.tif", tmp_path / "elsewhere"
     arguments = (TOWN, out, "--like", SCENE, "--scale", "8", "--run-dir", run_dir)
     original, done = VectorMap.burn, []
@@ -197,7 +198,7 @@ def test_openstreetmap_live_keeps_a_copy_beside_the_output(server: Server, tmp_p
     again = run("overpass", out, "--like", SCENE, "--scale", "2", "--overwrite")
     assert again.exit_code == 0
     assert len(server.queries) == asked
-    assert "OpenStreetMap as of" in again.stderr
+    assert "OpenStreetMap of 20" in again.stderr
 
 
 def test_a_box_or_a_place_is_downloaded(server: Server, tmp_path, monkeypatch):  # noqa: F811

@@ -12,15 +12,8 @@ from rasterio.crs import CRS
 
 from rsupres.grid import Grid, PixelWindow
 from rsupres.vector.burn import Burner
-from rsupres.vector.geometry import (
-    LATTICE,
-    PixelPlane,
-    clip,
-    cut,
-    parse,
-    snap,
-    split_kinds,
-)
+from rsupres.vector.geometry import LATTICE, PixelPlane, clip, cut, snap, split_kinds
+from rsupres.vector.wkb import parse
 
 UTM = CRS.from_epsg(32633)
 SIDE = 96
@@ -292,7 +285,7 @@ def test_many_polygons_are_burned_in_order_though_in_parts(monkeypatch):
     shapes = [shapely.box(i % 40, i % 7, i % 40 + 9, i % 7 + 9) for i in range(300)]
     inks = [i // 3 for i in range(300)]
     whole = burner_of(shapes, inks).burn(PixelWindow(0, 0, 20, 50))
-    monkeypatch.setattr(module, "AT_ONCE", 7)
+    monkeypatch.setattr(module, "BATCH_POLYGONS", 7)
     parts = burner_of(shapes, inks).burn(PixelWindow(0, 0, 20, 50))
     assert np.array_equal(whole, parts)
     assert len(np.unique(whole)) > 10

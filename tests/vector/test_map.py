@@ -24,7 +24,8 @@ from rasterio.crs import CRS
 from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend_file import load_legend
-from rsupres.vector.map import VectorMap, hash_file
+from rsupres.raster.files import file_sha256
+from rsupres.vector.map import VectorMap
 from tests.helpers import shared_data
 
 ROOT = Path(__file__).parents[2]
@@ -426,7 +427,7 @@ def test_the_fingerprint_follows_files_and_legend(tmp_path):
     first = fingerprint()
     assert first == fingerprint()
     assert first != fingerprint(layers=("road",))
-    assert hash_file(str(path)) in first
+    assert file_sha256(path) in first
     write_map(path, TOWN[:3])
     assert first != fingerprint()
 

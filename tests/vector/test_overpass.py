@@ -22,7 +22,8 @@ from rsupres.grid import Grid
 from rsupres.legends.legend_file import load_legend
 from rsupres.vector import overpass
 from rsupres.vector.map import VectorMap
-from rsupres.vector.overpass import bbox_area, date_of, download, footprint, wanted_tags
+from rsupres.vector.osm_copies import download_date
+from rsupres.vector.overpass import bbox_area, download, footprint, wanted_tags
 
 LEGEND = load_legend("classes")
 GRID = Grid(CRS.from_epsg(32632), Affine(2, 0, 563200, 0, -2, 5393120), 100, 120)
@@ -111,7 +112,7 @@ def server(monkeypatch) -> Iterator[Server]:
         },
     ]
     monkeypatch.setenv("RSUPRES_OVERPASS_URL", state.url)
-    monkeypatch.setattr(overpass, "_pause", state.pauses.append)
+    monkeypatch.setattr(overpass, "pause", state.pauses.append)
     yield state
     http.shutdown()
     http.server_close()
@@ -127,7 +128,7 @@ def test_the_scenes_surroundings_are_downloaded_drawn_and_kept(server, tmp_path)
     kept = json.loads(Path(path).with_suffix(".json").read_text())
     assert kept["sha256"] == record["sha256"]
     assert kept["sha256"][:8] in path
-    assert kept["date"] == record["date"] == date_of(path)
+    assert kept["date"] == record["date"] == download_date(path)
     assert kept["source"] == server.url
     assert "OpenStreetMap contributors" in kept["attribution"]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".gpkg", ".json"]
@@ -165,7 +166,7 @@ def test_a_copy_with_fewer_tags_or_changed_bytes_does_not_serve(server, tmp_path
 def test_429_is_waited_for_as_long_as_the_server_says(server, tmp_path):
     server.refusals = [(429, "7"), (429, ""), (429, "9999")]
     download(footprint(GRID), LEGEND, tmp_path)
-    assert server.pauses == [7.0, overpass.FIRST_PAUSE_S * 2, overpass.LONGEST_PAUSE_S]
+    assert server.pauses == [7.0, overpass.FIRST_PAUSE_S * 2, overpass.MAX_PAUSE_S]
     assert len(server.queries) == 4
     assert len({*server.queries}) == 1
 
@@ -194,7 +195,7 @@ def test_a_server_that_refuses_for_long_is_an_error_that_says_what_to_do(
     server, tmp_path
 ):
     server.refusals = [(429, "")] * 50
-    with pytest.raises(ConditionError, match=r"refuses for long.*offline"):
+    with pytest.raises(ConditionError, match=r"stays busy.*offline"):
         download(footprint(GRID), LEGEND, tmp_path)
     assert len(server.queries) == overpass.ATTEMPTS
     assert not list(tmp_path.glob("osm_*"))
