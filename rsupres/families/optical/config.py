@@ -1,0 +1,87 @@
+"""What shapes an optical model, and what it can be told of a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rsupres.degradations.optics import FREQUENCIES
+
+FACTS = 12  # numbers that the network is told of a picture
+
+
+@dataclass(frozen=True)
+class OpticalConfig:
+    """Everything that shapes an optical model; stored in its checkpoint.
+
+    Attributes:
+        channels: width of the trunk.
+        units: units of the trunk and its tail together.
+        blocks: information multi-distillation blocks per unit.
+        hidden: width of the layer between facts and modulations.
+        up: whole factor of the grid on which the network draws its detail; smaller
+            scales are resampled from there. It is also the largest trained scale.
+        noise: channels of noise that the tail of draws looks at; 0 = no such tail.
+        estimator: width of the network that reads the sensor from a scene; 0 = none.
+    """
+
+    channels: int = 64
+    units: int = 4
+    blocks: int = 2
+    hidden: int = 64
+    up: int = 4
+    noise: int = 0
+    estimator: int = 0
+
+
+SMALL = OpticalConfig()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a picture; None = the network finds out by itself.
+
+    Attributes:
+        transfer: modulation transfer at `FREQUENCIES` cycles per LR pixel.
+        noise: standard deviation, as a share of the levels' span.
+        quality: of JPEG, 50 to 95; 0 = not compressed.
+        sharp: 1 = the truth is as sharp as its grid allows, 0 = it is as soft as what a
+            satellite's own pixels show.
+    """
+
+    transfer: tuple[float, ...] | None = None
+    noise: float | None = None
+    quality: float | None = None
+    sharp: float | None = None
+
+    LARGEST_NOISE: ClassVar[float] = 0.05  # told as 1
+    JPEG_RANGE: ClassVar[tuple[float, float]] = (105.0, 50.0)
+
+    @classmethod
+    def quality_of(cls, strength: float) -> float:
+        """Return the quality of JPEG that is told as this strength."""
+        top, span = cls.JPEG_RANGE
+        return top - span * strength
+
+    def as_tensor(self, scale: float) -> Tensor:
+        """Return the vector (`FACTS`,) that tells the network these facts."""
+        told = torch.zeros(FACTS)
+        told[0] = math.log2(scale) / 2.0
+        if self.transfer is not None:
+            assert len(self.transfer) == len(FREQUENCIES)
+            told[1] = 1.0
+            told[2:6] = torch.tensor(self.transfer)
+        if self.noise is not None:
+            told[6] = 1.0
+            told[7] = math.sqrt(max(self.noise, 0.0) / self.LARGEST_NOISE)
+        if self.quality is not None:
+            told[8] = 1.0
+            top, span = self.JPEG_RANGE
+            told[9] = (top - self.quality) / span if self.quality else 0.0
+        if self.sharp is not None:
+            told[10], told[11] = 1.0, self.sharp
+        return told

@@ -1,0 +1,164 @@
+"""The network of an optical model: all work on the LR grid, told what is known.
+
+Trunk: the units of IMDN (Hui et al. 2019) with attention of single pixels, so that no
+tile sees more of the scene than another. Before each block, every channel is scaled and
+shifted by what the network is told (Perez et al. 2018, FiLM). Tail: one more unit, and
+a convolution to the pixels of a grid `up` times finer. That residual is resampled to
+the size wanted and added to the bicubic enlargement.
+
+Two tails share the trunk: `mean` gives the expected picture, `draw` one possible
+picture, a function of noise on the LR grid. An `Estimator` may come along, which reads
+from a scene what nobody told the network.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.families.optical.config import FACTS, OpticalConfig
+from rsupres.families.optical.sensing import Estimator
+
+_SLOPE = 0.05  # of the leaky ReLUs
+_SMALL_START = 0.1  # of the heads: training begins near bicubic
+
+
+class Block(nn.Module):
+    """Information multi-distillation block with attention of single pixels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        kept, passed = channels // 4, channels - channels // 4
+        self.split = [kept, passed]
+        self.c1 = Conv3x3(channels, channels)
+        self.c2 = Conv3x3(passed, channels)
+        self.c3 = Conv3x3(passed, channels)
+        self.c4 = Conv3x3(passed, kept)
+        self.c5 = nn.Conv2d(channels, channels, 1)
+        self.a1 = nn.Conv2d(channels, channels // 16, 1)
+        self.a2 = nn.Conv2d(channels // 16, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same shape."""
+        parts, rest = [], x
+        for layer in (self.c1, self.c2, self.c3):
+            part, rest = torch.split(layer(rest, slope=_SLOPE), self.split, 1)
+            parts.append(part)
+        joined = torch.cat([*parts, self.c4(rest)], 1)
+        joined = joined * torch.sigmoid(self.a2(functional.relu(self.a1(joined))))
+        out: Tensor = x + self.c5(joined)
+        return out
+
+
+class Unit(nn.Module):
+    """Modulated blocks in sequence; all outputs fused, plus the input."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
+        self.fuse = nn.Conv2d(blocks * channels, channels, 1)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same shape; `film` is (b, blocks, 2, c, 1, 1)."""
+        first, outputs = None, []
+        for i, block in enumerate(self.blocks):
+            x = torch.addcmul(film[:, i, 1], x, film[:, i, 0])
+            first = x if first is None else first
+            x = block(x)
+            outputs.append(x)
+        assert first is not None
+        out: Tensor = first + self.fuse(torch.cat(outputs, 1))
+        return out
+
+
+class Film(nn.Module):
+    """Facts (b, FACTS) to gains and shifts (b, n, 2, c, 1, 1), float32."""
+
+    def __init__(self, n: int, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = (n, 2, channels)
+        self.l1 = nn.Linear(FACTS, hidden)
+        self.l2 = nn.Linear(hidden, n * 2 * channels)
+        nn.init.normal_(self.l2.weight, std=0.004)
+        nn.init.zeros_(self.l2.bias)
+        self.l2.bias.data.view(self.shape)[:, 0] = 1.0
+
+    def forward(self, told: Tensor) -> Tensor:
+        """Return the modulations."""
+        with torch.autocast(told.device.type, enabled=False):
+            made: Tensor = self.l2(functional.silu(self.l1(told.float())))
+        return made.view(-1, *self.shape)[..., None, None]
+
+
+class Tail(nn.Module):
+    """Features of the trunk to the pixels of the fine grid, before their shuffle."""
+
+    def __init__(self, config: OpticalConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.unit = Unit(channels, config.blocks)
+        self.film = Film(config.blocks, channels, config.hidden)
+        self.head = Conv3x3(channels, 3 * config.up**2)
+        nn.init.normal_(self.head.weight, std=_SMALL_START / (9 * channels) ** 0.5)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
+        """Return (b, 3 up up, h, w)."""
+        out: Tensor = self.head(self.unit(x, self.film(told).to(x.dtype)) + first)
+        return out
+
+
+class OpticalNetwork(nn.Module):
+    """Trunk and tails."""
+
+    draw: Tail | None
+    noise_in: Conv3x3 | None
+
+    def __init__(self, config: OpticalConfig) -> None:
+        super().__init__()
+        self.config = config
+        n, channels = config.units - 1, config.channels
+        self.conv_in = Conv3x3(3, channels)
+        self.film = Film(n * config.blocks, channels, config.hidden)
+        self.units = nn.ModuleList(Unit(channels, config.blocks) for _ in range(n))
+        self.mean = Tail(config)
+        self.estimator = Estimator(config.estimator) if config.estimator else None
+        self.draw = self.noise_in = None
+        if config.noise:
+            self.draw = copy.deepcopy(self.mean)
+            self.noise_in = Conv3x3(config.noise, channels)
+
+    def forward(self, lr: Tensor, told: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the expected picture (b, 3, H, W) of LR (b, 3, h, w) in [-1, 1]."""
+        features, first = self.trunk(lr, told)
+        return self.enlarge(self.mean(features, first, told), lr, size)
+
+    def trunk(self, lr: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the trunk's features and those of the first layer, (b, c, h, w)."""
+        first = features = self.conv_in(lr)
+        film = self.film(told).to(first.dtype)
+        step = self.config.blocks
+        for i, unit in enumerate(self.units):
+            features = unit(features, film[:, i * step : (i + 1) * step])
+        return features, first
+
+    def sample(
+        self, features: Tensor, first: Tensor, told: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Return what `draw` makes of noise (b, n, h, w) on the LR grid."""
+        assert self.draw is not None
+        assert self.noise_in is not None
+        out: Tensor = self.draw(features + self.noise_in(noise), first, told)
+        return out
+
+    def enlarge(self, residual: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the picture in [-1, 1], not clipped, of a tail's output."""
+        fine = functional.pixel_shuffle(residual.float(), self.config.up)
+        if tuple(fine.shape[2:]) != tuple(size):
+            fine = functional.interpolate(fine, size, mode="bicubic", antialias=True)
+        return fine + functional.interpolate(lr.float(), size, mode="bicubic")

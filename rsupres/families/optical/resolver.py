@@ -1,0 +1,284 @@
+"""Optical models on scenes: any bands, robust levels, what is known of the sensor.
+
+`prepare` finds once for the scene the levels of each group of bands and what the
+network is told; `upscale` then depends on a tile's own pixels alone, so that tiles
+cannot show.
+
+Bands: three run together; further ones run one by one as grey pictures, through the
+same network. So do scenes of one or two bands.
+
+Result: within a quarter of the range of the 5 x 5 LR pixels around, so that neither
+bright roofs nor hot pixels get rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rsupres.degradations.optics import FREQUENCIES
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import (
+    ModelSpec,
+    SamplerOptions,
+    ScaleRange,
+    SceneContext,
+    SceneReader,
+    TileBatch,
+    fit_tensors,
+)
+from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
+from rsupres.families.optical.network import OpticalNetwork
+from rsupres.families.optical.sensing import BLOCK
+from rsupres.grid import PixelWindow
+
+if TYPE_CHECKING:
+    from rsupres.diffusion.noise import NoiseField
+    from rsupres.families.base import Checkpoint
+
+HALO = 16  # LR pixels at a tile's edge that show that the tile ends
+_LEVELS = (2.0, 98.0)  # percentiles that become 0 and 1; saturated pixels are fewer
+_MIN_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
+_REACH = 2  # LR pixels: results keep to the range of 5 x 5
+_ALLOWED = 0.25  # of that range, beyond it at either end
+_MAX_SCALE = 32
+_WINDOW = 256  # LR pixels of a side of the windows that stand for a scene
+_MOSTLY = 0.9  # share of valid pixels of a window from which its sensor is estimated
+
+
+@dataclass(frozen=True)
+class Optical:
+    """The resolver.
+
+    Attributes:
+        spec: what the model needs.
+        network: on its device, in eval mode.
+        options: the user's choices.
+        device: where the network lives.
+    """
+
+    spec: ModelSpec
+    network: OpticalNetwork
+    options: SamplerOptions
+    device: torch.device
+
+    def prepare(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> SceneContext:
+        """Find levels, and what the network is told of each group of bands.
+
+        Returns:
+            Numbers ``low_g`` and ``high_g`` in [0, 1] of group g, and ``told_g_k``.
+        """
+        windows = read_windows(scene)
+        used = float(min(scale, Fraction(self.network.config.up)))
+        numbers: dict[str, float] = {}
+        for g, bands in enumerate(band_groups(len(windows[0][0]))):
+            parts = [(pixels[list(bands)], valid) for pixels, valid in windows]
+            low, high = _levels([pixels[:, valid[0]] for pixels, valid in parts])
+            told = self._facts(parts, low, high).as_tensor(used)
+            numbers |= {f"low_{g}": low, f"high_{g}": high}
+            numbers |= {f"told_{g}_{k}": float(v) for k, v in enumerate(told)}
+        return SceneContext(numbers=numbers)
+
+    def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Return SR of tiles, every band through the network."""
+        lr = batch.lr.to(self.device, torch.float32)
+        size = tuple(int(side * scale) for side in lr.shape[2:])
+        parts = [
+            self._upscale_group(lr[:, list(bands)], g, batch, scale)[:, : len(bands)]
+            for g, bands in enumerate(band_groups(lr.shape[1]))
+        ]
+        return bound(torch.cat(parts, 1), lr, (size[0], size[1])).clamp(0.0, 1.0)
+
+    def _upscale_group(
+        self, lr: Tensor, g: int, batch: TileBatch, scale: Fraction
+    ) -> Tensor:
+        """Return (b, 3, H, W) of bands (b, 1 to 3, h, w), repeated to three."""
+        numbers, up = batch.scene.numbers, self.network.config.up
+        low, high = numbers[f"low_{g}"], numbers[f"high_{g}"]
+        told = torch.tensor([[numbers[f"told_{g}_{k}"] for k in range(FACTS)]])
+        told = told.to(self.device)
+        signed = (lr.expand(-1, 3, -1, -1) - low) / (high - low) * 2.0 - 1.0
+        signed = signed.contiguous(memory_format=torch.channels_last)
+        used = min(scale, Fraction(up))
+        rows, cols = signed.shape[2:]
+        with self._autocast():
+            features, first = self.network.trunk(signed, told)
+            residual = self._residual(features, first, told, batch)
+        size = (int(rows * used), int(cols * used))
+        sr = self.network.enlarge(residual, signed, size)
+        if used != scale:
+            final = (int(rows * scale), int(cols * scale))
+            sr = functional.interpolate(sr, final, mode="bicubic")
+        return (sr + 1.0) / 2.0 * (high - low) + low
+
+    def _residual(
+        self, features: Tensor, first: Tensor, told: Tensor, batch: TileBatch
+    ) -> Tensor:
+        """Return the tails' pixels: the mean, a draw, or between them by the detail."""
+        detail = self.options.detail
+        parts = []
+        if detail < 1.0:
+            mean = self.network.mean(features, first, told)
+            parts.append((1.0 - detail) * mean if detail else mean)
+        if detail > 0.0:
+            channels = self.network.config.noise
+            noise = torch.stack(
+                [
+                    torch.from_numpy(batch.noise.draw(0, window, channels))
+                    for window in batch.windows_lr
+                ]
+            ).to(self.device)
+            parts.append(detail * self.network.sample(features, first, told, noise))
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def _facts(
+        self, windows: Sequence[tuple[np.ndarray, np.ndarray]], low: float, high: float
+    ) -> Facts:
+        """Return what is known of a group of bands: as told, else as estimated."""
+        mtf, noise = self.options.sensor_mtf, self.options.noise
+        found = Facts()
+        estimator = self.network.estimator
+        whole = [
+            (torch.from_numpy(pixels).expand(3, -1, -1) - low) / (high - low)
+            for pixels, valid in windows
+            if min(pixels.shape[1:]) >= BLOCK and valid.mean() >= _MOSTLY
+        ]
+        if estimator is not None and whole and not (mtf and noise is not None):
+            found = estimator.cpu().estimate(whole)
+        if mtf is not None:
+            found = replace(found, transfer=gaussian_transfer(mtf))
+        if noise is not None:
+            found = replace(found, noise=noise / (high - low))
+        return found
+
+    def _autocast(self) -> torch.autocast:
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        kind = half.get(self.options.precision)
+        return torch.autocast(
+            self.device.type, kind or torch.bfloat16, enabled=kind is not None
+        )
+
+
+def read_windows(scene: SceneReader) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return pixels and valid mask of up to 4 x 4 windows, spread over a scene.
+
+    They begin at multiples of 8 pixels, as JPEG's blocks do.
+    """
+    rows, cols = (
+        np.unique(np.linspace(0, max(whole - _WINDOW, 0), 4).astype(int) // 8 * 8)
+        for whole in (scene.height, scene.width)
+    )
+    return [
+        scene.read(
+            PixelWindow(
+                int(row),
+                int(col),
+                min(_WINDOW, scene.height - int(row)),
+                min(_WINDOW, scene.width - int(col)),
+            )
+        )
+        for row in rows
+        for col in cols
+    ]
+
+
+def band_groups(n_bands: int) -> list[tuple[int, ...]]:
+    """Return which bands run together: the first three, then each alone."""
+    together = [(0, 1, 2)] if n_bands >= 3 else []
+    return [*together, *((band,) for band in range(3 * len(together), n_bands))]
+
+
+def gaussian_transfer(mtf: float) -> tuple[float, ...]:
+    """Return a Gaussian's transfer at `FREQUENCIES`, given that at Nyquist."""
+    return tuple(mtf ** (4.0 * frequency**2) for frequency in FREQUENCIES)
+
+
+def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    """Keep SR near the range of the 5 x 5 LR pixels around each pixel.
+
+    Args:
+        sr: (b, c, H, W).
+        lr: (b, c, h, w), on the same ground.
+        size: H and W.
+    """
+    side = 2 * _REACH + 1
+    padded = functional.pad(lr, (_REACH,) * 4, mode="replicate")
+    high = functional.max_pool2d(padded, side, 1)
+    low = -functional.max_pool2d(-padded, side, 1)
+    slack = _ALLOWED * (high - low)
+    limits = [
+        functional.interpolate(limit, size, mode="nearest-exact")
+        for limit in (low - slack, high + slack)
+    ]
+    return torch.minimum(torch.maximum(sr, limits[0]), limits[1])
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
+) -> Optical:
+    """Build the resolver from a checkpoint.
+
+    Raises:
+        CheckpointError: architecture or tensors do not fit.
+        InputError: a step count or sampler, of which the model has none.
+    """
+    if options.steps not in (None, 1) or options.sampler is not None:
+        raise InputError("The model takes one step and no sampler.")
+    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    network = OpticalNetwork(config)
+    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
+    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    network.eval().requires_grad_(False)
+    return Optical(checkpoint.spec, network, options, device)
+
+
+def make_spec(
+    config: OpticalConfig, *, gsd: tuple[float, float] | None, halo: int = HALO
+) -> ModelSpec:
+    """Return what a model of this architecture needs from a scene."""
+    return ModelSpec(
+        family="optical",
+        scales=ScaleRange(Fraction(1), Fraction(_MAX_SCALE), Fraction(config.up)),
+        tile_size=256,
+        halo=halo,
+        gsd=gsd,
+        detail=config.noise > 0,
+        stochastic=config.noise > 0,
+        sensor=True,
+    )
+
+
+def config_from_json(values: Mapping[str, object], where: Path) -> OpticalConfig:
+    """Return the architecture that `dataclasses.asdict` wrote as JSON.
+
+    Raises:
+        CheckpointError: an unknown key or a value that does not fit.
+    """
+    try:
+        return OpticalConfig(**values)  # type: ignore[arg-type]  # checked just below
+    except TypeError as error:
+        raise CheckpointError(
+            f"{where}: architecture does not fit ({error})."
+        ) from error
+
+
+def _levels(parts: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the levels that bands share, parts (c, n): their widest percentiles."""
+    values = np.concatenate(parts, axis=1)
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(values, _LEVELS, axis=1)
+    first = float(low.min())
+    return first, max(float(high.max()), first + _MIN_SPAN)

@@ -1,0 +1,262 @@
+"""Optical models on scenes: bands, levels, bounds, tiles, and what they are told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rsupres.checkpoints.catalogue import load_model, read_checkpoint, write_checkpoint
+from rsupres.degradations.optics import (
+    FREQUENCIES,
+    gaussian_of,
+    sample,
+    sampling_matrix,
+)
+from rsupres.diffusion.noise import NoiseField
+from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
+from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
+from rsupres.families.optical.network import OpticalNetwork
+from rsupres.families.optical.resolver import (
+    HALO,
+    Optical,
+    band_groups,
+    bound,
+    from_checkpoint,
+    gaussian_transfer,
+    make_spec,
+)
+from rsupres.families.optical.sensing import N_FEATURES, describe
+from rsupres.grid import PixelWindow
+from rsupres.upscaling.array import upscale_whole
+from rsupres.upscaling.memory import ArrayReader
+
+CPU = torch.device("cpu")
+CONFIG = OpticalConfig(channels=16, units=2, blocks=1, hidden=8)
+
+
+def make_network(config: OpticalConfig = CONFIG) -> OpticalNetwork:
+    """Return a network whose head and modulations matter."""
+    torch.manual_seed(0)
+    network = OpticalNetwork(config)
+    for name, parameter in network.named_parameters():
+        if "head" in name or ".l2.weight" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval().requires_grad_(False)
+
+
+def make_model(
+    config: OpticalConfig = CONFIG, options: SamplerOptions | None = None
+) -> Optical:
+    network = make_network(config)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    spec = make_spec(config, gsd=None)
+    return Optical(spec, network, options or SamplerOptions(), CPU)
+
+
+def picture(bands: int = 3, side: int = 48, seed: int = 0) -> np.ndarray:
+    """Return smooth ground with edges, (bands, side, side) in [0.2, 0.8]."""
+    random = np.random.default_rng(seed)
+    rows = sampling_matrix(side, 4 * side, gaussian_of(0.3))
+    rough = random.random((bands, 4 * side, 4 * side)) > 0.5
+    return (0.2 + 0.6 * sample(rough.astype(np.float64), rows, rows)).astype(np.float32)
+
+
+def batch_of(model: Optical, lr: np.ndarray, scale: Fraction) -> TileBatch:
+    """Return a whole picture as one tile."""
+    noise = NoiseField(0)
+    window = PixelWindow(0, 0, *lr.shape[1:])
+    return TileBatch(
+        lr=torch.from_numpy(lr)[None],
+        valid=torch.ones((1, 1, *lr.shape[1:]), dtype=torch.bool),
+        conditions=Conditions(),
+        noise=noise,
+        windows_lr=[window],
+        windows_sr=[window.scaled(scale)],
+        scene=model.prepare(ArrayReader(lr), scale, noise),
+    )
+
+
+def tile(batch: TileBatch, window: PixelWindow, scale: Fraction) -> TileBatch:
+    rows, cols = window.slices()
+    return replace(
+        batch,
+        lr=batch.lr[:, :, rows, cols],
+        valid=batch.valid[:, :, rows, cols],
+        windows_lr=[window],
+        windows_sr=[window.scaled(scale)],
+    )
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("scale", ["1", "3/2", "2", "4", "6"])
+def test_any_bands_at_any_scale(bands: int, scale: str) -> None:
+    lr = picture(bands)
+    sr = upscale_whole(make_model(), lr, Fraction(scale), CPU)
+    side = int(48 * Fraction(scale))
+    assert sr.shape == (bands, side, side)
+    assert np.isfinite(sr).all()
+
+
+@pytest.mark.parametrize(
+    ("bands", "groups"),
+    [
+        (1, [(0,)]),
+        (2, [(0,), (1,)]),
+        (3, [(0, 1, 2)]),
+        (5, [(0, 1, 2), (3,), (4,)]),
+    ],
+)
+def test_three_bands_run_together_and_others_alone(
+    bands: int, groups: list[tuple[int, ...]]
+) -> None:
+    assert band_groups(bands) == groups
+
+
+def test_a_further_band_is_what_the_network_makes_of_it_alone() -> None:
+    lr = picture(4)
+    together = upscale_whole(make_model(), lr, Fraction(2), CPU)
+    alone = upscale_whole(make_model(), lr[3:], Fraction(2), CPU)
+    np.testing.assert_allclose(together[3:], alone, atol=1e-6)
+    without = upscale_whole(make_model(), lr[:3], Fraction(2), CPU)
+    np.testing.assert_allclose(together[:3], without, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["2", "5/2", "4"])
+def test_tiles_are_cuts_of_the_whole(scale: str) -> None:
+    model, s = make_model(), Fraction(scale)
+    batch = batch_of(model, picture(side=80), s)
+    whole = model.upscale(batch, s)
+    window = PixelWindow(16, 8, 56, 60)
+    part = model.upscale(tile(batch, window, s), s)
+    top, left, halo = int(16 * s), int(8 * s), int(HALO * s)
+    inner = (..., slice(halo, -halo), slice(halo, -halo))
+    cut = whole[..., top : top + part.shape[2], left : left + part.shape[3]]
+    torch.testing.assert_close(part[inner], cut[inner], atol=2e-5, rtol=0)
+
+
+def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+    model, scale = make_model(), Fraction(4)
+    one = batch_of(model, picture(seed=1), scale)
+    two = replace(
+        one,
+        lr=torch.cat([one.lr, torch.from_numpy(picture(seed=2))[None]]),
+        windows_lr=one.windows_lr * 2,
+    )
+    torch.testing.assert_close(
+        model.upscale(two, scale)[:1], model.upscale(one, scale), atol=1e-5, rtol=0
+    )
+
+
+def test_results_keep_near_the_range_around() -> None:
+    lr = torch.from_numpy(picture(1, 16))[None]
+    wild = torch.randn(1, 1, 64, 64) * 5
+    kept = bound(wild, lr, (64, 64))
+    for row, col in [(0, 0), (30, 41), (63, 63)]:
+        near = lr[
+            0,
+            0,
+            max(row // 4 - 2, 0) : row // 4 + 3,
+            max(col // 4 - 2, 0) : col // 4 + 3,
+        ]
+        slack = 0.25 * (near.max() - near.min())
+        assert near.min() - slack <= kept[0, 0, row, col] <= near.max() + slack
+
+
+def test_saturated_pixels_leave_the_levels_of_clean_ground() -> None:
+    clean = picture(side=100)
+    spoilt = clean.copy()
+    spoilt[:, :10, :10] = 1.0  # 1 % of the scene
+    first, second = (
+        batch_of(make_model(), lr, Fraction(4)).scene.numbers for lr in (clean, spoilt)
+    )
+    span = first["high_0"] - first["low_0"]
+    assert second["low_0"] == pytest.approx(first["low_0"], abs=0.01 * span)
+    assert second["high_0"] == pytest.approx(first["high_0"], abs=0.1 * span)
+
+
+def test_what_is_told_changes_the_result() -> None:
+    lr = picture()
+    plain, blurred, noisy = (
+        upscale_whole(make_model(options=options), lr, Fraction(4), CPU)
+        for options in (
+            SamplerOptions(),
+            SamplerOptions(sensor_mtf=0.1),
+            SamplerOptions(noise=0.02),
+        )
+    )
+    assert np.abs(plain - blurred).max() > 1e-4
+    assert np.abs(plain - noisy).max() > 1e-4
+
+
+def test_facts_become_the_numbers_that_the_network_was_trained_with() -> None:
+    nothing = Facts().as_tensor(4.0)
+    assert nothing.tolist() == [1.0, *[0.0] * (FACTS - 1)]
+    told = Facts((0.9, 0.6, 0.3, 0.1), 0.0125, 55, 1.0).as_tensor(2.0)
+    wanted = [0.5, 1.0, 0.9, 0.6, 0.3, 0.1, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    np.testing.assert_allclose(told, wanted, atol=1e-6)
+    assert Facts(quality=0).as_tensor(1.0)[8:10].tolist() == [1.0, 0.0]
+    assert Facts.quality_of(1.0) == 55
+
+
+def test_a_gaussian_is_told_by_its_mtf_at_nyquist() -> None:
+    assert gaussian_transfer(0.3)[FREQUENCIES.index(0.5)] == pytest.approx(0.3)
+    assert gaussian_transfer(0.3)[FREQUENCIES.index(1.0)] == pytest.approx(0.3**4)
+
+
+def test_detail_draws_and_the_mean_does_not() -> None:
+    config = replace(CONFIG, noise=4)
+    lr = picture()
+
+    def make(detail: float, seed: int) -> np.ndarray:
+        model = make_model(config, SamplerOptions(detail=detail))
+        return upscale_whole(model, lr, Fraction(4), CPU, seed)
+
+    np.testing.assert_array_equal(make(0.0, 1), make(0.0, 2))
+    np.testing.assert_array_equal(make(1.0, 1), make(1.0, 1))
+    assert np.abs(make(1.0, 1) - make(1.0, 2)).max() > 1e-4
+    assert np.abs(make(0.5, 1) - make(1.0, 1)).max() > 1e-4
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    network = make_network()
+    path = tmp_path / "optical.safetensors"
+    spec = make_spec(CONFIG, gsd=(0.5, 20.0))
+    write_checkpoint(path, network.state_dict(), spec, asdict(CONFIG), "a test")
+    model = load_model(str(path), CPU, SamplerOptions())
+    assert model.spec == spec
+    lr = picture()
+    np.testing.assert_array_equal(
+        upscale_whole(model, lr, Fraction(2), CPU),
+        upscale_whole(make_model(), lr, Fraction(2), CPU),
+    )
+    checkpoint = read_checkpoint(path)
+    with pytest.raises(InputError, match="one step"):
+        from_checkpoint(checkpoint, CPU, SamplerOptions(steps=4))
+    odd = replace(checkpoint, architecture={"width": 3})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        from_checkpoint(odd, CPU, SamplerOptions())
+
+
+def spectrum_end(features: Tensor) -> float:
+    """Return the log power of the highest whole ring of the plain spectrum."""
+    return float(features[8])
+
+
+def test_features_tell_blur_from_sharpness_and_show_jpeg() -> None:
+    ground = np.random.default_rng(3).random((3, 512, 512)) > 0.5
+    powers = []
+    for mtf in (0.05, 0.2, 0.5):
+        matrix = sampling_matrix(128, 512, gaussian_of(mtf))
+        lr = torch.from_numpy(sample(ground.astype(np.float64), matrix, matrix))
+        powers.append(spectrum_end(describe([lr])))
+    assert powers[0] < powers[1] - 0.5 < powers[2] - 1.0
+    stepped = lr + torch.tensor([0.0, 0.2]).repeat_interleave(8).repeat(8)
+    assert describe([lr]).shape == (N_FEATURES,)
+    assert describe([stepped])[-2] > describe([lr])[-2] + 0.2
