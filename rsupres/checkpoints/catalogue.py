@@ -347,6 +347,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, object]:
         "steps": spec.steps,
         "legend": spec.legend,
         "classes": spec.classes,
+        "sensor": spec.sensor,
     }
 
 

@@ -97,6 +97,7 @@ class ModelSpec:
             `--legend` takes, and its default; None = not said.
         classes: the class table of change masks that it was trained on; masks of other
             tables are brought to it. None = codes are taken as they are.
+        sensor: whether it can be told the sensor's blur and noise.
     """
 
     family: str
@@ -113,6 +114,7 @@ class ModelSpec:
     steps: int | None = None
     legend: str | None = None
     classes: str | None = None
+    sensor: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class SamplerOptions:
         precision: arithmetic of the networks; results leave in float32.
         style_sample: draw a style instead of following an image; only for models that
             accept a style.
+        sensor_mtf: the sensor's modulation transfer at Nyquist; None = not known.
+        noise: standard deviation, as a share of the stretch; None = not known.
     """
 
     steps: int | None = None
@@ -133,6 +137,8 @@ class SamplerOptions:
     detail: float = 0.0
     precision: Precision = "fp32"
     style_sample: bool = False
+    sensor_mtf: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
