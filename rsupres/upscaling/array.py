@@ -67,6 +67,8 @@ def load_model(
     steps: int | None = None,
     sampler: str | None = None,
     style_sample: bool = False,
+    sensor_mtf: float | None = None,
+    noise: float | None = None,
 ) -> Model:
     """Load a model by its name or from a checkpoint file.
 
@@ -78,6 +80,8 @@ def load_model(
         steps: network evaluations per tile; None = the model's own.
         sampler: one that the model offers; None = its own.
         style_sample: draw a style instead of following an image.
+        sensor_mtf: the sensor's modulation transfer at Nyquist; None = estimated.
+        noise: standard deviation, in the array's units; None = estimated.
 
     Returns:
         The model, ready for `upscale_array`.
@@ -102,6 +106,8 @@ def load_model(
         detail=detail,
         precision=find_precision(precision, place),
         style_sample=style_sample,
+        sensor_mtf=sensor_mtf,
+        noise=noise,
     )
     return Model(name, catalogue.load_model(name, place, options), place)
 

@@ -43,6 +43,8 @@ class UpscaleJob(GivenConditions, Destination):
         samples: how many pictures are drawn and averaged.
         uncertainty: file for the standard deviation, None = it is not written.
         detail: 0 faithful to 1 natural, None = 0.
+        sensor_mtf: the sensor's modulation transfer at Nyquist, None = estimated.
+        noise: standard deviation in digital numbers, None = estimated.
         lock_low_frequencies: make the result downscale back to the input.
         tile_size: LR pixels, None = the model's.
         overlap: LR pixels, None = by the model's halo.
@@ -80,6 +82,8 @@ class UpscaleJob(GivenConditions, Destination):
     samples: int = 1
     uncertainty: Path | None = field(default=None, metadata=FREE)
     detail: float | None = None
+    sensor_mtf: float | None = None
+    noise: float | None = None
     lock_low_frequencies: bool = False
     tile_size: int | None = None
     overlap: int | None = None

@@ -168,6 +168,8 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
         "RSUPRES_STEPS": str(job.steps or work.spec.steps or ""),
         "RSUPRES_SAMPLES": str(job.samples) if job.samples > 1 else "",
         "RSUPRES_DETAIL": f"{work.options.detail:g}" if work.spec.detail else "",
+        "RSUPRES_SENSOR_MTF": "" if job.sensor_mtf is None else f"{job.sensor_mtf:g}",
+        "RSUPRES_NOISE": "" if job.noise is None else f"{job.noise:g}",
         "RSUPRES_PRECISION": work.options.precision,
         "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
         "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),

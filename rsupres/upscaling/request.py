@@ -53,6 +53,8 @@ class UpscaleOptions(TypedDict, total=False):
         samples: pictures to draw and average.
         uncertainty: file to write.
         detail: 0 faithful to 1 natural.
+        sensor_mtf: modulation transfer of the sensor at Nyquist.
+        noise: standard deviation in digital numbers.
         lock_low_frequencies: make the result downscale back to the input.
         tile_size: LR pixels.
         overlap: LR pixels.
@@ -97,6 +99,8 @@ class UpscaleOptions(TypedDict, total=False):
     samples: int
     uncertainty: StrPath | None
     detail: float | None
+    sensor_mtf: float | None
+    noise: float | None
     lock_low_frequencies: bool
     tile_size: int | None
     overlap: int | None

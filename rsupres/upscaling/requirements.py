@@ -88,6 +88,12 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
         raise InputError(
             f"{job.detail:g}: the model offers no choice of detail.", argument="detail"
         )
+    for name in ("sensor_mtf", "noise"):
+        value = getattr(job, name)
+        if value is not None and not spec.sensor:
+            raise InputError(
+                f"{value:g}: the model cannot be told about the sensor.", argument=name
+            )
     if job.steps is not None and spec.steps is None:
         raise InputError(
             f"{job.steps}: the model has no sampling steps.", argument="steps"
@@ -109,14 +115,24 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
         )
 
 
-def sampler_options(job: UpscaleJob, device: torch.device) -> SamplerOptions:
-    """Return what the model is told."""
+def sampler_options(
+    job: UpscaleJob, device: torch.device, span: float
+) -> SamplerOptions:
+    """Return what the model is told.
+
+    Args:
+        job: what is asked.
+        device: where the model computes.
+        span: digital numbers that the stretch takes as 0 to 1.
+    """
     return SamplerOptions(
         steps=job.steps,
         sampler=job.sampler,
         detail=0.0 if job.detail is None else job.detail,
         precision=find_precision(job.precision, device),
         style_sample=job.style_sample,
+        sensor_mtf=job.sensor_mtf,
+        noise=None if job.noise is None else job.noise / span,
     )
 
 

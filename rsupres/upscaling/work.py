@@ -295,6 +295,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         _check_output(job, scene)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
+        span = stretch.high[0] - stretch.low[0]
         work = Work(
             job=job,
             scene=scene,
@@ -303,7 +304,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             stretch=stretch,
             grid=grid,
             device=device,
-            options=sampler_options(job, device),
+            options=sampler_options(job, device, span),
             gates=gates,
             gains=find_gains(scene, bands, stretch)
             if job.other_bands == "inject"

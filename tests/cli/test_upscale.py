@@ -318,6 +318,8 @@ def test_nan_pixels_are_masked_and_the_rest_is_fine(tmp_path):
 def test_an_option_that_would_do_nothing_is_refused(scene, tmp_path):
     for options in (
         ("--detail", "0.5"),
+        ("--sensor-mtf", "0.2"),
+        ("--noise", "3"),
         ("--steps", "3"),
         ("--samples", "4"),
         ("--uncertainty", tmp_path / "u.tif"),
@@ -342,6 +344,8 @@ EVERY_OPTION = {
     "samples": ("--samples", "4", 4),
     "uncertainty": ("--uncertainty", "u.tif", Path("u.tif")),
     "detail": ("--detail", "0.25", 0.25),
+    "sensor_mtf": ("--sensor-mtf", "0.2", 0.2),
+    "noise": ("--noise", "12", 12.0),
     "lock_low_frequencies": ("--lock-low-frequencies", None, True),
     "tile_size": ("--tile-size", "64", 64),
     "overlap": ("--overlap", "20", 20),

@@ -485,6 +485,24 @@ def test_choices_about_the_model_reach_it(scene, monkeypatch):
     assert given == [(torch.device("cpu"), options)]
 
 
+def test_what_is_known_of_the_sensor_reaches_the_model(scene, monkeypatch):
+    model = FakeModel(spec(sensor=True)).install(monkeypatch)
+    given: list[SamplerOptions] = []
+
+    def load(name: str, device: torch.device, options: SamplerOptions) -> FakeModel:
+        given.append(options)
+        return model
+
+    monkeypatch.setattr("rsupres.upscaling.work.load_model", load)
+    job = job_for(scene, sensor_mtf=0.2, noise=50.0, stretch="0,1000")
+    upscale_scene(job)
+    assert given[0].sensor_mtf == 0.2
+    assert given[0].noise == pytest.approx(0.05)
+    with rasterio.open(job.output) as dataset:
+        assert dataset.tags()["RSUPRES_SENSOR_MTF"] == "0.2"
+        assert dataset.tags()["RSUPRES_NOISE"] == "50"
+
+
 def test_tags_tell_how_the_output_was_made(scene, monkeypatch):
     FakeModel(spec(stochastic=True, detail=True, steps=4)).install(monkeypatch)
     job = job_for(scene, seed=7, steps=2, detail=0.5)

@@ -46,6 +46,20 @@ sampling_options = stacked(
         help="0 = most faithful pixels, 1 = most natural texture. Default: 0.",
     ),
     click.option(
+        "--sensor-mtf",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        metavar="0...1",
+        help="Modulation transfer of the sensor at the Nyquist frequency of the "
+        "scene's pixels. Default: estimated from the scene.",
+    ),
+    click.option(
+        "--noise",
+        type=click.FloatRange(min=0.0),
+        metavar="DN",
+        help="Standard deviation of the noise in the scene's digital numbers. "
+        "Default: estimated from the scene.",
+    ),
+    click.option(
         "--lock-low-frequencies/--no-lock-low-frequencies",
         default=False,
         show_default=True,
