@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres import execution
 from rsupres.execution import (
     Interrupted,
     Shard,
+    abandoned,
     read_ahead,
     run_interruptible,
     run_shards,
@@ -44,17 +43,20 @@ def test_shards_are_computed_one_after_another():
 
 def test_reading_keeps_order_and_stays_at_most_depth_ahead():
     begun: list[int] = []
+    is_ahead = threading.Event()
 
     def source():
         for i in range(20):
             begun.append(i)
+            if i == 3:
+                is_ahead.set()
             yield i
 
     with read_ahead(source(), depth=2) as items:
         assert next(items) == 0
-        time.sleep(0.1)
-        # One taken, two waiting, one in the thread's hands.
-        assert 2 <= len(begun) <= 4
+        assert is_ahead.wait(30)
+        # One taken, two in the queue, one that waits for room there.
+        assert begun == [0, 1, 2, 3]
         assert list(items) == list(range(1, 20))
 
 
@@ -81,12 +83,7 @@ def test_leaving_stops_an_endless_reader():
 
 def test_writing_keeps_order_and_is_done_on_leaving():
     written: list[int] = []
-
-    def sink(item: int) -> None:
-        time.sleep(0.005)
-        written.append(item)
-
-    with write_behind(sink) as behind:
+    with write_behind(written.append) as behind:
         for i in range(10):
             behind.put(i)
     assert written == list(range(10))
@@ -107,7 +104,7 @@ def test_an_error_while_writing_arrives_at_the_next_put_or_on_leaving():
         write(7)
 
 
-def test_an_error_of_the_caller_drops_what_waits_and_goes_on():
+def test_an_error_of_the_caller_drops_queued_items_and_is_raised():
     written: list[int] = []
     gate = threading.Event()
 
@@ -129,54 +126,49 @@ def test_an_error_of_the_caller_drops_what_waits_and_goes_on():
 
 
 def test_reading_working_and_writing_overlap_in_time():
-    busy_s = 0.03
-    spans: dict[str, list[tuple[float, float]]] = {"r": [], "m": [], "w": []}
-
-    def work(stage: str) -> None:
-        started = time.perf_counter()
-        time.sleep(busy_s)
-        spans[stage].append((started, time.perf_counter()))
+    # Item i is written while i + 1 is computed and i + 2 is read: the three meet.
+    meeting = threading.Barrier(3, timeout=30)
+    written: list[int] = []
 
     def source():
         for i in range(6):
-            work("r")
+            if i >= 2:
+                meeting.wait()
             yield i
 
-    with (
-        read_ahead(source()) as items,
-        write_behind(lambda item: work("w")) as behind,
-    ):
+    def sink(item: int) -> None:
+        if item <= 3:
+            meeting.wait()
+        written.append(item)
+
+    with read_ahead(source()) as items, write_behind(sink) as behind:
         for item in items:
-            work("m")
+            if 1 <= item <= 4:
+                meeting.wait()
             behind.put(item)
-
-    def overlap(one: str, other: str) -> bool:
-        return any(a < d and c < b for a, b in spans[one] for c, d in spans[other])
-
-    assert overlap("r", "m")
-    assert overlap("m", "w")
-    assert overlap("r", "w")
+    assert written == list(range(6))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_interrupt_while_waiting_for_the_reader(number):
+    release = threading.Event()
+
     def source():
-        time.sleep(0.05)
         os.kill(os.getpid(), number)
-        time.sleep(5)
+        release.wait(60)  # the interruption does not wait for this
         yield 0
 
     before = signal.getsignal(number)
-    started = time.monotonic()
 
     def wait() -> None:
         with stop_signals():
-            next(iter(execution._ReadAhead(source(), 1).__enter__()))
+            next(read_ahead(source()).__enter__())
 
     with pytest.raises(Interrupted) as stopped:
         wait()
+    assert not release.is_set()
+    release.set()
     assert stopped.value.signum == number
-    assert time.monotonic() - started < 3
     assert signal.getsignal(number) == before
 
 
@@ -186,15 +178,21 @@ def test_advice_follows_the_name_of_the_signal():
     assert str(stop) == "Stopped by SIGTERM. The same command continues."
 
 
-def test_uninterruptible_work_is_left_to_itself_when_a_signal_comes():
+def test_uninterruptible_work_goes_on_alone_when_a_signal_comes():
     release = threading.Event()
-    threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    workers: list[threading.Thread] = []
+
+    def work() -> None:
+        workers.append(threading.current_thread())
+        os.kill(os.getpid(), signal.SIGTERM)
+        release.wait(60)
+
     with pytest.raises(Interrupted), stop_signals():
-        run_interruptible(lambda: release.wait(20) and None)
-    assert execution.abandoned()
+        run_interruptible(work)
+    assert abandoned()
     release.set()
-    time.sleep(0.05)
-    assert not execution.abandoned()
+    workers[0].join(30)
+    assert not abandoned()
 
 
 def test_errors_of_uninterruptible_work_reach_the_caller():
