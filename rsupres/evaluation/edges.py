@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from rsupres.errors import InputError
-from rsupres.evaluation.metrics import luma
+from rsupres.evaluation.metrics import checked_mask, luma
 
 Mask = NDArray[np.bool_]
 
@@ -104,14 +103,8 @@ def find_edges(
     Raises:
         InputError: the shapes differ.
     """
-    if sr.shape != hr.shape or sr.ndim != 3:
-        raise InputError(
-            f"Edges of two pictures of one shape (c, H, W) are compared, not {sr.shape}"
-            f" and {hr.shape}."
-        )
-    counted = np.ones(hr.shape[1:], bool)
-    if valid is not None:
-        counted = ~_grown(~valid.reshape(hr.shape[1:]).astype(bool), _RADIUS + 1)
+    mask = checked_mask(sr, hr, valid)
+    counted = mask if mask.all() else ~_grown(~mask, _RADIUS + 1)
     if min(counted.shape) < 2 or not counted.any():
         nothing = np.zeros_like(counted)
         return Edges(nothing, nothing, counted)

@@ -14,7 +14,11 @@ from rsupres.cli.options.images import (
 )
 from rsupres.cli.options.parameters import ScaleType, stacked
 from rsupres.cli.options.run import device_option, precision_option
-from rsupres.cli.options.sampling import seed_option
+from rsupres.cli.options.sampling import (
+    sampler_option,
+    seed_option,
+    steps_option,
+)
 
 
 def _parse_border(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
@@ -155,16 +159,8 @@ models_options = stacked(
         help="Detail of the models, 0 = most faithful, 1 = most natural; repeat it to "
         "compare. Default: 0.",
     ),
-    click.option(
-        "--steps",
-        type=click.IntRange(min=1),
-        help="Network evaluations for an image. Default: each model's.",
-    ),
-    click.option(
-        "--sampler",
-        metavar="NAME",
-        help="Sampler of the models. Default: each model's.",
-    ),
+    steps_option,
+    sampler_option,
     click.option(
         "--max-side",
         type=click.IntRange(min=24),

@@ -9,25 +9,30 @@ from rsupres.cli.options.parameters import stacked
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
     default=0,
     show_default=True,
     help="Seed of the noise; the same seed gives the same result.",
 )
+steps_option = click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Network evaluations for a tile or an image. Default: the model's.",
+)
+sampler_option = click.option(
+    "--sampler",
+    metavar="NAME",
+    help="Sampler, one of those that the model offers. Default: the model's.",
+)
 sampling_options = stacked(
     seed_option,
-    click.option(
-        "--steps",
-        type=click.IntRange(min=1),
-        help="Network evaluations for a tile. Default: the model's.",
-    ),
-    click.option(
-        "--sampler",
-        metavar="NAME",
-        help="Sampler, one of those that the model offers. Default: the model's.",
-    ),
+    steps_option,
+    sampler_option,
     click.option(
         "--samples",
         type=click.IntRange(min=1),
+        metavar="N",
         default=1,
         show_default=True,
         help="Number of results to draw; their mean is written.",
