@@ -40,8 +40,8 @@ demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
 	    --bounds 563480 5392410 563800 5392730
 
 lint: $(INSTALLED)  ## Check style and formatting with ruff
-	$(BIN)/ruff check rsupres tests sample_data examples docs
-	$(BIN)/ruff format --check rsupres tests sample_data examples docs
+	$(BIN)/ruff check rsupres tests sample_data examples docs models
+	$(BIN)/ruff format --check rsupres tests sample_data examples docs models
 
 type: $(INSTALLED)  ## Check types with mypy --strict
 	$(BIN)/mypy

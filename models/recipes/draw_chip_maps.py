@@ -3,9 +3,9 @@
 `draw_chip_maps.py CHIPS OUT` writes for every GeoTIFF of CHIPS a raster OUT/<name> of
 the same pixels in the colours of the legend `maptiler`: vegetation where green exceeds
 the other bands, water where blue does, roofs where the picture is bright or red, and
-roads where it is grey. Specks are removed and outlines simplified, as in a map; the rest
-stays background. The maps are no land-cover truth: they show a model where the borders
-of objects lie in a real picture.
+roads where it is grey. Specks are removed and outlines simplified, as in a map; the
+rest stays background. The maps are no land-cover truth: they show a model where the
+borders of objects lie in a real picture.
 """
 
 from __future__ import annotations
