@@ -122,7 +122,7 @@ def run_batch(
             cannot be written.
         RunConflictError: another batch works on the folder.
     """
-    from rsupres.upscaling.work import keeping_model
+    from rsupres.upscaling.model import keeping_model
 
     work = [
         pair

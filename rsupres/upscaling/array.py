@@ -1,13 +1,13 @@
-"""Models on arrays in memory: no file, no CRS, no run directory.
+"""Run models on arrays in memory: no file, no CRS, no run directory.
 
-`load_model` and `upscale_array` are the library's public functions. An array that is
-larger than a tile goes through the same tiles, weights and noise as a scene of
-`rsupres.upscaling.pipeline`.
+`load_model` and `upscale_array` are the library's public functions. An array goes
+through the same tiles, batches, weights and noise as a scene of
+`rsupres.upscaling.pipeline`, so that the same pixels give the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -16,23 +16,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.blend import Mosaic
 from rsupres.checkpoints import catalogue
 from rsupres.diffusion.noise import NoiseField
-from rsupres.errors import InputError, ModelOutputError
-from rsupres.execution import Progress, progress_bar
-from rsupres.families.base import Conditions, SamplerOptions, TileBatch
-from rsupres.grid import Grid, PixelWindow, Scale, as_scale
+from rsupres.errors import InputError
+from rsupres.execution import progress_bar
+from rsupres.families.base import Conditions, SamplerOptions
+from rsupres.grid import Grid, Scale, as_scale
 from rsupres.tile_grid import TileGrid, lr_step
-from rsupres.upscaling.memory import ArrayReader, as_conditions, on_pixels, reflect
-from rsupres.upscaling.tiling import plan_tiles
+from rsupres.upscaling.inference import Counts, TileRunner, TileSource
+from rsupres.upscaling.memory import (
+    ArrayConditions,
+    ArrayReader,
+    as_conditions,
+    on_pixels,
+    reflect,
+)
+from rsupres.upscaling.tiling import find_batch_size, plan_tiles
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from rsupres.families.base import ModelSpec, SuperResolver
-    from rsupres.tile_grid import Tile
 
 FloatArray = NDArray[np.float32]
 _SLACK = 1e-3  # how far beyond [0, 1] a value may lie
@@ -220,62 +224,34 @@ def _run(
     conditions: Conditions,
     progress: bool = False,
 ) -> FloatArray:
-    """Run a model on the tiles of an image and blend them."""
+    """Run a model on the tiles of an image and blend them, as for a scene."""
     import torch
 
     channels, height, width = lr.shape
+    scale = tiles.scale
     below, right = tiles.lr.height - height, tiles.lr.width - width
     padded = np.pad(lr, ((0, 0), (0, below), (0, right)), mode="symmetric")
-    scale = tiles.scale
     given = on_pixels(conditions, lambda x: reflect(x, below * scale, right * scale))
-    reader, noise = ArrayReader(padded, given), NoiseField(seed)
-    size = floor(height * scale), floor(width * scale)
-    sr = np.empty((channels, *size), np.float32)
-    with torch.inference_mode():
-        context = model.prepare(reader, scale, noise)
-
-        def upscale(tile: Tile) -> FloatArray:
-            batch = TileBatch(
-                lr=torch.from_numpy(reader.read(tile.lr)[0])[None].to(device),
-                valid=torch.ones((1, 1, *tile.lr[2:]), dtype=torch.bool).to(device),
-                conditions=reader.read_conditions(tile.sr).to(device),
-                noise=noise,
-                windows_lr=[tile.lr],
-                windows_sr=[tile.sr],
-                scene=context,
-            )
-            return _finite(model.upscale(batch, scale), tile.sr, channels)
-
-        for rows, pixels in _strips(tiles, channels, upscale, progress):
-            stop = min(rows.row_stop, size[0])
-            if rows.row < stop:
-                sr[:, rows.row : stop] = pixels[:, : stop - rows.row, : size[1]]
+    reader = ArrayReader(padded, given)
+    source = TileSource(
+        grid=tiles,
+        n_bands=channels,
+        read_rows=reader.read_rows,
+        conditions=ArrayConditions(given),
+        device=device,
+        seed=seed,
+    )
+    counts = Counts(batch_size=find_batch_size(tiles, channels, device))
+    sr = np.empty((channels, floor(height * scale), floor(width * scale)), np.float32)
+    with torch.inference_mode(), progress_bar(progress) as show:
+        context = model.prepare(reader, scale, NoiseField(seed))
+        runner = TileRunner(source, model, (context,), counts, show, len(tiles))
+        n_rows = tiles.shape[0]
+        with closing(runner.blend(range(n_rows), n_rows)) as strips:
+            for strip, _ in strips:
+                place = sr[:, strip.window.row : strip.window.row_stop]
+                place[...] = strip.pixels[:, : place.shape[1], : place.shape[2]]
     return sr
-
-
-def _strips(
-    tiles: TileGrid, channels: int, upscale: Callable[[Tile], FloatArray], shown: bool
-) -> Iterator[tuple[PixelWindow, FloatArray]]:
-    """Yield finished SR rows, top to bottom."""
-    mosaic = Mosaic(tiles, channels)
-    with progress_bar(shown) as show:
-        for done, tile in enumerate(tiles, 1):
-            mosaic.add(tile, upscale(tile))
-            show(Progress("Tiles", done, len(tiles), "tiles"))
-            for strip in mosaic.finished():
-                yield strip.window, strip.pixels
-
-
-def _finite(sr: Tensor, window: PixelWindow, channels: int) -> FloatArray:
-    """Return a tile of the model as numbers, or refuse it."""
-    found: FloatArray = sr[0].float().cpu().numpy()
-    wanted = (channels, window.height, window.width)
-    if found.shape != wanted or not np.isfinite(found).all():
-        raise ModelOutputError(
-            f"The model returned {found.shape}, or numbers that are not finite, where "
-            f"{wanted} was expected."
-        )
-    return found
 
 
 def _frame(lr: FloatArray) -> Grid:

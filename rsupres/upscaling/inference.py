@@ -1,17 +1,20 @@
-"""Tiles of one shard through the model and into finished strips.
+"""Run the model on tiles and blend them into strips.
 
-Reading runs ahead by one tile row or, with conditions, by one batch of tiles; the model
-runs in the calling thread, finishing and writing one strip behind. Batches never span
-tile rows, so a resumed run forms the same batches as one that was never stopped. The
-caller has set `torch.inference_mode`.
+One reading thread is ahead of the model, which runs in the calling thread; finished
+strips go to a writing thread. Batches never span tile rows, so a resumed run forms the
+same batches as an uninterrupted one. Where pixels and conditions come from is a
+`TileSource`: a scene of `rsupres.upscaling.work`, or an array in memory. The caller has
+set `torch.inference_mode`.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,17 +27,62 @@ from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
 from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
 from rsupres.grid import PixelWindow
-from rsupres.raster.stretch import split_excess
-from rsupres.tile_grid import Tile
-from rsupres.upscaling.finishing import FinishedStrip, Finisher, LrRows, lock_rows
-from rsupres.upscaling.work import Work
-
-if TYPE_CHECKING:
-    from rsupres.output.run_dir import Run
+from rsupres.tile_grid import Tile, TileGrid
+from rsupres.upscaling.finishing import (
+    FinishedStrip,
+    Finisher,
+    LrRows,
+    StripRules,
+    lock_rows,
+)
 
 logger = logging.getLogger(__name__)
 
 _CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
+
+
+class TileConditions(Protocol):
+    """Conditions that are read tile by tile, such as a `ConditionSet`."""
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether there is anything to read for a window."""
+        ...
+
+    def read(self, window: PixelWindow) -> Mapping[str, np.ndarray]:
+        """Return (c, H, W) by name for an SR window of the padded frame."""
+        ...
+
+    def conditions(
+        self, tiles: Sequence[Mapping[str, np.ndarray]], sample: int = 0
+    ) -> Conditions:
+        """Return what `read` gave for tiles of one size as a batch, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class TileSource:
+    """Where tiles come from, and what is drawn for each.
+
+    Attributes:
+        grid: the tiling.
+        n_bands: bands of the model.
+        read_rows: returns LR rows [start, stop) of the padded frame.
+        conditions: on the SR frame.
+        device: where the model computes.
+        seed: of the noise.
+        samples: how many pictures are drawn and averaged.
+        has_variance: variances follow the means, band by band.
+    """
+
+    grid: TileGrid
+    n_bands: int
+    read_rows: Callable[[int, int], LrRows]
+    conditions: TileConditions
+    device: torch.device
+    seed: int = 0
+    samples: int = 1
+    has_variance: bool = False
 
 
 @dataclass
@@ -52,109 +100,22 @@ class Counts:
     batch_size: int = 1
 
 
-class _RowOfTiles(NamedTuple):
-    row: int
-    lr: LrRows
-
-
-class _TileConditions(NamedTuple):
-    """Conditions of one tile; those of a row's tiles follow its `_RowOfTiles`."""
-
-    arrays: Mapping[str, np.ndarray]
-
-
-_Item = _RowOfTiles | _TileConditions
-
-
-@dataclass(frozen=True)
-class PreparedScene:
-    """The scene as a model sees it while it prepares: a `SceneReader`.
+class ReadTile(NamedTuple):
+    """A tile as it was read.
 
     Attributes:
-        work: the settled job.
-        prefix: of the names of arrays, one per sample.
-        run: where the arrays live.
-        show: told how far down the scene the model has read.
-        sample: which of the run's samples is prepared.
+        tile: its place.
+        row: pixels of its whole tile row, shared by the tiles of the row.
+        lr: its own pixels.
+        conditions: (c, H, W) by name; empty where there are none or nothing is valid.
+        is_empty: it has no valid pixel, so the model does not run.
     """
 
-    work: Work
-    prefix: str
-    run: Run
-    show: OnProgress
-    sample: int = 0
-    _deepest: list[int] = field(default_factory=lambda: [0])
-
-    @property
-    def height(self) -> int:
-        """LR rows of the padded frame."""
-        return self.work.grid.lr.height
-
-    @property
-    def width(self) -> int:
-        """LR columns of the padded frame."""
-        return self.work.grid.lr.width
-
-    def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
-        """Return (c, h, w) float32 in [0, 1], filled, and (1, h, w) bool valid."""
-        work = self.work
-        roles = work.bands.roles
-        dn, valid = work.scene.read_filled(window, roles)
-        first = work.stretch.for_bands(range(1, len(roles) + 1))
-        deepest = max(self._deepest[0], window.row_stop)
-        self._deepest[0] = deepest
-        self.show(Progress("Prepare", deepest, self.height, "rows"))
-        return split_excess(first.to_unit(dn))[0], valid
-
-    def read_conditions(self, window_sr: PixelWindow) -> Conditions:
-        """Return the conditions on an SR window as a batch of one, on the CPU."""
-        return self.work.conditions.read_conditions(window_sr, self.sample)
-
-    @property
-    def style(self) -> Tensor | None:
-        """The style image of this sample, (c, Hs, Ws) in [0, 1]."""
-        return self.work.conditions.conditions((), self.sample).style
-
-    def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
-        """Return a zeroed array that lives in the run directory."""
-        return self.run.allocate(f"{self.prefix}{name}", shape, dtype)
-
-
-def prepare_samples(
-    work: Work, model: SuperResolver, run: Run, show: OnProgress
-) -> SceneContext:
-    """Let the model find what all tiles share, for every sample.
-
-    Returns:
-        One context; names begin with ``s<sample>_``, see `context_of`.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    numbers: dict[str, float] = {}
-    for sample in range(work.job.samples):
-        prefix = f"s{sample}_"
-        scene = PreparedScene(work, prefix, run, show, sample)
-        noise = NoiseField(work.job.seed, sample)
-        context = model.prepare(scene, work.grid.scale, noise)
-        arrays |= {prefix + name: value for name, value in context.arrays.items()}
-        numbers |= {prefix + name: value for name, value in context.numbers.items()}
-    return SceneContext(arrays, numbers)
-
-
-def context_of(whole: SceneContext, sample: int) -> SceneContext:
-    """Return one sample's part of what `prepare_samples` returned."""
-    prefix = f"s{sample}_"
-    return SceneContext(
-        {
-            k.removeprefix(prefix): v
-            for k, v in whole.arrays.items()
-            if k.startswith(prefix)
-        },
-        {
-            k.removeprefix(prefix): v
-            for k, v in whole.numbers.items()
-            if k.startswith(prefix)
-        },
-    )
+    tile: Tile
+    row: LrRows
+    lr: LrRows
+    conditions: Mapping[str, np.ndarray]
+    is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -162,94 +123,126 @@ class TileRunner:
     """Runs the model on consecutive strips.
 
     Attributes:
-        work: the settled job.
+        source: of pixels and conditions.
         model: loaded.
-        context: of all samples.
+        contexts: what the model prepared, one a sample.
         counts: grows.
-        show: progress.
+        show: called after every tile.
         total: tiles that this process will do in all, for progress.
     """
 
-    work: Work
+    source: TileSource
     model: SuperResolver
-    context: SceneContext
+    contexts: Sequence[SceneContext]
     counts: Counts
     show: OnProgress
     total: int
 
-    def compute(self, strips: range, write: Callable[[FinishedStrip], None]) -> None:
+    def compute(
+        self, strips: range, rules: StripRules, write: Callable[[FinishedStrip], None]
+    ) -> None:
         """Compute consecutive strips and hand each to `write`, in another thread.
 
         Args:
             strips: non-empty, step 1.
+            rules: how strips are finished.
             write: called top to bottom with finished strips.
 
         Raises:
             ModelOutputError: NaN, infinity or a wrong shape from the model.
             ResourceError: a single tile does not fit into memory.
         """
-        work = self.work
-        rows, stop = tile_rows(work, strips)
-        n_channels = len(work.bands.roles) * (2 if work.has_deviation else 1)
-        mosaic = Mosaic(work.grid, n_channels, rows.start, stop)
-        finisher = Finisher(work.rules, strips, write)
+        rows, stop = tile_rows(self.source.grid, strips, lock=rules.lock)
+        finisher = Finisher(rules, strips, write)
 
         def finish(item: tuple[Strip, LrRows]) -> None:
             finisher.push(*item)
 
-        depth = work.batch_size if work.conditions.has_tiles else 1
-        with (
-            read_ahead(_read_items(work, rows), depth) as items,
-            write_behind(finish) as behind,
-        ):
-            for item in items:
-                assert isinstance(item, _RowOfTiles)
-                self._run_row(item, items, mosaic)
-                for strip in mosaic.finished():
-                    behind.put((strip, item.lr))
-                    del strip
+        with closing(self.blend(rows, stop)) as blended, write_behind(finish) as behind:
+            for item in blended:
+                behind.put(item)
+                del item
 
-    def _run_row(
-        self, item: _RowOfTiles, items: Iterator[_Item], mosaic: Mosaic
-    ) -> None:
-        tiles = list(self.work.grid.tile_row(item.row))
-        used = _used(item.lr, tiles)
-        cuts = [_cut(item.lr, tile) for tile in used]
-        results = self._upscale_all(used, cuts, items)
-        for tile in tiles:
-            if tile in used:
-                mosaic.add(tile, next(results))
-            else:
-                mosaic.skip(tile)
+    def blend(
+        self, rows: range, stop: int
+    ) -> Generator[tuple[Strip, LrRows], None, None]:
+        """Yield blended strips, top to bottom, each with the LR rows around it.
+
+        Args:
+            rows: tile rows to run, non-empty, step 1.
+            stop: strip before which the mosaic ends.
+
+        Raises:
+            ModelOutputError: NaN, infinity or a wrong shape from the model.
+            ResourceError: a single tile does not fit into memory.
+        """
+        source = self.source
+        n_channels = source.n_bands * (2 if source.has_variance else 1)
+        mosaic = Mosaic(source.grid, n_channels, rows.start, stop)
+        # A batch ahead where conditions are read, else a tile row.
+        n_cols = source.grid.shape[1]
+        ahead = self.counts.batch_size if source.conditions.has_tiles else n_cols
+        with read_ahead(read_tiles(source, rows), ahead) as items:
+            for _, tiles in itertools.groupby(items, lambda item: item.tile.row):
+                row = self._add_row(tiles, mosaic)
+                yield from ((strip, row) for strip in mosaic.finished())
+
+    def _add_row(self, items: Iterable[ReadTile], mosaic: Mosaic) -> LrRows:
+        """Upscale a tile row and add it to the mosaic; return its LR pixels."""
+        row = None
+        for item, sr in self._upscale_row(items):
+            row = item.row
+            if sr is None:
+                mosaic.skip(item.tile)
                 self.counts.skipped += 1
+            else:
+                mosaic.add(item.tile, sr)
             self.counts.tiles += 1
             self.show(Progress("Tiles", self.counts.tiles, self.total, "tiles"))
+        assert row is not None
+        return row
 
-    def _upscale_all(
-        self, tiles: Sequence[Tile], cuts: Sequence[LrRows], items: Iterator[_Item]
-    ) -> Iterator[np.ndarray]:
+    def _upscale_row(
+        self, items: Iterable[ReadTile]
+    ) -> Iterator[tuple[ReadTile, np.ndarray | None]]:
+        """Yield the tiles of a row in order, each with (c, H, W) float32; None = empty.
+
+        A batch is run as soon as it is full, so few tiles are held at a time.
+        """
+        waiting: list[ReadTile] = []
+        for item in items:
+            waiting.append(item)
+            n_used = sum(not item.is_empty for item in waiting)
+            if n_used == self.counts.batch_size:
+                yield from self._upscale_waiting(waiting)
+                waiting = []
+        yield from self._upscale_waiting(waiting)
+
+    def _upscale_waiting(
+        self, items: Sequence[ReadTile]
+    ) -> Iterator[tuple[ReadTile, np.ndarray | None]]:
+        results = self._upscale_all([item for item in items if not item.is_empty])
+        for item in items:
+            yield item, None if item.is_empty else next(results)
+
+    def _upscale_all(self, items: Sequence[ReadTile]) -> Iterator[np.ndarray]:
         """Yield one (c, H, W) float32 a tile; smaller batches where memory ends."""
         done = 0
-        read: list[Mapping[str, np.ndarray]] = []  # conditions from tile `done` on
-        while done < len(tiles):
-            size = min(self.counts.batch_size, len(tiles) - done)
-            part = slice(done, done + size)
-            if self.work.conditions.has_tiles:
-                read += [_arrays(next(items)) for _ in range(size - len(read))]
+        while done < len(items):
+            part = items[done : done + self.counts.batch_size]
             try:
-                sr = self._upscale(tiles[part], cuts[part], read[:size])
+                sr = self._upscale(part)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                self._shrink(error, tiles[done])
+                self._shrink(error, part[0].tile)
                 continue
             yield from sr
-            done += size
-            del read[:size]
+            done += len(part)
 
     def _shrink(self, error: BaseException, tile: Tile) -> None:
         size = self.counts.batch_size
-        device = self.work.device
+        device = self.source.device
         if size == 1:
             raise ResourceError(
                 f"{device}: one tile of {tile.lr.height} x {tile.lr.width} pixels does "
@@ -266,60 +259,52 @@ class TileRunner:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _upscale(
-        self,
-        tiles: Sequence[Tile],
-        cuts: Sequence[LrRows],
-        read: Sequence[Mapping[str, np.ndarray]],
-    ) -> np.ndarray:
+    def _upscale(self, items: Sequence[ReadTile]) -> np.ndarray:
         """Return means, and variances if asked for, of one batch: (b, n, H, W)."""
-        samples = self.work.job.samples
-        mean = self._sample(tiles, cuts, read, 0)
+        samples = self.source.samples
+        mean = self._sample(items, 0)
         if samples == 1:
             return mean.cpu().numpy()
         # Welford's update, so that variances do not suffer from cancellation.
         squares = torch.zeros_like(mean)
         for sample in range(1, samples):
-            sr = self._sample(tiles, cuts, read, sample)
+            sr = self._sample(items, sample)
             before = sr - mean
             mean += before / (sample + 1)
             squares += before * (sr - mean)
-        if not self.work.has_deviation:
+        if not self.source.has_variance:
             return mean.cpu().numpy()
         return torch.cat([mean, squares / (samples - 1)], dim=1).cpu().numpy()
 
-    def _sample(
-        self,
-        tiles: Sequence[Tile],
-        cuts: Sequence[LrRows],
-        read: Sequence[Mapping[str, np.ndarray]],
-        sample: int,
-    ) -> Tensor:
-        device, scale = self.work.device, self.work.grid.scale
-        lr = torch.from_numpy(np.stack([cut.seen for cut in cuts]))
-        valid = torch.from_numpy(np.stack([cut.valid for cut in cuts]))
+    def _sample(self, items: Sequence[ReadTile], sample: int) -> Tensor:
+        source, device = self.source, self.source.device
+        lr = torch.from_numpy(np.stack([item.lr.seen for item in items]))
+        valid = torch.from_numpy(np.stack([item.lr.valid for item in items]))
+        read = [item.conditions for item in items if item.conditions]
         batch = TileBatch(
             lr=lr.to(device),
             valid=valid.to(device),
-            conditions=self.work.conditions.conditions(read, sample).to(device),
-            noise=NoiseField(self.work.job.seed, sample),
-            windows_lr=[tile.lr for tile in tiles],
-            windows_sr=[tile.sr for tile in tiles],
-            scene=context_of(self.context, sample),
+            conditions=source.conditions.conditions(read, sample).to(device),
+            noise=NoiseField(source.seed, sample),
+            windows_lr=[item.tile.lr for item in items],
+            windows_sr=[item.tile.sr for item in items],
+            scene=self.contexts[sample],
         )
-        sr = self.model.upscale(batch, scale)
-        _check_result(sr, batch, tiles)
+        sr = self.model.upscale(batch, source.grid.scale)
+        _check_result(sr, batch, [item.tile for item in items])
         return sr.float()
 
 
-def tile_rows(work: Work, strips: range) -> tuple[range, int]:
+def tile_rows(grid: TileGrid, strips: range, *, lock: bool) -> tuple[range, int]:
     """Return the tile rows to run for strips, and where the mosaic's strips end.
 
-    Locking low frequencies needs the strips around, too.
+    Args:
+        grid: the tiling.
+        strips: non-empty, step 1.
+        lock: low frequencies are locked, which needs the strips around, too.
     """
-    grid = work.grid
     first, stop = strips.start, strips.stop
-    if work.job.lock_low_frequencies:
+    if lock:
         starts = [int(grid.strip(row).row / grid.scale) for row in range(grid.shape[0])]
         edges = [*starts, grid.lr.height]
         low = lock_rows((edges[strips.start], edges[strips.start + 1]), grid)[0]
@@ -329,47 +314,23 @@ def tile_rows(work: Work, strips: range) -> tuple[range, int]:
     return range(grid.rows_touching(first).start, stop), stop
 
 
-def _read_items(work: Work, rows: range) -> Iterator[_Item]:
-    """Read tile rows, each followed by the conditions of its tiles that are run."""
-    for item in _read_rows(work, rows):
-        yield item
-        if work.conditions.has_tiles:
-            for tile in _used(item.lr, work.grid.tile_row(item.row)):
-                yield _TileConditions(work.conditions.read(tile.sr))
+def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
+    """Read the tiles of tile rows, row-major.
 
-
-def _read_rows(work: Work, rows: range) -> Iterator[_RowOfTiles]:
-    """Read tile rows, each with the rows around it that its strip needs."""
-    grid = work.grid
-    n_model = len(work.bands.roles)
+    The LR rows of a tile row reach as far beyond it as finishing its strip needs.
+    """
+    grid = source.grid
     for row in rows:
-        tile = grid.tile_row(row)[0]
-        top = max(0, tile.lr.row - CUBIC_REACH)
-        bottom = min(grid.lr.height, tile.lr.row_stop + CUBIC_REACH)
-        window = PixelWindow(top, 0, bottom - top, grid.lr.width)
-        dn, valid = work.scene.read_filled(window, work.file_bands)
-        unit = work.stretch.to_unit(dn)
-        seen, excess = split_excess(unit[:n_model])
-        yield _RowOfTiles(
-            row,
-            LrRows(
-                top,
-                seen,
-                excess if excess.any() else None,
-                unit[n_model:] if len(unit) > n_model else None,
-                valid,
-            ),
-        )
-
-
-def _arrays(item: _Item) -> Mapping[str, np.ndarray]:
-    assert isinstance(item, _TileConditions)
-    return item.arrays
-
-
-def _used(lr: LrRows, tiles: Sequence[Tile]) -> list[Tile]:
-    """Return the tiles of a row that hold a valid pixel; the others are not run."""
-    return [tile for tile in tiles if _cut(lr, tile).valid.any()]
+        tiles = grid.tile_row(row)
+        top = max(0, tiles[0].lr.row - CUBIC_REACH)
+        bottom = min(grid.lr.height, tiles[0].lr.row_stop + CUBIC_REACH)
+        whole = source.read_rows(top, bottom)
+        for tile in tiles:
+            lr = _cut(whole, tile)
+            is_empty = not lr.valid.any()
+            needs_conditions = source.conditions.has_tiles and not is_empty
+            read = source.conditions.read(tile.sr) if needs_conditions else {}
+            yield ReadTile(tile, whole, lr, read, is_empty)
 
 
 def _cut(lr: LrRows, tile: Tile) -> LrRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rsupres.families.base import Conditions
 from rsupres.grid import PixelWindow
+from rsupres.upscaling.finishing import LrRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,12 @@ class ArrayReader:
         rows, cols = window_sr.slices()
         return on_pixels(self.given, lambda layer: layer[..., rows, cols])
 
+    def read_rows(self, start: int, stop: int) -> LrRows:
+        """Return LR rows [start, stop) of the frame."""
+        window = PixelWindow(start, 0, stop - start, self.width)
+        pixels, valid = self.read(window)
+        return LrRows(start, pixels, None, None, valid)
+
     @property
     def style(self) -> Tensor | None:
         """The style image."""
@@ -59,6 +66,42 @@ class ArrayReader:
     ) -> NDArray[np.generic]:
         """Return a zeroed array in memory."""
         return np.zeros(tuple(shape), dtype)
+
+
+@dataclass(frozen=True)
+class ArrayConditions:
+    """Conditions in memory, read tile by tile: `TileConditions` of an inference.
+
+    `given` are on the SR pixels of the padded frame: a batch of one, on the CPU.
+    """
+
+    given: Conditions
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether there is more than a style."""
+        return bool(self.given.given().keys() - {"style"})
+
+    def read(self, window: PixelWindow) -> dict[str, np.ndarray]:
+        """Return (c, H, W) by name for an SR window."""
+        layers = self.given.given()
+        layers.pop("style", None)
+        return {
+            name: layer[0, :, *window.slices()].numpy()
+            for name, layer in layers.items()
+        }
+
+    def conditions(
+        self, tiles: Sequence[Mapping[str, np.ndarray]], sample: int = 0
+    ) -> Conditions:
+        """Return what `read` gave for tiles of one size as a batch, and the style."""
+        import torch
+
+        layers = {
+            name: torch.from_numpy(np.stack([tile[name] for tile in tiles]))
+            for name in (tiles[0] if tiles else ())
+        }
+        return Conditions(**layers, style=self.given.style)
 
 
 def as_conditions(

@@ -1,15 +1,14 @@
-"""The only orchestration: job, plan, tiles, blending, strips, output.
+"""Run a job from its scene to its outputs, and finish runs that were interrupted.
 
-Read it from top to bottom to see which step happens when. `upscale_scene` runs a job
-whole or one shard of it, `finish_run` ends what another process began. What the steps
-do is in the modules that are called here; nothing is printed.
+`upscale_scene` runs a whole job or one shard of it, `finish_run` ends a run that
+another process began. The order of the steps is here; what each does is in the modules
+that are called. Nothing is printed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -36,20 +35,23 @@ from rsupres.output.run_dir import Run
 from rsupres.output.strips import write_output
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
-from rsupres.upscaling.coverage import coverage_format, coverage_meta, strip_coverage
+from rsupres.upscaling.context import context_of, prepare_samples
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import StripSums, total_figures
-from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples, tile_rows
+from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.outputs import (
+    COVERAGE,
+    DEVIATION,
+    job_tags,
+    main_meta,
+    side_outputs,
+)
 from rsupres.upscaling.work import Work, open_work
-from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# What a run directory holds besides what `rsupres.output.run_dir` puts there.
-_SUMS = "sums"
-_DEVIATION = "deviation"
-_COVERAGE = "coverage"
+_SUMS = "sums"  # folder in a run directory: what each strip adds to the figures
 
 
 @dataclass(frozen=True)
@@ -155,42 +157,6 @@ def finish_run(
     return upscale_scene(job, on_progress=on_progress)
 
 
-def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, str]:
-    """Return the RSUPRES_* tags: the same for the same job on the same scene."""
-    job = work.job
-    tags = {
-        "RSUPRES_VERSION": __version__,
-        "RSUPRES_MODEL": work.card.name,
-        "RSUPRES_MODEL_SHA256": work.model_sha256 or "",
-        "RSUPRES_MODEL_LICENCE": work.card.licence,
-        "RSUPRES_SCALE": str(job.scale),
-        "RSUPRES_SEED": str(job.seed) if work.spec.stochastic else "",
-        "RSUPRES_STEPS": str(job.steps or work.spec.steps or ""),
-        "RSUPRES_SAMPLES": str(job.samples) if job.samples > 1 else "",
-        "RSUPRES_DETAIL": f"{work.options.detail:g}" if work.spec.detail else "",
-        "RSUPRES_SENSOR_MTF": "" if job.sensor_mtf is None else f"{job.sensor_mtf:g}",
-        "RSUPRES_NOISE": "" if job.noise is None else f"{job.noise:g}",
-        "RSUPRES_PRECISION": work.options.precision,
-        "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
-        "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
-        "RSUPRES_OTHER_BANDS": job.other_bands if work.bands.others else "",
-        "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
-        "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
-        "RSUPRES_JOB": work.identity_sha256,
-        "RSUPRES_GATE": gate,
-        "RSUPRES_SAMPLER": job.sampler or "",
-        "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
-    }
-    tags |= {
-        f"RSUPRES_{name.upper()}": json.dumps(marks, sort_keys=True)
-        for name, marks in work.conditions.fingerprint().items()
-    }
-    if settings := work.conditions.settings():
-        tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
-    tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
-    return {key: value for key, value in tags.items() if value}
-
-
 def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
     job = work.job
     manifest = {
@@ -239,17 +205,22 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     spans = list(_missing_spans(shard, run.done_strips()))
     if not spans:
         return
-    model = work.load()
+    model = work.model.load()
     context = run.load_context()
     if context is None:
         context = run.save_context(prepare_samples(work, model, run, show))
-    n_cols = work.grid.shape[1]
-    total = n_cols * sum(len(tile_rows(work, span)[0]) for span in spans)
+    contexts = [context_of(context, sample) for sample in range(job.samples)]
+    n_rows = sum(
+        len(tile_rows(work.grid, span, lock=job.lock_low_frequencies)[0])
+        for span in spans
+    )
+    total = n_rows * work.grid.shape[1]
     show(Progress("Tiles", 0, total, "tiles"))
-    runner = TileRunner(work, model, context, counts, show, total)
+    runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
+    rules, save = work.rules, partial(_save_strip, work, run)
     for span in run_shards(
         [replace(shard, strips=span) for span in spans],
-        lambda part: runner.compute(part.strips, partial(_save_strip, work, run)),
+        lambda part: runner.compute(part.strips, rules, save),
     ):
         logger.debug("Strips %s of shard %d are done.", span.strips, span.index)
 
@@ -273,17 +244,11 @@ def _publish(
     tags = job_tags(work, figures, verdict)
     job.check_vacant()
     show(Progress("Write", 0, 1, "files"))
-    if job.uncertainty is not None:
-        parts = [_beside(run, _DEVIATION, strip) for strip in range(n_strips)]
-        write_output(
-            parts, work.deviation_meta(tags), work.deviation_format, job.uncertainty
-        )
-    if job.reference_coverage is not None:
-        parts = [_beside(run, _COVERAGE, strip) for strip in range(n_strips)]
-        meta, form = coverage_meta(work, tags), coverage_format(work)
-        write_output(parts, meta, form, job.reference_coverage)
+    for side in side_outputs(work):
+        parts = [_beside(run, side.name, strip) for strip in range(n_strips)]
+        write_output(parts, side.meta(tags), side.form, side.path)
     parts = [run.strip_path(strip) for strip in range(n_strips)]
-    write_output(parts, work.meta(tags), work.format, job.output)
+    write_output(parts, main_meta(work, tags), work.format, job.output)
     show(Progress("Write", 1, 1, "files"))
     if not job.keep_run:
         _discard(run)
@@ -298,14 +263,10 @@ def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
     (run.path / _SUMS).mkdir(exist_ok=True)
     with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
-    grid = work.output_grid.crop(strip.window)
-    if strip.deviation is not None:
-        with publishing(_beside(run, _DEVIATION, strip.index)) as part:
-            write_strip(part, strip.deviation, grid, None, math.nan)
-    if work.job.reference_coverage is not None:
-        coverage = strip_coverage(work, strip.window, strip.valid)
-        with publishing(_beside(run, _COVERAGE, strip.index)) as part:
-            write_strip(part, coverage, grid, None, coverage_format(work).nodata)
+    grid = work.sr_grid.crop(strip.window)
+    for side in side_outputs(work):
+        with publishing(_beside(run, side.name, strip.index)) as part:
+            write_strip(part, side.pixels(strip), grid, None, side.form.nodata)
     with publishing(run.strip_path(strip.index)) as part:
         write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
 
@@ -355,7 +316,7 @@ def _left_only_if_begun(run: Run, *, alone: bool) -> Iterator[None]:
 
 def _discard(run: Run) -> None:
     """Remove the run directory."""
-    for name in (_SUMS, _DEVIATION, _COVERAGE):
+    for name in (_SUMS, DEVIATION, COVERAGE):
         shutil.rmtree(run.path / name, ignore_errors=True)
     run.remove()
 
@@ -395,7 +356,7 @@ def _summary(
         tiles=counts.tiles,
         skipped=counts.skipped,
         duration_s=time.monotonic() - started,
-        model=work.card.name,
+        model=work.model.card.name,
         missing_strips=missing,
     )
 

@@ -1,7 +1,7 @@
-"""What a job would cost and what would refuse it, without doing it.
+"""Estimate what a job would cost, and find what would refuse it, without running it.
 
-Sizes follow from the tiling. Time is measured on one small tile when the model can be
-loaded, and said to be unknown otherwise. Nothing is written.
+Sizes follow from the tiling. Time is measured on small tiles when the model can be
+loaded, and is unknown otherwise. Nothing is written.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def plan_job(job: UpscaleJob) -> Plan:
         with bounded_cache(), torch.inference_mode(), open_work(job) as work:
             plan = _measure(work)
             plan = _with_conditions(plan, work)
-            duration_s = _estimate_duration(work, work.load())
+            duration_s = _estimate_duration(work, work.model.load())
             plan = replace(plan, duration_s=_sum(duration_s, plan.conditions_s))
     except RsupresError as error:
         refusals.append(error)
@@ -104,7 +104,7 @@ def plan_job(job: UpscaleJob) -> Plan:
 
 
 def _measure(work: Work) -> Plan:
-    grid, output = work.grid, work.output_grid
+    grid, output = work.grid, work.sr_grid
     n_bands = len(work.order)
     item = np.dtype(work.dtype).itemsize
     raw = output.height * output.width * n_bands * item
@@ -114,7 +114,7 @@ def _measure(work: Work) -> Plan:
         raw_all += output.height * output.width
     folder = work.job.output.absolute().parent
     return Plan(
-        model=work.card.name,
+        model=work.model.card.name,
         scale=str(grid.scale),
         lr_shape=(grid.scene.height, grid.scene.width),
         sr_shape=(output.height, output.width),
@@ -180,7 +180,7 @@ def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
     tile, which is not counted, warms up.
     """
     grid = work.grid
-    step = lr_step(grid.scale, work.spec.multiple)
+    step = lr_step(grid.scale, work.model.spec.multiple)
     sides = [-(-side // step) * step for side in _PROBE_SIDES]
     noise = NoiseField(0)
     costs: list[tuple[float, float]] = []
@@ -237,9 +237,11 @@ def _probe(
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(work.bands.roles), side, side)
     batch = TileBatch(
-        lr=torch.rand(shape, generator=generator).to(work.device),
-        valid=torch.ones((1, 1, side, side), dtype=torch.bool, device=work.device),
-        conditions=conditions.to(work.device),
+        lr=torch.rand(shape, generator=generator).to(work.model.device),
+        valid=torch.ones(
+            (1, 1, side, side), dtype=torch.bool, device=work.model.device
+        ),
+        conditions=conditions.to(work.model.device),
         noise=NoiseField(0),
         windows_lr=[window],
         windows_sr=[window.scaled(work.grid.scale)],

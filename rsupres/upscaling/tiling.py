@@ -1,8 +1,10 @@
-"""Cut a frame into tiles that suit a model: its tile size, halo and multiple."""
+"""Cut a frame into tiles that suit a model, and say how many go into one call."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+
+import torch
 
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
@@ -11,6 +13,10 @@ from rsupres.tile_grid import TileGrid, lr_step
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8
+# SR bytes of one batch on a CPU; more only costs memory there.
+_CPU_BATCH_BYTES = 16 * 2**20
+_MAX_CPU_BATCH = 8  # tiles
+_GPU_BATCH = 16  # tiles
 
 
 def plan_tiles(
@@ -53,6 +59,21 @@ def plan_tiles(
             remedies=("overlap",),
         )
     return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
+
+
+def find_batch_size(grid: TileGrid, n_bands: int, device: torch.device) -> int:
+    """Return how many tiles suit one call of a model on a device.
+
+    Args:
+        grid: the tiling.
+        n_bands: bands of the model.
+        device: where it computes.
+    """
+    if device.type != "cpu":
+        return _GPU_BATCH
+    height, width = grid.tile_shape
+    n_values = height * width * grid.scale**2 * max(n_bands, 1)
+    return max(1, min(_MAX_CPU_BATCH, int(_CPU_BATCH_BYTES // (4 * n_values))))
 
 
 def _round_up(length: int, step: int) -> int:

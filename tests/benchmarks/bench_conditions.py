@@ -30,7 +30,8 @@ from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import ConditionSet, open_conditions
 from rsupres.output.run_dir import Run
 from rsupres.raster.open import bounded_cache
-from rsupres.upscaling.inference import Counts, TileRunner, prepare_samples
+from rsupres.upscaling.context import context_of, prepare_samples
+from rsupres.upscaling.inference import Counts, TileRunner
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work, open_work
 
@@ -59,7 +60,7 @@ def compare(folder: Path, side: int, scale: Fraction) -> None:
         model_s = time_model(work, folder)
         print(f"scene {side} x {side}, x{scale}, {torch.get_num_threads()} thread(s)")
         print(f"{'':<34}{'open s':>8}{'s/Mpx':>8}{'of the run':>12}")
-        print(f"{work.card.name:<34}{'':>8}{model_s:8.3f}", flush=True)
+        print(f"{work.model.card.name:<34}{'':>8}{model_s:8.3f}", flush=True)
         for title, request in references(folder, scene, scale).items():
             report(title, work, request, model_s)
     town = UpscaleJob(
@@ -96,7 +97,7 @@ def opened(work: Work, request: ConditionRequest) -> Iterator[ConditionSet]:
     frame = TargetScene(
         work.scene,
         work.bands.roles,
-        work.spec.bands,
+        work.model.spec.bands,
         work.stretch.for_bands(roles),
         work.job.scale,
     )
@@ -106,21 +107,24 @@ def opened(work: Work, request: ConditionRequest) -> Iterator[ConditionSet]:
 
 def time_model(work: Work, folder: Path) -> float:
     """Return CPU seconds per SR megapixel of a whole run without conditions."""
-    model = work.load()
+    model = work.model.load()
     manifest = {"job": {}, "n_strips": work.grid.shape[0]}
     with Run.open(folder / "run", manifest) as run:
         started = time.process_time()
         context = run.save_context(prepare_samples(work, model, run, lambda s: None))
         counts = Counts(batch_size=work.batch_size)
-        runner = TileRunner(work, model, context, counts, lambda s: None, 1)
-        runner.compute(range(work.grid.shape[0]), lambda strip: None)
+        contexts = (context_of(context, 0),)
+        source = work.tile_source
+        runner = TileRunner(source, model, contexts, counts, lambda s: None, 1)
+        strips = range(work.grid.shape[0])
+        runner.compute(strips, work.rules, lambda strip: None)
         cpu_s = time.process_time() - started
         run.remove()
     return cpu_s / megapixels(work)
 
 
 def megapixels(work: Work) -> float:
-    return work.output_grid.height * work.output_grid.width / 1e6
+    return work.sr_grid.height * work.sr_grid.width / 1e6
 
 
 def references(

@@ -21,7 +21,7 @@ from rsupres.output.locks import Lock
 from rsupres.tiles import batch as batches
 from rsupres.tiles.batch import JOURNAL, read_batch, run_batch
 from rsupres.tiles.cut import TileJob, tile_scene
-from rsupres.upscaling import work as decisions
+from rsupres.upscaling import model as models
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.fakes import LookingModel, spec
@@ -89,7 +89,7 @@ def test_a_model_is_loaded_once_for_all_scenes(tmp_path, scenes, monkeypatch, ba
         loads.append(arguments)
         return model
 
-    monkeypatch.setattr(decisions, "load_model", load)
+    monkeypatch.setattr(models, "load_model", load)
     job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(2), model="fake")
     items = run_batch([str(scenes)], tmp_path / "out", job)
     assert [item.status for item in items].count("written") == 2
@@ -102,9 +102,9 @@ def test_another_model_takes_the_place_of_the_one_kept(scenes, monkeypatch):
     loads = []
     model = LookingModel(spec(bands=("red", "green", "blue"))).install(monkeypatch)
     monkeypatch.setattr(
-        decisions, "load_model", lambda name, *_: (loads.append(name), model)[1]
+        models, "load_model", lambda name, *_: (loads.append(name), model)[1]
     )
-    with decisions.keeping_model():
+    with models.keeping_model():
         for k, name in enumerate(("one", "one", "two", "one")):
             output = scenes.with_name(f"{k}.tif")
             upscale_scene(
@@ -228,7 +228,7 @@ def tiles(tmp_path: Path) -> Path:
 def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monkeypatch):
     model = LookingModel(spec(bands=("red", "green", "blue"), accepts=LOOKS))
     model.install(monkeypatch)
-    monkeypatch.setattr("rsupres.checkpoints.catalogue.read_card", decisions.read_card)
+    monkeypatch.setattr("rsupres.checkpoints.catalogue.read_card", models.read_card)
     done = run("batch", tiles, "--out-dir", tmp_path / "o", "--model", "fake", "--json")
     assert done.exit_code == 0, done.output
     *items, _ = lines(done)

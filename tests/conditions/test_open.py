@@ -604,7 +604,7 @@ def test_a_drawn_style_serves_a_model_that_needs_one(scene, monkeypatch):
         options.append(chosen)
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.work.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
     upscale_scene(job_for(scene, style_sample=True))
     assert options[0].style_sample is True
     assert tags_of(scene.with_name("out.tif"))["RSUPRES_STYLE_SAMPLE"] == "yes"

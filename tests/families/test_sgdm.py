@@ -223,7 +223,7 @@ def test_a_nan_is_told_and_not_written(tmp_path: Path) -> None:
     spec = make_spec(MINI, int(SCALE))
     tensors = dict(networks.state_dict())
     write_checkpoint(path, tensors, spec, config_to_json(MINI), "broken")
-    with pytest.raises(ModelOutputError, match="not finite"):
+    with pytest.raises(ModelOutputError, match="NaN or infinity"):
         upscale(load(path))
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 import rsupres
 from rsupres.errors import GridError, InputError
 from rsupres.upscaling.array import Model
+from tests.fakes import LookingModel, spec
 from tests.helpers import make_scene
 
 RNG = np.random.default_rng(5)
@@ -39,6 +41,43 @@ def test_an_array_gives_the_pixels_of_a_scene_in_the_same_tiles(
     unit = dn.astype(np.float32) / 255
     sr = rsupres.upscale_array(unit, model, scale=2, tile_size=32)
     np.testing.assert_allclose(255 * sr, wanted, atol=0.02)
+
+
+def test_a_scene_of_unit_values_gives_the_array_bit_for_bit(tmp_path: Path) -> None:
+    unit = noise(44, 60)
+    scene = make_scene(tmp_path / "scene.tif", pixels=unit, photometric="RGB")
+    options = {"scale": 2, "seed": 3, "tile_size": 32}
+    out = tmp_path / "out.tif"
+    rsupres.upscale(scene, out, model="e2diffsr-small", stretch="0,1", **options)
+    with rasterio.open(out) as file:
+        wanted = file.read()
+    sr = rsupres.upscale_array(unit, "e2diffsr-small", **options)
+    np.testing.assert_array_equal(sr, wanted)
+
+
+def test_conditions_reach_every_tile_of_an_array() -> None:
+    names = frozenset({"vector_map", "reference", "change_mask", "style"})
+    fake = LookingModel(spec(bands=("red", "green", "blue"), accepts=names))
+    model = Model("fake", fake, torch.device("cpu"))
+    given = {
+        "vector_map": noise(60, 80),
+        "reference": noise(60, 80),
+        "change_mask": RNG.integers(0, 3, (60, 80), np.uint8),
+        "style": noise(9, 7),
+    }
+    lr = noise(30, 40)
+    tiled = rsupres.upscale_array(lr, model, scale=2, tile_size=16, **given)
+    assert len(fake.batches) > 1
+    whole = rsupres.upscale_array(lr, model, scale=2, tile_size=40, **given)
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    assert all(len(seen.given()) == 5 for seen in fake.seen)
+
+
+def test_progress_is_shown_only_when_asked_for(model: Model, capsys) -> None:
+    rsupres.upscale_array(noise(16, 16), model, scale=2)
+    assert capsys.readouterr().err == ""
+    rsupres.upscale_array(noise(16, 16), model, scale=2, progress=True)
+    assert "Tiles" in capsys.readouterr().err
 
 
 def test_an_array_of_one_tile_needs_no_seam_and_any_size_is_allowed(

@@ -27,7 +27,7 @@ from rsupres.errors import (
 )
 from rsupres.families.base import SamplerOptions
 from rsupres.grid import PixelWindow
-from rsupres.upscaling import inference
+from rsupres.upscaling.context import context_of
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
 from tests.fakes import RANGE, FakeModel, PreparingModel, noisy, spec
@@ -479,7 +479,7 @@ def test_choices_about_the_model_reach_it(scene, monkeypatch):
         given.append((device, options))
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.work.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
     upscale_scene(job_for(scene, steps=3, detail=0.5, precision="bf16", device="cpu"))
     options = SamplerOptions(steps=3, detail=0.5, precision="bf16")
     assert given == [(torch.device("cpu"), options)]
@@ -547,7 +547,7 @@ def test_contexts_are_kept_apart_by_sample():
     from rsupres.families.base import SceneContext
 
     whole = SceneContext({"s0_a": np.zeros(1), "s1_a": np.ones(1)}, {"s1_n": 2.0})
-    part = inference.context_of(whole, 1)
+    part = context_of(whole, 1)
     assert list(part.arrays) == ["a"]
     assert part.arrays["a"][0] == 1
     assert part.numbers == {"n": 2.0}

@@ -1,0 +1,174 @@
+"""Describe the rasters that a run writes: where each goes, its format and its tags.
+
+A run writes the upscaled scene and, if asked for, the standard deviation over its
+samples and the coverage of its reference. In the coverage, pixels that were filled with
+the enlarged scene count as without a reference, because they hold no texture to take.
+Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.conditions.references import References
+from rsupres.grid import PixelWindow
+from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.upscaling.finishing import FinishedStrip
+from rsupres.upscaling.work import Work
+from rsupres.version import __version__
+
+# Folders in a run directory that hold strips of these.
+DEVIATION, COVERAGE = "deviation", "coverage"
+FALLBACK, COVERED, COVERAGE_NODATA = 0, 1, 255
+NAMES = {FALLBACK: "no reference", COVERED: "reference"}
+_COLOURS = {FALLBACK: (215, 48, 39), COVERED: (26, 152, 80), COVERAGE_NODATA: (0, 0, 0)}
+_SIDE = 2048  # SR columns that are looked at together
+
+
+@dataclass(frozen=True)
+class SideOutput:
+    """A raster beside the upscaled scene.
+
+    Attributes:
+        name: folder of its strips in the run directory.
+        path: file to write.
+        form: how it is stored.
+        pixels: returns a strip of it, (c, H, W).
+        meta: returns what the file says besides pixels, given the run's tags.
+    """
+
+    name: str
+    path: Path
+    form: OutputFormat
+    pixels: Callable[[FinishedStrip], np.ndarray]
+    meta: Callable[[Mapping[str, str]], OutputMeta]
+
+
+def side_outputs(work: Work) -> list[SideOutput]:
+    """Return what a run writes besides the upscaled scene."""
+    found: list[SideOutput] = []
+    if work.job.uncertainty is not None:
+        found.append(
+            SideOutput(
+                name=DEVIATION,
+                path=work.job.uncertainty,
+                form=replace(work.format, dtype="float32", nodata=math.nan),
+                pixels=_deviation,
+                meta=lambda tags: _deviation_meta(work, tags),
+            )
+        )
+    if work.job.reference_coverage is not None:
+        found.append(
+            SideOutput(
+                name=COVERAGE,
+                path=work.job.reference_coverage,
+                # Without loss, whatever the creation options of the output are.
+                form=OutputFormat(
+                    work.format.driver, {}, "uint8", float(COVERAGE_NODATA)
+                ),
+                pixels=lambda strip: _coverage(work, strip.window, strip.valid),
+                meta=lambda tags: _coverage_meta(work, tags),
+            )
+        )
+    return found
+
+
+def main_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
+    """Return what the upscaled scene says besides its pixels."""
+    bands = [work.file_bands[place] for place in work.order]
+    return OutputMeta.like(work.scene, bands, work.sr_grid, tags)
+
+
+def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, str]:
+    """Return the RSUPRES_* tags: the same for the same job on the same scene."""
+    job = work.job
+    tags = {
+        "RSUPRES_VERSION": __version__,
+        "RSUPRES_MODEL": work.model.card.name,
+        "RSUPRES_MODEL_SHA256": work.model.sha256 or "",
+        "RSUPRES_MODEL_LICENCE": work.model.card.licence,
+        "RSUPRES_SCALE": str(job.scale),
+        "RSUPRES_SEED": str(job.seed) if work.model.spec.stochastic else "",
+        "RSUPRES_STEPS": str(job.steps or work.model.spec.steps or ""),
+        "RSUPRES_SAMPLES": str(job.samples) if job.samples > 1 else "",
+        "RSUPRES_DETAIL": f"{work.model.options.detail:g}"
+        if work.model.spec.detail
+        else "",
+        "RSUPRES_SENSOR_MTF": "" if job.sensor_mtf is None else f"{job.sensor_mtf:g}",
+        "RSUPRES_NOISE": "" if job.noise is None else f"{job.noise:g}",
+        "RSUPRES_PRECISION": work.model.options.precision,
+        "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
+        "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
+        "RSUPRES_OTHER_BANDS": job.other_bands if work.bands.others else "",
+        "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
+        "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
+        "RSUPRES_JOB": work.identity_sha256,
+        "RSUPRES_GATE": gate,
+        "RSUPRES_SAMPLER": job.sampler or "",
+        "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
+    }
+    tags |= {
+        f"RSUPRES_{name.upper()}": json.dumps(fingerprint, sort_keys=True)
+        for name, fingerprint in work.conditions.fingerprint().items()
+    }
+    if settings := work.conditions.settings():
+        tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
+    tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _deviation(strip: FinishedStrip) -> np.ndarray:
+    assert strip.deviation is not None
+    return strip.deviation
+
+
+def _deviation_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
+    """Return what the standard deviations say besides pixels; bands of the model."""
+    bands = work.bands.roles
+    return replace(
+        OutputMeta.like(work.scene, bands, work.sr_grid, {}),
+        offsets=(0.0,) * len(bands),
+        colorinterp=("undefined",) * len(bands),
+        tags={**tags, "RSUPRES_CONTENT": "standard deviation over the samples"},
+    )
+
+
+def _coverage(
+    work: Work, window: PixelWindow, valid: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    """Return (1, H, W): `COVERED`, `FALLBACK`, or `COVERAGE_NODATA` outside the scene.
+
+    Args:
+        work: a settled job with a reference.
+        window: SR pixels of the output.
+        valid: (1, H, W), of the scene there; None = everywhere.
+    """
+    reference = cast(References, work.conditions.sources["reference"]).unfilled()
+    coverage = np.full((1, window.height, window.width), FALLBACK, np.uint8)
+    for left in range(0, window.width, _SIDE):
+        width = min(_SIDE, window.width - left)
+        part = window._replace(col=window.col + left, width=width)
+        known = np.isfinite(reference.read(part)).all(axis=0)
+        coverage[0, :, left : left + width][known] = COVERED
+    if valid is not None:
+        coverage[~valid] = COVERAGE_NODATA
+    return coverage
+
+
+def _coverage_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
+    """Return what the raster says besides its values."""
+    content = {
+        "RSUPRES_CONTENT": "where the model had a reference",
+        "RSUPRES_CLASSES": json.dumps(NAMES),
+    }
+    return OutputMeta.of_classes(
+        "reference coverage", work.sr_grid, _COLOURS, {**tags, **content}
+    )
