@@ -14,7 +14,7 @@ from rsupres.cli.options.run import batch_options, make_job
 from rsupres.cli.wording import error_line
 
 if TYPE_CHECKING:
-    from rsupres.tiles.batch import BatchItem
+    from rsupres.tiles.journal import BatchItem
 
 
 @click.command()
@@ -56,7 +56,8 @@ def batch(
       rsupres batch scenes/*.tif --out-dir sharp --scale 4
       rsupres batch tiles --out-dir sharp --model bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiles.batch import run_batch, summarise
+    from rsupres.tiles.batch import run_batch
+    from rsupres.tiles.journal import summarise
 
     source = ctx.get_parameter_source("scale")
     job = make_job((), str(folder), {**options, "skip_existing": False})

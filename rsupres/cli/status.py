@@ -45,7 +45,7 @@ def status(console: Console, folder: Path) -> None:
 
 def _show_batch(console: Console, folder: Path) -> None:
     from rsupres.cli.batch import describe, describe_item
-    from rsupres.tiles.batch import FAILED, RUNNING, read_batch, summarise
+    from rsupres.tiles.journal import FAILED, RUNNING, read_batch, summarise
 
     items = read_batch(folder)
     for item in items:

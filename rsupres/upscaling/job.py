@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-from rsupres.conditions.base import FILE, GivenConditions
+from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions
 from rsupres.output.strips import Destination
 
 OtherBands = Literal["skip", "cubic", "inject"]
@@ -108,6 +108,12 @@ class UpscaleJob(GivenConditions, Destination):
         }
         given = {name: path for name, path in more.items() if path is not None}
         return {**super().outputs, **given}
+
+    @property
+    def given_conditions(self) -> frozenset[str]:
+        """Names of the conditions that the model is given; a drawn style counts."""
+        given = {name for name in CONDITIONS if getattr(self, name)}
+        return frozenset(given | ({"style"} if self.style_sample else set()))
 
     def to_json(self) -> dict[str, object]:
         """Return what `from_json` reads back exactly; paths become absolute."""

@@ -19,7 +19,6 @@ from rsupres.checkpoints.catalogue import (
     load_model,
     read_card,
 )
-from rsupres.conditions.base import CONDITIONS
 from rsupres.errors import InputError, ResourceError
 from rsupres.families.base import (
     ModelSpec,
@@ -115,9 +114,8 @@ def find_card(job: UpscaleJob, scene: Raster) -> Card:
     """
     gsd = scene.grid.gsd_m
     if job.model is None:
-        given = {name for name in CONDITIONS if getattr(job, name)}
-        given |= {"style"} if job.style_sample else set()
-        name = default_model(len(scene.data_bands), job.scale, gsd, given)
+        n_bands = len(scene.data_bands)
+        name = default_model(n_bands, job.scale, gsd, job.given_conditions)
         logger.info("Model %s, chosen for its bands, scale and pixel size.", name)
         card = read_card(name)
     else:

@@ -18,9 +18,9 @@ from rsupres.cli import main
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.output.locks import Lock
-from rsupres.tiles import batch as batches
-from rsupres.tiles.batch import JOURNAL, read_batch, run_batch
+from rsupres.tiles.batch import run_batch
 from rsupres.tiles.cut import TileJob, tile_scene
+from rsupres.tiles.journal import JOURNAL, LOCK, read_batch
 from rsupres.upscaling import model as models
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
@@ -178,7 +178,7 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
             raise Interrupted(15)
         return upscale_scene(job, **options)
 
-    monkeypatch.setattr("rsupres.upscaling.pipeline.upscale_scene", stop_at_c)
+    monkeypatch.setattr("rsupres.tiles.batch.upscale_scene", stop_at_c)
     with pytest.raises(Interrupted, match="same command"):
         run_batch([str(scenes)], out, job)
     statuses = [item.status for item in read_batch(out)]
@@ -189,7 +189,7 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
     assert [
         line["status"] for line in lines(run("status", out, "--json"))[:3]
     ] == statuses
-    lock = Lock.take(out / batches._LOCK, [fcntl.LOCK_EX], 0)
+    lock = Lock.take(out / LOCK, [fcntl.LOCK_EX], 0)
     try:
         assert [i.status for i in read_batch(out)] == ["written", "failed", "running"]
         with pytest.raises(RunConflictError):
@@ -228,7 +228,7 @@ def tiles(tmp_path: Path) -> Path:
 def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monkeypatch):
     model = LookingModel(spec(bands=("red", "green", "blue"), accepts=LOOKS))
     model.install(monkeypatch)
-    monkeypatch.setattr("rsupres.checkpoints.catalogue.read_card", models.read_card)
+    monkeypatch.setattr("rsupres.tiles.batch_jobs.read_card", models.read_card)
     done = run("batch", tiles, "--out-dir", tmp_path / "o", "--model", "fake", "--json")
     assert done.exit_code == 0, done.output
     *items, _ = lines(done)

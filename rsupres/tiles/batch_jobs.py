@@ -1,0 +1,160 @@
+"""Turn the inputs of a batch into jobs: scenes, folders of scenes, folders of tiles.
+
+Every tile of a tile folder is a scene of its own; the map, reference and change mask
+tiles beside it are its conditions, as far as the model looks at them. Reads headers and
+indices; nothing is upscaled here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rsupres.checkpoints.catalogue import default_model, read_card
+from rsupres.errors import InputError
+from rsupres.raster.dataset import Raster
+from rsupres.raster.files import find_images
+from rsupres.tiles.index import FOLDERS, HR, INDEX, LR, read_index
+from rsupres.tiles.journal import BatchItem
+from rsupres.upscaling.job import UpscaleJob
+
+logger = logging.getLogger(__name__)
+
+
+def expand_inputs(
+    inputs: Sequence[str], folder: Path, job: UpscaleJob, *, scale_is_given: bool
+) -> list[tuple[BatchItem, UpscaleJob]]:
+    """Return what a batch has to do: items with their jobs, in the order of the inputs.
+
+    Args:
+        inputs: rasters, products, folders of rasters, and folders of `rsupres tile`.
+        folder: of the outputs.
+        job: options for all.
+        scale_is_given: refuse tile folders of another scale; else they have their own.
+
+    Raises:
+        InputError: an input cannot be found, or two have the same output.
+    """
+    found = [
+        pair
+        for name in inputs
+        for pair in _expand(name, folder, job, scale_is_given=scale_is_given)
+    ]
+    seen: dict[Path, str] = {}
+    for item, _ in found:
+        if item.output in seen:
+            raise InputError(
+                f"{seen[item.output]} and {item.scene} would both become {item.output};"
+                " use a folder for each.",
+                remedies=("folder",),
+            )
+        seen[item.output] = item.scene
+    return found
+
+
+def _expand(
+    name: str, folder: Path, job: UpscaleJob, *, scale_is_given: bool
+) -> Iterator[tuple[BatchItem, UpscaleJob]]:
+    """Yield the items of one input with their jobs."""
+    path = Path(name)
+    index = path / INDEX
+    if index.is_file():
+        if not (path / LR).is_dir():
+            raise InputError(f"{name}: has an index of tiles and no folder {LR}.")
+        found = _expand_tiles(path, folder / path.resolve().name, job, scale_is_given)
+    else:
+        is_product = path.suffix.lower() == ".safe" or not path.is_dir()
+        scenes = [name] if is_product else [str(p) for p in find_images([path])]
+        found = (
+            [BatchItem(scene, folder / f"{_stem(scene)}.tif", {}) for scene in scenes],
+            job,
+        )
+    items, chosen = found
+    for item in items:
+        yield item, _job_of(item, chosen)
+
+
+def _expand_tiles(
+    path: Path, folder: Path, job: UpscaleJob, scale_is_given: bool
+) -> tuple[list[BatchItem], UpscaleJob]:
+    """Return the tiles of a folder, and the job with its scale and model.
+
+    Tiles without a valid pixel are left out; a condition without any on a tile is not
+    given with it.
+    """
+    index = read_index(path / INDEX)
+    scale = index.plan.scale
+    if scale_is_given and job.scale != scale:
+        raise InputError(
+            f"{path}: its tiles were cut for scale {scale}, not {job.scale}; give no "
+            "scale, or cut them again.",
+            remedies=(f"scale={scale}",),
+        )
+    job = replace(job, scale=scale)
+    kinds = [kind for kind in index.kinds if kind != HR and not getattr(job, kind)]
+    job, kinds = _choose_model(path, index.tiles[0].name, job, kinds)
+    items = [
+        BatchItem(
+            str(path / LR / tile.name),
+            folder / tile.name,
+            {
+                kind: str(path / FOLDERS[kind] / tile.name)
+                for kind in kinds
+                if tile.shares[kind] > 0 or kind == "vector_map"
+            },
+        )
+        for tile in index.tiles
+        if tile.valid > 0
+    ]
+    return items, job
+
+
+def _choose_model(
+    path: Path, tile: str, job: UpscaleJob, kinds: Sequence[str]
+) -> tuple[UpscaleJob, list[str]]:
+    """Return the job with one model for all tiles, and the conditions it looks at."""
+    name = job.model
+    if name is None:
+        with Raster.open(path / LR / tile) as scene:
+            given = job.given_conditions | set(kinds)
+            n_bands, gsd_m = len(scene.data_bands), scene.grid.gsd_m
+        name = default_model(n_bands, job.scale, gsd_m, given)
+    spec = read_card(name).spec
+    used = [kind for kind in kinds if kind in spec.accepts | spec.needs]
+    if left := [FOLDERS[kind] for kind in kinds if kind not in used]:
+        logger.info("%s: model %s does not look at %s.", path, name, ", ".join(left))
+    return replace(job, model=name), used
+
+
+def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
+    """Return the job of one item."""
+    tuples = ("vector_map", "reference")
+    given: dict[str, object] = {
+        kind: (path,) if kind in tuples else path
+        for kind, path in item.conditions.items()
+    }
+    if job.uncertainty is not None:
+        given["uncertainty"] = job.uncertainty / item.output.name
+    if job.reference_coverage is not None:
+        covered = given.get("reference") or job.reference
+        path = job.reference_coverage / item.output.name
+        given["reference_coverage"] = path if covered else None
+    if job.run_dir is not None:
+        given["run_dir"] = job.run_dir / f"{item.output.name}.run"
+    return replace(
+        job,
+        scenes=(item.scene,),
+        output=item.output,
+        skip_existing=not job.overwrite,
+        **given,  # type: ignore[arg-type]  # names and types of UpscaleJob's fields
+    )
+
+
+def _stem(scene: str) -> str:
+    """Return a scene's name without folder and suffix, also that of a product."""
+    name = scene.rstrip("/").rsplit("/", 1)[-1]
+    for suffix in (".zip", ".SAFE", ".safe"):
+        name = name.removesuffix(suffix)
+    return Path(name).stem if Path(name).suffix else name
