@@ -244,6 +244,15 @@ def ceil_div(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
+def round_up(length: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is at least `length`.
+
+    >>> round_up(6, 3), round_up(7, 3)
+    (6, 9)
+    """
+    return ceil_div(length, step) * step
+
+
 def reflected_positions(start: int, length: int, size: int) -> NDArray[np.intp]:
     """Return which positions of an axis show at start, start + 1, ... when reflected.
 

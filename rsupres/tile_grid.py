@@ -109,7 +109,7 @@ class TileGrid(Sequence[Tile]):
         step = lr_step(scale, multiple)
         _check_sides(size, overlap, halo, step, scale)
         height, width = (
-            ceil_div(side, step) * step for side in (scene.height, scene.width)
+            round_up(side, step) for side in (scene.height, scene.width)
         )
         lr = Grid(scene.crs, scene.transform, height, width)
         return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo)

@@ -1,1 +1,1 @@
-"""Folders of georeferenced tiles: cut, indexed, run in batches, blended."""
+"""Cut scenes into folders of georeferenced tiles, upscale those, and blend them."""

@@ -1,9 +1,9 @@
-"""`rsupres tile` as a function: a scene and its conditions become a folder of tiles.
+"""Cut a scene and its conditions into a folder of tiles.
 
-The tiling is that of `rsupres upscale` and the conditions are read by the same sources,
-so a tile on disk is what a model would be shown. Tiles wait in a run directory beside
-the folder, tile row by tile row; the folder appears under its name when it is complete.
-One tile is in memory at a time.
+The tiling is that of upscaling and the conditions are read by the same sources, so a
+tile on disk holds what a model would be shown. Tiles wait in a run directory beside the
+folder, tile row by tile row; the folder appears under its name when it is complete. One
+tile is in memory at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import Grid, PixelWindow, round_up
 from rsupres.output.atomic import check_writable, publishing, sync, translate_os_errors
 from rsupres.output.run_dir import Run
 from rsupres.raster.bands import choose_bands
@@ -250,11 +250,11 @@ def _plan(job: TileJob, sources: Sources) -> Tiling:
     step = lr_step(job.scale, job.multiple)
 
     def rounded(chosen: int | None, default: int) -> int:
-        return -(-default // step) * step if chosen is None else chosen
+        return round_up(default, step) if chosen is None else chosen
 
     overlap = rounded(job.overlap, max(DEFAULT_OVERLAP, 2 * job.halo + 8))
     size = rounded(job.tile_size, max(DEFAULT_SIZE, 2 * overlap))
-    marks: dict[str, object] = {
+    fingerprints: dict[str, object] = {
         "version": __version__,
         "scene": scene.fingerprint(),
         "dtype": scene.dtype,
@@ -262,7 +262,7 @@ def _plan(job: TileJob, sources: Sources) -> Tiling:
         "describe": sources.conditions.describe(),
     }
     if sources.hr is not None:
-        marks["hr"] = sources.hr[0].fingerprint()
+        fingerprints["hr"] = sources.hr[0].fingerprint()
     return Tiling(
         source=os.path.basename(scene.path.rstrip("/")),
         scene=scene.grid,
@@ -271,7 +271,7 @@ def _plan(job: TileJob, sources: Sources) -> Tiling:
         overlap=overlap,
         halo=job.halo,
         multiple=job.multiple,
-        marks=marks,
+        fingerprints=fingerprints,
     )
 
 

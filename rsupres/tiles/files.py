@@ -1,7 +1,7 @@
-"""How tiles of every kind are stored: types, nodata values, names, colours and tags.
+"""Store tiles of every kind: their types, nodata values, band names, colours and tags.
 
-A tile on disk says what it is: `rsupres.tiles.index` and `rsupres.training` read it
-back.
+The tags say what a tile holds, so that `rsupres batch` and `rsupres dataset` can use it
+without further options.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _CHANGE_NODATA = 255
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that is open, and what the tiles carry.
+    """The open scene, conditions and HR image that tiles are cut from.
 
     Attributes:
         scene: cropped to what is wanted.
         conditions: on its SR frame.
-        hr: on the SR frame's pixels, and where that frame's corner lies in it.
+        hr: the HR image, and the SR frame as a window of it; None without one.
         stretch: per data band of the scene.
     """
 
@@ -55,7 +55,7 @@ class Sources:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is written beside the LR tiles, in the order of `FOLDERS`."""
+        """Kinds of tiles that are written beside the LR tiles, in `FOLDERS`' order."""
         given = (*self.conditions.sources, *((HR,) if self.hr else ()))
         return tuple(kind for kind in FOLDERS if kind in given)
 
@@ -74,7 +74,7 @@ class TileWriter:
         grid: Grid,
         valid: np.ndarray | None = None,
     ) -> None:
-        """Write one tile, and see it on disk.
+        """Write one tile and wait until it is on disk.
 
         Args:
             path: replaced if it exists.
@@ -93,18 +93,18 @@ class TileWriter:
 def make_writers(sources: Sources, plan: Tiling) -> dict[str, TileWriter]:
     """Return how each kind of tile is written: LR, the conditions, HR."""
     scene = sources.scene
-    told = {
+    common = {
         "RSUPRES_VERSION": __version__,
         "RSUPRES_SCALE": str(plan.scale),
         "RSUPRES_SOURCE": plan.source,
     }
     stretch = {TILE_STRETCH: json.dumps(sources.stretch.to_json())}
-    found = {LR: _raster_writer(scene, told | stretch)}
+    found = {LR: _raster_writer(scene, common | stretch)}
     if sources.hr is not None:
-        found[HR] = _raster_writer(sources.hr[0], told)
+        found[HR] = _raster_writer(sources.hr[0], common)
     for kind, source in sources.conditions.sources.items():
-        marks = json.dumps(source.fingerprint(), sort_keys=True)
-        tags = told | {f"RSUPRES_{kind.upper()}": marks}
+        fingerprint = json.dumps(source.fingerprint(), sort_keys=True)
+        tags = common | {f"RSUPRES_{kind.upper()}": fingerprint}
         found[kind] = _condition_writer(kind, sources, plan, tags)
     return found
 
@@ -153,7 +153,16 @@ def _condition_writer(
 def as_stored(
     kind: str, read: np.ndarray, conditions: ConditionSet
 ) -> tuple[np.ndarray, float]:
-    """Return what a condition's tile holds, and the share of it that says something."""
+    """Return a condition's tile as it is stored, and its share of known pixels.
+
+    Args:
+        kind: a key of `FOLDERS`.
+        read: (c, H, W), as the condition's source gives it.
+        conditions: the open conditions.
+
+    Returns:
+        (c, H, W) in the type of the kind's files, and a share in [0, 1].
+    """
     if kind == "reference":
         known = np.isfinite(read).all(axis=0)
         levels = np.rint(np.clip(np.nan_to_num(read), 0, 1) * _REFERENCE_TOP)
@@ -169,7 +178,7 @@ def as_stored(
 
 
 def _background(source: ConditionSource) -> tuple[int, int, int] | None:
-    """Return a map's colour where nothing is mapped, None when nobody knows."""
+    """Return a map's colour where nothing is mapped, None when it is unknown."""
     if isinstance(source, MapSource):
         return source.background
     assert isinstance(source, DrawnMap)

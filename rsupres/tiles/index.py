@@ -1,8 +1,8 @@
-"""A folder of tiles: its plan, its index `tiles.gpkg`, and where each tile lies.
+"""Read and write the index of a folder of tiles, and place its tiles.
 
-`rsupres tile` writes such a folder, `rsupres mosaic` and `rsupres batch` read it. The
-index holds a layer `tiles` (footprints, windows, shares) that any GIS shows, and a
-table `plan` with what the tiling was made from, exactly. Knows no pixels and no models.
+The index `tiles.gpkg` holds a layer `tiles` (footprints, windows, shares) that any GIS
+shows, and a table `plan` with the exact numbers of the tiling. `rsupres tile` writes
+it; `rsupres mosaic` and `rsupres batch` read it. No pixels are read here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tiling:
         overlap: LR pixels that neighbours share.
         halo: LR pixels at inner sides that weigh nothing.
         multiple: SR sides are multiples of it.
-        marks: JSON-able: fingerprints of the scene and of what lies beside it.
+        fingerprints: JSON-able: of the scene, its conditions and the HR image.
     """
 
     source: str
@@ -61,7 +61,7 @@ class Tiling:
     overlap: int
     halo: int = 0
     multiple: int = 1
-    marks: Mapping[str, object] = field(default_factory=dict)
+    fingerprints: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -97,7 +97,7 @@ class Tiling:
             "overlap": self.overlap,
             "halo": self.halo,
             "multiple": self.multiple,
-            "marks": dict(self.marks),
+            "marks": dict(self.fingerprints),
         }
 
     @classmethod
@@ -117,6 +117,7 @@ class Tiling:
             *(int(str(height)), int(str(width))),
         )
         scale = Fraction(str(values.pop("scale")))
+        values["fingerprints"] = values.pop("marks")
         return cls(scene=scene, scale=scale, **values)  # type: ignore[arg-type]
 
 

@@ -1,11 +1,11 @@
-"""A folder of georeferenced tiles becomes one raster.
+"""Blend a folder of georeferenced tiles into one raster.
 
 Tiles may overlap in any way and come in any order, as long as they lie on one pixel
 grid. Where a `tiles.gpkg` says how they were cut, frame and weights are the planned
 ones; else a side that faces other tiles gets a raised cosine over the overlap. The sum
 is divided by the summed weights, pixel by pixel, and invalid pixels weigh nothing.
 Where all tiles agree their numbers are copied, so that untouched tiles give back their
-scene bit for bit. Memory holds one band of rows of the result, whatever its height.
+scene bit for bit. Memory holds one strip of rows of the result at a time.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _MISPLACED = 1e-2
 
 @dataclass(frozen=True)
 class _Tile:
-    """What is known of a tile that is not open.
+    """A tile that is not open: its file, frame and fingerprint.
 
     Attributes:
         path: of its file.
         grid: its frame.
-        marks: of its content.
+        fingerprint: of its content.
     """
 
     path: str
     grid: Grid
-    marks: dict[str, str]
+    fingerprint: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def mosaic_tiles(
 def _raster(
     names: Sequence[str], first: Raster, form: OutputFormat, index_path: Path | None
 ) -> StripRaster:
-    """Return what the tiles make together."""
+    """Return the raster that the tiles make together."""
     found = [_look(name, first) for name in names]
     if index_path is None:
         tiles, grid = _place(found)
@@ -161,7 +161,7 @@ def _raster(
         n_bands=len(first.data_bands),
         strip_values=_STRIP_VALUES,
         identity={
-            "mosaic": [tile.marks for tile in found],
+            "mosaic": [tile.fingerprint for tile in found],
             "dtype": form.dtype,
             "nodata": None if form.nodata is None else repr(form.nodata),
         },
@@ -172,7 +172,7 @@ def _raster(
 
 
 def _look(name: str, first: Raster) -> _Tile:
-    """Return what has to be known of a tile; check that it fits the first one."""
+    """Open a tile for its frame and fingerprint; check that it fits the first one."""
     with Raster.open(name) as scene:
         _check_alike(scene, first)
         return _Tile(name, scene.grid, scene.fingerprint())
@@ -201,8 +201,8 @@ def _place_as_planned(
     known = [records.get(Path(tile.path).stem) for tile in found]
     if None in known:
         raise InputError(
-            f"{found[known.index(None)].path}: is no tile of {path}; take it away, or "
-            "the index, to place tiles by their own headers."
+            f"{found[known.index(None)].path}: is no tile of {path}; remove it, or "
+            "remove the index to place tiles by their own headers."
         )
     pairs = [(t, r) for t, r in zip(found, known, strict=True) if r is not None]
     is_lr = all((t.grid.height, t.grid.width) == r.lr[2:] for t, r in pairs)
@@ -234,10 +234,10 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
 
 
 class _Rows:
-    """Rows of the result on the way: weighted sums, and numbers that tiles agree in.
+    """Rows of the result while tiles are added: weighted sums and numbers in agreement.
 
-    A stored number stays as long as every valid tile has the same one in every band;
-    one of an invalid pixel until a valid one comes.
+    A stored number is kept while every valid tile has the same one in every band; that
+    of an invalid pixel is kept until a valid one comes.
     """
 
     def __init__(self, n_bands: int, window: PixelWindow, dtype: str) -> None:

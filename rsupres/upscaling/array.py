@@ -21,7 +21,7 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import InputError
 from rsupres.execution import progress_bar
 from rsupres.families.base import Conditions, SamplerOptions
-from rsupres.grid import Grid, Scale, as_scale
+from rsupres.grid import Grid, Scale, as_scale, round_up
 from rsupres.tile_grid import TileGrid, lr_step
 from rsupres.upscaling.inference import Counts, TileRunner, TileSource
 from rsupres.upscaling.memory import (
@@ -210,7 +210,7 @@ def upscale_whole(
     seen = _seen_by(spec, conditions or Conditions())
     _check_request(spec, lr, scale, seen)
     step = lr_step(scale, spec.multiple)
-    side = -(-max(lr.shape[1:]) // step) * step
+    side = round_up(max(lr.shape[1:]), step)
     tiles = TileGrid.plan(_frame(lr), scale, side, 0, 0, spec.multiple)
     return _run(model, lr, tiles, device, seed, seen)
 

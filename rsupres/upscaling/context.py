@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """The scene as a model sees it while it prepares: a `SceneReader`.
+    """The scene as a model reads it while it prepares: a `SceneReader`.
 
     Attributes:
         work: the settled job.

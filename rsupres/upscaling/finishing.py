@@ -1,9 +1,9 @@
-"""From blended unit values to finished strips: what happens after the mosaic.
+"""Finish blended strips: from unit values to pixels of the output's type.
 
-Whatever lies between the model and the file is done here, strip by strip and row exact,
-so that neither tiles nor strips show: values beyond the stretch come back, bands that
-the model does not take are enlarged, low frequencies are locked to the input, figures
-are summed, numbers become the output's type. This module opens and writes no files.
+Values beyond the stretch are added back, bands that the model does not take are
+enlarged, low frequencies are locked to the input, figures are summed, and numbers
+become the output's type. Every step gives a row the same values in any strip, so that
+neither tiles nor strips show. No files are opened or written here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsupres.blocks.separable import (
     cubic_map,
     inverse_map,
 )
-from rsupres.grid import PixelWindow
+from rsupres.grid import PixelWindow, round_up
 from rsupres.raster.stretch import Stretch
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.gates import StripSums
@@ -42,7 +42,7 @@ class LrRows(NamedTuple):
     Attributes:
         top: first row.
         seen: (c, h, w) float32 in [0, 1], the model's bands, filled.
-        excess: (c, h, w) float32, what lies beyond [0, 1]; None where nothing does.
+        excess: (c, h, w) float32, how far values lie beyond [0, 1]; None = none does.
         others: (o, h, w) float32, bands that the model does not take; None without.
         valid: (1, h, w) bool.
     """
@@ -65,7 +65,7 @@ class LrRows(NamedTuple):
         )
 
     def wanted(self) -> np.ndarray:
-        """Return all bands, the model's first, as the result shall average to."""
+        """Return what the result must average to: all bands, the model's first."""
         seen = self.seen if self.excess is None else self.seen + self.excess
         return seen if self.others is None else np.concatenate([seen, self.others])
 
@@ -103,7 +103,7 @@ class StripRules:
         dtype: numpy name of the output's type.
         nodata: of the output.
         gains: per other band, how much of the model's detail it gets; empty = none.
-        lock: whether the result shall average to the input.
+        lock: make the result average to the input.
         deviation: whether mosaics carry variances after the means.
     """
 
@@ -141,11 +141,11 @@ class Finisher:
         strips: range,
         emit: Callable[[FinishedStrip], None],
     ) -> None:
-        """Remember what to do.
+        """Store what to do.
 
         Args:
             rules: how strips are finished.
-            strips: those to give out; others that come are surroundings.
+            strips: those to finish; others that are pushed only serve locking.
             emit: called with each finished strip, in order.
         """
         self._rules = rules
@@ -159,7 +159,7 @@ class Finisher:
         """Take the next strip.
 
         Args:
-            strip: means, then variances if asked for; unit values; taken over.
+            strip: means, then variances if asked for, in unit values; changed in place.
             lr: rows that hold the strip's and `CUBIC_REACH` on each side of them, as
                 far as the frame goes.
         """
@@ -320,7 +320,7 @@ class Finisher:
 def lock_rows(rows: tuple[int, int], grid: TileGrid) -> tuple[int, int]:
     """Return the LR rows whose residuals decide how rows [start, stop) are locked."""
     step = grid.scale.denominator
-    margin = -(-LOCK_REACH // step) * step
+    margin = round_up(LOCK_REACH, step)
     return max(0, rows[0] - margin), min(grid.lr.height, rows[1] + margin)
 
 

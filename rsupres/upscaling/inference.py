@@ -366,6 +366,7 @@ def _check_result(sr: Tensor, batch: TileBatch, tiles: Sequence[Tile]) -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory, not the model, failed."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(text in str(error) for text in _CPU_OUT_OF_MEMORY)

@@ -70,7 +70,7 @@ def side_outputs(work: Work) -> list[SideOutput]:
             SideOutput(
                 name=COVERAGE,
                 path=work.job.reference_coverage,
-                # Without loss, whatever the creation options of the output are.
+                # Without the creation options of the output, which may lose values.
                 form=OutputFormat(
                     work.format.driver, {}, "uint8", float(COVERAGE_NODATA)
                 ),

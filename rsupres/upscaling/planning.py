@@ -19,7 +19,7 @@ from torch import Tensor
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ResourceError, RsupresError
 from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
-from rsupres.grid import PixelWindow
+from rsupres.grid import PixelWindow, round_up
 from rsupres.raster.open import bounded_cache
 from rsupres.tile_grid import lr_step
 from rsupres.upscaling.job import UpscaleJob
@@ -77,7 +77,7 @@ class Plan:
 
 
 def plan_job(job: UpscaleJob) -> Plan:
-    """Work out what a job would do; a refusal is part of the answer, not an error."""
+    """Estimate what a job would do; errors that refuse it become part of the answer."""
     refusals: list[RsupresError] = []
     for check in (job.check_files, job.check_vacant):
         try:
@@ -181,7 +181,7 @@ def _estimate_duration(work: Work, model: SuperResolver) -> float | None:
     """
     grid = work.grid
     step = lr_step(grid.scale, work.model.spec.multiple)
-    sides = [-(-side // step) * step for side in _PROBE_SIDES]
+    sides = [round_up(side, step) for side in _PROBE_SIDES]
     noise = NoiseField(0)
     costs: list[tuple[float, float]] = []
     try:
@@ -218,7 +218,7 @@ def _shape(work: Work) -> tuple[int, int]:
 
 
 def _probe_conditions(work: Work, window: PixelWindow) -> Conditions:
-    """Return what the job's conditions would be like on a tile: their own middle."""
+    """Return conditions for a probe tile: those of the middle of the scene."""
     frame = work.conditions.frame
     row, col = max(0, frame.height // 2), max(0, frame.width // 2)
     if not work.conditions.given:
@@ -252,7 +252,7 @@ def _probe(
 
 @dataclass(frozen=True)
 class _ProbeScene:
-    """A small scene of noise, for models that look at the scene first."""
+    """A small scene of noise, for models that prepare on the scene."""
 
     side: int
     n_bands: int

@@ -118,7 +118,7 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
 def sampler_options(
     job: UpscaleJob, device: torch.device, span: float
 ) -> SamplerOptions:
-    """Return what the model is told.
+    """Return the choices of a job about a model's sampling and its sensor.
 
     Args:
         job: what is asked.

@@ -8,7 +8,7 @@ import torch
 
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
-from rsupres.grid import Grid
+from rsupres.grid import Grid, round_up
 from rsupres.tile_grid import TileGrid, lr_step
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
@@ -46,15 +46,15 @@ def plan_tiles(
     floor = 2 * spec.halo + 1
     shared = overlap
     if shared is None:
-        shared = _round_up(2 * spec.halo + _DEFAULT_RAMP, step)
+        shared = round_up(2 * spec.halo + _DEFAULT_RAMP, step)
     if size is None:
-        size = max(_round_up(spec.tile_size, step), _round_up(shared + floor, step))
+        size = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
     elif overlap is None and shared >= size:
-        least = _round_up(floor, step) + step
+        least = round_up(floor, step) + step
         raise InputError(
             f"{size} is too small for model {model}, whose halo is {spec.halo}; use at "
-            f"least {_round_up(shared + 1, step)}, or {least} with an overlap of "
-            f"{_round_up(floor, step)}.",
+            f"least {round_up(shared + 1, step)}, or {least} with an overlap of "
+            f"{round_up(floor, step)}.",
             argument="tile_size",
             remedies=("overlap",),
         )
@@ -74,7 +74,3 @@ def find_batch_size(grid: TileGrid, n_bands: int, device: torch.device) -> int:
     height, width = grid.tile_shape
     n_values = height * width * grid.scale**2 * max(n_bands, 1)
     return max(1, min(_MAX_CPU_BATCH, int(_CPU_BATCH_BYTES // (4 * n_values))))
-
-
-def _round_up(length: int, step: int) -> int:
-    return -(-length // step) * step
