@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 from rsupres.errors import GridError
-from rsupres.grid import Grid, PixelWindow, ceil_div
+from rsupres.grid import Grid, PixelWindow, round_up
 
 if TYPE_CHECKING:
     pass
@@ -108,9 +108,7 @@ class TileGrid(Sequence[Tile]):
             raise GridError(f"multiple {multiple} is below 1.")
         step = lr_step(scale, multiple)
         _check_sides(size, overlap, halo, step, scale)
-        height, width = (
-            round_up(side, step) for side in (scene.height, scene.width)
-        )
+        height, width = (round_up(side, step) for side in (scene.height, scene.width))
         lr = Grid(scene.crs, scene.transform, height, width)
         return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo)
 
