@@ -11,7 +11,8 @@ import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,9 +75,6 @@ def run_batch(
     for path in (folder, job.uncertainty, job.reference_coverage, job.run_dir):
         if path is not None:
             _make(path)
-    lock = None
-    if job.shard is None:
-        lock = Lock.take(folder / LOCK, [fcntl.LOCK_EX], 0.5)
 
     def attempt(item: BatchItem, own: UpscaleJob) -> BatchItem:
         done = _attempt(item, own, on_progress, word_error)
@@ -84,17 +82,28 @@ def run_batch(
             on_item(done)
         return done
 
-    try:
-        _copy_indices([item for item, _ in work])
-        with keeping_model():
+    with _alone(folder) if job.shard is None else nullcontext(), keeping_model():
+        try:
+            _copy_indices([item for item, _ in work])
             return _run_all(work, folder, attempt)
-    except Interrupted as stop:
-        stop.advise("The same command continues.")
-        raise
+        except Interrupted as stop:
+            stop.advise("The same command continues.")
+            raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other batches out of a folder.
+
+    Raises:
+        RunConflictError: one works there.
+    """
+    lock = Lock.take(folder / LOCK, [fcntl.LOCK_EX], 0.5)
+    try:
+        yield
     finally:
-        if lock is not None:
-            (folder / LOCK).unlink(missing_ok=True)
-            lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def _run_all(

@@ -106,22 +106,30 @@ def mosaic_tiles(
         InputError: no folder, no tiles, or tiles that do not fit together.
         RunConflictError: the output exists.
     """
-    started = time.monotonic()
-    index_path = find_index(folder)
-    if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
-        folder = folder / LR
-    names = _find_tiles(folder)
-    kept = None if run_dir is None else Path(run_dir)
     into = Destination(
         output=output,
         driver=driver,
         creation=tuple(creation),
         overwrite=overwrite,
-        run_dir=kept,
+        run_dir=None if run_dir is None else Path(run_dir),
         keep_run=keep_run,
     )
+    return _mosaic(folder, into, dtype, nodata, on_progress or (lambda step: None))
+
+
+def _mosaic(
+    folder: Path,
+    into: Destination,
+    dtype: str | None,
+    nodata: float | None,
+    show: OnProgress,
+) -> RunSummary:
+    started = time.monotonic()
+    index_path = find_index(folder)
+    if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
+        folder = folder / LR
+    names = _find_tiles(folder)
     into.check()
-    show = on_progress or (lambda step: None)
     with bounded_cache(), ExitStack() as stack:
         first = stack.enter_context(Raster.open(names[0]))
         form = into.format(
@@ -130,7 +138,7 @@ def mosaic_tiles(
         raster = _raster(names, first, form, index_path)
         write_strips(raster, into, show)
     return RunSummary(
-        output=output,
+        output=into.output,
         status="written",
         figures={},
         tiles=len(names),
