@@ -60,7 +60,7 @@ def random_scene(path: Path, height: int, width: int, dtype: str, **more) -> np.
 
 
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -46,7 +46,7 @@ def read(path: Path) -> np.ndarray:
         return dataset.read()
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tile=st.integers(12, 30),
     overlap=st.integers(0, 7),

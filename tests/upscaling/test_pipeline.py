@@ -213,9 +213,9 @@ def test_the_noise_belongs_to_the_ground_not_to_the_tiles(scene, monkeypatch):
 def test_samples_give_the_mean_and_the_standard_deviation(scene, monkeypatch):
     FakeModel(spec(stochastic=True), noisy).install(monkeypatch)
     deviation = scene.with_name("u.tif")
-    mean = result(scene, samples=6, uncertainty=deviation, dtype="float32", nodata=-1.0)
+    mean = result(scene, samples=4, uncertainty=deviation, dtype="float32", nodata=-1.0)
     singles = []
-    for k in range(6):
+    for k in range(4):
         model = FakeModel(
             spec(stochastic=True),
             lambda sr, batch, k=k: noisy(
@@ -235,7 +235,7 @@ def test_samples_give_the_mean_and_the_standard_deviation(scene, monkeypatch):
     np.testing.assert_allclose(
         spread[valid], np.std(singles, axis=0, ddof=1)[valid], rtol=1e-2, atol=0.1
     )
-    assert np.nanmean(spread) == pytest.approx(95, abs=10)  # 0.01 * 10000, ddof 1
+    assert np.nanmean(spread) == pytest.approx(92, abs=10)  # 0.01 * 10000, ddof 1
 
 
 def test_every_sample_is_prepared_with_its_own_noise(scene, monkeypatch):
@@ -349,18 +349,18 @@ class Stop(Exception):
     pass
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    first=st.integers(0, 60),
+    first=st.integers(0, 30),
     lock=st.booleans(),
     scale=st.sampled_from([Fraction(2), Fraction(5, 2)]),
-    removed=st.sets(st.integers(0, 6)),
+    removed=st.sets(st.integers(0, 4)),
 )
 def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     tmp_path_factory, first, lock, scale, removed
 ):
     folder = tmp_path_factory.mktemp("resume")
-    scene = make_scene(folder / "s.tif", pixels=textured(60, 34), nodata=0)
+    scene = make_scene(folder / "s.tif", pixels=textured(44, 26), nodata=0)
     options = {"lock_low_frequencies": lock, "scale": scale, "tile_size": 16}
     with pytest.MonkeyPatch.context() as patch:
         model = PreparingModel(spec(stochastic=True)).install(patch)
@@ -392,8 +392,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("lock", [False, True])
-@pytest.mark.parametrize("n_shards", [2, 3, 9])
+@pytest.mark.parametrize(("n_shards", "lock"), [(2, False), (3, True), (9, False)])
 def test_shards_in_any_order_make_the_same_bytes(scene, monkeypatch, n_shards, lock):
     PreparingModel(spec(stochastic=True)).install(monkeypatch)
     options = {"lock_low_frequencies": lock, "tile_size": 16, "samples": 2}
