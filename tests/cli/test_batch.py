@@ -286,8 +286,8 @@ def test_tiles_of_another_cut_are_not_mixed(tmp_path, tiles):
         ({"transform": NORTH_UP}, (), "must lie on the SR grid"),
         ({"height": 40}, (), "does not cover"),
         ({"bands": 4}, (), "no map in colours"),
-        ({"tags": {"RSUPRES_LEGEND": "maptiler"}}, ("--legend", "osm-carto"), "anew"),
-        ({}, ("--layers", "road"), "drawn already"),
+        ({"tags": {"RSUPRES_LEGEND": "maptiler"}}, ("--legend", "osm-carto"), "draw it again"),
+        ({}, ("--layers", "road"), "--layers cannot be chosen"),
     ],
 )
 def test_drawn_maps_that_do_not_fit_are_refused(
