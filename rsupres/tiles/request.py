@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from rsupres.conditions.base import ConditionRequest
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress, progress_bar
-from rsupres.grid import Scale, as_scale
+from rsupres.grid import Scale, as_scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.tile_grid import lr_step
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
-    from rsupres.tiles.batch import BatchItem, OnItem
+    from rsupres.tiles.batch import OnItem
     from rsupres.tiles.cut import TileSummary
+    from rsupres.tiles.journal import BatchItem
     from rsupres.upscaling.pipeline import RunSummary
     from rsupres.upscaling.request import UpscaleOptions
 
@@ -108,7 +109,7 @@ def tile(
     if spec is not None:
         multiple, roles = spec.multiple, spec.bands or None
         step = lr_step(ratio, multiple)
-        tile_size = tile_size or -(-spec.tile_size // step) * step
+        tile_size = tile_size or round_up(spec.tile_size, step)
         halo = spec.halo if halo is None else halo
     job = TileJob(
         scenes=as_names(scene),

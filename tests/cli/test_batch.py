@@ -286,7 +286,11 @@ def test_tiles_of_another_cut_are_not_mixed(tmp_path, tiles):
         ({"transform": NORTH_UP}, (), "must lie on the SR grid"),
         ({"height": 40}, (), "does not cover"),
         ({"bands": 4}, (), "no map in colours"),
-        ({"tags": {"RSUPRES_LEGEND": "maptiler"}}, ("--legend", "osm-carto"), "draw it again"),
+        (
+            {"tags": {"RSUPRES_LEGEND": "maptiler"}},
+            ("--legend", "osm-carto"),
+            "draw it again",
+        ),
         ({}, ("--layers", "road"), "--layers cannot be chosen"),
     ],
 )
