@@ -492,7 +492,7 @@ def test_what_is_known_of_the_sensor_reaches_the_model(scene, monkeypatch):
         given.append(options)
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.work.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
     job = job_for(scene, sensor_mtf=0.2, noise=50.0, stretch="0,1000")
     upscale_scene(job)
     assert given[0].sensor_mtf == 0.2
