@@ -108,6 +108,10 @@ class Interrupted(KeyboardInterrupt):
 def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
     """Share strips out evenly: sizes differ by at most one, order is kept.
 
+    Args:
+        n_strips: strips in all.
+        n_shards: shards wanted; with fewer strips, some shards are empty.
+
     >>> [list(shard.strips) for shard in split_strips(5, 3)]
     [[0], [1, 2], [3, 4]]
     """
@@ -120,7 +124,12 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
 def run_shards(
     shards: Sequence[Shard], compute: Callable[[Shard], None]
 ) -> Iterator[Shard]:
-    """Compute shards in this thread, one after another; yield each when it is done."""
+    """Compute shards in this thread, one after another; yield each when it is done.
+
+    Args:
+        shards: in order.
+        compute: computes and stores one shard.
+    """
     for shard in shards:
         compute(shard)
         yield shard
@@ -131,6 +140,10 @@ def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:
 
     A context manager whose value is the iterator. What `source` raises is raised by
     ``next``. Leaving the context stops the thread after its current item.
+
+    Args:
+        source: iterated in the thread.
+        depth: items that may wait in the queue.
     """
     return _ReadAhead(source, depth)
 
@@ -139,9 +152,13 @@ def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[I
     """Return a queue whose items `sink` takes in a thread of its own.
 
     A context manager whose value has ``put``, which waits while `depth` items are
-    queued. What `sink` raises is raised by the next
-    ``put`` or on leaving. Leaving without an exception waits until everything is
-    written; leaving with one drops what has not begun.
+    queued. What `sink` raises is raised by the next ``put`` or on leaving. Leaving
+    without an exception waits until everything is written; leaving with one drops the
+    items that wait.
+
+    Args:
+        sink: called in the thread, in the order of the items.
+        depth: items that may wait in the queue.
     """
     return _WriteBehind(sink, depth)
 

@@ -135,6 +135,17 @@ class Grid:
         """The whole frame as a window."""
         return PixelWindow(0, 0, self.height, self.width)
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of the frame, in units of its CRS."""
+        corners = [
+            self.transform @ (col, row)
+            for col in (0, self.width)
+            for row in (0, self.height)
+        ]
+        x, y = zip(*corners, strict=True)
+        return min(x), min(y), max(x), max(y)
+
     def crop(self, window: PixelWindow) -> Grid:
         """Return the frame of a part of this one.
 
@@ -236,7 +247,7 @@ def as_scale(value: Scale) -> Fraction:
 
 
 def ceil_div(number: int, divisor: int) -> int:
-    """Return `number / divisor` rounded up to a whole number.
+    """Return `number / divisor` rounded up to a whole number; `divisor` is positive.
 
     >>> ceil_div(6, 3), ceil_div(7, 3)
     (2, 3)

@@ -217,6 +217,10 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
 
     Writes a few pixels in memory.
 
+    Args:
+        form: how the output is stored.
+        n_bands: bands of the output.
+
     Raises:
         InputError: the driver refuses or ignores an option, type or value.
     """

@@ -54,6 +54,10 @@ def check_apart(
 def check_regular(path: Path, argument: str) -> None:
     """Check that `path`, if it exists, is a regular file or leads to one.
 
+    Args:
+        path: the file to be written.
+        argument: name of the argument that gave it, for the message.
+
     Raises:
         ArgumentError: it is a device, a pipe or a socket.
     """

@@ -132,7 +132,13 @@ class Destination:
 
 
 def make_destination(output: StrPath, options: WritingOptions) -> Destination:
-    """Return where and how a raster is written."""
+    """Return where and how a raster is written.
+
+    Args:
+        output: the file to write.
+        options: keyword arguments of the public function, named as its command's
+            options.
+    """
     run_dir = options.get("run_dir")
     return Destination(
         output=Path(output),

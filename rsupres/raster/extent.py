@@ -14,7 +14,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform_bounds
 
 from rsupres.errors import InputError
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -125,19 +125,9 @@ def _window(scene: Raster, bounds: Sequence[float], name: str) -> PixelWindow:
     if inside is None:
         raise InputError(
             f"{name}: {_text(bounds)} in the scene's CRS lies outside {scene.path}, "
-            f"which covers {_text(_bounds_of(scene.grid))} ({scene.grid.crs})."
+            f"which covers {_text(scene.grid.bounds)} ({scene.grid.crs})."
         )
     return inside
-
-
-def _bounds_of(grid: Grid) -> tuple[float, float, float, float]:
-    corners = [
-        grid.transform @ (col, row)
-        for col in (0, grid.width)
-        for row in (0, grid.height)
-    ]
-    east, north = zip(*corners, strict=True)
-    return min(east), min(north), max(east), max(north)
 
 
 def _text(bounds: Sequence[float]) -> str:

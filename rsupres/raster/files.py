@@ -108,13 +108,7 @@ def footprint(grid: Grid) -> str:
     from rasterio.errors import RasterioError
     from rasterio.warp import transform_bounds
 
-    corners = [
-        grid.transform @ (col, row)
-        for col in (0, grid.width)
-        for row in (0, grid.height)
-    ]
-    x, y = zip(*corners, strict=True)
-    bounds = min(x), min(y), max(x), max(y)
+    bounds = grid.bounds
     try:
         bounds = transform_bounds(grid.crs, "EPSG:4326", *bounds)
     except RasterioError:

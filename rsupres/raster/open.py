@@ -225,7 +225,12 @@ def _colors(dataset: rasterio.DatasetReader) -> tuple[ColorInterp, ...]:
 
 
 def color_name(dataset: rasterio.DatasetReader, band: int) -> str:
-    """Return the name of a band's colour; "undefined" where rasterio has none."""
+    """Return the name of a band's colour; "undefined" where rasterio has none.
+
+    Args:
+        dataset: open.
+        band: from 1.
+    """
     try:
         return str(dataset.colorinterp[band - 1].name)
     except ValueError:

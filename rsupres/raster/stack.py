@@ -168,7 +168,12 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
 
 
 def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
-    """Return whether windows cover every pixel of a frame."""
+    """Return whether windows cover every pixel of a frame.
+
+    Args:
+        grid: the frame.
+        places: windows inside it.
+    """
     rows = sorted(
         {0, grid.height, *(edge for p in places for edge in (p.row, p.row_stop))}
     )

@@ -110,6 +110,10 @@ def source_pixels_per_pixel(source: Grid, target: Grid) -> float:
 
     Measured between neighbouring pixels, so the two CRS may be any.
 
+    Args:
+        source: frame of the file.
+        target: another frame.
+
     Raises:
         GridError: the middle of the target has no coordinates in the source's CRS.
     """
