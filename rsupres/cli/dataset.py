@@ -23,7 +23,8 @@ from rsupres.cli.options.parameters import ScaleType
 from rsupres.cli.options.sampling import seed_option
 
 if TYPE_CHECKING:
-    from rsupres.datasets.packing import PackOptions, PackReport
+    from rsupres.datasets.inspection import PackReport
+    from rsupres.datasets.packing import PackOptions
 
 
 def _parse_gsds(
@@ -203,8 +204,8 @@ def build(
                 " TOML file by its CLASS_Table.txt)."
             )
         inputs, plan = layout.inputs, follow_layout(plan, layout)
-    check_legend(options["legend"], plan.companions.vector_map)
-    check_classes(options["class_table"], plan.companions.change_mask)
+    check_legend(options["legend"], plan.sidecars.vector_map)
+    check_classes(options["class_table"], plan.sidecars.change_mask)
     _check_stored_lr(plan, options)
     if options["validation"] and out.suffix == ".safetensors":
         raise click.UsageError(f"--validation makes two packs; {out} must be a folder.")
@@ -236,7 +237,7 @@ def check(console: Console, packs: tuple[Path, ...]) -> None:
       rsupres dataset check packs/train.safetensors packs/validation.safetensors
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.datasets.build import packs_in
-    from rsupres.datasets.packing import check_packs
+    from rsupres.datasets.inspection import check_packs
 
     _show(console, check_packs(packs_in(packs)))
 
@@ -258,7 +259,7 @@ def _make_plan(options: dict[str, Any]) -> PackOptions:
     return PackOptions(
         degradation=degradation,
         parameters=parameters,
-        companions=Sidecars(
+        sidecars=Sidecars(
             reference=options["reference_from"],
             vector_map=options["vector_map_from"],
             change_mask=options["change_mask_from"],

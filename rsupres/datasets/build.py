@@ -1,8 +1,8 @@
 """Build the packs of a training set, one for training and one for validation.
 
 The packs appear under their names only when all of them are complete and checked.
-`rsupres.datasets.packing` makes and checks a single pack; this module finds the images,
-follows what their folders say, and writes the files.
+This module finds the images, applies the layout of their folders, and writes the files;
+`rsupres.datasets.packing` makes a single pack.
 """
 
 from __future__ import annotations
@@ -12,18 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rsupres.datasets.inspection import PackReport, check_packs
 from rsupres.datasets.layouts import Layout
-from rsupres.datasets.packing import (
-    TRAIN,
-    VALIDATION,
-    PackOptions,
-    PackReport,
-    build_pack,
-    check_apart,
-    check_packs,
-    split_by_place,
-)
+from rsupres.datasets.packing import PackOptions, build_pack
 from rsupres.datasets.packs import STORED
+from rsupres.datasets.splits import TRAIN, VALIDATION, check_apart, split_by_place
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import OnProgress, Progress
 from rsupres.raster.files import find_images
@@ -31,16 +24,16 @@ from rsupres.raster.files import find_images
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Which images become which packs.
+    """Images, splits and output of the packs to build.
 
     Attributes:
         out: a .safetensors file, or a folder for train.safetensors and
             validation.safetensors.
         inputs: image files, and folders of them.
-        plan: how crops are made.
-        glob: which files of a folder.
+        plan: how crops are cut and their LR is made.
+        glob: pattern of the file names in a folder.
         exclude: patterns of file names that are left out.
-        split_by: finds the place in a file's name; None = the name without suffix.
+        split_by: pattern that finds the place, see `rsupres.datasets.splits.place_of`.
         validation: places, or patterns of places, that are kept out of training.
         overwrite: replace packs that exist.
     """
@@ -56,22 +49,22 @@ class BuildRequest:
 
 
 def follow_layout(plan: PackOptions, layout: Layout) -> PackOptions:
-    """Return a plan that also takes what folders say belongs to each image.
+    """Return a plan with the rules of a folder layout added.
 
     Rules that the plan has already are kept.
 
     Args:
-        plan: how crops are made.
+        plan: how crops are cut and their LR is made.
         layout: of `rsupres.datasets.layouts.find_layout`.
     """
-    own = plan.companions
-    companions = replace(
+    own = plan.sidecars
+    sidecars = replace(
         own,
         reference=own.reference or layout.rules.get("reference", ()),
         vector_map=own.vector_map or layout.rules.get("vector_map", ()),
         change_mask=own.change_mask or layout.rules.get("change_mask", ()),
     )
-    plan = replace(plan, companions=companions)
+    plan = replace(plan, sidecars=sidecars)
     if not layout.lr_from:
         return plan
     return replace(
@@ -87,11 +80,11 @@ def build_packs(
     """Make packs of images, check them and put them under their names.
 
     Args:
-        request: which images become which packs.
+        request: images, splits and output.
         on_progress: called after each image.
 
     Returns:
-        What each pack holds, training first.
+        The report of each pack, training first.
 
     Raises:
         InputError: an image cannot be used, no crop is left, a place is not found, or
@@ -126,7 +119,7 @@ def build_packs(
 
 
 def packs_in(paths: Sequence[Path]) -> list[Path]:
-    """Return pack files: those given, and those in folders that are given.
+    """Return pack files: the given ones and those in the given folders.
 
     Raises:
         InputError: a folder holds none.

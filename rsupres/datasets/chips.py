@@ -1,8 +1,7 @@
-"""Whole images as 8-bit RGB chips: what training crops and test sets are made of.
+"""Read small images whole as 8-bit RGB chips, coarsen them, and cut them into parts.
 
-Finds image files, reads each as red, green and blue in 8 bits, coarsens it by area and
-cuts it into pieces. For pictures small enough to be held in memory; scenes are read in
-windows by `rsupres.raster.dataset`.
+Training crops and test sets are made of chips. Scenes, which may not fit into memory,
+are read in windows by `rsupres.raster.dataset`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsupres.datasets.layers import PICTURES, Layers
 from rsupres.errors import InputError
-from rsupres.grid import Grid
+from rsupres.grid import Grid, ceil_div
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import find_stretch, parse_stretch
@@ -31,10 +30,10 @@ class Chip:
     Attributes:
         pixels: (3, H, W) uint8, red, green and blue.
         valid: (H, W) bool.
-        gsd_m: metres per pixel; 0 when the file does not tell.
+        gsd_m: metres per pixel; 0 when the file has no CRS.
         name: file name, with "@row,col" of the upper-left pixel for a part.
         grid: frame of the whole file, None when it has no CRS.
-        layers: what belongs to the image and lies on the same pixels.
+        layers: rasters on the same pixels, see `rsupres.datasets.layers`.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,8 +47,8 @@ class Chip:
 def read_chip(path: Path) -> Chip:
     """Read an image whole, as RGB in 8 bits.
 
-    8-bit files are taken as they are; others are stretched as `rsupres upscale` would,
-    then rounded. Bands are found by name, by colour interpretation, else by order.
+    8-bit files keep their values; others are stretched as `rsupres upscale` does, then
+    rounded. Bands are found by name, by colour interpretation, or else by order.
 
     Args:
         path: anything that GDAL opens; a CRS is not needed.
@@ -82,9 +81,9 @@ def to_uint8(unit: np.ndarray) -> NDArray[np.uint8]:
 def coarsen(chip: Chip, gsd_m: float) -> Chip:
     """Average a chip by area to a coarser GSD; any ratio.
 
-    Every new pixel is the mean of the ground that it covers; what is left at the
-    bottom and the right is dropped. A new pixel is valid when all of that ground is.
-    Of layers of codes or legend colours, the pixel in the middle counts.
+    Every new pixel is the mean of the ground that it covers, and valid when all of that
+    ground is. A remainder at the bottom or the right is dropped. Layers of codes or
+    legend colours take the value at the centre of the new pixel.
 
     Args:
         chip: with a known GSD.
@@ -94,7 +93,10 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
         InputError: the GSD is unknown or finer than the chip's, or no pixel is left.
     """
     if chip.gsd_m <= 0:
-        raise InputError(f"{chip.name}: has no CRS, so --gsd cannot resample it.")
+        raise InputError(
+            f"{gsd_m:g}: {chip.name} has no CRS, so its GSD is unknown.",
+            argument="gsds_m",
+        )
     ratio = gsd_m / chip.gsd_m
     height, width = (int(n / ratio + 1e-6) for n in chip.valid.shape)
     if ratio < 1 or not height or not width:
@@ -147,13 +149,13 @@ def cut(chip: Chip, side: int) -> Iterator[Chip]:
 
 
 def _stops(length: int, side: int) -> list[tuple[int, int]]:
-    n = -(-length // side)
+    n = ceil_div(length, side)
     part = length // n
     return [(k * part, (k + 1) * part) for k in range(n)]
 
 
 def _area_matrix(length: int, n_out: int, ratio: float) -> NDArray[np.float32]:
-    """Return (n_out, length): the share of each old pixel in each new one."""
+    """Return (n_out, length) weights: the share of each old pixel in a new one."""
     edges = np.arange(length + 1)
     starts = np.arange(n_out)[:, None] * ratio
     covered: NDArray[np.float64] = np.diff(

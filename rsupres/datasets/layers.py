@@ -1,7 +1,7 @@
-"""Conditions of small images: 8-bit rasters on the pixels of an HR image.
+"""Layers: conditions of small images as 8-bit rasters on the pixels of an HR image.
 
-What packs store and test sets read beside an image, until a model takes it as
-`Conditions`. Nothing here opens a file.
+Packs store them and test sets read them; `as_conditions` turns them into the
+`Conditions` of a model. Nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ _MASKS = ("reference_valid",)
 PICTURES = ("reference", "style")
 
 
-def fault_of(layers: Layers, size: tuple[int, int]) -> str | None:
-    """Return what is wrong with layers of an image of a size, None if nothing is."""
+def find_fault(layers: Layers, size: tuple[int, int]) -> str | None:
+    """Return the fault of the layers of an image, None without a fault.
+
+    Args:
+        layers: by name.
+        size: (height, width) of the image.
+    """
     if unknown := set(layers) - set(LAYERS):
         return f"unknown layer '{min(unknown)}'"
     if ("reference" in layers) != ("reference_valid" in layers):
@@ -44,8 +49,8 @@ def fault_of(layers: Layers, size: tuple[int, int]) -> str | None:
 def as_conditions(patches: Sequence[Layers]) -> Conditions:
     """Return the layers of patches of one size as a batch, on the CPU.
 
-    Colours become [0, 1] and invalid parts of the reference 0. Unlike a scene's, the
-    style is a batch too: (b, 3, H, W), one image per patch.
+    Colours become [0, 1], and invalid parts of the reference 0. The style is a batch
+    too, (b, 3, H, W), while a scene has one style for all tiles.
     """
     import torch
 

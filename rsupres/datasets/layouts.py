@@ -1,9 +1,9 @@
-"""Folders that say by themselves what belongs to each image.
+"""Folder layouts in which the sidecars of each image are found without rules.
 
-The folder of `rsupres tile`, and the data sets that Ref-Diff was trained on: SECOND and
-CNAM-CD as its authors arrange them (specs: `HR_512`, `Ref`, `CD_mask`, LR folders by
-scale, all with the same file names). A layout becomes the rules that
-`rsupres.datasets.sidecars` follows; no pixel is read here.
+They are the folders that `rsupres tile` writes, and the data sets of Ref-Diff: SECOND
+and CNAM-CD as its authors arrange them (`HR_512`, `Ref`, `CD_mask` and LR folders by
+scale, all with the same file names). A layout is turned into the rules of
+`rsupres.datasets.sidecars`; no pixel is read here.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HR_512, _REF, _MASK, _MASK_RGB = "HR_512", "Ref", "CD_mask", "CD_mask_RGB"
 
 @dataclass(frozen=True)
 class Layout:
-    """What folders say.
+    """Images, rules and scale that follow from folders.
 
     Attributes:
-        inputs: folders of sharp images, in place of those given.
-        lr_from: rules "OLD=NEW" for LR of another sensor; empty without.
-        rules: by `Companions` field, such rules.
-        scale: of the LR images that are there, None without.
-        needs_classes: the values of masks mean nothing without a class table.
+        inputs: folders of HR images, instead of those given.
+        lr_from: rules "OLD=NEW" for LR of another sensor; empty without such LR.
+        rules: such rules by field of `Sidecars`.
+        scale: of the LR images, None without LR images.
+        needs_classes: the masks have no meaning without a class table.
     """
 
     inputs: tuple[Path, ...]
@@ -39,18 +39,18 @@ class Layout:
 
 
 def tile_folder(path: Path) -> Path | None:
-    """Return the folder of `rsupres tile` that an image is a tile of, None if none."""
+    """Return the folder of tiles that an image belongs to; None = it is no tile."""
     folder = path.absolute().parent.parent
     is_tile = path.absolute().parent.name == HR and (folder / INDEX).is_file()
     return folder if is_tile else None
 
 
 def find_layout(inputs: Sequence[Path], scale: Fraction | None) -> Layout | None:
-    """Return what the folders say, None for folders of plain images.
+    """Return the layout of folders; None for folders of plain images.
 
     Args:
-        inputs: folders and files; either all of one layout, or none.
-        scale: whose LR is wanted, None = that of tiles, and none of Ref-Diff's.
+        inputs: folders and files, all of the same layout or all without.
+        scale: of the wanted LR. None = that of tiles; no LR of Ref-Diff's data sets.
 
     Raises:
         InputError: layouts are mixed, tiles differ in scale or kinds, there is no HR,
@@ -76,13 +76,13 @@ def _of_tiles(folders: Sequence[Path], scale: Fraction | None) -> Layout:
     for folder, index in zip(folders, indices, strict=True):
         if HR not in index.kinds:
             raise InputError(
-                f"{folder}: holds no sharp tiles; cut the scene with --hr."
+                f"{folder}: holds no HR tiles; cut the scene together with HR images."
             )
         if index.kinds != first.kinds or index.plan.scale != first.plan.scale:
             raise InputError(
                 f"{folder}: scale {index.plan.scale} and {', '.join(index.kinds)} "
                 f"differ from scale {first.plan.scale} and {', '.join(first.kinds)} of "
-                f"{folders[0]}; cut them alike."
+                f"{folders[0]}; cut both in the same way."
             )
     if scale not in (None, first.plan.scale):
         raise InputError(
@@ -107,13 +107,14 @@ def _of_refdiff(folders: Sequence[Path], scale: Fraction | None) -> Layout:
             {p.name for p in folder.glob(f"*_LR_D{scale}_*") if p.is_dir()}
             for folder in folders
         ]
-        shared = sorted(set.intersection(*names))
-        if len(shared) != 1:
+        common = sorted(set.intersection(*names))
+        if len(common) != 1:
             raise InputError(
-                f"{first}: has no folder *_LR_D{scale}_* for --scale {scale}, or "
-                "several; leave --scale away to make LR by a degradation."
+                f"{scale}: {first} needs exactly one folder *_LR_D{scale}_*; without a "
+                "scale LR is made by a degradation.",
+                argument="scale",
             )
-        lr_from = (f"/{_HR_512}/=/{shared[0]}/",)
+        lr_from = (f"/{_HR_512}/=/{common[0]}/",)
     rules = {
         "reference": (f"/{_HR_512}/=/{_REF}/",),
         "change_mask": (f"/{_HR_512}/=/{mask}/",),

@@ -1,18 +1,14 @@
-"""From image files to packs of training crops, split by place.
+"""Build packs: cut image files into crops, attach their layers, make or cut LR.
 
-Places, not files, are split: a regular expression on the file name says which place an
-image shows, and whole places go to training or validation. Images of different splits
-that show the same ground are refused. The format of a pack belongs to
-`rsupres.training.batches`.
+`rsupres.datasets.splits` chooses the images of a split, `rsupres.datasets.packs` knows
+the file format, and `rsupres.datasets.inspection` checks the result.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,42 +19,39 @@ import torch
 from numpy.typing import NDArray
 
 from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
-from rsupres.datasets.layouts import tile_folder
 from rsupres.datasets.packs import (
     HR_MULTIPLE,
-    STORED,
+    MIN_SIDE,
     CropOrigin,
-    Pack,
     PackMeta,
     write_pack,
 )
 from rsupres.datasets.sidecars import Sidecars, renamed
+from rsupres.datasets.splits import place_of
 from rsupres.degradations.registry import make_degradation
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.tile_grid import lr_step
-
-TRAIN, VALIDATION = "train", "validation"
-MIN_SIDE = 24  # HR pixels; smaller crops hold no patch
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How crops are made.
+    """How crops are cut and their LR is made.
 
     Attributes:
-        gsds_m: metres per pixel that HR images are brought to; empty = as they are.
+        gsds_m: metres per pixel to which HR images are coarsened; empty = unchanged.
         side: largest crop side, HR pixels.
         max_bytes: largest size of the HR crops of one pack; None = no limit.
         degradation: a name of `rsupres.degradations.registry`, or "stored".
-        parameters: of the degradation, as JSON.
+        parameters: of the degradation, plain JSON values.
         licence: licence and attribution of the images.
         seed: seed of the choice of crops and of stored LR crops.
-        scale: store LR crops of this scale too; None = LR is made while training.
-        lr_from: rules "OLD=NEW" for the LR image of another sensor, of that scale.
-        companions: where references, maps and change masks are found.
+        scale: store LR crops of this scale too; None = LR is computed while training.
+        lr_from: rules "OLD=NEW" that name the LR image of another sensor, of that
+            scale.
+        sidecars: where references, maps and change masks are found.
     """
 
     gsds_m: tuple[float, ...] = ()
@@ -70,110 +63,7 @@ class PackOptions:
     seed: int = 0
     scale: Fraction | None = None
     lr_from: tuple[str, ...] = ()
-    companions: Sidecars = field(default_factory=Sidecars)
-
-
-@dataclass(frozen=True)
-class PackReport:
-    """What a pack holds, for a table.
-
-    Attributes:
-        path: the pack.
-        split: "train" or "validation".
-        n_crops: number of HR crops.
-        n_bytes: size of the HR crops.
-        places: number of places.
-        by_gsd: number of crops by metres per pixel.
-        sides: smallest and largest side of a crop, HR pixels.
-        repeats: number of crops whose pixels an earlier crop of the pack holds too.
-        mean: mean value of all bands, 0..255.
-        layers: what belongs to every crop.
-    """
-
-    path: str
-    split: str
-    n_crops: int
-    n_bytes: int
-    places: int
-    by_gsd: Mapping[float, int]
-    sides: tuple[int, int]
-    repeats: int
-    mean: float
-    layers: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """Return JSON-able values."""
-        return {
-            "pack": self.path,
-            "split": self.split,
-            "crops": self.n_crops,
-            "bytes": self.n_bytes,
-            "places": self.places,
-            "by_gsd": {f"{gsd:g}": n for gsd, n in self.by_gsd.items()},
-            "sides": list(self.sides),
-            "repeats": self.repeats,
-            "mean": round(self.mean, 3),
-            "layers": list(self.layers),
-        }
-
-
-def place_of(path: Path, pattern: re.Pattern[str] | None) -> str:
-    """Return the place that a file shows.
-
-    A tile of `rsupres tile` shows the place of its folder, so that tiles of one scene
-    are never parted.
-
-    Args:
-        path: the image file.
-        pattern: searched in the file name, of a tile in its folder's; its groups,
-            joined by "_", are the place, or the whole match when it has none. None: the
-            file name without suffix, of a tile its folder's name.
-
-    Raises:
-        InputError: the pattern does not match the name.
-    """
-    folder = tile_folder(path)
-    name = path.name if folder is None else folder.name
-    if pattern is None:
-        return path.stem if folder is None else name
-    match = pattern.search(name)
-    if match is None:
-        raise InputError(
-            f"{path}: --split-by {pattern.pattern!r} does not match the name, so its "
-            "place is unknown; widen the pattern or exclude the file."
-        )
-    return "_".join(g for g in match.groups() if g is not None) or match.group(0)
-
-
-def split_by_place(
-    images: Sequence[Path], pattern: re.Pattern[str] | None, validation: Sequence[str]
-) -> dict[str, list[Path]]:
-    """Part images into training and validation, whole places at a time.
-
-    Args:
-        images: the files.
-        pattern: see `place_of`.
-        validation: names of validation places, or wildcard patterns of them.
-
-    Raises:
-        InputError: a validation name matches no place, or all of them.
-    """
-    splits: dict[str, list[Path]] = {TRAIN: [], VALIDATION: []}
-    used: set[str] = set()
-    for path in images:
-        place = place_of(path, pattern)
-        matching = {name for name in validation if fnmatch.fnmatchcase(place, name)}
-        splits[VALIDATION if matching else TRAIN].append(path)
-        used |= matching
-    if missing := sorted(set(validation) - used):
-        places = sorted({place_of(path, pattern) for path in images})
-        raise InputError(
-            f"--validation {missing[0]!r} names no place; places are "
-            f"{', '.join(places[:8])}{' ...' if len(places) > 8 else ''}."
-        )
-    if not splits[TRAIN]:
-        raise InputError("Every place is a validation place; nothing is left to train.")
-    return splits
+    sidecars: Sidecars = field(default_factory=Sidecars)
 
 
 def build_pack(
@@ -186,24 +76,24 @@ def build_pack(
 ) -> list[tuple[Path, Grid]]:
     """Make crops of images and write them as one pack.
 
-    With a size limit, images are taken in an order drawn from the seed until the pack
-    is full, so all places and GSDs keep their shares on average.
+    With a size limit, images are taken in a random order until the pack is full, so all
+    places and GSDs keep their shares on average.
 
     Args:
         path: the pack to write.
         images: files of one split.
         pattern: see `place_of`.
         split: "train" or "validation".
-        plan: how crops are made.
+        plan: how crops are cut and their LR is made.
         on_image: called with the number of images done.
 
     Returns:
-        Each file that was used and has a CRS, with its frame; for `check_apart`.
+        Each used file that has a CRS, with its grid, for `check_apart`.
 
     Raises:
         InputError: an image cannot be read, or no crop is large enough.
     """
-    plan = replace(plan, companions=plan.companions.as_told(images))
+    plan = replace(plan, sidecars=plan.sidecars.with_names_from_files(images))
     rng = np.random.default_rng(plan.seed)
     order = rng.permutation(len(images)) if plan.max_bytes else range(len(images))
     crops: list[_Crop] = []
@@ -211,7 +101,7 @@ def build_pack(
     frames: list[tuple[Path, Grid]] = []
     room = plan.max_bytes
     for done, index in enumerate(order):
-        chip = plan.companions.attach(read_chip(images[index]), images[index])
+        chip = plan.sidecars.attach(read_chip(images[index]), images[index])
         if chip.grid is not None:
             frames.append((images[index], chip.grid))
         for crop in _make_crops(chip, images[index], plan):
@@ -226,111 +116,15 @@ def build_pack(
             break
     if not crops:
         raise InputError(
-            f"{path}: no crop of at least {MIN_SIDE} pixels came out of "
-            f"{len(images)} images; check --gsd and --max-bytes."
+            f"{path}: {len(images)} images give no crop of at least {MIN_SIDE} pixels.",
+            remedies=("gsds_m", "max_bytes"),
         )
     _write(path, crops, tuple(origins), split, plan)
     return frames
 
 
-def check_apart(
-    train: Iterable[tuple[Path, Grid]], validation: Iterable[tuple[Path, Grid]]
-) -> None:
-    """Refuse images of both splits that show the same ground.
-
-    Bounding boxes in longitude and latitude are compared.
-
-    Raises:
-        InputError: two boxes overlap; the message names the files.
-    """
-    first, second = list(train), list(validation)
-    if not first or not second:
-        return
-    boxes = [np.array([_bounds(grid) for _, grid in part]) for part in (first, second)]
-    a, b = boxes[0][:, None], boxes[1][None]
-    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    slack = 0.01 * (b[..., 2:] - b[..., :2])  # neighbours that merely touch
-    pairs = np.argwhere((overlap > slack).all(-1))
-    if len(pairs):
-        i, j = pairs[0]
-        raise InputError(
-            f"{first[i][0].name} (training) and {second[j][0].name} (validation) show "
-            f"the same ground, as do {len(pairs) - 1} more pairs; split by a larger "
-            "place with --split-by."
-        )
-
-
-def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]]:
-    """Check a pack's header and crops.
-
-    Returns:
-        `(report, places, hashes)`, hashes being sha256 of shape and pixels.
-
-    Raises:
-        InputError: unreadable; a crop of wrong type or shape, or of one colour; LR
-            crops that do not fit; an unknown split.
-    """
-    pack = Pack.load(path)
-    if pack.meta.split not in (TRAIN, VALIDATION) or not pack.crops:
-        raise InputError(f"{path}: split {pack.meta.split!r}, {len(pack.crops)} crops.")
-    if pack.meta.degradation != STORED:
-        make_degradation(pack.meta.degradation, pack.meta.parameters)
-    hashes: set[str] = set()
-    by_gsd: dict[float, int] = {}
-    for crop, origin in zip(pack.crops, pack.meta.crops, strict=True):
-        _check_crop(path, crop, origin)
-        by_gsd[origin.gsd_m] = by_gsd.get(origin.gsd_m, 0) + 1
-        hashes.add(_digest(crop))
-    _check_lr(path, pack)
-    places = frozenset(origin.place for origin in pack.meta.crops)
-    sides = [side for crop in pack.crops for side in crop.shape[1:]]
-    n_bytes = sum(crop.nbytes for crop in pack.crops)
-    total = sum(int(crop.sum(dtype=np.int64)) for crop in pack.crops)
-    report = PackReport(
-        path=str(path),
-        split=pack.meta.split,
-        n_crops=len(pack.crops),
-        n_bytes=n_bytes,
-        places=len(places),
-        by_gsd=dict(sorted(by_gsd.items())),
-        sides=(min(sides), max(sides)),
-        repeats=len(pack.crops) - len(hashes),
-        mean=total / n_bytes,
-        layers=pack.meta.layers,
-    )
-    return report, places, frozenset(hashes)
-
-
-def check_packs(paths: Sequence[Path]) -> list[PackReport]:
-    """Check packs, each alone and training against validation.
-
-    Raises:
-        InputError: see `inspect_pack`; or a place or a crop is in both splits.
-    """
-    reports: list[PackReport] = []
-    seen: list[tuple[PackReport, frozenset[str], frozenset[str]]] = []
-    for path in paths:
-        report, places, hashes = inspect_pack(path)
-        for other, other_places, other_hashes in seen:
-            if other.split == report.split:
-                continue
-            if shared := sorted(places & other_places):
-                raise InputError(
-                    f"{path} and {other.path}: place {shared[0]!r} is in both splits "
-                    f"({len(shared)} places are)."
-                )
-            if hashes & other_hashes:
-                raise InputError(
-                    f"{path} and {other.path}: {len(hashes & other_hashes)} crops are "
-                    "in both splits."
-                )
-        seen.append((report, places, hashes))
-        reports.append(report)
-    return reports
-
-
 class _Crop(NamedTuple):
-    """A crop with its layers, and its LR if another sensor saw it."""
+    """A crop with its layers, and its LR when that comes from another sensor."""
 
     chip: Chip
     lr: NDArray[np.uint8] | None = None
@@ -343,7 +137,7 @@ def _write(
     split: str,
     plan: PackOptions,
 ) -> None:
-    names = plan.companions.names
+    names = plan.sidecars.names
     meta = PackMeta(
         split=split,
         degradation=plan.degradation,
@@ -353,8 +147,8 @@ def _write(
         seed=plan.seed,
         lr_scale=str(plan.scale) if plan.scale else None,
         layers=names,
-        legend=plan.companions.legend if "vector_map" in names else "",
-        classes=plan.companions.class_table or "",
+        legend=plan.sidecars.legend if "vector_map" in names else "",
+        classes=plan.sidecars.class_table or "",
     )
     pixels = [crop.chip.pixels for crop in crops]
     lr = [crop.lr for crop in crops if crop.lr is not None] or _make_lr(pixels, plan)
@@ -379,17 +173,17 @@ def _make_crops(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
 
 
 def _cut_pair(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
-    """Yield crops of an image and of another sensor's LR image of the same ground.
+    """Yield crops of an image and of the LR image of another sensor.
 
-    Crops are nearly squares of `plan.side` at whole LR pixels; those with an invalid
-    pixel in either image, of one colour, or too small for a patch are left out.
+    Crops are about `plan.side` wide and begin at whole LR pixels. A crop with an
+    invalid pixel in either image, of one colour, or too small for a patch is left out.
 
     Raises:
         InputError: the LR image is not the HR image's size divided by the scale.
     """
     assert plan.scale is not None
     scale, step = plan.scale, lr_step(plan.scale, HR_MULTIPLE)
-    other = renamed(path, plan.lr_from, "--lr-from")
+    other = renamed(path, plan.lr_from, "lr_from")
     lr = read_chip(other)
     if tuple(side * scale for side in lr.valid.shape) != chip.valid.shape:
         raise InputError(
@@ -414,7 +208,7 @@ def _cut_pair(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
 
 
 def _window(chip: Chip, window: PixelWindow) -> Chip:
-    """Return a part of a chip, with its layers."""
+    """Return a window of a chip, with its layers."""
     rows, cols = window.slices()
     return replace(
         chip,
@@ -427,7 +221,7 @@ def _window(chip: Chip, window: PixelWindow) -> Chip:
 def _make_lr(
     crops: Sequence[NDArray[np.uint8]], plan: PackOptions
 ) -> list[NDArray[np.uint8]]:
-    """Return the LR crops to store, rounded to 8 bits; none without a fixed scale."""
+    """Return the LR crops to store, in 8 bits; none when the plan has no scale."""
     if plan.scale is None:
         return []
     generator = torch.Generator().manual_seed(plan.seed)
@@ -439,46 +233,3 @@ def _make_lr(
         lr = degradation.degrade(hr, (height, width), generator)
         stored.append((lr[0] * 255).round().to(torch.uint8).numpy())
     return stored
-
-
-def _bounds(grid: Grid) -> tuple[float, float, float, float]:
-    from rasterio.transform import array_bounds
-    from rasterio.warp import transform_bounds
-
-    box = array_bounds(grid.height, grid.width, grid.transform)
-    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *box)
-    return west, south, east, north
-
-
-def _digest(crop: NDArray[np.uint8]) -> str:
-    head = repr(crop.shape).encode()
-    return hashlib.sha256(head + np.ascontiguousarray(crop).tobytes()).hexdigest()
-
-
-def _check_crop(path: Path, crop: np.ndarray, origin: CropOrigin) -> None:
-    problem = ""
-    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != 3:
-        problem = f"is {crop.dtype} {crop.shape}, not uint8 (3, H, W)"
-    elif min(crop.shape[1:]) < MIN_SIDE:
-        problem = f"has {crop.shape[1]} x {crop.shape[2]} pixels, too few for a patch"
-    elif (crop == crop[:, :1, :1]).all():
-        problem = "has one single colour"
-    elif not origin.place:
-        problem = "names no place"
-    if problem:
-        raise InputError(f"{path}: crop {origin.source} {problem}.")
-
-
-def _check_lr(path: Path, pack: Pack) -> None:
-    if pack.meta.lr_scale is None:
-        return
-    scale = Fraction(pack.meta.lr_scale)
-    for crop, lr, origin in zip(pack.crops, pack.lr, pack.meta.crops, strict=True):
-        size = [side * scale for side in lr.shape[1:]]
-        hr_mean, lr_mean = crop.mean((1, 2)), lr.mean((1, 2))
-        far = 255 if pack.meta.degradation == STORED else 8  # sensors differ in tone
-        if size != list(crop.shape[1:]) or np.abs(hr_mean - lr_mean).max() > far:
-            raise InputError(
-                f"{path}: the LR crop of {origin.source} does not fit its HR crop at "
-                f"scale {scale}."
-            )

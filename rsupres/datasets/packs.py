@@ -1,10 +1,10 @@
-"""Packs: crops of HR images in one safetensors file, with what belongs to each.
+"""Packs: crops of HR images with their LR and layers, in one safetensors file.
 
-A uint8 tensor ``hr/000000`` (3, H, W) per crop and a JSON header that says where each
-came from. Beside it there may be ``lr/000000``, of another sensor or made at a fixed
-scale, and layers on the pixels of the HR crop: what a model may look at. Format 2 has
-layers, format 1 had none; both are read. Nothing here opens a georeferenced raster;
-`rsupres dataset build` writes packs.
+A pack has a uint8 tensor ``hr/000000`` (3, H, W) per crop and a JSON header with the
+origin of each. It may have ``lr/000000``, of another sensor or of a fixed scale, and
+layers on the pixels of the HR crop, which are the conditions of a model. Format 2 has
+layers, format 1 has none; both are read. Nothing here opens a georeferenced raster;
+`rsupres.datasets.packing` makes the crops.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rsupres.datasets.layers import fault_of
+from rsupres.datasets.layers import find_fault
 from rsupres.errors import InputError
 
 PACK_FORMAT = 2
 HR_MULTIPLE = 8  # sides of HR patches are multiples of this, for every network
+MIN_SIDE = 24  # HR pixels; a smaller crop has no room for a patch
 STORED = "stored"  # the degradation of a pack whose LR comes from another sensor
 _HEADER = "rsupres_pack"
 
@@ -43,15 +44,15 @@ class PackMeta:
     Attributes:
         split: "train" or "validation".
         degradation: a name of `rsupres.degradations.registry`, applied while training,
-            or "stored": the stored LR is what the other sensor saw.
-        parameters: parameters of the degradation, as JSON.
+            or "stored" when the stored LR comes from another sensor.
+        parameters: parameters of the degradation, plain JSON values.
         licence: licence and attribution of the images.
         seed: seed of the choice of crops.
         crops: origin of each crop, in order.
         lr_scale: scale of the stored LR crops, e.g. "4"; None = none are stored.
         layers: names of `rsupres.datasets.layers.LAYERS` that every crop has.
-        legend: legend of the vector maps; "" = not known.
-        classes: class table of the change masks; "" = not known.
+        legend: legend of the vector maps; "" = unknown.
+        classes: class table of the change masks; "" = unknown.
     """
 
     split: str
@@ -80,7 +81,7 @@ class Pack:
         meta: the header.
         lr: LR of each crop, if stored.
         layers: by name, one (c, H, W) uint8 per crop: vector map, reference and style
-            as colours; `reference_valid` 0 or 1; change mask as codes, 255 = not known.
+            as colours; `reference_valid` 0 or 1; change mask as codes, 255 = unknown.
     """
 
     crops: tuple[np.ndarray, ...]
@@ -132,7 +133,7 @@ def write_pack(
     lr: Sequence[np.ndarray] = (),
     layers: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> None:
-    """Write a pack under its name only when complete.
+    """Write a pack; the file has its name only when it is complete.
 
     Args:
         path: the file to write; replaced if there.
@@ -173,7 +174,7 @@ def write_pack(
 
 
 def _check_layers(pack: Pack) -> None:
-    """Raise ValueError unless every layer lies on its crop's pixels."""
+    """Raise ValueError unless every layer has the size of its crop."""
     if set(pack.layers) != set(pack.meta.layers):
         raise ValueError(
             f"layers {sorted(pack.layers)} are not {sorted(pack.meta.layers)}"
@@ -181,7 +182,7 @@ def _check_layers(pack: Pack) -> None:
     for k, crop in enumerate(pack.crops):
         layers = {name: arrays[k] for name, arrays in pack.layers.items()}
         height, width = crop.shape[1:]
-        if fault := fault_of(layers, (height, width)):
+        if fault := find_fault(layers, (height, width)):
             raise ValueError(fault)
 
 

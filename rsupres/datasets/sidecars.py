@@ -1,9 +1,9 @@
-"""Which files belong to an image: its reference, its map, its change mask.
+"""Sidecars: the files with the reference, map and change mask of a small image.
 
-For test sets and training images, whose companions lie on the same pixels in files of
-related names: `riverside_2020_7.tif` has the reference `riverside_2018_7.tif`. A map
-may also be vector files that cover all images. Scenes take their conditions from
-`rsupres.conditions.open` instead, which resamples.
+They lie on the pixels of the image and have related names: `riverside_2020_7.tif` has
+the reference `riverside_2018_7.tif`. A map may also be vector files that cover all
+images. A sidecar is read whole and never resampled, unlike the conditions of a scene
+(`rsupres.conditions.open`), which are opened once and read by window.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND, LEGEND_TAG
 from rsupres.raster.dataset import Raster
 
 _UNKNOWN = 255  # code of a change mask
-_NEAR = 1e-3  # pixels by which frames may differ
+_MAX_SHIFT = 1e-3  # pixels by which grids may differ
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """Where the companions of an image are found.
+    """The rules by which the sidecars of an image are found.
 
     Attributes:
-        reference: rules "OLD=NEW": the last OLD in the image's path becomes NEW; all
-            rules in order make the path of the reference.
+        reference: rules "OLD=NEW". Each replaces the last OLD in the path of the image
+            by NEW; the result of all rules is the path of the reference.
         vector_map: such rules for a raster of legend colours, or vector files.
-        change_mask: such rules for a raster of codes, or of a class table's colours.
-        legend: name or file, for vector files.
-        class_table: class table of the change masks, None = codes as they are.
+        change_mask: such rules for a raster of codes or of colours of a class table.
+        legend: name or file of the legend in which vector files are drawn.
+        class_table: class table of the change masks; None = plain codes.
     """
 
     reference: tuple[str, ...] = ()
@@ -57,60 +57,60 @@ class Sidecars:
             names += ["reference", "reference_valid"]
         return tuple(sorted(names))
 
-    def as_told(self, images: Sequence[Path]) -> Sidecars:
-        """Return the same with the legend and class table that the files name.
+    def with_names_from_files(self, images: Sequence[Path]) -> Sidecars:
+        """Return the same rules with the legend and class table that the files name.
 
-        `rsupres tile`, `rasterize` and `change` write them into what they make; other
-        files say nothing, and then nothing changes.
+        The commands `tile`, `rasterize` and `change` write these names as tags. Files
+        without tags change nothing.
 
         Args:
-            images: the images whose companions are looked at.
+            images: the images whose sidecars are read.
 
         Raises:
             InputError: files name different ones, or others than `class_table`.
         """
         legend, classes = self.legend, self.class_table
         if any("=" in text for text in self.vector_map):
-            option = "--vector-map-from"
-            found = _told(images, self.vector_map, option, LEGEND_TAG)
+            found = _read_tag(images, self.vector_map, "vector_map_from", LEGEND_TAG)
             legend = found or legend
         if self.change_mask:
-            option = "--change-mask-from"
-            found = _told(images, self.change_mask, option, TABLE_TAG)
+            found = _read_tag(images, self.change_mask, "change_mask_from", TABLE_TAG)
             if found and classes and load_class_table(classes).name != found:
                 raise InputError(
-                    f"The change masks hold classes of {found}, not of {classes}; "
-                    "leave --class-table away, or name theirs."
+                    f"{classes}: the change masks hold classes of {found}, "
+                    f"not of {classes}.",
+                    argument="class_table",
                 )
             if found and not classes and found not in shipped_class_tables():
                 raise InputError(
-                    f"The change masks hold classes of {found}, which is no table that"
-                    " is shipped; name its file with --class-table."
+                    f"The change masks hold classes of {found}, which is no shipped "
+                    "class table; name its file.",
+                    remedies=("class_table",),
                 )
             classes = classes or found
         return replace(self, legend=legend, class_table=classes)
 
     def attach(self, chip: Chip, path: Path) -> Chip:
-        """Return an image with its companions as layers.
+        """Return an image with its sidecars as layers.
 
         Args:
             chip: the whole image.
             path: its file.
 
         Raises:
-            InputError: a rule does not fit the path, a companion is missing, or it does
-                not lie on the image's pixels.
+            InputError: a rule does not fit the path, or a sidecar is missing or does
+                not lie on the pixels of the image.
             ConditionError: vector files do not touch the image.
         """
         layers: dict[str, NDArray[np.uint8]] = {}
         if self.reference:
-            other = renamed(path, self.reference, "--reference-from")
+            other = renamed(path, self.reference, "reference_from")
             reference = read_chip(other)
             _check_frame(path, chip, other, reference.valid.shape, reference.grid)
             layers["reference"] = reference.pixels
             layers["reference_valid"] = reference.valid[None].astype(np.uint8)
         if self.change_mask:
-            other = renamed(path, self.change_mask, "--change-mask-from")
+            other = renamed(path, self.change_mask, "change_mask_from")
             layers["change_mask"] = _read_codes(path, chip, other, self.class_table)
         if self.vector_map:
             layers["vector_map"] = self._read_map(path, chip)
@@ -121,55 +121,67 @@ class Sidecars:
         if any(rules):
             if not all(rules):
                 raise InputError(
-                    "--vector-map-from takes either rules OLD=NEW or vector files."
+                    "takes either rules OLD=NEW or vector files.",
+                    argument="vector_map_from",
                 )
-            other = renamed(path, self.vector_map, "--vector-map-from")
+            other = renamed(path, self.vector_map, "vector_map_from")
             drawn = read_chip(other)
             _check_frame(path, chip, other, drawn.valid.shape, drawn.grid)
             return drawn.pixels
         return _burn(path, chip, self.vector_map, self.legend)
 
 
-def renamed(path: Path, rules: Sequence[str], option: str) -> Path:
-    """Return the path that rules "OLD=NEW" make of an image's.
+def renamed(path: Path, rules: Sequence[str], argument: str) -> Path:
+    """Return the sidecar of an image by rules "OLD=NEW".
 
-    The last OLD in the path is replaced, so that the name counts before the folders.
+    Args:
+        path: the image.
+        rules: each replaces the last OLD in the path, so the file name comes before
+            the folders.
+        argument: name of the argument that holds the rules, for messages.
 
     Raises:
-        InputError: not a rule, OLD is not in the path, or no such file; or it is the
-            image itself.
+        InputError: a text is no rule, OLD is not in the path, or the result does not
+            exist or is the image itself.
     """
     text = str(path)
     for rule in rules:
         old, sign, new = rule.partition("=")
         if not sign or not old:
-            raise InputError(f"{option} {rule}: expected OLD=NEW, such as 2020=2018.")
+            raise InputError(
+                f"{rule}: expected OLD=NEW, such as 2020=2018.", argument=argument
+            )
         head, found, tail = text.rpartition(old)
         if not found:
-            raise InputError(f"{path}: {option} {rule} does not fit this name.")
+            raise InputError(f"{rule} does not fit the name {path}.", argument=argument)
         text = head + new + tail
     other = Path(text)
     if other == path:
-        raise InputError(f"{path}: {option} {' '.join(rules)} names the image itself.")
+        raise InputError(
+            f"{' '.join(rules)} names the image {path} itself.", argument=argument
+        )
     if not other.is_file():
-        raise InputError(f"{path}: {option} asks for {other}, which does not exist.")
+        raise InputError(
+            f"{' '.join(rules)} gives {other} for {path}, which does not exist.",
+            argument=argument,
+        )
     return other
 
 
-def _told(
-    images: Sequence[Path], rules: Sequence[str], option: str, tag: str
+def _read_tag(
+    images: Sequence[Path], rules: Sequence[str], argument: str, tag: str
 ) -> str | None:
-    """Return what a tag of the companions says, None when they say nothing."""
+    """Return the value of a tag of all sidecars, None when they have no such tag."""
     found: dict[str, Path] = {}
     for path in images:
-        other = renamed(path, rules, option)
+        other = renamed(path, rules, argument)
         with Raster.open(other, needs_crs=False, is_classes=True) as scene:
             found.setdefault(scene.any_tag(tag), other)
     if len(found) > 1:
         (one, first), (two, second), *_ = found.items()
         raise InputError(
-            f"{first} is of {one or 'nothing that it tells'}, {second} of "
-            f"{two or 'nothing that it tells'}; make a pack of each."
+            f"{first} names {one or 'nothing'} as its {tag}, {second} names "
+            f"{two or 'nothing'}; make a pack of each."
         )
     return next(iter(found), None) or None
 
@@ -177,10 +189,10 @@ def _told(
 def _read_codes(
     path: Path, chip: Chip, other: Path, table_name: str | None
 ) -> NDArray[np.uint8]:
-    """Return (1, H, W) codes; invalid pixels are not known.
+    """Return the codes of a change mask, (1, H, W); invalid pixels are unknown.
 
-    Labels in colours need a class table: SECOND's are white where nothing changed, and
-    `im2=label2` gives what is there at the later date.
+    Labels in colours need a class table. Those of SECOND are white where nothing
+    changed, and the rule `im2=label2` gives the classes of the later date.
     """
     from rsupres.change.class_rasters import read_codes
 
@@ -192,33 +204,36 @@ def _read_codes(
         if n_bands != 1 and (n_bands != 3 or table is None):
             raise InputError(
                 f"{other}: a change mask has one band, not {n_bands}; colours need "
-                "their class table, such as --class-table second."
+                "their class table.",
+                remedies=("class_table=second",),
             )
         if table is not None:
             codes, valid = read_codes(scene, grid.window, table)
-            # Masks that we wrote hold values of masks, whatever the table's codes.
+            # Masks that rsupres wrote hold mask values, not the codes of the table.
             is_labels = table.kind == "change" or bool(scene.any_tag(TABLE_TAG))
             known = np.full(codes.shape, _UNKNOWN, np.uint8)
             known[valid] = table.to_mask(codes[valid], str(other), as_labels=is_labels)
             return known[np.newaxis]
         plain, valid = scene.read(grid.window, (1,))
     if (plain[valid] > 255).any() or (plain[valid] % 1 != 0).any():
-        raise InputError(f"{other}: a change mask holds codes 0 to 255, not these.")
+        raise InputError(f"{other}: a change mask holds whole codes from 0 to 255.")
     return np.where(valid, plain, _UNKNOWN).astype(np.uint8)
 
 
 def _burn(
     path: Path, chip: Chip, files: Sequence[str], legend: str
 ) -> NDArray[np.uint8]:
-    """Return the legend's picture (3, H, W) of vector files on an image."""
+    """Return vector files drawn in a legend's colours on an image, (3, H, W)."""
     from rsupres.legends.legend_file import load_legend
     from rsupres.vector.map import VectorMap
 
     drawn = load_legend(legend)
     if drawn.n_bands != 3:
-        raise InputError(f"--legend {legend} has codes; models look at colours.")
+        raise InputError(
+            f"{legend} has codes, but models need colours.", argument="legend"
+        )
     if chip.grid is None:
-        raise InputError(f"{path}: has no CRS, so no vector map can be laid over it.")
+        raise InputError(f"{path}: has no CRS, so no vector map can be drawn on it.")
     try:
         with VectorMap.open(files, chip.grid, drawn) as opened:
             return opened.burn(chip.grid.window)
@@ -229,18 +244,18 @@ def _burn(
 def _check_frame(
     path: Path, chip: Chip, other: Path, size: tuple[int, ...], grid: Grid | None
 ) -> None:
-    """Refuse a companion that does not lie on the image's pixels."""
+    """Refuse a sidecar that does not lie on the pixels of the image."""
     same = size == chip.valid.shape
     if same and grid is not None and grid.crs and chip.grid is not None:
         moved = ~chip.grid.transform @ grid.transform
         corners = ((0, 0), (size[1], 0), (0, size[0]))
         same = grid.crs == chip.grid.crs and all(
-            abs(a - b) < _NEAR
+            abs(a - b) < _MAX_SHIFT
             for corner in corners
             for a, b in zip(moved @ corner, corner, strict=True)
         )
     if not same:
         raise InputError(
-            f"{other}: does not lie on the pixels of {path}; bring it there, for"
-            f" example with rio warp --like {path.name}."
+            f"{other}: does not lie on the pixels of {path}; resample it to that grid,"
+            f" for example with rio warp."
         )

@@ -126,16 +126,16 @@ def test_the_last_occurrence_of_old_is_replaced(tmp_path: Path) -> None:
     path.parent.mkdir()
     wanted = path.with_name("town_2018_20.tif")
     wanted.touch()
-    assert renamed(path, ("2020=2018",), "--x") == wanted
+    assert renamed(path, ("2020=2018",), "reference_from") == wanted
     for rules, message in (
-        (("2019=2018",), "does not fit this name"),
+        (("2019=2018",), "does not fit the name"),
         (("2020",), "expected OLD=NEW"),
         (("=2018",), "expected OLD=NEW"),
         (("2020=2016",), "does not exist"),
-        (("2020=2018", "2018=2020"), "names the image itself"),
+        (("2020=2018", "2018=2020"), "names the image .* itself"),
     ):
         with pytest.raises(InputError, match=message):
-            renamed(path, rules, "--x")
+            renamed(path, rules, "reference_from")
 
 
 def test_companions_are_attached_pixel_by_pixel(town: Path) -> None:
