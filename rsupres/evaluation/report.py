@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsupres.evaluation import metrics
 from rsupres.evaluation.edges import find_edges, map_borders
@@ -109,13 +110,8 @@ def score(
     Returns:
         Figures by name of `COLUMNS`.
     """
-    height, width = sr.shape[1:]
-    whole = np.ones((height, width), bool)
-    if valid is not None:
-        whole = valid.reshape(height, width)
-    inner = np.zeros_like(whole)
-    window = np.s_[border : height - border, border : width - border]
-    inner[window] = whole[window]
+    whole = metrics.checked_mask(sr, hr, valid)
+    inner = _without_border(whole, border)
     figures = {
         "psnr": metrics.psnr(sr, hr, inner),
         "ssim": metrics.ssim(sr, hr, inner),
@@ -136,6 +132,15 @@ def score(
         figures["lpips_squeeze"] = lpips_distance(lpips, sr[:3], hr[:3], whole)
     shift = find_shift(sr, hr, whole)
     return {**figures, "shift_row": shift.row, "shift_col": shift.col}
+
+
+def _without_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
+    """Return a mask that is False within `border` pixels of its sides."""
+    height, width = mask.shape
+    window = np.s_[border : height - border, border : width - border]
+    inner = np.zeros_like(mask)
+    inner[window] = mask[window]
+    return inner
 
 
 def mean_rows(rows: Iterable[Row]) -> list[Row]:

@@ -9,8 +9,38 @@ from collections.abc import Callable
 import click
 
 from rsupres.cli.console import Console, configure_logging
+from rsupres.cli.options.parameters import stacked
 
 logger = logging.getLogger(__name__)
+
+
+_options = stacked(
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Log more on stderr: once what is decided, twice everything. Default: "
+        "warnings.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        count=True,
+        help="Show errors only, no warnings and no progress.",
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Write results to stdout as JSON, one object a line.",
+    ),
+    click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False),
+        help="Append the log, with times, to this file. Default: none.",
+    ),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
 
 
 def console_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -21,31 +51,6 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
     five options.
     """
 
-    @click.option(
-        "-v",
-        "--verbose",
-        count=True,
-        help="Log more on stderr: once what is decided, twice everything. Default: "
-        "warnings.",
-    )
-    @click.option(
-        "-q",
-        "--quiet",
-        count=True,
-        help="Show errors only, no warnings and no progress.",
-    )
-    @click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="Write results to stdout as JSON, one object a line.",
-    )
-    @click.option(
-        "--log-file",
-        type=click.Path(dir_okay=False),
-        help="Append the log, with times, to this file. Default: none.",
-    )
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.pass_context
     @functools.wraps(function)
     def wrapper(
@@ -73,4 +78,4 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
             arguments[given.current.lstrip("-").replace("-", "_")] = given.value
         function(console=Console(as_json, verbosity), **arguments)
 
-    return wrapper
+    return _options(wrapper)
