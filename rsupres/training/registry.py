@@ -20,6 +20,7 @@ from rsupres.training.config import StageConfig, TrainConfig, parse_config
 _FAMILIES = "rsupres.training.families"
 # family: "module:class"
 TRAINABLE: Mapping[str, str] = {
+    "optical": f"{_FAMILIES}.optical.training:OpticalTraining",
     "sgdm": f"{_FAMILIES}.sgdm.training:SgdmTraining",
     "e2diffsr": f"{_FAMILIES}.e2diffsr.training:E2DiffSRTraining",
     "refdiff": f"{_FAMILIES}.refdiff.training:RefDiffTraining",

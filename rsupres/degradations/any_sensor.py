@@ -1,0 +1,215 @@
+"""LR images of any optical sensor and product, with what made them.
+
+Blur over the whole range, from a telescope that nearly loses the Nyquist frequency to
+files that were thinned without any filter; noise that may grow with the signal; bands
+that lie beside each other; 8 bits and coarser steps; JPEG on a grid of its own. The
+facts come along, so that a model can be told some of them and find out the others.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsupres.degradations.base import Degradation, check_size
+from rsupres.degradations.optics import (
+    Kernel,
+    KernelKind,
+    gaussian_of,
+    response,
+    sample,
+    sampling_matrix,
+    sensor_of,
+)
+from rsupres.errors import InputError
+
+Pixels = NDArray[np.float32]
+# In the order of `AnySensor.kernels`.
+_KINDS: tuple[KernelKind, ...] = (
+    *("gaussian", "sensor", "bicubic", "area", "bilinear"),
+    *("lanczos", "nearest", "point", "point_cubic"),
+)
+_BLURRED = ("gaussian", "sensor")
+_STEPS = (1, 1, 1, 2, 3)  # of 255, that pixels are rounded to
+_SIGNAL = (0.2, 1.6)  # of noise that grows: variance at 0, and per unit of the signal
+
+
+@dataclass(frozen=True)
+class Taken:
+    """LR images (b, 3, h, w), and per image what made them.
+
+    Attributes:
+        lr: not clipped where the sensor does not clip.
+        transfer: (b, 4) at `optics.FREQUENCIES`.
+        noise: (b,) standard deviation.
+        quality: (b,) of JPEG, 0 = none.
+    """
+
+    lr: Tensor
+    transfer: Tensor
+    noise: Tensor
+    quality: Tensor
+
+
+@dataclass(frozen=True)
+class AnySensor(Degradation):
+    """Ranges and shares of the sensors; pairs are (low, high).
+
+    Attributes:
+        kernels: shares of the kernels Gaussian, sensor, bicubic, area, bilinear,
+            Lanczos, nearest, point and cubic point.
+        mtf: of the first two at Nyquist.
+        astigmatic: share of those whose axes differ, by up to `mtf_spread`.
+        mtf_spread: see there.
+        shifted: share of those whose bands are displaced, by up to `band_shift`.
+        band_shift: LR pixels.
+        noisy: share of images with noise.
+        noise: its standard deviation, of the range, drawn evenly in its logarithm.
+        growing: share of noise whose variance grows with the signal.
+        grey: share of noise that is the same in all bands.
+        compressed: share of images that JPEG has stored.
+        quality: of JPEG.
+        rounded: share of the others that are rounded to whole steps.
+    """
+
+    kernels: tuple[float, ...] = (
+        0.41,
+        0.08,
+        0.24,
+        0.15,
+        0.015,
+        0.015,
+        0.05,
+        0.02,
+        0.02,
+    )
+    mtf: tuple[float, float] = (0.05, 0.6)
+    astigmatic: float = 0.4
+    mtf_spread: float = 0.08
+    shifted: float = 0.15
+    band_shift: float = 0.15
+    noisy: float = 0.36
+    noise: tuple[float, float] = (0.002, 0.05)
+    growing: float = 0.35
+    grey: float = 0.2
+    compressed: float = 0.2
+    quality: tuple[int, int] = (50, 95)
+    rounded: float = 0.8
+
+    def degrade(
+        self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
+    ) -> Tensor:
+        """Return LR images, clipped to [0, 1]."""
+        return self.take(hr, size, generator).lr.clamp(0.0, 1.0).to(hr.device)
+
+    def take(
+        self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
+    ) -> Taken:
+        """Return LR images with what made them; HR may leave [0, 1]."""
+        check_size(hr, size)
+        seed = torch.randint(2**62, (1,), generator=generator).item()
+        random = np.random.default_rng(int(seed))
+        shots = [self._shoot(image, size, random) for image in hr.float().cpu().numpy()]
+        lr, transfer, noise, quality = zip(*shots, strict=True)
+        return Taken(
+            torch.from_numpy(np.stack(lr)),
+            torch.from_numpy(np.stack(transfer)).float(),
+            torch.tensor(noise, dtype=torch.float32),
+            torch.tensor(quality, dtype=torch.float32),
+        )
+
+    def _shoot(
+        self, image: Pixels, size: tuple[int, int], random: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.float64], float, float]:
+        """Return one image (3, h, w), its transfer, noise and quality."""
+        kernels = self._draw_kernels(random)
+        lr, transfer = self._sample(image, size, kernels, random)
+        noise, quality = 0.0, 0
+        if random.random() < self.noisy:
+            low, high = (math.log(v) for v in self.noise)
+            noise = math.exp(random.uniform(low, high))
+            lr = self._add_noise(lr, noise, random)
+        if random.random() < self.compressed:
+            quality = int(random.integers(self.quality[0], self.quality[1] + 1))
+            lr = compress(lr, quality, random)
+        elif random.random() < self.rounded:
+            step = float(random.choice(_STEPS)) / 255.0
+            lr = np.asarray(np.round(lr / step) * step, np.float32)
+        return lr.astype(np.float32), transfer, noise, float(quality)
+
+    def _draw_kernels(self, random: np.random.Generator) -> tuple[Kernel, Kernel]:
+        """Return the kernels of rows and columns."""
+        kind = _KINDS[int(random.choice(len(_KINDS), p=self.kernels))]
+        if kind not in _BLURRED:
+            return Kernel(kind), Kernel(kind)
+        make = gaussian_of if kind == "gaussian" else sensor_of
+        mtf = random.uniform(*self.mtf)
+        if random.random() >= self.astigmatic:
+            return make(mtf), make(mtf)
+        low, high = self.mtf[0] * 0.8, self.mtf[1] + 0.02
+        spread = random.uniform(-self.mtf_spread, self.mtf_spread, 2)
+        first, second = np.clip(mtf + spread, low, high)
+        return make(float(first)), make(float(second))
+
+    def _sample(
+        self,
+        image: Pixels,
+        size: tuple[int, int],
+        kernels: tuple[Kernel, Kernel],
+        random: np.random.Generator,
+    ) -> tuple[Pixels, NDArray[np.float64]]:
+        """Return the image on the LR grid and its transfer, mean of both axes."""
+        shifts: np.ndarray = np.zeros((len(image), 2))
+        if kernels[0].kind in _BLURRED and random.random() < self.shifted:
+            reach = self.band_shift
+            shifts = random.uniform(-reach, reach, shifts.shape)
+        bands, transfer = [], np.zeros(0)
+        for band, shift in zip(image, shifts, strict=True):
+            rows, columns = (
+                sampling_matrix(small, large, kernel, float(by))
+                for small, large, kernel, by in zip(
+                    size, image.shape[1:], kernels, shift, strict=True
+                )
+            )
+            bands.append(sample(band[None], rows, columns)[0])
+            transfer = (response(rows) + response(columns)) / 2.0
+        return np.stack(bands), transfer
+
+    def _add_noise(
+        self, lr: Pixels, noise: float, random: np.random.Generator
+    ) -> Pixels:
+        deviation: np.ndarray | float = noise
+        if random.random() < self.growing:
+            lr = np.clip(lr, 0.0, None)
+            deviation = noise * np.sqrt(_SIGNAL[0] + _SIGNAL[1] * lr.clip(0.0, 1.5))
+        drawn = random.standard_normal(lr.shape, np.float32)
+        if random.random() < self.grey:
+            drawn[:] = drawn[:1]
+        return np.asarray(lr + deviation * drawn, np.float32)
+
+
+def compress(image: Pixels, quality: int, random: np.random.Generator) -> Pixels:
+    """Return an image (3, h, w) as JPEG gives it back; its grid begins anywhere."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError(
+            "This degradation compresses with Pillow, which is not installed.",
+            remedies=("pip install 'rsupres[train]'",),
+        ) from error
+    top, left = random.integers(0, 8, 2) if random.random() < 0.6 else (0, 0)
+    levels = np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    padded = np.pad(levels, ((0, 0), (top, 0), (left, 0)), mode="edge")
+    picture = Image.fromarray(np.ascontiguousarray(padded.transpose(1, 2, 0)))
+    buffer = io.BytesIO()
+    subsampling = ("4:2:0", "4:4:4")[random.integers(2)]
+    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    with Image.open(buffer) as again:
+        read = np.asarray(again)[top:, left:].transpose(2, 0, 1)
+    return read.astype(np.float32) / np.float32(255)

@@ -1,0 +1,1 @@
+"""Training of optical models: the mean, draws, and the reading of a scene's sensor."""

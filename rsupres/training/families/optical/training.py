@@ -1,0 +1,224 @@
+"""Training of the optical family for the training loop.
+
+====================  ===============================================================
+Stage                 Trains
+====================  ===============================================================
+``mean``              trunk and mean tail: the expected picture
+``draw``              the tail of draws on a trunk that stays, by a proper score
+``estimator``         the reading of blur, noise and JPEG from a scene
+====================  ===============================================================
+
+LR images are made here, not by the packs, because the network is told what made them:
+each fact in half of the images, none in a fifth, all in a fifth of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.degradations.any_sensor import AnySensor, Taken
+from rsupres.degradations.spectra import SpectrumParams, change_spectra
+from rsupres.families.optical import sensing
+from rsupres.families.optical.config import FACTS, SMALL, Facts, OpticalConfig
+from rsupres.families.optical.network import OpticalNetwork
+from rsupres.families.optical.resolver import make_spec
+from rsupres.training.base import (
+    DrawBatch,
+    Exported,
+    NoOptions,
+    Stage,
+    Validation,
+)
+from rsupres.training.batches import Batch, PatchOptions, PatchSource
+from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.families.optical.losses import draw_loss, image_weights, mean_loss
+from rsupres.training.losses import Outcome, StageSetup
+from rsupres.training.registry import choose_architecture
+from rsupres.training.validation import mean_psnr, write_picture
+
+# "tiny" is for tests.
+ARCHITECTURES: Mapping[str, OpticalConfig] = {
+    "small": replace(SMALL, noise=8, estimator=128),
+    "tiny": OpticalConfig(16, 2, 1, 8, noise=2, estimator=8),
+}
+_VALIDATION_CROPS = 12
+_VALIDATION_LR_SIDE = 32
+_FEATURE_BATCHES = 8  # from which the estimator's inputs are scaled
+_PERCENTILES = (0.02, 0.98)  # as the resolver takes levels
+_MIN_SPAN = 0.02
+
+
+@dataclass(frozen=True)
+class OpticalTraining:
+    """An optical model for the training loop; implements `FamilyTraining`.
+
+    Attributes:
+        architecture: of the network.
+        config: the run.
+        network: all that trains.
+    """
+
+    architecture: OpticalConfig
+    config: TrainConfig
+    network: OpticalNetwork
+
+    options: ClassVar[type[object]] = NoOptions
+    stages: ClassVar[Mapping[str, Stage]] = {
+        "mean": Stage(("conv_in", "film", "units", "mean")),
+        "draw": Stage(("draw", "noise_in")),
+        "estimator": Stage(("estimator",)),
+    }
+
+    @classmethod
+    def build(cls, config: TrainConfig, options: object, root: Path) -> Self:
+        """Make a fresh network, channels last."""
+        architecture = choose_architecture(config, ARCHITECTURES)
+        network = OpticalNetwork(architecture)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+        return cls(architecture, config, network)
+
+    @property
+    def networks(self) -> nn.Module:
+        """The network."""
+        return self.network
+
+    def add_parts(self, names: Collection[str]) -> None:
+        """Add nothing: the architecture says which parts there are."""
+
+    def move(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.network.to(device)
+
+    def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
+        """Start draws from the mean, or scale what the estimator sees."""
+        if draw is None:
+            return
+        if stage.name == "draw":
+            assert self.network.draw is not None
+            self.network.draw.load_state_dict(self.network.mean.state_dict())
+        if stage.name == "estimator":
+            generator = torch.Generator().manual_seed(self.config.seed)
+            batches = [
+                _describe_all(_take(draw(k), generator)[0])[0]
+                for k in range(_FEATURE_BATCHES)
+            ]
+            assert self.network.estimator is not None
+            sensing.prepare_features(self.network.estimator, torch.cat(batches))
+
+    def loss(
+        self, batch: Batch, generator: torch.Generator, setup: StageSetup
+    ) -> Outcome:
+        """Return the loss of the stage on LR images that are made here."""
+        taken, truth = _take(batch, generator)
+        if setup.stage.name == "estimator":
+            return Outcome({"estimator": self._estimator_loss(taken)})
+        told = _tell(taken, float(batch.scale), generator).to(batch.hr.device)
+        lr = 2.0 * taken.lr.to(batch.hr.device) - 1.0
+        lr = lr.contiguous(memory_format=torch.channels_last)
+        size = (truth.shape[2], truth.shape[3])
+        bicubic = functional.interpolate(lr, size, mode="bicubic") / 2.0 + 0.5
+        weights = image_weights(bicubic, truth)
+        if setup.stage.name == "mean":
+            image = self.network(lr, told, size) / 2.0 + 0.5
+            return Outcome({"mean": mean_loss(image, truth, weights)})
+        first, second = (
+            self._draw(lr, told, size, generator) / 2.0 + 0.5 for _ in range(2)
+        )
+        return Outcome({"draw": draw_loss(first, second, truth, weights)})
+
+    def export(self) -> Exported:
+        """Return the network."""
+        spec = make_spec(self.architecture, gsd=self.config.gsd, halo=self.config.halo)
+        return Exported(self.network.state_dict(), spec, asdict(self.architecture))
+
+    def validate(self, validation: Validation) -> Mapping[str, float]:
+        """Return PSNR of bicubic and of the mean on held-out crops, LR bicubic."""
+        plan = PatchOptions(
+            _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(float(SMALL.up),)
+        )
+        source = PatchSource(validation.packs, plan, seed=1)
+        batch = source.batch(0).to(validation.device)
+        lr, hr = 2.0 * batch.lr - 1.0, 2.0 * batch.hr - 1.0
+        told = Facts().as_tensor(float(batch.scale)).expand(len(lr), -1).to(lr.device)
+        size = (hr.shape[2], hr.shape[3])
+        bicubic = functional.interpolate(lr, size, mode="bicubic")
+        image = self.network(lr, told, size)
+        write_picture(validation.picture, [bicubic, image, hr])
+        return {"psnr_bicubic": mean_psnr(bicubic, hr), "psnr": mean_psnr(image, hr)}
+
+    def _draw(
+        self,
+        lr: Tensor,
+        told: Tensor,
+        size: tuple[int, int],
+        generator: torch.Generator,
+    ) -> Tensor:
+        with torch.no_grad():
+            features, first = self.network.trunk(lr, told)
+        shape = (len(lr), self.architecture.noise, *lr.shape[2:])
+        noise = torch.randn(shape, generator=generator).to(lr.device)
+        residual = self.network.sample(features, first, told, noise)
+        return self.network.enlarge(residual, lr, size)
+
+    def _estimator_loss(self, taken: Taken) -> Tensor:
+        assert self.network.estimator is not None
+        features, told = _describe_all(taken)
+        device = self.network.estimator.mean.device
+        with torch.autocast(device.type, enabled=False):
+            estimated = self.network.estimator(features.to(device))
+            return sensing.loss(estimated, told.to(device))
+
+
+def _take(batch: Batch, generator: torch.Generator) -> tuple[Taken, Tensor]:
+    """Return LR images of any sensor, and their truth with other spectra."""
+    truth = change_spectra(batch.hr.float().cpu(), generator, SpectrumParams())
+    size = (batch.lr.shape[2], batch.lr.shape[3])
+    return AnySensor().take(truth, size, generator), truth.to(batch.hr.device)
+
+
+def _tell(taken: Taken, scale: float, generator: torch.Generator) -> Tensor:
+    """Return (b, FACTS): what the network is told of each image."""
+    told = torch.zeros(len(taken.lr), FACTS)
+    chances = torch.rand(len(taken.lr), 5, generator=generator)
+    for row, chance in enumerate(chances):
+        known = chance[:3] < 0.5
+        if chance[3] < 0.2:
+            known[:] = False
+        elif chance[4] < 0.2:
+            known[:] = True
+        facts = _facts_of(taken, row, 1.0)
+        told[row] = Facts(
+            transfer=facts.transfer if known[0] else None,
+            noise=facts.noise if known[1] else None,
+            quality=facts.quality if known[2] else None,
+        ).as_tensor(scale)
+    return told
+
+
+def _facts_of(taken: Taken, row: int, span: float) -> Facts:
+    """Return all that is known of an image whose levels are `span` apart."""
+    return Facts(
+        transfer=tuple(float(value) for value in taken.transfer[row]),
+        noise=float(taken.noise[row]) / span,
+        quality=float(taken.quality[row]),
+    )
+
+
+def _describe_all(taken: Taken) -> tuple[Tensor, Tensor]:
+    """Return features (b, n) of images in their own levels, and what they shall say."""
+    features, told = [], []
+    for row, image in enumerate(taken.lr):
+        limits = torch.quantile(image.flatten(1), torch.tensor(_PERCENTILES), dim=1)
+        low = float(limits[0].min())
+        span = max(float(limits[1].max()) - low, _MIN_SPAN)
+        features.append(sensing.describe([(image - low) / span]))
+        vector = _facts_of(taken, row, span).as_tensor(1.0)
+        told.append(vector[[2, 3, 4, 5, 7, 9]])
+    return torch.stack(features), torch.stack(told)
