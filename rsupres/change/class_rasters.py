@@ -214,6 +214,10 @@ def codes_present(
 def check_overlap(before: Raster, after: Raster) -> None:
     """Refuse two rasters of different places.
 
+    Args:
+        before: the earlier raster.
+        after: the later raster.
+
     Raises:
         ConditionError: they do not touch; both footprints are named.
     """

@@ -65,7 +65,15 @@ class Differences:
     correlations: Floats
 
     def apply(self, x: Floats, y: Floats) -> Floats:
-        """Return (k, ...) differences of images (p, ...) and (q, ...)."""
+        """Return the differences of two images.
+
+        Args:
+            x: (p, ...), bands of the earlier image.
+            y: (q, ...), bands of the later image.
+
+        Returns:
+            (k, ...).
+        """
         shape = x.shape[1:]
         flat = self.before @ x.reshape(len(x), -1) - self.after @ y.reshape(len(y), -1)
         flat -= self.offset[:, np.newaxis]

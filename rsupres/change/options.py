@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rsupres.errors import InputError
@@ -93,16 +93,7 @@ def choose_options(
 ) -> ChangeOptions:
     """Return the options of a change mask; refuse those without effect.
 
-    Args:
-        n_sources: 1 or 2.
-        method: see `rsupres.change.write.change_mask`, as all that follow.
-        significance: 0 to 1.
-        threshold: in standard deviations.
-        minimum_area: square metres.
-        land_cover: class raster.
-        class_attribute: of polygons.
-        class_table: name or file.
-        output_table: name or file.
+    All arguments but the number of sources are those of `change_mask`.
 
     Raises:
         InputError: an option has no effect, or two exclude each other.
@@ -128,20 +119,27 @@ def choose_options(
         raise InputError(
             f"{method} compares two rasters; there is one source.", argument="method"
         )
-    detection = DetectionOptions(minimum_area_m2=minimum_area)
-    if significance is not None:
-        detection = replace(detection, significance=significance)
-    if threshold is not None:
-        detection = replace(detection, threshold=threshold)
-    if method == "irmad" or method == "cva":
-        detection = replace(detection, method=method)
     return ChangeOptions(
         class_table=_name(class_table),
         output_table=_name(output_table),
         class_attribute=class_attribute,
         land_cover=_name(land_cover),
         covers={"auto": None, "land-cover": True}.get(method, False),
-        detection=detection,
+        detection=_detection(method, significance, threshold, minimum_area),
+    )
+
+
+def _detection(
+    method: CompareBy,
+    significance: float | None,
+    threshold: float | None,
+    minimum_area: float | None,
+) -> DetectionOptions:
+    return DetectionOptions(
+        method=method if method == "irmad" or method == "cva" else "auto",
+        significance=SIGNIFICANCE if significance is None else significance,
+        threshold=threshold,
+        minimum_area_m2=minimum_area,
     )
 
 

@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float32]
 
 N_WINDOWS = 3  # along each axis, at most
 WINDOW_SIDE = 256  # LR pixels of a window
-MIN_SIDE = 24  # LR pixels; smaller windows tell no displacement
+MIN_SIDE = 24  # LR pixels; smaller windows show no displacement
 MAX_SOURCE_SIDE = 2048  # reference pixels that one window takes, along a side
 MIN_VALID = 0.25  # share of a window that both images must cover
 WARN_SHIFT = 0.5  # LR pixels

@@ -48,8 +48,8 @@ class MapSource:
     def describe(self) -> str:
         """Return what is drawn, and how much of the scene the files cover."""
         drawn = {key: n for key, n in self.opened.counts.items() if n}
-        most = sorted(drawn.items(), key=lambda item: -item[1])[:4]
-        names = ", ".join(f"{n} {key}" for key, n in most) or "nothing"
+        frequent = sorted(drawn.items(), key=lambda item: -item[1])[:4]
+        names = ", ".join(f"{n} {key}" for key, n in frequent) or "nothing"
         return (
             f"{sum(drawn.values())} features in legend {self.opened.legend.name} "
             f"({names}); covers {100 * self.opened.coverage:.1f} %"

@@ -114,7 +114,7 @@ class ConditionSet:
         return Conditions(**values)
 
     def read_conditions(self, window: PixelWindow, sample: int = 0) -> Conditions:
-        """Read a window as a batch of one tile, on the CPU."""
+        """Read a window as a batch of one tile; see `read` and `conditions`."""
         return self.conditions([self.read(window)], sample)
 
     def fingerprint(self) -> dict[str, object]:

@@ -38,8 +38,8 @@ def read_parquet(
         boxes_in: returns the bounds to read, in the file's CRS.
 
     Raises:
-        InputError: pyarrow is missing, or it is no GeoParquet with WKB geometries, or
-            has no CRS.
+        InputError: pyarrow is missing, or the file is not GeoParquet with WKB
+            geometries, or has no CRS.
     """
     from rsupres.vector.features import Features
 
@@ -62,13 +62,8 @@ def read_parquet(
         fields = list(source.schema_arrow.names)
         reader = TagReader(keys, fields, path, path)
         wanted = [*reader.columns, column]
-        parts: list[list[np.ndarray]] = []
-        extent = np.array([np.inf, np.inf, -np.inf, -np.inf])
         try:
-            for batch in source.iter_batches(BATCH_ROWS, columns=wanted):
-                part, bounds = _take(batch, wanted, boxes)
-                parts.append(part)
-                extent = _merge(extent, bounds)
+            parts, extent = _read_batches(source, wanted, boxes)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(
                 f"{path}: cannot be read, it may be truncated or damaged ({error})."
@@ -79,6 +74,19 @@ def read_parquet(
     west, south, east, north = (float(value) for value in extent)
     whole = (west, south, east, north) if np.isfinite(extent).all() else None
     return Features(path, crs, wkb, tags, whole, boxes)
+
+
+def _read_batches(
+    source: Any, wanted: Sequence[str], boxes: Sequence[Box]
+) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    """Return the columns of each batch inside the boxes, and the bounds of all rows."""
+    parts: list[list[np.ndarray]] = []
+    extent = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    for batch in source.iter_batches(BATCH_ROWS, columns=wanted):
+        part, bounds = _take(batch, wanted, boxes)
+        parts.append(part)
+        extent = _merge(extent, bounds)
+    return parts, extent
 
 
 def _geometry_column(

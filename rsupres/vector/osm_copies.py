@@ -130,10 +130,29 @@ def keep_copy(
     columns = [key for key in dict.fromkeys(keys) if key in frame.columns]
     plain = frame[[*columns, "geometry"]]
     plain = plain[~plain.geom_type.isin(["Point", "MultiPoint"])].reset_index()
+    copy = _write_geopackage(plain, folder)
+    record = {
+        "source": url,
+        "date": copy.date,
+        "sha256": copy.sha256,
+        "features": len(plain),
+        "area": json.loads(shapely.to_geojson(area)),
+        "tags": dict(query),
+        "attribution": ATTRIBUTION,
+        "rsupres": __version__,
+    }
+    with publishing(copy.path.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    logger.info("%d features of OpenStreetMap are kept in %s.", len(plain), copy.path)
+    return copy
+
+
+def _write_geopackage(frame: geopandas.GeoDataFrame, folder: Path) -> Copy:
+    """Write features to a file whose name holds the time and the hash."""
     now = datetime.now(UTC)
     part = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{secrets.token_hex(4)}.gpkg"
     try:
-        plain.to_file(part, layer="osm", driver="GPKG", engine="pyogrio")
+        frame.to_file(part, layer="osm", driver="GPKG", engine="pyogrio")
         digest = file_sha256(part)
         path = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{digest[:8]}.gpkg"
         sync(part)
@@ -141,18 +160,4 @@ def keep_copy(
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    date = now.isoformat(timespec="seconds")
-    record = {
-        "source": url,
-        "date": date,
-        "sha256": digest,
-        "features": len(plain),
-        "area": json.loads(shapely.to_geojson(area)),
-        "tags": dict(query),
-        "attribution": ATTRIBUTION,
-        "rsupres": __version__,
-    }
-    with publishing(path.with_suffix(".json")) as draft:
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    logger.info("%d features of OpenStreetMap are kept in %s.", len(plain), path)
-    return Copy(path, date, digest)
+    return Copy(path, now.isoformat(timespec="seconds"), digest)

@@ -134,7 +134,7 @@ def rasterize(
         **writing: see `rsupres.output.strips.WritingOptions`.
 
     Returns:
-        What was burned and what was left out.
+        What was burned, and counts of what was left out.
 
     Raises:
         RsupresError: as `rasterize_map`.
@@ -200,20 +200,26 @@ def rasterize_map(
             meta=lambda: _meta(job, opened, grid),
             show=on_progress or (lambda step: None),
         )
-        return RasterizeSummary(
-            output=job.into.output,
-            grid=grid,
-            legend=legend.name,
-            maps=opened.paths,
-            counts=opened.counts,
-            ignored=opened.ignored,
-            ignored_tags=opened.ignored_tags,
-            hidden=opened.hidden,
-            repaired=opened.repaired,
-            dropped=opened.dropped,
-            coverage=opened.coverage,
-            duration_s=time.monotonic() - started,
-        )
+        return _summary(job, opened, grid, time.monotonic() - started)
+
+
+def _summary(
+    job: RasterizeJob, opened: VectorMap, grid: Grid, duration_s: float
+) -> RasterizeSummary:
+    return RasterizeSummary(
+        output=job.into.output,
+        grid=grid,
+        legend=opened.legend.name,
+        maps=opened.paths,
+        counts=opened.counts,
+        ignored=opened.ignored,
+        ignored_tags=opened.ignored_tags,
+        hidden=opened.hidden,
+        repaired=opened.repaired,
+        dropped=opened.dropped,
+        coverage=opened.coverage,
+        duration_s=duration_s,
+    )
 
 
 def _maps(job: RasterizeJob, legend: Legend, grid: Grid) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ def test_rgb_labels_are_read_by_the_colours_of_their_table(tmp_path):
     assert np.array_equal(mask[::4, ::4], np.array([0, 5, 1])[which])
     rgb[:, 3, 4] = 1
     make_scene(path, pixels=rgb)
-    with pytest.raises(ConditionError, match="colour #010101 is none of"):
+    with pytest.raises(ConditionError, match="colour #010101 is not in"):
         read([path], class_table="second")
 
 
@@ -237,7 +237,7 @@ def test_a_mask_of_another_place_is_refused_with_both_footprints(tmp_path):
 
 def test_a_mask_without_crs_is_refused(tmp_path):
     path = codes(tmp_path / "mask.tif", random_codes([0, 1]), crs=None)
-    with pytest.raises(InputError, match=r"mask\.tif: no CRS"):
+    with pytest.raises(InputError, match=r"mask\.tif: the file has no CRS"):
         read([path])
 
 
