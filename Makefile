@@ -57,7 +57,7 @@ docs: $(INSTALLED)  ## Build the documentation into build/site, without network
 	@echo "Open build/site/index.html"
 
 bench: $(INSTALLED)  ## Run the benchmarks and print their figures
-	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script; done
 
 sample-data: $(INSTALLED)  ## Make sample_data/ again, byte for byte
 	$(BIN)/python sample_data/make_sample_data.py sample_data

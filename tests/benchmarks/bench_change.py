@@ -10,13 +10,13 @@ threshold of Otsu 1979.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from data_root import data_folder
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +26,9 @@ from rsupres.change.mask import ChangeMask  # noqa: E402
 from rsupres.change.options import ChangeOptions, DetectionOptions  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
 
-DATA = Path(os.environ["RSUPRES_DATA"]) / "change"
-
 
 class Pair(NamedTuple):
-    """Two dates and what changed, as patterns below `DATA`."""
+    """Two dates and what changed, as patterns below the folder `change`."""
 
     name: str
     before: str
@@ -89,7 +87,7 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 def find(pattern: str) -> Path:
     """Return the one file of a pattern."""
-    (path,) = sorted(DATA.glob(pattern))
+    (path,) = sorted((data_folder() / "change").glob(pattern))
     return path
 
 

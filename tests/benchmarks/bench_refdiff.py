@@ -8,7 +8,7 @@ ways add one measure after the other, so that each one's gain shows. `--flops` p
 the operation count of the released configuration and the time that it takes one H200 at
 least.
 
-The straightforward network follows shared/specs/refdiff.md line by line: channels
+The straightforward network follows docs/families/refdiff.md line by line: channels
 apart, four convolutions a modulation, conditions resized in each, one embedding a
 block, attention as two matrix products.
 """

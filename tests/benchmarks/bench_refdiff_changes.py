@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
+from data_root import data_folder
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     model = load_model(given.model, CPU, SamplerOptions())
-    metrics = Path(os.environ["RSUPRES_DATA"]) / "metrics"
+    metrics = data_folder() / "metrics"
     lpips = LpipsSqueeze.load(metrics).eval()
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     seeds = [int(seed) for seed in given.seeds.split(",")]

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from data_root import data_folder
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.chips import read_chip
@@ -39,7 +38,6 @@ from rsupres.evaluation.testset import run_testset
 from rsupres.families.base import SamplerOptions
 from rsupres.families.refdiff.resolver import SAMPLERS
 
-DATA = Path(os.environ["RSUPRES_DATA"])
 WAYS = (
     *("mean:1", "mean:2", "mean:3", "mean:5"),
     *("euler:3", "euler:8", "dpm++:6", "dpm++:12", "heun:8", "heun:12", "heun:18"),
@@ -63,11 +61,11 @@ def main() -> None:
         model = load_model(given.model, CPU, options)
         candidates.append(model_candidate(way, model, CPU, seed=0))
         calls[way] = SAMPLERS[name].calls(int(steps))
-    folder = DATA / "aerial/naip_ca"
+    folder = data_folder() / "aerial/naip_ca"
     images = sorted(folder.glob("riverside_2020_*.tif"))[:: given.every]
     companions = Sidecars(reference=("2020=2018",))
     chips = (companions.attach(read_chip(path), path) for path in images)
-    lpips = LpipsSqueeze.load(DATA / "metrics").eval()
+    lpips = LpipsSqueeze.load(data_folder() / "metrics").eval()
     rows: dict[str, list[tuple[float, float]]] = {}
     clock: dict[str, float] = {}
     timed = [with_clock(c, clock) for c in candidates]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +24,13 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 from affine import Affine
+from data_root import data_folder
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ["RSUPRES_DATA"])
 TOWNS = ROOT / "models" / "recipes" / "packs" / "towns_val"
 SCALE = 8
 FIGURES = ("psnr", "ssim", "lpips_squeeze", "edge_f1", "edge_f1_map")
@@ -42,8 +41,8 @@ class Place(NamedTuple):
 
     Attributes:
         name: for people and files.
-        image: below `DATA`.
-        chart: vector files below `DATA`.
+        image: below `RSUPRES_DATA`.
+        chart: vector files below `RSUPRES_DATA`.
         epsg: a UTM zone.
         gsd_m: metres per HR pixel wanted.
     """
@@ -122,7 +121,7 @@ def main() -> None:
             hr = given.out / f"{place.name}_{place.gsd_m:g}m.tif"
             if not hr.is_file():
                 write_hr(place, hr)
-            chart = ["--vector-map-from", str(DATA / place.chart)]
+            chart = ["--vector-map-from", str(data_folder() / place.chart)]
             show(
                 place.name,
                 place.gsd_m,
@@ -154,7 +153,7 @@ def show(name: str, gsd_m: float, rows: list[dict[str, object]]) -> None:
 def write_hr(place: Place, path: Path) -> None:
     """Write the part of an image inside all its sides, averaged, as RGB in 8 bits."""
     crs = CRS.from_epsg(place.epsg)
-    with rasterio.open(DATA / place.image) as source:
+    with rasterio.open(data_folder() / place.image) as source:
         left, bottom, right, top = inner_bounds(source, crs)
         width, height = (
             int(length / place.gsd_m) for length in (right - left, top - bottom)

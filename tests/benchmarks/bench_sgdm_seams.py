@@ -20,7 +20,6 @@ same weights into Stable Diffusion's group normalisation, which sees a whole til
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ import numpy as np
 import rasterio
 import torch
 from affine import Affine
+from data_root import data_folder
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -59,8 +59,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ["RSUPRES_DATA"])
-SCENE = DATA / "sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
+SCENE = "sentinel2/oscd_rio_20160424_S2L1C_4band_utm32723.tif"
 ROWS, COLS = 112, 112  # LR pixels of the scene's lower left: two by two tiles
 CPU = torch.device("cpu")
 Picture = NDArray[np.float32]
@@ -106,7 +105,7 @@ class Scene:
     @classmethod
     def read(cls, model: Sgdm, seed: int) -> Scene:
         """Read the part of the scene; 1 is the percentile 99.5."""
-        with rasterio.open(SCENE) as source:
+        with rasterio.open(data_folder() / SCENE) as source:
             dn = source.read([1, 2, 3])[:, -ROWS:, :COLS].astype(np.float32)
         lr = np.clip(dn / np.percentile(dn, 99.5), 0, 1)
         noise = NoiseField(seed)
