@@ -1,4 +1,4 @@
-"""Compare models on degraded HR images: `rsupres evaluate DATASET --model NAME`.
+"""Compare models on degraded HR images, as `rsupres evaluate` does with a test set.
 
 A request says which images, which models and which figures; the result is a row of
 figures for each image, scale and model, and their means. This module loads the models,
