@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures of all tests, and the check of the reasons for skips."""
 
 from __future__ import annotations
 
@@ -6,12 +6,47 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from xdist import is_xdist_worker
 
 from tests.forkserver import Commands
+from tests.skips import is_listed
 
-# How long an example takes says more about the machine's other work than about ours.
+# The time of an example depends on the load of the machine, so none is too long.
 settings.register_profile("rsupres", deadline=None)
 settings.load_profile("rsupres")
+
+_unlisted: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a test that is skipped for a reason that `tests.skips` does not list."""
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Note a module that is skipped for a reason that `tests.skips` does not list."""
+    _note_skip(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run with unlisted skips; a worker of pytest-xdist does not decide."""
+    if _unlisted and not is_xdist_worker(session):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the unlisted skips."""
+    if _unlisted:
+        terminalreporter.section("skips that tests/skips.py does not list", red=True)
+        for line in _unlisted:
+            terminalreporter.line(line)
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not is_listed(reason):
+            _unlisted.append(f"{report.nodeid}: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -515,9 +515,7 @@ def test_a_folder_as_output_is_refused(commands, scene, tmp_path):
     assert commands.run("upscale", scene, tmp_path, *X2, "--overwrite").code == 3
 
 
-@pytest.mark.skipif(
-    os.geteuid() == 0, reason="root may write everywhere; test_jobs.py lays root down"
-)
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(commands, scene, tmp_path):
     folder = tmp_path / "ro"
     folder.mkdir(mode=0o555)
