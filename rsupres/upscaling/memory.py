@@ -1,4 +1,4 @@
-"""An image and its conditions in memory, as a model sees a scene."""
+"""Present an image and its conditions in memory as a scene that a model reads."""
 
 from __future__ import annotations
 

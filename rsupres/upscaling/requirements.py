@@ -92,7 +92,7 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
         value = getattr(job, name)
         if value is not None and not spec.sensor:
             raise InputError(
-                f"{value:g}: the model cannot be told about the sensor.", argument=name
+                f"{value:g}: the model takes no values of the sensor.", argument=name
             )
     if job.steps is not None and spec.steps is None:
         raise InputError(
@@ -136,36 +136,27 @@ def sampler_options(
     )
 
 
-def missing_companion(conditions: GivenConditions) -> tuple[str, str] | None:
-    """Return an option that means nothing without a condition, and that condition.
+def check_companions(conditions: GivenConditions) -> None:
+    """Check that no option lacks the condition that it is about.
 
     Args:
-        conditions: a job, or what was given to `rsupres tile`.
+        conditions: a job, or what was given for cutting tiles.
 
-    Returns:
-        Their names, the option's as "name=value" where the value matters; None when
-        every option has its condition.
+    Raises:
+        ConditionError: the option at fault, and the condition as its remedy.
     """
     for option, condition in _ABOUT.items():
         is_given = getattr(conditions, option, None) not in (None, False)
         if is_given and not getattr(conditions, condition):
-            return option, condition
+            raise _missing(option, condition)
     if conditions.change_mask == DETECT and not conditions.reference:
-        return f"change_mask={DETECT}", "reference"
-    return None
+        raise _missing(f"change_mask={DETECT}", "reference")
 
 
-def check_companions(conditions: GivenConditions) -> None:
-    """Check that no option lacks the condition that it is about.
-
-    Raises:
-        ConditionError: names both.
-    """
-    if missing := missing_companion(conditions):
-        option, condition = missing
-        raise ConditionError(
-            f"needs {_MEANING[condition]}.", argument=option, remedies=(condition,)
-        )
+def _missing(option: str, condition: str) -> ConditionError:
+    return ConditionError(
+        f"needs {_MEANING[condition]}.", argument=option, remedies=(condition,)
+    )
 
 
 def _check_companions(job: UpscaleJob) -> None:
