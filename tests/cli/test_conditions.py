@@ -222,7 +222,7 @@ def test_former_names_of_options_work_and_warn(scene, tmp_path, model):
     assert (seen(model, "change_mask") == 3).all()
     alone = invoke("tile", scene, tmp_path / "tiles", "--change-classes", "second")
     assert alone.exit_code == 2
-    assert "--class-table needs --change-mask" in alone.stderr
+    assert "--class-table needs a change mask. See --change-mask." in alone.stderr
     for command in ("upscale", "tile", "dataset build", "evaluate"):
         assert "--change-classes" not in invoke(*command.split(), "--help").output
 

@@ -68,10 +68,10 @@ def test_classes_on_the_scenes_grid(tmp_path):
 
 
 def test_rgb_by_strips_is_the_same_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 768 * 3 * 100)
+    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 384 * 3 * 50)
     out = tmp_path / "map.tif"
     result = run(
-        *(TOWN, out, "--like", SCENE, "--scale", "8", "--legend", "maptiler"),
+        *(TOWN, out, "--like", SCENE, "--scale", "4", "--legend", "maptiler"),
         *("--antialias", "--driver", "GTiff", "--co", "COMPRESS=LZW"),
     )
     assert result.exit_code == 0, result.output
@@ -80,8 +80,8 @@ def test_rgb_by_strips_is_the_same_picture(tmp_path, monkeypatch):
         assert raster.compression.name == "lzw"
         assert "LAYOUT" not in raster.tags(ns="IMAGE_STRUCTURE")
         found = raster.read()
-    assert np.array_equal(found, wanted("8", "maptiler", soft=True))
-    assert not np.array_equal(found, wanted("8", "maptiler"))
+    assert np.array_equal(found, wanted("4", "maptiler", soft=True))
+    assert not np.array_equal(found, wanted("4", "maptiler"))
 
 
 def test_fractional_scales_and_layers(tmp_path):
@@ -102,9 +102,9 @@ def test_fractional_scales_and_layers(tmp_path):
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 768 * 100)
+    monkeypatch.setattr(scene_grid, "STRIP_VALUES", 384 * 50)
     out, run_dir = tmp_path / "map.tif", tmp_path / "elsewhere"
-    arguments = (TOWN, out, "--like", SCENE, "--scale", "8", "--run-dir", run_dir)
+    arguments = (TOWN, out, "--like", SCENE, "--scale", "4", "--run-dir", run_dir)
     original, done = VectorMap.burn, []
 
     def burn(self, window):
@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert len(done) == len(set(done)) == 8  # no strip twice
     assert run_dir.exists()
     with rasterio.open(out) as raster:
-        assert np.array_equal(raster.read(), wanted("8", "classes"))
+        assert np.array_equal(raster.read(), wanted("4", "classes"))
     other = run(*arguments, "--overwrite", "--layers", "road")
     assert other.exit_code == 5
     assert "elsewhere" in other.stderr

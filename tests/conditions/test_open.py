@@ -324,13 +324,15 @@ def test_polygons_mean_changed_or_the_class_that_they_tell(
         np.testing.assert_array_equal(mask_of(model), square * value)
 
 
-def test_what_is_wrong_with_a_mask_is_told_with_the_options_of_this_command(
+def test_what_is_wrong_with_a_mask_names_the_arguments_of_a_job(
     scene, tmp_path, monkeypatch
 ):
     looking(monkeypatch)
     job = job_for(scene, change_mask=str(polygon_mask(tmp_path)), class_table="second")
-    with pytest.raises(ConditionError, match="--class-attribute"):
+    with pytest.raises(ConditionError, match="no effect without") as caught:
         upscale_scene(job)
+    assert caught.value.argument == "class_table"
+    assert caught.value.remedies == ("class_attribute",)
 
 
 @pytest.mark.parametrize("coregister", [False, True])
@@ -375,8 +377,8 @@ def test_tiles_batches_and_shards_do_not_change_the_picture(
     given = {"reference": reference, "vector_map": roads, "dtype": "float32"}
     jobs = [
         job_for(scene, "a.tif", tile_size=60, overlap=12, **given),
-        job_for(scene, "b.tif", tile_size=16, batch_size=1, **given),
-        job_for(scene, "c.tif", tile_size=16, batch_size=3, **given),
+        job_for(scene, "b.tif", tile_size=24, batch_size=1, **given),
+        job_for(scene, "c.tif", tile_size=24, batch_size=3, **given),
     ]
     pictures = []
     for job in jobs:
@@ -385,7 +387,7 @@ def test_tiles_batches_and_shards_do_not_change_the_picture(
     np.testing.assert_array_equal(pictures[1], pictures[2])
     assert np.abs(pictures[0] - pictures[1]).max() < 1.0  # DN, of 10,000; rounding
     for number in (2, 1):
-        upscale_scene(job_for(scene, "d.tif", shard=(number, 2), **given, tile_size=16))
+        upscale_scene(job_for(scene, "d.tif", shard=(number, 2), **given, tile_size=24))
     np.testing.assert_array_equal(read(scene.with_name("d.tif")), pictures[1])
 
 

@@ -376,13 +376,6 @@ def test_only_what_the_footprint_needs_is_read(tmp_path):
             assert opened.n_read == len(TOWN)
 
 
-def test_a_tile_is_much_cheaper_than_the_whole(tmp_path):
-    legend = load_legend("maptiler")
-    with VectorMap.open([str(SAMPLE / "town.osm")], sample_grid(16), legend) as opened:
-        found = opened._burner._tree.query(shapely.box(600, 600, 664, 664))
-        assert len(found) < len(opened._burner) / 5
-
-
 def sample_grid(scale: int) -> Grid:
     with rasterio.open(SAMPLE / "town_s2.tif") as scene:
         grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
