@@ -1,15 +1,16 @@
-"""Decide which pixels are measured, and fill the others from their surroundings.
+"""Decide which pixels are valid, fill the others, and write nodata where they are.
 
 A pixel is valid when every band read is measured (`is_measured`: not the declared
 nodata value, not NaN, not infinite), the file's alpha or mask band shows it, and the
 area of interest holds its centre; `Raster.read` combines the three. The model sees
-invalid pixels filled (`fill_invalid`); the output marks them as invalid again.
+invalid pixels filled (`fill_invalid`). On writing, `to_dtype` gives them the nodata
+value again and keeps valid pixels off it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 FILL_REACH = 32  # LR pixels
+CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
 
 
 def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
@@ -84,6 +86,77 @@ def fill_invalid(
     return faded
 
 
+def to_dtype(
+    dn: FloatArray,
+    dtype: str,
+    nodata: float | None = None,
+    valid: BoolArray | None = None,
+) -> NDArray[np.generic]:
+    """Round DN half to even, clip them to `dtype`, and avoid the nodata value.
+
+    A valid pixel that would become nodata moves by one DN (one representable number
+    for floats): up, or down where nodata is the largest value.
+
+    Args:
+        dn: (c, H, W) float32, finite where valid.
+        dtype: numpy name of the output's type.
+        nodata: value that no valid pixel may take, None for none.
+        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+
+    Returns:
+        (c, H, W) of `dtype`.
+    """
+    ones = np.ones(dn.shape[0], np.float32)
+    return quantise(dn, ones, np.zeros_like(ones), dtype, nodata, valid)
+
+
+def quantise(
+    pixels: FloatArray,
+    gain: FloatArray,
+    bias: FloatArray,
+    dtype: str,
+    nodata: float | None,
+    valid: BoolArray | None,
+) -> NDArray[np.generic]:
+    """Return `to_dtype(pixels * gain + bias, ...)` without intermediate arrays.
+
+    Args:
+        pixels: (c, H, W) float32.
+        gain: (c,) float32.
+        bias: (c,) float32.
+        dtype: numpy name of the output's type.
+        nodata: value that no valid pixel may take, None for none.
+        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+
+    Returns:
+        (c, H, W) of `dtype`.
+    """
+    kind = np.dtype(dtype)
+    out = np.empty(pixels.shape, kind)
+    low, high = _range(kind)
+    is_whole = kind.kind in "iu"
+    taken = _as_dtype(nodata, kind)
+    free = None if taken is None else _neighbour(taken, kind)
+    outside = np.zeros((), kind) if taken is None else taken
+    for rows in _row_chunks(pixels.shape[1], pixels.shape[2]):
+        hidden = None if valid is None else ~valid[0, rows]
+        for band in range(pixels.shape[0]):
+            work = pixels[band, rows] * gain[band]
+            work += bias[band]
+            if is_whole:
+                np.rint(work, out=work)
+                np.clip(work, low, high, out=work)
+            if hidden is not None:
+                work[hidden] = 0  # may be NaN, which no integer can hold
+            part = out[band, rows]
+            np.copyto(part, work, casting="unsafe")
+            if free is not None:
+                part[part == taken] = free
+            if hidden is not None:
+                part[hidden] = outside
+    return out
+
+
 def _fade(ring: int) -> float:
     """Return 1 up to half the reach, then a raised cosine to 0 just beyond it."""
     half = FILL_REACH // 2
@@ -106,3 +179,45 @@ def _sum3_at(
         for right in range(3):
             total += padded[:, rows + down, cols + right]
     return total
+
+
+def _row_chunks(height: int, width: int) -> Iterator[slice]:
+    step = max(1, CHUNK_VALUES // max(1, width))
+    for start in range(0, height, step):
+        yield slice(start, start + step)
+
+
+def _range(kind: np.dtype[np.generic]) -> tuple[np.float32, np.float32]:
+    """Return the float32 numbers that are the smallest and largest to fit `kind`."""
+    if kind.kind not in "iu":
+        return np.float32(-np.inf), np.float32(np.inf)
+    limits = np.iinfo(kind.name)
+    high = np.float32(limits.max)
+    if int(high) > limits.max:  # of 32 and 64 bits: float32 rounds the maximum up
+        high = np.nextafter(high, np.float32(0))
+    return np.float32(limits.min), high
+
+
+def _as_dtype(
+    nodata: float | None, kind: np.dtype[np.generic]
+) -> NDArray[np.generic] | None:
+    """Return `nodata` in the output's type; None when it cannot occur there."""
+    if nodata is None or (kind.kind in "iu" and not float(nodata).is_integer()):
+        return None
+    if kind.kind in "iu":
+        limits = np.iinfo(kind.name)
+        if not limits.min <= int(nodata) <= limits.max:
+            return None
+        return np.array(int(nodata), kind)
+    return np.array(nodata, kind)
+
+
+def _neighbour(
+    taken: NDArray[np.generic], kind: np.dtype[np.generic]
+) -> NDArray[np.generic]:
+    """Return the number next to `taken`: the larger one if there is one."""
+    if kind.kind in "iu":
+        step = -1 if int(taken) == np.iinfo(kind.name).max else 1
+        return np.array(int(taken) + step, kind)
+    towards = -np.inf if float(taken) >= float(np.finfo(kind.name).max) else np.inf
+    return np.asarray(np.nextafter(taken, np.array(towards, kind)))

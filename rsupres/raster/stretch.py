@@ -3,14 +3,14 @@
 A `Stretch` is found once for the whole scene, stored in the run and undone on writing;
 one per tile would make the tiles visible. Values beyond its limits are kept:
 `split_excess` separates them from what a model sees, and they are added again to its
-output. This module opens no files.
+output. Rounding to the type of the output is done by `rsupres.raster.nodata`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rsupres.errors import InputError
 from rsupres.raster.bands import names_sentinel2
+from rsupres.raster.nodata import quantise
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -32,7 +33,6 @@ SAMPLE_PIXELS = 1_000_000  # of a scene, for its percentiles
 REFLECTANCE_DN = 10_000.0  # DN of reflectance 1 where the file has no scale
 FLOAT_REFLECTANCE_MAX = 1.5  # float rasters up to here hold reflectance itself
 TILE_STRETCH = "RSUPRES_TILE_STRETCH"  # tag of a tile: the limits of its scene
-CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Stretch:
             (c, H, W) of `dtype`.
         """
         low, span = self._columns(unit)
-        return _quantise(unit, span.ravel(), low.ravel(), dtype, nodata, valid)
+        return quantise(unit, span.ravel(), low.ravel(), dtype, nodata, valid)
 
     def for_bands(self, bands: Sequence[int]) -> Stretch:
         """Return the limits of these bands, counted from 1, in this order."""
@@ -219,105 +219,6 @@ def split_excess(unit: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     clipped = np.clip(unit, np.float32(0), np.float32(1))
     return clipped, unit - clipped
-
-
-def to_dtype(
-    dn: FloatArray,
-    dtype: str,
-    nodata: float | None = None,
-    valid: BoolArray | None = None,
-) -> NDArray[np.generic]:
-    """Round DN half to even, clip them to `dtype`, and avoid the nodata value.
-
-    A valid pixel that would become nodata moves by one DN (one representable number
-    for floats): up, or down where nodata is the largest value.
-
-    Args:
-        dn: (c, H, W) float32, finite where valid.
-        dtype: numpy name of the output's type.
-        nodata: value that no valid pixel may take, None for none.
-        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
-
-    Returns:
-        (c, H, W) of `dtype`.
-    """
-    ones = np.ones(dn.shape[0], np.float32)
-    return _quantise(dn, ones, np.zeros_like(ones), dtype, nodata, valid)
-
-
-def _quantise(
-    pixels: FloatArray,
-    gain: FloatArray,
-    bias: FloatArray,
-    dtype: str,
-    nodata: float | None,
-    valid: BoolArray | None,
-) -> NDArray[np.generic]:
-    kind = np.dtype(dtype)
-    out = np.empty(pixels.shape, kind)
-    low, high = _range(kind)
-    is_whole = kind.kind in "iu"
-    taken = _as_dtype(nodata, kind)
-    free = None if taken is None else _neighbour(taken, kind)
-    outside = np.zeros((), kind) if taken is None else taken
-    for rows in _row_chunks(pixels.shape[1], pixels.shape[2]):
-        hidden = None if valid is None else ~valid[0, rows]
-        for band in range(pixels.shape[0]):
-            work = pixels[band, rows] * gain[band]
-            work += bias[band]
-            if is_whole:
-                np.rint(work, out=work)
-                np.clip(work, low, high, out=work)
-            if hidden is not None:
-                work[hidden] = 0  # may be NaN, which no integer can hold
-            part = out[band, rows]
-            np.copyto(part, work, casting="unsafe")
-            if free is not None:
-                part[part == taken] = free
-            if hidden is not None:
-                part[hidden] = outside
-    return out
-
-
-def _row_chunks(height: int, width: int) -> Iterator[slice]:
-    step = max(1, CHUNK_VALUES // max(1, width))
-    for start in range(0, height, step):
-        yield slice(start, start + step)
-
-
-def _range(kind: np.dtype[np.generic]) -> tuple[np.float32, np.float32]:
-    """Return the float32 numbers that are the smallest and largest to fit `kind`."""
-    if kind.kind not in "iu":
-        return np.float32(-np.inf), np.float32(np.inf)
-    limits = np.iinfo(kind.name)
-    high = np.float32(limits.max)
-    if int(high) > limits.max:  # of 32 and 64 bits: float32 rounds the maximum up
-        high = np.nextafter(high, np.float32(0))
-    return np.float32(limits.min), high
-
-
-def _as_dtype(
-    nodata: float | None, kind: np.dtype[np.generic]
-) -> NDArray[np.generic] | None:
-    """Return `nodata` in the output's type; None when it cannot occur there."""
-    if nodata is None or (kind.kind in "iu" and not float(nodata).is_integer()):
-        return None
-    if kind.kind in "iu":
-        limits = np.iinfo(kind.name)
-        if not limits.min <= int(nodata) <= limits.max:
-            return None
-        return np.array(int(nodata), kind)
-    return np.array(nodata, kind)
-
-
-def _neighbour(
-    taken: NDArray[np.generic], kind: np.dtype[np.generic]
-) -> NDArray[np.generic]:
-    if kind.kind in "iu":
-        step = -1 if int(taken) == np.iinfo(kind.name).max else 1
-        return np.array(int(taken) + step, kind)
-    towards = -np.inf if float(taken) >= float(np.finfo(kind.name).max) else np.inf
-    return np.asarray(np.nextafter(taken, np.array(towards, kind)))
 
 
 def _same_limits(scene: Raster, low: float, high: float) -> Stretch:

@@ -26,9 +26,9 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.raster.dataset import Raster
+from rsupres.raster.nodata import to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, union_grid
-from rsupres.raster.stretch import to_dtype
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
 from rsupres.upscaling.pipeline import RunSummary
 from rsupres.version import __version__

@@ -13,13 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 from rsupres.errors import InputError
 from rsupres.raster.dataset import Raster
+from rsupres.raster.nodata import to_dtype
 from rsupres.raster.stretch import (
     Stretch,
     StretchChoice,
     find_stretch,
     parse_stretch,
     split_excess,
-    to_dtype,
 )
 from tests.helpers import make_safe, make_scene, ramp
 
