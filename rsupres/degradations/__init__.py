@@ -1,1 +1,1 @@
-"""HR images become LR images, for training and for tests."""
+"""Degradations: compute LR images from HR images, for training and test sets."""

@@ -1,14 +1,14 @@
-"""LR images of any optical sensor and product, with what made them.
+"""Simulate LR images of any optical sensor or product, with the facts of each image.
 
-Blur over the whole range, from a telescope that nearly loses the Nyquist frequency to
-files that were thinned without any filter; noise that may grow with the signal; bands
-that lie beside each other; 8 bits and coarser steps; JPEG on a grid of its own. The
-facts come along, so that a model can be told some of them and find out the others.
+The blur ranges from optics that nearly lose the Nyquist frequency to files that were
+thinned without a filter. Noise may grow with the signal, bands may be displaced, values
+may be rounded to 8 bits or coarser steps, and JPEG blocks may begin anywhere. The facts
+(transfer, noise, quality) are returned too, so that a model can learn to take some as
+input and to estimate the others.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsupres.degradations.base import Degradation, check_size
+from rsupres.degradations.jpeg import Subsampling, recompress
 from rsupres.degradations.optics import (
     Kernel,
     KernelKind,
@@ -27,7 +28,6 @@ from rsupres.degradations.optics import (
     sampling_matrix,
     sensor_of,
 )
-from rsupres.errors import InputError
 
 Pixels = NDArray[np.float32]
 # In the order of `AnySensor.kernels`.
@@ -42,7 +42,7 @@ _SIGNAL = (0.2, 1.6)  # of noise that grows: variance at 0, and per unit of the 
 
 @dataclass(frozen=True)
 class Taken:
-    """LR images (b, 3, h, w), and per image what made them.
+    """LR images (b, 3, h, w) and the facts of each.
 
     Attributes:
         lr: not clipped where the sensor does not clip.
@@ -111,7 +111,7 @@ class AnySensor(Degradation):
     def take(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
     ) -> Taken:
-        """Return LR images with what made them; HR may leave [0, 1]."""
+        """Return LR images and their facts; values of HR may leave [0, 1]."""
         check_size(hr, size)
         seed = torch.randint(2**62, (1,), generator=generator).item()
         random = np.random.default_rng(int(seed))
@@ -195,21 +195,11 @@ class AnySensor(Degradation):
 
 
 def compress(image: Pixels, quality: int, random: np.random.Generator) -> Pixels:
-    """Return an image (3, h, w) as JPEG gives it back; its grid begins anywhere."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError(
-            "This degradation compresses with Pillow, which is not installed.",
-            remedies=("pip install 'rsupres[train]'",),
-        ) from error
+    """Return an image (3, h, w) after JPEG; the grid of its blocks begins anywhere."""
     top, left = random.integers(0, 8, 2) if random.random() < 0.6 else (0, 0)
     levels = np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
     padded = np.pad(levels, ((0, 0), (top, 0), (left, 0)), mode="edge")
-    picture = Image.fromarray(np.ascontiguousarray(padded.transpose(1, 2, 0)))
-    buffer = io.BytesIO()
-    subsampling = ("4:2:0", "4:4:4")[random.integers(2)]
-    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    with Image.open(buffer) as again:
-        read = np.asarray(again)[top:, left:].transpose(2, 0, 1)
+    choices: tuple[Subsampling, ...] = ("4:2:0", "4:4:4")
+    subsampling = choices[random.integers(2)]
+    read = recompress(padded, quality, subsampling)[:, top:, left:]
     return read.astype(np.float32) / np.float32(255)

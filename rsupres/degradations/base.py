@@ -1,8 +1,8 @@
-"""What a degradation is, and the plainest one: Pillow's bicubic.
+"""The interface of degradations, Pillow's bicubic, and functions that others use.
 
-Plain functions on batches of tensors, randomness drawn from an explicit generator. No
-files, no crops, no training state. No degradation moves the image: LR pixel (i, j)
-stands for the HR ground that `TileGrid` says it stands for, whatever is simulated.
+A degradation is a function on batches of tensors; all randomness comes from a generator
+that is passed in. It knows no files and no crops. It does not move the image: LR pixel
+(i, j) covers the HR pixels that `TileGrid` assigns to it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rsupres.errors import InputError
 
 @dataclass(frozen=True)
 class Degradation(Ranges, ABC):
-    """A way from HR to LR: its parameters, and what it does with them."""
+    """A degradation with its parameters."""
 
     @abstractmethod
     def degrade(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Return what the coarser sensor would have recorded.
+        """Return the image that the coarser sensor records.
 
         Args:
             hr: (b, c, H, W) float in [0, 1].
@@ -41,13 +41,13 @@ class Degradation(Ranges, ABC):
         """
 
     def still(self) -> Degradation | None:
-        """Return the same without draws, to bring SR back to LR; None = bicubic."""
+        """Return the degradation without randomness; None = bicubic stands for it."""
         return None
 
 
 @dataclass(frozen=True)
 class Bicubic(Degradation):
-    """Pillow's bicubic in 8 bits; without parameters."""
+    """Pillow's bicubic in 8 bits; it has no parameters."""
 
     def degrade(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
@@ -104,7 +104,7 @@ def draw_uniform(
 
 
 def check_size(hr: Tensor, size: tuple[int, int]) -> None:
-    """Refuse what no degradation can do.
+    """Check the shape of the batch and the LR size.
 
     Raises:
         InputError: the batch is not 4-dimensional or LR is larger than HR.

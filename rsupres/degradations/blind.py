@@ -2,19 +2,17 @@
 
 `SecondOrder` is the Real-ESRGAN chain (Wang et al. 2021) with SlimDiffSR's parameters,
 without sharpening (docs/families/slimdiffsr.md#training-degradation).
-`RefDiffDegradation` is our proposal for Ref-Diff, whose paper names the parts without
-any parameter (docs/families/refdiff.md#degradation). Kernels, strengths and JPEG
-qualities are drawn per image; what changes sizes and the kind of noise is drawn per
-batch. JPEG is Pillow's, 4:2:0.
+`RefDiffDegradation` is our proposal for Ref-Diff, whose paper names the steps without
+their parameters (docs/families/refdiff.md#degradation). Kernels, strengths and JPEG
+qualities are drawn per image; sizes and the kind of noise are drawn per batch.
+JPEG is Pillow's, 4:2:0.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +23,7 @@ from rsupres.degradations.base import (
     draw_uniform,
     round_levels,
 )
+from rsupres.degradations.jpeg import compress_images
 from rsupres.degradations.kernels import (
     SIDE,
     KernelMix,
@@ -34,10 +33,10 @@ from rsupres.degradations.kernels import (
     draw_sinc,
     filter_images,
 )
+from rsupres.degradations.noise import gaussian_noise, poisson_noise
 from rsupres.errors import InputError
 
 _MODES = ("area", "bilinear", "bicubic")
-_GREY = (0.2989, 0.587, 0.114)  # of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,13 @@ class SecondOrder(Degradation):
             x = filter_images(
                 hr.float(), self._kernels(len(hr), self.sigma_1, generator)
             )
-            x = _rescale(x, x.shape[2:], self.resize_1, self.range_1, generator)
+            x = rescale(x, x.shape[2:], self.resize_1, self.range_1, generator)
             x = self._add_noise(x, self.noise_1, self.poisson_1, generator)
-            x = _jpeg(x.clamp(0, 1), self.jpeg_1, generator)
+            x = compress_images(x.clamp(0, 1), self.jpeg_1, generator)
             if _chance(self.blur_2, generator):
                 kernels = self._kernels(len(hr), self.sigma_2, generator)
                 x = filter_images(x, kernels)
-            x = _rescale(x, size, self.resize_2, self.range_2, generator)
+            x = rescale(x, size, self.resize_2, self.range_2, generator)
             x = self._add_noise(x, self.noise_2, self.poisson_2, generator)
             x = self._end(x, size, generator)
             return round_levels(x)
@@ -129,8 +128,8 @@ class SecondOrder(Degradation):
         mode = _draw_mode(generator)
         if _chance(0.5, generator):
             x = filter_images(_interpolate(x, size, mode), kernels)
-            return _jpeg(x.clamp(0, 1), self.jpeg_2, generator)
-        x = _jpeg(x.clamp(0, 1), self.jpeg_2, generator)
+            return compress_images(x.clamp(0, 1), self.jpeg_2, generator)
+        x = compress_images(x.clamp(0, 1), self.jpeg_2, generator)
         return filter_images(_interpolate(x, size, mode), kernels)
 
     def _kernels(
@@ -155,9 +154,9 @@ class SecondOrder(Degradation):
     ) -> Tensor:
         grey = draw_uniform((len(x), 1, 1, 1), (0.0, 1.0), generator) < self.grey
         if _chance(self.gaussian, generator):
-            noise = _gaussian_noise(x, levels, grey, generator)
+            noise = gaussian_noise(x, levels, grey, generator)
         else:
-            noise = _poisson_noise(x, factors, grey, generator)
+            noise = poisson_noise(x, factors, grey, generator)
         return (x + noise).clamp(0, 1)
 
 
@@ -165,8 +164,8 @@ class SecondOrder(Degradation):
 class RefDiffDegradation(Degradation):
     """Blur, motion, resizing, noise and JPEG; our proposal, milder for large scales.
 
-    Ref-Diff's paper names these parts and says that there is less of them at x16 than
-    at x8. The kernel's frame of 21 pixels cuts the widest Gaussians.
+    Ref-Diff's paper names these steps and states that they are weaker at x16 than at
+    x8. The kernel's frame of 21 pixels cuts the widest Gaussians.
 
     Attributes:
         sigma: of the Gaussian blur, HR pixels at x4; grows with the scale.
@@ -204,8 +203,10 @@ class RefDiffDegradation(Degradation):
             x = _interpolate(x, size, _draw_mode(generator), antialias=True)
             levels = self.noise_hard if is_hard else self.noise
             grey = torch.zeros((n, 1, 1, 1), dtype=torch.bool)
-            x = (x + _gaussian_noise(x, levels, grey, generator)).clamp(0, 1)
-            return round_levels(x) if is_hard else _jpeg(x, self.jpeg, generator)
+            x = (x + gaussian_noise(x, levels, grey, generator)).clamp(0, 1)
+            return (
+                round_levels(x) if is_hard else compress_images(x, self.jpeg, generator)
+            )
 
 
 def _chance(share: float, generator: torch.Generator) -> bool:
@@ -224,14 +225,22 @@ def _interpolate(
     return F.interpolate(x, size=size, mode=mode, antialias=smooth)
 
 
-def _rescale(
+def rescale(
     x: Tensor,
     size: tuple[int, ...],
     shares: tuple[float, float, float],
     factors: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Resize to a drawn multiple of a size: larger, smaller, or the size itself."""
+    """Resize to a random multiple of a size.
+
+    Args:
+        x: (b, c, h, w).
+        size: rows and columns.
+        shares: of a larger size, a smaller size, and the size itself.
+        factors: smallest and largest factor.
+        generator: of all draws.
+    """
     kind = float(draw_uniform((), (0.0, 1.0), generator))
     if kind < shares[0]:
         factor = float(draw_uniform((), (1.0, factors[1]), generator))
@@ -241,60 +250,3 @@ def _rescale(
         factor = 1.0
     target = (max(int(size[0] * factor), 1), max(int(size[1] * factor), 1))
     return _interpolate(x, target, _draw_mode(generator))
-
-
-def _gaussian_noise(
-    x: Tensor, levels: tuple[float, float], grey: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Return normal noise; `grey` (b, 1, 1, 1) images have the same in all bands."""
-    device = generator.device
-    sigma = draw_uniform((len(x), 1, 1, 1), levels, generator) / 255.0
-    noise = torch.randn(x.shape, generator=generator, device=device)
-    noise = torch.where(grey.to(device), noise[:, :1], noise)
-    return (sigma * noise).to(x.device)
-
-
-def _poisson_noise(
-    x: Tensor, factors: tuple[float, float], grey: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Return shot noise: of each image's number of levels, up to a power of two."""
-    device = generator.device
-    weights = torch.tensor(_GREY if x.shape[1] == 3 else [1 / x.shape[1]] * x.shape[1])
-    coloured = round_levels(x).to(device)
-    greyed = (coloured * weights.to(device)[:, None, None]).sum(1, keepdim=True)
-    source = torch.where(grey.to(device), round_levels(greyed), coloured)
-    n_levels = torch.tensor(
-        [2.0 ** math.ceil(math.log2(len(torch.unique(image)))) for image in source]
-    ).to(device)[:, None, None, None]
-    counts = torch.poisson(source * n_levels, generator=generator)
-    # One draw for all bands of a grey image.
-    counts = torch.where(grey.to(device), counts[:, :1], counts)
-    factor = draw_uniform((len(x), 1, 1, 1), factors, generator)
-    return (factor * (counts / n_levels - source)).to(x.device)
-
-
-def _jpeg(x: Tensor, qualities: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Compress each image (c, h, w) in [0, 1] with a drawn quality, and read it."""
-    drawn = draw_uniform((len(x),), (qualities[0], qualities[1] + 1.0), generator)
-    images = (x.detach() * 255.0 + 0.5).floor().clamp(0, 255).byte().cpu().numpy()
-    read = [
-        _recompress(image, min(int(quality), qualities[1]))
-        for image, quality in zip(images, drawn, strict=True)
-    ]
-    return torch.from_numpy(np.stack(read)).to(x.device).float() / 255.0
-
-
-def _recompress(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return an image (3, h, w) uint8 as JPEG gives it back."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError(
-            "This degradation compresses with Pillow, which is not installed; run pip"
-            " install 'rsupres[train]'."
-        ) from error
-    buffer = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    picture.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    with Image.open(buffer) as again:
-        return np.asarray(again).transpose(2, 0, 1).copy()

@@ -1,4 +1,4 @@
-"""Blur kernels of blind degradations, drawn at random, and filtering with them.
+"""Random blur kernels of blind degradations, and filtering with them.
 
 The families are those of Real-ESRGAN (Wang et al. 2021, Sec. 3.2 and 3.4): Gaussian,
 generalised Gaussian and plateau-shaped, each isotropic or not, and sinc low-passes.
@@ -26,7 +26,7 @@ _FAMILIES = ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2))
 
 @dataclass(frozen=True)
 class KernelMix:
-    """How kernels are drawn.
+    """Shares and ranges of a mix of kernels.
 
     Attributes:
         sizes: smallest and largest odd size.
@@ -126,7 +126,10 @@ def filter_images(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _reflected(length: int, device: torch.device) -> Tensor:
-    """Return which pixel each of -_HALF .. length + _HALF - 1 stands for."""
+    """Return positions from -_HALF to length + _HALF - 1, reflected at the end pixels.
+
+    `rsupres.grid.reflected_positions` repeats the end pixels instead.
+    """
     period = max(2 * (length - 1), 1)
     index = torch.arange(-_HALF, length + _HALF, device=device) % period
     return torch.minimum(index, period - index).clamp_max(length - 1)

@@ -1,7 +1,7 @@
-"""Parameters that are ranges, as JSON can hold them and as a user may change them.
+"""Parameters of random draws: numbers, ranges and shares, read from and kept as JSON.
 
-A `Ranges` is a frozen dataclass of numbers, pairs (low, high) that draws are uniform
-in, and longer tuples: shares that add up to 1.
+A `Ranges` is a frozen dataclass of numbers, pairs (low, high) for uniform draws, and
+longer tuples of shares that add up to 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rsupres.errors import InputError
 
 @dataclass(frozen=True)
 class Ranges:
-    """Numbers, pairs and shares; see the module."""
+    """Base of all parameters; checks numbers, pairs and shares."""
 
     def __post_init__(self) -> None:
         """Check that pairs are ordered, shares add up, and no number is negative."""
@@ -39,7 +39,7 @@ class Ranges:
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> Self:
-        """Return the parameters of `to_json`'s form; missing keys keep the default.
+        """Return parameters from `to_json`'s values; missing keys keep the default.
 
         Raises:
             InputError: an unknown key, or a value that is no number or not as many

@@ -1,4 +1,4 @@
-"""The degradations by name: from a sharp image to what a coarser sensor recorded."""
+"""The degradations that users choose by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
 
 
 def make_degradation(name: str, parameters: Mapping[str, object]) -> Degradation:
-    """Return a degradation with parameters as JSON holds them.
+    """Return a degradation with some of its parameters set.
+
+    Args:
+        name: of `DEGRADATIONS`.
+        parameters: plain JSON values; the others keep their defaults.
 
     Raises:
         InputError: an unknown name, parameter or value.

@@ -1,4 +1,4 @@
-"""A Sentinel-2-like sensor: optics, detector, noise and digitisation of an HR image."""
+"""Simulate a Sentinel-2-like sensor: optics, detector, noise and digitisation."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Sentinel2Params(Degradation):
             0.5, for products that were resampled after they were sensed.
         mtf_spread: largest difference of a band and axis from its image's MTF.
         common_shift: largest shift of all bands together, LR pixels, per axis. The HR
-            target stays, so the network cannot learn to undo it and answers with blur:
-            keep it small.
+            target does not shift, so the network cannot undo it and its results get
+            blurred: keep it small.
         band_shift: largest shift of a band relative to the mean of the bands, LR
             pixels, per axis. Visible in the LR image as colour fringes, so learnable.
         reflectance_range: the span of reflectance that [0, 1] stands for. Noise and
@@ -154,18 +154,18 @@ def _draw_optics(
 
 
 def _sensor_matrix(length: int, n_lr: int, mtf: Tensor, shift: Tensor) -> Tensor:
-    """Return what each LR pixel gathers from each HR pixel along one axis.
+    """Return the weight of each HR pixel in each LR pixel along one axis.
 
     The response is a Gaussian (optics) convolved with a box of one LR pixel (detector)
-    and a box of one HR pixel (the HR image as areas, not points). The Gaussian is what
-    the boxes leave to do: exp(-pi^2 sigma^2 / 2) * sinc(1/2) * sinc(n_lr / 2 length)
-    equals `mtf`, with lengths in LR pixels, so the whole operator has that MTF.
+    and a box of one HR pixel (the HR image as areas, not points). The width of the
+    Gaussian follows from the wanted MTF of the whole operator, with lengths in LR
+    pixels: exp(-pi^2 sigma^2 / 2) * sinc(1/2) * sinc(n_lr / 2 length) equals `mtf`.
 
     Args:
         length: HR pixels along the axis.
         n_lr: LR pixels along the axis.
         mtf: (b, c) of the whole operator at the LR Nyquist frequency.
-        shift: (b, c) LR pixels by which the sensor looks towards larger indices.
+        shift: (b, c) LR pixels by which the response moves towards larger indices.
 
     Returns:
         (b, c, n_lr, length) float32; every row sums to 1.

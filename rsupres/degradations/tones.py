@@ -1,4 +1,4 @@
-"""Other tones and contrasts for HR images: an augmentation, before any degradation."""
+"""Random tones and contrasts of HR images, an augmentation before the degradation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rsupres.errors import InputError
 
 @dataclass(frozen=True)
 class ToneParams(Ranges):
-    """How often and how strongly `tone` changes an image; pairs are (low, high).
+    """Shares and strengths of the changes of `tone`; pairs are (low, high).
 
     Attributes:
         share_linear: share of images turned into linear reflectance: display gamma
-            undone (`linear_gamma`), compressed to `linear_span` of the range, lifted
-            by a haze of `linear_haze`. This is what a Sentinel-2 scene with the stretch
-            0..1 reflectance looks like: dark and flat.
+            undone (`linear_gamma`), scaled by `linear_span`, with a haze of
+            `linear_haze` added. The result is dark and flat, like a Sentinel-2 scene
+            with the stretch of 0 to 1 reflectance.
         share_display: share of images with another display tone: `gamma`, then
             `contrast` about the image's mean, then `brightness` added.
         linear_gamma: exponent of the display decoding.
@@ -49,7 +49,7 @@ class ToneParams(Ranges):
 
 
 def tone(hr: Tensor, generator: torch.Generator, params: ToneParams) -> Tensor:
-    """Give each image of a batch another tone, or leave it as it is.
+    """Change the tone of some images of a batch.
 
     Every change is monotone per band, so edges stay where they are; only clipping to
     [0, 1] can lose detail. Apply it before the degradation, so that LR and HR share it.

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rsupres.degradations import blind
-from rsupres.degradations.blind import RefDiffDegradation, SecondOrder
+from rsupres.degradations.blind import RefDiffDegradation, SecondOrder, rescale
+from rsupres.degradations.jpeg import compress_images, recompress
 from rsupres.degradations.kernels import (
     SIDE,
     KernelMix,
@@ -19,6 +19,7 @@ from rsupres.degradations.kernels import (
     draw_sinc,
     filter_images,
 )
+from rsupres.degradations.noise import gaussian_noise, poisson_noise
 from rsupres.degradations.registry import DEGRADATIONS, make_degradation
 from rsupres.errors import InputError
 
@@ -181,7 +182,7 @@ def test_anisotropic_gaussians_have_their_share() -> None:
 def test_gaussian_noise_is_as_strong_as_drawn_and_grey_where_wanted() -> None:
     flat = torch.full((200, 3, 32, 32), 0.5)
     grey = (torch.arange(200) < 100).view(-1, 1, 1, 1)
-    noise = blind._gaussian_noise(flat, (1.0, 15.0), grey, generator()) * 255
+    noise = gaussian_noise(flat, (1.0, 15.0), grey, generator()) * 255
     sigma = noise.flatten(1).std(1)
     assert 0.9 < sigma.min() < 2
     assert 14 < sigma.max() < 16
@@ -194,28 +195,28 @@ def test_poisson_noise_has_the_variance_of_counts() -> None:
     flat = levels[torch.randint(0, 256, (4, 1, 256, 256), generator=generator())]
     image = flat.expand(-1, 3, -1, -1).contiguous()
     grey = torch.tensor([False, False, True, True]).view(-1, 1, 1, 1)
-    noise = blind._poisson_noise(image, (1.0, 1.0), grey, generator())
+    noise = poisson_noise(image, (1.0, 1.0), grey, generator())
     # 256 levels: counts of 256 v have the variance 256 v, so noise has v / 256
     for part in (noise[:2], noise[2:]):
         assert part.square().mean().item() == pytest.approx(0.5 / 256, rel=0.05)
         assert abs(part.mean().item()) < 1e-3
     assert torch.equal(noise[2:, 0], noise[2:, 1])
     assert not torch.equal(noise[:2, 0], noise[:2, 1])
-    half = blind._poisson_noise(image, (0.5, 0.5), grey, generator())
+    half = poisson_noise(image, (0.5, 0.5), grey, generator())
     torch.testing.assert_close(half, noise / 2)
 
 
 @pytest.mark.parametrize(("low", "high"), [(60, 95), (60, 60)])
 def test_jpeg_is_pillows_at_the_quality_drawn(low: int, high: int) -> None:
     image = picture(3, 32)
-    read = blind._jpeg(image, (low, high), generator())
+    read = compress_images(image, (low, high), generator())
     assert read.shape == image.shape
     rounded = (image * 255 + 0.5).floor().byte().numpy()
     drawn = [
         next(
             q
             for q in range(low, high + 1)
-            if (blind._recompress(i, q) == (o * 255).round().byte().numpy()).all()
+            if (recompress(i, q) == (o * 255).round().byte().numpy()).all()
         )
         for i, o in zip(rounded, read, strict=True)
     ]
@@ -228,9 +229,7 @@ def test_sizes_change_as_often_as_stated() -> None:
     source = generator()
     sides = torch.tensor(
         [
-            blind._rescale(wide, (100, 100), (0.2, 0.7, 0.1), (0.3, 1.5), source).shape[
-                2
-            ]
+            rescale(wide, (100, 100), (0.2, 0.7, 0.1), (0.3, 1.5), source).shape[2]
             for _ in range(600)
         ]
     )
