@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rsupres.checkpoints.catalogue import write_checkpoint
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.families.refdiff.config import MINI, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet
 from rsupres.families.refdiff.resolver import make_spec

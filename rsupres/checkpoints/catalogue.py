@@ -1,58 +1,55 @@
-"""Self-describing weight files and the catalogue of cards that name them.
+"""Find models by name: cards, the default model, and `load_model`.
 
-A checkpoint is one safetensors file whose header carries JSON: format number, family,
-architecture, `ModelSpec`, origin. A card is a TOML file beside it: licence, data,
-recipe, scores, sha256. No pickle is written or read here; foreign files come in through
-`rsupres models import`. Loading is strict: a missing or surplus tensor is an error that
-names it.
+A card is a TOML file beside a weight file: name, licence, sha256, data, recipe and
+scores. The weight file itself is read by `rsupres.checkpoints.file`.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import sys
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from rsupres.checkpoints.int8 import unpack_weights
+from rsupres.checkpoints.file import (
+    read_checkpoint,
+    read_spec,
+    spec_from_json,
+    spec_to_json,
+)
 from rsupres.errors import CheckpointError
 from rsupres.families import FAMILIES
 from rsupres.families.base import (
     Checkpoint,
-    FixedScales,
     ModelSpec,
     SamplerOptions,
-    ScaleRange,
     SuperResolver,
 )
+from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-CHECKPOINT_FORMAT = 1
 BICUBIC = "bicubic"
-_HEADER = "rsupres"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a model without opening its weights.
+    """What a model's card says; the weights need not be read for it.
 
     Attributes:
-        name: what `--model` takes.
+        name: by which the model is chosen.
         spec: what the model needs from a scene.
         path: the card, None for models without one (bicubic).
         file: the weights, None for models without any.
-        sha256: hash of the weights as the card states it.
+        sha256: hash of the weight file, None if the card states none.
         licence: licence of the weights.
         text: everything else on the card, by key.
     """
@@ -84,27 +81,31 @@ class _FamilyModule(Protocol):
 def load_model(
     name_or_path: str, device: torch.device, options: SamplerOptions
 ) -> SuperResolver:
-    """Load a model by its card's name or from a checkpoint file.
+    """Load a model by its name or from a checkpoint file.
 
     Args:
         name_or_path: "bicubic", a card's name, or a path to a checkpoint.
-        device: where its networks shall live.
+        device: where its networks are put.
         options: the user's choices.
+
+    Returns:
+        The model, ready to work.
 
     Raises:
         CheckpointError: unknown name (with the nearest ones), missing or damaged file,
-            hash differs from the card's, a pickle, unknown family, or tensors that do
-            not fit the architecture.
+            a hash that differs from the card's, a pickle, an unknown family, or
+            tensors that do not fit the architecture.
+        InputError: an option that the family does not offer.
     """
     card = read_card(name_or_path)
     if card.file is None:
         from rsupres.families.bicubic import Bicubic
 
         return Bicubic()
-    if card.sha256 is not None and file_sha256(card.file) != card.sha256:
+    if card.sha256 is not None and _hash_of(card.file) != card.sha256:
         raise CheckpointError(
             f"{card.file}: its sha256 differs from that on the card; the file is"
-            " damaged or was replaced. Restore it, or load it by path as it is."
+            " damaged or was replaced. Restore it, or load it by its path."
         )
     checkpoint = read_checkpoint(card.file)
     family = cast(_FamilyModule, import_module(FAMILIES[checkpoint.spec.family]))
@@ -112,7 +113,10 @@ def load_model(
 
 
 def read_card(name_or_path: str) -> Card:
-    """Return the card of a model; a bare checkpoint file makes one from its header.
+    """Return the card of a model; a checkpoint file's is made from its header.
+
+    Args:
+        name_or_path: "bicubic", a card's name, or a path to a checkpoint.
 
     Raises:
         CheckpointError: there is no such model, or its weights are missing.
@@ -153,9 +157,9 @@ def list_cards() -> list[Card]:
 
 
 def catalogue_folders() -> list[Path]:
-    """Return the folders searched for cards, the first has precedence.
+    """Return the folders that are searched for cards; the first has precedence.
 
-    ``$RSUPRES_MODELS`` (separated as PATH is), the checkout's ``models`` and
+    ``$RSUPRES_MODELS`` (several separated as in PATH), the checkout's ``models`` and
     ``models/imported``, the installed ``share/rsupres/models``, and the user's own.
     """
     named = [
@@ -172,7 +176,7 @@ def catalogue_folders() -> list[Path]:
 
 
 def user_models() -> Path:
-    """Return the user's own folder of models, which need not be there."""
+    """Return the user's own folder of models, which may not exist."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return home / "rsupres" / "models"
 
@@ -183,12 +187,18 @@ def default_model(
     gsd_m: float | None,
     given: Collection[str] = (),
 ) -> str:
-    """Return the shipped model that fits bands, scale, conditions and pixel size best.
+    """Return the name of the shipped model that fits a scene best.
 
-    Among the cards marked ``default = true`` whose bands and scale fit, that look at
-    all conditions given and need no other: first one whose GSD range holds `gsd_m`,
-    else the one whose range is nearest (in ratio); bicubic is never chosen silently.
-    Where none looks at the conditions, the default without them.
+    Candidates are the cards marked ``default = true`` whose bands and scale fit, that
+    take all conditions given and need no other. Of these, the one whose GSD range
+    contains `gsd_m` or is nearest to it, as a ratio. If none takes the conditions, the
+    default without them. Bicubic is never chosen.
+
+    Args:
+        n_bands: bands of the scene.
+        scale: SR pixels along an LR pixel.
+        gsd_m: metres per LR pixel; None = not known.
+        given: names of the `Conditions` fields that are given.
 
     Raises:
         CheckpointError: no shipped model fits.
@@ -203,47 +213,14 @@ def default_model(
         and card.spec.needs <= set(given) <= card.spec.accepts | card.spec.needs
     ]
     if not fitting:
-        if given:  # whoever checks the conditions names the models that take them
+        if given:  # the check of the conditions names the models that take them
             return default_model(n_bands, scale, gsd_m)
         raise CheckpointError(
-            f"No default model fits {n_bands} band(s) at scale {scale}; choose one with"
-            " --model ('rsupres models list' shows all; 'bicubic' fits anything)."
+            f"No default model fits {n_bands} band(s) at scale {scale}; choose one"
+            " ('rsupres models list' shows all; 'bicubic' fits anything).",
+            remedies=("model",),
         )
     return min(fitting, key=lambda card: _gsd_distance(card.spec, gsd_m)).name
-
-
-def write_checkpoint(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    spec: ModelSpec,
-    architecture: Mapping[str, object],
-    origin: str,
-) -> str:
-    """Write a checkpoint under its name only when whole; return its sha256.
-
-    Args:
-        path: the file.
-        tensors: weights by name, in the type to store.
-        spec: what the model needs.
-        architecture: the family's configuration, JSON-able.
-        origin: who made the weights from what, one line.
-    """
-    from safetensors.torch import save_file
-
-    header = {
-        "format": CHECKPOINT_FORMAT,
-        "architecture": architecture,
-        "spec": spec_to_json(spec),
-        "origin": origin,
-    }
-    partial = path.with_name(path.name + ".tmp")
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(contiguous, partial, {_HEADER: json.dumps(header, sort_keys=True)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return file_sha256(path)
 
 
 def card_text(
@@ -254,17 +231,17 @@ def card_text(
     licence: str = "",
     text: Mapping[str, object] | None = None,
 ) -> str:
-    """Return the TOML of a card that says what the checkpoint itself tells.
+    """Return the TOML text of a card, from what the checkpoint itself says.
 
-    Data, recipe and scores are for its maker to add.
+    The maker of the model adds data, recipe and scores.
 
     Args:
         name: of the model.
         file: of the weights, beside the card.
         sha256: of that file.
         spec: what the model needs.
-        licence: of the weights, "" = not known.
-        text: more strings, numbers and lists of them, by key.
+        licence: of the weights; "" = not known.
+        text: further strings, numbers and lists of them, by key.
     """
     values = spec_to_json(spec)
     scales = cast(Mapping[str, object], values.pop("scales"))
@@ -284,98 +261,6 @@ def card_text(
         "[spec.scales]",
     ]
     return "\n".join([*lines, *table(scales)]) + "\n"
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint whole.
-
-    Raises:
-        CheckpointError: missing, damaged, a pickle, or no checkpoint of ours.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    header = _read_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint ({error}).") from error
-    architecture = header["architecture"]
-    assert isinstance(architecture, dict)
-    tensors = unpack_weights(stored)
-    return Checkpoint(path, _spec_of(header, path), architecture, tensors)
-
-
-def read_spec(path: Path) -> ModelSpec:
-    """Return the `ModelSpec` of a checkpoint without reading its weights."""
-    return _spec_of(_read_header(path), path)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file as hexadecimal text.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def spec_to_json(spec: ModelSpec) -> dict[str, object]:
-    """Return a spec as plain JSON values."""
-    scales: dict[str, object]
-    if isinstance(spec.scales, FixedScales):
-        scales = {"fixed": sorted(map(str, spec.scales.values))}
-    else:
-        limits = spec.scales
-        scales = {k: str(getattr(limits, k)) for k in ("low", "high", "trained")}
-    return {
-        "family": spec.family,
-        "scales": scales,
-        "bands": list(spec.bands),
-        "needs": sorted(spec.needs),
-        "accepts": sorted(spec.accepts),
-        "tile_size": spec.tile_size,
-        "multiple": spec.multiple,
-        "halo": spec.halo,
-        "gsd": None if spec.gsd is None else list(spec.gsd),
-        "detail": spec.detail,
-        "stochastic": spec.stochastic,
-        "steps": spec.steps,
-        "legend": spec.legend,
-        "classes": spec.classes,
-        "sensor": spec.sensor,
-    }
-
-
-def spec_from_json(values: Mapping[str, object]) -> ModelSpec:
-    """Return the spec that `spec_to_json` wrote; wrong values raise ValueError etc."""
-    plain = dict(values)
-    scales = cast(Mapping[str, object], plain.pop("scales"))
-    limits: FixedScales | ScaleRange
-    if "fixed" in scales:
-        fixed = cast(Sequence[str], scales["fixed"])
-        limits = FixedScales(frozenset(Fraction(text) for text in fixed))
-    else:
-        limits = ScaleRange(
-            *(Fraction(str(scales[k])) for k in ("low", "high", "trained"))
-        )
-    gsd = cast("Sequence[float] | None", plain.pop("gsd", None))
-    needs, accepts = (
-        frozenset(cast(Sequence[str], plain.pop(key))) for key in ("needs", "accepts")
-    )
-    bands = tuple(cast(Sequence[str], plain.pop("bands")))
-    return ModelSpec(
-        scales=limits,
-        bands=bands,
-        gsd=None if gsd is None else (float(gsd[0]), float(gsd[1])),
-        needs=needs,
-        accepts=accepts,
-        **plain,  # type: ignore[arg-type]  # the file's own header, checked by callers
-    )
 
 
 def _card_from_toml(path: Path) -> Card:
@@ -402,60 +287,15 @@ def _card_from_toml(path: Path) -> Card:
     )
 
 
-def _read_header(path: Path) -> dict[str, object]:
-    from safetensors import SafetensorError, safe_open
-
+def _hash_of(path: Path) -> str:
     try:
-        with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get(_HEADER)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint.") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: {_damage(path)} ({error}).") from error
-    if text is None:
-        raise CheckpointError(
-            f"{path}: a safetensors file, but no checkpoint of rsupres; convert it with"
-            " 'rsupres models import'."
-        )
-    try:
-        header = json.loads(text)
-        if header["format"] != CHECKPOINT_FORMAT:
-            raise CheckpointError(
-                f"{path}: checkpoint format {header['format']}; this version reads"
-                f" {CHECKPOINT_FORMAT}. Update rsupres."
-            )
-        return {key: header[key] for key in ("architecture", "spec", "origin")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged header ({error}).") from error
-
-
-def _spec_of(header: Mapping[str, object], path: Path) -> ModelSpec:
-    try:
-        spec = spec_from_json(cast(Mapping[str, object], header["spec"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged header ({error}).") from error
-    if spec.family not in FAMILIES:
-        raise CheckpointError(
-            f"{path}: of family '{spec.family}', which this version does not know;"
-            f" known: {', '.join(sorted(FAMILIES))}."
-        )
-    return spec
-
-
-def _damage(path: Path) -> str:
-    """Say what a file is that is no safetensors file."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        return (
-            "a pickle or PyTorch archive, which can run code when loaded and is not"
-            " accepted here; convert it with 'rsupres models import'"
-        )
-    return "not a readable checkpoint, damaged or cut short"
+        return file_sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _gsd_distance(spec: ModelSpec, gsd_m: float | None) -> float:
-    """Return by what ratio a pixel size lies outside a model's range, 0 inside."""
+    """Return how far a pixel size lies outside a model's range: ratio - 1, 0 inside."""
     if spec.gsd is None or gsd_m is None:
         return 0.0
     low, high = spec.gsd

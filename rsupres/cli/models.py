@@ -55,7 +55,8 @@ def show(console: Console, model: str) -> None:
     Example:
       rsupres models show bicubic
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.checkpoints.catalogue import read_card, spec_to_json
+    from rsupres.checkpoints.catalogue import read_card
+    from rsupres.checkpoints.file import spec_to_json
 
     card = read_card(model)
     record = {**_record(card), "spec": spec_to_json(card.spec), **card.text}

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rsupres.checkpoints.catalogue import card_text, write_checkpoint
+from rsupres.checkpoints.catalogue import card_text
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
 from rsupres.families.base import fit_tensors

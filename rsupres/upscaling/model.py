@@ -12,13 +12,7 @@ from functools import cached_property
 
 import torch
 
-from rsupres.checkpoints.catalogue import (
-    Card,
-    default_model,
-    file_sha256,
-    load_model,
-    read_card,
-)
+from rsupres.checkpoints.catalogue import Card, default_model, load_model, read_card
 from rsupres.errors import InputError, ResourceError
 from rsupres.families.base import (
     ModelSpec,
@@ -27,6 +21,7 @@ from rsupres.families.base import (
     SuperResolver,
 )
 from rsupres.raster.dataset import Raster
+from rsupres.raster.files import file_sha256
 from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)

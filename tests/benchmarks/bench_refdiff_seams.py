@@ -27,7 +27,7 @@ import rasterio
 import torch
 from affine import Affine
 
-from rsupres.checkpoints.catalogue import write_checkpoint
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.refdiff.config import RELEASED

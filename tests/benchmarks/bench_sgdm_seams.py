@@ -39,12 +39,8 @@ from torch import Tensor
 
 from rsupres.blend import Mosaic
 from rsupres.blocks.stable_diffusion import ContextKeys, StepShifts
-from rsupres.checkpoints.catalogue import (
-    load_model,
-    read_card,
-    read_checkpoint,
-    write_checkpoint,
-)
+from rsupres.checkpoints.catalogue import load_model, read_card
+from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch

@@ -17,10 +17,11 @@ from rsupres.checkpoints.catalogue import (
     Card,
     card_text,
     default_model,
-    file_sha256,
     list_cards,
     load_model,
     read_card,
+)
+from rsupres.checkpoints.file import (
     read_checkpoint,
     spec_from_json,
     spec_to_json,
@@ -34,6 +35,7 @@ from rsupres.families.base import (
     ScaleRange,
     fit_tensors,
 )
+from rsupres.raster.files import file_sha256
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec("e2diffsr", ScaleRange(Fraction(1), Fraction(8), Fraction(4)))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsupres.checkpoints import convert
-from rsupres.checkpoints.catalogue import read_card, read_checkpoint
+from rsupres.checkpoints.catalogue import read_card
 from rsupres.checkpoints.convert import (
     CONVERTERS,
     Converted,
@@ -22,6 +22,7 @@ from rsupres.checkpoints.convert import (
     import_checkpoint,
 )
 from rsupres.checkpoints.convert.reading import read_tensors
+from rsupres.checkpoints.file import read_checkpoint
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.families.base import FixedScales, ModelSpec
 

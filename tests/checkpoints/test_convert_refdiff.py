@@ -12,9 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rsupres.checkpoints.catalogue import read_checkpoint
 from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.checkpoints.convert.modules import read_module_tensors
+from rsupres.checkpoints.file import read_checkpoint
 from rsupres.cli import main
 from rsupres.errors import CheckpointError, InputError
 from tests.parity.golden import Cases, name_seeded_tensor

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
-from rsupres.checkpoints.catalogue import load_model, read_checkpoint
+from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.checkpoints.convert.sgdm_names import TEXT, config_of, reference_names
 from rsupres.checkpoints.convert.sgdm_text import make_contexts, prompt_tokens
+from rsupres.checkpoints.file import read_checkpoint
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import SamplerOptions
 from rsupres.families.sgdm.network import EncoderConfig, SgdmConfig, SgdmNetworks

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres.checkpoints.catalogue import read_checkpoint, write_checkpoint
+from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights, unpack_weights
 from rsupres.families.base import FixedScales, ModelSpec
 from rsupres.training.state import read_tensors

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsupres.checkpoints.catalogue import (
-    Card,
-    default_model,
-    file_sha256,
-    list_cards,
-    read_spec,
-)
+from rsupres.checkpoints.catalogue import Card, default_model, list_cards
+from rsupres.checkpoints.file import read_spec
 from rsupres.evaluation.metrics import psnr
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.grid import Grid
+from rsupres.raster.files import file_sha256
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene

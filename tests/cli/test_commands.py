@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from rsupres.checkpoints.catalogue import list_cards, write_checkpoint
+from rsupres.checkpoints.catalogue import list_cards
 from rsupres.checkpoints.convert import CONVERTERS
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import COMMANDS, LazyGroup, main
 from rsupres.cli.models import FAMILIES
 from rsupres.errors import ResourceError

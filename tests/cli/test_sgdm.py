@@ -14,8 +14,8 @@ import torch
 from affine import Affine
 from click.testing import CliRunner
 
-from rsupres.checkpoints.catalogue import write_checkpoint
 from rsupres.checkpoints.convert.sgdm_names import TEXT
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import main
 from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
 from rsupres.families.sgdm.resolver import config_to_json, make_spec

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import Polygon
 
-from rsupres.checkpoints.catalogue import Card, spec_from_json, spec_to_json
+from rsupres.checkpoints.catalogue import Card
+from rsupres.checkpoints.file import spec_from_json, spec_to_json
 from rsupres.cli.plan import describe
 from rsupres.conditions.base import ConditionRequest
 from rsupres.conditions.open import ConditionSet

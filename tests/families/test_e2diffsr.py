@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from rsupres.blend import Mosaic
-from rsupres.checkpoints.catalogue import load_model, write_checkpoint
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch

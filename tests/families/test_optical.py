@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsupres.checkpoints.catalogue import load_model, read_checkpoint, write_checkpoint
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.degradations.optics import (
     FREQUENCIES,
     gaussian_of,

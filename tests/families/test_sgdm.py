@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from rsupres.blend import Mosaic
-from rsupres.checkpoints.catalogue import load_model, write_checkpoint
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.diffusion.samplers import sample_ddim
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from rsupres.blend import Mosaic
-from rsupres.checkpoints.catalogue import load_model, read_checkpoint, write_checkpoint
+from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.convert import import_checkpoint
+from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.evaluation.seams import seam_ratio, tile_borders

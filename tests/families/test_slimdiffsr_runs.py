@@ -12,7 +12,7 @@ import rasterio
 import torch
 from click.testing import CliRunner, Result
 
-from rsupres.checkpoints.catalogue import write_checkpoint
+from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import main
 from rsupres.families.slimdiffsr.mini import MINI
 from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, TrunkConfig

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.families.base import ModelSpec
+from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,12 +101,8 @@ def import_checkpoint(
         CheckpointError: the files cannot be converted.
         RunConflictError: the output exists.
     """
-    from rsupres.checkpoints.catalogue import (
-        Card,
-        card_text,
-        file_sha256,
-        write_checkpoint,
-    )
+    from rsupres.checkpoints.catalogue import Card, card_text
+    from rsupres.checkpoints.file import write_checkpoint
 
     module = converter_of(family)
     _check_options(options, module.OPTIONS, family)
