@@ -1,1 +1,5 @@
-"""Diffusion without networks: schedules, samplers and noise that knows its place."""
+"""Schedules, samplers, preconditioning and the noise field of diffusion models.
+
+Networks are in `rsupres.families`; samplers call them through
+`rsupres.diffusion.denoiser`.
+"""

@@ -2,26 +2,27 @@
 
 Karras et al. 2022, Algorithms 1 and 2, Eq. 5; Lu et al. 2022, "DPM-Solver++", Algorithm
 2 (second order, multistep, data prediction). Plain functions: the network comes in as a
-`Denoiser`, noise as a function of the step, and states are kept in the type of the
-start: float64 repeats the released numbers, float32 is enough for a few steps.
+`Denoiser` that returns the clean sample, noise as a function of the step. The state has
+the type of the start: float64 repeats the released numbers, float32 is enough for a few
+steps. `diffusers` has DPM-Solver++ for this case only together with preconditioning of
+its own, so the solver is written out here; `rsupres.diffusion.solvers` uses theirs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, float], Tensor]  # (x, sigma) to x0, of the type of x
-LevelNoise = Callable[[int], Tensor]  # step to standard normal noise
+from rsupres.diffusion.denoiser import Denoiser, Noise, OnStep, ignore_step
 
 
 @dataclass(frozen=True)
 class Churn:
-    """Noise that sampling adds anew (Karras et al. 2022, Table 5).
+    """Fresh noise that sampling adds (Karras et al. 2022, Table 5).
 
     Attributes:
         amount: S_churn, spread over all steps; 0 = the sampler is deterministic.
@@ -36,7 +37,7 @@ class Churn:
     inflation: float = 1.003
 
     def share(self, sigma: float, steps: int) -> float:
-        """Return gamma: by what part of itself the noise level grows."""
+        """Return gamma, the relative growth of the noise level in a step."""
         if not self.low <= sigma <= self.high:
             return 0.0
         return min(self.amount / steps, math.sqrt(2.0) - 1.0)
@@ -55,24 +56,26 @@ def karras_sigmas(
 
 
 def sample_heun(
-    denoise: Denoiser,
+    denoise: Denoiser[float],
     x: Tensor,
     sigmas: Sequence[float] | np.ndarray,
     churn: Churn | None = None,
-    noise: LevelNoise | None = None,
+    noise: Noise | None = None,
+    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run Heun's second-order method, ``2 * steps - 1`` calls of the network.
 
     Args:
-        denoise: the network, preconditioned.
+        denoise: maps (x, sigma) to the clean sample.
         x: the start, at noise level ``sigmas[0]``.
         sigmas: falling noise levels, the last 0.
         churn: fresh noise on the way; None = none.
-        noise: maps the number of a step to noise of the shape of `x`; asked only where
-            `churn` adds some, so a source must not depend on how often it is asked.
+        noise: maps the number of a step to noise of the shape of `x`; called only where
+            `churn` adds some, so it must not depend on how often it is called.
+        on_step: called with the number of a step, from 0, and the state after it.
 
     Returns:
-        the sample, of the shape and type of `x`.
+        The sample, of the shape and type of `x`.
     """
     churn = churn or Churn()
     steps = len(sigmas) - 1
@@ -89,25 +92,33 @@ def sample_heun(
             ahead = (moved - denoise(moved, following)) / following
             moved = x + (following - level) * (0.5 * slope + 0.5 * ahead)
         x = moved
+        on_step(step, x)
     return x
 
 
 def sample_euler(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float] | np.ndarray
+    denoise: Denoiser[float],
+    x: Tensor,
+    sigmas: Sequence[float] | np.ndarray,
+    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run Euler's method, one call a step: DDIM without noise, in noise levels.
 
-    Of first order, but no prediction is extrapolated: for two to four steps. Arguments
-    and result are those of `sample_heun` without churn.
+    Of first order, but it never extrapolates a prediction, which suits two to four
+    steps. Arguments and result are those of `sample_heun` without churn.
     """
     for step in range(len(sigmas) - 1):
         ratio = float(sigmas[step + 1]) / float(sigmas[step])
         x = ratio * x + (1.0 - ratio) * denoise(x, float(sigmas[step]))
+        on_step(step, x)
     return x
 
 
 def sample_dpm_plus(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float] | np.ndarray
+    denoise: Denoiser[float],
+    x: Tensor,
+    sigmas: Sequence[float] | np.ndarray,
+    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run DPM-Solver++(2M): second order with one call of the network a step.
 
@@ -122,6 +133,7 @@ def sample_dpm_plus(
         sigma, following = float(sigmas[step]), float(sigmas[step + 1])
         predicted = denoise(x, sigma)
         if following == 0.0:
+            on_step(step, predicted)
             return predicted
         width = math.log(sigma / following)
         target = predicted
@@ -131,4 +143,5 @@ def sample_dpm_plus(
         ratio = following / sigma
         x = ratio * x + (1.0 - ratio) * target
         before, width_before = predicted, width
+        on_step(step, x)
     return x

@@ -1,7 +1,7 @@
-"""Noise that belongs to the ground: a function of seed, draw and absolute position.
+"""Noise as a function of seed, draw and absolute position, so that tiles agree.
 
-Two windows that share ground draw the same noise there, whatever the tile size, the
-order or the machine. The bits come from a counter-based generator (Philox 4x64,
+Two windows that share ground draw the same noise there, for any tile size, order and
+machine. The bits come from a counter-based generator (Philox 4x64,
 Salmon et al. 2011, as numpy has it) whose key is (seed, sample) and whose counter is
 (column block, row, channel, draw). This module holds no state and knows no torch.
 """
@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.random import Philox
 
-from rsupres.grid import PixelWindow
+from rsupres.grid import PixelWindow, ceil_div
 
 # One Philox block of four 64-bit words gives eight normals, 32 bits each.
 _WORDS_PER_BLOCK = 4
@@ -62,7 +62,7 @@ class NoiseField:
         if min(window.height, window.width, channels) < 1:
             raise ValueError(f"cannot draw {channels} channels on {tuple(window)}.")
         first, offset = divmod(window.col, _COLS_PER_BLOCK)
-        n_blocks = -(-(offset + window.width) // _COLS_PER_BLOCK)
+        n_blocks = ceil_div(offset + window.width, _COLS_PER_BLOCK)
         bits = _BlockBits(self.seed, self.sample)
         noise = np.empty((channels, window.height, window.width), np.float32)
         for channel in range(channels):

@@ -1,28 +1,31 @@
-"""Samplers: plain functions from a network and a start to a sample.
+"""Samplers in diffusion steps: ancestral and deterministic posterior means, DDIM.
 
-A sampler owns no parameters and no random state; noise comes in as an argument.
+Plain functions from a denoiser and a start to a sample. They own no parameters and no
+random state; noise comes in as an argument. Samplers in noise levels are in
+`rsupres.diffusion.edm`, solvers of higher order in `rsupres.diffusion.solvers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 from torch import Tensor
 
+from rsupres.diffusion.denoiser import (
+    Denoiser,
+    Noise,
+    OnStep,
+    Prediction,
+    ignore_step,
+)
 from rsupres.diffusion.schedules import Posterior
-
-Prediction = Literal["eps", "x0"]
-StepPredictor = Callable[[Tensor, int], Tensor]
-StepNoise = Callable[[int], Tensor]
 
 
 def sample_posterior(
-    predict: StepPredictor,
+    denoise: Denoiser[int],
     z: Tensor,
     posterior: Posterior,
     prediction: Prediction = "eps",
-    noise: StepNoise | None = None,
+    noise: Noise | None = None,
+    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run the reverse chain t = steps .. 1 with posterior means.
 
@@ -32,43 +35,58 @@ def sample_posterior(
     t = 1.
 
     Args:
-        predict: maps (z_t, t), t one-based, to eps or x0 of the shape of z_t.
+        denoise: maps (z_t, t), t one-based, to eps or x0.
         z: the start z_T, any shape.
         posterior: coefficients of the chain.
-        prediction: what `predict` returns.
+        prediction: what `denoise` returns.
         noise: maps t to standard normal noise of the shape of `z`, or None.
+        on_step: called with t and z_{t-1}.
 
     Returns:
         z_0 in the type of `z`.
     """
     for t in range(posterior.steps, 0, -1):
-        z = posterior_step(predict(z, t), z, t, posterior, prediction)
+        z = posterior_step(denoise(z, t), z, t, posterior, prediction)
         if noise is not None and t > 1:
             z = z + float(posterior.variance[t - 1]) ** 0.5 * noise(t)
+        on_step(t, z)
     return z
 
 
-def sample_ddim(predict: StepPredictor, z: Tensor, posterior: Posterior) -> Tensor:
+def sample_ddim(
+    denoise: Denoiser[int],
+    z: Tensor,
+    posterior: Posterior,
+    on_step: OnStep = ignore_step,
+) -> Tensor:
     """Run the deterministic chain of DDIM with eta = 0 (Song et al. 2021, Eq. 12).
 
     Args:
-        predict: maps (z_t, t), t one-based, to eps of the shape of z_t.
+        denoise: maps (z_t, t), t one-based, to eps.
         z: the start z_T, any shape.
         posterior: of the steps to visit; only its alpha_bar is used.
+        on_step: called with t and z_{t-1}.
 
     Returns:
         z_0 in the type of `z`.
     """
     kept = [1.0, *map(float, posterior.alpha_bar)]
     for t in range(posterior.steps, 0, -1):
-        eps = predict(z, t)
+        eps = denoise(z, t)
         x0 = (z - (1.0 - kept[t]) ** 0.5 * eps) / kept[t] ** 0.5
         z = kept[t - 1] ** 0.5 * x0 + (1.0 - kept[t - 1]) ** 0.5 * eps
+        on_step(t, z)
     return z
 
 
 def diffuse(z0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Return z_t of clean samples (b, ...) at the signal powers (b,), any dtype."""
+    """Return z_t, clean samples with noise added (Ho et al. 2020, Eq. 4).
+
+    Args:
+        z0: clean samples, (b, ...).
+        noise: standard normals of that shape.
+        alpha_bar: signal powers, (b,), any type.
+    """
     kept = alpha_bar.reshape(-1, *(1,) * (z0.ndim - 1))
     return kept.sqrt().to(z0.dtype) * z0 + (1.0 - kept).sqrt().to(z0.dtype) * noise
 

@@ -1,45 +1,37 @@
-"""What a model family promises to the pipeline.
+"""The contract between a model family and the rest of the package.
 
-A family declares what it needs (`ModelSpec`), finds once per scene what all tiles must
-share (`SuperResolver.prepare`), and turns batches of tiles into batches of SR tiles
+A family declares what it needs (`ModelSpec`), finds once per scene what all tiles share
+(`SuperResolver.prepare`), and turns batches of LR tiles into batches of SR tiles
 (`SuperResolver.upscale`). It knows no files, no coordinates and no tile grid beyond the
-absolute windows that a batch carries.
+absolute windows of a batch. This module holds the types that cross that border, and
+`config_from_json` and `fit_tensors`, with which every family checks a checkpoint.
+Weight files are read by `rsupres.checkpoints`, samplers are in `rsupres.diffusion`.
 """
 
 from __future__ import annotations
 
+import json
+import types
+import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from rsupres.diffusion.noise import NoiseField
-    from rsupres.grid import PixelWindow
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from rsupres.grid import PixelWindow
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from rsupres.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
+    from rsupres.diffusion.noise import NoiseField
+    from rsupres.grid import PixelWindow
+
 Precision = Literal["fp32", "bf16", "fp16"]
+STYLE_SIDE = 1024  # pixels; longer sides of a style image are cropped
+_Config = TypeVar("_Config")
 
 
 @dataclass(frozen=True)
@@ -84,17 +76,17 @@ class ModelSpec:
         scales: the scales it offers.
         bands: roles in the model's order, such as ("red", "green", "blue"); empty when
             any number of bands will do.
-        needs: names of `Conditions` fields that must be given.
-        accepts: names of `Conditions` fields that may be given.
+        needs: names of the `Conditions` fields that must be given.
+        accepts: names of the `Conditions` fields that may be given.
         tile_size: LR pixels of a tile side that suit the network by default.
         multiple: SR tile sides must be multiples of this.
-        halo: LR pixels at a tile edge that must not be trusted.
+        halo: width in LR pixels of the border of a tile that is not reliable.
         gsd: smallest and largest metres per LR pixel seen in training; None = any.
         detail: whether `SamplerOptions.detail` has an effect.
         stochastic: whether the result depends on the noise.
         steps: default number of network evaluations, None when there is no sampler.
-        legend: the legend of vector maps that it was trained on: a name or file that
-            `--legend` takes, and its default; None = not said.
+        legend: name or file of the legend of the vector maps that it was trained on,
+            the default for its users; None = not known.
         classes: the class table of change masks that it was trained on; masks of other
             tables are brought to it. None = codes are taken as they are.
         sensor: whether it can be told the sensor's blur and noise.
@@ -119,7 +111,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """What a user may choose about a model's work; None = the checkpoint's own value.
+    """The user's choices about sampling; None = the checkpoint's own value.
 
     Attributes:
         steps: number of network evaluations per tile.
@@ -142,8 +134,40 @@ class SamplerOptions:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The inputs of a model besides the scene; None = not given.
+
+    Attributes:
+        vector_map: (b, 3, H, W) float32 in [0, 1], legend colours.
+        reference: (b, c, H, W) float32 in [0, 1], an earlier high-resolution image in
+            the model's bands; 0 where `reference_valid` is False.
+        reference_valid: (b, 1, H, W) bool; given whenever `reference` is.
+        change_mask: (b, 1, H, W) uint8: 0 = unchanged, 255 = not known, else the code
+            of the land-cover class.
+        style: (c, Hs, Ws) float32 in [0, 1]: one image for the whole scene, not on its
+            grid; sides up to `STYLE_SIDE`.
+    """
+
+    vector_map: Tensor | None = None
+    reference: Tensor | None = None
+    reference_valid: Tensor | None = None
+    change_mask: Tensor | None = None
+    style: Tensor | None = None
+
+    def to(self, device: torch.device) -> Conditions:
+        """Return the same conditions on a device."""
+        moved = {name: value.to(device) for name, value in self.given().items()}
+        return Conditions(**moved)
+
+    def given(self) -> dict[str, Tensor]:
+        """Return the tensors that are there, by name."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class SceneContext:
-    """What was found once for the whole scene; stored in the run directory.
+    """What `SuperResolver.prepare` found; stored in the run directory.
 
     Attributes:
         arrays: named arrays, possibly memory-mapped; read only.
@@ -226,54 +250,32 @@ class SuperResolver(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model needs."""
+        """What the model needs from a scene."""
         ...
 
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField
     ) -> SceneContext:
-        """Find once what every tile of the scene must share."""
+        """Find what all tiles of a scene share; called once, before the first tile.
+
+        Args:
+            scene: the whole scene, read by window.
+            scale: SR pixels along an LR pixel, one that `spec` offers.
+            noise: the noise of the run.
+        """
         ...
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
-        """Return (b, c, H, W) float32 in [0, 1] on the batch's device."""
+        """Return the SR of a batch of tiles.
+
+        Args:
+            batch: tiles of one size, with their conditions and what `prepare` found.
+            scale: as for `prepare`.
+
+        Returns:
+            (b, c, H, W) float32 in [0, 1], on the batch's device.
+        """
         ...
-
-
-# SR pixels of a side beyond which a style image is cropped.
-STYLE_SIDE = 1024
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a model looks at besides the scene; None = not given.
-
-    Attributes:
-        vector_map: (b, 3, H, W) float32 in [0, 1], legend colours.
-        reference: (b, c, H, W) float32 in [0, 1], an earlier high-resolution image in
-            the model's bands; 0 where it is missing, which `reference_valid` tells.
-        reference_valid: (b, 1, H, W) bool; given whenever `reference` is.
-        change_mask: (b, 1, H, W) uint8, 0 = unchanged, else the land-cover class, 255 =
-            not known.
-        style: (c, Hs, Ws) float32 in [0, 1]: one image for the whole scene, on no grid,
-            sides up to `STYLE_SIDE`.
-    """
-
-    vector_map: Tensor | None = None
-    reference: Tensor | None = None
-    reference_valid: Tensor | None = None
-    change_mask: Tensor | None = None
-    style: Tensor | None = None
-
-    def to(self, device: torch.device) -> Conditions:
-        """Return the same conditions on a device."""
-        moved = {name: value.to(device) for name, value in self.given().items()}
-        return Conditions(**moved)
-
-    def given(self) -> dict[str, Tensor]:
-        """Return the tensors that are there, by name."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -281,10 +283,10 @@ class Checkpoint:
     """A weight file in memory.
 
     Attributes:
-        path: where it came from.
+        path: the file.
         spec: what the model needs from a scene.
         architecture: the family's configuration, as plain JSON values.
-        tensors: weights by name, as stored; those of 8 bits in float32.
+        tensors: weights by name, in the stored type; int8 is expanded to float32.
     """
 
     path: Path
@@ -296,7 +298,12 @@ class Checkpoint:
 def fit_tensors(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], path: Path
 ) -> None:
-    """Check that names and shapes are exactly the wanted ones.
+    """Check that tensors have exactly the names and shapes of a network.
+
+    Args:
+        tensors: weights by name.
+        wanted: shapes by name.
+        path: the file that they came from, for the message.
 
     Raises:
         CheckpointError: names the first missing, surplus or misshapen tensors.
@@ -314,3 +321,58 @@ def fit_tensors(
                 f"{path}: tensor '{name}' has shape {tuple(tensors[name].shape)}, the"
                 f" architecture needs {tuple(shape)}."
             )
+
+
+def config_to_json(config: object) -> dict[str, object]:
+    """Return a configuration, a dataclass, as plain JSON values by field name."""
+    values: dict[str, object] = json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]  # a dataclass
+    return values
+
+
+def config_from_json(
+    kind: type[_Config], values: Mapping[str, object], path: Path
+) -> _Config:
+    """Return the configuration that `config_to_json` wrote.
+
+    Args:
+        kind: a dataclass; its fields may be dataclasses, tuples and `Literal`s.
+        values: by name of the field; fields that are missing keep their default.
+        path: the file that they came from, for the message.
+
+    Raises:
+        CheckpointError: an unknown name, or a value that does not fit its field.
+    """
+    hints = typing.get_type_hints(kind)
+    built: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise CheckpointError(
+                f"{path}: architecture does not fit (unknown '{name}')."
+            )
+        built[name] = _field_from_json(name, hints[name], value, path)
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path}: architecture does not fit ({error})."
+        ) from error
+
+
+def _field_from_json(name: str, hint: Any, value: object, path: Path) -> object:
+    """Return a field's value: lists become tuples, mappings dataclasses."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    choices = typing.get_args(hint) if union else (hint,)
+    nested = next((choice for choice in choices if is_dataclass(choice)), None)
+    if isinstance(nested, type) and isinstance(value, Mapping):
+        return config_from_json(nested, value, path)
+    known = [word for c in choices for word in _literals(c)]
+    if isinstance(value, str) and known and value not in known:
+        raise CheckpointError(
+            f"{path}: architecture does not fit ({name} = '{value}' is unknown to this"
+            f" version; known: {', '.join(map(str, known))})."
+        )
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _literals(hint: Any) -> tuple[object, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()

@@ -28,10 +28,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the golden case is a test's
 
-from rsupres.blocks.stable_diffusion import make_context_keys
+from rsupres.blocks.stable_diffusion_run import make_context_keys
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
-from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks
-from rsupres.families.sgdm.resolver import Sampling, sample_latent
+from rsupres.families.sgdm.config import VARIANTS
+from rsupres.families.sgdm.network import SgdmNetworks
+from rsupres.families.sgdm.sampling import Sampling, sample_latent
 
 WASTES = {
     "hr": "encoding of HR that nobody uses",

@@ -38,15 +38,16 @@ from PIL import Image
 from torch import Tensor
 
 from rsupres.blend import Mosaic
-from rsupres.blocks.stable_diffusion import ContextKeys, StepShifts
+from rsupres.blocks.stable_diffusion_run import ContextKeys, StepShifts
 from rsupres.checkpoints.catalogue import load_model, read_card
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
-from rsupres.families.sgdm.network import SgdmConfig
-from rsupres.families.sgdm.resolver import Sgdm, sample_latent
+from rsupres.families.sgdm.config import SgdmConfig
+from rsupres.families.sgdm.resolver import Sgdm
+from rsupres.families.sgdm.sampling import sample_latent
 from rsupres.grid import Grid, PixelWindow
 from rsupres.tile_grid import Tile, TileGrid
 from rsupres.upscaling.memory import ArrayReader

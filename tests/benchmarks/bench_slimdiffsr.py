@@ -44,15 +44,15 @@ from rsupres.families.slimdiffsr.blocks import (  # noqa: E402
     FrequencySeparable,
     QueryAggregation,
 )
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig  # noqa: E402
 from rsupres.families.slimdiffsr.half import halve  # noqa: E402
 from rsupres.families.slimdiffsr.network import (  # noqa: E402
     DEAD,
     DoublingConv,
-    SlimDiffSRConfig,
     SlimDiffSRNetwork,
     enlarge,
-    match_colours,
 )
+from rsupres.families.slimdiffsr.released import match_colours  # noqa: E402
 from rsupres.kernels.door import VARIABLE  # noqa: E402
 from tests.parity.golden import name_seeded_tensor  # noqa: E402
 

@@ -26,7 +26,8 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
-from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig
+from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import SlimDiffSR, make_spec
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.memory import ArrayReader

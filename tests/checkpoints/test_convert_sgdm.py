@@ -20,7 +20,8 @@ from rsupres.checkpoints.convert.sgdm_text import make_contexts, prompt_tokens
 from rsupres.checkpoints.file import read_checkpoint
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import SamplerOptions
-from rsupres.families.sgdm.network import EncoderConfig, SgdmConfig, SgdmNetworks
+from rsupres.families.sgdm.config import EncoderConfig, SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import N_PROMPTS, prompt_text
 from rsupres.families.sgdm.style import FlowConfig, StyleFlow
 from rsupres.upscaling.array import upscale_whole

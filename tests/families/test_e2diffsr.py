@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import Conditions, SamplerOptions, TileBatch
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch, config_to_json
 from rsupres.families.e2diffsr.config import (
     SMALL,
     E2DiffSRConfig,
@@ -236,10 +236,7 @@ def test_ancestral_sampling_adds_noise_and_stays_reproducible() -> None:
 def _write(path: Path, networks: E2DiffSRNetworks, config: E2DiffSRConfig) -> None:
     spec = make_spec(config, detail=True, gsd=(0.6, 40.0), halo=16)
     tensors = {k: v.half() for k, v in networks.state_dict().items()}
-    architecture = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()
-    }
-    write_checkpoint(path, tensors, spec, architecture, "a test")
+    write_checkpoint(path, tensors, spec, config_to_json(config), "a test")
 
 
 def test_detail_mixes_two_sets_of_weights(tmp_path: Path) -> None:

@@ -54,12 +54,14 @@ def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
     common = ("--model", model, "--scale", 8)
     bare = invoke("upscale", scene, tmp_path / "bare.tif", *common)
     assert bare.exit_code == 0, bare.output
-    assert "No --reference" in bare.output
+    assert "No reference is given" in bare.output
+    assert "See --reference." in bare.output
     result = invoke(
         "upscale", scene, tmp_path / "o.tif", *common, "--reference", reference
     )
     assert result.exit_code == 0, result.output
-    assert "No --change-mask" in result.output
+    assert "No change mask is given" in result.output
+    assert "See --change-mask, --change-mask detect." in result.output
     with (
         rasterio.open(tmp_path / "o.tif") as out,
         rasterio.open(tmp_path / "bare.tif") as without,

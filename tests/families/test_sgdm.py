@@ -22,14 +22,19 @@ from rsupres.diffusion.samplers import sample_ddim
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.diffusion.solvers import sample_solver
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
-from rsupres.families.base import Conditions, SamplerOptions, TileBatch
+from rsupres.families.base import (
+    Conditions,
+    SamplerOptions,
+    TileBatch,
+    config_from_json,
+    config_to_json,
+)
 from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
-from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
+from rsupres.families.sgdm.config import SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
 from rsupres.families.sgdm.resolver import (
     Sgdm,
-    config_from_json,
-    config_to_json,
     make_spec,
 )
 from rsupres.families.sgdm.style import spatial_statistics

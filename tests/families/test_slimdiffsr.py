@@ -29,20 +29,15 @@ from rsupres.families.slimdiffsr.blocks import (
     ResidualBlock,
     SpatialTransformer,
 )
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.mini import MINI, MiniConfig
-from rsupres.families.slimdiffsr.network import (
-    DoublingConv,
-    SlimDiffSRConfig,
-    SlimDiffSRNetwork,
-    TrunkConfig,
-    match_colours,
-    pad_by_reflection,
-)
+from rsupres.families.slimdiffsr.network import DoublingConv, SlimDiffSRNetwork, norm_of
+from rsupres.families.slimdiffsr.released import match_colours, pad_by_reflection
 from rsupres.families.slimdiffsr.resolver import (
     Config,
     SlimDiffSR,
-    config_from_json,
-    config_to_json,
+    architecture_from_json,
+    architecture_to_json,
     make_network,
     make_spec,
 )
@@ -224,7 +219,7 @@ def test_weights_in_half_precision_are_close(tmp_path: Path, config: Config) -> 
     path = tmp_path / "x.safetensors"
     spec = make_spec(config, gsd=None)
     write_checkpoint(
-        path, network(config).state_dict(), spec, config_to_json(config), "me"
+        path, network(config).state_dict(), spec, architecture_to_json(config), "me"
     )
     half = load_model(str(path), CPU, SamplerOptions(precision="bf16"))
     assert isinstance(half, SlimDiffSR)
@@ -251,11 +246,11 @@ def test_checkpoints_survive_a_round_trip(tmp_path: Path, config: Config) -> Non
     made = network(config)
     path = tmp_path / "x.safetensors"
     spec = make_spec(config, gsd=(1.0, 4.0))
-    write_checkpoint(path, made.state_dict(), spec, config_to_json(config), "me")
+    write_checkpoint(path, made.state_dict(), spec, architecture_to_json(config), "me")
     loaded = load_model(str(path), CPU, SamplerOptions())
     assert isinstance(loaded, SlimDiffSR)
     assert loaded.spec == spec
-    assert config_from_json(config_to_json(config), path) == config
+    assert architecture_from_json(architecture_to_json(config), path) == config
     lr = picture(16, 20)
     np.testing.assert_allclose(
         upscale_whole(loaded, lr, Fraction(4), CPU),
@@ -277,7 +272,9 @@ def test_checkpoints_survive_a_round_trip(tmp_path: Path, config: Config) -> Non
 )
 def test_an_architecture_that_does_not_fit_is_told(change: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match=r"x\.safetensors.*does not fit"):
-        config_from_json({**config_to_json(SMALL), **change}, Path("x.safetensors"))
+        architecture_from_json(
+            {**architecture_to_json(SMALL), **change}, Path("x.safetensors")
+        )
 
 
 def released(scale: int = 4) -> dict[str, Tensor]:
@@ -323,7 +320,7 @@ def test_files_that_are_no_student_are_refused(tmp_path: Path) -> None:
                 "slimdiffsr", [path], tmp_path / "x.safetensors", None, options
             )
 
-    refuse(weights, "add --set scale")
+    refuse(weights, "does not say its scale")
     refuse(weights, "whole factor", scale="2.5")
     lost = {k: v for k, v in weights.items() if k != "merge_conv1.bias"}
     refuse(lost, r"1 tensors missing \(merge_conv1.bias\)", scale="4")
@@ -357,8 +354,8 @@ def test_matched_colours_have_the_moments_of_the_reference() -> None:
     [
         FrequencySeparable(8, 12, 4),
         DirectionSeparable(8, 4, 4),
-        ResidualBlock(8, 16, SMALL.trunk.make_norm()),
-        SpatialTransformer(8, 4, 6, SMALL.trunk.make_norm()),
+        ResidualBlock(8, 16, norm_of(SMALL.trunk)),
+        SpatialTransformer(8, 4, 6, norm_of(SMALL.trunk)),
     ],
     ids=lambda part: type(part).__name__,
 )

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.half import halve
-from rsupres.families.slimdiffsr.network import (
-    SlimDiffSRConfig,
-    SlimDiffSRNetwork,
-    TrunkConfig,
-    match_colours,
-)
+from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.released import match_colours
 from tests.parity.golden import name_seeded_tensor
 
 CONFIG = SlimDiffSRConfig(4, TrunkConfig((32, 64), 64, 1, 8, 16, "group", 8), 8)

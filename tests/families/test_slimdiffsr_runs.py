@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import main
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.mini import MINI
-from rsupres.families.slimdiffsr.network import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.resolver import (
     Config,
-    config_to_json,
+    architecture_to_json,
     make_network,
     make_spec,
 )
@@ -37,7 +37,7 @@ def weights(path: Path, config: Config, **changed: float) -> Path:
     for name, value in changed.items():
         tensors[name] = torch.full_like(tensors[name], value)
     spec = make_spec(config, gsd=None)
-    write_checkpoint(path, tensors, spec, config_to_json(config), "test")
+    write_checkpoint(path, tensors, spec, architecture_to_json(config), "test")
     return path
 
 

@@ -22,10 +22,9 @@ from rsupres.blocks.stable_diffusion import (
     AutoencoderConfig,
     UNetConfig,
     encode_moments,
-    make_context_keys,
-    transform,
 )
 from rsupres.blocks.stable_diffusion_keys import rename
+from rsupres.blocks.stable_diffusion_run import make_context_keys, transform
 from rsupres.checkpoints.convert.sgdm_names import (
     config_of,
     encoder_config,
@@ -36,13 +35,8 @@ from rsupres.checkpoints.convert.sgdm_names import (
 from rsupres.diffusion.samplers import diffuse, sample_posterior
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.families.sgdm.colour import correct_by_statistics, correct_by_wavelets
-from rsupres.families.sgdm.network import (
-    VARIANTS,
-    EncoderConfig,
-    SgdmConfig,
-    SgdmNetworks,
-    trains_in_stage1,
-)
+from rsupres.families.sgdm.config import VARIANTS, EncoderConfig, SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.style import (
     FlowConfig,

@@ -21,19 +21,18 @@ from rsupres.families.slimdiffsr.blocks import (
     ResidualBlock,
     SpatialTransformer,
 )
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig
 from rsupres.families.slimdiffsr.network import (
     DEAD,
     Downsample,
-    SlimDiffSRConfig,
     SlimDiffSRNetwork,
     TinyDecoder,
     TinyEncoder,
     Trunk,
     Upsample,
-    match_colours,
-    run_as_released,
     shapes_of,
 )
+from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import invert_variance
 from tests.helpers import shared_data
 from tests.parity.golden import Cases, name_seeded_tensor

@@ -14,7 +14,8 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.families.base import Conditions, SamplerOptions
-from rsupres.families.sgdm.network import VARIANTS, SgdmNetworks, trains_in_stage1
+from rsupres.families.sgdm.config import VARIANTS
+from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import balance_map

@@ -1,9 +1,8 @@
-"""Checkpoints of other projects become checkpoints of ours: `rsupres models import`.
+"""Convert checkpoints of other projects into ours (`rsupres models import`).
 
-The frame: which families convert, where the result goes, and the card beside it. What a
-family's released files look like is the business of
-`rsupres.checkpoints.convert.<family>`; how any such file is read without running it, of
-`rsupres.checkpoints.convert.reading`. Nothing is downloaded.
+This module lists the families that convert, and writes the checkpoint and its card. The
+module of a family knows its released files; `reading`, `modules` and `unpickle` read
+such files without running anything in them. Nothing is downloaded.
 
 A converter is a module with
 
@@ -40,7 +39,7 @@ CONVERTERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Converted:
-    """A foreign checkpoint as a family of ours understands it.
+    """A foreign checkpoint with the names and the configuration of our family.
 
     Attributes:
         tensors: weights by our names, complete.
@@ -63,7 +62,7 @@ class Converter(Protocol):
     OPTIONS: Mapping[str, str]
 
     def convert(self, sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
-        """Read released files and return what they hold in our names.
+        """Read released files and return their weights under our names.
 
         Raises:
             CheckpointError: missing, damaged, unsafe or other files; missing and
@@ -89,7 +88,7 @@ def import_checkpoint(
         sources: the released files, and folders of them, all that make one model.
         out: checkpoint to write (``.safetensors``), its card beside it; None = into
             `imports_folder` under the model's name.
-        name: what `--model` will take; None = family and the first file's name.
+        name: by which the model is chosen; None = family and the first file's name.
         options: the converter's own, see its ``OPTIONS``.
         overwrite: replace a checkpoint that is there.
 
@@ -132,7 +131,9 @@ def converter_of(family: str) -> Converter:
     """
     if family not in CONVERTERS:
         known = ", ".join(sorted(CONVERTERS))
-        raise InputError(f"--family {family}: nothing is imported; known: {known}.")
+        raise InputError(
+            f"{family}: cannot be imported; known: {known}.", argument="family"
+        )
     return cast(Converter, import_module(CONVERTERS[family]))
 
 
@@ -162,19 +163,24 @@ def _check_options(
     for key in options:
         if key not in known:
             choices = "; ".join(f"{k}: {text}" for k, text in known.items()) or "none"
-            raise InputError(f"--set {key}: unknown to {family}; known: {choices}.")
+            raise InputError(
+                f"{key}: unknown to {family}; known: {choices}.", argument="settings"
+            )
 
 
 def _output(out: Path | None, name: str, overwrite: bool) -> Path:
     """Return the checkpoint to write, or refuse."""
     if not name or os.sep in name or name.endswith(".safetensors"):
-        raise InputError(f"--name '{name}': give a plain name, without a path.")
+        raise InputError(
+            f"'{name}': give a plain name, without a path.", argument="name"
+        )
     path = out or imports_folder() / f"{name}.safetensors"
     if path.suffix != ".safetensors":
-        raise InputError(f"{path}: --out must end in .safetensors.")
+        raise InputError(f"{path}: must end in .safetensors.", argument="out")
     for taken in (path, path.with_suffix(".toml")):
         if taken.exists() and not overwrite:
             raise RunConflictError(
-                f"{taken} exists; choose another --name or --out, or add --overwrite."
+                f"{taken} exists; choose another name or file, or overwrite it.",
+                remedies=("name", "out", "overwrite"),
             )
     return path

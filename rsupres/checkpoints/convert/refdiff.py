@@ -7,10 +7,9 @@ off the names and shapes alone.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.modules import read_module_tensors
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
+from rsupres.families.base import config_to_json
 from rsupres.families.refdiff.config import RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import parameter_shapes
 from rsupres.families.refdiff.resolver import make_spec
@@ -77,7 +77,7 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
         halo=_HALO,
         classes=options.get("classes"),
     )
-    architecture = json.loads(json.dumps(asdict(config)))
+    architecture = config_to_json(config)
     origin = f"Ref-Diff (Dong et al. 2024), '{part}' of {path.name}"
     return Converted(tensors, spec, architecture, origin, _LICENCE)
 
@@ -151,5 +151,7 @@ def _read(path: Path, part: str) -> dict[str, Tensor]:
 def _choice(key: str, options: Mapping[str, str], known: Sequence[str]) -> str:
     value = options.get(key, known[0])
     if value not in known:
-        raise InputError(f"--set {key}={value}: known: {', '.join(known)}.")
+        raise InputError(
+            f"{key}={value}: known: {', '.join(known)}.", argument="settings"
+        )
     return value

@@ -1,10 +1,10 @@
-"""SGDM's released files: Lightning checkpoint, Stable Diffusion base, two flows.
+"""Convert SGDM's released files: a Lightning checkpoint, a base model, two flows.
 
-`rsupres models import SGDM-real.ckpt flow_mean flow_std --family sgdm`. The authors'
-checkpoint holds the adapter and the whole model around it; where a file holds the
-adapter and trained parts only, an SD 2.1-base comes along: ``v2-1_512-ema-pruned.ckpt``
-or a folder in the layout of diffusers (``unet``, ``vae``, ``text_encoder``). Tensors of
-the authors' file win over those of the base.
+The authors' checkpoint (``SGDM-real.ckpt``) holds the adapter and the whole model
+around it. A file that holds only the adapter and the trained parts needs an SD 2.1-base
+beside it: ``v2-1_512-ema-pruned.ckpt``, or a folder in the layout of diffusers
+(``unet``, ``vae``, ``text_encoder``). Tensors of the authors' file replace those of the
+base. ``flow_mean`` and ``flow_std`` hold SFlow.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ from rsupres.checkpoints.convert.sgdm_names import (
 )
 from rsupres.checkpoints.convert.sgdm_text import from_transformers, make_contexts
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.sgdm.network import LATENT_SCALE, SgdmConfig, SgdmNetworks
-from rsupres.families.sgdm.resolver import config_to_json, make_spec
+from rsupres.families.base import config_to_json
+from rsupres.families.sgdm.config import LATENT_SCALE, SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks
+from rsupres.families.sgdm.resolver import make_spec
 
 OPTIONS = {
     "scale": "SR pixels along an LR pixel (real: 16, synthetic: 32)",
@@ -49,8 +51,8 @@ OPTIONS = {
 }
 _BASE = (
     "get stabilityai/stable-diffusion-2-1-base, either v2-1_512-ema-pruned.ckpt or the"
-    " folder with unet, vae and text_encoder, put it anywhere and name it too:"
-    " 'rsupres models import SGDM-real.ckpt v2-1_512-ema-pruned.ckpt --family sgdm'"
+    " folder with unet, vae and text_encoder, put it anywhere and name it beside"
+    " the authors' checkpoint"
 )
 _TEXT_MISSING = (
     "no text encoder in the files, and the prompts need one; " + _BASE + ", or name"
@@ -194,11 +196,14 @@ def _flow_kind(path: Path) -> str:
 def _check_parts(found: _Found, where: str, options: Mapping[str, str]) -> None:
     """Refuse files that cannot make a model, and say what is missing."""
     if options.get("surplus", "") not in ("", "drop"):
-        raise InputError(f"--set surplus={options['surplus']}: only 'drop' is known.")
+        raise InputError(
+            f"surplus={options['surplus']}: only 'drop' is known.", argument="settings"
+        )
     if found.surplus and not options.get("surplus"):
         raise CheckpointError(
             f"{where}: {len(found.surplus)} tensors belong to nothing, first"
-            f" '{found.surplus[0]}'; if they are not needed, add --set surplus=drop."
+            f" '{found.surplus[0]}'; drop them if they are not needed.",
+            remedies=("settings=surplus=drop",),
         )
     if not _has_adapter(found.tensors):
         raise CheckpointError(
@@ -226,7 +231,9 @@ def _config(found: _Found, options: Mapping[str, str]) -> SgdmConfig:
         ("colour", ("none", "wavelet")),
     ):
         if key in options and options[key] not in known:
-            raise InputError(f"--set {key}={options[key]}: known: {', '.join(known)}.")
+            raise InputError(
+                f"{key}={options[key]}: known: {', '.join(known)}.", argument="settings"
+            )
     chosen = {k: options[k] for k in ("enlarge", "colour") if k in options}
     config = replace(config, **chosen)  # type: ignore[arg-type]  # checked above
     if not found.flows:
@@ -275,5 +282,7 @@ def _check_fit(
 def _number(options: Mapping[str, str], key: str, default: int) -> int:
     text = options.get(key, str(default))
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--set {key}={text}: give a whole number from 1 on.")
+        raise InputError(
+            f"{key}={text}: give a whole number from 1 on.", argument="settings"
+        )
     return int(text)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.blocks.stable_diffusion_keys import autoencoder_names, unet_names
 from rsupres.errors import CheckpointError
-from rsupres.families.sgdm.network import EncoderConfig, SgdmConfig
+from rsupres.families.sgdm.config import EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.style import FlowConfig
 
 UNET = "model.diffusion_model."

@@ -2,7 +2,7 @@
 
 A bare state dict, with or without ``module.`` before every name. The 12 tensors that
 nothing reads may be there or not; they are dropped. The file does not tell the scale:
-it is taken from the name (``_4x``, ``_8x``) or from ``--set scale=N``.
+it is taken from the name (``_4x``, ``_8x``) or from the option ``scale``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import fit_tensors
-from rsupres.families.slimdiffsr.network import (
-    DEAD,
-    SlimDiffSRConfig,
-    SlimDiffSRNetwork,
-    TrunkConfig,
-    shapes_of,
-)
-from rsupres.families.slimdiffsr.resolver import config_to_json, make_spec
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
+from rsupres.families.slimdiffsr.network import DEAD, SlimDiffSRNetwork, shapes_of
+from rsupres.families.slimdiffsr.resolver import architecture_to_json, make_spec
 
 OPTIONS = {"scale": "whole factor that the weights are for, 4 or 8"}
 _ORIGIN = "SlimDiffSR (arXiv 2605.02198), weights of its authors, converted from {name}"
@@ -53,7 +48,7 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     return Converted(
         {name: tensor.float() for name, tensor in tensors.items()},
         make_spec(config, gsd=None),
-        config_to_json(config),
+        architecture_to_json(config),
         _ORIGIN.format(name=path.name),
     )
 
@@ -98,7 +93,8 @@ def _scale(given: str | None, path: Path) -> int:
     text = given or (found[1] if found else None)
     if text is None:
         raise InputError(
-            f"{path}: the file does not tell its scale; add --set scale=4 or scale=8."
+            f"{path}: the file does not say its scale; set it to 4 or 8.",
+            remedies=("settings=scale=4", "settings=scale=8"),
         )
     if not text.isdecimal() or not 1 < int(text) <= _LARGEST:
         raise InputError(f"{path}: scale={text} is no whole factor from 2 to 16.")

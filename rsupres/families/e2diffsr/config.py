@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rsupres.blocks.resnet import Norm
-from rsupres.diffusion.samplers import Prediction
+from rsupres.diffusion.denoiser import Prediction
 
 CELL = 8  # SR pixels per latent cell
 

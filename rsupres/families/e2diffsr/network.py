@@ -81,7 +81,7 @@ class E2DiffSRNetworks(nn.Module):
     """All networks of one model. `dpencoder` is needed for training only.
 
     `depsr_detail` is a second set of DEPSR weights, tuned for natural texture; a user's
-    `--detail d` runs ``(1 - d) * depsr + d * depsr_detail`` (network interpolation,
+    Detail d runs ``(1 - d) * depsr + d * depsr_detail`` (network interpolation,
     Wang et al. 2019). `latent_scale` is 1 / std of the latent means over training
     patches.
     """

@@ -14,8 +14,8 @@ Eqs. 7-10, Alg. 1, 2   `latent_posterior`, `sample_latent`
 Eq. 12, 13             `rsupres.training.families.e2diffsr`
 =====================  =========================================================
 
-The networks are in `e2diffsr_network` and the files that it names, positions in
-`e2diffsr_geometry`. This file runs them on scenes: `prepare` finds
+The networks are in `network`, `latent` and `branch`, positions in `geometry`. This
+module runs them on scenes: `prepare` finds
 the latent of the whole scene once, in its own tiles, blended in latent space; `upscale`
 runs DEPSR on a tile, reading the shared latent at absolute positions. So the user's
 tile size changes neither noise nor latent, and only DEPSR's halo can tell tiles apart.
@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +38,10 @@ from torch.nn import functional
 
 from rsupres.blend import Mosaic
 from rsupres.blocks.resample import resample
-from rsupres.diffusion.samplers import StepNoise, sample_posterior
+from rsupres.diffusion.denoiser import Noise
+from rsupres.diffusion.samplers import sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
-from rsupres.errors import CheckpointError, InputError
+from rsupres.errors import InputError
 from rsupres.families.base import (
     ModelSpec,
     SamplerOptions,
@@ -49,6 +49,8 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
+    config_from_json,
+    fit_tensors,
 )
 from rsupres.families.e2diffsr.config import CELL, E2DiffSRConfig, conditioning_scale
 from rsupres.families.e2diffsr.geometry import Geometry, span_taps
@@ -80,7 +82,7 @@ def sample_latent(
     start: Tensor,
     scale: Fraction,
     config: E2DiffSRConfig,
-    noise: StepNoise | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Run the reverse chain: deterministic means, or ancestral when `noise` is given.
 
@@ -292,19 +294,18 @@ def from_checkpoint(
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
     """
-    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    config = config_from_json(E2DiffSRConfig, checkpoint.architecture, checkpoint.path)
     if options.steps is not None and options.steps != config.steps:
         raise InputError(
-            f"--steps {options.steps}: this E2DiffSR model is trained unrolled for"
-            f" exactly {config.steps} steps; leave --steps out."
+            f"{options.steps}: this E2DiffSR model was trained for exactly"
+            f" {config.steps}; leave the number out.",
+            argument="steps",
         )
     if options.sampler not in (None, "mean", "ancestral"):
         raise InputError(
-            f"Sampler '{options.sampler}' is unknown to E2DiffSR; known: mean,"
-            " ancestral."
+            f"{options.sampler}: unknown to E2DiffSR; known: mean, ancestral.",
+            argument="sampler",
         )
-    from rsupres.families.base import fit_tensors
-
     networks = E2DiffSRNetworks(config, training_parts=False)
     has_detail = any(name.startswith("depsr_detail.") for name in checkpoint.tensors)
     if has_detail:
@@ -337,21 +338,6 @@ def make_spec(
         stochastic=True,
         steps=config.steps,
     )
-
-
-def config_from_json(values: Mapping[str, object], where: Path) -> E2DiffSRConfig:
-    """Return the architecture that `dataclasses.asdict` wrote as JSON.
-
-    Raises:
-        CheckpointError: an unknown key or a value that does not fit.
-    """
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return E2DiffSRConfig(**plain)  # type: ignore[arg-type]  # checked just below
-    except TypeError as error:
-        raise CheckpointError(
-            f"{where}: architecture does not fit ({error})."
-        ) from error
 
 
 def _scene_geometry(numbers: Mapping[str, float], scale: Fraction) -> Geometry:

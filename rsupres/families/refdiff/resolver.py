@@ -27,26 +27,25 @@ tile, so its tiles differ a little; the shipped model does neither.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rsupres.diffusion.denoiser import Denoiser, Noise
 from rsupres.diffusion.edm import (
     Churn,
-    Denoiser,
     karras_sigmas,
     sample_dpm_plus,
     sample_euler,
     sample_heun,
 )
 from rsupres.diffusion.precondition import SIGMA_DATA, edm_coefficients
-from rsupres.errors import CheckpointError, InputError
+from rsupres.errors import InputError
 from rsupres.families.base import (
     FixedScales,
     ModelSpec,
@@ -55,6 +54,8 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
+    config_from_json,
+    fit_tensors,
 )
 from rsupres.families.refdiff.config import RefDiffConfig
 from rsupres.families.refdiff.images import Start, make_frame, start_image
@@ -184,13 +185,15 @@ class RefDiff:
         given = scene.read_conditions(corner)
         if given.reference is None:
             logger.warning(
-                "No --reference: Ref-Diff has nothing to take texture from and can do"
-                " little more than interpolate."
+                "No reference is given: Ref-Diff then has no texture to take over and"
+                " does little more than interpolate.",
+                extra={"remedies": ("reference",)},
             )
         elif given.change_mask is None and "change_mask" in self.spec.accepts:
             logger.warning(
-                "No --change-mask: all ground counts as unchanged since the reference"
-                " ('--change-mask detect' finds changes)."
+                "No change mask is given: all ground counts as unchanged since the"
+                " reference.",
+                extra={"remedies": ("change_mask", "change_mask=detect")},
             )
         return SceneContext()
 
@@ -224,11 +227,11 @@ class RefDiff:
 
 
 def sample(
-    denoise: Denoiser,
+    denoise: Denoiser[float],
     lr: Tensor,
     sampler: Sampler,
     sigmas: np.ndarray,
-    normal: Callable[[int], Tensor],
+    normal: Noise,
 ) -> Tensor:
     """Run a sampler from its start.
 
@@ -257,18 +260,17 @@ def from_checkpoint(
         CheckpointError: architecture or tensors do not fit.
         InputError: an unknown sampler or an impossible number of steps.
     """
-    from rsupres.families.base import fit_tensors
-
-    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    config = config_from_json(RefDiffConfig, checkpoint.architecture, checkpoint.path)
     name = options.sampler or config.sampler
     if name not in SAMPLERS:
         raise InputError(
-            f"Sampler '{name}' is unknown to Ref-Diff; known: {', '.join(SAMPLERS)}."
+            f"{name}: unknown to Ref-Diff; known: {', '.join(SAMPLERS)}.",
+            argument="sampler",
         )
     own = config.steps if name == config.sampler else SAMPLERS[name].steps
     steps = own if options.steps is None else options.steps
     if steps < 1:
-        raise InputError(f"--steps {steps}: Ref-Diff needs one step or more.")
+        raise InputError(f"{steps}: Ref-Diff needs one or more.", argument="steps")
     if config.sampler == UNROLLED and (name, steps) != (UNROLLED, config.steps):
         logger.warning(
             "%s: its last stage trained %d steps of the sampler '%s' as a whole; "
@@ -334,23 +336,3 @@ def make_spec(
         steps=config.steps,
         classes=classes,
     )
-
-
-def config_from_json(values: Mapping[str, object], where: Path) -> RefDiffConfig:
-    """Return the architecture that `dataclasses.asdict` wrote as JSON.
-
-    Raises:
-        CheckpointError: an unknown key or a value that does not fit.
-    """
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        config = RefDiffConfig(**plain)  # type: ignore[arg-type]  # checked just below
-    except TypeError as error:
-        raise CheckpointError(
-            f"{where}: architecture does not fit ({error})."
-        ) from error
-    if config.mask not in ("raw", "outlined"):
-        raise CheckpointError(
-            f"{where}: masks enter as '{config.mask}', unknown to this version."
-        )
-    return config

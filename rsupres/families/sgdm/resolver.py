@@ -27,13 +27,11 @@ Tiles are blended when decoded: blending the latent at every step gains nothing
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,16 +39,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.conv3x3 import use_conv3x3
-from rsupres.blocks.stable_diffusion import (
+from rsupres.blocks.stable_diffusion_run import (
     ContextKeys,
-    StepShifts,
     make_context_keys,
-    make_step_shifts,
 )
-from rsupres.diffusion.samplers import StepNoise, sample_ddim, sample_posterior
-from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
-from rsupres.diffusion.solvers import Solver, sample_solver
-from rsupres.errors import CheckpointError, InputError
+from rsupres.errors import InputError
 from rsupres.families.base import (
     FixedScales,
     ModelSpec,
@@ -58,11 +51,15 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
+    config_from_json,
+    fit_tensors,
 )
 from rsupres.families.levels import band_levels, scene_levels
 from rsupres.families.sgdm.colour import correct_by_wavelets
-from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
+from rsupres.families.sgdm.config import SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
+from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
 from rsupres.families.sgdm.style import Statistics
 from rsupres.grid import PixelWindow
 
@@ -72,77 +69,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAMPLERS = ("ddpm", "ddim", "dpm++", "unipc")
 LEGEND = "maptiler"
-_Config = TypeVar("_Config")
 _START_DRAW = 0  # of the noise field; step t of the ancestral sampler draws t
 _STYLE_DRAW = 1 << 20
 _PREPARE_SR = 512  # SR pixels of a window side while statistics are gathered
 _TILE_SR = 512
 _STYLE_MULTIPLE = 8  # pixels; the style encoder halves three times
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How latents are drawn.
-
-    Attributes:
-        sampler: one of `SAMPLERS`.
-        steps: calls of the denoiser.
-    """
-
-    sampler: str
-    steps: int
-
-
-def sample_latent(
-    networks: SgdmNetworks,
-    start: Tensor,
-    features: Sequence[Tensor],
-    context: Tensor | ContextKeys | None,
-    sampling: Sampling,
-    noise: StepNoise | None = None,
-) -> Tensor:
-    """Run the reverse chain from noise to a scaled latent.
-
-    Args:
-        networks: in eval mode.
-        start: standard normal, (b, c, h, w) float32.
-        features: of `SgdmNetworks.features`, which no step changes.
-        context: the prompt (b or 1, tokens, width), or better its stored keys: no step
-            changes them either.
-        sampling: sampler and number of steps.
-        noise: for "ddpm": maps t = steps .. 2 to noise of the shape of `start`.
-
-    Returns:
-        (b, c, h, w) float32.
-    """
-    config = networks.config
-    betas = sqrt_linear_betas(config.steps, *config.beta)
-    kept = np.cumprod(1.0 - betas)
-
-    def eps_at(z: Tensor, t: int, shifts: StepShifts | None = None) -> Tensor:
-        step = shifts or torch.tensor([t], device=z.device)
-        predicted = networks.predict(z, step, context, features)
-        if config.prediction == "eps":
-            return predicted
-        power = float(kept[t])  # Salimans & Ho 2022: v = sqrt(ab) eps - sqrt(1 - ab) x0
-        return math.sqrt(power) * predicted + math.sqrt(1.0 - power) * z
-
-    if sampling.sampler in ("dpm++", "unipc"):
-        solver = cast(Solver, sampling.sampler)
-        return sample_solver(eps_at, start, betas, sampling.steps, solver)
-    chosen = spaced_steps(config.steps, sampling.steps)
-    posterior = Posterior.spaced(betas, chosen)
-    at_once = torch.from_numpy(chosen).to(start.device)
-    shifts = make_step_shifts(networks.unet, at_once)
-
-    def eps(z: Tensor, t: int) -> Tensor:
-        return eps_at(z, int(chosen[t - 1]), shifts.at(t - 1))
-
-    if sampling.sampler == "ddim":
-        return sample_ddim(eps, start, posterior)
-    return sample_posterior(eps, start, posterior, noise=noise)
 
 
 @dataclass(frozen=True)
@@ -269,9 +201,10 @@ class Sgdm:
         if number == 0 and colours > 1:
             logger.warning(
                 "The map has none of the colours that this model's prompts know, so the"
-                " prompt stays '%s'; draw it with --legend %s.",
+                " prompt stays '%s'; draw it with the legend '%s'.",
                 prompt_text(0),
                 LEGEND,
+                extra={"argument": "vector_map", "remedies": (f"legend={LEGEND}",)},
             )
         return number
 
@@ -335,14 +268,14 @@ def from_checkpoint(
         InputError: a sampler that does not exist, too many steps, or a style to be
             drawn by a model without SFlow.
     """
-    from rsupres.families.base import fit_tensors
-
     config = config_from_json(SgdmConfig, checkpoint.architecture, checkpoint.path)
-    sampling = _settle(config, options)
+    sampling = choose_sampling(config, options)
     if options.style_sample and config.flow is None:
         raise InputError(
-            f"--style-sample: {checkpoint.path.name} holds no SFlow; import the model"
-            " again with flow_mean and flow_std among its files, or give --style."
+            f"cannot be drawn: {checkpoint.path.name} holds no SFlow; import the model"
+            " again with flow_mean and flow_std among its files, or give a style.",
+            argument="style_sample",
+            remedies=("style",),
         )
     with torch.device("meta"):
         networks = SgdmNetworks(config, encodes=False)
@@ -402,51 +335,6 @@ def make_spec(
         steps=config.sampling_steps,
         legend=LEGEND if "vector_map" in accepts else None,
     )
-
-
-def config_to_json(config: SgdmConfig) -> dict[str, object]:
-    """Return the architecture as plain JSON values."""
-    return asdict(config)
-
-
-def config_from_json(
-    kind: type[_Config], values: Mapping[str, object], where: Path
-) -> _Config:
-    """Return the dataclass `kind` that `config_to_json` wrote, nested ones too.
-
-    Raises:
-        CheckpointError: an unknown key or a value that does not fit.
-    """
-    hints = get_type_hints(kind)
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # a dataclass
-    built: dict[str, object] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise CheckpointError(f"{where}: architecture has an unknown '{name}'.")
-        inner = [hints[name], *getattr(hints[name], "__args__", ())]
-        nested = next((h for h in inner if is_dataclass(h)), None)
-        if nested is not None and isinstance(value, Mapping):
-            built[name] = config_from_json(cast("type[object]", nested), value, where)
-        else:
-            built[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return kind(**built)
-    except TypeError as error:
-        raise CheckpointError(
-            f"{where}: architecture does not fit ({error})."
-        ) from error
-
-
-def _settle(config: SgdmConfig, options: SamplerOptions) -> Sampling:
-    sampler = options.sampler or config.sampler
-    if sampler not in SAMPLERS:
-        raise InputError(
-            f"--sampler {sampler}: unknown to SGDM; known: {', '.join(SAMPLERS)}."
-        )
-    steps = options.steps or config.sampling_steps
-    if not 1 <= steps <= config.steps:
-        raise InputError(f"--steps {steps}: SGDM takes 1 to {config.steps}.")
-    return Sampling(sampler, steps)
 
 
 def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:

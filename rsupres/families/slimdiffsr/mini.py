@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.families.slimdiffsr.blocks import Shared
+from rsupres.families.slimdiffsr.config import TrunkConfig
 from rsupres.families.slimdiffsr.network import (
     TinyBlock,
     Trunk,
-    TrunkConfig,
     Upsample,
     conv3,
     enlarge,

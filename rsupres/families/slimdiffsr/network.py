@@ -1,4 +1,4 @@
-"""The student network of SlimDiffSR, built from its own configuration.
+"""The student network of SlimDiffSR.
 
 Picture enlarged to HR size, in [-1, 1] -> tiny encoder (8 times down) -> bridge ->
 pruned U-Net trunk -> bridge -> tiny decoder -> picture. No text, time, noise or
@@ -7,14 +7,13 @@ autoencoder without its wrappers: neither is the input mapped to [0, 1] nor the 
 output squashed; the decoder begins with the ReLU.
 
 The released weights hold 12 tensors (2,078,600 of 58,053,402 parameters) that nothing
-reads; `dead=True` makes a place for them, which only proves that a file is complete.
-Scenes and tiles are the business of `slimdiffsr`.
+reads. `dead=True` makes layers for them, so that a converter can check that a file is
+complete. `resolver` runs the network on scenes and tiles, `released` on whole pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -32,9 +31,8 @@ from rsupres.families.slimdiffsr.blocks import (
     Shared,
     SpatialTransformer,
 )
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 
-_FLAT = 1e-6  # deviations below, of a range of 2, cannot be divided by
-_RELEASED_MULTIPLE = 256
 MULTIPLE = 16  # HR sides: 8 by the encoder, 2 by the trunk
 DEAD = (
     "unet.conv_in.",
@@ -43,53 +41,6 @@ DEAD = (
     "vae.encoder.layers.14.",
     "vae.decoder.layers.0.",
 )
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """The pruned U-Net: two levels and a bottom.
-
-    Attributes:
-        widths: channels of the upper and the lower level.
-        bottom: channels of the residual block at the bottom.
-        layers: residual blocks with transformers per level on the way down; one more
-            on the way up.
-        queries: of the global aggregation.
-        inner: width inside the global aggregation.
-        norm: "group" as released, "pixel" for maps that shall not see the picture.
-        groups: of GroupNorm.
-    """
-
-    widths: tuple[int, int] = (320, 640)
-    bottom: int = 1280
-    layers: int = 2
-    queries: int = 32
-    inner: int = 64
-    norm: str = "group"
-    groups: int = 32
-
-    def make_norm(self) -> Norm:
-        """Return what makes a norm of so many channels and an epsilon."""
-        if self.norm == "group":
-            return partial(_group_norm, self.groups)
-        return _pixel_norm
-
-
-@dataclass(frozen=True)
-class SlimDiffSRConfig:
-    """The student.
-
-    Attributes:
-        scale: whole factor that the weights are for.
-        trunk: the U-Net.
-        tiny: channels of encoder and decoder.
-        latent: of the autoencoder that they were cut from; dead tensors only.
-    """
-
-    scale: int = 4
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    tiny: int = 64
-    latent: int = 4
 
 
 class TinyBlock(nn.Module):
@@ -166,7 +117,7 @@ class Trunk(nn.Module):
         self, config: TrunkConfig, latent: int = 4, *, dead: bool = False
     ) -> None:
         super().__init__()
-        norm = config.make_norm()
+        norm = norm_of(config)
         (upper, lower), n = config.widths, config.layers
         block = partial(_Level, config, norm)
         self.down_blocks = nn.ModuleList(
@@ -355,71 +306,6 @@ def enlarge(lr: Tensor, scale: int) -> Tensor:
     return functional.interpolate(lr, scale_factor=float(scale), mode="bicubic")
 
 
-def match_colours(image: Tensor, reference: Tensor) -> Tensor:
-    """Give each channel the mean and standard deviation (n - 1) of a reference.
-
-    As the released script does, but a flat channel keeps its deviation instead of
-    becoming NaN.
-
-    Args:
-        image: (b, c, H, W).
-        reference: (b, c, H', W').
-    """
-    deviation, mean = (v[:, :, None, None] for v in moments(image))
-    wanted, target = (v[:, :, None, None] for v in moments(reference))
-    flat = deviation < _FLAT
-    gain = wanted / deviation.masked_fill(flat, 1.0)
-    return (image - mean) * gain.masked_fill(flat, 1.0) + target
-
-
-def moments(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return standard deviation (n - 1) and mean of each channel, (b, c) each."""
-    flat = image.flatten(2)
-    return flat.std(2), flat.mean(2)
-
-
-def pad_by_reflection(x: Tensor, multiple: int) -> Tensor:
-    """Reflect right and bottom up to a multiple, as often as that takes.
-
-    Equals reflect padding wherever that is possible; sides of any size will do.
-
-    Args:
-        x: (b, c, h, w).
-        multiple: of both sides of the result.
-    """
-    rows, cols = (_reflected(side, multiple) for side in x.shape[2:])
-    return x[:, :, rows.to(x.device)][:, :, :, cols.to(x.device)]
-
-
-def run_as_released(network: SlimDiffSRNetwork, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """Do what the released script does with whole pictures.
-
-    Bicubic enlargement, reflection to multiples of 256, network, crop, and each channel
-    gets the moments of the enlarged, padded picture.
-
-    Args:
-        network: the student.
-        lr: (b, 3, h, w) in [-1, 1].
-
-    Returns:
-        The network's input, and the picture before the colours are matched; both as
-        the network sees them, unclamped. `match_colours` of the second by the first is
-        the result.
-    """
-    scale = network.config.scale
-    x = pad_by_reflection(enlarge(lr, scale), _RELEASED_MULTIPLE)
-    image = network(x)[1]
-    return x, image[:, :, : lr.shape[2] * scale, : lr.shape[3] * scale]
-
-
-def _reflected(side: int, multiple: int) -> Tensor:
-    """Return the indices of a side that is continued by reflection."""
-    index = torch.arange(-(-side // multiple) * multiple)
-    period = max(2 * side - 2, 1)
-    index = index % period
-    return torch.minimum(index, period - index) if side > 1 else torch.zeros_like(index)
-
-
 def shapes_of(network: nn.Module) -> Mapping[str, tuple[int, ...]]:
     """Return the names and shapes of a network's tensors."""
     return {name: tuple(t.shape) for name, t in network.state_dict().items()}
@@ -433,6 +319,13 @@ def cat_channels(x: Tensor, skip: Tensor) -> Tensor:
 def conv3(c_in: int, c_out: int) -> nn.Conv2d:
     """Return a 3 x 3 convolution with bias, zero padded."""
     return Conv3x3(c_in, c_out)
+
+
+def norm_of(config: TrunkConfig) -> Norm:
+    """Return what makes a norm of so many channels and an epsilon."""
+    if config.norm == "group":
+        return partial(_group_norm, config.groups)
+    return _pixel_norm
 
 
 def _group_norm(groups: int, channels: int, eps: float) -> nn.Module:

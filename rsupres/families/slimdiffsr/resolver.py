@@ -5,11 +5,11 @@ SlimDiffSR, arXiv 2605.02198, and its public inference code.
 ==============================  ====================================================
 Part                            Where
 ==============================  ====================================================
-student                         `slimdiffsr_network.SlimDiffSRNetwork`
-the same in bfloat16, on a CPU  `slimdiffsr_half.halve`
-separable convolutions, QGAM    `slimdiffsr_blocks`
-a fortieth of its size          `slimdiffsr_mini.MiniNetwork`
-teacher                         `slimdiffsr_teacher`; trained by `training.families`
+student                         `network.SlimDiffSRNetwork`
+the same in bfloat16, on a CPU  `half.halve`
+separable convolutions, QGAM    `blocks`
+a fortieth of its size          `mini.MiniNetwork`
+teacher                         `teacher`; trained by `rsupres.training.families`
 ==============================  ====================================================
 
 The networks see the whole picture in three ways: GroupNorm's moments, the gates of the
@@ -19,16 +19,15 @@ all of these would differ from tile to tile. `prepare` therefore finds them once
 windows that cover a small scene and sample a large one, all taken as one picture; the
 tiles then only see their neighbourhood, and halo and overlap do the rest.
 
-``--sampler alone`` lets each tile be a picture of its own, exactly as the released
-script has it, padding to 256 included: for comparisons, not for scenes.
+The sampler "alone" treats each tile as a picture of its own, exactly as the released
+script does, padding to 256 included. It is for comparisons, not for scenes.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -46,20 +45,21 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
+    config_from_json,
+    config_to_json,
+    fit_tensors,
 )
 from rsupres.families.slimdiffsr.blocks import Finding, Found
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig
 from rsupres.families.slimdiffsr.half import halve
 from rsupres.families.slimdiffsr.mini import MiniConfig, MiniNetwork
 from rsupres.families.slimdiffsr.network import (
     MULTIPLE,
-    SlimDiffSRConfig,
     SlimDiffSRNetwork,
-    TrunkConfig,
     enlarge,
-    match_colours,
-    run_as_released,
     shapes_of,
 )
+from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
 from rsupres.grid import PixelWindow
 
@@ -80,7 +80,7 @@ _KINDS: Mapping[str, type[AnyConfig]] = {
 _SAMPLERS = ("scene", "alone")
 _WINDOW_SR = 512  # sides of the windows that stand for a scene
 _WINDOWS = 3  # of them along a side, at most
-_MOSTLY = 0.5  # share of valid pixels below which a window does not count
+_MIN_VALID = 0.5  # share of valid pixels below which a window does not count
 _FLAT = 1e-6
 
 
@@ -199,18 +199,17 @@ def from_checkpoint(
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
     """
-    from rsupres.families.base import fit_tensors
-
     if options.steps not in (None, 1):
         raise InputError(
-            f"--steps {options.steps}: SlimDiffSR takes one step; leave --steps out."
+            f"{options.steps}: SlimDiffSR takes one step; leave the number out.",
+            argument="steps",
         )
     if options.sampler not in (None, *_SAMPLERS):
         raise InputError(
-            f"Sampler '{options.sampler}' is unknown to SlimDiffSR; known:"
-            f" {', '.join(_SAMPLERS)}."
+            f"{options.sampler}: unknown to SlimDiffSR; known: {', '.join(_SAMPLERS)}.",
+            argument="sampler",
         )
-    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    config = architecture_from_json(checkpoint.architecture, checkpoint.path)
     network = make_network(config)
     fit_tensors(checkpoint.tensors, shapes_of(network), checkpoint.path)
     network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
@@ -266,31 +265,29 @@ def make_spec(
     )
 
 
-def config_from_json(values: Mapping[str, object], where: Path) -> AnyConfig:
-    """Return the architecture that `config_to_json` wrote.
+def architecture_from_json(values: Mapping[str, object], path: Path) -> AnyConfig:
+    """Return the configuration that `architecture_to_json` wrote.
+
+    Args:
+        values: of the checkpoint's header.
+        path: of the checkpoint, for the message.
 
     Raises:
         CheckpointError: an unknown key or a value that does not fit.
     """
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    plain = dict(values)
     kind = plain.pop("kind", None)
-    try:
-        if "trunk" in plain:
-            trunk = dict(plain["trunk"])  # type: ignore[call-overload]  # told below
-            trunk["widths"] = tuple(trunk["widths"])
-            plain["trunk"] = TrunkConfig(**trunk)
-        return _KINDS[kind](**plain)  # type: ignore[index,arg-type]  # told below
-    except (KeyError, TypeError, ValueError) as error:
+    if kind not in _KINDS:
         raise CheckpointError(
-            f"{where}: architecture does not fit SlimDiffSR ({error})."
-        ) from error
+            f"{path}: architecture does not fit SlimDiffSR (kind {kind!r} is unknown)."
+        )
+    return config_from_json(_KINDS[str(kind)], plain, path)
 
 
-def config_to_json(config: AnyConfig) -> dict[str, object]:
-    """Return an architecture as plain JSON values."""
+def architecture_to_json(config: AnyConfig) -> dict[str, object]:
+    """Return a configuration as plain JSON values, with its kind."""
     kind = next(name for name, made in _KINDS.items() if isinstance(config, made))
-    values: dict[str, object] = json.loads(json.dumps(asdict(config)))
-    return {"kind": kind, **values}
+    return {"kind": kind, **config_to_json(config)}
 
 
 def _unit(image: Tensor) -> Tensor:
@@ -346,7 +343,7 @@ def _read_windows(scene: SceneReader, scale: int) -> list[Tensor]:
         for col in cols
     ]
     shares = [float(valid.mean()) for _, valid in read]
-    least = min(_MOSTLY, max(shares))
+    least = min(_MIN_VALID, max(shares))
     return [
         torch.from_numpy(pixels)[None]
         for (pixels, _), share in zip(read, shares, strict=True)

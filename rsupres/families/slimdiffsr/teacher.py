@@ -2,9 +2,8 @@
 
 Reconstructed from the paper's figures, because no code of it was released
 (docs/families/slimdiffsr.md#the-teacher). The latent of the enlarged LR picture enters
-the U-Net as it is; no noise is added. How far the U-Net shall go, its time step,
-follows from an estimate of how uncertain the latent is: the step at which the
-schedule's noise has that variance.
+the U-Net as it is; no noise is added. The time step follows from an estimate of the
+latent's variance: it is the step at which the schedule's noise has that variance.
 
 Where the paper is silent: the step of DDIM to x0 with epsilon prediction, alpha_bar at
 a fractional step interpolated linearly, and the embedding of the one fixed prompt,

@@ -5,10 +5,9 @@ The losses are in `rsupres.training.families.e2diffsr.losses`.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Self
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.families.base import config_to_json
 from rsupres.families.e2diffsr.config import PAPER, SMALL, E2DiffSRConfig
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import make_spec
@@ -132,7 +132,7 @@ class E2DiffSRTraining:
             for name, tensor in self.modules.state_dict().items()
             if not name.startswith("dpencoder.")
         }
-        architecture = json.loads(json.dumps(asdict(self.architecture)))
+        architecture = config_to_json(self.architecture)
         return Exported(tensors, spec, architecture)
 
     def validate(self, validation: Validation) -> Mapping[str, float]:

@@ -5,9 +5,8 @@ The losses are in `rsupres.training.families.refdiff.losses`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Self
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.errors import InputError
-from rsupres.families.base import Conditions
+from rsupres.families.base import Conditions, config_to_json
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet, initialise_
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, make_spec, sample
@@ -120,7 +119,7 @@ class RefDiffTraining:
             halo=self.config.halo,
             classes=self.classes,
         )
-        architecture = json.loads(json.dumps(asdict(self.architecture)))
+        architecture = config_to_json(self.architecture)
         return Exported(self.network.state_dict(), spec, architecture)
 
     def validate(self, validation: Validation) -> Mapping[str, float]:

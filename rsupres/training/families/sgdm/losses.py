@@ -23,7 +23,8 @@ from torch.nn import functional
 from rsupres.blocks.stable_diffusion import decode_latent, encode_moments
 from rsupres.diffusion.samplers import diffuse
 from rsupres.diffusion.schedules import sqrt_linear_betas
-from rsupres.families.sgdm.network import SgdmConfig, SgdmNetworks
+from rsupres.families.sgdm.config import SgdmConfig
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
 from rsupres.families.sgdm.resolver import empty_map
 from rsupres.training.batches import Batch

@@ -28,17 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.errors import InputError
+from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.mini import MINI, MiniConfig
-from rsupres.families.slimdiffsr.network import (
-    SlimDiffSRConfig,
-    SlimDiffSRNetwork,
-    TrunkConfig,
-    match_colours,
-)
+from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.released import match_colours
 from rsupres.families.slimdiffsr.resolver import (
     AnyConfig,
     AnyNetwork,
-    config_to_json,
+    architecture_to_json,
     make_network,
     make_spec,
 )
@@ -209,7 +206,7 @@ class SlimDiffSRTraining:
         mini = isinstance(self.architecture, MiniConfig)
         halo = self.config.halo if mini else None
         spec = make_spec(self.architecture, gsd=self.config.gsd, halo=halo)
-        return Exported(tensors, spec, config_to_json(self.architecture))
+        return Exported(tensors, spec, architecture_to_json(self.architecture))
 
     def validate(self, validation: Validation) -> Mapping[str, float]:
         """Return PSNR of bicubic and of the network on held-out crops, and draw both.

@@ -1,0 +1,39 @@
+"""The protocol between samplers and networks: one denoiser, one callback a step.
+
+Every sampler of this package calls its network as a `Denoiser`, and an `OnStep` after
+each step. The samplers differ in the level that they pass on (a diffusion step, an int,
+or a noise level, a float) and in the prediction that they expect (noise, or the clean
+sample), which each of them states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeVar
+
+from torch import Tensor
+
+Level = TypeVar("Level", int, float, contravariant=True)
+Prediction = Literal["eps", "x0"]
+Noise = Callable[[int], Tensor]  # number of a step to standard normals of x's shape
+OnStep = Callable[[int, Tensor], None]  # number of a step, and the state after it
+
+
+class Denoiser(Protocol[Level]):
+    """A network with its conditions, as a sampler calls it."""
+
+    def __call__(self, x: Tensor, level: Level, /) -> Tensor:
+        """Return the prediction for noisy samples.
+
+        Args:
+            x: noisy samples, (b, c, h, w).
+            level: diffusion step or noise level, the same for all of them.
+
+        Returns:
+            (b, c, h, w), in the type of `x`.
+        """
+        ...
+
+
+def ignore_step(step: int, x: Tensor) -> None:
+    """Do nothing after a step; the default of every sampler."""

@@ -1,0 +1,124 @@
+"""The configurations of SGDM models: values only, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
+from rsupres.families.sgdm.style import FlowConfig
+
+LATENT_SCALE = 0.18215
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The content-style encoder.
+
+    Attributes:
+        stem: channels of the stems.
+        widths: channels per scale; each halves, so their number fits the autoencoder.
+        out: channels of F_cond.
+        modulated: which branch SPADE modulates; None = there is no map.
+        style: whether AdaIN follows, and a style encoder is there.
+        guide: hidden channels of SPADE.
+    """
+
+    stem: int = 32
+    widths: tuple[int, ...] = (32, 32, 32)
+    out: int = 320
+    modulated: Literal["map", "lr"] | None = "lr"
+    style: bool = True
+    guide: int = 128
+
+
+@dataclass(frozen=True)
+class SgdmConfig:
+    """A whole model; the defaults are SGDM+ as released ("real", x16).
+
+    Attributes:
+        unet: the denoiser.
+        autoencoder: of the latent.
+        encoder: of LR, map and style.
+        flow: SFlow; None = without, and styles cannot be drawn.
+        prediction: what the denoiser returns.
+        steps: diffusion steps in training.
+        beta: first and last variance, linear in the root.
+        feature_scale: of the adapter's features before they join the U-Net.
+        enlarge: how LR is brought to SR pixels.
+        empty_map: colour of a map where none is given.
+        colour: "wavelet" puts the result on the low frequencies of the enlarged LR.
+        normalise: "scene" brings the percentiles of a scene to 0 and 1 and back.
+        sampler: default sampler, one of `rsupres.families.sgdm.sampling.SAMPLERS`.
+        sampling_steps: default number of steps.
+    """
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    flow: FlowConfig | None = None
+    prediction: Literal["eps", "v"] = "eps"
+    steps: int = 1000
+    beta: tuple[float, float] = (0.00085, 0.012)
+    feature_scale: float = LATENT_SCALE
+    enlarge: Literal["bilinear", "bicubic"] = "bilinear"
+    empty_map: tuple[int, int, int] = (245, 240, 228)
+    colour: Literal["none", "wavelet"] = "none"
+    normalise: Literal["none", "scene"] = "none"
+    sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
+    sampling_steps: int = 50
+
+    @property
+    def adapter_widths(self) -> tuple[int, ...]:
+        """Channels of the adapter's features: those of the U-Net's first levels."""
+        return self.unet.widths[:3]
+
+
+_SYNTHETIC = EncoderConfig(widths=(64, 128, 256), out=384, modulated="map", style=False)
+
+
+VARIANTS = {
+    "real": SgdmConfig(),
+    "simu": SgdmConfig(encoder=_SYNTHETIC, enlarge="bicubic"),
+    "simu_nomap": SgdmConfig(
+        encoder=EncoderConfig(
+            widths=(64, 128, 256), out=384, modulated=None, style=False
+        ),
+        enlarge="bicubic",
+    ),
+}
+
+
+# Ours: no text, no style, and local statistics only, so that tiles cannot show.
+MINI = SgdmConfig(
+    unet=UNetConfig(
+        latent=4,
+        width=36,
+        multipliers=(1, 2, 3),
+        attention_levels=(),
+        mid_attention=False,
+        context_width=None,
+        groups=4,
+        norm="pixel",
+    ),
+    autoencoder=AutoencoderConfig(
+        latent=4,
+        width=16,
+        multipliers=(1, 2, 4),
+        blocks=1,
+        mid_attention=False,
+        groups=8,
+        norm="pixel",
+    ),
+    encoder=EncoderConfig(
+        stem=12, widths=(16, 40), out=56, modulated="lr", style=False, guide=40
+    ),
+    prediction="v",
+    feature_scale=1.0,
+    enlarge="bicubic",
+    empty_map=(0, 0, 0),
+    normalise="scene",
+    colour="wavelet",
+    sampler="dpm++",
+    sampling_steps=8,
+)
