@@ -1,4 +1,4 @@
-"""Attention blocks; every one uses torch's fused kernel."""
+"""Self-attention over all positions, with torch's fused kernel."""
 
 from __future__ import annotations
 

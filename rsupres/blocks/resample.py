@@ -35,10 +35,10 @@ def centre_positions(start: int, count: int, ratio: float, origin: float) -> np.
         start: first output pixel, absolute.
         count: number of output pixels.
         ratio: input pixels per output pixel.
-        origin: absolute input position of the first input pixel that is at hand.
+        origin: absolute position of the first input pixel given.
 
     Returns:
-        (count,) float64, in pixels of the input at hand, 0 = centre of its first.
+        (count,) float64, in pixels of the input given, 0 = centre of its first.
     """
     return (np.arange(start, start + count) + 0.5) * ratio - 0.5 - origin
 
@@ -65,7 +65,7 @@ def make_taps(
 def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
     """Resample (..., h, w) to (..., len(rows), len(cols)), rows first.
 
-    Computes in float32 whatever autocast says; the result has the type of `x`.
+    Computes in float32, also under autocast; the result has the type of `x`.
     """
     source = x.float()
     tall = sum(

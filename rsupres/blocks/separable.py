@@ -62,7 +62,7 @@ def cubic_map(
 
     Args:
         shift: SR pixels from the first input pixel's edge to the first output pixel's.
-        n_source: LR pixels at hand.
+        n_source: LR pixels given.
         n_target: SR pixels wanted.
         scale: SR pixels along one LR pixel.
     """
@@ -112,7 +112,7 @@ def inverse_map(n_pixels: int, scale: Fraction) -> AxisMap:
     picture.
 
     Args:
-        n_pixels: LR pixels at hand; a multiple of the scale's denominator.
+        n_pixels: LR pixels given; a multiple of the scale's denominator.
         scale: SR pixels along one LR pixel.
     """
     step = scale.denominator

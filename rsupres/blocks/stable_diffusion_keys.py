@@ -1,4 +1,4 @@
-"""Names of Stable Diffusion's parameters: of CompVis' code and of `diffusers`, old too.
+"""Parameter names of Stable Diffusion in the layouts of CompVis and of `diffusers`.
 
 Only names and trivial shapes (1x1 convolutions that are linear layers elsewhere) differ
 between the layouts. Every function takes the names of a network of ours as the

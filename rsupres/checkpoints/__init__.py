@@ -1,1 +1,5 @@
-"""Weight files, their cards, and the conversion of files that authors released."""
+"""Weight files, their cards, and the conversion of files that authors released.
+
+The package is small (three modules) because each family builds its own networks; the
+converters of released files are in `convert`.
+"""

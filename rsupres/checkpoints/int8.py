@@ -1,4 +1,4 @@
-"""Weights stored in 8 bits: half the size of float16, for models that ship.
+"""Store weights in 8 bits, half the size of float16, and read them back.
 
 Symmetric rounding with one step per output channel (Krishnamoorthi 2018, section 2.1.2,
 weights only): a tensor becomes int8 under its own name, and its steps stand beside it
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _STEP = "::step"
-_LARGEST = 127
+_MAX_CODE = 127
 _MIN_TENSOR = 1024  # elements; below, the steps are not worth it
 
 
@@ -38,7 +38,7 @@ def pack_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             and tensor.numel() >= _MIN_TENSOR
         ):
             weight = tensor.float()
-            step = weight.flatten(1).abs().amax(dim=1).clamp_min(1e-12) / _LARGEST
+            step = weight.flatten(1).abs().amax(dim=1).clamp_min(1e-12) / _MAX_CODE
             shaped = step.view(-1, *[1] * (tensor.ndim - 1))
             packed[name] = (weight / shaped).round().to(torch.int8)
             packed[name + _STEP] = step

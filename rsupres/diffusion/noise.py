@@ -3,7 +3,7 @@
 Two windows that share ground draw the same noise there, for any tile size, order and
 machine. The bits come from a counter-based generator (Philox 4x64,
 Salmon et al. 2011, as numpy has it) whose key is (seed, sample) and whose counter is
-(column block, row, channel, draw). This module holds no state and knows no torch.
+(column block, row, channel, draw). This module holds no state and does not use torch.
 """
 
 from __future__ import annotations

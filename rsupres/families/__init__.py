@@ -1,6 +1,6 @@
-"""The model families by name; a dotted path is resolved on first use.
+"""The model families by name, one package a paper, imported on first use.
 
-Nothing is imported before it is asked for: listing the families costs no torch.
+Listing the families therefore does not load torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Levels of a scene's bands: what a model without an absolute scale takes as 0 and 1.
+"""Levels of a scene's bands that become 0 and 1 for models without absolute scale.
 
 Found once for the scene, never for a tile, and undone on the result.
 """

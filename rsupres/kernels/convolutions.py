@@ -76,18 +76,14 @@ def convolve_winograd(  # type: ignore[no-untyped-def]  # compiled
     depth = -(-channels // LANES) * LANES
     across = -(-w // TILE)
     tiles = -(-h // TILE) * across
-    size = min(tiles, max(_MIN_TILES, _CACHE // (PLACES * (depth + padded))))
-    size = -(-size // ROWS) * ROWS
+    size = _block_size(tiles, depth + padded)
     blocks = -(-tiles // size)
     entered = np.zeros(PLACES * size * depth, np.float32)
     products = np.empty(PLACES * size * padded, np.float32)
     patch = np.zeros(PLACES * depth, np.float32)
     added = np.zeros(TILE * TILE * padded, np.float32)
     tile = np.empty(TILE * TILE * padded, np.float32)
-    shift = np.zeros(groups * padded, np.float32)
-    for group in range(groups):
-        start = group * padded
-        shift[start : start + width] = bias[group * width : (group + 1) * width]
+    shift = _padded_bias(bias, groups, padded)
     panels = padded // PANEL
     cuts = parts if blocks < _MIN_BLOCKS * parts and panels >= parts else 1
     for job in range(part, b * groups * blocks * cuts, parts):
@@ -112,6 +108,46 @@ def convolve_winograd(  # type: ignore[no-untyped-def]  # compiled
             products, place, size, columns, constant, skip, steep, row_out, at,
             added, tile, out,
         )  # fmt: skip
+
+
+@compiled
+def _block_size(tiles, channels):  # type: ignore[no-untyped-def]  # compiled
+    """Return the tiles of a block: as many as fit into the cache, full rows."""
+    size = min(tiles, max(_MIN_TILES, _CACHE // (PLACES * channels)))
+    return -(-size // ROWS) * ROWS
+
+
+@compiled
+def _padded_bias(bias, groups, padded):  # type: ignore[no-untyped-def]  # compiled
+    """Return the bias of each group, continued by zeros to `padded` channels."""
+    width = len(bias) // groups
+    result = np.zeros(groups * padded, np.float32)
+    for group in range(groups):
+        start = group * padded
+        result[start : start + width] = bias[group * width : (group + 1) * width]
+    return result
+
+
+@compiled
+def _copy(read, at, steps_in, written, to, steps_out, rows, cols, n):  # type: ignore[no-untyped-def]  # compiled
+    """Copy n numbers of each of rows x cols pixels.
+
+    Args:
+        read: numbers to read from `at` on.
+        at: first number.
+        steps_in: numbers between two rows, and between two columns.
+        written: numbers to write from `to` on.
+        to: first number.
+        steps_out: as `steps_in`.
+        rows: of pixels.
+        cols: of pixels.
+        n: numbers of a pixel.
+    """
+    for i in range(rows):
+        for j in range(cols):
+            o = at + i * steps_in[0] + j * steps_in[1]
+            k = to + i * steps_out[0] + j * steps_out[1]
+            written[k : k + n] = read[o : o + n]
 
 
 @compiled
@@ -196,6 +232,7 @@ def _leave_tiles(  # type: ignore[no-untyped-def]  # compiled
     start, stop, filled = columns
     across, padded = -(-w // TILE), len(tile) // TILE**2
     constant = bias.ctypes.data + 4 * start
+    inside = w * row_out, row_out
     for k in range(n):
         y, x = divmod(first + k, across)
         y, x = TILE * y, TILE * x
@@ -211,10 +248,7 @@ def _leave_tiles(  # type: ignore[no-untyped-def]  # compiled
             old, under, aside = skip.ctypes.data + 4 * at, below, beside
         elif len(skip):
             under, aside = below, beside
-            for i in range(down):
-                for j in range(right):
-                    o, to = at + (i * w + j) * row_out, i * under + j * aside
-                    added[to : to + filled] = skip[o : o + filled]
+            _copy(skip, at, inside, added, 0, (under, aside), down, right, filled)
         read, vectors = products.ctypes.data + 4 * (k * padded + start), stop - start
         vectors //= LANES
         steps = size * padded
@@ -223,10 +257,7 @@ def _leave_tiles(  # type: ignore[no-untyped-def]  # compiled
             vectors,
         )  # fmt: skip
         if not whole:
-            for i in range(down):
-                for j in range(right):
-                    o, to = at + (i * w + j) * row_out, i * below + j * beside
-                    out[o : o + filled] = tile[to : to + filled]
+            _copy(tile, 0, (below, beside), out, at, inside, down, right, filled)
 
 
 @compiled

@@ -43,7 +43,7 @@ def read_module_tensors(
     Args:
         path: the file.
         root: key of the module in the dict that the file holds.
-        classes: names of the family's own classes, in whatever module; they become
+        classes: names of the family's own classes, in any module; they become
             records, too.
 
     Raises:

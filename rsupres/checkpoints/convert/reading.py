@@ -1,8 +1,8 @@
-"""Released weight files become tensors by name; nothing in them is ever run.
+"""Read tensors of released weight files by name, without running anything in them.
 
 safetensors files, and PyTorch's archives (zip) and legacy pickles through its
-``weights_only`` unpickler, which builds tensors and plain containers and refuses all
-else. Pickles that need more have an unpickler of their own, beside their family.
+``weights_only`` unpickler, which builds tensors and plain containers and refuses
+anything else. Pickles of whole modules are read by `modules`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rsupres.errors import CheckpointError
 
 _WRAPPER = "module."  # what torch's DataParallel puts before every name
 _INNER = "state_dict"
-_LONGEST_HEADER = 100_000_000  # bytes, of safetensors
+_MAX_HEADER = 100_000_000  # bytes, of safetensors
 # What torch raises on files that are cut short or no pickles at all.
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError),
@@ -68,7 +68,7 @@ def _is_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
-    return start[8:] == b"{" and length < _LONGEST_HEADER
+    return start[8:] == b"{" and length < _MAX_HEADER
 
 
 def _read_safetensors(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""Ref-Diff's released checkpoints: names, architecture and class table.
+"""Convert Ref-Diff's released checkpoints: names, architecture and class table.
 
 Parameters keep their released names but for the leading ``model.``; the constant
 filters of the resampling convolutions are checked and dropped. The architecture is read
@@ -106,7 +106,7 @@ def config_of(shapes: Mapping[str, Sequence[int]]) -> RefDiffConfig:
     Attention resolutions are those of levels whose encoder blocks hold attention.
 
     Raises:
-        CheckpointError: a tensor that tells the architecture is missing.
+        CheckpointError: a tensor that shows the architecture is missing.
     """
     found = [match for name in shapes if (match := _LEVEL.match(name))]
     sides = sorted({int(match[2]) for match in found}, reverse=True)

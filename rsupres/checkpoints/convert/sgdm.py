@@ -82,7 +82,7 @@ class _Found:
 
 
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
-    """Read released files and return one model of ours.
+    """Read released files and return one model under our names.
 
     Args:
         sources: the authors' checkpoint, and what it needs besides.

@@ -1,4 +1,4 @@
-"""SGDM's released parameter names, and the architecture that shapes tell.
+"""SGDM's released parameter names, and the architecture that their shapes imply.
 
 The names of the released Lightning checkpoint are those of the authors' modules; ours
 say what a layer does. `reference_names` is the table between them for any
@@ -124,10 +124,10 @@ def config_of(shapes: _Shapes, head_width: int = 64) -> SgdmConfig:
 
     Args:
         shapes: of all tensors, U-Net, autoencoder and adapter among them.
-        head_width: channels of an attention head, which no shape tells.
+        head_width: channels of an attention head, which no shape shows.
 
     Raises:
-        CheckpointError: a tensor that tells the architecture is missing.
+        CheckpointError: a tensor that shows the architecture is missing.
     """
     try:
         encoder = encoder_config(shapes)

@@ -1,4 +1,4 @@
-"""The contexts of SGDM's sixteen prompts, made once by the released text encoder.
+"""Contexts of SGDM's sixteen prompts, computed once by the released text encoder.
 
 Only importing needs the text encoder: a checkpoint of ours holds what it says of each
 prompt. The tower is OpenCLIP's ViT-H-14 for text (laion2b_s32b_b79k): penultimate

@@ -1,7 +1,7 @@
-"""Released weights of SlimDiffSR, ``net_params_4x.pkl`` and ``net_params_8x.pkl``.
+"""Convert SlimDiffSR's released weights, ``net_params_4x.pkl``, ``net_params_8x.pkl``.
 
 A bare state dict, with or without ``module.`` before every name. The 12 tensors that
-nothing reads may be there or not; they are dropped. The file does not tell the scale:
+nothing reads may be there or not; they are dropped. The file does not say its scale:
 it is taken from the name (``_4x``, ``_8x``) or from the option ``scale``.
 """
 
@@ -24,7 +24,7 @@ from rsupres.families.slimdiffsr.resolver import architecture_to_json, make_spec
 
 OPTIONS = {"scale": "whole factor that the weights are for, 4 or 8"}
 _ORIGIN = "SlimDiffSR (arXiv 2605.02198), weights of its authors, converted from {name}"
-_LARGEST = 16
+_MAX_SCALE = 16
 
 
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
@@ -64,7 +64,7 @@ def config_of(
     """Read the widths of a student off its tensors.
 
     Raises:
-        CheckpointError: the tensors that tell are not there.
+        CheckpointError: the tensors that show the architecture are missing.
     """
     first = "unet.down_blocks.{}.resnets.0.conv1.bottleneck.2.weight"
     query = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1."
@@ -96,6 +96,6 @@ def _scale(given: str | None, path: Path) -> int:
             f"{path}: the file does not say its scale; set it to 4 or 8.",
             remedies=("settings=scale=4", "settings=scale=8"),
         )
-    if not text.isdecimal() or not 1 < int(text) <= _LARGEST:
+    if not text.isdecimal() or not 1 < int(text) <= _MAX_SCALE:
         raise InputError(f"{path}: scale={text} is no whole factor from 2 to 16.")
     return int(text)

@@ -1,4 +1,4 @@
-"""E2DiffSR's SR branch and CSUM: LR and prior maps to a picture of any size.
+"""SR branch and CSUM of E2DiffSR: from LR and prior maps to a picture of any size.
 
 IMDN's blocks (Hui et al. 2019) with scale-aware modulation of the prior maps (Eqs. 3
 to 5), then the continuous-scale upsampling module of SADN (Sec. III-C). Parameter names

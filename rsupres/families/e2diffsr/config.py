@@ -1,4 +1,4 @@
-"""What shapes an E2DiffSR model, and how its grids lie on each other."""
+"""Configurations of E2DiffSR, and the sizes of its grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How LR frame, SR frame and latent of a whole scene lie on each other in E2DiffSR.
+"""Positions of LR frame, SR frame and latent of a whole scene in E2DiffSR.
 
 Windows, spans and sampling positions; no network and no pixel. The latent belongs to
 the scene, so every position is absolute: a tile reads what the whole scene would.

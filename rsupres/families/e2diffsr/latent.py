@@ -1,4 +1,4 @@
-"""E2DiffSR's networks around the latent: encoders, prior decoder, denoiser.
+"""Networks of E2DiffSR around the latent: encoders, prior decoder, denoiser.
 
 Latent diffusion's layout (Rombach et al. 2022); parameter names follow its public code.
 Images are in [-1, 1]; the latent of a picture (H, W) is (H/8, W/8).
@@ -261,7 +261,7 @@ def _skip_chain(
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run `layer` in float32 whatever autocast says."""
+    """Run `layer` in float32, also under autocast."""
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float())
     return out

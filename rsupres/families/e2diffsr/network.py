@@ -1,4 +1,4 @@
-"""All networks of E2DiffSR together: DEPSR, the whole model, and how weights start.
+"""All networks of E2DiffSR together: DEPSR, the whole model, and initial weights.
 
 Wu, Mo, Sun, Ma, "Latent Diffusion, Implicit Amplification", arXiv 2410.22830. Parameter
 names follow the public code of the parts (latent diffusion, IMDN, SADN), so reference
@@ -52,7 +52,7 @@ class DEPSR(nn.Module):
     def forward(self, lr: Tensor, z: Tensor, size: tuple[int, int]) -> Tensor:
         """Map LR (b, 3, h, w) in [-1, 1] and z (b, C, n, m) to SR (b, 3, H, W).
 
-        The whole picture is at hand: (n, m) covers (H, W) as `latent_size` says.
+        The input is a whole picture: (n, m) covers (H, W) as `latent_size` says.
         """
         grid = (lr.shape[2], lr.shape[3])
         priors = [

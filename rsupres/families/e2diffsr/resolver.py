@@ -17,8 +17,8 @@ Eq. 12, 13             `rsupres.training.families.e2diffsr`
 The networks are in `network`, `latent` and `branch`, positions in `geometry`. This
 module runs them on scenes: `prepare` finds
 the latent of the whole scene once, in its own tiles, blended in latent space; `upscale`
-runs DEPSR on a tile, reading the shared latent at absolute positions. So the user's
-tile size changes neither noise nor latent, and only DEPSR's halo can tell tiles apart.
+runs DEPSR on a tile, reading the shared latent at absolute positions. So the
+user's tile size changes neither noise nor latent; only DEPSR's halo depends on tiles.
 
 Corrections of the paper: the signs of Eq. 10, the order of the variances (rising with
 t), no noise at the last step, Eq. 4 normalised as the text means.
@@ -119,7 +119,7 @@ class E2DiffSR:
         networks: on their device, in eval mode; `depsr` already mixed for the detail.
         config: the architecture.
         options: the user's choices.
-        device: where the networks live.
+        device: of the networks.
     """
 
     spec: ModelSpec

@@ -94,7 +94,7 @@ class ResampleConv(nn.Conv2d):
 
 
 class BlockShape(NamedTuple):
-    """What tells the blocks of one network apart.
+    """The values in which the blocks of one network differ.
 
     Attributes:
         c_in: channels of the input.

@@ -1,4 +1,4 @@
-"""What shapes a Ref-Diff model, and the configurations that have names.
+"""Configurations of Ref-Diff: values only, no tensors.
 
 Two choices keep what looks at the whole picture out, so that tiles cannot show:
 ``norm`` "pixel" or "none", and no attention. Values only; no tensors.
@@ -26,10 +26,10 @@ class RefDiffConfig:
         attention: nominal sides of the levels with attention.
         middle_attention: attention in the first decoder block.
         sft_width: hidden width of each branch of a modulation.
-        norm: "group" (released), or "pixel" / "none", which no tile can tell.
+        norm: "group" (released), or "pixel" / "none", which do not depend on the tile.
         dropout: in training, between the convolutions of a block.
-        patch: side of the cells of pixels that become channels at the door and pixels
-            again at the end; 1 = none, as released.
+        patch: side of the cells of pixels that become channels before the network and
+            pixels again after it; 1 = none, as released.
         image: what is denoised: "picture" (released), or "detail": what a plain blend
             of the enlarged LR image and the reference's detail lacks, times
             `detail_gain`; the reference is shown in the LR image's colours.

@@ -1,7 +1,7 @@
-"""Images at the door of Ref-Diff: what the network is shown, and what it gives back.
+"""Prepare the inputs of Ref-Diff's network, and turn its output into a picture.
 
-Pixels come as the pipeline has them, in [0, 1]; the network lives in [-1, 1]. A
-released model denoises the picture itself. A model of ours sees the reference with its
+The pipeline's pixels lie in [0, 1], the network's in [-1, 1]. A released model
+denoises the picture itself. A model of this project sees the reference with its
 low frequencies replaced by those of the LR image, so that another sun, season or sensor
 changes little, and denoises what a plain blend of both lacks. Everything here looks a
 few LR pixels far and no further.
@@ -71,7 +71,7 @@ def make_frame(
     """Bring a tile's images into the form that a model was made for.
 
     Where no reference is, the enlarged LR image takes its place, so there is nothing to
-    copy from. A model with an "outlined" mask is told so, and is not shown either what
+    copy from. A model with an "outlined" mask sees where that is, and does not see what
     has changed since: nothing of the old ground can be painted in there.
 
     Args:
@@ -136,7 +136,7 @@ def raw_values(mask: Tensor) -> Tensor:
 
 
 def is_changed(mask: Tensor) -> Tensor:
-    """Return where a mask of class codes tells a change, bool; `NODATA` tells none."""
+    """Return where a mask of class codes marks a change, bool; `NODATA` marks none."""
     return (mask != 0) & (mask != NODATA)
 
 

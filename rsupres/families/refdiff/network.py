@@ -1,4 +1,4 @@
-"""The network of Ref-Diff: a U-Net that LR, reference and change mask modulate.
+"""The U-Net of Ref-Diff, modulated by LR image, reference and change mask.
 
 Dong et al., "Building Bridges across Spatial and Temporal Resolutions: Reference-Based
 Super-Resolution via Change Priors and Conditional Diffusion Model", CVPR 2024, arXiv
@@ -53,7 +53,7 @@ class ConditionMaps(NamedTuple):
     """Conditions as the network uses them: the stem's part and one pair a level.
 
     Attributes:
-        stem: what joins the noisy image at the door, (b, 7, H, W) if `patch` is 1.
+        stem: channels beside the noisy image, (b, 7, H, W) if `patch` is 1.
         levels: for each level, finest first, [LR, mask] and [reference, mask].
     """
 
@@ -180,7 +180,7 @@ def parameter_shapes(config: RefDiffConfig) -> Mapping[str, tuple[int, ...]]:
 def freeze_(network: RefDiffUNet, dtype: torch.dtype) -> None:
     """Make a network ready for inference alone, its convolutions in `dtype`.
 
-    Weights of modulations are joined for good; embeddings stay in float32; results of
+    The weights of modulations are joined; embeddings stay in float32; results of
     `forward` come in `dtype`.
     """
     network.eval().requires_grad_(False)

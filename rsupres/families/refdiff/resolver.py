@@ -1,4 +1,4 @@
-"""Ref-Diff: an earlier sharp image and a change mask make today's LR image sharp.
+"""Ref-Diff: super-resolution with an earlier sharp image and a change mask.
 
 Dong et al., "Building Bridges across Spatial and Temporal Resolutions: Reference-Based
 Super-Resolution via Change Priors and Conditional Diffusion Model", CVPR 2024, arXiv
@@ -18,7 +18,7 @@ Where the paper and the released code differ, the code decides. Its quirks are k
 behind the sampler "released": sampling begins with 80 times the LR image, which the
 network never saw in training, and takes 511 calls of the network. "heun", "dpm++" and
 "euler" are few steps from noise; "mean" begins without any, which draws no random
-texture: for models of ours, whose closing stage trains exactly that.
+texture; the closing stage of our own models trains exactly that.
 
 A released model normalises over whole groups of channels and attends over the whole
 tile, so its tiles differ a little; the shipped model does neither.
@@ -164,7 +164,7 @@ class RefDiff:
         config: the architecture.
         sampler: how it samples.
         sigmas: noise levels, falling to 0.
-        device: where the network lives.
+        device: of the network.
         shifts: embeddings by noise level; grows.
     """
 

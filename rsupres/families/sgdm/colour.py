@@ -1,4 +1,4 @@
-"""Colour corrections of SGDM's code: the result takes over colours of the enlarged LR.
+"""Colour correction of SGDM: the result takes over low frequencies of the LR image.
 
 Both are off in the released scripts. On scenes only the one by wavelets may be chosen:
 it is local, while the other would take its statistics from a tile.

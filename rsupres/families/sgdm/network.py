@@ -259,8 +259,8 @@ class Adapter(nn.Module):
 class SgdmNetworks(nn.Module):
     """All networks of a model, as its checkpoint holds them.
 
-    `encodes` tells whether the autoencoder's first half is there: only training and
-    style vectors need it.
+    With `encodes` the autoencoder has its first half, which only training and style
+    vectors need.
     """
 
     latent_scale: Tensor

@@ -1,4 +1,4 @@
-"""The sixteen prompts that SGDM's code writes from the colours of a map.
+"""The sixteen prompts that SGDM makes from the colours of a map.
 
 Released behaviour, not in the paper: a class is named when one pixel has exactly its
 colour. On a scene the whole map decides, so that every tile hears the same words.

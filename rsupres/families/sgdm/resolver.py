@@ -7,12 +7,12 @@ code is followed, because the weights can match nothing else.
 ========================  ======================================================
 Paper                     Function or class
 ========================  ======================================================
-content encoder, SPADE    `sgdm_network.ContentStyleEncoder`, `Spade`
-style correction, AdaIN   `sgdm_style.PlainEncoder`, `spatial_statistics`, `restyle`
-SFlow                     `sgdm_style.StyleFlow`
-adapter                   `sgdm_network.Adapter`
+content encoder, SPADE    `network.ContentStyleEncoder`, `Spade`
+style correction, AdaIN   `style.PlainEncoder`, `spatial_statistics`, `restyle`
+SFlow                     `style.StyleFlow`
+adapter                   `network.Adapter`
 U-Net, autoencoder        `rsupres.blocks.stable_diffusion`
-sampling                  `sample_latent`
+sampling                  `sampling.sample_latent`
 training                  `rsupres.training.families.sgdm`
 ========================  ======================================================
 
@@ -87,7 +87,7 @@ class Sgdm:
         config: the architecture.
         options: the user's choices.
         sampling: sampler and steps, settled.
-        device: where the networks live.
+        device: of the networks.
     """
 
     spec: ModelSpec
@@ -298,7 +298,7 @@ def from_checkpoint(
 
 
 def empty_map(config: SgdmConfig, like: Tensor) -> Tensor:
-    """Return the picture (b, 3, H, W) in [0, 1] that stands for "no map given"."""
+    """Return the picture (b, 3, H, W) in [0, 1] that is used where no map is given."""
     colour = like.new_tensor(config.empty_map) / 255.0
     return colour[None, :, None, None].expand_as(like)
 

@@ -1,8 +1,8 @@
-"""How SGDM speaks of style: statistics of features, their encoder, and SFlow.
+"""Style in SGDM: statistics of features, their encoder, and SFlow.
 
 A style is a mean and a standard deviation per channel of encoded pictures (Sec. III-C).
 `restyle` is AdaIN with statistics given from outside, so that they may be those of a
-whole scene; `StyleFlow` draws them, or tells how likely they are, exactly.
+whole scene; `StyleFlow` draws them, or returns their exact likelihood.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The building blocks of SlimDiffSR's trunk, and what in them sees the whole picture.
+"""Building blocks of SlimDiffSR's trunk, some of which see the whole picture.
 
 ========================================  ============================================
 Part of the paper                         Class

@@ -17,7 +17,7 @@ class TrunkConfig:
             on the way up.
         queries: of the global aggregation.
         inner: width inside the global aggregation.
-        norm: "group" as released, "pixel" for maps that shall not see the picture.
+        norm: "group" as released, "pixel" for maps that each pixel determines alone.
         groups: of GroupNorm.
     """
 

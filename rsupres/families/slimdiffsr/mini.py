@@ -1,4 +1,4 @@
-"""A student of a fortieth of the size, whose work stays on the LR grid.
+"""A student of a fortieth of the size that computes on the LR grid.
 
 All kinds of modules of SlimDiffSR's student, scaled down: tiny-autoencoder blocks, the
 two bridges, and the pruned trunk with frequency- and direction-separable convolutions

@@ -199,7 +199,7 @@ class _Level(nn.Module):
 
 
 class _Bottom(nn.Module):
-    """The residual block that stands for all deeper levels."""
+    """The residual block that replaces all deeper levels."""
 
     def __init__(self, c_in: int, c_out: int, norm: Norm) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ class SlimDiffSR:
         spec: what the model needs.
         network: on its device, in eval mode.
         options: the user's choices.
-        device: where the network lives.
+        device: of the network.
     """
 
     spec: ModelSpec
