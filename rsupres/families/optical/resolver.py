@@ -13,10 +13,9 @@ bright roofs nor hot pixels get rings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rsupres.degradations.optics import FREQUENCIES
-from rsupres.errors import CheckpointError, InputError
+from rsupres.errors import InputError
 from rsupres.families.base import (
     ModelSpec,
     SamplerOptions,
@@ -33,6 +32,7 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
+    config_from_json,
     fit_tensors,
 )
 from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
@@ -234,7 +234,7 @@ def from_checkpoint(
     """
     if options.steps not in (None, 1) or options.sampler is not None:
         raise InputError("The model takes one step and no sampler.")
-    config = config_from_json(checkpoint.architecture, checkpoint.path)
+    config = config_from_json(OpticalConfig, checkpoint.architecture, checkpoint.path)
     network = OpticalNetwork(config)
     shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
@@ -258,20 +258,6 @@ def make_spec(
         stochastic=config.noise > 0,
         sensor=True,
     )
-
-
-def config_from_json(values: Mapping[str, object], where: Path) -> OpticalConfig:
-    """Return the architecture that `dataclasses.asdict` wrote as JSON.
-
-    Raises:
-        CheckpointError: an unknown key or a value that does not fit.
-    """
-    try:
-        return OpticalConfig(**values)  # type: ignore[arg-type]  # checked just below
-    except TypeError as error:
-        raise CheckpointError(
-            f"{where}: architecture does not fit ({error})."
-        ) from error
 
 
 def _levels(parts: Sequence[np.ndarray]) -> tuple[float, float]:
