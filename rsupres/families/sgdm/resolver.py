@@ -197,7 +197,8 @@ class Sgdm:
                 return 0
             pixels = (chart[0] * 255.0).round().to(torch.uint8).numpy()
             number |= prompt_number(pixels)
-            colours = max(colours, len(np.unique(pixels.reshape(3, -1), axis=1).T))
+            red, green, blue = pixels.astype(np.uint32)
+            colours = max(colours, len(np.unique((red << 16) | (green << 8) | blue)))
         if number == 0 and colours > 1:
             logger.warning(
                 "The map has none of the colours that this model's prompts know, so the"
