@@ -1,4 +1,4 @@
-"""A picture at work: its pixels on the ground, noise tied to the ground, and masks.
+"""The canvas of a town: pixels on the ground, noise tied to the ground, and masks.
 
 Pixels are made with + - * / and square roots only, whose results IEEE 754 fixes, so the
 same seed gives the same bytes whatever vector unit the machine has.
@@ -93,7 +93,7 @@ class Noise:
 
 @dataclass
 class Canvas:
-    """The picture at work.
+    """The picture while it is drawn.
 
     Attributes:
         size: side of the square in metres.

@@ -1,4 +1,4 @@
-"""A town while it is drawn: what lies there so far, and how to add to it."""
+"""A town while it is drawn: its shapes so far, and methods that add to them."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Town:
     trees: tuple[Tree, ...]
 
     def now(self) -> Town:
-        """Return the town without what is gone."""
+        """Return the town as it is now: without the shapes that are gone."""
         return self._without("gone")
 
     def earlier(self) -> Town:
@@ -170,7 +170,7 @@ def largest(geometry: BaseGeometry) -> Polygon:
 
 
 def polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
-    """Yield the polygons in a geometry, whatever else it holds."""
+    """Yield the polygons in a geometry of any kind."""
     if isinstance(geometry, Polygon):
         if not geometry.is_empty:
             yield geometry

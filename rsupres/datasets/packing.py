@@ -94,32 +94,26 @@ def build_pack(
         InputError: an image cannot be read, or no crop is large enough.
     """
     plan = replace(plan, sidecars=plan.sidecars.with_names_from_files(images))
-    rng = np.random.default_rng(plan.seed)
-    order = rng.permutation(len(images)) if plan.max_bytes else range(len(images))
+    if plan.max_bytes:
+        order = np.random.default_rng(plan.seed).permutation(len(images))
+        images = [images[index] for index in order]
     crops: list[_Crop] = []
-    origins: list[CropOrigin] = []
     frames: list[tuple[Path, Grid]] = []
-    room = plan.max_bytes
-    for done, index in enumerate(order):
-        chip = plan.sidecars.attach(read_chip(images[index]), images[index])
+    for done, image in enumerate(images, start=1):
+        chip = plan.sidecars.attach(read_chip(image), image)
         if chip.grid is not None:
-            frames.append((images[index], chip.grid))
-        for crop in _make_crops(chip, images[index], plan):
-            if room is not None and (room := room - crop.chip.pixels.nbytes) < 0:
-                break
-            crops.append(crop)
-            place = place_of(images[index], pattern)
-            origins.append(CropOrigin(place, crop.chip.name, crop.chip.gsd_m))
+            frames.append((image, chip.grid))
+        is_full = _add_crops(crops, chip, image, place_of(image, pattern), plan)
         if on_image:
-            on_image(done + 1)
-        if room is not None and room < 0:
+            on_image(done)
+        if is_full:
             break
     if not crops:
         raise InputError(
             f"{path}: {len(images)} images give no crop of at least {MIN_SIDE} pixels.",
             remedies=("gsds_m", "max_bytes"),
         )
-    _write(path, crops, tuple(origins), split, plan)
+    _write(path, crops, split, plan)
     return frames
 
 
@@ -128,12 +122,25 @@ class _Crop(NamedTuple):
 
     chip: Chip
     lr: NDArray[np.uint8] | None = None
+    place: str = ""
+
+
+def _add_crops(
+    crops: list[_Crop], chip: Chip, image: Path, place: str, plan: PackOptions
+) -> bool:
+    """Add the crops of an image to a list; return whether the pack is full."""
+    n_bytes = sum(crop.chip.pixels.nbytes for crop in crops)
+    for crop in _make_crops(chip, image, plan):
+        n_bytes += crop.chip.pixels.nbytes
+        if plan.max_bytes is not None and n_bytes > plan.max_bytes:
+            return True
+        crops.append(crop._replace(place=place))
+    return False
 
 
 def _write(
     path: Path,
     crops: Sequence[_Crop],
-    origins: tuple[CropOrigin, ...],
     split: str,
     plan: PackOptions,
 ) -> None:
@@ -141,7 +148,9 @@ def _write(
     meta = PackMeta(
         split=split,
         degradation=plan.degradation,
-        crops=origins,
+        crops=tuple(
+            CropOrigin(crop.place, crop.chip.name, crop.chip.gsd_m) for crop in crops
+        ),
         parameters=plan.parameters,
         licence=plan.licence,
         seed=plan.seed,

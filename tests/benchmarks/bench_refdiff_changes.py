@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT / "sample_data"))
 from make_town_pairs import GSD_M, SIZE_M, levels, make_town  # type: ignore[import-not-found]  # noqa: E402
 
 SCALE = Fraction(8)
-SQUARE, LEAST = 100, 0.2
+SQUARE, MIN_CHANGED_SHARE = 100, 0.2
 WAYS = ("bicubic", "no reference", "reference", "reference and mask")
 CPU = torch.device("cpu")
 Pixels = NDArray[np.uint8]
@@ -116,7 +116,7 @@ def measure(
     for row in range(0, changed.shape[0], SQUARE):
         for col in range(0, changed.shape[1], SQUARE):
             part = np.s_[..., row : row + SQUARE, col : col + SQUARE]
-            if changed[part].mean() >= LEAST:
+            if changed[part].mean() >= MIN_CHANGED_SHARE:
                 x, y = (torch.from_numpy(v[part])[None].float() for v in (a, b))
                 distances.append(float(lpips(x * 2 - 1, y * 2 - 1)))
     distance = float(np.mean(distances)) if distances else float("nan")
