@@ -25,9 +25,8 @@ from rsupres.upscaling.request import UpscaleOptions
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data"
 SCENE = SAMPLE / "town_s2.tif"
-# What only the command line has, or names otherwise.
+# What only the command line has.
 OF_THE_TERMINAL = {"verbose", "quiet", "as_json", "log_file", "debug"}
-OTHER_NAMES = {"named_bands": "bands", "creation": "co"}
 OF_PYTHON = {"progress", "on_progress", "on_item"}
 
 
@@ -35,7 +34,7 @@ def options_of(command: str) -> set[str]:
     found = command_line.get_command(click.Context(command_line), command)
     assert found is not None
     names = {p.name or "" for p in found.params if not getattr(p, "hidden", False)}
-    return {OTHER_NAMES.get(name, name) for name in names - OF_THE_TERMINAL}
+    return names - OF_THE_TERMINAL
 
 
 def arguments_of(function: str, *more: type) -> set[str]:

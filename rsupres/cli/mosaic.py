@@ -43,7 +43,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 
     if is_run(source):
         _refuse_format()
-        for name in ("driver", "creation", "dtype", "nodata", "run_dir"):
+        for name in ("driver", "co", "dtype", "nodata", "run_dir"):
             options[name] = None
     writing = take_writing(options)
     with console.work() as show:
@@ -54,7 +54,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 def _refuse_format() -> None:
     """Refuse options that were fixed when a run was started."""
     context = click.get_current_context()
-    names = {"driver": "--driver", "creation": "--co", "dtype": "--dtype"}
+    names = {"driver": "--driver", "co": "--co", "dtype": "--dtype"}
     names |= {"nodata": "--nodata", "run_dir": "--run-dir"}
     for name, option in names.items():
         source = context.get_parameter_source(name)

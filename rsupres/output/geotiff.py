@@ -244,7 +244,7 @@ def check_format(form: OutputFormat, n_bands: int) -> None:
         raise InputError(
             f"{form.driver} cannot be written as asked ({message}); change the "
             "creation options, the driver or the type.",
-            remedies=("creation", "driver", "dtype"),
+            remedies=("co", "driver", "dtype"),
         )
 
 

@@ -62,7 +62,7 @@ def check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
         raise ResourceError(
             f"{part}: the file written is {frame}, {transform[:6]}, and should be "
             f"{wanted}, {meta.grid.transform[:6]}; check the creation options.",
-            remedies=("creation",),
+            remedies=("co",),
         )
     if room_left(part) < n_bytes:
         with translate_gdal_errors(part, n_bytes):

@@ -267,10 +267,10 @@ def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
     if named and not spec.bands:
         raise BandError(
             "name roles, and the model takes any bands; give their numbers instead.",
-            argument="named_bands",
+            argument="bands",
             remedies=("bidx",),
         )
-    bands = choose_bands(scene, spec.bands, job.bidx, named, ("named_bands", "bidx"))
+    bands = choose_bands(scene, spec.bands, job.bidx, named, ("bands", "bidx"))
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
     logger.info(

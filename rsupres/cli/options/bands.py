@@ -17,7 +17,6 @@ band_options = stacked(
     ),
     click.option(
         "--bands",
-        "named_bands",
         type=NamedBandsType(),
         metavar="red=3,...",
         help="Bands of the file for the model's roles, by role. Default: as for "

@@ -46,7 +46,6 @@ driver_options = stacked(
     ),
     click.option(
         "--co",
-        "creation",
         multiple=True,
         metavar="KEY=VALUE",
         callback=split_creation,
@@ -85,6 +84,5 @@ format_options = stacked(
 
 def take_writing(options: dict[str, Any]) -> WritingOptions:
     """Take what `destination_options` added out of `options`, by the API's names."""
-    names = ("driver", "overwrite", "run_dir", "keep_run")
-    taken = {name: options.pop(name) for name in names}
-    return cast("WritingOptions", taken | {"co": options.pop("creation")})
+    names = ("driver", "co", "overwrite", "run_dir", "keep_run")
+    return cast("WritingOptions", {name: options.pop(name) for name in names})

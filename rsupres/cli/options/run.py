@@ -126,16 +126,11 @@ def make_job(
     from rsupres.upscaling import request
 
     chosen = dict(options)
-    for one, other in (("bidx", "named_bands"), ("overwrite", "skip_existing")):
+    for one, other in (("bidx", "bands"), ("overwrite", "skip_existing")):
         if chosen[one] and chosen[other]:
-            names = {"bidx": "--bidx", "named_bands": "--bands"}
-            raise click.UsageError(
-                f"{names.get(one, '--overwrite')} and "
-                f"{names.get(other, '--skip-existing')} exclude each other."
-            )
+            option = other.replace("_", "-")
+            raise click.UsageError(f"--{one} and --{option} exclude each other.")
     if chosen["bounds_crs"] and not chosen["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
-    for name, field in (("bands", "named_bands"), ("co", "creation")):
-        chosen[name] = chosen.pop(field)
     scale = chosen.pop("scale")
     return request.make_job(scenes, output, scale, cast("UpscaleOptions", chosen))
