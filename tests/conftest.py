@@ -12,7 +12,7 @@ from tests.forkserver import Commands
 from tests.skips import is_listed
 
 # The time of an example depends on the load of the machine, so none is too long.
-settings.register_profile("rsupres", deadline=None)
+settings.register_profile("rsupres", deadline=None, max_examples=50)
 settings.load_profile("rsupres")
 
 _unlisted: list[str] = []

@@ -639,6 +639,7 @@ def test_a_line_for_people_tells_the_share(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_real_pairs_are_detected_better_than_by_difference_and_otsu(monkeypatch):
     monkeypatch.setenv("RSUPRES_DATA", str(shared_data("change", "oscd").parents[1]))
     from bench_change import PAIRS, measure

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,22 @@ def golden_folder(family: str) -> Path:
             pytest.skip(f"the golden folder {cases} holds no cases of {family}")
         return cases / family
     return committed
+
+
+def slow_unless(names: Sequence[str], quick: Collection[str]) -> list[Any]:
+    """Return names as parameters, marked slow except for some of each kind.
+
+    Cases of one kind run the same code with other numbers, so `make test` takes one of
+    each kind, and `make test-all` takes all.
+
+    Args:
+        names: of the cases.
+        quick: those of `names` that are not slow.
+    """
+    return [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+        for name in names
+    ]
 
 
 class Cases:
