@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "version", "execution", "grid", "tile_grid", "blend"),
     *("kernels", "blocks", "degradations", "legends", "diffusion", "raster"),
-    *("families", "checkpoints", "output", "vector", "change", "conditions"),
+    *("families", "output", "checkpoints", "vector", "change", "conditions"),
     *("upscaling", "tiles", "datasets", "evaluation", "training", "cli"),
 )
 ROOT_MODULES = frozenset(ORDER[:6])

@@ -10,7 +10,6 @@ import difflib
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +23,7 @@ from rsupres.checkpoints.file import (
     spec_from_json,
     spec_to_json,
 )
-from rsupres.errors import CheckpointError
+from rsupres.errors import CheckpointError, InputError
 from rsupres.families import FAMILIES
 from rsupres.families.base import (
     Checkpoint,
@@ -32,6 +31,7 @@ from rsupres.families.base import (
     SamplerOptions,
     SuperResolver,
 )
+from rsupres.legends.toml_table import read_toml
 from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
@@ -170,15 +170,25 @@ def catalogue_folders() -> list[Path]:
         checkout,
         checkout / "imported",
         Path(sys.prefix) / "share" / "rsupres" / "models",
-        user_models(),
     ]
-    return [folder for folder in [*named, *standard] if folder.is_dir()]
+    own = user_models()
+    found = [*named, *standard, *([own] if own else [])]
+    return [folder for folder in found if folder.is_dir()]
 
 
-def user_models() -> Path:
-    """Return the user's own folder of models, which may not exist."""
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return home / "rsupres" / "models"
+def user_models() -> Path | None:
+    """Return the user's own folder of models, which may not exist.
+
+    None where the system knows no home folder, as for a user of a container without an
+    entry in the password file.
+    """
+    share = os.environ.get("XDG_DATA_HOME")
+    if not share:
+        home = os.path.expanduser("~")
+        if home == "~":
+            return None
+        share = os.path.join(home, ".local", "share")
+    return Path(share) / "rsupres" / "models"
 
 
 def default_model(
@@ -265,12 +275,11 @@ def card_text(
 
 def _card_from_toml(path: Path) -> Card:
     try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
+        values = read_toml(path)
         name, file_name = str(values.pop("name")), str(values.pop("file"))
         spec = spec_from_json(values.pop("spec"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f"{path}: not a readable card ({error}).") from error
+    except InputError as error:
+        raise CheckpointError(f"not a readable card: {error.problem}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: the card lacks or misspells a value ({error})."

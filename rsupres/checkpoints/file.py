@@ -9,7 +9,6 @@ needs nothing beside it. Pickles are neither written nor read;
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from rsupres.checkpoints.int8 import unpack_weights
 from rsupres.errors import CheckpointError
 from rsupres.families import FAMILIES
 from rsupres.families.base import Checkpoint, FixedScales, ModelSpec, ScaleRange
+from rsupres.output.tensors import write_tensors
 from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
@@ -46,22 +46,18 @@ def write_checkpoint(
 
     Returns:
         The file's SHA-256, hexadecimal.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        InputError: the folder is missing or cannot be written.
+        ResourceError: the disk is full.
+    """
     header = {
         "format": CHECKPOINT_FORMAT,
         "architecture": architecture,
         "spec": spec_to_json(spec),
         "origin": origin,
     }
-    partial = path.with_name(path.name + ".tmp")
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(contiguous, partial, {_HEADER: json.dumps(header, sort_keys=True)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {_HEADER: json.dumps(header, sort_keys=True)})
     return file_sha256(path)
 
 

@@ -13,10 +13,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
 
 from rsupres.cli.process import tune
+from rsupres.cli.streams import LOST, tolerant_streams
 from rsupres.cli.wording import error_line
 from rsupres.errors import RsupresError
 from rsupres.version import __version__
@@ -54,6 +56,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def main(self, *args: Any, **extra: Any) -> Any:  # as Click's
+        """Run the command line; readers of its output may go away meanwhile."""
+        with tolerant_streams() as output:
+            try:
+                return super().main(*args, **extra)
+            except SystemExit as stop:
+                output.flush()
+                if output.is_broken and not stop.code:
+                    raise SystemExit(LOST) from stop
+                raise
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; a failure becomes one line and its exit code."""
         result = None
@@ -83,10 +96,6 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
         _fail(
             ctx, 6, "Out of memory; a smaller --tile-size or --batch-size needs less."
         )
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ctx.exit(0)
     except Exception as error:
         kind = type(error).__name__
         text = " ".join(str(error).split()) or "no message"

@@ -10,7 +10,6 @@ layers, format 1 has none; both are read. Nothing here opens a georeferenced ras
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -20,6 +19,7 @@ import numpy as np
 
 from rsupres.datasets.layers import find_fault
 from rsupres.errors import InputError
+from rsupres.output.tensors import write_tensors
 
 PACK_FORMAT = 2
 HR_MULTIPLE = 8  # sides of HR patches are multiples of this, for every network
@@ -144,9 +144,8 @@ def write_pack(
 
     Raises:
         InputError: the layers are not those that the header names, or do not fit.
+        ResourceError: the disk is full.
     """
-    from safetensors.numpy import save_file
-
     kinds = {"hr": crops, "lr": lr, **(layers or {})}
     try:
         _check_layers(
@@ -160,17 +159,12 @@ def write_pack(
     except ValueError as error:
         raise InputError(f"{path}: {error}.") from error
     tensors = {
-        f"{kind}/{k:06d}": np.ascontiguousarray(array)
+        f"{kind}/{k:06d}": array
         for kind, arrays in kinds.items()
         for k, array in enumerate(arrays)
     }
     header = {"format": PACK_FORMAT, **asdict(meta)}
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        save_file(tensors, partial, metadata={_HEADER: json.dumps(header)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {_HEADER: json.dumps(header)})
 
 
 def _check_layers(pack: Pack) -> None:

@@ -26,10 +26,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
-        made = njit(cache=True, **options)(function)
+        made = njit(cache=_has_cache(), **options)(function)
     except RuntimeError:  # no folder that can be written
         made = njit(**options)(function)
     return cast(Callable[..., Any], made)
+
+
+def _has_cache() -> bool:
+    """Return whether there is a place for a cache.
+
+    For a user without a home folder numba would make a folder named `~`.
+    """
+    has_home = os.path.expanduser("~") != "~"
+    named = "NUMBA_CACHE_DIR" in os.environ
+    return has_home or named or os.access(os.path.dirname(__file__), os.W_OK)
 
 
 def share(work: Callable[[int, int], None]) -> None:

@@ -6,6 +6,7 @@ line at fault. The callers define what the keys mean.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import tomllib
@@ -23,6 +24,41 @@ Colour = tuple[int, int, int]
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
 _TOML_LINE = re.compile(r"at line (\d+)")
 _CLASS = re.compile(r"\s*\[\[\s*class\s*\]\]")
+
+
+def decode_toml(content: bytes, where: str) -> str:
+    """Return the text of a TOML file; a byte order mark of UTF-8 is dropped.
+
+    Raises:
+        InputError: it is not UTF-8 text, which TOML asks for.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{where}: UTF-16 text; save it as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{where}, line {line}: not UTF-8 text; save it as UTF-8."
+        ) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a TOML file.
+
+    Raises:
+        InputError: it is missing, a folder, unreadable, or not TOML in UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        return tomllib.loads(decode_toml(content, str(path)))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,7 @@ class TableFile:
     @cached_property
     def lines(self) -> list[str]:
         """The text, line by line."""
-        return self.content.decode("utf-8").splitlines()
+        return decode_toml(self.content, self.where).splitlines()
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -62,8 +98,6 @@ class TableFile:
         """
         try:
             return tomllib.loads("\n".join(self.lines))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.where}: not UTF-8 text.") from error
         except tomllib.TOMLDecodeError as error:
             found = _TOML_LINE.search(str(error))
             line = found[1] if found else str(len(self.lines) or 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,13 +39,28 @@ def publishing(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with translate_os_errors(path):
+            mode = _mode_of_new_files(part)
             yield part
+            part.chmod(mode)
             sync(part)
             os.replace(part, path)
             sync(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _mode_of_new_files(path: Path) -> int:
+    """Return the permissions that the umask gives a file made at `path`.
+
+    Some libraries write through private temporary files, which others cannot read.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -115,6 +131,14 @@ def check_writable(path: Path, argument: str) -> None:
         InputError: the folder is missing, a file, or read-only; or `path` is a folder.
     """
     folder = path.absolute().parent
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise InputError(
+            f"{shown}: the name is not UTF-8, which GDAL needs; choose another.",
+            argument=argument,
+        ) from error
     if not folder.is_dir():
         raise InputError(
             f"{path}: there is no folder {folder}; make it first.", argument=argument

@@ -47,6 +47,11 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(gdal_name)
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise InputError(
+            f"{shown}: the name is not UTF-8, which GDAL needs; rename the file."
+        ) from error
     except RasterioError as error:
         reason = first_line(error)
         if "not recognized as being in a supported file format" in reason:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rsupres.errors import InputError
+from rsupres.legends.toml_table import read_toml
 
 Config = TypeVar("Config")
 # Up to version 0.1 a stage held these beside the common keys; now they are options.
@@ -140,13 +140,7 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         InputError: the file is missing or no TOML, or a key or value does not fit.
     """
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}.") from error
+    values = read_toml(path)
     if isinstance(stages := values.get("stage"), list):
         values["stage"] = [_move_to_options(stage) for stage in stages]
     return parse_config(TrainConfig, values, str(path))

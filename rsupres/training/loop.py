@@ -7,6 +7,7 @@ packs, not rasters, so it needs torch, numpy, safetensors and tqdm only.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,9 @@ from rsupres.checkpoints.file import write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
 from rsupres.families.base import fit_tensors
+from rsupres.output.atomic import translate_os_errors
+from rsupres.output.locks import Lock
+from rsupres.output.tensors import write_tensors
 from rsupres.training.base import FamilyTraining, Validation
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig, resolve_path
@@ -32,11 +36,11 @@ from rsupres.training.state import (
     module_tensors,
     read_tensors,
     with_prefix,
-    write_tensors,
 )
 from rsupres.training.trainer import Trainer
 
 _STATE = "state.safetensors"
+_LOCK = "train.lock"
 _FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
 # Fields of a configuration that may change when a run continues.
 _MAY_CHANGE = (
@@ -99,10 +103,19 @@ class _Run:
         self.family: FamilyTraining = build_training(config, root)
 
     def execute(self) -> Path | None:
+        """Train in a folder that this process alone works in."""
+        with translate_os_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            lock = Lock.take(self.out / _LOCK, [fcntl.LOCK_EX], patience_s=0)
+        try:
+            return self._train()
+        finally:
+            lock.release()
+
+    def _train(self) -> Path | None:
         config = self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.out.mkdir(parents=True, exist_ok=True)
         state = State.load(self.out / _STATE, self._identity())
         position = Position()
         if state is not None:
@@ -179,7 +192,7 @@ class _Run:
             return False
         trainer.finish()
         weights = module_tensors(self.family.networks)
-        write_tensors(weights, self.out / f"stage_{index + 1}.safetensors")
+        write_tensors(self.out / f"stage_{index + 1}.safetensors", weights, {})
         self._save_state(Position(index + 1, 0), None)
         return True
 

@@ -7,18 +7,17 @@ costs at most the work since the last save.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rsupres.checkpoints.int8 import unpack_weights
 from rsupres.errors import CheckpointError
+from rsupres.output.tensors import write_tensors
 
 _IDENTITY = "fingerprint"  # key in the header since the first files
 
@@ -76,7 +75,7 @@ class State:
             "position": json.dumps(asdict(self.position)),
             _IDENTITY: identity,
         }
-        write_tensors(self.tensors, path, header)
+        write_tensors(path, self.tensors, header)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors below a prefix, without it."""
@@ -128,24 +127,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return unpack_weights(_read(path)[0])
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-
-
-def write_tensors(
-    tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file; it has its name only when it is whole and on disk.
-
-    Args:
-        tensors: by name, on any device.
-        path: the file.
-        header: metadata of the file.
-    """
-    partial = path.with_name(path.name + ".tmp")
-    unique = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(unique, partial, metadata=dict(header or {}))
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,9 +21,6 @@ OtherBands = Literal["skip", "cubic", "inject"]
 
 # Metadata of a field that decides no pixel: a run continues with another value of it.
 FREE: Mapping[str, bool] = {"is_free": True}
-# Metadata of a field that later versions added: it counts once it is given, so that
-# runs of earlier versions continue.
-IF_GIVEN: Mapping[str, bool] = {"is_if_given": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +82,8 @@ class UpscaleJob(GivenConditions, Destination):
     samples: int = 1
     uncertainty: Path | None = field(default=None, metadata=FREE)
     detail: float | None = None
-    sensor_mtf: float | None = field(default=None, metadata=IF_GIVEN)
-    noise: float | None = field(default=None, metadata=IF_GIVEN)
+    sensor_mtf: float | None = None
+    noise: float | None = None
     lock_low_frequencies: bool = False
     tile_size: int | None = None
     overlap: int | None = None
@@ -147,14 +144,9 @@ class UpscaleJob(GivenConditions, Destination):
         of files (`rsupres.upscaling.work` adds what the files hold). Of the outputs
         beside the main one it counts which are written.
         """
-        left_out = {_key(item) for item in fields(Destination)}
-        for item in fields(self):
-            is_unset = (
-                "is_if_given" in item.metadata and getattr(self, item.name) is None
-            )
-            if is_unset or item.metadata.keys() & {"is_file", "is_free"}:
-                left_out.add(_key(item))
-        chosen = {k: v for k, v in self.to_json().items() if k not in left_out}
+        free = {_key(item) for item in fields(Destination)}
+        free |= {_key(item) for item in fields(self) if item.metadata}
+        chosen = {k: v for k, v in self.to_json().items() if k not in free}
         return chosen | {
             "uncertainty": self.uncertainty is not None,
             "coverage": self.reference_coverage is not None,

@@ -20,6 +20,7 @@ from rsupres.checkpoints.catalogue import (
     list_cards,
     load_model,
     read_card,
+    user_models,
 )
 from rsupres.checkpoints.file import (
     read_checkpoint,
@@ -248,3 +249,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_bicubic_needs_no_file() -> None:
     model = load_model("bicubic", CPU, SamplerOptions())
     assert model.spec.family == "bicubic"
+
+
+def test_a_user_without_a_home_folder_has_the_shipped_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert user_models() is None
+    assert list_cards()

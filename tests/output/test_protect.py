@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rsupres.errors import ArgumentError
+from rsupres.errors import ArgumentError, InputError
+from rsupres.output.atomic import check_writable
 from rsupres.output.protect import check_apart, local_files
+from rsupres.raster.open import open_dataset
 
 
 @pytest.fixture
@@ -94,3 +96,12 @@ def test_special_files_are_no_outputs(tmp_path: Path) -> None:
 def test_names_without_local_files_are_let_through() -> None:
     for name in ("/vsicurl/https://example.org/a.tif", "s3://bucket/a.tif", "overpass"):
         assert local_files(name) == []
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not UTF-8"):
+        check_writable(tmp_path / "caf\udce9.tif", "output")
+    path = tmp_path / "caf\udce9.tif"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="not UTF-8"):
+        open_dataset(str(path), str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
-from rsupres.errors import CheckpointError, InputError
+from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.families.base import SamplerOptions
+from rsupres.output.locks import Lock
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import (
     DataConfig,
@@ -283,3 +285,15 @@ def test_unknown_families_and_architectures_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="none"):
         train(_config(*ALL_STAGES[:1], **change), tmp_path, CPU)
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    _pack(tmp_path / "a.safetensors")
+    config = _config(StageConfig("autoencoder", 1), out="run")
+    (tmp_path / "run").mkdir()
+    lock = Lock.take(tmp_path / "run" / "train.lock", [fcntl.LOCK_EX], 0)
+    try:
+        with pytest.raises(RunConflictError):
+            train(config, tmp_path, CPU)
+    finally:
+        lock.release()

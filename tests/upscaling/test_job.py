@@ -120,12 +120,6 @@ def test_what_does_not_change_the_picture_does_not_change_the_identity():
         assert replace(FULL, **{name: value}).identity() == FULL.identity()
 
 
-def test_options_of_later_versions_count_once_they_are_given():
-    plain = replace(FULL, sensor_mtf=None, noise=None)
-    assert not plain.identity().keys() & {"sensor_mtf", "noise"}
-    assert replace(plain, noise=2.0).identity()["noise"] == 2.0
-
-
 def test_the_run_lives_beside_the_output(tmp_path):
     job = UpscaleJob(scenes=("a",), output=tmp_path / "out.tif")
     assert job.run_path == tmp_path / "out.tif.run"

@@ -141,11 +141,20 @@ def imports_folder() -> Path:
     """Return where imported models go: a folder that the catalogue searches.
 
     ``models/imported`` of a checkout, else the user's own folder of models.
+
+    Raises:
+        InputError: neither is there.
     """
     from rsupres.checkpoints.catalogue import user_models
 
     checkout = Path(__file__).resolve().parents[3] / "models"
-    return checkout / "imported" if checkout.is_dir() else user_models()
+    folder = checkout / "imported" if checkout.is_dir() else user_models()
+    if folder is None:
+        raise InputError(
+            "this user has no home folder for models; name the file to write.",
+            remedies=("out",),
+        )
+    return folder
 
 
 def _files(sources: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,73 @@
+"""Readers of a command's output may go away; its work and its exit code stay true."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsupres.cli.streams import LOST, TolerantStream, tolerant_streams
+from tests.helpers import make_scene
+
+RSUPRES = (sys.executable, "-m", "rsupres")
+UPSCALE = ("upscale", "scene.tif", "out.tif", "--scale", "2", "--model", "bicubic")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_scene(tmp_path / "scene.tif", 12, 12)
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def test_work_goes_on_when_nobody_reads(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*RSUPRES, *UPSCALE], cwd=folder, stdout=writer, stderr=writer,
+        env=environment(), check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (folder / "out.tif").is_file()
+    assert done.returncode == LOST  # its last line, on stdout, did not arrive
+
+
+def test_a_lost_progress_alone_is_no_failure(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*RSUPRES, *UPSCALE], cwd=folder, stdout=subprocess.PIPE, stderr=writer,
+        env=environment(), check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == 0
+    assert b"out.tif" in done.stdout
+
+
+def test_closed_standard_streams_do_no_harm(folder: Path) -> None:
+    command = " ".join([*RSUPRES, *UPSCALE])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&- 2>&-"], cwd=folder,
+        stdout=subprocess.PIPE, env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert (folder / "out.tif").read_bytes()[:4] in (b"II*\0", b"II+\0")
+
+
+def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w", encoding="utf-8") as file:
+        TolerantStream(file).write("caf\udce9.tif")
+    assert (tmp_path / "log").read_text() == "caf\\udce9.tif"
+
+
+def test_streams_are_restored() -> None:
+    before = sys.stdout, sys.stderr
+    with tolerant_streams():
+        assert sys.stdout is not before[0]
+    assert (sys.stdout, sys.stderr) == before
