@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -53,6 +53,25 @@ class ChangeJob(SceneGridJob):
 
     sources: tuple[str, ...]
     options: ChangeOptions = field(default_factory=ChangeOptions)
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files that are read, by argument."""
+        chosen = self.options
+        tables = {
+            "class_table": chosen.class_table or "",
+            "output_table": chosen.output_table or "",
+        }
+        return {
+            **super().inputs,
+            "sources": self.sources,
+            "land_cover": [chosen.land_cover] if chosen.land_cover else [],
+            **{
+                key: [name]
+                for key, name in tables.items()
+                if name and os.path.isfile(name)
+            },
+        }
 
 
 @dataclass(frozen=True)

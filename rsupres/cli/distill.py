@@ -31,4 +31,4 @@ def distill(config: Path, device: str, minutes: float | None, console: Console) 
 
     settings = read_config(config)
     check_distillation(settings)
-    run_training(settings, config.parent, device, minutes, console)
+    run_training(settings, config, device, minutes, console)

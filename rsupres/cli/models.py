@@ -139,7 +139,12 @@ def import_(
       rsupres models import net_params_4x.pkl --family slimdiffsr
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.checkpoints.convert import import_checkpoint
+    from rsupres.output.protect import check_apart
 
+    if out is not None:
+        read = {"checkpoints": list(map(str, checkpoints))}
+        check_apart({"out": out}, read)
+        check_apart({"out": out.with_suffix(".toml")}, read)
     options = dict(_key_value(text) for text in settings)
     card = import_checkpoint(
         family, checkpoints, out, name, options, overwrite=overwrite

@@ -50,12 +50,12 @@ def train(config: Path, device: str, minutes: float | None, console: Console) ->
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.training.config import read_config
 
-    run_training(read_config(config), config.parent, device, minutes, console)
+    run_training(read_config(config), config, device, minutes, console)
 
 
 def run_training(
     config: TrainConfig,
-    root: Path,
+    source: Path,
     device: str,
     minutes: float | None,
     console: Console,
@@ -64,7 +64,7 @@ def run_training(
 
     Args:
         config: what to train.
-        root: folder that relative paths of the configuration start from.
+        source: its file; relative paths of the configuration start in its folder.
         device: such as "auto" or "cuda:0".
         minutes: stop after this time; None = at the end.
         console: where progress and result go.
@@ -79,8 +79,9 @@ def run_training(
 
     path = run_loop(
         config,
-        root,
+        source.parent,
         find_device(device),
+        source=source,
         on_progress=report,
         stop_after_s=None if minutes is None else 60.0 * minutes,
     )

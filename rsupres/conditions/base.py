@@ -6,6 +6,7 @@ A condition is something that a model looks at besides the scene. Files are open
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rsupres.grid import Grid, PixelWindow
+from rsupres.vector.overpass import LIVE
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -57,6 +59,33 @@ class GivenConditions:
     def condition_values(self) -> dict[str, Any]:
         """Return the values of the fields of this class, not of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
+
+
+def given_files(given: GivenConditions) -> dict[str, tuple[str, ...]]:
+    """Return names of the files that hold conditions, by field.
+
+    Names that stand for something else ("overpass", "detect", a shipped legend) are
+    left out.
+
+    Args:
+        given: the conditions, or a subclass with more fields.
+    """
+    tables = {"legend": given.legend or "", "class_table": given.class_table or ""}
+    return {
+        "vector_map": tuple(name for name in given.vector_map if name != LIVE),
+        "reference": given.reference,
+        "change_mask": _some(given.change_mask, but=DETECT),
+        "style": _some(given.style),
+        **{
+            key: _some(name)
+            for key, name in tables.items()
+            if name and os.path.isfile(name)
+        },
+    }
+
+
+def _some(name: str | None, but: str | None = None) -> tuple[str, ...]:
+    return () if name is None or name == but else (name,)
 
 
 # Names of the conditions, as fields of `GivenConditions` and of `Conditions`.

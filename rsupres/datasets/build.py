@@ -8,6 +8,7 @@ This module finds the images, applies the layout of their folders, and writes th
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rsupres.datasets.packs import STORED
 from rsupres.datasets.splits import TRAIN, VALIDATION, check_apart, split_by_place
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import OnProgress, Progress
+from rsupres.output.protect import Inputs
 from rsupres.raster.files import find_images
 
 
@@ -89,6 +91,7 @@ def build_packs(
     Raises:
         InputError: an image cannot be used, no crop is left, a place is not found, or
             both splits show the same ground.
+        ArgumentError: a pack would replace an image or what belongs to one.
         RunConflictError: a pack exists and `request.overwrite` is off.
     """
     plan = request.plan
@@ -97,8 +100,10 @@ def build_packs(
     images = find_images(request.inputs, request.glob, request.exclude)
     splits = split_by_place(images, request.split_by, request.validation)
     targets = _targets(request)
+    _check_apart(targets, images, plan)
     partials = {
-        split: path.with_name(path.name + ".part") for split, path in targets.items()
+        split: path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        for split, path in targets.items()
     }
     try:
         frames = {}
@@ -140,6 +145,17 @@ def _counter(
     if on_progress is None:
         return None
     return lambda done: on_progress(Progress(split, done, total, "images"))
+
+
+def _check_apart(
+    targets: Mapping[str, Path], images: Sequence[Path], plan: PackOptions
+) -> None:
+    """Check that no pack replaces a file that is read."""
+    rules = plan.sidecars
+    files = [*rules.vector_map, *(str(name) for name in (rules.class_table,) if name)]
+    read = Inputs({"inputs": [str(path) for path in images], "conditions": files})
+    for path in targets.values():
+        read.check(path, "out")
 
 
 def _targets(request: BuildRequest) -> Mapping[str, Path]:

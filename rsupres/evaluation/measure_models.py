@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rsupres.datasets.chips import ROLES, Chip
 from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
-from rsupres.errors import ConditionError, InputError
+from rsupres.errors import ArgumentError, ConditionError, InputError
 from rsupres.evaluation.candidates import load_candidates
 from rsupres.evaluation.images import (
     Degradation,
@@ -243,9 +243,23 @@ def _find_images(
         return _open_pack(Pack.load(first), request)
     found = find_images(request.inputs, request.glob, request.exclude)
     images = found[:: request.every]
+    if request.pictures is not None:
+        _check_pictures(request.pictures, images)
     degradation = named_degradation(request.degradation or "bicubic", request.seed, {})
     chips = load_chips(images, request.max_side, sidecars)
     return chips, len(images), degradation
+
+
+def _check_pictures(folder: Path, images: Sequence[Path]) -> None:
+    """Refuse to write pictures among the images, which they could replace."""
+    place = folder.resolve()
+    for image in images:
+        if image.resolve().parent == place:
+            raise ArgumentError(
+                f"{folder}: holds images that are measured ({image.name}), and a "
+                "picture could replace one; name another folder.",
+                argument="pictures",
+            )
 
 
 def _open_pack(

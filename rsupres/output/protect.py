@@ -2,8 +2,8 @@
 
 An input is protected under every name that leads to it: its path, a symbolic or hard
 link, a name that only GDAL understands (`/vsizip/...`, `NETCDF:...`), the folder of a
-product, or a file that belongs to it (`.aux.xml`, `.msk`, `.ovr`, the parts of a
-Shapefile).
+product, a file that belongs to it (`.aux.xml`, `.msk`, `.ovr`, the parts of a
+Shapefile), or a virtual raster (`.vrt`) that is made of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsupres.errors import ArgumentError
@@ -22,6 +24,12 @@ _STEM_SIDECARS = (
     *(".aux", ".hdr", ".tfw", ".jgw", ".pgw", ".wld", ".imd", ".rpb", ".prj", ".qpj"),
     *(".shx", ".dbf", ".cpg", ".sbn", ".sbx", ".qix"),
 )
+
+
+# Elements of a virtual raster or a virtual vector file that name another file.
+_VIRTUAL_SOURCES = ("SourceFilename", "SourceDataset", "SrcDataSource")
+_MAX_VRT_BYTES = 64 * 2**20
+_MAX_DEPTH = 16  # of virtual files in virtual files
 
 
 def check_apart(
@@ -39,16 +47,133 @@ def check_apart(
     """
     for argument, path in outputs.items():
         check_regular(path, argument)
-    for giver, names in inputs.items():
-        for name in names:
-            for file in local_files(name):
-                for argument, path in outputs.items():
-                    if relation := _relation(path, file):
-                        raise ArgumentError(
-                            f"{path}: {relation} of {giver}, {name}, which would be "
-                            "lost; choose another name.",
-                            argument=argument,
-                        )
+    inputs_read = Inputs(inputs)
+    for argument, path in outputs.items():
+        inputs_read.check(path, argument)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How a file is related to an input.
+
+    Attributes:
+        relation: in words, to stand before the name of the input.
+        giver: the argument that names the input.
+        name: of the input.
+    """
+
+    relation: str
+    giver: str
+    name: str
+
+
+@dataclass
+class Inputs:
+    """The files that are read, under every name; many outputs are checked at once.
+
+    Attributes:
+        names: argument -> names of the files that are read, as GDAL takes them.
+    """
+
+    names: Mapping[str, Iterable[str]]
+    _by_path: dict[Path, _Use] = field(default_factory=dict, init=False)
+    _by_inode: dict[tuple[int, int], _Use] = field(default_factory=dict, init=False)
+    _folders: dict[Path, _Use] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for giver, names in self.names.items():
+            for name in names:
+                for file in local_files(name):
+                    self._add(file, giver, name)
+
+    def check(self, path: Path, argument: str) -> None:
+        """Check that an output destroys none of the inputs.
+
+        Args:
+            path: the file to be written.
+            argument: name of the argument that gave it, for the message.
+
+        Raises:
+            ArgumentError: it is an input by any name, belongs to one, or lies inside
+                the folder of one.
+        """
+        if use := self._find(path):
+            raise ArgumentError(
+                f"{path}: {use.relation} {use.name} ({use.giver}), which would be "
+                "lost; choose another name.",
+                argument=argument,
+            )
+
+    def check_file(self, path: Path, argument: str) -> None:
+        """Check as `check` does, but let a file lie in the folder of an input.
+
+        Args:
+            path: the file to be written.
+            argument: name of the argument that gave it, for the message.
+
+        Raises:
+            ArgumentError: it is an input by any name, or belongs to one.
+        """
+        if _real(path) in self._by_path or self._by_same_inode(path):
+            self.check(path, argument)
+
+    def check_folder(self, folder: Path, argument: str) -> None:
+        """Check that replacing a whole folder destroys none of the inputs.
+
+        Args:
+            folder: the folder to be written.
+            argument: name of the argument that gave it, for the message.
+
+        Raises:
+            ArgumentError: an input is the folder or lies inside it.
+        """
+        self.check(folder, argument)
+        place = _real(folder)
+        for path, use in (*self._by_path.items(), *self._folders.items()):
+            if use.relation != _NEW_SIDECAR and path.is_relative_to(place):
+                raise ArgumentError(
+                    f"{folder}: holds the input {use.name} ({use.giver}), which would "
+                    "be lost; choose another folder.",
+                    argument=argument,
+                )
+
+    def _add(self, file: Path, giver: str, name: str) -> None:
+        if file.is_dir():
+            inside = _Use("lies in the folder", giver, name)
+            self._folders.setdefault(_real(file), inside)
+            return
+        self._note(file, _Use("is the input", giver, name))
+        belongs = _Use("is a file that belongs to the input", giver, name)
+        beside = [file.with_name(file.name + end) for end in SIDECARS]
+        for other in (*beside, *(file.with_suffix(end) for end in _STEM_SIDECARS)):
+            if other.exists():
+                self._note(other, belongs)
+        # A new sidecar would change how the input is read.
+        for other in beside:
+            self._by_path.setdefault(_real(other), _Use(_NEW_SIDECAR, giver, name))
+
+    def _note(self, file: Path, use: _Use) -> None:
+        self._by_path[_real(file)] = use
+        if (inode := _inode(file)) is not None:
+            self._by_inode.setdefault(inode, use)
+
+    def _by_same_inode(self, path: Path) -> _Use | None:
+        inode = _inode(path)
+        return None if inode is None else self._by_inode.get(inode)
+
+    def _find(self, path: Path) -> _Use | None:
+        place = _real(path)
+        if use := self._by_same_inode(path):
+            return use
+        if place in self._by_path:
+            return self._by_path[place]
+        for folder in (place, *place.parents):
+            if folder in self._folders:
+                return self._folders[folder]
+        return None
+
+
+_NEW_SIDECAR = "would be read as a part of the input"
 
 
 def check_regular(path: Path, argument: str) -> None:
@@ -76,9 +201,56 @@ def check_regular(path: Path, argument: str) -> None:
 def local_files(name: str) -> list[Path]:
     """Return the files or folders on this machine that an input's name refers to.
 
+    Those of a virtual file include the files that it is made of.
+
     >>> local_files("https://example.org/scene.tif")
     []
     """
+    found: dict[Path, None] = {}
+    _collect(name, found, 0)
+    return [*found]
+
+
+def _collect(name: str, found: dict[Path, None], depth: int) -> None:
+    """Add the files of a name, and those that they refer to, to `found`."""
+    if name.lstrip().startswith("<"):
+        _collect_virtual(name, Path(), found, depth)
+        return
+    for path in _named_files(name):
+        if path in found:
+            continue
+        found[path] = None
+        if path.suffix.lower() == ".vrt" and path.is_file():
+            try:
+                if path.stat().st_size > _MAX_VRT_BYTES:
+                    continue
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            _collect_virtual(text, path.parent, found, depth)
+
+
+def _collect_virtual(
+    text: str, folder: Path, found: dict[Path, None], depth: int
+) -> None:
+    """Add the files that the text of a virtual file names."""
+    try:
+        root = ElementTree.fromstring(text.strip())
+    except ElementTree.ParseError:
+        return
+    for element in root.iter():
+        source = (element.text or "").strip()
+        if element.tag not in _VIRTUAL_SOURCES or not source or depth > _MAX_DEPTH:
+            continue
+        flags = {key.lower(): value for key, value in element.attrib.items()}
+        is_relative = flags.get("relativetovrt", "0") == "1"
+        if is_relative and not source.startswith("<"):
+            source = str(folder / source)
+        _collect(source, found, depth + 1)
+
+
+def _named_files(name: str) -> list[Path]:
+    """Return the existing files or folders that are spelled out in a name."""
     if os.path.exists(name):
         return [Path(name)]
     # Names in parts, such as NETCDF:"FILE":VARIABLE or GTIFF_DIR:1:FILE.
@@ -88,7 +260,7 @@ def local_files(name: str) -> list[Path]:
     found = []
     for part in parts:
         path = _outermost_file(part)
-        if path is not None and path not in found:
+        if path is not None and path.is_file() and path not in found:
             found.append(path)
     return found
 
@@ -107,29 +279,13 @@ def _outermost_file(name: str) -> Path | None:
     return None
 
 
-def _relation(output: Path, file: Path) -> str:
-    """Return in words how an output is related to an input file; "" when it is not."""
-    if _same(output, file):
-        return "is the input"
-    if file.is_dir():
-        inside = _real(output).is_relative_to(_real(file))
-        return "lies in the folder" if inside else ""
-    belongings = [file.with_name(file.name + end) for end in SIDECARS]
-    belongings += [file.with_suffix(end) for end in _STEM_SIDECARS]
-    if any(_same(output, other) for other in belongings if other.exists()):
-        return "is a file that belongs to the input"
-    # A new sidecar would change how the input is read.
-    if any(_real(output) == _real(other) for other in belongings[: len(SIDECARS)]):
-        return "would be read as a part"
-    return ""
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Return whether two names lead to the same file, also through links."""
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Return what two names of one file share; None for what does not exist."""
     try:
-        return os.path.samefile(one, other)
+        found = path.stat()
     except OSError:
-        return _real(one) == _real(other)
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _real(path: Path) -> Path:

@@ -35,6 +35,10 @@ from rsupres.output.locks import Lock, Owner, is_held, live_owner
 from rsupres.output.manifest import keep_manifest, read_manifest
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.tif")
+# Temporary files of ours, and locks.
+_PASSING = re.compile(
+    r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|shard-\d+-of-\d+)\.lock"
+)
 # How long a process waits for a lock: `status` holds one for a moment, and the first of
 # several shards holds one while it writes the manifest.
 _PATIENCE_S = 0.5
@@ -335,9 +339,9 @@ def _check_ours(path: Path) -> None:
     """Refuse a directory that holds other files."""
     ours = {"run.json", "run.lock", "strips", "context"}
     names = {entry.name for entry in path.iterdir()}
-    foreign = sorted(
-        name for name in names - ours if not name.endswith((".tmp", ".lock"))
-    )
+    if "run.json" not in names:
+        ours -= {"strips", "context"}  # made after it, so here they are another's
+    foreign = sorted(name for name in names - ours if not _PASSING.fullmatch(name))
     if foreign and "run.json" not in names:
         raise RunConflictError(
             f"{path}: exists and is no run directory (it holds {foreign[0]}); "
@@ -349,6 +353,8 @@ def _check_ours(path: Path) -> None:
 def _remove_leftovers(path: Path) -> None:
     # GDAL writes some files beside the one that it is given: x.tmp.aux.xml.
     for leftover in (*path.glob("*.tmp*"), *path.glob("*/*.tmp*")):
+        if not _PASSING.fullmatch(leftover.name):
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

@@ -7,7 +7,7 @@ after an interruption, see `rsupres.output.strips`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +46,11 @@ class SceneGridJob:
     like: str
     scale: Fraction = Fraction(4)
 
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files that are read, by argument; commands add theirs."""
+        return {"like": (self.like,)}
+
     def open_grid(self, n_bands: int) -> Grid:
         """Check the destination, and return the SR grid of the scene.
 
@@ -53,10 +58,11 @@ class SceneGridJob:
             n_bands: of the output.
 
         Raises:
+            ArgumentError: the output is a file that is read.
             InputError: the scene cannot be used, or the output cannot be written.
             RunConflictError: the output exists.
         """
-        self.into.check()
+        self.into.check(self.inputs)
         check_format(self.into.format("uint8", self.nodata), n_bands)
         with Raster.open(self.like) as scene:
             return scene.grid.refine(self.scale)

@@ -22,6 +22,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
 from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.raster.files import StrPath
 from rsupres.version import __version__
@@ -79,22 +80,34 @@ class Destination:
         """Files that are written, by the argument that names each."""
         return {"output": self.output}
 
-    def check(self) -> None:
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Files that are read, by the argument that names them; no output is one."""
+        return {}
+
+    def check(self, inputs: Mapping[str, Sequence[str]] | None = None) -> None:
         """Check that the outputs can be made and replace nothing unasked.
 
+        Args:
+            inputs: argument -> names of more files that are read.
+
         Raises:
+            ArgumentError: an output is an input.
             InputError: as `check_files`.
             RunConflictError: as `check_vacant`.
         """
+        check_apart(self.outputs, inputs or {})
         self.check_files()
         self.check_vacant()
 
     def check_files(self) -> None:
-        """Check that the outputs can be made and are different files.
+        """Check that the outputs can be made, and are no inputs and different files.
 
         Raises:
+            ArgumentError: an output is an input, or a device, a pipe or a socket.
             InputError: as `check_writable`, or two are the same file.
         """
+        check_apart(self.outputs, self.inputs)
         seen: dict[Path, str] = {}
         for name, path in self.outputs.items():
             check_writable(path, name)

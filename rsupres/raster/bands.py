@@ -180,7 +180,10 @@ def _how_to_name(remedies: Sequence[str]) -> str:
     """Return what the user can do when bands are named wrongly or not at all."""
     if remedies:
         return "choose the bands"
-    return "name the bands in the file, for example with rio edit-info --colorinterp"
+    return (
+        "name the bands in a virtual copy, for example with gdal_translate -of VRT "
+        "-colorinterp red,green,blue FILE COPY.vrt, and use that"
+    )
 
 
 def _list_bands(scene: Raster) -> str:

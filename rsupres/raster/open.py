@@ -120,20 +120,36 @@ def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Gr
         InputError: no CRS or no transform though they are needed, or one without area.
     """
     transform = dataset.transform
+    is_placed = transform != rasterio.Affine.identity()
+    if needs_crs and not is_placed and (means := _other_georeference(dataset)):
+        kind, option = means
+        raise InputError(
+            f"{name}: no transform but {kind}; georeference it first, for example "
+            f"with gdalwarp {option}FILE WARPED.tif."
+        )
     if needs_crs and not dataset.crs:
         raise InputError(
-            f"{name}: the file has no CRS; assign one, for example with "
-            "rio edit-info --crs EPSG:32633 FILE."
+            f"{name}: the file has no CRS; give one in a virtual copy, for example "
+            "with gdal_translate -of VRT -a_srs EPSG:32633 FILE COPY.vrt, and use that."
         )
-    if needs_crs and transform == rasterio.Affine.identity():
-        points = " (only ground control points)" if dataset.gcps[0] else ""
+    if needs_crs and not is_placed:
         raise InputError(
-            f"{name}: no transform{points}; georeference it first, for example with "
-            "gdalwarp."
+            f"{name}: no transform; georeference it first, for example with gdalwarp."
         )
     if transform.determinant == 0:
         raise InputError(f"{name}: transform {tuple(transform)[:6]} has no area.")
     return Grid(dataset.crs, transform, dataset.height, dataset.width)
+
+
+def _other_georeference(dataset: rasterio.DatasetReader) -> tuple[str, str] | None:
+    """Return what places a raster instead of a transform, with gdalwarp's option."""
+    if dataset.gcps[0]:
+        return "ground control points", ""
+    if dataset.rpcs is not None:
+        return "rational polynomial coefficients (RPC)", "-rpc "
+    if dataset.tags(ns="GEOLOCATION"):
+        return "arrays of coordinates (geolocation)", "-geoloc "
+    return None
 
 
 def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:

@@ -161,7 +161,8 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
     if first.nodata is None and not covers(grid, places):
         raise InputError(
             "The scenes leave gaps between them and have no nodata value to fill them; "
-            "set one, for example with rio edit-info --nodata 0 FILE."
+            "give one in virtual copies, for example with gdal_translate -of VRT "
+            "-a_nodata 0 FILE COPY.vrt, and use those."
         )
     bands = [_band(parts, places, at) for at in range(len(first.data_bands))]
     return virtual_raster(grid, first.tags, bands)

@@ -21,7 +21,7 @@ from rsupres.execution import Interrupted, OnProgress
 from rsupres.output.atomic import check_writable, publishing, translate_os_errors
 from rsupres.output.geotiff import read_tags
 from rsupres.output.locks import Lock
-from rsupres.tiles.batch_jobs import expand_inputs
+from rsupres.tiles.batch_jobs import check_batch, expand_inputs
 from rsupres.tiles.index import INDEX, read_index
 from rsupres.tiles.journal import (
     FAILED,
@@ -67,11 +67,13 @@ def run_batch(
         All items with their final status, in the order of the inputs.
 
     Raises:
+        ArgumentError: an output is an input of any item.
         InputError: an input cannot be found, two have the same output, or the folder
             cannot be written.
         RunConflictError: another batch works on the folder.
     """
     work = expand_inputs(inputs, folder, job, scale_is_given=scale_is_given)
+    check_batch([own for _, own in work], folder)
     for path in (folder, job.uncertainty, job.reference_coverage, job.run_dir):
         if path is not None:
             _make(path)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from rsupres.checkpoints.catalogue import default_model, read_card
 from rsupres.errors import InputError
+from rsupres.output.protect import Inputs, check_regular
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import find_images
 from rsupres.tiles.index import FOLDERS, HR, INDEX, LR, read_index
-from rsupres.tiles.journal import BatchItem
+from rsupres.tiles.journal import JOURNAL, BatchItem
 from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,28 @@ def expand_inputs(
             )
         seen[item.output] = item.scene
     return found
+
+
+def check_batch(jobs: Sequence[UpscaleJob], folder: Path) -> None:
+    """Check that no output of a batch is an input of any of its items.
+
+    Args:
+        jobs: of all items.
+        folder: of the outputs.
+
+    Raises:
+        ArgumentError: one is.
+    """
+    read: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        for name, files in job.inputs.items():
+            read.setdefault(name, {}).update(dict.fromkeys(files))
+    inputs = Inputs(read)
+    for job in jobs:
+        for name, path in job.outputs.items():
+            check_regular(path, "folder" if name == "output" else name)
+            inputs.check(path, "folder" if name == "output" else name)
+    inputs.check(folder / JOURNAL, "folder")
 
 
 def _expand(

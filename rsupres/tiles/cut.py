@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -23,12 +23,13 @@ from typing import cast
 
 import numpy as np
 
-from rsupres.conditions.base import ConditionRequest, TargetScene
+from rsupres.conditions.base import ConditionRequest, TargetScene, given_files
 from rsupres.conditions.open import open_conditions
-from rsupres.errors import InputError, RunConflictError
+from rsupres.errors import InputError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow, round_up
-from rsupres.output.atomic import check_writable, publishing, sync, translate_os_errors
+from rsupres.output.atomic import publishing, sync, translate_os_errors
+from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
@@ -38,6 +39,7 @@ from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tile_grid import lr_step
 from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
+from rsupres.tiles.folder import check_tile_folder
 from rsupres.tiles.index import (
     FOLDERS,
     HR,
@@ -98,6 +100,12 @@ class TileJob:
         """Where the unfinished folder lives."""
         return self.folder.with_name(self.folder.name + ".run")
 
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files that are read, by argument."""
+        hr = () if self.hr is None else (self.hr,)
+        return {"scenes": self.scenes, "hr": hr, **given_files(self.conditions)}
+
 
 @dataclass(frozen=True)
 class TileSummary:
@@ -147,6 +155,7 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
         on_progress: called after each tile row.
 
     Raises:
+        ArgumentError: the folder holds a file that is read.
         GridError: tile size, overlap, halo and scale do not fit together.
         InputError: the scene, a condition or the HR image cannot be used.
         RunConflictError: the folder exists, or another job waits beside it.
@@ -154,7 +163,8 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    _check_folder(job)
+    Inputs(job.inputs).check_folder(job.folder, "folder")
+    check_tile_folder(job.folder, overwrite=job.overwrite)
     with bounded_cache(), _open(job) as sources:
         plan = _plan(job, sources)
         manifest = {
@@ -186,25 +196,6 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
         },
         duration_s=time.monotonic() - started,
     )
-
-
-def _check_folder(job: TileJob) -> None:
-    """Refuse a folder that is there, unless it is empty or tiles to be replaced."""
-    folder = job.folder
-    if not folder.is_dir():
-        check_writable(folder, "folder")
-        if folder.exists():
-            raise RunConflictError(f"{folder} is a file; name a folder to make.")
-        return
-    check_writable(folder / INDEX, "folder")
-    if not any(folder.iterdir()):
-        return
-    if not (folder / INDEX).is_file():
-        raise RunConflictError(
-            f"{folder} holds other files than tiles; name a new folder."
-        )
-    if not job.overwrite:
-        raise RunConflictError(f"{folder} exists.", remedies=("overwrite",))
 
 
 @contextmanager
@@ -353,19 +344,20 @@ def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
     write_index(staged / INDEX, index)
     for folder in (*(path for path in staged.iterdir() if path.is_dir()), staged):
         sync(folder)
-    _check_folder(job)
-    with translate_os_errors(job.folder):
-        old = job.folder.with_name(f"{job.folder.name}.{secrets.token_hex(4)}.old")
-        is_there = job.folder.exists()
+    check_tile_folder(job.folder, overwrite=job.overwrite)
+    folder = Path(os.path.realpath(job.folder))
+    with translate_os_errors(folder):
+        old = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.old")
+        is_there = folder.exists()
         if is_there:
-            os.replace(job.folder, old)
+            os.replace(folder, old)
         try:
-            os.replace(staged, job.folder)
+            os.replace(staged, folder)
         except BaseException:
             if is_there:
-                os.replace(old, job.folder)
+                os.replace(old, folder)
             raise
-        sync(job.folder.absolute().parent)
+        sync(folder.parent)
         if is_there:
             shutil.rmtree(old)
 

@@ -29,6 +29,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.nodata import to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, union_grid
+from rsupres.tiles.folder import find_tiles, mosaic_tag
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
 from rsupres.upscaling.pipeline import RunSummary
 from rsupres.version import __version__
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 # Values of one strip; 8 Mi float64 are 64 MB, and there are a few such arrays.
 _STRIP_VALUES = 1 << 23
-_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
 # Pixels by which a tile's corners may miss their planned place.
 _MISPLACED = 1e-2
 
@@ -103,6 +103,7 @@ def mosaic_tiles(
         on_progress: called after each strip.
 
     Raises:
+        ArgumentError: the output is one of the tiles.
         InputError: no folder, no tiles, or tiles that do not fit together.
         RunConflictError: the output exists.
     """
@@ -128,8 +129,8 @@ def _mosaic(
     index_path = find_index(folder)
     if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
         folder = folder / LR
-    names = _find_tiles(folder)
-    into.check()
+    names = find_tiles(folder, into.output)
+    into.check({"source": names})
     with bounded_cache(), ExitStack() as stack:
         first = stack.enter_context(Raster.open(names[0]))
         form = into.format(
@@ -175,7 +176,7 @@ def _raster(
         },
         phase="Mosaic",
         make=lambda window: _blend(tiles, window, first, form),
-        meta=lambda: _meta(first, grid),
+        meta=lambda: _meta(first, grid, names),
     )
 
 
@@ -352,19 +353,6 @@ def _axis_weights(length: int, depths: Sequence[tuple[int, int]]) -> np.ndarray:
     return weights
 
 
-def _find_tiles(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder.")
-    names = sorted(
-        str(path)
-        for path in folder.iterdir()
-        if path.suffix.lower() in _RASTER_SUFFIXES and path.is_file()
-    )
-    if not names:
-        raise InputError(f"{folder}: holds no rasters to blend.")
-    return names
-
-
 def _check_alike(scene: Raster, first: Raster) -> None:
     if len(scene.data_bands) != len(first.data_bands):
         raise InputError(
@@ -378,6 +366,6 @@ def _check_alike(scene: Raster, first: Raster) -> None:
         )
 
 
-def _meta(scene: Raster, grid: Grid) -> OutputMeta:
-    tags = {"RSUPRES_VERSION": __version__}
+def _meta(scene: Raster, grid: Grid, names: Sequence[str]) -> OutputMeta:
+    tags = {"RSUPRES_VERSION": __version__, **mosaic_tag(names)}
     return OutputMeta.like(scene, scene.data_bands, grid, tags)

@@ -29,6 +29,7 @@ from rsupres.output.tensors import write_tensors
 from rsupres.training.base import FamilyTraining, Validation
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig, resolve_path
+from rsupres.training.outputs import LOG, STATE, check_outputs, write_card
 from rsupres.training.registry import build_training
 from rsupres.training.state import (
     Position,
@@ -39,7 +40,6 @@ from rsupres.training.state import (
 )
 from rsupres.training.trainer import Trainer
 
-_STATE = "state.safetensors"
 _LOCK = "train.lock"
 _FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
 # Fields of a configuration that may change when a run continues.
@@ -55,6 +55,7 @@ def train(
     root: Path,
     device: torch.device,
     *,
+    source: Path | None = None,
     on_progress: Progress | None = None,
     stop_after_s: float | None = None,
 ) -> Path | None:
@@ -64,20 +65,23 @@ def train(
         config: the run.
         root: directory to which the paths of `config` are relative.
         device: where to train.
+        source: the file that `config` was read from, which no output may replace.
         on_progress: called every 50 iterations with stage, iteration, number of
             iterations and mean losses. None = a progress bar on a terminal.
         stop_after_s: save the state and return after so many seconds.
 
     Returns:
         The finished checkpoint, or None when stopped before the end. Its folder also
-        holds a card (licence and scores are to be added) and, for each stage,
-        ``stage_1.safetensors`` and so on: all networks in float32, those for training
-        too, which another run takes as ``start_from``.
+        holds a card (licence and scores are to be added; what was added stays) and,
+        for each stage, ``stage_1.safetensors`` and so on: all networks in float32,
+        those for training too, which another run takes as ``start_from``.
 
     Raises:
+        ArgumentError: an output would replace a file that the run reads.
         InputError: packs or configuration cannot be used.
         CheckpointError: the state in the output directory belongs to another run.
     """
+    check_outputs(config, root, source)
     run = _Run(config, root, device, on_progress, stop_after_s)
     return run.execute()
 
@@ -116,7 +120,7 @@ class _Run:
         config = self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        state = State.load(self.out / _STATE, self._identity())
+        state = State.load(self.out / STATE, self._identity())
         position = Position()
         if state is not None:
             weights = state.part("model")
@@ -149,7 +153,7 @@ class _Run:
         )
         sha256 = write_checkpoint(path, tensors, made.spec, made.architecture, origin)
         card = card_text(config.name, path.name, sha256, made.spec)
-        path.with_suffix(".toml").write_text(card, encoding="utf-8")
+        write_card(path.with_suffix(".toml"), card, sha256)
         return path
 
     def _load_start(self, path: Path) -> None:
@@ -236,7 +240,7 @@ class _Run:
         tensors = with_prefix("model", module_tensors(self.family.networks))
         if trainer is not None:
             tensors |= trainer.tensors()
-        State(tensors, position).save(self.out / _STATE, self._identity())
+        State(tensors, position).save(self.out / STATE, self._identity())
 
     def _validate(self, stage: StageConfig, iteration: int, trainer: Trainer) -> None:
         if not self.config.data.validation:
@@ -259,7 +263,7 @@ class _Run:
             "iteration": iteration,
             **{k: round(v, 6) for k, v in figures.items()},
         }
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
+        with open(self.out / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self.on_progress is not None:
             self.on_progress(stage.name, iteration, stage.iterations, figures)

@@ -8,13 +8,13 @@ for one scene and one model.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions
+from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions, given_files
 from rsupres.output.strips import Destination
 
 OtherBands = Literal["skip", "cubic", "inject"]
@@ -108,6 +108,17 @@ class UpscaleJob(GivenConditions, Destination):
         }
         given = {name: path for name, path in more.items() if path is not None}
         return {**super().outputs, **given}
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files that are read, by the field that names them."""
+        model = () if self.model is None else (self.model,)
+        return {
+            "scenes": self.scenes,
+            "model": [name for name in model if os.path.isfile(name)],
+            "aoi": () if self.aoi is None else (self.aoi,),
+            **given_files(self),
+        }
 
     @property
     def given_conditions(self) -> frozenset[str]:

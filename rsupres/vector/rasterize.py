@@ -29,7 +29,7 @@ from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.vector.map import VectorMap
-from rsupres.vector.overpass import bbox_area, download, place_area
+from rsupres.vector.overpass import LIVE, bbox_area, download, place_area
 
 _RGB = ("red", "green", "blue")
 
@@ -53,6 +53,13 @@ class RasterizeJob(SceneGridJob):
     place: str | None = None
     bbox: tuple[float, float, float, float] | None = None
     antialias: bool = False
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files that are read, by argument."""
+        legend = [self.legend] if os.path.isfile(self.legend) else []
+        maps = [name for name in self.maps if name != LIVE]
+        return {**super().inputs, "maps": maps, "legend": legend}
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,33 @@ def test_an_unknown_stage_exits_3_and_names_the_known(tmp_path: Path) -> None:
     assert "stage 2: family 'e2diffsr' has no stage 'distil'; known: autoenc" in (
         result.output
     )
+
+
+def test_a_finished_training_leaves_an_edited_card_alone(tmp_path: Path) -> None:
+    config = str(_write(tmp_path))
+    assert CliRunner().invoke(main, ["train", config]).exit_code == 0
+    card = tmp_path / "out/tiny.toml"
+    edited = card.read_text().replace('licence = ""', 'licence = "CC0"') + "# mine\n"
+    card.write_text(edited)
+    assert CliRunner().invoke(main, ["train", config]).exit_code == 0
+    assert card.read_text() == edited
+    stale = re.sub("[0-9a-f]{64}", "0" * 64, edited)
+    card.write_text(stale)
+    assert CliRunner().invoke(main, ["train", config]).exit_code == 0
+    assert card.read_text() == edited
+
+
+def test_training_writes_onto_none_of_its_inputs(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    same = CONFIG.replace('"out"', '"."')
+    for name, text in (
+        ("tiny.toml", same),
+        ("c.toml", same.replace('name = "tiny"', 'name = "p"', 1)),
+    ):
+        path = tmp_path / name
+        path.write_text(text)
+        pack = (tmp_path / "p.safetensors").read_bytes()
+        result = CliRunner().invoke(main, ["train", str(path)])
+        assert result.exit_code == 2, result.output
+        assert path.read_text() == text
+        assert (tmp_path / "p.safetensors").read_bytes() == pack

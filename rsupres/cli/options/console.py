@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import click
 
@@ -67,6 +69,8 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         ctx.meta["rsupres.debug"] = debug
         ctx.meta["rsupres.command"] = ctx.command
         verbosity = verbose - quiet
+        if log_file is not None:
+            _check_log_file(log_file, arguments)
         undo = configure_logging(verbosity, log_file, ctx.command)
         ctx.find_root().call_on_close(undo)
         for given in ctx.meta.get("rsupres.renamed", ()):
@@ -79,3 +83,29 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         function(console=Console(as_json, verbosity), **arguments)
 
     return _options(wrapper)
+
+
+def _check_log_file(log_file: str, arguments: Mapping[str, object]) -> None:
+    """Check that the log is appended to none of the files that a command is about.
+
+    Raises:
+        click.UsageError: it is one of the arguments.
+        ArgumentError: it is an input by another name, or belongs to one.
+    """
+    from rsupres.output.protect import Inputs
+
+    named = {name: list(_paths(value)) for name, value in arguments.items()}
+    place = os.path.realpath(log_file)
+    for name, paths in named.items():
+        if any(os.path.realpath(path) == place for path in paths):
+            raise click.UsageError(f"--log-file {log_file} is also {name}.")
+    Inputs(named).check_file(Path(log_file), "log_file")
+
+
+def _paths(value: object) -> Iterator[str]:
+    """Yield what may be a path among the value of a parameter."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _paths(item)

@@ -1,0 +1,126 @@
+"""Say which files of a folder are tiles, and which would be lost with the folder.
+
+A mosaic carries the names of two of its tiles in a tag, so that a later mosaic of the
+same folder does not take it for a tile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsupres.errors import ArgumentError, InputError, RsupresError, RunConflictError
+from rsupres.output.atomic import check_writable
+from rsupres.output.geotiff import read_tags
+from rsupres.tiles.index import FOLDERS, INDEX, LR, read_index
+
+logger = logging.getLogger(__name__)
+
+MOSAIC_TAG = "RSUPRES_MOSAIC_OF"  # a JSON list: names of the first and the last tile
+_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
+
+
+def find_tiles(folder: Path, output: Path) -> list[str]:
+    """Return the tiles in a folder, sorted; mosaics of them are left out.
+
+    Args:
+        folder: its subfolders are not searched.
+        output: the mosaic to write.
+
+    Raises:
+        ArgumentError: the output is one of the tiles, or lies among them.
+        InputError: no such folder, or no tile in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    paths = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in _RASTER_SUFFIXES and path.is_file()
+    ]
+    names = {path.name for path in paths}
+    tiles = []
+    for path in paths:
+        if _is_mosaic(path, names):
+            logger.warning("%s: is an earlier mosaic of these tiles; left out.", path)
+        else:
+            tiles.append(path)
+    if not tiles:
+        raise InputError(f"{folder}: holds no rasters to blend.")
+    if output.resolve().parent == folder.resolve():
+        raise ArgumentError(
+            f"{output}: lies among the tiles to blend, where it would replace one or "
+            "be taken for one; choose another folder.",
+            argument="output",
+        )
+    return [str(path) for path in tiles]
+
+
+def mosaic_tag(names: Sequence[str]) -> dict[str, str]:
+    """Return the tag by which `find_tiles` knows a mosaic.
+
+    Args:
+        names: files of the tiles, sorted.
+    """
+    ends = [os.path.basename(names[0]), os.path.basename(names[-1])]
+    return {MOSAIC_TAG: json.dumps(ends)}
+
+
+def check_tile_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is there, unless it is empty or tiles to be replaced.
+
+    Args:
+        folder: to be made.
+        overwrite: tiles may be replaced.
+
+    Raises:
+        InputError: it cannot be made or written.
+        RunConflictError: it exists, or holds files that are no tiles.
+    """
+    if not folder.is_dir():
+        check_writable(folder, "folder")
+        if folder.exists():
+            raise RunConflictError(f"{folder} is a file; name a folder to make.")
+        return
+    check_writable(folder / INDEX, "folder")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / INDEX).is_file():
+        raise RunConflictError(
+            f"{folder} holds other files than tiles; name a new folder."
+        )
+    if not overwrite:
+        raise RunConflictError(f"{folder} exists.", remedies=("overwrite",))
+    if (other := _foreign_file(folder)) is not None:
+        raise RunConflictError(
+            f"{folder}: holds {other}, which is none of its tiles and would be lost; "
+            "move it, or name another folder."
+        )
+
+
+def _is_mosaic(path: Path, names: set[str]) -> bool:
+    """Return whether a raster is a mosaic of files with these names."""
+    try:
+        ends = json.loads(read_tags(path).get(MOSAIC_TAG, "[]"))
+    except (RsupresError, ValueError):
+        return False  # opening it as a tile says what is wrong with it
+    others = names - {path.name}
+    return bool(ends) and all(name in others for name in ends)
+
+
+def _foreign_file(folder: Path) -> str | None:
+    """Return a file in a tile folder that cutting did not make, None without one."""
+    names = {record.name for record in read_index(folder / INDEX).tiles}
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(INDEX):  # SQLite keeps a journal beside it
+            continue
+        if entry.name not in (LR, *FOLDERS.values()) or not entry.is_dir():
+            return entry.name
+        for path in sorted(entry.iterdir()):
+            # GDAL and a GIS write statistics beside a tile.
+            if path.name.removesuffix(".aux.xml") not in names:
+                return f"{entry.name}/{path.name}"
+    return None

@@ -1,0 +1,229 @@
+"""No command destroys a file of the user: an output is never an input, nor a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+
+from rsupres.cli import main
+from tests.helpers import make_scene
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ("B04", "B03", "B02")
+    return make_scene(folder / "scene.tif", 16, 16, descriptions=names)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def polygons(path: Path, scene: Path) -> Path:
+    import geopandas
+    from shapely.geometry import box
+
+    with rasterio.open(scene) as dataset:
+        frame = {"geometry": [box(*dataset.bounds)], "building": ["yes"]}
+        geopandas.GeoDataFrame(frame, crs=dataset.crs).to_file(path, driver="GPKG")
+    return path
+
+
+def classes(path: Path) -> Path:
+    return make_scene(path, pixels=np.full((1, 16, 16), 3, "uint8"))
+
+
+Call = Callable[[Path, Path], tuple[object, ...]]
+CALLS: dict[str, Call] = {
+    "upscale": lambda s, t: ("upscale", s, s),
+    "plan": lambda s, t: ("plan", s, "-o", s, "--model", "bicubic"),
+    "uncertainty": lambda s, t: (
+        *("upscale", s, t / "o.tif", "--samples", 2, "--uncertainty", s),
+    ),
+    "coverage": lambda s, t: (
+        *("upscale", s, t / "o.tif", "--model", "refdiff-mini", "--scale", 8),
+        *("--reference", t / "r.tif", "--reference-coverage", t / "r.tif"),
+    ),
+    "reference": lambda s, t: (
+        *("upscale", s, t / "r.tif", "--model", "refdiff-mini", "--scale", 8),
+        *("--reference", t / "r.tif"),
+    ),
+    "aoi": lambda s, t: ("upscale", s, t / "map.gpkg", "--aoi", t / "map.gpkg"),
+    "batch": lambda s, t: ("batch", s, "--out-dir", s.parent),
+    "batch of a folder": lambda s, t: ("batch", s.parent, "--out-dir", s.parent),
+    "rasterize map": lambda s, t: (
+        *("rasterize", t / "map.gpkg", t / "map.gpkg", "--like", s),
+    ),
+    "rasterize like": lambda s, t: ("rasterize", t / "map.gpkg", s, "--like", s),
+    "change source": lambda s, t: (
+        *("change", t / "codes.tif", t / "codes.tif", "--like", s),
+    ),
+    "change like": lambda s, t: ("change", t / "codes.tif", s, "--like", s),
+    "sidecar": lambda s, t: ("upscale", s, f"{s}.msk"),
+    "log file": lambda s, t: ("upscale", s, t / "o.tif", "--log-file", s),
+    "virtual": lambda s, t: ("upscale", t / "v.vrt", s),
+    "virtual in virtual": lambda s, t: ("upscale", t / "w.vrt", s),
+}
+NO_OVERWRITE = ("plan", "log file")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_an_output_that_is_an_input_is_refused(
+    scene: Path, tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    make_scene(tmp_path / "r.tif", 16, 16)
+    polygons(tmp_path / "map.gpkg", scene)
+    classes(tmp_path / "codes.tif")
+    text = (
+        '<VRTDataset rasterXSize="16" rasterYSize="16"><VRTRasterBand dataType="UInt16"'
+        ' band="1"><SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "v.vrt").write_text(text.format("in/scene.tif"))
+    (tmp_path / "w.vrt").write_text(text.format("v.vrt"))
+    before = contents(tmp_path)
+    call = CALLS[name](scene, tmp_path)
+    result = run(*call, *(["--overwrite"] if overwrite else []))
+    assert result.exit_code == 2, result.output
+    assert "existed" not in result.output
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_to_the_scene_is_the_scene(
+    scene: Path, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    link(scene, tmp_path / "other.tif")
+    before = contents(tmp_path)
+    for call in (
+        ("upscale", scene, tmp_path / "other.tif", "--overwrite"),
+        ("batch", scene, "--out-dir", tmp_path, "--overwrite"),
+    ):
+        (tmp_path / "scene.tif").unlink(missing_ok=True)
+        link(scene, tmp_path / "scene.tif")
+        assert run(*call, "--model", "bicubic").exit_code == 2
+    (tmp_path / "scene.tif").unlink()
+    assert contents(tmp_path) == before
+
+
+def test_a_batch_beside_its_scenes_is_no_loss(scene: Path, tmp_path: Path) -> None:
+    result = run("batch", scene, "--out-dir", tmp_path, "--model", "bicubic")
+    assert result.exit_code == 0, result.output
+    assert rasterio.open(tmp_path / "scene.tif").shape == (64, 64)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_special_files_and_folders_are_no_outputs(
+    scene: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    polygons(tmp_path / "map.gpkg", scene)
+    more = ["--overwrite"] if overwrite else []
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for output in (tmp_path / "pipe", tmp_path / "folder"):
+        for call in (
+            ("upscale", scene, output, "--model", "bicubic"),
+            ("rasterize", tmp_path / "map.gpkg", output, "--like", scene),
+            ("mosaic", scene.parent, output),
+        ):
+            assert run(*call, *more).exit_code in (2, 3)
+        assert output.is_fifo() or output.is_dir()
+
+
+def test_a_mosaic_is_not_written_among_its_tiles(scene: Path, tmp_path: Path) -> None:
+    for output in (scene, scene.with_name("all.tif")):
+        before = contents(tmp_path)
+        assert run("mosaic", scene.parent, output, "--overwrite").exit_code == 2
+        assert contents(tmp_path) == before
+
+
+def test_a_mosaic_does_not_read_an_earlier_one(scene: Path, tmp_path: Path) -> None:
+    assert run("mosaic", scene.parent, tmp_path / "all.tif").exit_code == 0
+    moved = (tmp_path / "all.tif").rename(scene.with_name("all.tif"))
+    result = run("mosaic", scene.parent, tmp_path / "again.tif", "--json")
+    assert result.exit_code == 0, result.output
+    assert '"tiles": 1' in result.stdout
+    assert f"{moved}: is an earlier mosaic" in result.stderr
+
+
+def test_tiles_do_not_replace_a_folder_that_holds_more(
+    scene: Path, tmp_path: Path
+) -> None:
+    tiles = tmp_path / "tiles"
+    assert run("tile", scene, tiles).exit_code == 0
+    (tiles / "notes.txt").write_text("mine")
+    result = run("tile", scene, tiles, "--overwrite")
+    assert result.exit_code == 5
+    assert "notes.txt" in result.stderr
+    (tiles / "notes.txt").unlink()
+    part = next((tiles / "lr").iterdir())
+    assert run("tile", part, tiles, "--overwrite").exit_code == 2
+    assert part.exists()
+    assert run("tile", scene, tiles, "--overwrite").exit_code == 0
+
+
+def test_pictures_are_not_written_among_the_images(tmp_path: Path) -> None:
+    make_scene(tmp_path / "a_x2.png", 32, 32, dtype="uint8", driver="PNG")
+    before = contents(tmp_path)
+    result = run(
+        *("evaluate", tmp_path, "--model", "bicubic", "--scale", 2),
+        *("--pictures", tmp_path),
+    )
+    assert result.exit_code == 2, result.output
+    assert contents(tmp_path) == before
+
+
+def test_an_import_does_not_replace_its_source(tmp_path: Path) -> None:
+    source = tmp_path / "net.safetensors"
+    source.write_bytes(b"weights")
+    result = run(
+        *("models", "import", source, "--family", "slimdiffsr", "--out", source),
+        "--overwrite",
+    )
+    assert result.exit_code == 2
+    assert source.read_bytes() == b"weights"
+
+
+def test_a_folder_of_others_is_no_run_directory(scene: Path, tmp_path: Path) -> None:
+    for name in ("notes.tmp", "poetry.lock", "strips/mine.tif"):
+        folder = tmp_path / f"run {name[:6]}"
+        file = folder / name
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+        result = run(
+            *("upscale", scene, tmp_path / "o.tif", "--model", "bicubic"),
+            *("--run-dir", folder),
+        )
+        assert result.exit_code == 5, result.output
+        assert file.read_text() == "mine"
+
+
+def test_advice_leaves_the_file_as_it_is(scene: Path, tmp_path: Path) -> None:
+    bare = make_scene(tmp_path / "bare.tif", crs=None)
+    result = run("upscale", bare, tmp_path / "o.tif", "--model", "bicubic")
+    assert result.exit_code == 3
+    assert "gdal_translate -of VRT -a_srs" in result.stderr
+    points = tmp_path / "points.tif"
+    corners = ((0, 0), (0, 32), (24, 0))
+    gcps = [GroundControlPoint(r, c, 15 + c / 1e3, 47 - r / 1e3) for r, c in corners]
+    make_scene(points, transform=None, crs=CRS.from_epsg(4326), gcps=gcps)
+    result = run("upscale", points, tmp_path / "o.tif", "--model", "bicubic")
+    assert result.exit_code == 3
+    assert "ground control points" in result.stderr
