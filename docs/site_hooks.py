@@ -6,6 +6,7 @@ which browsers draw by themselves, so no script is fetched from another server.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import tomllib
@@ -42,6 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/commands.md": commands_page(main),
         "model-cards.md": cards_page(sorted((ROOT / "models").glob("*.toml"))),
+        "reference/modules.md": modules_page(ROOT / "rsupres"),
         "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     for path, text in pages.items():
@@ -86,6 +88,27 @@ def cards_page(cards: Sequence[Path]) -> str:
         card = tomllib.loads(path.read_text(encoding="utf-8"))
         parts += [f"## {card['name']}", *_card_items(card)]
     return "\n\n".join(parts)
+
+
+def modules_page(package: Path) -> str:
+    """Return the first line of every module's docstring, package by package."""
+    parts = ["# Modules", "The order of the packages is in `rsupres/ARCHITECTURE.md`."]
+    for folder in sorted({path.parent for path in package.rglob("*.py")}):
+        init = folder / "__init__.py"
+        parts += [f"## {folder.relative_to(package.parent)}", _first_line(init)]
+        rows = [
+            f"| `{path.name}` | {_escape(_first_line(path))} |"
+            for path in sorted(folder.glob("*.py"))
+            if path != init
+        ]
+        parts.append("\n".join(["| module | does |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return (text or "").partition("\n")[0]
 
 
 def _formula(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import pkgutil
 import re
@@ -233,6 +234,15 @@ def test_the_map_names_every_module_and_no_other():
     assert len(named) == len(set(named))
     assert set(named) == modules
     assert len(ARCHITECTURE.splitlines()) < 150
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "rsupres").rglob("*.py")), ids=lambda path: path.name
+)
+def test_every_module_says_first_what_it_does(path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = text.partition("\n")[0]
+    assert re.fullmatch(r"[A-Z0-9`].{10,}\.", first), first
 
 
 def test_the_change_log_has_this_version_and_a_place_for_what_comes_next():

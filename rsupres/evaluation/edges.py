@@ -1,4 +1,4 @@
-"""Score the edges of a picture: do they lie where the truth has edges?
+"""Score how many edges of a picture lie where the truth has edges.
 
 Edges are found as Canny 1986 does ("A computational approach to edge detection"):
 Gaussian smoothing, then the crests of the gradient where it is steep. Steep means

@@ -1,4 +1,4 @@
-"""Upscale a small made-up scene with every model that is there: does it work here?"""
+"""Upscale a small made-up scene with every model, to see whether it works here."""
 
 from __future__ import annotations
 
