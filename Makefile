@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-all docs bench sample-data clean
+.PHONY: help install demo lint type test test-all coverage docs dist bench sample-data clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -51,6 +51,15 @@ test: $(INSTALLED)  ## Run the tests that need neither a GPU nor patience
 
 test-all: $(INSTALLED)  ## Run all tests, the slow ones too
 	$(PYTEST) $(PYTEST_ARGS)
+
+coverage: $(INSTALLED)  ## Run the tests of `make test` and report what they reach
+	$(PYTEST) -m "not slow and not gpu" --cov=rsupres --cov-branch \
+	    --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+dist: $(INSTALLED)  ## Build sdist and wheel, and run the wheel outside the checkout
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python tests/smoke_wheel.py dist/*.whl
 
 docs: $(INSTALLED)  ## Build the documentation into build/site, without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
