@@ -71,9 +71,8 @@ def test_arguments_are_the_options_of_the_command(
     assert arguments == options_of(command)
 
 
-def test_batch_takes_the_options_of_upscale_but_always_skips_what_exists() -> None:
-    arguments = arguments_of("batch", UpscaleOptions) - {"skip_existing"}
-    assert arguments == options_of("batch")
+def test_batch_takes_the_options_of_upscale() -> None:
+    assert arguments_of("batch", UpscaleOptions) == options_of("batch")
 
 
 def test_options_are_the_fields_of_a_job() -> None:

@@ -46,8 +46,9 @@ def batch(
     its own, so that noise and values found for a whole scene differ between tiles.
     Outputs are DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
 
-    Outputs that exist are skipped, unless --overwrite is given. After a failure the
-    other inputs are still upscaled; the exit code is that of the first failure.
+    An output that exists is skipped when it is whole and of the same scene, model and
+    options, else made anew (--update, the default). After a failure the other inputs
+    are still upscaled; the exit code is that of the first failure.
     --uncertainty, --reference-coverage and --run-dir name folders here. 'rsupres status
     DIR' shows the progress.
 
@@ -60,7 +61,7 @@ def batch(
     from rsupres.tiles.journal import summarise
 
     source = ctx.get_parameter_source("scale")
-    job = make_job((), str(folder), {**options, "skip_existing": False})
+    job = make_job((), str(folder), options)
     with console.work() as show:
         items = run_batch(
             inputs,

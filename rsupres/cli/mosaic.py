@@ -43,7 +43,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 
     if is_run(source):
         _refuse_format()
-        for name in ("driver", "co", "dtype", "nodata", "run_dir"):
+        for name in ("driver", "co", "dtype", "nodata", "run_dir", "restart"):
             options[name] = None
     writing = take_writing(options)
     with console.work() as show:
@@ -55,7 +55,7 @@ def _refuse_format() -> None:
     """Refuse options that were fixed when a run was started."""
     context = click.get_current_context()
     names = {"driver": "--driver", "co": "--co", "dtype": "--dtype"}
-    names |= {"nodata": "--nodata", "run_dir": "--run-dir"}
+    names |= {"nodata": "--nodata", "run_dir": "--run-dir", "restart": "--restart"}
     for name, option in names.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

@@ -34,16 +34,30 @@ def keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, ob
             part.write_text(text)
         kept = json.loads(text)
         assert kept is not None
-    differences = _differences(kept.get("job"), json.loads(text).get("job"))
+    differences = differences_of(kept.get("job"), json.loads(text).get("job"))
     if differences:
         raise RunConflictError(
             f"{path}: belongs to another job, which has {'; '.join(differences[:3])}. "
-            "Repeat that job to finish it, choose another run directory, or remove "
-            "this one.",
-            remedies=("run_dir",),
+            "Repeat that job to finish it, choose another run directory, or restart.",
+            remedies=("run_dir", "restart"),
         )
     (path / "strips").mkdir(exist_ok=True)
     return kept
+
+
+def is_manifest_of(path: Path, manifest: Mapping[str, object]) -> bool:
+    """Return whether a run directory is new, or belongs to the job of a manifest.
+
+    Args:
+        path: of the run directory.
+        manifest: JSON-able; `manifest["job"]` is the identity of the run.
+    """
+    try:
+        kept = read_manifest(path)
+    except RunConflictError:
+        return False
+    wanted = json.loads(json.dumps(manifest["job"]))
+    return kept is None or not differences_of(kept.get("job"), wanted)
 
 
 def read_manifest(path: Path) -> Mapping[str, object] | None:
@@ -68,13 +82,19 @@ def read_manifest(path: Path) -> Mapping[str, object] | None:
     return manifest
 
 
-def _differences(there: object, here: object, key: str = "") -> list[str]:
-    """Return a line in words for each key whose value differs."""
+def differences_of(there: object, here: object, key: str = "") -> list[str]:
+    """Return a line in words for each key whose value differs.
+
+    Args:
+        there: JSON-able, as it is stored.
+        here: JSON-able, as it is wanted.
+        key: name of both, "" = they are whole jobs.
+    """
     if isinstance(there, dict) and isinstance(here, dict):
         return [
             line
             for name in (*there, *(name for name in here if name not in there))
-            for line in _differences(
+            for line in differences_of(
                 there.get(name), here.get(name), f"{key}.{name}" if key else name
             )
         ]

@@ -32,9 +32,12 @@ from rsupres.errors import InputError, RunConflictError
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import sync, translate_os_errors
 from rsupres.output.locks import Lock, Owner, is_held, live_owner
-from rsupres.output.manifest import keep_manifest, read_manifest
+from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.tif")
+_FOLDERS = ("strips", "context")
+# Folders beside them that callers make: `rsupres.upscaling.pipeline`, `rsupres.tiles`.
+_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles")
 # Temporary files of ours, and locks.
 _PASSING = re.compile(
     r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|shard-\d+-of-\d+)\.lock"
@@ -82,7 +85,12 @@ class Run(AbstractContextManager["Run"]):
 
     @classmethod
     def open(
-        cls, path: Path, manifest: Mapping[str, object], *, exclusive: bool = True
+        cls,
+        path: Path,
+        manifest: Mapping[str, object],
+        *,
+        exclusive: bool = True,
+        restart: bool = False,
     ) -> Self:
         """Begin a run, or resume one that was interrupted.
 
@@ -96,6 +104,7 @@ class Run(AbstractContextManager["Run"]):
                 `manifest["n_strips"]`.
             exclusive: False when several shards work in the directory at once; each
                 then calls `lock_shard`.
+            restart: drop what another job left here, and begin anew.
 
         Raises:
             RunConflictError: if another process works here, or the directory belongs to
@@ -110,6 +119,8 @@ class Run(AbstractContextManager["Run"]):
             try:
                 if lock.is_exclusive:
                     _remove_leftovers(path)
+                    if restart and not is_manifest_of(path, manifest):
+                        _remove_content(path)
                 kept = keep_manifest(path, manifest)
                 if not exclusive:
                     lock.share()
@@ -337,10 +348,11 @@ def _lock_run(path: Path, operations: Sequence[int], patience_s: float) -> Lock:
 
 def _check_ours(path: Path) -> None:
     """Refuse a directory that holds other files."""
-    ours = {"run.json", "run.lock", "strips", "context"}
+    ours = {"run.json", "run.lock", *_FOLDERS}
     names = {entry.name for entry in path.iterdir()}
     if "run.json" not in names:
-        ours -= {"strips", "context"}  # made after it, so here they are another's
+        # They are filled after it is there, so here their files are another's.
+        ours -= {name for name in _FOLDERS if any(path.glob(f"{name}/*"))}
     foreign = sorted(name for name in names - ours if not _PASSING.fullmatch(name))
     if foreign and "run.json" not in names:
         raise RunConflictError(
@@ -348,6 +360,14 @@ def _check_ours(path: Path) -> None:
             "choose another one.",
             remedies=("run_dir",),
         )
+
+
+def _remove_content(path: Path) -> None:
+    """Remove what a run left; the directory, its locks and files of others stay."""
+    (path / "run.json").unlink(missing_ok=True)
+    for name in (*_FOLDERS, *_CONTENT):
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -39,6 +39,7 @@ class WritingOptions(TypedDict, total=False):
         overwrite: replace an output that exists.
         run_dir: folder of the unfinished run; default: the output's name with `.run`.
         keep_run: keep it after success.
+        restart: drop an unfinished run of another job; `overwrite` implies it.
     """
 
     driver: str
@@ -46,6 +47,7 @@ class WritingOptions(TypedDict, total=False):
     overwrite: bool
     run_dir: StrPath | None
     keep_run: bool
+    restart: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class Destination:
         overwrite: replace an output that exists.
         run_dir: folder of finished strips; None = the output's name with `.run`.
         keep_run: keep it after success.
+        restart: drop an unfinished run of another job; `overwrite` implies it.
     """
 
     remedies_where_one_exists: ClassVar[tuple[str, ...]] = ("overwrite",)
@@ -69,6 +72,17 @@ class Destination:
     overwrite: bool = False
     run_dir: Path | None = None
     keep_run: bool = False
+    restart: bool = False
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether an unfinished run of another job is dropped."""
+        return self.restart or self.overwrite
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether an output that exists may be replaced."""
+        return self.overwrite
 
     @property
     def run_path(self) -> Path:
@@ -124,7 +138,7 @@ class Destination:
             RunConflictError: one exists, without `overwrite`.
         """
         for path in self.outputs.values():
-            if path.exists() and not self.overwrite:
+            if path.exists() and not self.may_replace:
                 raise RunConflictError(
                     f"{path} exists.", remedies=self.remedies_where_one_exists
                 )
@@ -160,6 +174,7 @@ def make_destination(output: StrPath, options: WritingOptions) -> Destination:
         overwrite=options.get("overwrite", False),
         run_dir=None if run_dir is None else Path(run_dir),
         keep_run=options.get("keep_run", False),
+        restart=options.get("restart", False),
     )
 
 
@@ -224,7 +239,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
     windows = raster.windows()
     job = {**raster.identity, "version": __version__}
     manifest = {"job": job, "n_strips": len(windows)}
-    with Run.open(into.run_path, manifest) as run:
+    with Run.open(into.run_path, manifest, restart=into.takes_over) as run:
         try:
             done = run.done_strips()
             for index, window in enumerate(windows):

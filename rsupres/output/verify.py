@@ -6,10 +6,12 @@ after writing. This module writes nothing.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.errors import ResourceError
@@ -19,7 +21,9 @@ from rsupres.output.gdal_errors import (
     write_failure,
 )
 from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
-from rsupres.raster.open import stored_blocks
+from rsupres.raster.open import first_line, stored_blocks
+
+_DECODED = 64  # blocks of a file that are decoded to find damage, about
 
 
 def written_bytes(meta: OutputMeta, form: OutputFormat) -> int:
@@ -67,6 +71,34 @@ def check_output(part: Path, meta: OutputMeta, form: OutputFormat) -> None:
     if room_left(part) < n_bytes:
         with translate_gdal_errors(part, n_bytes):
             _read_through(part, n_overviews)
+
+
+def find_damage(path: Path) -> str | None:
+    """Return why an output that exists cannot be used, None when it is whole.
+
+    Every block must lie inside the file; some of them, and of each overview, are
+    decoded.
+
+    Args:
+        path: of a GeoTIFF.
+    """
+    size = path.stat().st_size
+    try:
+        with rasterio.open(path) as dataset:
+            blocks = list(stored_blocks(dataset)) if dataset.driver == "GTiff" else []
+            if any(block and block[0] + block[1] > size for block in blocks):
+                return "it is truncated"
+            n_overviews = len(dataset.overviews(1))
+        for level in (None, *range(n_overviews)):
+            chosen = {} if level is None else {"overview_level": level}
+            with rasterio.open(path, **chosen) as dataset:
+                windows = [window for _, window in dataset.block_windows(1)]
+                step = math.ceil(len(windows) / _DECODED)
+                for window in (*windows[::step], windows[-1]):
+                    dataset.read(window=window)
+    except (RasterioError, OSError) as error:
+        return f"it cannot be read: {first_line(error)}"
+    return None
 
 
 def _read_through(part: Path, n_overviews: int) -> None:

@@ -16,10 +16,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from rsupres.errors import QualityGateError, RsupresError, RunConflictError
+from rsupres.errors import RsupresError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress
 from rsupres.output.atomic import check_writable, publishing, translate_os_errors
-from rsupres.output.geotiff import read_tags
 from rsupres.output.locks import Lock
 from rsupres.tiles.batch_jobs import check_batch, expand_inputs
 from rsupres.tiles.index import INDEX, read_index
@@ -135,7 +134,6 @@ def _attempt(
     try:
         _make(item.output.parent)
         summary = upscale_scene(job, on_progress=on_progress)
-        _check_old_gate(summary.status, job)
     except RsupresError as error:
         code, text = error.exit_code, word_error(error)
     except Exception as error:  # a defect in one must not cost the others
@@ -176,18 +174,6 @@ def _copy_indices(items: Sequence[BatchItem]) -> None:
             continue
         with publishing(target) as part:
             shutil.copyfile(source / INDEX, part)
-
-
-def _check_old_gate(status: str, job: UpscaleJob) -> None:
-    """Refuse an output of an earlier call that did not meet its quality gates."""
-    if status != "existed" or not job.fail_if:
-        return
-    if read_tags(job.output).get("RSUPRES_GATE") == "failed":
-        raise QualityGateError(
-            f"{job.output} exists and did not meet its quality gates; it can be "
-            "replaced.",
-            remedies=("overwrite", "fail_if"),
-        )
 
 
 def _make(folder: Path) -> None:

@@ -170,7 +170,7 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
         job,
         scenes=(item.scene,),
         output=item.output,
-        skip_existing=not job.overwrite,
+        update=not (job.overwrite or job.skip_existing),
         **given,  # type: ignore[arg-type]  # names and types of UpscaleJob's fields
     )
 

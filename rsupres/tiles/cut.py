@@ -172,7 +172,7 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
             "n_strips": plan.grid.shape[0],
             "conditions": sources.conditions.settings(),
         }
-        with Run.open(job.run_path, manifest) as run:
+        with Run.open(job.run_path, manifest, restart=job.overwrite) as run:
             settings = cast(Mapping[str, object], run.manifest.get("conditions", {}))
             sources = replace(sources, conditions=sources.conditions.restored(settings))
             try:

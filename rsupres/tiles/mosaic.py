@@ -85,6 +85,7 @@ def mosaic_tiles(
     overwrite: bool = False,
     run_dir: Path | str | None = None,
     keep_run: bool = False,
+    restart: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunSummary:
     """Blend the rasters in a folder into one.
@@ -100,6 +101,7 @@ def mosaic_tiles(
         overwrite: replace an output that exists.
         run_dir: where finished strips wait; None = the output's name with `.run`.
         keep_run: keep it after success.
+        restart: drop an unfinished run of another job.
         on_progress: called after each strip.
 
     Raises:
@@ -114,6 +116,7 @@ def mosaic_tiles(
         overwrite=overwrite,
         run_dir=None if run_dir is None else Path(run_dir),
         keep_run=keep_run,
+        restart=restart,
     )
     return _mosaic(folder, into, dtype, nodata, on_progress or (lambda step: None))
 

@@ -175,6 +175,7 @@ def mosaic(
                 overwrite=into.overwrite,
                 run_dir=into.run_dir,
                 keep_run=into.keep_run,
+                restart=into.restart,
                 on_progress=show,
             )
         from rsupres.upscaling.pipeline import finish_run

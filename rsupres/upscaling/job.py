@@ -54,7 +54,8 @@ class UpscaleJob(GivenConditions, Destination):
         shard: (I, N) computes share I of N of the strips; None = all of them.
         dtype: numpy name of the output's type, None = the scene's.
         nodata: value of invalid pixels in the output, None = the scene's.
-        skip_existing: do nothing when the output exists.
+        skip_existing: do nothing when the output exists and is that of this job.
+        update: as `skip_existing`, but make an output of another job anew.
         fail_if: quality gates, for `rsupres.upscaling.gates.parse_gate`.
         reference_coverage: file for a raster of where the reference covers the scene,
             None = it is not written.
@@ -65,6 +66,7 @@ class UpscaleJob(GivenConditions, Destination):
     remedies_where_one_exists: ClassVar[tuple[str, ...]] = (
         "overwrite",
         "skip_existing",
+        "update",
     )
 
     scenes: tuple[str, ...] = field(metadata=FILE)
@@ -94,6 +96,7 @@ class UpscaleJob(GivenConditions, Destination):
     dtype: str | None = None
     nodata: float | None = None
     skip_existing: bool = field(default=False, metadata=FREE)
+    update: bool = field(default=False, metadata=FREE)
     fail_if: tuple[str, ...] = field(default=(), metadata=FREE)
     reference_coverage: Path | None = field(default=None, metadata=FREE)
     style_sample: bool = False
@@ -108,6 +111,16 @@ class UpscaleJob(GivenConditions, Destination):
         }
         given = {name: path for name, path in more.items() if path is not None}
         return {**super().outputs, **given}
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether an output that exists may be replaced."""
+        return self.overwrite or self.update
+
+    @property
+    def compares(self) -> bool:
+        """Whether an output that exists is compared with what is wanted."""
+        return (self.skip_existing or self.update) and not self.overwrite
 
     @property
     def inputs(self) -> Mapping[str, Sequence[str]]:

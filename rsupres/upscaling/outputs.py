@@ -111,6 +111,7 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
         "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
         "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
         "RSUPRES_JOB": work.identity_sha256,
+        "RSUPRES_IDENTITY": json.dumps(work.stamp, sort_keys=True),
         "RSUPRES_GATE": gate,
         "RSUPRES_SAMPLER": job.sampler or "",
         "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",

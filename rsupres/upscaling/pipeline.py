@@ -31,11 +31,17 @@ from rsupres.execution import (
 )
 from rsupres.output.atomic import publishing
 from rsupres.output.geotiff import read_tags, write_strip
+from rsupres.output.manifest import is_manifest_of
 from rsupres.output.run_dir import Run
 from rsupres.output.strips import write_output
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
 from rsupres.upscaling.context import context_of, prepare_samples
+from rsupres.upscaling.existing import (
+    check_existing,
+    check_stored_gates,
+    stored_figures,
+)
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import StripSums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
@@ -61,7 +67,7 @@ class RunSummary:
     Attributes:
         output: the file.
         status: written, existed (skipped), or computed (a shard, others are missing).
-        figures: quality figures, empty unless written.
+        figures: quality figures, empty unless the output is there.
         tiles: tiles computed by this process.
         skipped: those of them without a valid pixel.
         duration_s: wall time of this process.
@@ -109,8 +115,8 @@ def upscale_scene(
     show = on_progress or (lambda step: None)
     job.check_files()
     with bounded_cache(), torch.inference_mode():
-        if job.skip_existing and job.output.exists():
-            return _existing(job, started)
+        if job.compares and job.output.exists():
+            return _compared(job, show, started)
         if job.output.exists() and not job.overwrite and job.run_path.exists():
             finished = _finish_removal(job, started)
             if finished is not None:
@@ -152,6 +158,8 @@ def finish_run(
         shard=None,
         overwrite=overwrite,
         skip_existing=False,
+        update=False,
+        restart=False,
         keep_run=keep_run,
     )
     return upscale_scene(job, on_progress=on_progress)
@@ -167,7 +175,10 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
         "gains": list(work.gains),
         "conditions": work.conditions.settings(),
     }
-    with Run.open(job.run_path, manifest, exclusive=job.shard is None) as run:
+    alone = job.shard is None
+    with Run.open(
+        job.run_path, manifest, exclusive=alone, restart=job.takes_over
+    ) as run:
         kept = run.manifest
         work = replace(
             work,
@@ -179,7 +190,7 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
         )
         counts = Counts(batch_size=work.batch_size)
         try:
-            with _left_only_if_begun(run, alone=job.shard is None):
+            with _left_only_if_begun(run, alone=alone):
                 _compute(work, run, show, counts)
             missing = work.grid.shape[0] - len(run.done_strips())
             if missing:
@@ -361,8 +372,25 @@ def _summary(
     )
 
 
-def _existing(job: UpscaleJob, started: float) -> RunSummary:
-    logger.info("%s exists; skipped.", job.output)
-    return RunSummary(
-        job.output, "existed", {}, 0, 0, time.monotonic() - started, job.model or ""
-    )
+def _compared(job: UpscaleJob, show: OnProgress, started: float) -> RunSummary:
+    """Leave an output alone when it is that of the job; else make it anew."""
+    with open_work(job) as work:
+        if differences := check_existing(work):
+            logger.info("%s is made anew: %s.", job.output, "; ".join(differences))
+            return _run(work, show, started)
+        logger.info("%s exists and is up to date; skipped.", job.output)
+        _drop_finished(work)
+        figures = stored_figures(job.output)
+        check_stored_gates(work, figures)
+        return _summary(work, "existed", figures, Counts(), started, 0)
+
+
+def _drop_finished(work: Work) -> None:
+    """Remove what is left of the run that wrote an output."""
+    job = work.job
+    manifest = {"job": work.identity}
+    if job.keep_run or job.shard is not None:
+        return
+    if (job.run_path / "run.json").exists() and is_manifest_of(job.run_path, manifest):
+        with Run.open(job.run_path, manifest) as run:
+            _discard(run)

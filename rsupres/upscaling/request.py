@@ -67,7 +67,9 @@ class UpscaleOptions(TypedDict, total=False):
         dtype: numpy name.
         nodata: value of the output.
         overwrite: replace an output that exists.
-        skip_existing: do nothing when the output exists.
+        skip_existing: do nothing when the output exists and is that of this job.
+        update: as `skip_existing`, but make an output of another job anew.
+        restart: drop an unfinished run of another job.
         run_dir: folder of the unfinished run.
         keep_run: keep it after success.
         fail_if: quality gates.
@@ -114,6 +116,8 @@ class UpscaleOptions(TypedDict, total=False):
     nodata: float | None
     overwrite: bool
     skip_existing: bool
+    update: bool
+    restart: bool
     run_dir: StrPath | None
     keep_run: bool
     fail_if: Sequence[str]

@@ -154,11 +154,23 @@ class Work:
 
     @cached_property
     def identity_sha256(self) -> str:
-        """Return the hash of the identity without the scene's modification time."""
+        """Return the hash of `stamp`."""
+        text = json.dumps(self.stamp, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def stamp(self) -> dict[str, object]:
+        """Return what an output must share to be that of this job, JSON-able.
+
+        It is the identity without the scene's modification time and the version, with
+        the format of the file.
+        """
         scene = dict(self.scene.fingerprint())
         scene.pop("mtime_ns", None)
-        text = json.dumps({**self.identity, "scene": scene}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        stamp = {**self.identity, "scene": scene}
+        stamp.pop("version")
+        form = self.format
+        return {**stamp, "driver": form.driver, "creation": dict(form.creation)}
 
     @property
     def batch_size(self) -> int:

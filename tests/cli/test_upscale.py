@@ -359,6 +359,8 @@ EVERY_OPTION = {
     "nodata": ("--nodata", "-9999", -9999.0),
     "overwrite": ("--overwrite", None, True),
     "skip_existing": ("--skip-existing", None, True),
+    "update": ("--update", None, True),
+    "restart": ("--restart", None, True),
     "run_dir": ("--run-dir", "r", Path("r")),
     "keep_run": ("--keep-run", None, True),
     "fail_if": ("--fail-if", "valid<1", ("valid<1",)),
@@ -487,6 +489,7 @@ BAD_OPTIONS = [
     (("--fail-if", "__import__('os')"), 3, "comparison"),
     (("--fail-if", "uncertainty>1"), 3, "--uncertainty"),
     (("--overwrite", "--skip-existing"), 2, "exclude"),
+    (("--overwrite", "--update"), 2, "exclude"),
     (("--no-such-option",), 2, "no-such-option"),
     (("--log-file", "/no/where.log"), 2, "log-file"),
 ]

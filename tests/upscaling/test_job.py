@@ -86,7 +86,7 @@ def test_every_field_of_the_full_job_differs_from_its_default():
     same = {
         f.name for f in fields(plain) if getattr(plain, f.name) == getattr(FULL, f.name)
     }
-    assert same == {"skip_existing"}
+    assert same == {"skip_existing", "update", "restart"}
 
 
 def test_what_changes_the_picture_changes_the_identity():

@@ -16,7 +16,16 @@ overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that exists."
 )
 skip_option = click.option(
-    "--skip-existing", is_flag=True, help="Do nothing when the output exists."
+    "--skip-existing",
+    is_flag=True,
+    help="Do nothing when the output exists, is whole and is of the same scene, model "
+    "and options; exit 5 when it is not.",
+)
+update_option = click.option(
+    "--update",
+    is_flag=True,
+    help="As --skip-existing, but make an output of rsupres anew when it is damaged or "
+    "of another scene, model or options.",
 )
 coverage_option = click.option(
     "--reference-coverage",
@@ -34,6 +43,12 @@ run_options = stacked(
     ),
     click.option(
         "--keep-run", is_flag=True, help="Keep the run directory after success."
+    ),
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Drop an unfinished run of another job and begin anew; --overwrite "
+        "implies it.",
     ),
 )
 driver_options = stacked(
@@ -84,5 +99,5 @@ format_options = stacked(
 
 def take_writing(options: dict[str, Any]) -> WritingOptions:
     """Take what `destination_options` added out of `options`, by the API's names."""
-    names = ("driver", "co", "overwrite", "run_dir", "keep_run")
+    names = ("driver", "co", "overwrite", "run_dir", "keep_run", "restart")
     return cast("WritingOptions", {name: options.pop(name) for name in names})

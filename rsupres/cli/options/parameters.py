@@ -6,6 +6,8 @@ Texts become values here; nothing is opened but the files that ``@list.txt`` nam
 
 from __future__ import annotations
 
+import codecs
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -194,15 +196,44 @@ def split_creation(
 def expand_lists(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Replace each ``@list.txt`` by the paths in that file, one a line."""
+    """Replace each ``@list.txt`` by the paths in that file, one a line.
+
+    Blank lines and those that begin with ``#`` are left out, and so is a comment after
+    a path and a space. The file may begin with a byte order mark and end its lines as
+    on Windows.
+    """
     paths: list[str] = []
     for text in values:
         if not text.startswith("@"):
             paths.append(text)
             continue
         try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"{text} cannot be read: {error}.") from error
-        paths += [line.strip() for line in lines if line.strip()]
+            stored = Path(text[1:]).read_bytes()
+        except OSError as error:
+            reason = error.strerror or error
+            raise click.BadParameter(f"{text} cannot be read: {reason}.") from error
+        found = [name for line in _lines(stored) if (name := _without_comment(line))]
+        if not found:
+            raise click.BadParameter(f"{text} names no path.")
+        paths += found
     return tuple(paths)
+
+
+def _lines(stored: bytes) -> list[str]:
+    """Return the lines of a text file; names that are no UTF-8 are kept as they are."""
+    is_utf16 = stored.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = stored.decode("utf-16") if is_utf16 else os.fsdecode(stored)
+    except UnicodeDecodeError:
+        text = os.fsdecode(stored)
+    return text.removeprefix("\ufeff").replace("\r", "\n").split("\n")
+
+
+def _without_comment(line: str) -> str:
+    """Return the path in a line of a list, "" without one."""
+    line = line.strip()
+    if line.startswith("#"):
+        return ""
+    if os.path.exists(line):  # also when its name holds " #"
+        return line
+    return line.partition(" #")[0].strip()

@@ -20,6 +20,7 @@ from rsupres.cli.options.output import (
     overwrite_option,
     run_options,
     skip_option,
+    update_option,
 )
 from rsupres.cli.options.parameters import BatchType, ScaleType, ShardType, stacked
 from rsupres.cli.options.sampling import sampling_options
@@ -111,8 +112,17 @@ batch_options = stacked(
     overwrite_option,
     run_options,
     gate_option,
+    skip_option,
+    update_option,
 )
-upscale_options = stacked(batch_options, skip_option)
+upscale_options = batch_options
+
+
+_EXCLUDE_EACH_OTHER = (
+    ("bidx", "bands"),
+    ("overwrite", "skip_existing"),
+    ("overwrite", "update"),
+)
 
 
 def make_job(
@@ -126,8 +136,8 @@ def make_job(
     from rsupres.upscaling import request
 
     chosen = dict(options)
-    for one, other in (("bidx", "bands"), ("overwrite", "skip_existing")):
-        if chosen[one] and chosen[other]:
+    for one, other in _EXCLUDE_EACH_OTHER:
+        if chosen.get(one) and chosen.get(other):
             option = other.replace("_", "-")
             raise click.UsageError(f"--{one} and --{option} exclude each other.")
     if chosen["bounds_crs"] and not chosen["bounds"]:

@@ -1,0 +1,167 @@
+"""The same command on the next night: what is done stays, what changed is made anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+
+from rsupres.cli import main
+from rsupres.output.run_dir import Run
+from tests.helpers import make_scene
+
+BICUBIC = ("--model", "bicubic", "--scale", "2")
+NAMES = ("B04", "B03", "B02")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def upscale(scene: Path, output: Path, *more: object) -> tuple[int, str]:
+    """Return the exit code and the status of a call, "" when it failed."""
+    result = run("upscale", scene, output, *BICUBIC, *more, "--json")
+    assert result.exit_code != 1, result.output
+    return result.exit_code, json.loads(result.stdout.splitlines()[-1]).get(
+        "status", ""
+    )
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return make_scene(tmp_path / "scene.tif", 24, 32, descriptions=NAMES)
+
+
+@pytest.fixture
+def done(scene: Path, tmp_path: Path) -> Path:
+    output = tmp_path / "out.tif"
+    assert upscale(scene, output) == (0, "written")
+    return output
+
+
+@pytest.mark.parametrize("option", ["--skip-existing", "--update"])
+def test_what_is_done_stays_with_its_figures(
+    scene: Path, done: Path, option: str
+) -> None:
+    before = done.read_bytes()
+    result = run("upscale", scene, done, *BICUBIC, option, "--json")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["status"]) == (0, "existed")
+    assert record["figures"]["valid"] == 1
+    assert done.read_bytes() == before
+
+
+def change_options(scene: Path, done: Path) -> tuple[str, ...]:
+    return ("--dtype", "float32")
+
+
+def change_format(scene: Path, done: Path) -> tuple[str, ...]:
+    return ("--co", "COMPRESS=LZW")
+
+
+def change_scene(scene: Path, done: Path) -> tuple[str, ...]:
+    make_scene(scene, 30, 32, descriptions=NAMES)
+    return ()
+
+
+def truncate(scene: Path, done: Path) -> tuple[str, ...]:
+    done.write_bytes(done.read_bytes()[:-500])
+    return ()
+
+
+def empty(scene: Path, done: Path) -> tuple[str, ...]:
+    done.write_bytes(b"")
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (change_options, "dtype"),
+        (change_format, "creation"),
+        (change_scene, "scene"),
+        (truncate, "truncated"),
+        (empty, "damaged"),
+    ],
+)
+def test_what_changed_is_named_or_made_anew(
+    scene: Path, done: Path, change: object, word: str
+) -> None:
+    more = change(scene, done)  # type: ignore[operator]
+    refused = run("upscale", scene, done, *BICUBIC, *more, "--skip-existing")
+    assert refused.exit_code == 5
+    assert word in refused.stderr
+    assert upscale(scene, done, *more, "--update") == (0, "written")
+    assert upscale(scene, done, *more, "--update") == (0, "existed")
+    with rasterio.open(scene) as lr, rasterio.open(done) as sr:
+        assert sr.shape == (2 * lr.height, 2 * lr.width)
+
+
+@pytest.mark.parametrize("kind", ["text", "raster"])
+def test_a_file_of_others_is_never_updated(
+    scene: Path, tmp_path: Path, kind: str
+) -> None:
+    output = tmp_path / "mine.tif"
+    output.write_text("notes") if kind == "text" else make_scene(output)
+    before = output.read_bytes()
+    for option in ("--update", "--skip-existing"):
+        assert upscale(scene, output, option)[0] == 5
+    assert output.read_bytes() == before
+    (tmp_path / "out").mkdir()
+    output.rename(tmp_path / "out/scene.tif")
+    result = run("batch", scene, "--out-dir", tmp_path / "out", *BICUBIC)
+    assert result.exit_code == 5
+    assert (tmp_path / "out/scene.tif").read_bytes() == before
+
+
+def test_a_failed_gate_stays_failed(scene: Path, tmp_path: Path) -> None:
+    gate = ("--fail-if", "consistency>0")
+    output = tmp_path / "out.tif"
+    assert upscale(scene, output, *gate)[0] == 8
+    for option in ("--skip-existing", "--update"):
+        assert upscale(scene, output, *gate, option)[0] == 8
+        assert upscale(scene, output, option) == (0, "existed")
+
+
+def test_a_run_of_another_job_is_taken_over_when_asked(
+    scene: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.tif"
+    for more in (("--restart",), ("--overwrite",)):
+        with Run.open(tmp_path / "out.tif.run", {"job": {"scale": "9"}}) as other:
+            other.strip_path(0).write_bytes(b"strip")
+        result = run("upscale", scene, output, *BICUBIC)
+        assert result.exit_code == 5
+        assert "--restart" in result.stderr
+        assert upscale(scene, output, *more) == (0, "written")
+        assert not (tmp_path / "out.tif.run").exists()
+        output.unlink()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_takes_comments_blank_lines_and_a_mark(
+    tmp_path: Path, encoding: str, end: str
+) -> None:
+    scenes = [
+        make_scene(tmp_path / name, 16, 16, descriptions=NAMES)
+        for name in ("a #1.tif", "ü.tif", "c.tif")
+    ]
+    lines = ["# scenes", "", f"  {scenes[0]}", str(scenes[1]), "  # end"]
+    lines.append(f"{scenes[2]} # the last")
+    (tmp_path / "list.txt").write_bytes(end.join(lines).encode(encoding))
+    result = run(
+        *("batch", f"@{tmp_path}/list.txt", "--out-dir", tmp_path / "o"), *BICUBIC
+    )
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "o").glob("*.tif")}
+    assert names == {"a #1.tif", "ü.tif", "c.tif"}
+
+
+def test_an_empty_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("# none\n\n")
+    result = run("batch", f"@{tmp_path}/list.txt", "--out-dir", tmp_path / "o")
+    assert result.exit_code == 2
