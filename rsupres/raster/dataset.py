@@ -313,7 +313,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
                 native = dataset.read(
                     list(bands), window=place, out_shape=(len(bands), *shape)
                 )
-                valid = self._read_mask(place, shape)
+                valid = self._read_mask(place, shape, bands)
         except (RasterioError, OSError) as error:
             raise InputError(
                 f"{self.path}: cannot be read at rows {place.row_off} to "
@@ -326,15 +326,20 @@ class Raster(Header, AbstractContextManager["Raster"]):
             valid &= self._inside(self._aoi, window, shape)
         return native, valid[np.newaxis]
 
-    def _read_mask(self, place: Window, shape: tuple[int, int]) -> BoolArray:
-        """Return the file's alpha or mask band as (h, w) bool; nodata not counted."""
+    def _read_mask(
+        self, place: Window, shape: tuple[int, int], bands: Sequence[int]
+    ) -> BoolArray:
+        """Return the file's alpha or masks of bands as (h, w) bool; nodata aside."""
         dataset = self._dataset
         if self._alpha is not None:
             alpha = dataset.read(self._alpha, window=place, out_shape=shape)
             return np.asarray(alpha > 0)
         if self.has_file_mask:
-            mask = dataset.read_masks(1, window=place, out_shape=shape)
-            return np.asarray(mask > 0)
+            masked = list(bands) if self.has_band_masks else [1]
+            mask = dataset.read_masks(
+                masked, window=place, out_shape=(len(masked), *shape)
+            )
+            return np.asarray((mask > 0).all(axis=0))
         return np.ones(shape, bool)
 
     def _inside(

@@ -14,7 +14,7 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from rsupres.grid import Grid
-from rsupres.raster.open import color_name, usual_band_name
+from rsupres.raster.open import color_name, gdal_name, usual_band_name
 
 TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 
@@ -92,10 +92,20 @@ class Header:
         """Whether the file holds an alpha band or a mask band."""
         if self._alpha is not None:
             return True
-        return any(
+        return self.has_band_masks or any(
             MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
             for flags in self._dataset.mask_flag_enums
         )
+
+    @cached_property
+    def has_band_masks(self) -> bool:
+        """Whether a band has a mask of its own, as files joined as one scene have."""
+        return any(not flags for flags in self._dataset.mask_flag_enums)
+
+    @property
+    def gdal_name(self) -> str:
+        """The name under which GDAL opens the file, also inside a virtual raster."""
+        return gdal_name(str(self._dataset.name))
 
     @cached_property
     def descriptions(self) -> tuple[str | None, ...]:

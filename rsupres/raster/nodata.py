@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,17 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 FILL_REACH = 32  # LR pixels
+# Numbers from here on are fill values of old formats, such as -3.4028235e38, even where
+# a file declares none: no measurement is as large, and sums of them overflow.
+_TOO_LARGE = 1e38
 CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
 
 
 def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
     """Return which pixels hold a measurement: finite, and not the nodata value.
+
+    Floats near the nodata value count as it, as in GDAL's mask; so do numbers beyond
+    1e38 in any case.
 
     Args:
         plane: (h, w) of one band, in the file's type.
@@ -35,14 +42,37 @@ def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
     measured = (
         np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
     )
+    if plane.dtype.kind == "f" and plane.dtype.itemsize > 2:
+        measured &= np.abs(plane) < _TOO_LARGE
     if nodata is None or math.isnan(nodata):
         return np.asarray(measured)
     if plane.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a float64 limit may be infinite in float32
-            measured &= plane != plane.dtype.type(nodata)
-    elif nodata.is_integer():
+        measured &= ~_is_near(plane, nodata)
+    elif float(nodata).is_integer():
         measured &= plane != int(nodata)
     return np.asarray(measured)
+
+
+def _is_near(plane: NDArray[np.generic], nodata: float) -> BoolArray:
+    """Return where numbers are `nodata`, with the tolerance of GDAL's own mask.
+
+    That is two units in the last place, because the value was often written as text.
+    Sums of huge numbers overflow, so that GDAL takes all near 1e38 as one.
+    """
+    epsilon = float(np.finfo(plane.dtype.name).eps)
+    floats: NDArray[Any] = plane
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.asarray(nodata).astype(plane.dtype)
+        apart = np.abs(floats - value)
+        reach = 2 * epsilon * np.abs(floats + value)
+        return np.asarray((floats == value) | (apart < reach))
+
+
+def is_same_nodata(one: float | None, other: float | None) -> bool:
+    """Return whether two nodata values are the same; NaN is itself, None is None."""
+    if one is None or other is None:
+        return one is other
+    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def fill_invalid(

@@ -264,6 +264,30 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".")
 
 
+# Schemes that rasterio translates for GDAL, and GDAL's own file systems.
+_FILE_SYSTEMS = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "ftp": "/vsicurl/ftp://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+    "file": "",
+}
+
+
+def gdal_name(name: str) -> str:
+    """Return a name as GDAL itself takes it, such as inside a virtual raster.
+
+    >>> gdal_name("https://example.org/scene.tif")
+    '/vsicurl/https://example.org/scene.tif'
+    """
+    scheme, found, rest = name.partition("://")
+    if found and scheme == "zip":
+        return "/vsizip/" + rest.replace("!", "")
+    return _FILE_SYSTEMS[scheme] + rest if scheme in _FILE_SYSTEMS else name
+
+
 _METADATA = ("MTD_MSIL*.xml", "S2?_OPER_MTD_SAFL*.xml")  # since 2016, before
 
 

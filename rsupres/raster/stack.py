@@ -6,13 +6,14 @@ Files that cannot be joined without resampling are refused. Only headers are rea
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from affine import Affine
@@ -21,11 +22,16 @@ from rasterio.io import MemoryFile
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
+from rsupres.raster.nodata import is_same_nodata
+from rsupres.raster.open import usual_band_name
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
 MISALIGNED = 1e-3
+_DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
 _BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
 
 
 class Placed(Protocol):
@@ -58,7 +64,8 @@ def open_scenes(names: Sequence[str]) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
     Files of one band each on the same grid become bands, in the order given; files
-    with the same bands on aligned grids become a mosaic, the later ones on top.
+    with the same bands on aligned grids become a mosaic, the later ones on top, where
+    a pixel that is nodata or masked shows the file below.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
@@ -133,11 +140,37 @@ def _are_bands(parts: Sequence[Raster]) -> bool:
 def _as_bands(parts: Sequence[Raster]) -> str:
     union_grid(parts)
     grid = parts[0].grid
+    names = [_band_name(part) for part in parts]
+    _warn_of_other_dates(parts, names)
+    is_masked = any(part.has_file_mask for part in parts)
     bands = [
-        replace(_band([part], [grid.window], 0), name=_band_name(part))
-        for part in parts
+        replace(
+            _band([_Part(part, part.data_bands, grid.window)], 0, is_masked),
+            name=name,
+            colour=None,
+        )
+        for part, name in zip(parts, names, strict=True)
     ]
     return virtual_raster(grid, parts[0].tags, bands)
+
+
+def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -> None:
+    """Warn when files that become the bands of one scene show several dates."""
+    known = [name for name in names if name]
+    dates = [frozenset(_DATE_IN_NAME.findall(Path(part.path).stem)) for part in parts]
+    if len(set(known)) < len(known):
+        logger.warning(
+            "%s: files that become bands of one scene have the same band name, %s; "
+            "are they of several dates?",
+            parts[0].path,
+            next(name for name in known if known.count(name) > 1),
+        )
+    elif all(dates) and not frozenset.intersection(*dates):
+        logger.warning(
+            "%s and %s become bands of one scene; their names have different dates.",
+            parts[0].path,
+            next(p.path for p, d in zip(parts, dates, strict=True) if d != dates[0]),
+        )
 
 
 def _as_mosaic(parts: Sequence[Raster]) -> str:
@@ -149,23 +182,75 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
             "scene, or one file a band."
         )
     for part in parts[1:]:
-        if (part.data_bands, part.dtype, part.nodata) != (
-            first.data_bands,
-            first.dtype,
-            first.nodata,
-        ):
+        if (len(part.data_bands), part.dtype) != (len(first.data_bands), first.dtype):
             raise InputError(
-                f"{part.path}: bands, type or nodata differ from those of "
-                f"{first.path}; scenes that are joined must have the same."
+                f"{part.path}: {len(part.data_bands)} bands of {part.dtype} differ "
+                f"from {len(first.data_bands)} of {first.dtype} of {first.path}; "
+                "scenes that are joined must have the same."
             )
-    if first.nodata is None and not covers(grid, places):
+    placed = [
+        _Part(part, match_bands(part, first), place)
+        for part, place in zip(parts, places, strict=True)
+    ]
+    is_masked = any(part.has_file_mask for part in parts) or any(
+        not is_same_nodata(part.nodata_of(band), first.nodata_of(first_band))
+        for part, bands, _ in placed
+        for band, first_band in zip(bands, first.data_bands, strict=True)
+    )
+    if not is_masked and first.nodata is None and not covers(grid, places):
         raise InputError(
             "The scenes leave gaps between them and have no nodata value to fill them; "
             "give one in virtual copies, for example with gdal_translate -of VRT "
             "-a_nodata 0 FILE COPY.vrt, and use those."
         )
-    bands = [_band(parts, places, at) for at in range(len(first.data_bands))]
+    bands = [_band(placed, at, is_masked) for at in range(len(first.data_bands))]
     return virtual_raster(grid, first.tags, bands)
+
+
+def match_bands(part: Raster, first: Raster) -> tuple[int, ...]:
+    """Return the bands of a file in the order of another one that it is joined with.
+
+    Bands with the same names, or colours, in another order are matched by them; the
+    order in the file counts where names say nothing.
+
+    Args:
+        part: open, with as many data bands as `first`.
+        first: open.
+
+    Raises:
+        InputError: some names are shared and others are not, or scale or offset of
+            bands that would be joined differ.
+    """
+    theirs, ours = _labels(first), _labels(part)
+    bands = part.data_bands
+    if theirs != ours and set(theirs) & set(ours):
+        if sorted(theirs) != sorted(ours) or len(set(ours)) < len(ours):
+            raise InputError(
+                f"{part.path}: bands {', '.join(ours)} are not {', '.join(theirs)} of "
+                f"{first.path}; files that are joined must have the same bands."
+            )
+        bands = tuple(bands[ours.index(label)] for label in theirs)
+    for band, first_band in zip(bands, first.data_bands, strict=True):
+        own = part.scales[band - 1], part.offsets[band - 1]
+        other = first.scales[first_band - 1], first.offsets[first_band - 1]
+        if not np.allclose(own, other, rtol=1e-9, atol=0):
+            raise InputError(
+                f"{part.path}: band {band} has scale {own[0]:g} and offset {own[1]:g}, "
+                f"but {first.path} has {other[0]:g} and {other[1]:g}, so the same "
+                "number means something else; bring them to one scale first, for "
+                "example with gdal_translate -scale."
+            )
+    return bands
+
+
+def _labels(scene: Raster) -> list[str]:
+    """Return names of the data bands, or else colours; empty when some have none."""
+    names = [scene.descriptions[band - 1] or "" for band in scene.data_bands]
+    if all(names):
+        return [usual_band_name(name.strip().upper()) for name in names]
+    colours = [scene.colorinterp[band - 1] for band in scene.data_bands]
+    known = all(colour not in ("undefined", "gray") for colour in colours)
+    return colours if known else []
 
 
 def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
@@ -190,29 +275,64 @@ def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
     return bool(covered.all())
 
 
-def _band(
-    parts: Sequence[Raster], places: Sequence[PixelWindow], at: int
-) -> VirtualBand:
+class _Part(NamedTuple):
+    """A file, its bands in the order of the joined scene, and its place there."""
+
+    scene: Raster
+    bands: tuple[int, ...]
+    place: PixelWindow
+
+
+def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
     """Return a virtual band over one band of several files, the later ones on top.
+
+    Pixels that are nodata in their file, or hidden by its mask, show the file below.
 
     Args:
         parts: the files; type, name, nodata and scale are those of the first.
-        places: where each lies.
-        at: index of the band among their `data_bands`.
+        at: index of the band among their `bands`.
+        is_masked: a mask says which pixels are valid, as no nodata value can.
     """
-    first = parts[0]
-    band = first.data_bands[at]
+    first = parts[0].scene
+    band = parts[0].bands[at]
     return VirtualBand(
         dtype=first.dtype,
         sources=[
-            VirtualSource(part.path, part.data_bands[at], place)
-            for part, place in zip(parts, places, strict=True)
+            VirtualSource(
+                part.scene.gdal_name,
+                part.bands[at],
+                part.place,
+                hidden=part.scene.nodata_of(part.bands[at]),
+                is_masked=part.scene.has_file_mask,
+            )
+            for part in parts
         ],
         name=first.descriptions[band - 1],
-        nodata=first.nodata,
-        shows_through=True,
+        nodata=_common_nodata(parts, at),
+        colour=first.colorinterp[band - 1],
         scale=first.scales[band - 1],
         offset=first.offsets[band - 1],
+        mask=[_shown(part, at) for part in parts] if is_masked else [],
+    )
+
+
+def _common_nodata(parts: Sequence[_Part], at: int) -> float | None:
+    """Return the nodata value that a band has in all files, None without one."""
+    values = [part.scene.nodata_of(part.bands[at]) for part in parts]
+    is_common = all(is_same_nodata(value, values[0]) for value in values)
+    return values[0] if is_common else None
+
+
+def _shown(part: _Part, at: int) -> VirtualSource:
+    """Return 255 where a file has a valid pixel in a band; elsewhere nothing."""
+    scene, band = part.scene, part.bands[at]
+    return VirtualSource(
+        scene.gdal_name,
+        band,
+        part.place,
+        hidden=scene.nodata_of(band),
+        is_masked=scene.has_file_mask,
+        constant=255,
     )
 
 

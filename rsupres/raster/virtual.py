@@ -11,6 +11,7 @@ datasets made here always have a transform, so GDAL has nothing to warn about.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,12 +69,18 @@ class VirtualSource:
         band: its number from 1, or "mask,1".
         place: where the file lies in the raster.
         block: height and width of its blocks; None = GDAL opens the file to see them.
+        hidden: pixels of this value show the file below; None = none do.
+        is_masked: pixels that the file's mask hides show the file below.
+        constant: stands for every value of the file; None = the file's own values.
     """
 
     path: str
     band: int | str
     place: PixelWindow
     block: tuple[int, int] | None = None
+    hidden: float | None = None
+    is_masked: bool = False
+    constant: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,22 +92,22 @@ class VirtualBand:
         sources: the files, the last on top.
         name: its description.
         nodata: None for none.
-        shows_through: nodata pixels of a file show the file below.
         colour: name of rasterio's ColorInterp, None = not declared.
         palette: value -> (r, g, b), of a band of classes.
         scale: physical value = DN * scale + offset.
         offset: see `scale`.
+        mask: files that make the mask of this band alone; empty = no such mask.
     """
 
     dtype: str
     sources: Sequence[VirtualSource]
     name: str | None = None
     nodata: float | None = None
-    shows_through: bool = False
     colour: str | None = None
     palette: Mapping[int, tuple[int, int, int]] | None = None
     scale: float = 1.0
     offset: float = 0.0
+    mask: Sequence[VirtualSource] = ()
 
 
 def virtual_raster(
@@ -131,10 +138,7 @@ def virtual_raster(
     ]
     for number, band in enumerate(bands, 1):
         lines += _band(number, band)
-    if mask:
-        lines += ["<MaskBand>", '<VRTRasterBand dataType="Byte">']
-        lines += (_source(source, "Byte") for source in mask)
-        lines += ["</VRTRasterBand>", "</MaskBand>"]
+    lines += _mask(mask)
     return "\n".join([*lines, "</VRTDataset>"])
 
 
@@ -153,10 +157,19 @@ def _band(number: int, band: VirtualBand) -> Iterator[str]:
         yield f"<ColorInterp>{colour}</ColorInterp>"
     if (band.scale, band.offset) != (1.0, 0.0):
         yield f"<Offset>{band.offset!r}</Offset><Scale>{band.scale!r}</Scale>"
-    hidden = band.nodata if band.shows_through else None
     for source in band.sources:
-        yield _source(source, kind, hidden)
+        yield _source(source, kind)
+    yield from _mask(band.mask)
     yield "</VRTRasterBand>"
+
+
+def _mask(sources: Sequence[VirtualSource]) -> Iterator[str]:
+    """Yield a mask over some files; nothing without files."""
+    if sources:
+        yield '<MaskBand><VRTRasterBand dataType="Byte">'
+        for source in sources:
+            yield _source(source, "Byte")
+        yield "</VRTRasterBand></MaskBand>"
 
 
 def _palette(palette: Mapping[int, tuple[int, int, int]]) -> Iterator[str]:
@@ -168,9 +181,19 @@ def _palette(palette: Mapping[int, tuple[int, int, int]]) -> Iterator[str]:
     yield "</ColorTable>"
 
 
-def _source(source: VirtualSource, kind: str, hidden: float | None = None) -> str:
+def _source(source: VirtualSource, kind: str) -> str:
     place = source.place
-    element = "SimpleSource" if hidden is None else "ComplexSource"
+    choices = ""
+    if source.constant is not None:
+        choices += f"<ScaleOffset>{source.constant}</ScaleOffset>"
+        choices += "<ScaleRatio>0</ScaleRatio>"
+    if source.hidden is not None:
+        choices += f"<NODATA>{source.hidden!r}</NODATA>"
+    if source.is_masked:
+        choices += "<UseMaskBand>true</UseMaskBand>"
+    element = "ComplexSource" if choices else "SimpleSource"
+    is_file = os.path.exists(source.path)
+    path = str(Path(source.path).absolute()) if is_file else source.path
     size = f'xSize="{place.width}" ySize="{place.height}"'
     properties = ""
     if source.block is not None:
@@ -183,12 +206,11 @@ def _source(source: VirtualSource, kind: str, hidden: float | None = None) -> st
     return (
         f"<{element}>"
         '<SourceFilename relativeToVRT="0">'
-        f"{escape(str(Path(source.path).absolute()))}</SourceFilename>"
+        f"{escape(path)}</SourceFilename>"
         f"<SourceBand>{source.band}</SourceBand>{properties}"
         f'<SrcRect xOff="0" yOff="0" {size}/>'
         f'<DstRect xOff="{place.col}" yOff="{place.row}" {size}/>'
-        + ("" if hidden is None else f"<NODATA>{hidden!r}</NODATA>")
-        + f"</{element}>"
+        f"{choices}</{element}>"
     )
 
 

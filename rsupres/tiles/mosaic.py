@@ -26,9 +26,9 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.raster.dataset import Raster
-from rsupres.raster.nodata import to_dtype
+from rsupres.raster.nodata import is_measured, is_same_nodata, to_dtype
 from rsupres.raster.open import bounded_cache
-from rsupres.raster.stack import covers, union_grid
+from rsupres.raster.stack import covers, match_bands, union_grid
 from rsupres.tiles.folder import find_tiles, mosaic_tag
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
 from rsupres.upscaling.pipeline import RunSummary
@@ -50,11 +50,13 @@ class _Tile:
         path: of its file.
         grid: its frame.
         fingerprint: of its content.
+        bands: of its file, in the order of the first tile's.
     """
 
     path: str
     grid: Grid
     fingerprint: dict[str, str]
+    bands: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class _PlacedTile:
         place: in the mosaic.
         rows: (h,) in (0, 1].
         cols: (w,) in (0, 1].
+        bands: of its file, in the order of the result.
     """
 
     path: str
     place: PixelWindow
     rows: np.ndarray
     cols: np.ndarray
+    bands: tuple[int, ...]
 
 
 def mosaic_tiles(
@@ -187,14 +191,15 @@ def _look(name: str, first: Raster) -> _Tile:
     """Open a tile for its frame and fingerprint; check that it fits the first one."""
     with Raster.open(name) as scene:
         _check_alike(scene, first)
-        return _Tile(name, scene.grid, scene.fingerprint())
+        bands = match_bands(scene, first)
+        return _Tile(name, scene.grid, scene.fingerprint(), bands)
 
 
 def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
     """Return tiles of any origin with their weights, and the frame of the result."""
     grid, places = union_grid(found)
     tiles = [
-        _PlacedTile(tile.path, place, *_weights(place, places))
+        _PlacedTile(tile.path, place, *_weights(place, places), tile.bands)
         for tile, place in zip(found, places, strict=True)
     ]
     return tiles, grid
@@ -224,7 +229,8 @@ def _place_as_planned(
     for tile, record in pairs:
         place = record.lr if is_lr else record.sr
         _check_place(tile, frame.crop(place), path)
-        tiles.append(_PlacedTile(tile.path, place, rows[record.row], cols[record.col]))
+        weights = rows[record.row], cols[record.col]
+        tiles.append(_PlacedTile(tile.path, place, *weights, tile.bands))
     return tiles, frame
 
 
@@ -265,15 +271,24 @@ class _Rows:
         place: tuple[slice, slice],
         dn: np.ndarray,
         valid: np.ndarray,
+        usable: np.ndarray,
         weights: np.ndarray,
     ) -> None:
-        """Add a part of a tile: (c, h, w) numbers, (h, w) mask and weights."""
+        """Add a part of a tile.
+
+        Args:
+            place: in these rows.
+            dn: (c, h, w), as stored.
+            valid: (h, w) bool.
+            usable: (h, w) bool, where the stored numbers may stand in the result.
+            weights: (h, w).
+        """
         held = self.stored[:, *place]
         known = self.weight[place] > 0
         self.differs[place] |= known & valid & (dn != held).any(axis=0)
-        takes = (valid & ~known) | ~self.seen[place]
+        takes = (valid & ~known) | (usable & ~self.seen[place])
         np.copyto(held, dn, where=takes)
-        self.seen[place] = True
+        self.seen[place] |= usable
         weights = weights * valid
         self.total[:, *place] += np.where(valid, dn, 0) * weights
         self.weight[place] += weights
@@ -294,22 +309,32 @@ def _blend(
         inside = shared.relative_to(tile.place)
         rows, cols = inside.slices()
         with Raster.open(tile.path) as scene:
-            dn, valid = scene.read_stored(inside, scene.data_bands)
+            dn, valid = scene.read_stored(inside, tile.bands)
+            usable = valid[0] | _hides_alike(scene, form)
         weights = tile.rows[rows][:, None] * tile.cols[cols]
-        blended.add(shared.relative_to(window).slices(), dn, valid[0], weights)
+        place = shared.relative_to(window).slices()
+        blended.add(place, dn, valid[0], usable, weights)
     valid = blended.weight[None] > 0
     total = blended.total
     np.divide(total, blended.weight, out=total, where=valid)
     pixels = to_dtype(total.astype(np.float32), form.dtype, form.nodata, valid)
-    if first.dtype == form.dtype and _is_same(first.nodata, form.nodata):
-        agreed = blended.seen & ~blended.differs
+    if first.dtype == form.dtype:
+        measured = np.ones(valid.shape, bool)
+        for plane in blended.stored:
+            measured &= is_measured(plane, form.nodata)
+        # A number that is nodata in the result, though not in its tile, was moved.
+        agreed = blended.seen & ~blended.differs & (measured | ~valid)[0]
         np.copyto(pixels, blended.stored, where=agreed)
     return pixels, None if valid.all() else valid
 
 
-def _is_same(one: float | None, other: float | None) -> bool:
-    """Return whether two nodata values are the same; NaN is itself."""
-    return repr(one) == repr(other)
+def _hides_alike(scene: Raster, form: OutputFormat) -> bool:
+    """Return whether what a tile stores in invalid pixels can stand in the result."""
+    if form.nodata is None:
+        return all(scene.nodata_of(band) is None for band in scene.data_bands)
+    return not scene.has_file_mask and all(
+        is_same_nodata(scene.nodata_of(band), form.nodata) for band in scene.data_bands
+    )
 
 
 def _weights(

@@ -136,6 +136,33 @@ def test_nodata_at_the_ends_of_the_type_is_seen(tmp_path: Path, nodata: float) -
     assert_array_equal(np.argwhere(~valid[0]), [[2, 3]])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-3.4e38, 0.1, -9999.0, 1e20])
+def test_floats_are_nodata_where_the_mask_of_gdal_says_so(
+    tmp_path: Path, dtype: str, nodata: float
+) -> None:
+    value = np.array(nodata, dtype)
+    near = [value, np.nextafter(value, np.inf), np.nextafter(value, -np.inf)]
+    far = value + np.abs(value) * np.array([1e-4, -1e-5, 1e-3]).astype(dtype)
+    lowest = np.array(np.finfo(np.float32).min, dtype)
+    pixels = np.array([[[*near, *far, lowest, 0.5, 7]]], dtype)
+    path = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=nodata)
+    with rasterio.open(path) as file:
+        expected = file.read_masks(1) > 0
+    expected &= np.abs(pixels[0]) < 1e38
+    with Raster.open(path) as scene:
+        _, valid = scene.read(scene.grid.window, (1,))
+    np.testing.assert_array_equal(valid[0], expected)
+
+
+def test_fill_values_beyond_measurement_are_invalid_undeclared(tmp_path: Path) -> None:
+    pixels = np.array([[[np.finfo(np.float32).min, 0.5, 3e37]]], np.float32)
+    path = make_scene(tmp_path / "s.tif", pixels=pixels)
+    with Raster.open(path) as scene:
+        _, valid = scene.read(scene.grid.window, (1,))
+    assert valid.ravel().tolist() == [False, True, True]
+
+
 def test_a_mask_band_makes_pixels_invalid(tmp_path: Path) -> None:
     mask = np.ones((24, 32), bool)
     mask[3:5, 20:] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import rasterio
 from affine import Affine
 
+from rsupres.errors import InputError
 from rsupres.raster.stack import open_scenes
-from tests.helpers import NORTH_UP, make_scene
+from tests.helpers import NORTH_UP, make_safe, make_scene
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "int16", "float64"])
@@ -62,3 +65,172 @@ def test_where_files_overlap_a_pixel_of_the_lower_one_shows_through(
         dn, valid = scene.read_stored(scene.grid.window, (1,))
     np.testing.assert_array_equal(dn[0], [[5, 5, 5, 5, 7, 7, 7, 7]] * 4)
     assert valid.all()
+
+
+def _shifted(col: int) -> Affine:
+    return NORTH_UP @ Affine.translation(col, 0)
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_masked_pixels_stay_invalid_and_show_the_file_below(
+    tmp_path: Path, kind: str
+) -> None:
+    low, high = (np.full((3, 4, 6), value, np.uint8) for value in (5, 7))
+    shown = np.full((4, 6), True)
+    shown[:, :3] = False
+    high[:, ~shown] = 0
+    low_path = make_scene(tmp_path / "low.tif", pixels=low)
+    if kind == "mask":
+        options: dict[str, object] = {"pixels": high, "mask": shown}
+    else:
+        alpha = np.where(shown, 255, 0).astype(np.uint8)[None]
+        options = {
+            "pixels": np.concatenate([high, alpha]),
+            "colorinterp": ["red", "green", "blue", "alpha"],
+            "alpha": "yes",
+            "photometric": "RGB",
+        }
+    high_path = make_scene(tmp_path / "high.tif", transform=_shifted(4), **options)
+    with open_scenes([str(low_path), str(high_path)]) as scene:
+        dn, valid = scene.read_stored(scene.grid.window, (1, 2, 3))
+    np.testing.assert_array_equal(dn[1, 0][valid[0, 0]], [5, 5, 5, 5, 5, 5, 7, 7, 7])
+    np.testing.assert_array_equal(valid[0], [[True] * 6 + [False] + [True] * 3] * 4)
+
+
+def test_bands_in_files_keep_their_masks(tmp_path: Path) -> None:
+    names = []
+    for k in range(3):
+        mask = np.full((8, 10), True)
+        mask[k, :] = False
+        path = make_scene(tmp_path / f"S_B0{k + 2}.tif", 8, 10, 1, mask=mask)
+        names.append(str(path))
+    with open_scenes(names) as scene:
+        assert scene.has_mask
+        assert scene.read(scene.grid.window, (1, 2, 3))[1][0, :, 0].tolist() == (
+            [False] * 3 + [True] * 5
+        )
+        assert scene.read(scene.grid.window, (2,))[1][0, :, 0].tolist() == (
+            [True, False] + [True] * 6
+        )
+
+
+def test_neighbours_with_other_nodata_values_are_joined_by_a_mask(
+    tmp_path: Path,
+) -> None:
+    pixels = np.full((1, 4, 6), 0, np.uint16)
+    pixels[:, :, :3] = 65535
+    paths = [
+        make_scene(
+            tmp_path / f"{k}.tif", pixels=pixels, transform=_shifted(6 * k), nodata=no
+        )
+        for k, no in enumerate((0, 65535))
+    ]
+    with open_scenes([str(path) for path in paths]) as scene:
+        dn, valid = scene.read_stored(scene.grid.window, (1,))
+    np.testing.assert_array_equal(valid[0, 0], [True] * 3 + [False] * 6 + [True] * 3)
+    np.testing.assert_array_equal(dn[0, 0][valid[0, 0]], [65535] * 3 + [0] * 3)
+
+
+def test_nan_is_the_same_nodata_value(tmp_path: Path) -> None:
+    pixels = np.ones((1, 4, 6), np.float32)
+    pixels[0, 1, 2] = np.nan
+    paths = [
+        make_scene(
+            tmp_path / f"{k}.tif",
+            pixels=pixels,
+            transform=_shifted(6 * k),
+            nodata=np.nan,
+        )
+        for k in range(2)
+    ]
+    with open_scenes([str(path) for path in paths]) as scene:
+        assert repr(scene.nodata) == "nan"
+        _, valid = scene.read(scene.grid.window, (1,))
+    assert np.argwhere(~valid[0]).tolist() == [[1, 2], [1, 8]]
+
+
+def test_bands_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
+    pixels = np.arange(1, 4, dtype=np.uint16)[:, None, None] * np.ones((3, 4, 6), "u2")
+    names = ["B04", "B03", "B02"]
+    one = make_scene(tmp_path / "a.tif", pixels=pixels, descriptions=names)
+    two = make_scene(
+        tmp_path / "b.tif",
+        pixels=pixels[::-1],
+        descriptions=names[::-1],
+        transform=_shifted(6),
+    )
+    with open_scenes([str(one), str(two)]) as scene:
+        dn, _ = scene.read(scene.grid.window, (1, 2, 3))
+    np.testing.assert_array_equal(dn, pixels[:, :, :1] * np.ones((3, 4, 12)))
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"offsets": (-0.1,) * 3, "scales": (1e-4,) * 3}, "offset -0.1"),
+        ({"scales": (2e-4,) * 3}, "scale 0.0002"),
+        ({"descriptions": ["B04", "B03", "B08"]}, "B08"),
+    ],
+)
+def test_numbers_that_mean_something_else_are_not_joined(
+    tmp_path: Path, other: dict[str, object], text: str
+) -> None:
+    same = {"descriptions": ["B04", "B03", "B02"], "scales": (1e-4,) * 3}
+    one = make_scene(tmp_path / "a.tif", 8, 8, **same)
+    two = make_scene(tmp_path / "b.tif", 8, 8, transform=_shifted(8), **same | other)
+    with (
+        pytest.raises(InputError, match=text),
+        open_scenes([str(one), str(two)]),
+    ):
+        pass
+
+
+def test_files_inside_a_zip_are_joined(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for k in (2, 3, 4):
+            path = make_scene(tmp_path / f"B0{k}.tif", 8, 10, 1)
+            archive.write(path, path.name)
+            path.unlink()
+    inside = f"/vsizip/{tmp_path}/s.zip/"
+    with open_scenes([f"{inside}B0{k}.tif" for k in (4, 3, 2)]) as scene:
+        assert scene.descriptions == ("B04", "B03", "B02")
+        dn, _ = scene.read(scene.grid.window, (1, 2, 3))
+    np.testing.assert_array_equal(dn[2].ravel(), np.arange(1, 81))
+
+
+def test_products_are_joined(tmp_path: Path) -> None:
+    pixels = np.full((4, 20, 20), 3000, np.uint16)
+    product = make_safe(tmp_path, pixels)
+    other = make_scene(
+        tmp_path / "east.tif",
+        pixels=pixels + 1,
+        descriptions=["B04", "B03", "B02", "B08"],
+        transform=Affine(10, 0, 399960 + 200, 0, -10, 5200020),
+        scales=(1e-4,) * 4,
+        offsets=(-0.1,) * 4,
+        nodata=0,
+    )
+    with open_scenes([str(product), str(other)]) as scene:
+        assert scene.offsets == (-0.1,) * 4
+        dn, valid = scene.read(scene.grid.window, (1,))
+    np.testing.assert_array_equal(dn[0, 0], [3000] * 20 + [3001] * 20)
+    assert valid.all()
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("X_20240501_B04", "X_20240611_B03"), "different dates"),
+        (("a_B04", "b_B04"), "the same band name, B04"),
+    ],
+)
+def test_two_dates_given_as_bands_are_noticed(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    names: tuple[str, str],
+    text: str,
+) -> None:
+    paths = [str(make_scene(tmp_path / f"{name}.tif", 8, 8, 1)) for name in names]
+    with caplog.at_level(logging.WARNING), open_scenes(paths):
+        pass
+    assert text in caplog.text

@@ -105,6 +105,42 @@ def test_gaps_become_nodata_or_are_refused(tmp_path):
     np.testing.assert_array_equal(out[:, :, 30:], pixels[:, :, 30:])
 
 
+def test_tiles_with_other_nodata_values_get_that_of_the_result(tmp_path):
+    pixels = picture(10, 20)
+    one, two = pixels.copy(), pixels.copy()
+    one[:, :5, :5] = 0
+    two[:, :5, 15:] = 65535
+    two[:, 7, 15:] = 0
+    cut(tmp_path / "in", "a.tif", one, 0, 0, (10, 10), nodata=0)
+    cut(tmp_path / "in", "b.tif", two, 0, 10, (10, 10), nodata=65535)
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    expected = pixels.copy()
+    expected[:, :5, :5] = expected[:, :5, 15:] = 0
+    expected[:, 7, 15:] = 1  # measured, and no longer nodata
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), expected)
+
+
+def test_pixels_that_a_mask_hides_become_nodata(tmp_path):
+    pixels = picture(10, 20)
+    shown = np.full((10, 10), True)
+    shown[:5, 5:] = False
+    cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10), nodata=0)
+    cut(tmp_path / "in", "b.tif", pixels, 0, 10, (10, 10), mask=shown)
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    expected = pixels.copy()
+    expected[:, :5, 15:] = 0
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), expected)
+
+
+def test_tiles_with_bands_in_another_order_are_matched_by_name(tmp_path):
+    pixels = picture(10, 20)
+    cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 12), descriptions=["B04", "B03"])
+    turned = pixels[::-1]
+    cut(tmp_path / "in", "b.tif", turned, 0, 8, (10, 12), descriptions=["B03", "B04"])
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), pixels)
+
+
 def test_strips_of_any_height_give_the_same_picture(tmp_path, monkeypatch):
     pixels = picture(40, 30)
     for row in (0, 15, 25):
@@ -123,6 +159,7 @@ def test_strips_of_any_height_give_the_same_picture(tmp_path, monkeypatch):
         ({"transform": NORTH_UP @ Affine.translation(0.3, 0)}, "off the grid"),
         ({"bands": 3}, "bands"),
         ({"dtype": "int16"}, "type"),
+        ({"offsets": (-0.1, -0.1)}, "offset -0.1"),
     ],
 )
 def test_tiles_that_do_not_fit_are_named(tmp_path, change, text):
