@@ -7,6 +7,7 @@ None of them imports numpy, torch or rasterio at its top, so that help answers a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from typing import Any
 
 import click
 
+from rsupres.cli.log_file import note, note_early
 from rsupres.cli.process import tune
 from rsupres.cli.streams import LOST, tolerant_streams
 from rsupres.cli.wording import error_line
@@ -108,10 +110,15 @@ def _fail(ctx: click.Context, code: int, message: str) -> None:
     """Print `message` in one line and exit with `code`."""
     if ctx.meta.get("rsupres.debug"):
         traceback.print_exc()
+        note(traceback.format_exc(), logging.ERROR)
     line = " ".join(message.split())
     if ctx.meta.get("rsupres.json"):
         click.echo(json.dumps({"error": line, "exit_code": code}))
     click.echo(f"Error: {line}" if code < 128 else line, err=True)
+    if ctx.meta.get("rsupres.logs"):
+        note(f"{line} Exit code {code}.", logging.ERROR)
+    elif log_file := ctx.meta.get("rsupres.log_file"):
+        note_early(log_file, f"{line} Exit code {code}.")
     _leave_if_abandoned(code)
     ctx.exit(code)
 

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder of the outputs; made if it is missing.",
 )
+@click.option(
+    "--recursive",
+    is_flag=True,
+    help="Search subfolders of folders, too; outputs lie in folders of the same names. "
+    "Default: a folder alone.",
+)
 @batch_options
 @console_options
 @click.pass_context
@@ -36,11 +42,13 @@ def batch(
     console: Console,
     inputs: tuple[str, ...],
     folder: Path,
+    recursive: bool,
     **options: object,
 ) -> None:
     """Upscale many INPUTS into DIR, one after the other, and sum up.
 
-    An input is a scene, a folder of scenes, @list.txt, or a folder of 'rsupres tile'.
+    An input is a scene, a folder of scenes (rasters, .SAFE, zips, folders of tiles),
+    @list.txt, or a folder of 'rsupres tile'.
     Tiles are upscaled at the scale that they were cut for, with those of their maps,
     references and change masks that the model looks at. Each tile counts as a scene of
     its own, so that noise and values found for a whole scene differ between tiles.
@@ -68,6 +76,7 @@ def batch(
             folder,
             job,
             scale_is_given=source is not None and source.name == "COMMANDLINE",
+            recursive=recursive,
             on_item=lambda item: console.emit(item.to_json(), describe_item(item)),
             on_progress=show,
             word_error=lambda error: error_line(error, ctx.command),

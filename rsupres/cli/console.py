@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rsupres.cli.log_file import NotOnStderr, note
 from rsupres.cli.wording import WordingFilter
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Console:
             click.echo(json.dumps(record, allow_nan=False, default=str))
         elif text:
             click.echo(text)
+        note(text)
 
     @contextmanager
     def work(self) -> Iterator[Callable[[Progress], None]]:
@@ -59,18 +61,28 @@ class Console:
     def progress(self) -> Iterator[Callable[[Progress], None]]:
         """Show progress on stderr: a bar on a terminal, plain lines elsewhere."""
         if self.verbosity < 0:
-            yield lambda step: None
+            yield _PlainLines(is_shown=False)
         elif sys.stderr.isatty():
-            with _bar() as show:
+            lines = _PlainLines(is_shown=False)
+            with _bar() as bar:
+
+                def show(step: Progress) -> None:
+                    bar(step)
+                    lines(step)
+
                 yield show
         else:
             yield _PlainLines()
 
 
 class _PlainLines:
-    """Print a line when a phase starts or ends and every ten seconds between."""
+    """Print a line when a phase starts or ends and every ten seconds between.
 
-    def __init__(self) -> None:
+    The log file has the lines, too, also where a bar or nothing is shown instead.
+    """
+
+    def __init__(self, *, is_shown: bool = True) -> None:
+        self._is_shown = is_shown
         self._phase = ""
         self._started = self._last = 0.0
         self._offset = 0
@@ -82,7 +94,7 @@ class _PlainLines:
             self._phase, self._started, self._offset = step.phase, now, step.done
             self._last, self._ended = now, step.total == 1
             size = f": {step.total} {step.unit}" if step.total > 1 else ""
-            click.echo(f"{step.phase}{size}", err=True)
+            self._print(f"{step.phase}{size}")
         elif step.done == step.total:
             if not self._ended:
                 self._ended = True
@@ -94,11 +106,15 @@ class _PlainLines:
     def _say(self, step: Progress, now: float) -> None:
         rate = (step.done - self._offset) / max(now - self._started, 1e-6)
         left = (step.total - step.done) / rate if rate > 0 else float("nan")
-        click.echo(
+        self._print(
             f"{step.phase}: {step.done}/{step.total} {step.unit}, "
-            f"{rate:.3g} {step.unit}/s, {_clock(left)} left",
-            err=True,
+            f"{rate:.3g} {step.unit}/s, {_clock(left)} left"
         )
+
+    def _print(self, line: str) -> None:
+        if self._is_shown:
+            click.echo(line, err=True)
+        note(line)
 
 
 @contextmanager
@@ -233,6 +249,7 @@ def configure_logging(
     root = logging.getLogger()
     stderr = _Stderr()
     stderr.addFilter(_ByVerbosity(level))
+    stderr.addFilter(NotOnStderr())
     stderr.setFormatter(_OneLine())
     handlers: list[logging.Handler] = [stderr]
     if log_file:

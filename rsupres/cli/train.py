@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.log_file import note
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import stacked
 
@@ -75,7 +76,9 @@ def run_training(
     def report(stage: str, k: int, total: int, figures: Mapping[str, float]) -> None:
         if console.verbosity >= 0:
             values = (f"{name}={value:.4g}" for name, value in figures.items())
-            click.echo(f"{stage} {k}/{total} {' '.join(values)}", err=True)
+            line = f"{stage} {k}/{total} {' '.join(values)}"
+            click.echo(line, err=True)
+            note(line)
 
     path = run_loop(
         config,

@@ -28,7 +28,8 @@ from rsupres.tiles.journal import (
     LOCK,
     RUNNING,
     BatchItem,
-    save_batch,
+    Journal,
+    now,
 )
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.model import keeping_model
@@ -45,6 +46,7 @@ def run_batch(
     job: UpscaleJob,
     *,
     scale_is_given: bool = True,
+    recursive: bool = False,
     on_item: OnItem | None = None,
     on_progress: OnProgress | None = None,
     word_error: Callable[[RsupresError], str] = str,
@@ -58,6 +60,7 @@ def run_batch(
             `reference_coverage` and `run_dir` name folders. With `overwrite` outputs
             that exist are made anew.
         scale_is_given: the scale was asked for; else tile folders have their own.
+        recursive: search subfolders of folders, too.
         on_item: called with each item when it is done.
         on_progress: as for `upscale_scene`.
         word_error: words the failure of an item for its reader.
@@ -71,7 +74,9 @@ def run_batch(
             cannot be written.
         RunConflictError: another batch works on the folder.
     """
-    work = expand_inputs(inputs, folder, job, scale_is_given=scale_is_given)
+    work = expand_inputs(
+        inputs, folder, job, scale_is_given=scale_is_given, recursive=recursive
+    )
     check_batch([own for _, own in work], folder)
     for path in (folder, job.uncertainty, job.reference_coverage, job.run_dir):
         if path is not None:
@@ -86,7 +91,8 @@ def run_batch(
     with _alone(folder) if job.shard is None else nullcontext(), keeping_model():
         try:
             _copy_indices([item for item, _ in work])
-            return _run_all(work, folder, attempt)
+            journal = Journal.begin(folder, job.to_json())
+            return _run_all(work, journal, attempt)
         except Interrupted as stop:
             stop.advise("The same command continues.")
             raise
@@ -109,17 +115,17 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _run_all(
     work: Sequence[tuple[BatchItem, UpscaleJob]],
-    folder: Path,
+    journal: Journal,
     attempt: Callable[[BatchItem, UpscaleJob], BatchItem],
 ) -> list[BatchItem]:
-    """Attempt every item; keep the journal in `folder` up to date meanwhile."""
-    state = [item for item, _ in work]
-    save_batch(folder, state)
-    for index, (item, own) in enumerate(work):
-        state[index] = replace(item, status=RUNNING)
-        save_batch(folder, state)
-        state[index] = attempt(item, own)
-        save_batch(folder, state)
+    """Attempt every item; keep the journal up to date meanwhile."""
+    state = [journal.known(item) for item, _ in work]
+    journal.save(state)
+    for index, (_, own) in enumerate(work):
+        state[index] = replace(state[index], status=RUNNING)
+        journal.save(state)
+        state[index] = attempt(state[index], own)
+        journal.save(state)
     return state
 
 
@@ -146,11 +152,17 @@ def _attempt(
             model=summary.model,
             duration_s=time.monotonic() - started,
             figures=summary.figures,
+            finished=(summary.status == "existed" and item.finished) or now(),
         )
     line = " ".join(text.split())
     duration_s = time.monotonic() - started
     return replace(
-        item, status=FAILED, exit_code=code, error=line, duration_s=duration_s
+        item,
+        status=FAILED,
+        exit_code=code,
+        error=line,
+        duration_s=duration_s,
+        finished=now(),
     )
 
 

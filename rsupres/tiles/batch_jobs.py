@@ -16,7 +16,7 @@ from rsupres.checkpoints.catalogue import default_model, read_card
 from rsupres.errors import InputError
 from rsupres.output.protect import Inputs, check_regular
 from rsupres.raster.dataset import Raster
-from rsupres.raster.files import find_images
+from rsupres.tiles.batch_inputs import Found, find_inputs
 from rsupres.tiles.index import FOLDERS, HR, INDEX, LR, read_index
 from rsupres.tiles.journal import JOURNAL, BatchItem
 from rsupres.upscaling.job import UpscaleJob
@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def expand_inputs(
-    inputs: Sequence[str], folder: Path, job: UpscaleJob, *, scale_is_given: bool
+    inputs: Sequence[str],
+    folder: Path,
+    job: UpscaleJob,
+    *,
+    scale_is_given: bool,
+    recursive: bool = False,
 ) -> list[tuple[BatchItem, UpscaleJob]]:
     """Return what a batch has to do: items with their jobs, in the order of the inputs.
 
@@ -34,6 +39,7 @@ def expand_inputs(
         folder: of the outputs.
         job: options for all.
         scale_is_given: refuse tile folders of another scale; else they have their own.
+        recursive: search subfolders of folders, too.
 
     Raises:
         InputError: an input cannot be found, or two have the same output.
@@ -41,7 +47,8 @@ def expand_inputs(
     found = [
         pair
         for name in inputs
-        for pair in _expand(name, folder, job, scale_is_given=scale_is_given)
+        for found in find_inputs(name, folder, recursive=recursive)
+        for pair in _expand(found, folder, job, scale_is_given=scale_is_given)
     ]
     seen: dict[Path, str] = {}
     for item, _ in found:
@@ -78,23 +85,19 @@ def check_batch(jobs: Sequence[UpscaleJob], folder: Path) -> None:
 
 
 def _expand(
-    name: str, folder: Path, job: UpscaleJob, *, scale_is_given: bool
+    found: Found, folder: Path, job: UpscaleJob, *, scale_is_given: bool
 ) -> Iterator[tuple[BatchItem, UpscaleJob]]:
     """Yield the items of one input with their jobs."""
-    path = Path(name)
-    index = path / INDEX
-    if index.is_file():
+    into = folder / found.below
+    if found.is_tiles:
+        path = Path(found.name)
         if not (path / LR).is_dir():
-            raise InputError(f"{name}: has an index of tiles and no folder {LR}.")
-        found = _expand_tiles(path, folder / path.resolve().name, job, scale_is_given)
+            raise InputError(f"{path}: has an index of tiles and no folder {LR}.")
+        into /= path.resolve().name
+        items, chosen = _expand_tiles(path, into, job, scale_is_given)
     else:
-        is_product = path.suffix.lower() == ".safe" or not path.is_dir()
-        scenes = [name] if is_product else [str(p) for p in find_images([path])]
-        found = (
-            [BatchItem(scene, folder / f"{_stem(scene)}.tif", {}) for scene in scenes],
-            job,
-        )
-    items, chosen = found
+        items = [BatchItem(found.name, into / f"{_stem(found.name)}.tif", {})]
+        chosen = job
     for item in items:
         yield item, _job_of(item, chosen)
 

@@ -7,15 +7,21 @@ batch runs. Nothing is upscaled here.
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rsupres.errors import InputError
 from rsupres.output.atomic import publishing
 from rsupres.output.locks import is_held
 from rsupres.tiles.index import INDEX, LR
+from rsupres.version import __version__
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "batch.json"
 LOCK = "batch.lock"  # held while a batch runs
@@ -36,7 +42,8 @@ class BatchItem:
         error: what failed, in one line.
         model: its name, once known.
         duration_s: wall time.
-        figures: quality figures.
+        figures: quality figures, also of an output that was there already.
+        finished: when the output was written or failed, ISO 8601, UTC; "" = not yet.
     """
 
     scene: str
@@ -48,6 +55,7 @@ class BatchItem:
     model: str = ""
     duration_s: float = 0.0
     figures: Mapping[str, float] | None = None
+    finished: str = ""
 
     @property
     def is_tile(self) -> bool:
@@ -67,6 +75,7 @@ class BatchItem:
             "duration_s": round(self.duration_s, 3),
             "figures": dict(self.figures or {}),
             "conditions": dict(self.conditions),
+            "finished": self.finished,
         }
 
     @classmethod
@@ -114,12 +123,78 @@ def summarise(items: Sequence[BatchItem]) -> dict[str, object]:
     }
 
 
-def save_batch(folder: Path, items: Sequence[BatchItem]) -> None:
-    """Write the journal of a batch into its folder.
+@dataclass(frozen=True)
+class Journal:
+    """The journal of a batch that runs; it keeps what earlier batches left.
 
-    Raises:
-        ResourceError: the disk is full.
+    Attributes:
+        folder: of the outputs.
+        options: of the batch, JSON-able.
+        started: when it began, ISO 8601, UTC.
+        earlier: items of earlier batches into the same folder, by output.
     """
-    text = json.dumps({"items": [item.to_json() for item in items]})
-    with publishing(folder / JOURNAL) as part:
-        part.write_text(text)
+
+    folder: Path
+    options: Mapping[str, object]
+    started: str
+    earlier: Mapping[Path, BatchItem]
+
+    @classmethod
+    def begin(cls, folder: Path, options: Mapping[str, object]) -> Journal:
+        """Begin the journal of a batch; a damaged one is kept under another name."""
+        earlier: list[BatchItem] = []
+        path = folder / JOURNAL
+        if path.exists():
+            try:
+                earlier = [*read_batch(folder), *_read_earlier(folder)]
+            except InputError:
+                kept = path.with_name(f"{JOURNAL}.damaged-{secrets.token_hex(4)}")
+                path.rename(kept)
+                logger.warning("%s is damaged; kept as %s.", path, kept.name)
+        by_output: dict[Path, BatchItem] = {}
+        for item in earlier:
+            by_output.setdefault(item.output, item)
+        return cls(folder, options, now(), by_output)
+
+    def known(self, item: BatchItem) -> BatchItem:
+        """Return an item with what an earlier batch found about its output."""
+        old = self.earlier.get(item.output)
+        if old is None or old.scene != item.scene:
+            return item
+        return replace(
+            item, model=old.model, figures=old.figures, finished=old.finished
+        )
+
+    def save(self, items: Sequence[BatchItem]) -> None:
+        """Write the journal into the folder.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        outputs = {item.output for item in items}
+        others = [
+            item.to_json()
+            for output, item in self.earlier.items()
+            if output not in outputs
+        ]
+        content = {
+            "version": __version__,
+            "started": self.started,
+            "updated": now(),
+            "options": dict(self.options),
+            "items": [item.to_json() for item in items],
+            "earlier": others,
+        }
+        with publishing(self.folder / JOURNAL) as part:
+            part.write_text(json.dumps(content))
+
+
+def now() -> str:
+    """Return the time as ISO 8601 text, UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_earlier(folder: Path) -> list[BatchItem]:
+    """Return the items of batches before the last one."""
+    stored = json.loads((folder / JOURNAL).read_text())
+    return [BatchItem.from_json(item) for item in stored.get("earlier", ())]

@@ -201,6 +201,7 @@ def batch(
     folder: StrPath,
     *,
     scale: Scale | None = None,
+    recursive: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
     on_item: OnItem | None = None,
@@ -208,7 +209,8 @@ def batch(
 ) -> list[BatchItem]:
     """Upscale many scenes into a folder, as `rsupres batch` does.
 
-    What exists is skipped, unless `overwrite` is given. A failure does not stop the
+    What exists is skipped when it is whole and of the same scene, model and options,
+    else made anew, see `update` and `skip_existing`. A failure does not stop the
     others; look at the status of each item.
 
     Args:
@@ -216,6 +218,7 @@ def batch(
         folder: of the outputs; made if it is missing.
         scale: SR pixels along one LR pixel; None = 4, and the scale of folders of
             tiles.
+        recursive: search subfolders of folders, too.
         progress: show a progress bar on stderr.
         on_progress: called often, instead of a bar.
         on_item: called with each item when it is done.
@@ -239,6 +242,7 @@ def batch(
             Path(folder),
             job,
             scale_is_given=scale is not None,
+            recursive=recursive,
             on_item=on_item,
             on_progress=on_progress or show,
         )

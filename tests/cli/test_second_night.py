@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,104 @@ def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("# none\n\n")
     result = run("batch", f"@{tmp_path}/list.txt", "--out-dir", tmp_path / "o")
     assert result.exit_code == 2
+
+
+def test_the_journal_keeps_what_existed_and_what_came_before(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        make_scene(tmp_path / f"{name}.tif", 16, 16, descriptions=NAMES)
+        assert run(
+            "batch", tmp_path / f"{name}.tif", "--out-dir", out, *BICUBIC
+        ).exit_code in (0,)
+    first = json.loads((out / "batch.json").read_text())
+    assert run("batch", tmp_path / "b.tif", "--out-dir", out, *BICUBIC).exit_code == 0
+    journal = json.loads((out / "batch.json").read_text())
+    (item,) = journal["items"]
+    assert item["status"] == "existed"
+    assert item["figures"]["valid"] == 1
+    assert item["finished"] == first["items"][0]["finished"] != ""
+    (earlier,) = journal["earlier"]
+    assert earlier["output"] == str(out / "a.tif")
+    assert journal["version"]
+    assert journal["started"] <= journal["updated"]
+    assert journal["options"]["scale"] == "2"
+
+
+def test_a_damaged_journal_is_kept(scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/batch.json").write_text('{"items": [')
+    result = run("batch", scene, "--out-dir", tmp_path / "out", *BICUBIC)
+    assert result.exit_code == 0
+    (kept,) = (tmp_path / "out").glob("batch.json.damaged-*")
+    assert kept.read_text() == '{"items": ['
+
+
+def test_a_folder_is_searched_and_what_is_left_out_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep/er").mkdir(parents=True)
+    scene = make_scene(folder / "a.tif", 16, 16, descriptions=NAMES)
+    with zipfile.ZipFile(folder / "b.zip", "w") as archive:
+        archive.write(scene, "b.tif")
+    with zipfile.ZipFile(folder / "c.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    (folder / "notes.txt").write_text("mine")
+    make_scene(folder / "deep/er/a.tif", 16, 16, descriptions=NAMES)
+    out = folder / "out"
+    for _ in range(2):
+        result = run("batch", folder, "--out-dir", out, *BICUBIC)
+        assert result.exit_code == 0, result.output
+        assert {p.name for p in out.glob("*.tif")} == {"a.tif", "b.tif"}
+        for name in ("notes.txt", "c.zip", "deep", "--recursive"):
+            assert name in result.stderr
+    result = run("batch", folder, "--out-dir", out, *BICUBIC, "--recursive")
+    assert result.exit_code == 0, result.output
+    assert {str(p.relative_to(out)) for p in out.rglob("*.tif")} == {
+        *("a.tif", "b.tif", "deep/er/a.tif"),
+    }
+
+
+def test_the_log_file_holds_results_progress_and_errors(
+    scene: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    more = (*BICUBIC, "--log-file", log)
+    output = tmp_path / "out.tif"
+    for call, code in (
+        (("upscale", scene, output, *more), 0),
+        (("upscale", scene, output, *more), 5),
+        (("upscale", scene, output, *more, "--json"), 5),
+        (("upscale", scene, output, *more, "--scale", "abc"), 2),
+        (("batch", scene, "--out-dir", tmp_path / "o", *more), 0),
+    ):
+        before = log.read_text() if log.exists() else ""
+        result = run(*call)
+        assert result.exit_code == code, result.output
+        written = log.read_text().removeprefix(before)
+        shown = result.stderr + ("" if "--json" in call else result.stdout)
+        for line in shown.splitlines():
+            assert line.removeprefix("Error: ") in written
+
+
+def test_an_input_is_not_taken_for_a_log(scene: Path, tmp_path: Path) -> None:
+    before = scene.read_bytes()
+    wrong = ("--scale", "abc", "--log-file", scene)
+    assert run("upscale", scene, tmp_path / "o.tif", *wrong).exit_code == 2
+    assert scene.read_bytes() == before
+
+
+def test_status_says_what_is_finished_and_what_is_left(
+    scene: Path, done: Path, tmp_path: Path
+) -> None:
+    for name in (done, f"{done}.run"):
+        record = json.loads(run("status", name, "--json").stdout)
+        assert (record["state"], record["percent"]) == ("finished", 100)
+        assert record["model"] == "bicubic"
+    assert "finished" in run("status", tmp_path).stdout
+    manifest = {"job": {"scale": "9"}, "n_strips": 4}
+    with Run.open(tmp_path / "o.tif.run", manifest) as other:
+        other.strip_path(0).write_bytes(b"strip")
+    record = json.loads(run("status", tmp_path / "o.tif", "--json").stdout)
+    assert record["percent"] == 25
+    assert record["left_s"] >= 0
+    assert "25 %" in run("status", tmp_path / "o.tif.run").stdout
+    assert run("status", scene).exit_code == 3

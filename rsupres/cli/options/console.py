@@ -16,6 +16,14 @@ from rsupres.cli.options.parameters import stacked
 logger = logging.getLogger(__name__)
 
 
+def _keep_log_file(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | None:
+    """Remember the log file for errors of other options."""
+    ctx.meta["rsupres.log_file"] = value
+    return value
+
+
 _options = stacked(
     click.option(
         "-v",
@@ -39,7 +47,9 @@ _options = stacked(
     click.option(
         "--log-file",
         type=click.Path(dir_okay=False),
-        help="Append the log, with times, to this file. Default: none.",
+        is_eager=True,  # known before another option is refused
+        callback=_keep_log_file,
+        help="Append everything that is said, with times, to this file. Default: none.",
     ),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
 )
@@ -70,9 +80,11 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         ctx.meta["rsupres.command"] = ctx.command
         verbosity = verbose - quiet
         if log_file is not None:
+            ctx.meta["rsupres.log_file"] = None  # until it is known to be no input
             _check_log_file(log_file, arguments)
         undo = configure_logging(verbosity, log_file, ctx.command)
         ctx.find_root().call_on_close(undo)
+        ctx.meta["rsupres.logs"] = True
         for given in ctx.meta.get("rsupres.renamed", ()):
             logger.warning(
                 "%s is now called %s; version 0.3.0 drops the former name.",
