@@ -143,8 +143,9 @@ def test_an_import_is_never_written_over_unless_asked(
 ) -> None:
     source, out = write(tmp_path / "net.pkl", TENSORS), tmp_path / "out.safetensors"
     import_checkpoint(converter, [source], out, "one", {})
-    with pytest.raises(RunConflictError, match="--overwrite"):
+    with pytest.raises(RunConflictError, match="exists") as caught:
         import_checkpoint(converter, [source], out, "two", {})
+    assert "overwrite" in caught.value.remedies
     card = import_checkpoint(converter, [source], out, "two", {}, overwrite=True)
     assert card.name == "two"
 

@@ -329,7 +329,7 @@ def test_a_model_of_classes_is_told_what_its_mask_means(
         "upscale", scene, tmp_path / "d.tif", *common, "--change-mask", "detect"
     )
     assert found.exit_code == 0, found.output
-    assert "takes all that it finds for 'water' (1 of SECOND)" in found.output
+    assert "takes every change for 'water' (1 of SECOND)" in found.output
 
 
 @pytest.mark.parametrize(
