@@ -37,6 +37,7 @@ from rsupres.vector.geometry import (
     PixelPlane,
     clip,
     cut,
+    enlarged,
     snap,
     split_kinds,
 )
@@ -150,6 +151,8 @@ def _take(
     if attribute is not None:
         texts = features.tags[attribute][usable]
         values = _values(texts, table, attribute, path, found)
+    # Parts far away may lie outside the area of the projection.
+    shapes = clip(shapes, enlarged(features.boxes[0]))
     shapes = clip(frame.to_pixels(shapes, features.crs), frame.box)
     kept = np.flatnonzero(~shapely.is_missing(shapes))
     areas, of_area = split_kinds(shapes[kept])[:2]
@@ -226,8 +229,6 @@ def _check_place(path: str, grid: Grid, frame: PixelPlane, found: _Found) -> Non
             or swapped coordinates are recognised.
     """
     if found.polygons or not found.extents:
-        if not found.n_read and not found.extents:
-            raise ConditionError(f"{path}: holds no polygons.")
         return
     box, crs = found.extents[0]
     named = " ".join(f"{value:.6g}" for value in box)

@@ -29,8 +29,18 @@ DEFAULT_COLOUR_LEGEND = "maptiler"  # of maps for models, which look at colours
 LEGEND_TAG = "RSUPRES_LEGEND"
 # OSM tags that decide how a feature of any class is drawn.
 DRAWING_KEYS = ("bridge", "tunnel", "layer", "location", "width", "lanes", "area")
-_NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|')?\s*(?:$|;)")
+_NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(?:$|;)")
+_LENGTH = re.compile(r"(?:~|ca\.?|approx\.?)?\s*(\d+(?:[.,]\d+)?)\s*([a-z'\"]*)\.?")
+_FEET = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:'|ft|feet|foot)\s*-?\s*(\d+(?:\.\d+)?)\s*(?:\"|''|in|inch)?"
+)
 _FOOT_M = 0.3048
+_UNITS_M = {
+    **dict.fromkeys(("", "m", "mtr", "meter", "meters", "metre", "metres"), 1.0),
+    **dict.fromkeys(("'", "ft", "feet", "foot"), _FOOT_M),
+    **dict.fromkeys(('"', "''", "in", "inch", "inches"), _FOOT_M / 12),
+    **{"mm": 0.001, "cm": 0.01, "km": 1000.0, "mi": 1609.344, "yd": 0.9144},
+}
 _MIN_WIDTH_M, _MAX_WIDTH_M = 0.3, 500.0  # of a `width` tag that is believed
 _MAX_LANES = 16
 
@@ -60,10 +70,10 @@ class LineWidth:
         Args:
             value: of the tag `key`.
             lanes: the `lanes` tag.
-            width: the `width` tag, metres, or with the unit `ft` or `'`.
+            width: the `width` tag, see `width_of_tag`.
         """
-        tagged_m = _number(width)
-        if tagged_m is not None and _MIN_WIDTH_M <= tagged_m <= _MAX_WIDTH_M:
+        tagged_m = None if width is None else width_of_tag(width)
+        if tagged_m is not None:
             return tagged_m
         usual_m, usual_lanes = (self.by_value or {}).get(
             value or "", (self.default_m, 0.0)
@@ -231,9 +241,27 @@ def _holds(
 
 
 def _number(text: str | None) -> float | None:
-    """Return a tag's first number in metres (or lanes), None when it has none."""
+    """Return a tag's first number, None when it has none."""
     found = _NUMBER.match(text) if text else None
-    if found is None:
+    return None if found is None else float(found[1].replace(",", "."))
+
+
+def width_of_tag(text: str) -> float | None:
+    r"""Return the metres of a `width` tag, None where it cannot be read or believed.
+
+    Metres without a unit; else a unit of OpenStreetMap, or feet and inches. Of several
+    values the first counts.
+
+    >>> width_of_tag("7'6"), width_of_tag("350 cm"), width_of_tag("narrow")
+    (2.286, 3.5, None)
+    """
+    plain = str(text).split(";")[0].strip().lower()
+    feet, length = _FEET.fullmatch(plain), _LENGTH.fullmatch(plain)
+    if feet is not None:
+        value_m = (float(feet[1]) + float(feet[2]) / 12) * _FOOT_M
+    elif length is not None and length[2] in _UNITS_M:
+        value_m = float(length[1].replace(",", ".")) * _UNITS_M[length[2]]
+    else:
         return None
-    value = float(found[1].replace(",", "."))
-    return value * _FOOT_M if found[2] in ("ft", "'") else value
+    value_m = round(value_m, 6)
+    return value_m if _MIN_WIDTH_M <= value_m <= _MAX_WIDTH_M else None

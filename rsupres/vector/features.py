@@ -26,6 +26,7 @@ class Features:
         tags: key -> (n,) texts, None where a feature has no such tag.
         extent: bounds of the whole layer, None where the file has none.
         boxes: the wanted bounds, in this CRS.
+        is_way: (n,) bool: known to be ways of OpenStreetMap; None = not known of any.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Features:
     tags: Mapping[str, NDArray[np.object_]]
     extent: Box | None
     boxes: Sequence[Box]
+    is_way: NDArray[np.bool_] | None = None

@@ -107,7 +107,8 @@ def _read_layers(
             if extent is None:
                 extent = _extent_by_reading(name, layer)
             tags = reader.tags(fields, columns, len(wkb))
-            yield Features(what, crs, wkb, tags, extent, boxes)
+            is_way = reader.closed_ways(fields, columns, len(wkb))
+            yield Features(what, crs, wkb, tags, extent, boxes, is_way)
 
 
 def _read_osm(
@@ -134,10 +135,10 @@ def _read_osm(
                 if whole is None and not len(wkb):
                     with gdal_options(options), _explained(path):
                         whole = _extent_by_reading(name, layer)
-                tags = TagReader(keys, fields, layer, path).tags(
-                    fields, columns, len(wkb)
-                )
-                yield Features(path, crs, wkb, tags, whole, boxes)
+                reader = TagReader(keys, fields, layer, path)
+                tags = reader.tags(fields, columns, len(wkb))
+                is_way = reader.closed_ways(fields, columns, len(wkb))
+                yield Features(path, crs, wkb, tags, whole, boxes, is_way)
 
 
 def _read_osm_box(

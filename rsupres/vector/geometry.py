@@ -18,7 +18,8 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from rsupres.grid import Grid
-from rsupres.vector.wkb import Shapes
+from rsupres.raster.densify import densified
+from rsupres.vector.wkb import Shapes, repair
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -95,6 +96,8 @@ class PixelPlane:
     def to_pixels(self, shapes: Shapes, crs: pyproj.CRS) -> Shapes:
         """Return geometries in columns and rows of the grid.
 
+        Long edges get more vertices first, so that they stay straight in their own CRS.
+
         Args:
             shapes: (n,) geometries.
             crs: of the geometries; longitude or easting first.
@@ -102,6 +105,8 @@ class PixelPlane:
         Returns:
             (n,) geometries, None where the projection has no place for a vertex.
         """
+        if crs != self.crs:
+            shapes = densified(shapes, lambda xy: self._placed(xy, crs))
         xy, index = shapely.get_coordinates(shapes, return_index=True)
         if crs != self.crs:
             forward = _transformer(crs, self.crs)
@@ -114,6 +119,11 @@ class PixelPlane:
         moved = shapely.set_coordinates(shapes.copy(), pixels)
         moved[lost] = None
         return np.asarray(moved, object)
+
+    def _placed(self, xy: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
+        """Return (n, 2) columns and rows of points in another CRS."""
+        moved = _transformer(crs, self.crs).transform(xy[:, 0], xy[:, 1])
+        return (np.stack(moved, axis=1) - self._corner) @ self._linear.T
 
     def _turns(
         self, x: NDArray[np.float64], index: NDArray[np.intp]
@@ -300,7 +310,7 @@ def _clip_one(shape: BaseGeometry, box: Box) -> BaseGeometry | None:
         part = shapely.clip_by_rect(shape, *box)
     except GEOSException:
         try:
-            part = shapely.intersection(shapely.make_valid(shape), shapely.box(*box))
+            part = shapely.intersection(repair(shape), shapely.box(*box))
         except GEOSException:
             return None
     return None if part.is_empty else part

@@ -70,10 +70,12 @@ def read_parquet(
             ) from error
     columns = [np.concatenate(c) for c in zip(*parts, strict=True)]
     wkb = columns.pop() if columns else np.empty(0, object)
-    tags = reader.tags(wanted[:-1], columns or [wkb] * len(wanted[:-1]), len(wkb))
+    columns = columns or [wkb] * len(wanted[:-1])
+    tags = reader.tags(wanted[:-1], columns, len(wkb))
+    is_way = reader.closed_ways(wanted[:-1], columns, len(wkb))
     west, south, east, north = (float(value) for value in extent)
     whole = (west, south, east, north) if np.isfinite(extent).all() else None
-    return Features(path, crs, wkb, tags, whole, boxes)
+    return Features(path, crs, wkb, tags, whole, boxes, is_way)
 
 
 def _read_batches(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.legends.legend import Legend, LineWidth
+from rsupres.legends.legend import Legend, LineWidth, width_of_tag
 from rsupres.vector.burn import MAX_INKS, Burner
 from rsupres.vector.features import Features
 from rsupres.vector.geometry import (
@@ -29,7 +29,8 @@ from rsupres.vector.geometry import (
     snap,
     split_kinds,
 )
-from rsupres.vector.tags import MAIN_KEYS
+from rsupres.vector.osm_rings import with_rings
+from rsupres.vector.tags import MAIN_KEYS, plain_flags
 from rsupres.vector.wkb import Shapes, parse
 
 MAX_TAG_WIDTH_M = 60.0  # a wider `width` tag may be cut off outside the margin
@@ -67,6 +68,7 @@ class Tally:
     hidden: int = 0
     repaired: int = 0
     dropped: int = 0
+    unread_widths: Counter[str] = field(default_factory=Counter)
     n_read: int = 0
     extents: list[tuple[Box, pyproj.CRS]] = field(default_factory=list)
 
@@ -87,6 +89,8 @@ class Drawing:
     def add(self, features: Features) -> None:
         """Add the features of one layer that are in a class and near the grid."""
         tally = self._tally
+        features = replace(features, tags=plain_flags(features.tags))
+        features = with_rings(features)
         tally.n_read += len(features.wkb)
         if features.extent is not None:
             tally.extents.append((features.extent, features.crs))
@@ -200,6 +204,10 @@ class Drawing:
         kept = ~shapely.is_missing(lines)
         lines, owners = lines[kept], owners[kept]
         widths_m = _widths_m(entry.width, tags, owners)
+        for owner in np.unique(owners):
+            text = tags["width"][owner]
+            if text is not None and width_of_tag(text) is None:
+                self._tally.unread_widths[str(text)] += 1
         if entry.casing is not None:
             cased = self._frame.widen(
                 lines, widths_m + 2 * entry.casing[1], self._min_width
@@ -243,7 +251,7 @@ class Drawing:
                 (
                     f"{key}={tags[key][index]}"
                     for key in MAIN_KEYS
-                    if key in tags and tags[key][index] is not None
+                    if key in tags and tags[key][index] not in (None, "no")
                 ),
                 "other",
             )

@@ -55,6 +55,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         hidden: features in tunnels or underground, not drawn.
         repaired: features with broken geometries that are drawn.
         dropped: features without any usable geometry.
+        unread_widths: `width` tags that cannot be read -> lines that have them.
         n_read: features near the grid that were read.
         coverage: share of the grid inside the files' bounds, 0 to 1.
     """
@@ -78,6 +79,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         self.hidden = tally.hidden
         self.repaired = tally.repaired
         self.dropped = tally.dropped
+        self.unread_widths: Mapping[str, int] = dict(tally.unread_widths.most_common())
         self.n_read = tally.n_read
         self.coverage = coverage
         self._burner = burner
@@ -201,7 +203,15 @@ class VectorMap(AbstractContextManager["VectorMap"]):
                 ", ".join(self.paths),
                 self.legend.name,
             )
-        if self.coverage < WARN_COVERAGE:
+        if self.unread_widths:
+            logger.warning(
+                "%s: %d lines have a width that cannot be read, such as %r; they are "
+                "drawn in the usual width.",
+                ", ".join(self.paths),
+                sum(self.unread_widths.values()),
+                next(iter(self.unread_widths)),
+            )
+        if self.coverage < WARN_COVERAGE and (self.coverage or self.n_read):
             logger.warning(
                 "%s: covers %.1f %% of the scene; the rest has no map.",
                 ", ".join(self.paths),
@@ -213,15 +223,15 @@ def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
     """Return the share of the grid inside the files' bounds, 0 to 1.
 
     Raises:
-        ConditionError: it is 0; both footprints are named.
+        ConditionError: the files do not touch the grid; both footprints are named.
     """
     named = ", ".join(paths)
-    if not tally.extents:
-        raise ConditionError(f"{named}: holds no features with geometries.")
+    if not tally.extents:  # nothing was read, and the files have no bounds
+        return 0.0
     outline = frame.outline
     seen = shapely.union_all([_seen(box, crs, frame) for box, crs in tally.extents])
     share = float(shapely.intersection(seen, outline).area / outline.area)
-    if share > 0:
+    if share > 0 or seen.intersects(outline):
         return share
     for box, layer_crs in tally.extents:
         swapped = (box[1], box[0], box[3], box[2])
@@ -246,12 +256,10 @@ def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
 def _seen(box: Box, crs: pyproj.CRS, frame: PixelPlane) -> BaseGeometry:
     """Return the part of a layer's bounds that is near the grid, in pixels."""
     near = [
-        shapely.intersection(_box(box), _box(enlarged(part)))
+        shapely.intersection(_outline(box), shapely.box(*enlarged(part)))
         for part in frame.boxes_in(crs)
     ]
-    shapes = np.array(
-        [shape for shape in near if shape.area > 0 or _is_flat(box)], object
-    )
+    shapes = np.array([shape for shape in near if not shape.is_empty], object)
     if not len(shapes):
         return shapely.Polygon()
     x0, y0, x1, y1 = shapely.total_bounds(shapes)
@@ -260,12 +268,14 @@ def _seen(box: Box, crs: pyproj.CRS, frame: PixelPlane) -> BaseGeometry:
     return shapely.union_all(list(_valid_parts(moved)))
 
 
-def _is_flat(box: Box) -> bool:
-    return box[0] == box[2] or box[1] == box[3]
-
-
-def _box(box: Box) -> BaseGeometry:
-    return shapely.box(*box)
+def _outline(box: Box) -> BaseGeometry:
+    """Return bounds as a polygon; those of one straight street are a line."""
+    west, south, east, north = box
+    if west < east and south < north:
+        return shapely.box(*box)
+    if (west, south) == (east, north):
+        return shapely.Point(west, south)
+    return shapely.LineString([(west, south), (east, north)])
 
 
 def _valid_parts(shapes: Iterable[BaseGeometry | None]) -> Iterator[BaseGeometry]:

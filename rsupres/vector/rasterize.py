@@ -80,6 +80,7 @@ class RasterizeSummary(SceneGridSummary):
         hidden: features in tunnels or underground.
         repaired: broken geometries that were repaired.
         dropped: geometries that could not be repaired.
+        unread_widths: `width` tags that could not be read -> lines that have them.
         coverage: share of the output inside the maps' bounds, 0 to 1.
     """
 
@@ -91,6 +92,7 @@ class RasterizeSummary(SceneGridSummary):
     hidden: int
     repaired: int
     dropped: int
+    unread_widths: Mapping[str, int]
     coverage: float
 
     def content_to_json(self) -> dict[str, object]:
@@ -104,6 +106,7 @@ class RasterizeSummary(SceneGridSummary):
             "hidden": self.hidden,
             "repaired": self.repaired,
             "dropped": self.dropped,
+            "unread_widths": dict(self.unread_widths),
             "coverage": round(self.coverage, 4),
         }
 
@@ -224,6 +227,7 @@ def _summary(
         hidden=opened.hidden,
         repaired=opened.repaired,
         dropped=opened.dropped,
+        unread_widths=opened.unread_widths,
         coverage=opened.coverage,
         duration_s=duration_s,
     )

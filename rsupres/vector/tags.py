@@ -1,9 +1,9 @@
 """Find OSM tags in the columns of a vector file.
 
 They are in columns named like tags, in GDAL's `other_tags` and in maps of tags, or in
-Geofabrik's `fclass`. A layer without any of these is taken by its name: a layer called
-buildings holds buildings. GDAL's OSM driver is configured here too, for the tags that
-are wanted.
+Geofabrik's `fclass`. A layer without any of these is taken by a whole word of its name,
+with a warning: a layer called buildings holds buildings. GDAL's OSM driver is
+configured here too, for the tags that are wanted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LINE_KEY_AREAS = {
     "highway": ("platform", "services", "rest_area"),
     "railway": ("platform", "station", "turntable"),
     "waterway": ("riverbank", "dock", "boatyard"),
-    "aeroway": ("aerodrome", "apron", "helipad", "terminal"),
+    "aeroway": ("aerodrome", "apron", "hangar", "helipad", "runway", "terminal"),
     "public_transport": ("platform", "station"),
 }
 GEOFABRIK_KEYS = {
@@ -67,14 +67,31 @@ GEOFABRIK_TAGS = {
     ("amenity", "park"): ("leisure", "park"),
     ("amenity", "swimming_pool"): ("leisure", "swimming_pool"),
 }
-NAMED_LAYERS = (
-    (re.compile(r"building|footprint", re.I), ("building", "yes")),
-    (re.compile(r"rail", re.I), ("railway", "rail")),
-    (re.compile(r"road|street|highway", re.I), ("highway", "road")),
-    (re.compile(r"river|stream|waterway", re.I), ("waterway", "river")),
-    (re.compile(r"water|lake|pond", re.I), ("natural", "water")),
-    (re.compile(r"forest|wood|tree", re.I), ("landuse", "forest")),
+# Words, singular, that say what a layer without tags holds.
+NAMED_LAYERS: Mapping[tuple[str, str], frozenset[str]] = {
+    ("building", "yes"): frozenset({"building", "footprint"}),
+    ("railway", "rail"): frozenset({"rail", "railway", "railroad"}),
+    ("highway", "road"): frozenset({"road", "street", "highway"}),
+    ("waterway", "river"): frozenset({"river", "stream", "waterway"}),
+    ("natural", "water"): frozenset({"water", "waterbody", "lake", "pond"}),
+    ("landuse", "forest"): frozenset({"forest", "wood", "woodland", "tree"}),
+}
+# Words, singular, of layers that are named after water or roads but hold other things.
+OTHER_LAYERS = frozenset(
+    {
+        *("address", "area", "basin", "block", "border", "boundary", "catchment"),
+        *("census", "city", "community", "contour", "county", "crossing", "district"),
+        *("fire", "flood", "gauge", "inventory", "light", "limit", "main", "meter"),
+        *("municipality", "park", "parcel", "permit", "place", "plan", "plot", "point"),
+        *("precinct", "project", "quality", "region", "school", "service", "shed"),
+        *("sign", "station", "tenure", "township", "trail", "use", "ward", "zone"),
+        "zoning",
+    }
 )
+# Values of flag columns that mean no: `bridge=F` of Geofabrik, 0, boolean columns.
+NO_VALUES = frozenset({"0", "0.0", "f", "false", "n", "no", "none", "off", "nein"})
+_NUMBER_KEYS = frozenset({"layer", "width", "lanes", "level"})
+_WAY_COLUMNS = ("osm_way_id", "element", "element_type", "osm_type")
 _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:"((?:[^"\\]|\\.)*)"|NULL)')
 _MAX_DBASE_NAME = 10  # letters of a column's name in a shapefile
 
@@ -95,23 +112,24 @@ class TagReader:
         self._keys = sorted({*keys, *MAIN_KEYS})
         self._is_short = path.lower().endswith((".shp", ".dbf", ".zip"))
         self._where = f"{path}, layer {layer}"
+        self._is_short &= max(map(len, fields), default=0) <= _MAX_DBASE_NAME
+        self._fields = fields
+        found = {key: self._field_of(key) for key in self._keys}
+        self._by_key = {key: field for key, field in found.items() if field}
         named = {self._plain(field): field for field in fields}
-        self._by_key = {
-            key: named[self._plain(key)]
-            for key in self._keys
-            if self._plain(key) in named
-        }
         self._maps = [named[name] for name in MAPS_OF_TAGS if name in named]
         self._fclass = named.get("fclass")
+        self._way = next((named[name] for name in _WAY_COLUMNS if name in named), None)
         self._theme = _theme(layer, path)
         self._guess = None
         if not (set(self._by_key) - set(DRAWING_KEYS) or self._maps or self._fclass):
-            self._guess = self._by_name(layer, path)
+            guess = _by_name(layer, path)
+            self._guess = guess if guess and guess[0] in keys else None
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        extra = [self._fclass] if self._fclass else []
+        extra = [name for name in (self._fclass, self._way) if name]
         return list(dict.fromkeys([*self._by_key.values(), *self._maps, *extra]))
 
     def tags(
@@ -137,25 +155,66 @@ class TagReader:
         if self._fclass in read and self._theme:
             self._spread_fclass(tags, _texts(read[self._fclass]))
         if self._guess and n:
-            key, value = self._guess
+            key, value, word = self._guess
+            logger.warning(
+                "%s: has no columns of OpenStreetMap tags; %d features are taken as "
+                "%s=%s, because its name has the word %s. If they are something else, "
+                "leave the layer out or rename it.",
+                self._where,
+                n,
+                key,
+                value,
+                word,
+            )
             tags[key] = np.full(n, value, object)
         return tags
+
+    def closed_ways(
+        self, fields: Sequence[str], columns: Sequence[NDArray[Any]], n: int
+    ) -> NDArray[np.bool_]:
+        """Return which features are ways of OpenStreetMap, as far as the file says.
+
+        Args:
+            fields: names of the columns that were read.
+            columns: their values, (n,) each.
+            n: number of features.
+        """
+        read = dict(zip(fields, columns, strict=True))
+        if self._way is None or self._way not in read:
+            return np.zeros(n, bool)
+        values = _texts(read[self._way])
+        if self._way.lower() == "osm_way_id":
+            return np.array([value is not None for value in values], bool)
+        return np.array([str(v).lower() in ("way", "w") for v in values], bool)
+
+    def _field_of(self, key: str) -> str | None:
+        """Return the column of a key; None where there is none, or several may be it.
+
+        Shapefiles cut names to ten letters, and number those that then are alike.
+        """
+        if key in self._fields:
+            return key
+        plain = self._plain(key)
+        found = [field for field in self._fields if self._plain(field) == plain]
+        if self._is_short and len(key) > _MAX_DBASE_NAME:
+            cut = re.compile(
+                f"{re.escape(plain[:8])}_\\d|{re.escape(plain[:7])}_\\d\\d"
+            )
+            found += [f for f in self._fields if cut.fullmatch(f.lower())]
+        if len(found) > 1:
+            logger.warning(
+                "%s: %s may be any of the columns %s, whose names the format cut; none "
+                "is used. Name the column as the file has it.",
+                self._where,
+                key,
+                ", ".join(found),
+            )
+            return None
+        return found[0] if found else None
 
     def _plain(self, name: str) -> str:
         plain = name.lower().replace(":", "_")
         return plain[:_MAX_DBASE_NAME] if self._is_short else plain
-
-    def _by_name(self, layer: str, path: str) -> tuple[str, str] | None:
-        for text in (layer, Path(path).stem):
-            for pattern, tag in NAMED_LAYERS:
-                if pattern.search(text):
-                    logger.info(
-                        "%s has no tags; its name says %s=%s.",
-                        self._where,
-                        *tag,
-                    )
-                    return tag
-        return None
 
     def _spread_fclass(self, tags: Columns, classes: NDArray[np.object_]) -> None:
         assert self._theme is not None
@@ -185,7 +244,8 @@ def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
         used = layer in ("lines", "multipolygons")
         lines += [
             f"[{layer}]",
-            "osm_id=no",
+            # Its `osm_way_id` tells closed ways from relations.
+            f"osm_id={'yes' if layer == 'multipolygons' else 'no'}",
             f"attributes={attributes}" if used else "attributes=name",
             "other_tags=no",
         ]
@@ -203,6 +263,47 @@ def osm_areas(wanted: Collection[str]) -> set[str]:
     for key, values in LINE_KEY_AREAS.items():
         areas |= {f"{key}={value}" for value in values}
     return areas
+
+
+def plain_flags(tags: Mapping[str, NDArray[np.object_]]) -> Columns:
+    """Return tags in which 0, F, N and False are "no"; numbers stay."""
+    import pandas as pd
+
+    plain = dict(tags)
+    for key, column in tags.items():
+        if key in _NUMBER_KEYS or not len(column):
+            continue
+        codes, values = pd.factorize(column)  # None becomes -1
+        means_no = [str(v).strip().lower() in NO_VALUES for v in values]
+        is_no = np.array([*means_no, False], bool)[codes]
+        if is_no.any():
+            plain[key] = np.where(is_no, "no", column)
+    return plain
+
+
+def _by_name(layer: str, path: str) -> tuple[str, str, str] | None:
+    """Return key, value and the word of a layer's or file's name that says so."""
+    for text in (layer, Path(path).stem):
+        words = [_singular(word) for word in _words(text)]
+        if OTHER_LAYERS.intersection(words):
+            return None
+        for (key, value), known in NAMED_LAYERS.items():
+            for word in words:
+                if word in known:
+                    return key, value, word
+    return None
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case: US_BuildingFootprints2 has three."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word.lower() for word in re.split(r"[\W\d_]+", spaced) if word]
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word if word.endswith("ss") else word.removesuffix("s")
 
 
 def _theme(layer: str, path: str) -> str | None:

@@ -52,7 +52,7 @@ def parse(wkb: NDArray[np.object_]) -> Parsed:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NaN in coordinates
             try:
-                shapes[index] = shapely.make_valid(shapes[index])
+                shapes[index] = repair(shapes[index])
             except GEOSException:
                 shapes[index] = None
         repaired.add(int(index))
@@ -60,6 +60,26 @@ def parse(wkb: NDArray[np.object_]) -> Parsed:
     shapes[empty] = None
     repaired -= set(np.flatnonzero(empty).tolist())
     return Parsed(shapes, len(repaired), int((empty | absent).sum()))
+
+
+def repair(shape: BaseGeometry) -> BaseGeometry:
+    """Return a valid geometry; of a polygon only areas are kept.
+
+    Where rings touch along a line, or a ring runs out and back as a spike, GEOS would
+    also return that line, which would be drawn as a road or a stream of its own.
+    Parts of a multipolygon that overlap are joined.
+
+    Args:
+        shape: any geometry.
+
+    Raises:
+        GEOSException: it cannot be repaired.
+    """
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    if shape.geom_type == "GeometryCollection":
+        return GeometryCollection([repair(part) for part in shape.geoms])
+    return shapely.make_valid(shape)
 
 
 def _read_leniently(wkb: bytes) -> BaseGeometry | None:
@@ -107,7 +127,7 @@ def _read_polygon(
         points, at = _read_points(wkb, at + 4, length, n_axes, order)
         if len(np.unique(points, axis=0)) > 2:
             closed = np.vstack([points, points[:1]])
-            part = shapely.make_valid(Polygon(closed))
+            part = repair(Polygon(closed))
             whole = part if whole is None else whole.symmetric_difference(part)
     return whole, at
 
