@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.change.class_palettes import Entries, guessed_table, palette_entries
 from rsupres.change.components import drop_small, drop_thin
 from rsupres.change.on_grid import Codes, OnGrid
 from rsupres.errors import ConditionError
@@ -22,7 +23,6 @@ from rsupres.legends.class_table import (
     TABLE_TAG,
     UNCHANGED,
     ClassTable,
-    guess_table,
     load_class_table,
     shipped_class_tables,
 )
@@ -47,20 +47,27 @@ class ClassRaster:
         scene: the open file.
         table: of its codes, None when the codes are mask values.
         as_labels: the codes say what changed; else they are the land cover of a date.
+        entries: code of each entry of its palette, None where pixels are codes.
         grid: of the file.
     """
 
     def __init__(
-        self, scene: Raster, table: ClassTable | None, *, as_labels: bool
+        self,
+        scene: Raster,
+        table: ClassTable | None,
+        *,
+        as_labels: bool,
+        entries: Entries | None = None,
     ) -> None:
         self.scene = scene
         self.table = table
         self.as_labels = as_labels
+        self.entries = entries
         self.grid = scene.grid
 
     def read(self, window: PixelWindow) -> Codes:
         """Return (1, h, w) mask values, 255 where nothing is known."""
-        codes, valid = read_codes(self.scene, window, self.table)
+        codes, valid = read_codes(self.scene, window, self.table, self.entries)
         if self.table is None:
             values = codes.astype(np.uint8)
         else:
@@ -159,18 +166,23 @@ def open_class_raster(
         )
     table = load_class_table(name) if name else None
     present = codes_present(scene, window, table)
-    if table is None and not is_mask and (guess := guess_table(present)):
+    if table is None and not is_mask and (guess := guessed_table(scene, present)):
         table = load_class_table(guess)
         logger.info("%s: the codes are those of %s.", scene.path, table.title)
+    entries = palette_entries(scene, table, present)
     if table is None:
-        _check_plain(scene, present, is_mask=is_mask)
+        check_plain(scene, present, is_mask=is_mask)
     else:
-        table.to_mask(present, scene.path, as_labels=is_mask)
-    return ClassRaster(scene, table, as_labels=is_mask)
+        found = present if entries is None else entries[present]
+        table.to_mask(found, scene.path, as_labels=is_mask)
+    return ClassRaster(scene, table, as_labels=is_mask, entries=entries)
 
 
 def read_codes(
-    scene: Raster, window: PixelWindow, table: ClassTable | None
+    scene: Raster,
+    window: PixelWindow,
+    table: ClassTable | None,
+    entries: Entries | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return codes and validity of a window of a class raster.
 
@@ -178,13 +190,15 @@ def read_codes(
         scene: one band of codes, or three of a table's colours.
         window: pixels of the raster.
         table: needed for three bands.
+        entries: code of each entry of its palette, None where pixels are codes.
 
     Returns:
         (h, w) codes and (h, w) bool, where the raster has any.
     """
     dn, valid = scene.read(window, scene.data_bands)
     if len(dn) == 1:
-        return np.where(valid, dn, 0)[0].astype(np.int32), valid[0]
+        codes = np.where(valid, dn, 0)[0].astype(np.int32)
+        return codes if entries is None else entries[codes], valid[0]
     assert table is not None
     blank = np.array(table.classes[0].colour, np.float32)[:, np.newaxis, np.newaxis]
     rgb = np.where(valid, dn, blank).astype(np.int32)
@@ -276,8 +290,17 @@ def minimum_pixels(grid: Grid, minimum_area_m2: float | None, default: int) -> i
     return n_pixels
 
 
-def _check_plain(scene: Raster, present: NDArray[np.int32], *, is_mask: bool) -> None:
-    """Refuse codes that cannot be read without a class table."""
+def check_plain(scene: Raster, present: NDArray[np.int32], *, is_mask: bool) -> None:
+    """Refuse codes that cannot be read without a class table.
+
+    Args:
+        scene: the file.
+        present: the codes in it.
+        is_mask: the codes say what changed.
+
+    Raises:
+        ConditionError: codes of a land cover, only 0 and 255, or not 0 to 255.
+    """
     known = ", ".join(shipped_class_tables())
     if not is_mask:
         raise ConditionError(

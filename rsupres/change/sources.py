@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.change.class_palettes import guessed_table
 from rsupres.change.class_rasters import (
     ClassRaster,
     CoverPair,
@@ -35,7 +36,6 @@ from rsupres.legends.class_table import (
     NODATA,
     TABLE_TAG,
     ClassTable,
-    guess_table,
     load_class_table,
     shipped_class_tables,
 )
@@ -43,6 +43,8 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of
 
 logger = logging.getLogger(__name__)
+
+MAX_CLASSES = 40  # different values; an image of one band has more
 
 Kind = Literal["polygons", "classes", "land cover", "detected"]
 
@@ -267,7 +269,7 @@ def _cover_pair(
 def _own_table(scene: Raster, grid: Grid) -> str | None:
     """Return the class table that a raster names or that fits its codes alone."""
     tag = scene.any_tag(TABLE_TAG)
-    guess = guess_table(_codes_over(scene, grid))
+    guess = guessed_table(scene, _codes_over(scene, grid))
     return tag if tag in shipped_class_tables() else guess
 
 
@@ -289,7 +291,9 @@ def _converted(raster: ClassRaster, options: ChangeOptions) -> ClassRaster:
             f"to {target.name}; make it again from the land covers."
         )
     table = raster.table.as_table(target)
-    return ClassRaster(raster.scene, table, as_labels=raster.as_labels)
+    return ClassRaster(
+        raster.scene, table, as_labels=raster.as_labels, entries=raster.entries
+    )
 
 
 def _are_covers(
@@ -304,7 +308,7 @@ def _are_covers(
     return any(
         scene.has_palette
         or bool(scene.any_tag(TABLE_TAG))
-        or guess_table(_codes_over(scene, grid)) is not None
+        or 0 < len(_codes_over(scene, grid)) <= MAX_CLASSES
         for scene in (before, after)
     )
 

@@ -40,7 +40,8 @@ class ReferenceFile:
         scene: open, the whole file.
         bands: that fill the model's roles.
         date: of the picture, UTC.
-        date_source: where the date comes from: "tag NAME", "name" or "file time".
+        date_source: where the date comes from: "tag NAME", "name", "DateTime tag"
+            or "file time".
         ratio: its pixels along one SR pixel, at the scene's middle.
         part: window of its pixels over the scene.
     """

@@ -194,7 +194,8 @@ def _read_codes(
     Labels in colours need a class table. Those of SECOND are white where nothing
     changed, and the rule `im2=label2` gives the classes of the later date.
     """
-    from rsupres.change.class_rasters import read_codes
+    from rsupres.change.class_palettes import palette_entries
+    from rsupres.change.class_rasters import check_plain, read_codes
 
     table = None if table_name is None else load_class_table(table_name)
     with Raster.open(other, needs_crs=False, is_classes=True) as scene:
@@ -209,14 +210,19 @@ def _read_codes(
             )
         if table is not None:
             codes, valid = read_codes(scene, grid.window, table)
+            if n_bands == 1:
+                entries = palette_entries(scene, table, np.unique(codes[valid]))
+                codes = codes if entries is None else entries[codes]
             # Masks that rsupres wrote hold mask values, not the codes of the table.
             is_labels = table.kind == "change" or bool(scene.any_tag(TABLE_TAG))
             known = np.full(codes.shape, _UNKNOWN, np.uint8)
             known[valid] = table.to_mask(codes[valid], str(other), as_labels=is_labels)
             return known[np.newaxis]
         plain, valid = scene.read(grid.window, (1,))
-    if (plain[valid] > 255).any() or (plain[valid] % 1 != 0).any():
-        raise InputError(f"{other}: a change mask holds whole codes from 0 to 255.")
+        seen = plain[valid]
+        if (seen > 255).any() or (seen < 0).any() or (seen % 1 != 0).any():
+            raise InputError(f"{other}: a change mask holds whole codes from 0 to 255.")
+        check_plain(scene, np.unique(seen).astype(np.int32), is_mask=True)
     return np.where(valid, plain, _UNKNOWN).astype(np.uint8)
 
 

@@ -216,7 +216,7 @@ class ClassTable:
         noun = "class" if len(strange) == 1 else "classes"
         known = ", ".join(str(code) for code in self.codes)
         guess = guess_table(strange)
-        hint = "" if guess in (None, self.name) else f" It looks like {guess}."
+        hint = "" if guess in (None, self.name) else f" It may be {guess}."
         return ConditionError(
             f"{where}: {noun} {few}{more} not in class table {self.name} ({known}); "
             f"choose another table.{hint}",
@@ -244,7 +244,8 @@ def load_class_table(name_or_path: str) -> ClassTable:
 def guess_table(codes: Sequence[int] | NDArray[np.integer[Any]]) -> str | None:
     """Return the only shipped land-cover table that has all of the codes, else None.
 
-    Only WorldCover has codes that no other table has.
+    Only WorldCover has codes that no other shipped table has. Tables that are not
+    shipped have the same codes with other meanings, so this is a guess.
     """
     present = {int(code) for code in codes}
     worldcover = load_class_table("worldcover")

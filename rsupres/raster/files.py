@@ -33,8 +33,9 @@ _DATE_TAGS = (
     "DATE_ACQUIRED",
     "PRODUCT_START_TIME",
     "SENSING_TIME",
-    "TIFFTAG_DATETIME",
 )
+_FILE_TAG = "TIFFTAG_DATETIME"  # usually when the file was written
+DATETIME_SOURCE = "DateTime tag"
 _YEAR = r"(?:19|20)\d\d"
 _DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
 _YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
@@ -82,8 +83,9 @@ def find_images(
 def date_of(scene: Raster) -> tuple[datetime, str]:
     """Return the date of a picture (UTC) and the source of that date, as text.
 
-    A tag of the file counts first, then a date or a year in its name, then the time of
-    the file.
+    A tag of the acquisition counts first, then a date or a year in the name. The
+    DateTime tag of TIFF usually tells when the file was written, so it counts only for
+    a name without a date; then the time of the file.
     """
     for tag in _DATE_TAGS:
         date = _parse(scene.tags.get(tag, ""))
@@ -95,6 +97,9 @@ def date_of(scene: Raster) -> tuple[datetime, str]:
         date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
     if date is not None:
         return date, "name"
+    date = _parse(scene.tags.get(_FILE_TAG, ""))
+    if date is not None:
+        return date, DATETIME_SOURCE
     if os.path.exists(scene.path):
         return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
     return datetime.fromtimestamp(0, UTC), "file time"

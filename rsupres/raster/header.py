@@ -82,6 +82,16 @@ class Header:
         """Whether the pixels are entries of a palette, as in class rasters."""
         return color_name(self._dataset, 1) == "palette"
 
+    @cached_property
+    def palette(self) -> Mapping[int, tuple[int, int, int]]:
+        """Colours of the palette's entries; empty without a palette."""
+        if not self.has_palette:
+            return {}
+        return {
+            int(entry): (int(red), int(green), int(blue))
+            for entry, (red, green, blue, _) in self._dataset.colormap(1).items()
+        }
+
     @property
     def nodata(self) -> float | None:
         """The nodata value of the first band, None without one."""

@@ -47,8 +47,11 @@ def refused(sources, match, *, argument="", remedies=(), **options):
     assert (caught.value.argument, caught.value.remedies) == (argument, remedies)
 
 
-def codes(path, pixels, **kwargs):
-    return make_scene(path, pixels=np.asarray(pixels)[np.newaxis], **kwargs)
+def codes(path, pixels, tags=None, **kwargs):
+    """Write a class raster; codes of WorldCover are known by its name in a tag."""
+    tags = {"title": "ESA WorldCover 10 m", **(tags or {})}
+    pixels = np.asarray(pixels)[np.newaxis]
+    return make_scene(path, pixels=pixels, tags=tags, **kwargs)
 
 
 def random_codes(values, shape=(24, 32), seed=0):
@@ -365,14 +368,16 @@ def test_polygons_of_another_place_and_swapped_ones_are_told_apart(tmp_path):
         read([path])
 
 
-def test_polygons_without_crs_or_at_all_are_refused(tmp_path):
+def test_polygons_without_crs_are_refused_and_none_at_all_mark_nothing(
+    tmp_path, caplog
+):
     with pytest.warns(UserWarning, match="crs"):
         path = write_polygons(tmp_path / "none.gpkg", [polygon(0, 0, 5, 5)], crs=None)
     with pytest.raises(InputError, match="CRS"):
         read([path])
     path = write_polygons(tmp_path / "empty.gpkg", [])
-    with pytest.raises(ConditionError, match="holds no polygons"):
-        read([path])
+    assert not read([path]).any()
+    assert "the mask marks no change" in caplog.text
 
 
 # Two land covers

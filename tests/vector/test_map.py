@@ -562,8 +562,6 @@ def test_unusable_files_are_refused_in_one_line(tmp_path):
     with pytest.warns(UserWarning, match="not have projection"):
         table.set_crs(None, allow_override=True).to_file(tmp_path / "nocrs.gpkg")
     assert "no CRS" in refusal(tmp_path / "nocrs.gpkg")
-    table.iloc[:0].to_file(tmp_path / "empty.gpkg")
-    assert "no features" in refusal(tmp_path / "empty.gpkg")
 
 
 def test_unusable_parquet_files_are_refused(tmp_path):
@@ -598,7 +596,7 @@ def test_helsinki_is_read_though_rings_are_not_closed(caplog):
     path = shared_data("osm", "helsinki_centre.osm.pbf")
     with VectorMap.open([str(path)], grid, CLASSES) as opened:
         assert opened.repaired > 10
-        assert 0 < opened.dropped < 30
+        assert 0 < opened.dropped < 60  # also areas that are lines
         assert opened.counts["building"] > 500
         assert opened.counts["road"] > 2000
         found = opened.burn(grid.window)[0]
