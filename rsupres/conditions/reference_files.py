@@ -6,6 +6,7 @@ read here; `rsupres.conditions.references` makes the picture.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,8 +25,11 @@ from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of, footprint
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
+from rsupres.raster.undeclared import find_undeclared
 from rsupres.raster.virtual import warp_array
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXEL_RATIO = 1.01  # pixel size of a reference over that of the scene
 COVERAGE_SIDE = 256  # pixels of the thinned picture on which coverage is counted
@@ -114,6 +118,7 @@ def open_file(stack: ExitStack, name: str, frame: TargetScene) -> ReferenceFile:
             argument="reference",
         )
     bands = _bands(scene, frame)
+    scene = _without_undeclared(scene, bands)
     date, source = date_of(scene)
     return ReferenceFile(scene, bands, date, source, ratio, part)
 
@@ -178,6 +183,29 @@ def scene_as_source(frame: TargetScene, stretch: Stretch) -> Source:
         stretch: that brings its contrast to that of the reference.
     """
     return Source(frame.scene, frame.bands, stretch, 1 / float(frame.scale))
+
+
+def _without_undeclared(scene: Raster, bands: tuple[int, ...]) -> Raster:
+    """Return a view without a collar of 0, or -9999, that the file does not declare.
+
+    Elsewhere such pixels would hide an older image that has the ground, and stretch the
+    contrast to nothing.
+    """
+    found = find_undeclared(scene, bands)
+    if found is None:
+        return scene
+    place = " along the edge" if found.value == 0 else ""
+    logger.warning(
+        "%s: %.1f %% of its pixels are exactly %g in all bands%s, and it declares no "
+        "nodata value; pixels of that value are taken as missing. Declare it to make "
+        "this certain, for example with gdal_edit.py -a_nodata %g FILE.",
+        scene.path,
+        100 * found.share,
+        found.value,
+        place,
+        found.value,
+    )
+    return scene.with_missing(found.value)
 
 
 def _bands(scene: Raster, frame: TargetScene) -> tuple[int, ...]:

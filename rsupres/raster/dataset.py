@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,7 @@ class _Source:
     dataset: rasterio.DatasetReader
     alpha: int | None  # band of the file that is a mask, not a picture
     lock: threading.Lock  # GDAL reads a dataset from one thread at a time
+    missing: float | None = None  # in all bands: no measurement, though undeclared
 
 
 class Raster(Header, AbstractContextManager["Raster"]):
@@ -148,6 +149,15 @@ class Raster(Header, AbstractContextManager["Raster"]):
             window.width,
         )
         return Raster(self.path, self.grid.crop(window), moved, self._source, aoi)
+
+    def with_missing(self, value: float) -> Raster:
+        """Return a view whose pixels are invalid where all bands have a value.
+
+        Args:
+            value: that the file does not declare as nodata.
+        """
+        source = replace(self._source, missing=value)
+        return Raster(self.path, self.grid, self.window, source, self._aoi)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -322,6 +332,8 @@ class Raster(Header, AbstractContextManager["Raster"]):
             ) from error
         for plane, band in zip(native, bands, strict=True):
             valid &= is_measured(plane, self.nodata_of(band))
+        if self._source.missing is not None:
+            valid &= (native != self._source.missing).any(axis=0)
         if self._aoi is not None:
             valid &= self._inside(self._aoi, window, shape)
         return native, valid[np.newaxis]

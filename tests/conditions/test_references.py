@@ -273,6 +273,36 @@ def test_missing_parts_are_nan_never_black(tmp_path, lr, caplog):
     assert np.nanmin(got) > 0.09
 
 
+@pytest.mark.parametrize("value", [0.0, -9999.0, 1e20])
+def test_undeclared_gaps_are_missing_and_warned_about(tmp_path, lr, caplog, value):
+    grid = FRAMES["same grid"]
+    unit = ground(grid)
+    unit[:, :, 100:] = np.nan
+    older = write(tmp_path / "older_2016.tif", grid, 0.5 * ground(grid))
+    path = tmp_path / "newer_2018.tif"
+    level = np.where(np.isnan(unit), value, unit * 200)
+    make_scene(path, pixels=level.astype(np.float32), transform=grid.transform)
+    with caplog.at_level(logging.WARNING), opened(lr, path) as reference:
+        assert reference.coverage == pytest.approx(100 / 192, abs=0.01)
+        got = whole(reference)
+    assert np.isnan(got[:, :, 104:]).all()
+    assert np.isfinite(got[:, :, :96]).all()
+    assert np.nanstd(got) > 0.1  # the contrast is that of the measured pixels
+    assert "47.9 % of its pixels are exactly" in caplog.text
+    with opened(lr, path, older) as reference:
+        assert np.isfinite(whole(reference)).all()
+
+
+def test_dark_pixels_inside_are_measured(tmp_path, lr, caplog):
+    grid = FRAMES["same grid"]
+    unit = ground(grid)
+    unit[:, 60:90, 60:90] = 0
+    path = write(tmp_path / "r.tif", grid, unit)
+    with caplog.at_level(logging.WARNING), opened(lr, path) as reference:
+        assert np.isfinite(whole(reference)).all()
+    assert "declares no nodata" not in caplog.text
+
+
 def test_a_mask_band_and_alpha_hide_pixels_as_nodata_does(tmp_path, lr):
     grid = FRAMES["same grid"]
     mask = np.ones((160, 192), bool)
