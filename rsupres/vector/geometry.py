@@ -123,7 +123,8 @@ class PixelPlane:
     def _placed(self, xy: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
         """Return (n, 2) columns and rows of points in another CRS."""
         moved = _transformer(crs, self.crs).transform(xy[:, 0], xy[:, 1])
-        return (np.stack(moved, axis=1) - self._corner) @ self._linear.T
+        pixels = (np.stack(moved, axis=1) - self._corner) @ self._linear.T
+        return np.asarray(pixels)
 
     def _turns(
         self, x: NDArray[np.float64], index: NDArray[np.intp]

@@ -77,7 +77,7 @@ def repair(shape: BaseGeometry) -> BaseGeometry:
     """
     if shape.geom_type in ("Polygon", "MultiPolygon"):
         return shapely.make_valid(shape, method="structure", keep_collapsed=False)
-    if shape.geom_type == "GeometryCollection":
+    if isinstance(shape, GeometryCollection):
         return GeometryCollection([repair(part) for part in shape.geoms])
     return shapely.make_valid(shape)
 

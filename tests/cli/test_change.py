@@ -38,13 +38,14 @@ def scene(tmp_path):
 
 @pytest.fixture
 def covers(tmp_path):
+    tags = {"title": "ESA WorldCover 10 m"}  # codes alone name no table
     before = np.full((1, 24, 32), 10, np.uint8)
     after = before.copy()
     after[0, 4:12, 6:16] = 50
     after[0, 20, 20:24] = 80
     return (
-        make_scene(tmp_path / "before.tif", pixels=before),
-        make_scene(tmp_path / "after.tif", pixels=after),
+        make_scene(tmp_path / "before.tif", pixels=before, tags=tags),
+        make_scene(tmp_path / "after.tif", pixels=after, tags=tags),
     )
 
 
