@@ -24,8 +24,8 @@ skip_option = click.option(
 update_option = click.option(
     "--update",
     is_flag=True,
-    help="As --skip-existing, but make an output of rsupres anew when it is damaged or "
-    "of another scene, model or options.",
+    help="As --skip-existing, but make an output anew when it is damaged or of another "
+    "scene, model or options; files that are no outputs stay.",
 )
 coverage_option = click.option(
     "--reference-coverage",
