@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.log_file import NotOnStderr, note
+from rsupres.cli.streams import TolerantStream
 from rsupres.cli.wording import WordingFilter
 
 if TYPE_CHECKING:
@@ -179,15 +180,17 @@ def _native_messages_to_log() -> Iterator[None]:
     Python's stderr is not that of the process, nothing is done.
     """
     before = sys.stderr
-    if before is None or before is not sys.__stderr__:
+    inner = before.stream if isinstance(before, TolerantStream) else before
+    if inner is not sys.__stderr__ or not isinstance(inner, io.TextIOWrapper):
         yield
         return
-    assert isinstance(before, io.TextIOWrapper)
     before.flush()
     ours, (reader, writer) = os.dup(2), os.pipe()
     os.dup2(writer, 2)
     os.close(writer)
-    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding=before.encoding)
+    sys.stderr = TolerantStream(
+        os.fdopen(ours, "w", buffering=1, encoding=inner.encoding)
+    )
 
     def log() -> None:
         with os.fdopen(reader, errors="replace") as lines:

@@ -23,25 +23,26 @@ class TolerantStream:
     """A text stream that drops what its reader no longer takes.
 
     Attributes:
+        stream: where the text goes.
         is_broken: whether something was dropped.
     """
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+        self.stream = stream
         self.is_broken = False
 
     def __getattr__(self, name: str) -> Any:  # the stream's own
         """Return everything else as the stream has it."""
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         """Write `text`; return its length whether or not anybody reads."""
-        self._try(lambda: self._stream.write(_printable(text)))
+        self._try(lambda: self.stream.write(_printable(text)))
         return len(text)
 
     def flush(self) -> None:
         """Pass on what is buffered, while there is a reader."""
-        self._try(self._stream.flush)
+        self._try(self.stream.flush)
 
     def _try(self, act: Any) -> None:  # a write or a flush
         if self.is_broken:
@@ -52,7 +53,7 @@ class TolerantStream:
             if error.errno not in _GONE:
                 raise
             self.is_broken = True
-            _silence(self._stream)
+            _silence(self.stream)
 
 
 @contextmanager

@@ -373,8 +373,9 @@ def _check_ours(path: Path) -> None:
     """Refuse a directory that holds other files."""
     ours = {"run.json", "run.lock", *_FOLDERS}
     names = {entry.name for entry in path.iterdir()}
-    if "run.json" not in names:
-        # They are filled after it is there, so here their files are another's.
+    if not names & {"run.json", "run.lock"}:
+        # Runs fill their folders while these are there, so here the files are
+        # another's. A run that is killed while it is removed leaves its lock.
         ours -= {name for name in _FOLDERS if any(path.glob(f"{name}/*"))}
     foreign = sorted(name for name in names - ours if not _PASSING.fullmatch(name))
     if foreign and "run.json" not in names:

@@ -229,7 +229,7 @@ def test_an_import_without_the_base_says_what_to_get_and_where_to_put_it(
     assert code == 4, told
     last = told.splitlines()[-1]
     assert all(word in last for word in words), last
-    assert "rsupres models import" in last
+    assert "name it beside the authors' checkpoint" in last
     assert not out.exists()
 
 
