@@ -145,7 +145,7 @@ def test_the_alpha_mask_is_no_band(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("remedies", "words"),
-    [((), "--colorinterp"), (("bands", "bidx"), "choose the bands")],
+    [((), "-colorinterp"), (("bands", "bidx"), "choose the bands")],
     ids=["without arguments", "with arguments"],
 )
 def test_messages_name_what_the_caller_can_do(tmp_path, caplog, remedies, words):
