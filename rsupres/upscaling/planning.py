@@ -22,6 +22,7 @@ from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileB
 from rsupres.grid import PixelWindow, round_up
 from rsupres.raster.open import bounded_cache
 from rsupres.tile_grid import lr_step
+from rsupres.upscaling.existing import check_existing
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work, open_work
 
@@ -79,7 +80,8 @@ class Plan:
 def plan_job(job: UpscaleJob) -> Plan:
     """Estimate what a job would do; errors that refuse it become part of the answer."""
     refusals: list[RsupresError] = []
-    for check in (job.check_files, job.check_vacant):
+    is_compared = job.compares and job.output.exists()
+    for check in (job.check_files, *(() if is_compared else (job.check_vacant,))):
         try:
             check()
         except RsupresError as error:
@@ -88,6 +90,8 @@ def plan_job(job: UpscaleJob) -> Plan:
     try:
         with bounded_cache(), torch.inference_mode(), open_work(job) as work:
             plan = _measure(work)
+            if is_compared:
+                check_existing(work)
             plan = _with_conditions(plan, work)
             duration_s = _estimate_duration(work, work.model.load())
             plan = replace(plan, duration_s=_sum(duration_s, plan.conditions_s))

@@ -267,3 +267,13 @@ def test_status_says_what_is_finished_and_what_is_left(
     assert record["left_s"] >= 0
     assert "25 %" in run("status", tmp_path / "o.tif.run").stdout
     assert run("status", scene).exit_code == 3
+
+
+def test_a_plan_says_what_an_existing_output_would_do(scene: Path, done: Path) -> None:
+    def plan(*more: str) -> int:
+        return run("plan", scene, "-o", done, *BICUBIC, *more).exit_code
+
+    assert plan() == 5
+    assert plan("--skip-existing") == 0
+    assert plan("--skip-existing", "--dtype", "float32") == 5
+    assert plan("--update", "--dtype", "float32") == 0
