@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 
-from rsupres.checkpoints.catalogue import Card, default_model, list_cards
+from rsupres.checkpoints.catalogue import Card, default_model, list_cards, load_model
 from rsupres.checkpoints.file import read_spec
+from rsupres.degradations.optics import (
+    Kernel,
+    gaussian_of,
+    sample,
+    sampling_matrix,
+)
 from rsupres.evaluation.metrics import psnr
 from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.families.base import SamplerOptions
+from rsupres.families.optical.config import Facts
+from rsupres.families.optical.resolver import Optical
 from rsupres.grid import Grid
 from rsupres.raster.files import file_sha256
 from rsupres.tile_grid import TileGrid
@@ -57,6 +68,7 @@ def test_there_is_something_that_ships() -> None:
     assert {card.name for card in SHIPPED} >= {
         "e2diffsr-small",
         "e2diffsr-small-sentinel2",
+        "optical-small",
         "refdiff-mini",
         "sgdm-mini",
         "slimdiffsr-mini",
@@ -105,3 +117,39 @@ def test_the_sentinel2_model_beats_bicubic_on_the_town(tmp_path: Path) -> None:
         valid = (sr > 0).all(axis=0)
         scores[name] = psnr(sr[:3] / 4000 * 255, hr / 4000 * 255, valid)
     assert scores["e2diffsr-small-sentinel2"] > scores["bicubic"] + 0.3
+
+
+def _estimate(kernel: Kernel, noise: float) -> Facts:
+    """Return what `optical-small` reads from the town, reduced and with noise."""
+    model = load_model("optical-small", torch.device("cpu"), SamplerOptions())
+    assert isinstance(model, Optical)
+    assert model.network.estimator is not None
+    with rasterio.open(TRUTH) as truth:
+        hr = truth.read([1, 2, 3]).astype(np.float64) / 4000
+    matrix = sampling_matrix(hr.shape[1] // 2, hr.shape[1], kernel)
+    lr = sample(hr, matrix, matrix)
+    lr = lr + noise * np.random.default_rng(0).standard_normal(lr.shape)
+    low, high = np.percentile(lr, (2, 98))
+    facts = model.network.estimator.estimate(
+        [torch.from_numpy((lr - low) / (high - low)).float()]
+    )
+    assert facts.noise is not None
+    return replace(facts, noise=facts.noise * (high - low))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("mtf", [0.05, 0.1, 0.2, 0.3, 0.4])
+def test_known_blur_and_noise_are_read_from_a_scene(mtf: float, noise: float) -> None:
+    facts = _estimate(gaussian_of(mtf), noise)
+    assert facts.transfer is not None
+    assert facts.transfer[1] == pytest.approx(mtf, abs=0.06)
+    assert facts.noise == pytest.approx(noise, abs=0.002)
+    assert facts.quality == 0
+
+
+def test_a_scene_that_was_thinned_is_known_by_its_aliases() -> None:
+    thinned, mean = (_estimate(Kernel(kind), 0.0) for kind in ("nearest", "area"))
+    assert thinned.transfer is not None
+    assert mean.transfer is not None
+    assert thinned.transfer[3] > 0.6
+    assert mean.transfer[3] < 0.1
