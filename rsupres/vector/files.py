@@ -9,6 +9,7 @@ interprets the tags; geometries stay WKB here.
 from __future__ import annotations
 
 import bz2
+import gzip
 import hashlib
 import logging
 import os
@@ -33,6 +34,7 @@ from rsupres.errors import InputError
 from rsupres.raster.files import file_sha256
 from rsupres.vector.features import BoxesIn, Features
 from rsupres.vector.geometry import Box
+from rsupres.vector.osm_xml import checked_osm
 from rsupres.vector.tags import TagReader, osm_configuration
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ def read_features(
 
             yield read_parquet(name, path, keys, boxes_in)
         elif suffix in OSM_SUFFIXES:
-            yield from _read_osm(name, path, keys, areas, boxes_in)
+            with checked_osm(name, path) as plain:
+                yield from _read_osm(plain, path, keys, areas, boxes_in)
         else:
             yield from _read_layers(name, path, keys, boxes_in)
 
@@ -233,11 +236,12 @@ def _located(path: str) -> Iterator[str]:
     if is_local and not os.path.exists(path):
         raise InputError(f"{path}: no such file.")
     lower = path.lower()
-    if lower.endswith(".bz2"):
+    if lower.endswith((".bz2", ".osm.gz")) and is_local:
+        opened: Any = bz2 if lower.endswith(".bz2") else gzip
         with tempfile.TemporaryDirectory(prefix="rsupres-map-") as folder:
             plain = Path(folder) / Path(path).with_suffix("").name
             try:
-                with bz2.open(path) as packed, plain.open("wb") as unpacked:
+                with opened.open(path) as packed, plain.open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, 1 << 20)
             except (OSError, EOFError) as error:
                 raise InputError(

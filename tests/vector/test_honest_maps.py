@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 from pathlib import Path
 
 import geopandas
@@ -245,3 +247,29 @@ def test_one_straight_street_touches_the_scene(tmp_path, epsg, turn):
     )
     table.to_file(tmp_path / "street.gpkg")
     assert (codes(tmp_path / "street.gpkg") == 2).sum() >= 200
+
+
+@pytest.mark.parametrize("suffix", ["osm", "osm.gz", "osm.bz2"])
+@pytest.mark.parametrize("mark", ['visible="false"', "action='delete'"])
+def test_deleted_objects_are_left_out(tmp_path, mark, suffix):
+    town = [(INNER, {"building": "yes"}), (SQUARE, {"building": "yes"})]
+    plain = write_osm(tmp_path / "plain.osm", town)
+    assert codes(plain)[50, 50] == codes(plain)[15, 15] == 1
+    text = plain.read_text().replace('<way id="1">', f'<way id="1" {mark}>')
+    text = text.replace("<way", f'<node id="99" lat="1" lon="1" {mark}/><way', 1)
+    pack = {"osm": bytes, "osm.gz": gzip.compress, "osm.bz2": bz2.compress}[suffix]
+    path = tmp_path / f"town.{suffix}"
+    path.write_bytes(pack(text.encode()))
+    found = codes(path)
+    assert found[50, 50] == 0
+    assert found[15, 15] == 1
+
+
+@pytest.mark.parametrize(("members", "is_cut"), [((1,), False), ((1, 77), True)])
+def test_areas_that_lack_members_are_said(tmp_path, caplog, members, is_cut):
+    parts = "".join(f'<member type="way" ref="{m}" role="outer"/>' for m in members)
+    tags = '<tag k="type" v="multipolygon"/><tag k="natural" v="water"/>'
+    relation = f'<relation id="5">{parts}{tags}</relation>'
+    path = write_osm(tmp_path / "lake.osm", [(INNER, {"note": "x"})], relation)
+    assert (codes(path)[50, 50] == 3) is not is_cut
+    assert ("1 areas (relations) lack members" in caplog.text) is is_cut
