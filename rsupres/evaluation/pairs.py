@@ -23,7 +23,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import Shift, find_shift
-from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch
+from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch, has_scale
 from rsupres.raster.virtual import warp_array
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,9 @@ def load_pair(
 ) -> tuple[Pair, Layer, Stretch]:
     """Read SR and HR where both have pixels.
 
-    Both go through the stretch that HR's file suggests, so equal DN stay equal; where
-    the data types differ, each goes through its own.
+    Both go through the stretch that HR's file suggests, so that equal DN stay equal, or
+    equal physical values where both files have scale and offset. Where data types
+    differ without these, each goes through its own.
 
     Args:
         sr_path: the picture under test.
@@ -110,8 +111,8 @@ def load_pair(
     with Raster.open(sr_path) as sr_scene, Raster.open(hr_path) as hr_scene:
         sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
         hr_stretch = find_stretch(hr_scene, preparation.stretch).for_bands(hr_bands)
-        sr_stretch = hr_stretch
-        if sr_scene.dtype != hr_scene.dtype:
+        sr_stretch = _carried(hr_stretch, hr_scene, hr_bands, sr_scene, sr_bands)
+        if sr_stretch is hr_stretch and sr_scene.dtype != hr_scene.dtype:
             sr_stretch = find_stretch(sr_scene, preparation.stretch).for_bands(sr_bands)
             logger.warning(
                 "%s is %s and %s is %s: each has its own stretch.",
@@ -147,8 +148,49 @@ def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
         BandError: no bands in common.
     """
     with Raster.open(path) as scene, Raster.open(bands_like) as other:
-        bands, _ = _common_bands(scene, other)
-        return _read(scene, bands, stretch)
+        bands, sr_bands = _common_bands(scene, other)
+        own = _carried(stretch, other, sr_bands, scene, bands)
+        return _read(scene, bands, own)
+
+
+def _carried(
+    stretch: Stretch,
+    scene: Raster,
+    bands: Sequence[int],
+    other: Raster,
+    other_bands: Sequence[int],
+) -> Stretch:
+    """Return the limits in another file's numbers that mean the same.
+
+    Scale and offset of both files tell. A file of whole numbers without them means the
+    same numbers, so that the stretch itself is returned.
+
+    Args:
+        stretch: of `bands`.
+        scene: open.
+        bands: of its file.
+        other: open.
+        other_bands: of its file, which mean the same.
+    """
+    for file in (scene, other):
+        if not has_scale(file) and not file.dtype.startswith("float"):
+            return stretch
+    pairs = [
+        [(file.scales[band - 1], file.offsets[band - 1]) for band in chosen]
+        for file, chosen in ((scene, bands), (other, other_bands))
+    ]
+    if pairs[0] == pairs[1]:
+        return stretch
+    low, high = (
+        tuple(
+            (dn * scale + offset - other_offset) / other_scale
+            for dn, (scale, offset), (other_scale, other_offset) in zip(
+                limits, *pairs, strict=True
+            )
+        )
+        for limits in (stretch.low, stretch.high)
+    )
+    return Stretch(low, high)
 
 
 def shrink_to(lr: Layer, sr: Layer) -> tuple[Layer, Layer, Fraction]:

@@ -35,6 +35,24 @@ class OutputFormat:
     nodata: float | None = None
 
 
+def is_lossy(creation: Mapping[str, str]) -> bool:
+    """Return whether creation options make GDAL change numbers, nodata among them.
+
+    >>> is_lossy({"compress": "JPEG"}), is_lossy({"COMPRESS": "ZSTD"})
+    (True, False)
+    """
+    given = {key.upper(): str(value).upper() for key, value in creation.items()}
+    kind = given.get("COMPRESS", "")
+    yes = ("YES", "TRUE", "ON", "1")
+    if kind == "WEBP":
+        return given.get("WEBP_LOSSLESS", "NO") not in yes
+    if kind == "JXL":
+        return given.get("JXL_LOSSLESS", "YES") not in yes
+    if kind.startswith("LERC"):
+        return given.get("MAX_Z_ERROR", "0") not in ("0", "0.0")
+    return kind == "JPEG"
+
+
 @dataclass(frozen=True)
 class OutputMeta:
     """What an output says besides its pixels; sequences have one entry per band.

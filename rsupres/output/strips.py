@@ -21,7 +21,7 @@ from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptib
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
-from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.raster.files import StrPath
@@ -148,8 +148,11 @@ class Destination:
 
         Args:
             dtype: numpy name.
-            nodata: value of invalid pixels, None = a mask marks them.
+            nodata: value of invalid pixels, None = a mask marks them. Compression with
+                losses would change it, so that a mask takes its place.
         """
+        if nodata is not None and is_lossy(dict(self.creation)):
+            nodata = None
         return OutputFormat(
             driver="COG" if self.driver.upper() == "COG" else "GTiff",
             creation=dict(self.creation),

@@ -134,6 +134,19 @@ def _find_left(
     free = [band for band in scene.data_bands if band not in taken]
     by_name = _first_of_each(free, _role_of_names(scene))
     by_colour = _first_of_each(free, lambda band: scene.colorinterp[band - 1])
+    if _only_numbers(scene):
+        has_colours = not by_colour.keys().isdisjoint(roles)
+        if has_colours or _is_counted(scene):
+            by_name = {}
+        else:
+            logger.warning(
+                "%s: band names such as %s are read as those of Sentinel-2. If this is "
+                "wrong, %s.",
+                scene.path,
+                scene.descriptions[0],
+                _how_to_name(remedies),
+                extra={"remedies": tuple(remedies)},
+            )
     if not by_name.keys().isdisjoint({"red", "green", "blue", "nir"}):
         found, source = {**by_colour, **by_name}, "names"
     elif not by_colour.keys().isdisjoint(roles):
@@ -154,6 +167,60 @@ def _find_left(
         ", ".join(f"{role}={found[role]}" for role in roles),
     )
     return {role: found[role] for role in roles}
+
+
+_SATELLITE = re.compile(
+    r"sentinel|landsat|S2[ABCD]_|MSIL[12]|\bT\d\d[A-Z]{3}_|\bL[CETO]0\d_",
+    re.IGNORECASE,
+)
+
+
+def _only_numbers(scene: Raster) -> bool:
+    """Return whether names number the bands from 1 on, as many programs write them.
+
+    "Band 1", "Band_2" or "B01", "B02", ... of an unknown sensor say nothing about
+    colour. A full Sentinel-2 file has B8A, and files of Landsat name the satellite.
+    """
+    if _is_counted(scene):
+        return True
+    names = [(scene.descriptions[band - 1] or "").lower() for band in scene.data_bands]
+    found = [re.fullmatch(r"b0?(\d{1,2})", name.strip()) for name in names]
+    codes = [match.group(1) for match in found if match]
+    text = " ".join([scene.path, *scene.tags.values()])
+    is_known = re.search(
+        r"sentinel|landsat|S2[ABCD]_|MSIL[12]|\bT\d\d[A-Z]{3}_|\bL[CETO]0\d_",
+        text,
+        re.I,
+    )
+    counted = [str(number + 1) for number in range(len(names))]
+    return not is_known and codes == counted
+
+
+def _is_counted(scene: Raster) -> bool:
+    """Return whether the names are "Band 1", "Band 2" and so on."""
+    names = [(scene.descriptions[band - 1] or "").lower() for band in scene.data_bands]
+    return all(
+        re.fullmatch(rf"(band|layer|channel)[ _-]?0*{number}(\b.*)?", name.strip())
+        for number, name in enumerate(names, 1)
+    )
+
+
+_CODES = re.compile(
+    r"(scl|clm|clp|f?mask|fmask|datamask|qa|bqa|qa60|msk_?clas\w*|"
+    r"(sr_|pixel_|radsat_)?qa(_\w+)?|\w+_qa|cloud_?mask|scene.?classification)\b.*"
+)
+
+
+def class_bands(scene: Raster) -> frozenset[int]:
+    """Return the bands, from 1, whose names say that they hold classes or bits.
+
+    Numbers between codes mean nothing, so that such bands are never interpolated.
+    """
+    return frozenset(
+        band
+        for band in scene.data_bands
+        if _CODES.fullmatch((scene.descriptions[band - 1] or "").strip().lower())
+    )
 
 
 def _first_ones(
@@ -234,7 +301,7 @@ def _codes_of(scene: Raster) -> Mapping[str, str]:
     if re.search(r"LANDSAT[_ -]?[4577]\b|\bL[TE]0[457]_", text):
         return _LANDSAT_TM
     names = [(name or "").upper() for name in scene.descriptions]
-    if re.search(r"LANDSAT|\bL[CO]0[89]_", text) or any(
+    if re.search(r"LANDSAT|\bL[CO]0[89]_|\bHLS\.L30\b", text) or any(
         name.startswith("SR_B") for name in names
     ):
         return _LANDSAT_OLI
@@ -254,3 +321,27 @@ def names_sentinel2(scene: Raster) -> bool:
         return True
     name = "/".join(re.split(r"[\\/]", scene.path.rstrip("/\\"))[-2:])
     return bool(re.search(r"S2[ABCD]_|\bT\d\d[A-Z]{3}_\d{8}T|(?i:sentinel-?_?2)", name))
+
+
+# Scale and offset of the reflectances of Landsat Collection 2, by processing level.
+_LANDSAT_LEVELS = {"2": (2.75e-05, -0.2), "1": (2e-05, -0.1)}
+
+
+def landsat_reflectance(scene: Raster) -> tuple[float, float] | None:
+    """Return scale and offset of Landsat Collection 2 as USGS names it; else None.
+
+    The files carry no scale tags. Level 2 is surface reflectance of any satellite,
+    level 1 that at the top of the atmosphere of Landsat 8 and 9.
+    """
+    if scene.dtype != "uint16":
+        return None
+    name = scene.path.replace("\\", "/").rsplit("/", 1)[-1].upper()
+    text = " ".join([name, *(f"{k}={v}" for k, v in scene.tags.items())]).upper()
+    names = [(label or "").upper() for label in scene.descriptions]
+    if re.search(r"\bL[CETO]0[45789]_L2S[PR]_", text) or (
+        names and all(label.startswith(("SR_B", "QA", "ST_")) for label in names)
+    ):
+        return _LANDSAT_LEVELS["2"]
+    if re.search(r"\bL[CO]0[89]_L1(TP|GT|GS)_", text):
+        return _LANDSAT_LEVELS["1"]
+    return None

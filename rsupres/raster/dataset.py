@@ -37,7 +37,7 @@ from rsupres.raster.open import (
     main_subdataset,
     open_dataset,
 )
-from rsupres.raster.virtual import is_inside
+from rsupres.raster.virtual import is_inside, with_nested
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -174,7 +174,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         The hash covers name, size and bytes at up to 16 places of every local file of
         the dataset; of a remote one, its frame and some pixels.
         """
-        files = self._dataset.files
+        files = with_nested(self._dataset.files)
         local = [name for name in {*files, self.path} if os.path.isfile(name)]
         local.sort()
         digest = hashlib.sha256()

@@ -211,8 +211,8 @@ def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
     """Return the alpha band, from 1, when it is a mask; None otherwise.
 
     Four-band aerial images are often stored as RGBA though the fourth band is near
-    infrared. Its name, or many values between 0 and the largest, show that it is no
-    mask.
+    infrared. A mask is 0 or the largest number but for soft edges, whatever its name;
+    a picture has most of its other pixels in between.
 
     Args:
         dataset: open.
@@ -223,13 +223,14 @@ def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
         return None
     band = colors.index(ColorInterp.alpha) + 1
     label = (dataset.descriptions[band - 1] or "").strip().lower()
-    if label and label not in ("alpha", "a", "mask"):
+    if "infrared" in label or re.fullmatch(r"nir\d?", label):
         return None
     step = max(1, int(math.sqrt(dataset.width * dataset.height / ALPHA_SAMPLE_PIXELS)))
     shape = (math.ceil(dataset.height / step), math.ceil(dataset.width / step))
     sample = dataset.read(band, out_shape=shape)
-    between = (sample != 0) & (sample != sample.max())
-    if np.count_nonzero(between) > sample.size // 2:
+    shown = sample != 0
+    between = shown & (sample != sample.max())
+    if np.count_nonzero(between) > np.count_nonzero(shown) // 2:
         logger.warning(
             "%s: band %d is declared alpha but holds a picture; it is used as a band.",
             name,

@@ -29,7 +29,10 @@ from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
 MISALIGNED = 1e-3
 _DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
-_BAND_IN_NAME = re.compile(r"(?:^|_)(B(?:\d\d|8A|\d))(?:_|$)", re.IGNORECASE)
+_BAND_IN_NAME = re.compile(
+    r"(?:^|[_.])((?:SR_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
+    re.IGNORECASE,
+)
 
 logger = logging.getLogger(__name__)
 

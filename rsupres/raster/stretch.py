@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.raster.bands import names_sentinel2
+from rsupres.raster.bands import landsat_reflectance, names_sentinel2
 from rsupres.raster.nodata import quantise
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
     """Find the limits of every band of the file, once for the scene.
 
     `auto` is 0 to 255 for uint8; reflectance where the file indicates it (scale and
-    offset, or Sentinel-2 names of bands or files); else the percentiles 0.5 and 99.5.
-    A tile of `rsupres tile` has the limits of its scene.
+    offset, or names of Sentinel-2 or Landsat Collection 2); else the percentiles 0.5
+    and 99.5. A tile of `rsupres tile` has the limits of its scene.
 
     Args:
         scene: an open scene, perhaps cropped; percentiles are those of the crop.
@@ -192,7 +192,7 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
         return _reflectance_stretch(scene)
     if stored := scene.any_tag(TILE_STRETCH):
         return Stretch.from_json(json.loads(stored))
-    if scene.dtype == "uint8" and not _has_scale(scene):
+    if scene.dtype == "uint8" and not has_scale(scene):
         return _same_limits(scene, 0.0, 255.0)
     if _is_reflectance(scene):
         stretch = _reflectance_stretch(scene)
@@ -243,10 +243,13 @@ def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stre
 
 
 def _reflectance_stretch(scene: Raster) -> Stretch:
-    unity = None if _has_scale(scene) else _unity_dn(scene)
+    landsat = None if has_scale(scene) else landsat_reflectance(scene)
+    unity = None if has_scale(scene) or landsat else _unity_dn(scene)
     low, high = [], []
     for band in range(1, scene.count + 1):
         scale, offset = scene.scales[band - 1], scene.offsets[band - 1]
+        if landsat is not None:
+            scale, offset = landsat
         if unity is not None:
             scale, offset = 1 / unity, 0.0
         if not scale > 0:
@@ -272,14 +275,17 @@ def _unity_dn(scene: Raster) -> float:
     return REFLECTANCE_DN
 
 
-def _has_scale(scene: Raster) -> bool:
+def has_scale(scene: Raster) -> bool:
+    """Return whether a file says by scale or offset what its numbers mean."""
     pairs = zip(scene.scales, scene.offsets, strict=True)
     return any(pair != (1.0, 0.0) for pair in pairs)
 
 
 def _is_reflectance(scene: Raster) -> bool:
-    if _has_scale(scene):
+    if has_scale(scene):
         return _scaled_like_reflectance(scene)
+    if landsat_reflectance(scene) is not None:
+        return True
     if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):
         return False
     return names_sentinel2(scene)

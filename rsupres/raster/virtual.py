@@ -12,12 +12,13 @@ datasets made here always have a transform, so GDAL has nothing to warn about.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape, quoteattr, unescape
 
 import numpy as np
 import rasterio
@@ -310,3 +311,32 @@ def warp_array(
         )
         out: NDArray[Number] = warped.read()
     return out
+
+
+_SOURCE = re.compile(
+    r"<Source(?:Filename|Dataset)([^>]*)>([^<]+)</Source(?:Filename|Dataset)>"
+)
+
+
+def with_nested(files: Sequence[str]) -> list[str]:
+    """Return files and those that virtual rasters among them read, at any depth.
+
+    GDAL lists one level only.
+
+    Args:
+        files: names of local files, or others, which stay as they are.
+    """
+    found, waiting = list(files), list(files)
+    while waiting:
+        name = waiting.pop()
+        if not (name.lower().endswith(".vrt") and os.path.isfile(name)):
+            continue
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+        for attributes, source in _SOURCE.findall(text):
+            path = unescape(source.strip())
+            if 'relativeToVRT="1"' in attributes:
+                path = os.path.join(os.path.dirname(name), path)
+            if path not in found and os.path.exists(path):
+                found.append(path)
+                waiting.append(path)
+    return found

@@ -23,9 +23,10 @@ import numpy as np
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.raster.dataset import Raster
+from rsupres.raster.kinds import check_holds
 from rsupres.raster.nodata import is_measured, is_same_nodata, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, match_bands, union_grid
@@ -44,11 +45,10 @@ _MISPLACED = 1e-2
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile that is not open: its file, frame and fingerprint.
+    """A tile that is not open.
 
     Attributes:
-        path: of its file.
-        grid: its frame.
+        path, grid: its file and its frame.
         fingerprint: of its content.
         bands: of its file, in the order of the first tile's.
     """
@@ -61,13 +61,11 @@ class _Tile:
 
 @dataclass(frozen=True)
 class _PlacedTile:
-    """A tile and its weights along both axes.
+    """A tile of a file and its weights along both axes.
 
     Attributes:
-        path: of its file.
-        place: in the mosaic.
-        rows: (h,) in (0, 1].
-        cols: (w,) in (0, 1].
+        path, place: its file, and where it lies in the mosaic.
+        rows, cols: (h,) and (w,) in (0, 1].
         bands: of its file, in the order of the result.
     """
 
@@ -160,12 +158,13 @@ def _raster(
     names: Sequence[str], first: Raster, form: OutputFormat, index_path: Path | None
 ) -> StripRaster:
     """Return the raster that the tiles make together."""
-    found = [_look(name, first) for name in names]
+    found = [_look(name, first, form) for name in names]
     if index_path is None:
         tiles, grid = _place(found)
     else:
         tiles, grid = _place_as_planned(found, read_index(index_path), index_path)
-    if form.nodata is None and not covers(grid, [tile.place for tile in tiles]):
+    is_closed = is_lossy(form.creation) or covers(grid, [tile.place for tile in tiles])
+    if form.nodata is None and not is_closed:
         raise InputError(
             f"{Path(names[0]).parent}: the tiles leave gaps and have no nodata value; "
             "set one.",
@@ -187,11 +186,12 @@ def _raster(
     )
 
 
-def _look(name: str, first: Raster) -> _Tile:
+def _look(name: str, first: Raster, form: OutputFormat) -> _Tile:
     """Open a tile for its frame and fingerprint; check that it fits the first one."""
     with Raster.open(name) as scene:
         _check_alike(scene, first)
         bands = match_bands(scene, first)
+        check_holds(scene, form.dtype)
         return _Tile(name, scene.grid, scene.fingerprint(), bands)
 
 
@@ -278,10 +278,10 @@ class _Rows:
 
         Args:
             place: in these rows.
-            dn: (c, h, w), as stored.
-            valid: (h, w) bool.
-            usable: (h, w) bool, where the stored numbers may stand in the result.
-            weights: (h, w).
+            dn: (c, h, w), as stored; all that follow are (h, w).
+            valid: where it is measured.
+            usable: where the stored numbers may stand in the result.
+            weights: of the pixels.
         """
         held = self.stored[:, *place]
         known = self.weight[place] > 0
@@ -312,8 +312,8 @@ def _blend(
             dn, valid = scene.read_stored(inside, tile.bands)
             usable = valid[0] | _hides_alike(scene, form)
         weights = tile.rows[rows][:, None] * tile.cols[cols]
-        place = shared.relative_to(window).slices()
-        blended.add(place, dn, valid[0], usable, weights)
+        at = shared.relative_to(window).slices()
+        blended.add(at, dn, valid[0], usable, weights)
     valid = blended.weight[None] > 0
     total = blended.total
     np.divide(total, blended.weight, out=total, where=valid)

@@ -103,6 +103,7 @@ class StripRules:
         dtype: numpy name of the output's type.
         nodata: of the output.
         gains: per other band, how much of the model's detail it gets; empty = none.
+        codes: places among the other bands of those that are copied by nearest pixel.
         lock: make the result average to the input.
         deviation: whether mosaics carry variances after the means.
     """
@@ -114,6 +115,7 @@ class StripRules:
     dtype: str
     nodata: float | None
     gains: tuple[float, ...] = ()
+    codes: tuple[int, ...] = ()
     lock: bool = False
     deviation: bool = False
 
@@ -213,6 +215,12 @@ class Finisher:
             detail = sr.mean(dim=0) - enlarge(luminance)[0]
             for band, gain in zip(others, rules.gains, strict=True):
                 band += gain * detail
+        if rules.codes:
+            rows = slice(start - near.top, stop - near.top)
+            codes = near.others[list(rules.codes)][:, rows]
+            others[list(rules.codes)] = torch.from_numpy(
+                nearest(codes, rules.grid.scale)
+            )
         return torch.cat([sr, others])
 
     def _release(self, known: int) -> None:
@@ -248,6 +256,8 @@ class Finisher:
         q = apply_rows(q, inverse_map(residual.shape[1], scale))
         low = max(0, rows[0] - CUBIC_REACH - window[0])
         high = rows[1] + CUBIC_REACH - window[0]
+        for place in self._rules.codes:
+            q[self._rules.n_model + place] = 0
         sr += _enlarge_rows(
             q[:, low:high].numpy(),
             rows[0] - window[0] - low,
@@ -331,7 +341,7 @@ def lock_rows(rows: tuple[int, int], grid: TileGrid) -> tuple[int, int]:
 
 
 def nearest(mask: np.ndarray, scale: Fraction) -> np.ndarray:
-    """Return a mask (1, h, w) on SR pixels: each has the value at its centre.
+    """Return pixels (c, h, w) on SR pixels: each has the value at its centre.
 
     Both sides times `scale` must be whole.
     """

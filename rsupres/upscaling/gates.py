@@ -7,13 +7,14 @@ by ``and`` and ``or``; it is parsed here, and nothing of it is evaluated as code
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from rsupres.errors import InputError
+from rsupres.errors import InputError, ModelOutputError
 
 FIGURES: Mapping[str, str] = {
     "consistency": "RMS difference of the result, averaged over each LR pixel, from "
@@ -150,6 +151,24 @@ def total_figures(strips: Iterable[StripSums]) -> dict[str, float]:
     if total["deviations"]:
         figures["uncertainty"] = total["deviation"] / total["deviations"]
     return figures
+
+
+def check_finite(figures: Mapping[str, float], scene: str) -> None:
+    """Refuse a result whose figures show that numbers in it are not finite.
+
+    Args:
+        figures: of the run.
+        scene: its name, for the message.
+
+    Raises:
+        ModelOutputError: a figure is NaN or infinite.
+    """
+    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise ModelOutputError(
+            f"{scene}: {', '.join(wrong)} of the result is not finite, so the model "
+            "made NaN or infinite numbers; nothing is written."
+        )
 
 
 def _parse_clause(piece: str, text: str) -> _Clause:

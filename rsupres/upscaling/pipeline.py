@@ -43,7 +43,7 @@ from rsupres.upscaling.existing import (
     stored_figures,
 )
 from rsupres.upscaling.finishing import FinishedStrip
-from rsupres.upscaling.gates import StripSums, total_figures
+from rsupres.upscaling.gates import StripSums, check_finite, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import (
@@ -250,6 +250,7 @@ def _publish(
             f"{work.scene.nodata} right?"
         )
     figures = total_figures(sums)
+    check_finite(figures, work.scene.path)
     failed = [gate for gate in work.gates if gate.fails(figures)]
     verdict = "failed" if failed else "passed" if work.gates else ""
     tags = job_tags(work, figures, verdict)

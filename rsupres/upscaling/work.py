@@ -26,10 +26,11 @@ from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.geotiff import check_format
 from rsupres.output.profile import OutputFormat
-from rsupres.raster.bands import BandChoice, choose_bands
+from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
+from rsupres.raster.kinds import check_holds
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
@@ -111,8 +112,9 @@ class Work:
 
     @property
     def nodata(self) -> float | None:
-        """Nodata value of the output."""
-        return self.scene.nodata if self.job.nodata is None else self.job.nodata
+        """Nodata value of the output; None when it has none, or a mask instead."""
+        wanted = self.scene.nodata if self.job.nodata is None else self.job.nodata
+        return self.job.format(self.dtype, wanted).nodata
 
     @property
     def has_deviation(self) -> bool:
@@ -130,6 +132,11 @@ class Work:
             dtype=self.dtype,
             nodata=self.nodata,
             gains=self.gains,
+            codes=tuple(
+                place
+                for place, band in enumerate(self.bands.others)
+                if band in class_bands(self.scene)
+            ),
             lock=self.job.lock_low_frequencies,
             deviation=self.has_deviation,
         )
@@ -283,6 +290,13 @@ def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
             remedies=("bidx",),
         )
     bands = choose_bands(scene, spec.bands, job.bidx, named, ("bands", "bidx"))
+    codes = class_bands(scene)
+    if not (spec.bands or job.bidx or job.other_bands == "skip"):
+        # A model of any bands would interpolate codes.
+        measured = tuple(band for band in bands.roles if band not in codes)
+        if measured:
+            held = tuple(band for band in bands.roles if band in codes)
+            bands = BandChoice(measured, held + bands.others)
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
     logger.info(
@@ -310,24 +324,7 @@ def _check_output(job: UpscaleJob, scene: Raster) -> None:
             f"nodata {nodata:g} cannot be stored as {kind}; choose a value that can.",
             remedies=("nodata",),
         )
-    if job.dtype is not None and kind.kind in "iu":
-        source = np.dtype(scene.dtype)
-        if source.kind in "iu" and not np.can_cast(source, kind):
-            _check_range(scene, kind)
-
-
-def _check_range(scene: Raster, kind: np.dtype[np.generic]) -> None:
-    pixels, valid = scene.read_decimated(scene.data_bands, 250_000)
-    if not valid.any():
-        return
-    low, high = (float(pick(pixels[:, valid[0]])) for pick in (np.min, np.max))
-    limits = np.iinfo(kind.name)
-    if low < limits.min or high > limits.max:
-        raise InputError(
-            f"{kind}: the scene's numbers go from {low:g} to {high:g} and are not "
-            "rescaled; use a type that holds them.",
-            argument="dtype",
-        )
+    check_holds(scene, kind.name)
 
 
 def _fits(nodata: float, kind: np.dtype[np.generic]) -> bool:

@@ -212,6 +212,52 @@ def test_near_infrared_that_calls_itself_alpha_is_a_band(
     assert valid.all()
 
 
+@pytest.mark.parametrize("name", ["alpha", "Band_4", "dataMask", "Alpha band"])
+def test_an_alpha_is_known_by_its_values(tmp_path: Path, name: str) -> None:
+    pixels = np.full((4, 20, 20), 90, np.uint8)
+    pixels[3] = 255
+    pixels[:, :, 15:] = 0
+    path = make_scene(
+        tmp_path / "s.tif",
+        pixels=pixels,
+        photometric="RGB",
+        alpha="yes",
+        descriptions=["Red", "Green", "Blue", name],
+    )
+    with Raster.open(path) as scene:
+        assert scene.data_bands == (1, 2, 3)
+        _, valid = scene.read(scene.grid.window, (1,))
+    assert valid.mean() == 0.75
+
+
+def test_a_picture_with_much_0_is_no_alpha(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(5, 250, (4, 50, 50)).astype(np.uint8)
+    pixels[3, :30] = 0
+    path = make_scene(tmp_path / "s.tif", pixels=pixels, photometric="RGB", alpha="yes")
+    with Raster.open(path) as scene:
+        assert scene.data_bands == (1, 2, 3, 4)
+        assert not scene.has_mask
+
+
+def test_a_virtual_raster_of_virtual_rasters_is_marked_by_the_lowest(
+    tmp_path: Path,
+) -> None:
+    make_scene(tmp_path / "s.tif", 8, 8, 1)
+    for outer, inner in (("in.vrt", "s.tif"), ("out.vrt", "in.vrt")):
+        (tmp_path / outer).write_text(
+            '<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>'
+            "<GeoTransform>0,10,0,0,0,-10</GeoTransform>"
+            '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+            f'<SourceFilename relativeToVRT="1">{inner}</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+    with Raster.open(tmp_path / "out.vrt") as scene:
+        before = scene.fingerprint()
+    make_scene(tmp_path / "s.tif", pixels=np.full((1, 8, 8), 7, np.uint16))
+    with Raster.open(tmp_path / "out.vrt") as scene:
+        assert scene.fingerprint()["sha256"] != before["sha256"]
+
+
 def test_a_thinned_scene_keeps_its_mask(tmp_path: Path) -> None:
     pixels = ramp(40, 60, 2)
     pixels[:, :20] = 0

@@ -1,0 +1,47 @@
+"""Check that a type of the output can hold a scene's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rsupres.errors import InputError
+from rsupres.raster.dataset import Raster
+
+_SAMPLE_PIXELS = 250_000
+_FEWEST_STEPS = 16  # whole numbers that a scene of fractions must span
+
+
+def check_holds(scene: Raster, dtype: str) -> None:
+    """Refuse a type of whole numbers that would clip a scene or round it away.
+
+    Args:
+        scene: open; a sample of it is read.
+        dtype: numpy name of the output's type.
+
+    Raises:
+        InputError: numbers lie outside the type, or are fractions, such as
+            reflectance, that become a few whole numbers.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu" or np.can_cast(np.dtype(scene.dtype), kind):
+        return
+    pixels, valid = scene.read_decimated(scene.data_bands, _SAMPLE_PIXELS)
+    values = pixels[:, valid[0]]
+    if not values.size:
+        return
+    low, high = float(values.min()), float(values.max())
+    limits = np.iinfo(kind.name)
+    if low < limits.min or high > limits.max:
+        raise InputError(
+            f"{kind}: the scene's numbers go from {low:g} to {high:g} and are not "
+            "rescaled; use a type that holds them.",
+            argument="dtype",
+        )
+    if high - low < _FEWEST_STEPS and bool((values != np.rint(values)).any()):
+        raise InputError(
+            f"{kind}: the scene's numbers go from {low:g} to {high:g} and are not "
+            "rescaled, so that little but 0 would be left; use float32, or rescale "
+            "the scene first, for example with gdal_translate -ot UInt16 -scale 0 1 0 "
+            "10000 -a_scale 0.0001.",
+            argument="dtype",
+        )

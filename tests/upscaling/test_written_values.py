@@ -1,0 +1,109 @@
+"""The numbers that outputs hold: codes, masks of lossy files, figures."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rsupres.errors import ModelOutputError
+from rsupres.raster.bands import choose_bands
+from rsupres.raster.dataset import Raster
+from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.upscaling.gates import check_finite
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.pipeline import upscale_scene
+from tests.helpers import make_scene
+
+
+def _upscaled(scene: Path, output: Path, **options: object) -> Path:
+    job = UpscaleJob(
+        scenes=(str(scene),),
+        output=output,
+        model="bicubic",
+        scale=Fraction(2),
+        **options,
+    )
+    upscale_scene(job)
+    return output
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_bands_of_codes_are_copied_by_nearest_pixel(tmp_path: Path, lock: bool) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(300, 3000, (4, 20, 20)).astype(np.uint16)
+    pixels[3] = rng.choice([21824, 22280, 23888], (20, 20))
+    names = ["B04", "B03", "B02", "QA_PIXEL"]
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, descriptions=names)
+    out = _upscaled(scene, tmp_path / "o.tif", lock_low_frequencies=lock)
+    with rasterio.open(out) as file:
+        assert file.descriptions == tuple(names)
+        np.testing.assert_array_equal(
+            file.read(4), np.kron(pixels[3], np.ones((2, 2), np.uint16))
+        )
+
+
+@pytest.mark.parametrize("compress", ["JPEG", "WEBP"])
+def test_lossy_outputs_have_a_mask_instead_of_nodata(
+    tmp_path: Path, compress: str
+) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(1, 255, (3, 64, 64)).astype(np.uint8)
+    hidden = np.add.outer(np.arange(64), np.arange(64)) < 50
+    pixels[:, hidden] = 0
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=0, photometric="RGB")
+    creation = (("COMPRESS", compress),)
+    out = _upscaled(scene, tmp_path / "o.tif", creation=creation)
+    with rasterio.open(out) as file:
+        assert file.nodata is None
+        np.testing.assert_array_equal(
+            file.dataset_mask() == 0, np.kron(hidden, np.ones((2, 2), bool))
+        )
+
+
+def test_figures_that_are_not_finite_are_an_error() -> None:
+    with pytest.raises(ModelOutputError, match="consistency") as error:
+        check_finite({"consistency": float("nan"), "valid": 1.0}, "s.tif")
+    assert error.value.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("names", "colours", "expected"),
+    [
+        (["Band 1", "Band 2", "Band 3"], ["red", "green", "blue"], (1, 2, 3)),
+        (["Band_1", "Band_2", "Band_3"], ["red", "green", "blue"], (1, 2, 3)),
+        (["B01", "B02", "B03"], ["red", "green", "blue"], (1, 2, 3)),
+        (["B02", "B03", "B04"], ["red", "green", "blue"], (3, 2, 1)),
+        (["Band 1", "Band 2", "Band 3"], ["gray", "undefined", "undefined"], (1, 2, 3)),
+    ],
+)
+def test_colours_beat_names_that_only_number_bands(
+    tmp_path: Path,
+    names: list[str],
+    colours: list[str],
+    expected: tuple[int, ...],
+) -> None:
+    path = make_scene(tmp_path / "s.tif", descriptions=names, colorinterp=colours)
+    with Raster.open(path) as scene:
+        assert choose_bands(scene, ("red", "green", "blue")).roles == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "limits"),
+    [
+        ("LC09_L2SP_198024_20220715_20230408_02_T1_SR_B4", None, (7272.7, 43636.4)),
+        ("stack", ["SR_B4", "SR_B3", "QA_PIXEL"], (7272.7, 43636.4)),
+        ("LC08_L1TP_198024_20220715_20230408_02_T1_B4", None, (5000, 55000)),
+        ("T33TWM_20220715T101559_B04", None, (0, 10000)),
+    ],
+)
+def test_reflectance_is_that_of_the_satellite(
+    tmp_path: Path, name: str, bands: list[str] | None, limits: tuple[float, float]
+) -> None:
+    path = make_scene(tmp_path / f"{name}.tif", descriptions=bands)
+    with Raster.open(path) as scene:
+        stretch = find_stretch(scene, parse_stretch("auto"))
+    assert (stretch.low[0], stretch.high[0]) == pytest.approx(limits, abs=0.1)
