@@ -251,3 +251,18 @@ def _neighbour(
         return np.array(int(taken) + step, kind)
     towards = -np.inf if float(taken) >= float(np.finfo(kind.name).max) else np.inf
     return np.asarray(np.nextafter(taken, np.array(towards, kind)))
+
+
+def share_lost(
+    dn: FloatArray, valid: BoolArray, nodata: Sequence[float | None]
+) -> float:
+    """Return the share of pixels that one band measures and another does not.
+
+    Args:
+        dn: (c, h, w), as stored.
+        valid: (1, h, w) bool: measured in every band.
+        nodata: value that each band declares, None for none.
+    """
+    pairs = zip(dn, nodata, strict=True)
+    any_band = np.any([is_measured(plane, value) for plane, value in pairs], axis=0)
+    return float(np.mean(any_band & ~valid[0]))

@@ -31,6 +31,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_holds
+from rsupres.raster.nodata import share_lost
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
@@ -244,6 +245,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         check_options(job, spec)
         check_conditions(job, spec, card.name)
         bands = _find_bands(job, scene, spec)
+        _warn_of_lost(scene, bands)
         grid = plan_tiles(
             scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
         )
@@ -308,6 +310,24 @@ def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
         else "enlarged with the model's detail",
     )
     return bands
+
+
+def _warn_of_lost(scene: Raster, bands: BandChoice) -> None:
+    """Warn when pixels with numbers are given up as another band has none there."""
+    chosen = bands.roles + bands.others
+    nodata = [scene.nodata_of(band) for band in chosen]
+    if scene.has_mask or len(chosen) < 2 or all(value is None for value in nodata):
+        return
+    lost = share_lost(*scene.read_decimated(chosen, 250_000), nodata)
+    if lost:
+        logger.warning(
+            "%s: %.2g %% of the pixels are nodata in one band and measured in another; "
+            "they become nodata in every band of the output. Leave such a band out, or "
+            "mark nodata with a mask.",
+            scene.path,
+            100 * lost,
+            extra={"remedies": ("bidx", "other_bands=skip")},
+        )
 
 
 def _check_output(job: UpscaleJob, scene: Raster) -> None:

@@ -64,6 +64,19 @@ def test_lossy_outputs_have_a_mask_instead_of_nodata(
         )
 
 
+@pytest.mark.parametrize("has_hole", [False, True])
+def test_pixels_that_one_band_lacks_are_counted_in_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, has_hole: bool
+) -> None:
+    pixels = np.full((3, 20, 20), 500, np.uint16)
+    pixels[:, :5] = 0
+    if has_hole:
+        pixels[0, 10:15, :8] = 0
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=0)
+    _upscaled(scene, tmp_path / "o.tif")
+    assert ("10 % of the pixels are nodata in one band" in caplog.text) == has_hole
+
+
 def test_figures_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ModelOutputError, match="consistency") as error:
         check_finite({"consistency": float("nan"), "valid": 1.0}, "s.tif")
