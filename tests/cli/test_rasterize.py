@@ -125,9 +125,11 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert run_dir.exists()
     with rasterio.open(out) as raster:
         assert np.array_equal(raster.read(), wanted("4", "classes"))
-    other = run(*arguments, "--overwrite", "--layers", "road")
+    elsewhere = (TOWN, tmp_path / "b.tif", *arguments[2:], "--layers", "road")
+    other = run(*elsewhere)
     assert other.exit_code == 5
     assert "elsewhere" in other.stderr
+    assert run(*elsewhere, "--restart").exit_code == 0
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
