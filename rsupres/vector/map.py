@@ -211,7 +211,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
                 sum(self.unread_widths.values()),
                 next(iter(self.unread_widths)),
             )
-        if self.coverage < WARN_COVERAGE and (self.coverage or self.n_read):
+        if 0 < self.coverage < WARN_COVERAGE:  # 0: a line, or bounds unknown
             logger.warning(
                 "%s: covers %.1f %% of the scene; the rest has no map.",
                 ", ".join(self.paths),

@@ -76,16 +76,15 @@ NAMED_LAYERS: Mapping[tuple[str, str], frozenset[str]] = {
     ("natural", "water"): frozenset({"water", "waterbody", "lake", "pond"}),
     ("landuse", "forest"): frozenset({"forest", "wood", "woodland", "tree"}),
 }
-# Words, singular, of layers that are named after water or roads but hold other things.
+# Words, singular, that follow the name of a water or a road when a layer holds other
+# things: lake district, road sign, Salt Lake county parcels.
 OTHER_LAYERS = frozenset(
     {
-        *("address", "area", "basin", "block", "border", "boundary", "catchment"),
-        *("census", "city", "community", "contour", "county", "crossing", "district"),
-        *("fire", "flood", "gauge", "inventory", "light", "limit", "main", "meter"),
-        *("municipality", "park", "parcel", "permit", "place", "plan", "plot", "point"),
-        *("precinct", "project", "quality", "region", "school", "service", "shed"),
-        *("sign", "station", "tenure", "township", "trail", "use", "ward", "zone"),
-        "zoning",
+        *("address", "basin", "block", "border", "boundary", "catchment", "census"),
+        *("contour", "county", "crossing", "district", "fire", "flood", "gauge"),
+        *("inventory", "light", "limit", "main", "meter", "park", "parcel", "permit"),
+        *("plan", "plot", "precinct", "project", "quality", "service", "shed", "sign"),
+        *("station", "tenure", "trail", "ward", "zone", "zoning"),
     }
 )
 # Values of flag columns that mean no: `bridge=F` of Geofabrik, 0, boolean columns.
@@ -285,11 +284,9 @@ def _by_name(layer: str, path: str) -> tuple[str, str, str] | None:
     """Return key, value and the word of a layer's or file's name that says so."""
     for text in (layer, Path(path).stem):
         words = [_singular(word) for word in _words(text)]
-        if OTHER_LAYERS.intersection(words):
-            return None
         for (key, value), known in NAMED_LAYERS.items():
-            for word in words:
-                if word in known:
+            for place, word in enumerate(words):
+                if word in known and not OTHER_LAYERS.intersection(words[place:]):
                     return key, value, word
     return None
 

@@ -25,7 +25,7 @@ from rsupres.vector.map import VectorMap
 from tests.vector.test_map import CLASSES, GRID, SQUARE, codes, write_osm
 
 X, Y = 563200, 5393120
-LINE = shapely.LineString([(X, Y - 100), (X + 240, Y - 100)])
+LINE = shapely.LineString([(X, Y - 100), (X + 240, Y - 100.5)])  # has bounds
 FIELD = [(10, 10), (190, 10), (190, 190), (10, 190), (10, 10)]
 INNER = [(60, 60), (140, 60), (140, 140), (60, 140), (60, 60)]
 CASED = (load_legend("maptiler"), load_legend("osm-carto"))
@@ -58,7 +58,8 @@ def test_a_building_column_of_booleans_says_which_are_buildings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["watershed", "foot_trails", "Hollywood", "salt_lake_county_parcels"]
+    "name",
+    ["watershed", "foot_trails", "Hollywood", "salt_lake_county_parcels", "road_signs"],
 )
 def test_parts_of_words_and_other_things_are_not_drawn(tmp_path, name):
     whole = shapely.box(X - 99, Y - 999, X + 999, Y + 99)
@@ -67,7 +68,13 @@ def test_parts_of_words_and_other_things_are_not_drawn(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("lakes_2020", 3), ("USBuildingFootprints", 1), ("town-roads", 2), ("Trees", 4)],
+    [
+        ("lakes_2020", 3),
+        ("USBuildingFootprints", 1),
+        ("town-roads", 2),
+        ("Trees", 4),
+        ("county_roads", 2),
+    ],
 )
 def test_whole_words_are_drawn_with_a_warning(tmp_path, caplog, name, code):
     shape = LINE if code == 2 else shapely.box(X, Y - 50, X + 50, Y)
