@@ -223,7 +223,7 @@ def find_alpha(dataset: rasterio.DatasetReader, name: str) -> int | None:
         return None
     band = colors.index(ColorInterp.alpha) + 1
     label = (dataset.descriptions[band - 1] or "").strip().lower()
-    if "infrared" in label or re.fullmatch(r"nir\d?", label):
+    if "infrared" in label or re.fullmatch(r"red|green|blue|nir\d?", label):
         return None
     step = max(1, int(math.sqrt(dataset.width * dataset.height / ALPHA_SAMPLE_PIXELS)))
     shape = (math.ceil(dataset.height / step), math.ceil(dataset.width / step))

@@ -41,6 +41,7 @@ from rsupres.training.state import (
 from rsupres.training.trainer import Trainer
 
 _LOCK = "train.lock"
+_DRAWS = ("draw.", "noise_in.")  # parts that a model of the mean alone lacks
 _FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
 # Fields of a configuration that may change when a run continues.
 _MAY_CHANGE = (
@@ -157,10 +158,14 @@ class _Run:
         return path
 
     def _load_start(self, path: Path) -> None:
+        """Load the start; draws, which models without them lack, begin fresh."""
         tensors = read_tensors(path)
         self.family.add_parts(tensors.keys())
         networks = self.family.networks
         wanted = {k: tuple(v.shape) for k, v in networks.state_dict().items()}
+        if not any(name.startswith(_DRAWS) for name in tensors):
+            fresh = networks.state_dict().items()
+            tensors |= {k: v for k, v in fresh if k.startswith(_DRAWS)}
         fit_tensors(tensors, wanted, path)
         networks.load_state_dict(tensors)
 
