@@ -95,10 +95,12 @@ class FamilyTraining(Protocol):
         stages: the stages that a configuration may name.
         options: frozen dataclass of the options that the family takes beyond
             `TrainConfig`, written as ``[options]`` in TOML.
+        may_begin_fresh: prefixes of the names of tensors that a start may lack.
     """
 
     stages: ClassVar[Mapping[str, Stage]]
     options: ClassVar[type[object]]
+    may_begin_fresh: ClassVar[tuple[str, ...]]
 
     @classmethod
     def build(cls, config: TrainConfig, options: object, root: Path) -> Self:

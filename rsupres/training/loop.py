@@ -41,7 +41,6 @@ from rsupres.training.state import (
 from rsupres.training.trainer import Trainer
 
 _LOCK = "train.lock"
-_DRAWS = ("draw.", "noise_in.")  # parts that a model of the mean alone lacks
 _FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
 # Fields of a configuration that may change when a run continues.
 _MAY_CHANGE = (
@@ -158,14 +157,15 @@ class _Run:
         return path
 
     def _load_start(self, path: Path) -> None:
-        """Load the start; draws, which models without them lack, begin fresh."""
+        """Load the start; parts that the family lets begin fresh may be missing."""
         tensors = read_tensors(path)
         self.family.add_parts(tensors.keys())
         networks = self.family.networks
         wanted = {k: tuple(v.shape) for k, v in networks.state_dict().items()}
-        if not any(name.startswith(_DRAWS) for name in tensors):
-            fresh = networks.state_dict().items()
-            tensors |= {k: v for k, v in fresh if k.startswith(_DRAWS)}
+        fresh = self.family.may_begin_fresh
+        if not any(name.startswith(fresh) for name in tensors):
+            own = networks.state_dict().items()
+            tensors |= {k: v for k, v in own if k.startswith(fresh)}
         fit_tensors(tensors, wanted, path)
         networks.load_state_dict(tensors)
 

@@ -60,6 +60,7 @@ class E2DiffSRTraining:
     modules: E2DiffSRNetworks
 
     options: ClassVar[type[object]] = NoOptions
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
         "autoencoder": Stage(
             ("dpencoder", "depsr"), f"depsr.{_LAST_LAYER}", AutoencoderOptions

@@ -70,6 +70,7 @@ class OpticalTraining:
     network: OpticalNetwork
 
     options: ClassVar[type[object]] = NoOptions
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ("draw.", "noise_in.")
     stages: ClassVar[Mapping[str, Stage]] = {
         "mean": Stage(("conv_in", "film", "units", "mean")),
         "draw": Stage(("draw", "noise_in")),

@@ -66,6 +66,7 @@ class RefDiffTraining:
     classes: str | None
 
     options: ClassVar[type[object]] = RefDiffOptions
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
         "edm": Stage(("",), options=EdmOptions),
         "closing": Stage(("",), options=ClosingOptions),

@@ -116,6 +116,7 @@ class SgdmTraining:
     modules: SgdmNetworks
 
     options: ClassVar[type[object]] = SgdmOptions
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
         "stage1": _Stage1((), options=DiffusionOptions),
         "sflow": Stage(("flow_mean", "flow_std")),

@@ -135,6 +135,7 @@ class SlimDiffSRTraining:
     teacher: Teacher | None = None
 
     options: ClassVar[type[object]] = SlimDiffSROptions
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
         "direct": Stage(("",), _LAST_LAYER),
         "distill": Stage(("",), _LAST_LAYER, DistillOptions),
