@@ -13,7 +13,7 @@ from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
 
 if TYPE_CHECKING:
-    from rsupres.output.run_dir import RunState
+    from rsupres.output.run_state import RunState
 
 
 @click.command()
@@ -58,7 +58,7 @@ def status(console: Console, folder: Path) -> None:
 
 
 def _show_runs(console: Console, runs: Sequence[Path]) -> None:
-    from rsupres.output.run_dir import read_state
+    from rsupres.output.run_state import read_state
 
     for run in runs:
         state = read_state(run)

@@ -20,8 +20,6 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +29,7 @@ from numpy.lib.format import open_memmap
 from rsupres.errors import InputError, RunConflictError
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import sync, translate_os_errors
-from rsupres.output.locks import Lock, Owner, is_held, live_owner
+from rsupres.output.locks import Lock, is_held
 from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.tif")
@@ -48,32 +46,6 @@ _PATIENCE_S = 0.5
 _PATIENCE_WITH_SHARDS_S = 15.0
 # Smaller arrays are read at once; numpy cannot map empty ones.
 _MAPPED_FROM_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run is, as another process sees it.
-
-    Attributes:
-        n_strips: strips of the whole scene, None when the manifest has no number.
-        done: strips that are complete on disk.
-        owner: a process that works on the run right now, None when there is none.
-        started: when the run began, UTC.
-        updated: when the last strip was finished, or else `started`, UTC.
-        left_s: estimate of the time that the missing strips take; None = unknown.
-    """
-
-    n_strips: int | None
-    done: frozenset[int]
-    owner: Owner | None
-    started: datetime
-    updated: datetime
-    left_s: float | None = None
-
-    @property
-    def percent(self) -> float | None:
-        """Share of the strips that are done, None when their number is unknown."""
-        return 100 * len(self.done) / self.n_strips if self.n_strips else None
 
 
 class Run(AbstractContextManager["Run"]):
@@ -151,11 +123,11 @@ class Run(AbstractContextManager["Run"]):
 
     def strip_path(self, strip: int) -> Path:
         """Return where a finished strip lies, whether it is there or not."""
-        return _strip_path(self.path, strip)
+        return strip_path(self.path, strip)
 
     def done_strips(self) -> frozenset[int]:
         """Return the strips that are complete on disk."""
-        return _done_strips(self.path)
+        return done_strips(self.path)
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.memmap:
         """Return a zeroed array on disk; `save_context` keeps it if it is passed there.
@@ -317,47 +289,6 @@ class Run(AbstractContextManager["Run"]):
         self._allocated.clear()
 
 
-def read_state(path: Path) -> RunState:
-    """Return how far a run is, without disturbing it.
-
-    Args:
-        path: of the run directory.
-
-    Raises:
-        InputError: if the directory is missing or is no run directory.
-        RunConflictError: if the manifest is damaged.
-    """
-    n_strips = Run.load(path).get("n_strips")
-    times_s = [(path / "run.json").stat().st_mtime]
-    done = _done_strips(path)
-    for strip in done:
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            times_s.append(_strip_path(path, strip).stat().st_mtime)
-    n_strips = n_strips if isinstance(n_strips, int) else None
-    return RunState(
-        n_strips=n_strips,
-        left_s=_time_left_s(times_s, n_strips),
-        done=done,
-        owner=live_owner(path),
-        started=datetime.fromtimestamp(times_s[0], UTC),
-        updated=datetime.fromtimestamp(max(times_s), UTC),
-    )
-
-
-def _time_left_s(times_s: Sequence[float], n_strips: int | None) -> float | None:
-    """Return the median time of a strip, times the strips that are missing.
-
-    Args:
-        times_s: when the run began and when each strip was finished.
-        n_strips: of the run.
-    """
-    ordered = sorted(times_s)
-    if n_strips is None or len(ordered) < 2:
-        return None
-    # The median leaves out the pause between an interruption and the next start.
-    return float(np.median(np.diff(ordered))) * (n_strips - len(ordered) + 1)
-
-
 def _lock_run(path: Path, operations: Sequence[int], patience_s: float) -> Lock:
     """Make the directory if it is not there, and lock it."""
     while True:
@@ -405,11 +336,13 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def _strip_path(path: Path, strip: int) -> Path:
+def strip_path(path: Path, strip: int) -> Path:
+    """Return the file of a strip in the run directory `path`."""
     return path / "strips" / f"{strip:04d}.tif"
 
 
-def _done_strips(path: Path) -> frozenset[int]:
+def done_strips(path: Path) -> frozenset[int]:
+    """Return the numbers of the strips that the run directory `path` holds."""
     matches = (_STRIP_NAME.fullmatch(file.name) for file in path.glob("strips/*.tif"))
     return frozenset(int(match[1]) for match in matches if match)
 

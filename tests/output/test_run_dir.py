@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from rsupres.errors import InputError, ResourceError, RunConflictError
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
-from rsupres.output.run_dir import Run, RunState, read_state
+from rsupres.output.run_dir import Run
+from rsupres.output.run_state import RunState, read_state
 
 MANIFEST: dict[str, Any] = {
     "job": {"scene": "a.tif", "scale": "4", "tile": {"size": 64}},

@@ -1,0 +1,81 @@
+"""Report how far a run is, from its directory, without disturbing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from rsupres.output.locks import Owner, live_owner
+from rsupres.output.run_dir import Run, done_strips, strip_path
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is, as another process sees it.
+
+    Attributes:
+        n_strips: strips of the whole scene, None when the manifest has no number.
+        done: strips that are complete on disk.
+        owner: a process that works on the run right now, None when there is none.
+        started: when the run began, UTC.
+        updated: when the last strip was finished, or else `started`, UTC.
+        left_s: estimate of the time that the missing strips take; None = unknown.
+    """
+
+    n_strips: int | None
+    done: frozenset[int]
+    owner: Owner | None
+    started: datetime
+    updated: datetime
+    left_s: float | None = None
+
+    @property
+    def percent(self) -> float | None:
+        """Share of the strips that are done, None when their number is unknown."""
+        return 100 * len(self.done) / self.n_strips if self.n_strips else None
+
+
+def read_state(path: Path) -> RunState:
+    """Return how far a run is, without disturbing it.
+
+    Args:
+        path: of the run directory.
+
+    Raises:
+        InputError: if the directory is missing or is no run directory.
+        RunConflictError: if the manifest is damaged.
+    """
+    n_strips = Run.load(path).get("n_strips")
+    times_s = [(path / "run.json").stat().st_mtime]
+    done = done_strips(path)
+    for strip in done:
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            times_s.append(strip_path(path, strip).stat().st_mtime)
+    n_strips = n_strips if isinstance(n_strips, int) else None
+    return RunState(
+        n_strips=n_strips,
+        left_s=_time_left_s(times_s, n_strips),
+        done=done,
+        owner=live_owner(path),
+        started=datetime.fromtimestamp(times_s[0], UTC),
+        updated=datetime.fromtimestamp(max(times_s), UTC),
+    )
+
+
+def _time_left_s(times_s: Sequence[float], n_strips: int | None) -> float | None:
+    """Return the median time of a strip, times the strips that are missing.
+
+    Args:
+        times_s: when the run began and when each strip was finished.
+        n_strips: of the run.
+    """
+    ordered = sorted(times_s)
+    if n_strips is None or len(ordered) < 2:
+        return None
+    # The median leaves out the pause between an interruption and the next start.
+    return float(np.median(np.diff(ordered))) * (n_strips - len(ordered) + 1)
