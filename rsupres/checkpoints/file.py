@@ -114,6 +114,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, object]:
         "legend": spec.legend,
         "classes": spec.classes,
         "sensor": spec.sensor,
+        "tails": list(spec.tails),
     }
 
 
@@ -138,12 +139,14 @@ def spec_from_json(values: Mapping[str, object]) -> ModelSpec:
         frozenset(cast(Sequence[str], plain.pop(key))) for key in ("needs", "accepts")
     )
     bands = tuple(cast(Sequence[str], plain.pop("bands")))
+    tails = cast(Sequence[float], plain.pop("tails", ()))
     return ModelSpec(
         scales=limits,
         bands=bands,
         gsd=None if gsd is None else (float(gsd[0]), float(gsd[1])),
         needs=needs,
         accepts=accepts,
+        tails=tuple(float(value) for value in tails),
         **plain,  # type: ignore[arg-type]  # the file's own header, checked by callers
     )
 

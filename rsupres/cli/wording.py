@@ -14,6 +14,9 @@ import click
 
 from rsupres.errors import InputError, RsupresError
 
+# Arguments that are values of one option.
+_PARTS = {"interval_low": "interval", "interval_high": "interval"}
+
 
 def error_line(error: RsupresError, command: click.Command | None) -> str:
     """Return an error as a line for a user of `command`.
@@ -47,6 +50,7 @@ def worded(
 def option_of(name: str, command: click.Command | None) -> str:
     """Return an argument as it is typed: "scale=4" becomes "--scale 4"."""
     name, _, value = name.partition("=")
+    name = _PARTS.get(name, name)
     spelled = "--" + name.replace("_", "-")
     for parameter in command.params if command else ():
         if parameter.name == name:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from rsupres.grid import PixelWindow
 
 Precision = Literal["fp32", "bf16", "fp16"]
+# Probabilities of the quantiles in `ModelSpec.tails`.
+TAILS = (0.5, 0.8, 0.9, 0.95, 0.99)
 STYLE_SIDE = 1024  # pixels; longer sides of a style image are cropped
 _Config = TypeVar("_Config")
 
@@ -90,6 +92,8 @@ class ModelSpec:
         classes: the class table of change masks that it was trained on; masks of other
             tables are brought to it. None = codes are taken as they are.
         sensor: whether it can be told the sensor's blur and noise.
+        tails: at `TAILS`, how many predicted standard deviations hold this share of
+            the errors; empty = the model predicts no standard deviation.
     """
 
     family: str
@@ -107,6 +111,7 @@ class ModelSpec:
     legend: str | None = None
     classes: str | None = None
     sensor: bool = False
+    tails: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,6 +280,15 @@ class SuperResolver(Protocol):
         Returns:
             (b, c, H, W) float32 in [0, 1], on the batch's device.
         """
+        ...
+
+
+@runtime_checkable
+class PredictsSpread(Protocol):
+    """A model whose `spec.tails` are not empty: it knows how far off it may be."""
+
+    def upscale_with_variance(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Return SR, then its error's variance, band by band: (b, 2 c, H, W)."""
         ...
 
 

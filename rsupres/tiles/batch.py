@@ -78,7 +78,8 @@ def run_batch(
         inputs, folder, job, scale_is_given=scale_is_given, recursive=recursive
     )
     check_batch([own for _, own in work], folder)
-    for path in (folder, job.uncertainty, job.reference_coverage, job.run_dir):
+    beside = (job.uncertainty, job.interval_low, job.interval_high)
+    for path in (folder, *beside, job.reference_coverage, job.run_dir):
         if path is not None:
             _make(path)
 

@@ -161,8 +161,10 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
         kind: (path,) if kind in tuples else path
         for kind, path in item.conditions.items()
     }
-    if job.uncertainty is not None:
-        given["uncertainty"] = job.uncertainty / item.output.name
+    for name in ("uncertainty", "interval_low", "interval_high"):
+        folder: Path | None = getattr(job, name)
+        if folder is not None:
+            given[name] = folder / item.output.name
     if job.reference_coverage is not None:
         covered = given.get("reference") or job.reference
         path = job.reference_coverage / item.output.name

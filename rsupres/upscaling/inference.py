@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,13 @@ from rsupres.blocks.separable import CUBIC_REACH
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
-from rsupres.families.base import Conditions, SceneContext, SuperResolver, TileBatch
+from rsupres.families.base import (
+    Conditions,
+    PredictsSpread,
+    SceneContext,
+    SuperResolver,
+    TileBatch,
+)
 from rsupres.grid import PixelWindow
 from rsupres.tile_grid import Tile, TileGrid
 from rsupres.upscaling.finishing import (
@@ -262,21 +268,21 @@ class TileRunner:
     def _upscale(self, items: Sequence[ReadTile]) -> np.ndarray:
         """Return means, and variances if asked for, of one batch: (b, n, H, W)."""
         samples = self.source.samples
-        mean = self._sample(items, 0)
-        if samples == 1:
-            return mean.cpu().numpy()
+        mean, *predicted = self._sample(items, 0)
         # Welford's update, so that variances do not suffer from cancellation.
         squares = torch.zeros_like(mean)
         for sample in range(1, samples):
-            sr = self._sample(items, sample)
+            sr = self._sample(items, sample)[0]
             before = sr - mean
             mean += before / (sample + 1)
             squares += before * (sr - mean)
-        if not self.source.has_variance:
-            return mean.cpu().numpy()
-        return torch.cat([mean, squares / (samples - 1)], dim=1).cpu().numpy()
+        parts = [mean, *predicted]
+        if self.source.has_variance and not predicted:
+            parts.append(squares / (samples - 1))
+        return torch.cat(parts, dim=1).cpu().numpy()
 
-    def _sample(self, items: Sequence[ReadTile], sample: int) -> Tensor:
+    def _sample(self, items: Sequence[ReadTile], sample: int) -> tuple[Tensor, ...]:
+        """Return SR of a batch, and its variance if wanted and the model knows it."""
         source, device = self.source, self.source.device
         lr = torch.from_numpy(np.stack([item.lr.seen for item in items]))
         valid = torch.from_numpy(np.stack([item.lr.valid for item in items]))
@@ -290,9 +296,16 @@ class TileRunner:
             windows_sr=[item.tile.sr for item in items],
             scene=self.contexts[sample],
         )
-        sr = self.model.upscale(batch, source.grid.scale)
-        _check_result(sr, batch, [item.tile for item in items])
-        return sr.float()
+        parts: tuple[Tensor, ...]
+        if source.has_variance and self.model.spec.tails:
+            model = cast(PredictsSpread, self.model)
+            both = model.upscale_with_variance(batch, source.grid.scale)
+            parts = (both[:, : source.n_bands], both[:, source.n_bands :])
+        else:
+            parts = (self.model.upscale(batch, source.grid.scale),)
+        for part in parts:
+            _check_result(part, batch, [item.tile for item in items])
+        return tuple(part.float() for part in parts)
 
 
 def tile_rows(grid: TileGrid, strips: range, *, lock: bool) -> tuple[range, int]:

@@ -42,6 +42,9 @@ class UpscaleJob(GivenConditions, Destination):
         steps: network evaluations a tile, None = the model's.
         samples: how many pictures are drawn and averaged.
         uncertainty: file for the standard deviation, None = it is not written.
+        interval: share of the errors that lie between the two rasters below.
+        interval_low: file for the lower limit, None = it is not written.
+        interval_high: file for the upper limit.
         detail: 0 faithful to 1 natural, None = 0.
         sensor_mtf: the sensor's modulation transfer at Nyquist, None = estimated.
         noise: standard deviation in digital numbers, None = estimated.
@@ -83,6 +86,9 @@ class UpscaleJob(GivenConditions, Destination):
     steps: int | None = None
     samples: int = 1
     uncertainty: Path | None = field(default=None, metadata=FREE)
+    interval: float | None = field(default=None, metadata=FREE)
+    interval_low: Path | None = field(default=None, metadata=FREE)
+    interval_high: Path | None = field(default=None, metadata=FREE)
     detail: float | None = None
     sensor_mtf: float | None = None
     noise: float | None = None
@@ -107,6 +113,8 @@ class UpscaleJob(GivenConditions, Destination):
         """Files that the job writes, by the field that names each."""
         more = {
             "uncertainty": self.uncertainty,
+            "interval_low": self.interval_low,
+            "interval_high": self.interval_high,
             "reference_coverage": self.reference_coverage,
         }
         given = {name: path for name, path in more.items() if path is not None}
@@ -153,7 +161,8 @@ class UpscaleJob(GivenConditions, Destination):
         """Return the job that `to_json` stored."""
         names = {key: name for name, key in _STORED_AS.items()}
         values = {names.get(key, key): _to_tuple(stored[key]) for key in stored}
-        for key in ("output", "uncertainty", "reference_coverage", "run_dir"):
+        paths = ("uncertainty", "interval_low", "interval_high", "reference_coverage")
+        for key in ("output", "run_dir", *paths):
             text = values.get(key)
             values[key] = None if text is None else Path(cast(str, text))
         values["scale"] = Fraction(cast(str, values["scale"]))
@@ -171,6 +180,8 @@ class UpscaleJob(GivenConditions, Destination):
         free = {_key(item) for item in fields(Destination)}
         free |= {_key(item) for item in fields(self) if item.metadata}
         chosen = {k: v for k, v in self.to_json().items() if k not in free}
+        if self.interval is not None:
+            chosen["interval"] = self.interval
         return chosen | {
             "uncertainty": self.uncertainty is not None,
             "coverage": self.reference_coverage is not None,

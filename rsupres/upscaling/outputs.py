@@ -1,7 +1,8 @@
 """Describe the rasters that a run writes: where each goes, its format and its tags.
 
-A run writes the upscaled scene and, if asked for, the standard deviation over its
-samples and the coverage of its reference. In the coverage, pixels that were filled with
+A run writes the upscaled scene and, if asked for, the standard deviation of its error
+or over its samples, the limits of an interval around it, and the coverage of its
+reference. In the coverage, pixels that were filled with
 the enlarged scene count as without a reference, because they hold no texture to take.
 Nothing is written here.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.conditions.references import References
+from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.upscaling.finishing import FinishedStrip
@@ -27,6 +30,7 @@ from rsupres.version import __version__
 
 # Folders in a run directory that hold strips of these.
 DEVIATION, COVERAGE = "deviation", "coverage"
+INTERVAL = ("interval_low", "interval_high")  # also fields of `UpscaleJob`
 FALLBACK, COVERED, COVERAGE_NODATA = 0, 1, 255
 NAMES = {FALLBACK: "no reference", COVERED: "reference"}
 _COLOURS = {FALLBACK: (215, 48, 39), COVERED: (26, 152, 80), COVERAGE_NODATA: (0, 0, 0)}
@@ -63,6 +67,16 @@ def side_outputs(work: Work) -> list[SideOutput]:
                 form=replace(work.format, dtype="float32", nodata=math.nan),
                 pixels=_deviation,
                 meta=lambda tags: _deviation_meta(work, tags),
+            )
+        )
+    for name in INTERVAL if work.job.interval is not None else ():
+        found.append(
+            SideOutput(
+                name=name,
+                path=cast(Path, getattr(work.job, name)),
+                form=replace(work.format, dtype="float32", nodata=math.nan),
+                pixels=partial(_limit, work, name),
+                meta=partial(_limit_meta, work, name),
             )
         )
     if work.job.reference_coverage is not None:
@@ -134,11 +148,44 @@ def _deviation(strip: FinishedStrip) -> np.ndarray:
 def _deviation_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
     """Return what the standard deviations say besides pixels; bands of the model."""
     bands = work.bands.roles
+    kind = "of the error" if work.model.spec.tails else "over the samples"
     return replace(
         OutputMeta.like(work.scene, bands, work.sr_grid, {}),
         offsets=(0.0,) * len(bands),
         colorinterp=("undefined",) * len(bands),
-        tags={**tags, "RSUPRES_CONTENT": "standard deviation over the samples"},
+        tags={**tags, "RSUPRES_CONTENT": f"standard deviation {kind}"},
+    )
+
+
+def interval_reach(share: float, tails: Sequence[float]) -> float:
+    """Return how many standard deviations hold a share of the errors.
+
+    Args:
+        share: 0 to the largest of `TAILS`.
+        tails: see `ModelSpec`.
+    """
+    axis = -np.log1p(-np.array([share, 0.0, *TAILS]))  # straight for Laplace's law
+    return float(np.interp(axis[0], axis[1:], (0.0, *tails)))
+
+
+def _limit(work: Work, name: str, strip: FinishedStrip) -> np.ndarray:
+    """Return the lower or upper limit of a strip's model bands, (c, H, W) float32."""
+    assert work.job.interval is not None
+    assert strip.deviation is not None
+    places = [work.order.index(k) for k in range(len(work.bands.roles))]
+    reach = interval_reach(work.job.interval, work.model.spec.tails)
+    sign = 1.0 if name == INTERVAL[1] else -1.0
+    return strip.pixels[places].astype(np.float32) + sign * reach * strip.deviation
+
+
+def _limit_meta(work: Work, name: str, tags: Mapping[str, str]) -> OutputMeta:
+    """Return what a limit says besides pixels; bands of the model."""
+    bands = work.bands.roles
+    side = "upper" if name == INTERVAL[1] else "lower"
+    content = f"{side} limit of the {100 * (work.job.interval or 0):g} % interval"
+    return replace(
+        OutputMeta.like(work.scene, bands, work.sr_grid, {}),
+        tags={**tags, "RSUPRES_CONTENT": content},
     )
 
 

@@ -52,6 +52,9 @@ class UpscaleOptions(TypedDict, total=False):
         sampler: one that the model offers.
         samples: pictures to draw and average.
         uncertainty: file to write.
+        interval: share of the errors between `interval_low` and `interval_high`.
+        interval_low: file to write.
+        interval_high: file to write.
         detail: 0 faithful to 1 natural.
         sensor_mtf: modulation transfer of the sensor at Nyquist.
         noise: standard deviation in digital numbers.
@@ -100,6 +103,9 @@ class UpscaleOptions(TypedDict, total=False):
     sampler: str | None
     samples: int
     uncertainty: StrPath | None
+    interval: float | None
+    interval_low: StrPath | None
+    interval_high: StrPath | None
     detail: float | None
     sensor_mtf: float | None
     noise: float | None
@@ -125,7 +131,13 @@ class UpscaleOptions(TypedDict, total=False):
 
 # Fields of `UpscaleJob` by option, where the two differ.
 _FIELDS = {"bands": "named_bands", "co": "creation"}
-_FILES = ("uncertainty", "reference_coverage", "run_dir")
+_FILES = (
+    "uncertainty",
+    "interval_low",
+    "interval_high",
+    "reference_coverage",
+    "run_dir",
+)
 _LISTS = ("vector_map", "reference")
 _NAMES = ("aoi", "legend", "change_mask", "class_table", "style")
 

@@ -11,7 +11,7 @@ import torch
 from rsupres.checkpoints.catalogue import list_cards
 from rsupres.conditions.base import DETECT, ConditionRequest, GivenConditions
 from rsupres.errors import ConditionError, InputError
-from rsupres.families.base import ModelSpec, SamplerOptions
+from rsupres.families.base import TAILS, ModelSpec, SamplerOptions
 from rsupres.upscaling.devices import find_precision
 from rsupres.upscaling.job import UpscaleJob
 
@@ -107,11 +107,28 @@ def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
             f"{job.samples}: the model draws no noise, so all would be equal.",
             argument="samples",
         )
-    if job.uncertainty is not None and job.samples < 2:
+    if job.uncertainty is not None and job.samples < 2 and not spec.tails:
         raise InputError(
-            "needs at least two samples.",
+            "needs at least two samples: the model predicts no standard deviation.",
             argument="uncertainty",
             remedies=("samples=2",),
+        )
+    _check_interval(job, spec)
+
+
+def _check_interval(job: UpscaleJob, spec: ModelSpec) -> None:
+    """Refuse an interval that is none, or that the model cannot give."""
+    if job.interval is None:
+        return
+    if not 0.0 < job.interval <= TAILS[-1]:
+        raise InputError(
+            f"{job.interval:g}: must be a share from 0 to {TAILS[-1]:g}.",
+            argument="interval",
+        )
+    if not spec.tails:
+        raise InputError(
+            f"{job.interval:g}: the model does not predict how far off it may be.",
+            argument="interval",
         )
 
 

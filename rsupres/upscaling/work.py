@@ -119,8 +119,8 @@ class Work:
 
     @property
     def has_deviation(self) -> bool:
-        """Whether standard deviations are written."""
-        return self.job.uncertainty is not None
+        """Whether standard deviations are written, or limits made of them."""
+        return self.job.uncertainty is not None or self.job.interval is not None
 
     @property
     def rules(self) -> StripRules:
@@ -231,7 +231,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         RsupresError: the job is refused; the message says why and what to do.
     """
     gates = tuple(parse_gate(text) for text in job.fail_if)
-    if job.uncertainty is None and any("uncertainty" in g.figures for g in gates):
+    measured = job.uncertainty is not None or job.interval is not None
+    if not measured and any("uncertainty" in g.figures for g in gates):
         raise InputError(
             "names uncertainty, which is not measured.",
             argument="fail_if",

@@ -343,6 +343,9 @@ EVERY_OPTION = {
     "steps": ("--steps", "3", 3),
     "samples": ("--samples", "4", 4),
     "uncertainty": ("--uncertainty", "u.tif", Path("u.tif")),
+    "interval": ("--interval", ("0.9", "l.tif", "h.tif"), 0.9),
+    "interval_low": ("--interval", ("0.9", "l.tif", "h.tif"), Path("l.tif")),
+    "interval_high": ("--interval", ("0.9", "l.tif", "h.tif"), Path("h.tif")),
     "detail": ("--detail", "0.25", 0.25),
     "sensor_mtf": ("--sensor-mtf", "0.2", 0.2),
     "noise": ("--noise", "12", 12.0),
@@ -391,9 +394,8 @@ def test_every_option_reaches_the_job(field, monkeypatch):
 
     monkeypatch.setattr("rsupres.upscaling.pipeline.upscale_scene", remember)
     invoke("upscale", "a.tif", "b.tif")
-    result = invoke(
-        "upscale", "a.tif", "b.tif", option, *([] if text is None else [text])
-    )
+    values = text if isinstance(text, tuple) else () if text is None else (text,)
+    result = invoke("upscale", "a.tif", "b.tif", option, *values)
     assert result.exit_code == 3
     assert getattr(jobs[1], field) == wanted
     assert getattr(jobs[0], field) != wanted

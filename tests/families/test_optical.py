@@ -105,6 +105,21 @@ def test_any_bands_at_any_scale(bands: int, scale: str) -> None:
     assert np.isfinite(sr).all()
 
 
+def test_the_predicted_error_comes_with_the_same_picture() -> None:
+    model = make_model(replace(CONFIG, spread=8))
+    assert model.network.spread is not None
+    model.network.spread.ratio.fill_(3.0)
+    batch = batch_of(model, 2.0 * picture(4), Fraction(3, 2))
+    both = model.upscale_with_variance(batch, Fraction(3, 2))
+    torch.testing.assert_close(both[:, :4], model.upscale(batch, Fraction(3, 2)))
+    assert both.shape == (1, 8, 72, 72)
+    assert (both[:, 4:] > 0).all()
+    # A picture of twice the contrast is off by twice as much.
+    half = batch_of(model, picture(4), Fraction(3, 2))
+    smaller = model.upscale_with_variance(half, Fraction(3, 2))
+    torch.testing.assert_close(both[:, 4:], 4 * smaller[:, 4:], rtol=1e-3, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("bands", "groups"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +12,17 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
-from rsupres.families.base import SamplerOptions
+from rsupres.families.base import TAILS, SamplerOptions
+from rsupres.families.optical.config import OpticalConfig
+from rsupres.families.optical.network import Spread
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
-from rsupres.training.families.optical.losses import draw_loss, image_weights, mean_loss
+from rsupres.training.families.optical.losses import (
+    draw_loss,
+    image_weights,
+    mean_loss,
+    spread_loss,
+)
 from rsupres.training.families.optical.training import OpticalTraining, _take, _tell
 from rsupres.training.loop import train
 from rsupres.training.registry import build_training
@@ -48,6 +56,7 @@ def test_all_stages_make_a_model_that_upscales(tmp_path: Path) -> None:
         StageConfig("mean", 3),
         StageConfig("draw", 2),
         StageConfig("estimator", 2),
+        StageConfig("spread", 2),
     )
     assert train(config, tmp_path, CPU, stop_after_s=0.0) is None
     path = train(config, tmp_path, CPU)
@@ -59,6 +68,7 @@ def test_all_stages_make_a_model_that_upscales(tmp_path: Path) -> None:
         assert sr.shape == (4, 160, 160)
     assert model.spec.detail
     assert model.spec.halo == 4
+    assert len(model.spec.tails) == len(TAILS)
 
 
 def test_every_stage_trains_its_own_part_only(tmp_path: Path) -> None:
@@ -102,6 +112,20 @@ def test_the_score_asks_for_the_spread_of_the_truth() -> None:
     twins = draw_loss(torch.zeros(shape), torch.zeros(shape), truth, weights)
     assert score(1.0) < score(2.0)
     assert score(1.0) < float(twins)
+
+
+def test_the_spread_is_learned_as_mean_absolute_error_and_its_shape_noted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    errors = 0.02 * torch.randn((8, 3, 64, 64), generator=generator)
+    tries = {s: torch.full_like(errors, math.log(s)) for s in (0.012, 0.016, 0.022)}
+    losses = {s: float(spread_loss(errors, logs)) for s, logs in tries.items()}
+    assert min(losses, key=losses.__getitem__) == 0.016  # 0.02 * sqrt(2 / pi)
+    spread = Spread(OpticalConfig(16, 2, 1, 8, spread=8))
+    for _ in range(400):
+        spread.note(errors, tries[0.016])
+    assert float(spread.ratio) == pytest.approx(0.02 / 0.016, rel=0.02)
+    normal = [0.674, 1.282, 1.645, 1.960, 2.576]
+    assert spread.tails.tolist() == pytest.approx(normal, rel=0.03)
 
 
 def test_flat_images_count_as_much_as_rich_ones() -> None:

@@ -29,8 +29,9 @@ from rsupres.families.base import SamplerOptions
 from rsupres.grid import PixelWindow
 from rsupres.upscaling.context import context_of
 from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.outputs import INTERVAL, interval_reach
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
-from tests.fakes import RANGE, FakeModel, PreparingModel, noisy, spec
+from tests.fakes import RANGE, FakeModel, PreparingModel, SureModel, noisy, spec
 from tests.helpers import make_scene
 
 
@@ -236,6 +237,26 @@ def test_samples_give_the_mean_and_the_standard_deviation(scene, monkeypatch):
         spread[valid], np.std(singles, axis=0, ddof=1)[valid], rtol=1e-2, atol=0.1
     )
     assert np.nanmean(spread) == pytest.approx(92, abs=10)  # 0.01 * 10000, ddof 1
+
+
+def test_a_predicted_error_gives_its_deviation_and_an_interval(scene, monkeypatch):
+    tails = (0.5, 1.0, 2.0, 3.0, 4.0)
+    SureModel(spec(bands=("red", "green", "blue"), tails=tails)).install(monkeypatch)
+    names = {k: scene.with_name(f"{k}.tif") for k in ("uncertainty", *INTERVAL)}
+    sr = result(scene, interval=0.9, dtype="float32", nodata=-1.0, **names)
+    spread, low, high = (read(path) for path in names.values())
+    valid = sr != -1
+    np.testing.assert_allclose(spread[valid], 100.0, rtol=1e-5)  # 0.01 of 10000
+    # The output has the file's bands, the limits the model's.
+    np.testing.assert_allclose(low[valid], (sr - 200.0)[valid], rtol=1e-4)
+    np.testing.assert_allclose(high[valid], (sr + 200.0)[valid], rtol=1e-4)
+    assert np.isnan(high[~valid]).all()
+
+
+@pytest.mark.parametrize(("share", "reach"), [(0.5, 0.5), (0.9, 2.0), (0.925, 2.415)])
+def test_intervals_between_known_shares_are_interpolated(share, reach):
+    found = interval_reach(share, (0.5, 1.0, 2.0, 3.0, 4.0))
+    assert found == pytest.approx(reach, abs=1e-3)
 
 
 def test_every_sample_is_prepared_with_its_own_noise(scene, monkeypatch):

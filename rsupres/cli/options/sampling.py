@@ -41,8 +41,17 @@ sampling_options = stacked(
         "--uncertainty",
         type=click.Path(dir_okay=False),
         metavar="PATH",
-        help="Raster to write, the standard deviation over the samples (float32, units "
-        "of the output). Default: none.",
+        help="Raster to write, the standard deviation of the error where the model "
+        "predicts it, else over the samples (float32, units of the output). "
+        "Default: none.",
+    ),
+    click.option(
+        "--interval",
+        type=(float, click.Path(dir_okay=False), click.Path(dir_okay=False)),
+        metavar="SHARE LOW HIGH",
+        help="Two rasters to write, between which this share of the true values is "
+        "expected to lie (float32), such as 0.9 low.tif high.tif; for models that "
+        "predict their error. Default: none.",
     ),
     click.option(
         "--detail",

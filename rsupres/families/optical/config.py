@@ -27,6 +27,7 @@ class OpticalConfig:
             scales are resampled from there. It is also the largest trained scale.
         noise: channels of noise that the tail of draws looks at; 0 = no such tail.
         estimator: width of the network that reads the sensor from a scene; 0 = none.
+        spread: width of the head that predicts the error of the mean; 0 = none.
     """
 
     channels: int = 64
@@ -36,6 +37,7 @@ class OpticalConfig:
     up: int = 4
     noise: int = 0
     estimator: int = 0
+    spread: int = 0
 
 
 SMALL = OpticalConfig()

@@ -7,24 +7,29 @@ a convolution to the pixels of a grid `up` times finer. That residual is resampl
 the size wanted and added to the bicubic enlargement.
 
 Two tails share the trunk: `mean` gives the expected picture, `draw` one possible
-picture, a function of noise on the LR grid. An `Estimator` may come along, which reads
-from a scene what nobody told the network.
+picture, a function of noise on the LR grid. `spread` may predict how far the mean is
+from the truth, and an `Estimator` may read from a scene the facts that are not given.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.families.base import TAILS
 from rsupres.families.optical.config import FACTS, OpticalConfig
 from rsupres.families.optical.sensing import Estimator
 
 _SLOPE = 0.05  # of the leaky ReLUs
 _SMALL_START = 0.1  # of the heads: training begins near bicubic
+_FOLLOW = 0.02  # share of a batch in what `Spread` notes
+_QUANTILE_VALUES = 100_000
+_USUAL_ERROR = 0.02  # of pictures in [0, 1], from which the training of `Spread` begins
 
 
 class Block(nn.Module):
@@ -109,8 +114,51 @@ class Tail(nn.Module):
 
     def forward(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
         """Return (b, 3 up up, h, w)."""
-        out: Tensor = self.head(self.unit(x, self.film(told).to(x.dtype)) + first)
+        out: Tensor = self.head(self.features(x, first, told))
         return out
+
+    def features(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
+        """Return (b, c, h, w), from which the pixels are made."""
+        out: Tensor = self.unit(x, self.film(told).to(x.dtype)) + first
+        return out
+
+
+class Spread(nn.Module):
+    """Features of the mean's tail to the size of its error, pixel by pixel.
+
+    The error is taken as Laplace-distributed, with a scale of its own in each pixel.
+    `ratio` and `tails` say how errors of the training data really lie around it.
+    """
+
+    ratio: Tensor  # root mean square of the errors over that of the scales
+    tails: Tensor  # at `TAILS`, quantiles of |error| over the standard deviation
+
+    def __init__(self, config: OpticalConfig) -> None:
+        super().__init__()
+        self.body = Conv3x3(config.channels, config.spread)
+        self.head = Conv3x3(config.spread, 3 * config.up**2)
+        nn.init.normal_(self.head.weight, std=_SMALL_START / config.spread**0.5 / 3)
+        assert self.head.bias is not None
+        nn.init.constant_(self.head.bias, math.log(_USUAL_ERROR))
+        self.register_buffer("ratio", torch.tensor(2.0**0.5))
+        self.register_buffer("tails", torch.tensor([-math.log(1 - p) for p in TAILS]))
+        self.tails /= 2.0**0.5
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logarithms of scales (b, 3 up up, h, w), of pictures in [0, 1]."""
+        out: Tensor = self.head(self.body(features, slope=_SLOPE))
+        return out
+
+    @torch.no_grad()
+    def note(self, error: Tensor, logs: Tensor) -> None:
+        """Let `ratio` and `tails` follow the errors of a batch of training data."""
+        scales = logs.exp()
+        ratio = (error.square().mean() / scales.square().mean()).sqrt()
+        self.ratio.lerp_(ratio, _FOLLOW)
+        sizes = (error.abs() / scales).flatten()
+        sizes = sizes[:: 1 + sizes.numel() // _QUANTILE_VALUES] / self.ratio
+        at = torch.tensor(TAILS, device=sizes.device)
+        self.tails.lerp_(torch.quantile(sizes, at), _FOLLOW)
 
 
 class OpticalNetwork(nn.Module):
@@ -128,6 +176,7 @@ class OpticalNetwork(nn.Module):
         self.units = nn.ModuleList(Unit(channels, config.blocks) for _ in range(n))
         self.mean = Tail(config)
         self.estimator = Estimator(config.estimator) if config.estimator else None
+        self.spread = Spread(config) if config.spread else None
         self.draw = self.noise_in = None
         if config.noise:
             self.draw = copy.deepcopy(self.mean)
@@ -156,9 +205,14 @@ class OpticalNetwork(nn.Module):
         out: Tensor = self.draw(features + self.noise_in(noise), first, told)
         return out
 
-    def enlarge(self, residual: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the picture in [-1, 1], not clipped, of a tail's output."""
+    def fine(self, residual: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return a tail's output as pixels (b, 3, H, W) of the size wanted."""
         fine = functional.pixel_shuffle(residual.float(), self.config.up)
         if tuple(fine.shape[2:]) != tuple(size):
             fine = functional.interpolate(fine, size, mode="bicubic", antialias=True)
-        return fine + functional.interpolate(lr.float(), size, mode="bicubic")
+        return fine
+
+    def enlarge(self, residual: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the picture in [-1, 1], not clipped, of a tail's output."""
+        enlarged = functional.interpolate(lr.float(), size, mode="bicubic")
+        return self.fine(residual, size) + enlarged

@@ -91,18 +91,34 @@ class Optical:
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return SR of tiles, every band through the network."""
+        return self._upscale(batch, scale, spread=False)[0]
+
+    def upscale_with_variance(self, batch: TileBatch, scale: Fraction) -> Tensor:
+        """Return SR and the variance of its error, both per band: (b, 2 c, H, W)."""
+        return torch.cat(self._upscale(batch, scale, spread=True), 1)
+
+    def _upscale(
+        self, batch: TileBatch, scale: Fraction, *, spread: bool
+    ) -> tuple[Tensor, ...]:
+        """Return SR, and its variance if wanted."""
         lr = batch.lr.to(self.device, torch.float32)
         size = tuple(int(side * scale) for side in lr.shape[2:])
-        parts = [
-            self._upscale_group(lr[:, list(bands)], g, batch, scale)[:, : len(bands)]
+        groups = [
+            [
+                part[:, : len(bands)]
+                for part in self._upscale_group(
+                    lr[:, list(bands)], g, batch, scale, spread=spread
+                )
+            ]
             for g, bands in enumerate(band_groups(lr.shape[1]))
         ]
-        return bound(torch.cat(parts, 1), lr, (size[0], size[1])).clamp(0.0, 1.0)
+        sr, *variance = (torch.cat(parts, 1) for parts in zip(*groups, strict=True))
+        return bound(sr, lr, (size[0], size[1])).clamp(0.0, 1.0), *variance
 
     def _upscale_group(
-        self, lr: Tensor, g: int, batch: TileBatch, scale: Fraction
-    ) -> Tensor:
-        """Return (b, 3, H, W) of bands (b, 1 to 3, h, w), repeated to three."""
+        self, lr: Tensor, g: int, batch: TileBatch, scale: Fraction, *, spread: bool
+    ) -> list[Tensor]:
+        """Return SR of bands (b, 1 to 3, h, w) repeated to three, and its variance."""
         numbers, up = batch.scene.numbers, self.network.config.up
         low, high = numbers[f"low_{g}"], numbers[f"high_{g}"]
         told = torch.tensor([[numbers[f"told_{g}_{k}"] for k in range(FACTS)]])
@@ -111,24 +127,40 @@ class Optical:
         signed = signed.contiguous(memory_format=torch.channels_last)
         used = min(scale, Fraction(up))
         rows, cols = signed.shape[2:]
-        with self._autocast():
-            features, first = self.network.trunk(signed, told)
-            residual = self._residual(features, first, told, batch)
         size = (int(rows * used), int(cols * used))
-        sr = self.network.enlarge(residual, signed, size)
+        network = self.network
+        with self._autocast():
+            features, first = network.trunk(signed, told)
+            last = network.mean.features(features, first, told)
+            residual = self._residual(features, first, last, told, batch)
+            scales = network.spread(last) if spread and network.spread else None
+        found = [network.enlarge(residual, signed, size)]
+        if scales is not None:
+            found.append(network.fine(scales, size))
         if used != scale:
             final = (int(rows * scale), int(cols * scale))
-            sr = functional.interpolate(sr, final, mode="bicubic")
-        return (sr + 1.0) / 2.0 * (high - low) + low
+            found = [functional.interpolate(x, final, mode="bicubic") for x in found]
+        found[0] = (found[0] + 1.0) / 2.0 * (high - low) + low
+        if scales is not None:
+            assert network.spread is not None
+            # A draw is off by as much again as the ground is uncertain.
+            factor = (1.0 + self.options.detail**2) * float(network.spread.ratio) ** 2
+            found[1] = (2.0 * found[1]).exp() * factor * (high - low) ** 2
+        return found
 
     def _residual(
-        self, features: Tensor, first: Tensor, told: Tensor, batch: TileBatch
+        self,
+        features: Tensor,
+        first: Tensor,
+        last: Tensor,
+        told: Tensor,
+        batch: TileBatch,
     ) -> Tensor:
         """Return the tails' pixels: the mean, a draw, or between them by the detail."""
         detail = self.options.detail
         parts = []
         if detail < 1.0:
-            mean = self.network.mean(features, first, told)
+            mean = self.network.mean.head(last)
             parts.append((1.0 - detail) * mean if detail else mean)
         if detail > 0.0:
             channels = self.network.config.noise
@@ -245,7 +277,11 @@ def from_checkpoint(
 
 
 def make_spec(
-    config: OpticalConfig, *, gsd: tuple[float, float] | None, halo: int = HALO
+    config: OpticalConfig,
+    *,
+    gsd: tuple[float, float] | None,
+    halo: int = HALO,
+    tails: tuple[float, ...] = (),
 ) -> ModelSpec:
     """Return what a model of this architecture needs from a scene."""
     return ModelSpec(
@@ -257,6 +293,7 @@ def make_spec(
         detail=config.noise > 0,
         stochastic=config.noise > 0,
         sensor=True,
+        tails=tails,
     )
 
 

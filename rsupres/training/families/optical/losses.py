@@ -19,6 +19,8 @@ _ROUNDING = 0.01  # differences below it count by their squares
 _LEVELS = (1.0, 0.5, 0.5)  # weights of the picture's scales, each half the last
 _PATCH = 4  # pixels of the patches that are scored as wholes
 _PATCH_WEIGHT = 0.5
+_LOG_SCALES = (-9.0, 2.0)  # limits, so that a wild value cannot end the training
+_LEAST_SCALE = 5e-4  # errors below it are rounding
 
 
 def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
@@ -44,6 +46,17 @@ def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> 
             a, b, y = (functional.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b, y))
         total = total + weight * (weights * _score(torch.abs, a, b, y)).mean()
     return total
+
+
+def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
+    """Return the negative log likelihood of errors by Laplace's law, per pixel.
+
+    Args:
+        error: of pictures in [0, 1].
+        logs: logarithms of the scales, of the same shape.
+    """
+    logs = logs.clamp(*_LOG_SCALES)
+    return ((error.abs() + _LEAST_SCALE) * torch.exp(-logs) + logs).mean()
 
 
 def _score(size: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, y: Tensor) -> Tensor:

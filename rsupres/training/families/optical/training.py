@@ -5,6 +5,7 @@ Stage                 Trains
 ====================  ===============================================================
 ``mean``              trunk and mean tail: the expected picture
 ``draw``              the tail of draws on a trunk that stays, by a proper score
+``spread``            the predicted error of a mean that stays
 ``estimator``         the reading of blur, noise and JPEG from a scene
 ====================  ===============================================================
 
@@ -38,15 +39,20 @@ from rsupres.training.base import (
 )
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
-from rsupres.training.families.optical.losses import draw_loss, image_weights, mean_loss
+from rsupres.training.families.optical.losses import (
+    draw_loss,
+    image_weights,
+    mean_loss,
+    spread_loss,
+)
 from rsupres.training.losses import Outcome, StageSetup
 from rsupres.training.registry import choose_architecture
 from rsupres.training.validation import mean_psnr, write_picture
 
 # "tiny" is for tests.
 ARCHITECTURES: Mapping[str, OpticalConfig] = {
-    "small": replace(SMALL, noise=8, estimator=128),
-    "tiny": OpticalConfig(16, 2, 1, 8, noise=2, estimator=8),
+    "small": replace(SMALL, noise=8, estimator=128, spread=64),
+    "tiny": OpticalConfig(16, 2, 1, 8, noise=2, estimator=8, spread=8),
 }
 _VALIDATION_CROPS = 12
 _VALIDATION_LR_SIDE = 32
@@ -70,10 +76,11 @@ class OpticalTraining:
     network: OpticalNetwork
 
     options: ClassVar[type[object]] = NoOptions
-    may_begin_fresh: ClassVar[tuple[str, ...]] = ("draw.", "noise_in.")
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ("draw.", "noise_in.", "spread.")
     stages: ClassVar[Mapping[str, Stage]] = {
         "mean": Stage(("conv_in", "film", "units", "mean")),
         "draw": Stage(("draw", "noise_in")),
+        "spread": Stage(("spread",)),
         "estimator": Stage(("estimator",)),
     }
 
@@ -126,6 +133,8 @@ class OpticalTraining:
         size = (truth.shape[2], truth.shape[3])
         bicubic = functional.interpolate(lr, size, mode="bicubic") / 2.0 + 0.5
         weights = image_weights(bicubic, truth)
+        if setup.stage.name == "spread":
+            return Outcome({"spread": self._spread_loss(lr, told, truth)})
         if setup.stage.name == "mean":
             image = self.network(lr, told, size) / 2.0 + 0.5
             return Outcome({"mean": mean_loss(image, truth, weights)})
@@ -136,7 +145,13 @@ class OpticalTraining:
 
     def export(self) -> Exported:
         """Return the network."""
-        spec = make_spec(self.architecture, gsd=self.config.gsd, halo=self.config.halo)
+        spread = self.network.spread
+        spec = make_spec(
+            self.architecture,
+            gsd=self.config.gsd,
+            halo=self.config.halo,
+            tails=() if spread is None else tuple(spread.tails.tolist()),
+        )
         return Exported(self.network.state_dict(), spec, asdict(self.architecture))
 
     def validate(self, validation: Validation) -> Mapping[str, float]:
@@ -167,6 +182,19 @@ class OpticalTraining:
         noise = torch.randn(shape, generator=generator).to(lr.device)
         residual = self.network.sample(features, first, told, noise)
         return self.network.enlarge(residual, lr, size)
+
+    def _spread_loss(self, lr: Tensor, told: Tensor, truth: Tensor) -> Tensor:
+        """Return the negative log likelihood of errors; note their shape."""
+        network = self.network
+        size = (truth.shape[2], truth.shape[3])
+        assert network.spread is not None
+        with torch.no_grad():
+            features, first = network.trunk(lr, told)
+            last = network.mean.features(features, first, told)
+            image = network.enlarge(network.mean.head(last), lr, size) / 2.0 + 0.5
+        logs = network.fine(network.spread(last), size)
+        network.spread.note(image - truth, logs)
+        return spread_loss(image - truth, logs)
 
     def _estimator_loss(self, taken: Taken) -> Tensor:
         assert self.network.estimator is not None
