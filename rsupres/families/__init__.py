@@ -9,6 +9,7 @@ from importlib import import_module
 
 FAMILIES = {
     "bicubic": "rsupres.families.bicubic",
+    "sharpening": "rsupres.families.sharpening.sharpener",
     "optical": "rsupres.families.optical.resolver",
     "e2diffsr": "rsupres.families.e2diffsr.resolver",
     "slimdiffsr": "rsupres.families.slimdiffsr.resolver",

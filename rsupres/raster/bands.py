@@ -66,7 +66,7 @@ def choose_bands(
     Args:
         scene: an open scene.
         roles: such as ("red", "green", "blue"); empty for a model that takes any
-            bands: all of them, or those of `bidx`.
+            bands: all of them, or those of `bidx` or `named`.
         bidx: bands in the order of the roles, from 1.
         named: role to band; the other roles are found as without it.
         remedies: names of the arguments with which the user can choose the bands,
@@ -87,7 +87,7 @@ def choose_bands(
                 f"{len(roles)}: {', '.join(roles)}."
             )
     elif not roles:
-        chosen = scene.data_bands
+        chosen = tuple((named or {}).values()) or scene.data_bands
     else:
         chosen = _find_roles(scene, roles, dict(named or {}), remedies)
     _check(scene, chosen)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, cast
 from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions, given_files
 from rsupres.output.strips import Destination
 
-OtherBands = Literal["skip", "cubic", "inject"]
+OtherBands = Literal["auto", "model", "cubic", "inject", "skip"]
 
 # Metadata of a field that decides no pixel: a run continues with another value of it.
 FREE: Mapping[str, bool] = {"is_free": True}
@@ -33,7 +33,7 @@ class UpscaleJob(GivenConditions, Destination):
         model: name of a card, or a checkpoint file; None = the default that fits.
         bidx: file bands (from 1) for the model's roles, in its order.
         named_bands: (role, file band) pairs.
-        other_bands: what becomes of bands that the model does not take.
+        other_bands: what becomes of bands besides those chosen or of the model.
         stretch: text for `rsupres.raster.stretch.parse_stretch`.
         bounds: west, south, east, north; None = the whole scene.
         bounds_crs: CRS of `bounds`, None = the scene's.
@@ -77,7 +77,7 @@ class UpscaleJob(GivenConditions, Destination):
     model: str | None = field(default=None, metadata=FREE)
     bidx: tuple[int, ...] | None = None
     named_bands: tuple[tuple[str, int], ...] | None = None
-    other_bands: OtherBands = "cubic"
+    other_bands: OtherBands = "auto"
     stretch: str = "auto"
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None

@@ -121,7 +121,7 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
         "RSUPRES_PRECISION": work.model.options.precision,
         "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
         "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
-        "RSUPRES_OTHER_BANDS": job.other_bands if work.bands.others else "",
+        "RSUPRES_OTHER_BANDS": work.other_bands if work.bands.others else "",
         "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
         "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
         "RSUPRES_JOB": work.identity_sha256,

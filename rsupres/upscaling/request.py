@@ -30,7 +30,7 @@ class UpscaleOptions(TypedDict, total=False):
         model: a name or a checkpoint; None = the shipped model that fits.
         bidx: file bands (from 1) for the model's roles, in its order.
         bands: file bands by role, such as ``{"red": 3}``.
-        other_bands: "skip", "cubic" or "inject".
+        other_bands: "auto", "model", "cubic", "inject" or "skip".
         stretch: "auto", "reflectance", "percentile:2,98" or "LO,HI".
         bounds: west, south, east, north.
         bounds_crs: CRS of `bounds`; None = the scene's.

@@ -9,7 +9,12 @@ from __future__ import annotations
 import torch
 
 from rsupres.checkpoints.catalogue import list_cards
-from rsupres.conditions.base import DETECT, ConditionRequest, GivenConditions
+from rsupres.conditions.base import (
+    CONDITIONS,
+    DETECT,
+    ConditionRequest,
+    GivenConditions,
+)
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import TAILS, ModelSpec, SamplerOptions
 from rsupres.upscaling.devices import find_precision
@@ -21,6 +26,7 @@ _MEANING = {
     "reference": "a reference image",
     "change_mask": "a change mask",
     "style": "a style",
+    "fine_bands": "the 10 m bands of a Sentinel-2 product, and upscales no scene",
 }
 # Options that mean nothing without a condition, and that condition.
 _ABOUT = {
@@ -74,7 +80,10 @@ def check_conditions(job: UpscaleJob, spec: ModelSpec, model: str) -> None:
     for name in sorted(spec.needs - set(given)):
         if name == "style" and job.style_sample:
             continue
-        raise ConditionError(f"Model {model} needs {_MEANING[name]}.", remedies=(name,))
+        raise ConditionError(
+            f"Model {model} needs {_MEANING[name]}.",
+            remedies=(name,) if name in CONDITIONS else (),
+        )
     _check_companions(job)
 
 

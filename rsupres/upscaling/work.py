@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,7 +45,7 @@ from rsupres.upscaling.finishing import LrRows, StripRules
 from rsupres.upscaling.gates import Gate, parse_gate
 from rsupres.upscaling.inference import TileSource
 from rsupres.upscaling.injection import find_gains
-from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.job import OtherBands, UpscaleJob
 from rsupres.upscaling.model import ChosenModel, find_card
 from rsupres.upscaling.requirements import (
     check_conditions,
@@ -102,9 +102,16 @@ class Work:
         Bands keep the file's order, or that of the roles when others are left out.
         """
         places = range(len(self.file_bands))
-        if self.job.other_bands == "skip" and (self.model.spec.bands or self.job.bidx):
+        named = self.model.spec.bands or self.job.bidx or self.job.named_bands
+        if self.job.other_bands == "skip" and named:
             return tuple(places)
         return tuple(sorted(places, key=lambda place: self.file_bands[place]))
+
+    @property
+    def other_bands(self) -> OtherBands:
+        """What becomes of the bands that the model does not see."""
+        is_left = self.job.other_bands in ("auto", "model")
+        return "cubic" if is_left else self.job.other_bands
 
     @property
     def dtype(self) -> str:
@@ -285,32 +292,44 @@ def _restrict(scene: Raster, job: UpscaleJob) -> Raster:
 
 
 def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
+    """Return which bands the model sees, and which are enlarged beside them."""
     named = None if job.named_bands is None else dict(job.named_bands)
-    if named and not spec.bands:
-        raise BandError(
-            "name roles, and the model takes any bands; give their numbers instead.",
-            argument="bands",
-            remedies=("bidx",),
-        )
     bands = choose_bands(scene, spec.bands, job.bidx, named, ("bands", "bidx"))
-    codes = class_bands(scene)
-    if not (spec.bands or job.bidx or job.other_bands == "skip"):
-        # A model of any bands would interpolate codes.
-        measured = tuple(band for band in bands.roles if band not in codes)
-        if measured:
-            held = tuple(band for band in bands.roles if band in codes)
-            bands = BandChoice(measured, held + bands.others)
+    if not spec.bands:
+        bands = _of_any_bands(job, bands, class_bands(scene))
+    elif job.other_bands == "model":
+        raise BandError(
+            f"model: the model takes {', '.join(spec.bands)} only.",
+            argument="other_bands",
+            remedies=("other_bands=cubic",),
+        )
     if job.other_bands == "skip" or not bands.others:
         return BandChoice(bands.roles, ())
     logger.info(
         "%s: bands %s are not the model's; %s.",
         scene.path,
         ", ".join(map(str, bands.others)),
-        "enlarged by bicubic interpolation"
-        if job.other_bands == "cubic"
-        else "enlarged with the model's detail",
+        "enlarged with the model's detail"
+        if job.other_bands == "inject"
+        else "enlarged by bicubic interpolation",
     )
     return bands
+
+
+def _of_any_bands(
+    job: UpscaleJob, bands: BandChoice, codes: Collection[int]
+) -> BandChoice:
+    """Return the bands of a model that takes any: those chosen first, no codes.
+
+    A model would interpolate codes, so they stay beside it unless they were chosen.
+    """
+    chosen = bool(job.bidx or job.named_bands)
+    first = tuple(b for b in bands.roles if chosen or b not in codes) or bands.roles
+    rest = tuple(b for b in bands.roles + bands.others if b not in first)
+    if job.other_bands not in ("auto", "model"):
+        return BandChoice(first, rest)
+    measured = tuple(b for b in rest if b not in codes)
+    return BandChoice(first + measured, tuple(b for b in rest if b in codes))
 
 
 def _warn_of_lost(scene: Raster, bands: BandChoice) -> None:

@@ -133,7 +133,7 @@ def test_bidx_and_skip_give_the_bands_in_that_order(scene):
 
 
 def test_other_bands_are_kept_in_the_files_order(scene):
-    some = upscale(scene, "-b", "2")
+    some = upscale(scene, "-b", "2", "--other-bands", "cubic")
     np.testing.assert_array_equal(read(some), read(upscale(scene, name="all.tif")))
     with rasterio.open(some) as dataset:
         assert dataset.tags()["RSUPRES_OTHER_BANDS"] == "cubic"

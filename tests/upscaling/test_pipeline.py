@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import (
+    BandError,
     InputError,
     ModelOutputError,
     QualityGateError,
@@ -140,6 +141,42 @@ def test_skipping_other_bands_gives_the_models_order(tmp_path, monkeypatch):
     upscale_scene(job)
     with rasterio.open(job.output) as dataset:
         assert dataset.descriptions == ("B04", "B03")
+
+
+@pytest.mark.parametrize(
+    ("options", "seen_bands"),
+    [
+        ({}, (1, 2, 3, 4)),
+        ({"bidx": (3, 2)}, (3, 2, 1, 4)),
+        ({"named_bands": (("red", 3), ("nir", 4))}, (3, 4, 1, 2)),
+        ({"bidx": (3, 2), "other_bands": "model"}, (3, 2, 1, 4)),
+        ({"bidx": (3, 2), "other_bands": "cubic"}, (3, 2)),
+        ({"bidx": (3, 2), "other_bands": "skip"}, (3, 2)),
+    ],
+)
+def test_a_model_of_any_bands_sees_those_chosen_first_and_then_the_rest(
+    tmp_path, monkeypatch, options, seen_bands
+):
+    pixels = np.full((4, 20, 20), 1000, np.uint16) * np.arange(1, 5)[:, None, None]
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels.astype(np.uint16))
+    seen = []
+
+    def watch(sr: torch.Tensor, batch) -> torch.Tensor:
+        seen.append(batch.lr[0, :, 0, 0])
+        return sr
+
+    FakeModel(spec(tile_size=20), watch).install(monkeypatch)
+    sr = result(scene, stretch="0,10000", **options)
+    np.testing.assert_allclose(seen[0].numpy() * 10, seen_bands, rtol=1e-5)
+    is_left_out = options.get("other_bands") == "skip"
+    written = [3000, 2000] if is_left_out else [1000, 2000, 3000, 4000]
+    assert sr[:, 5, 5].tolist() == written
+
+
+def test_a_model_of_given_bands_takes_no_others(scene, monkeypatch):
+    FakeModel(spec(bands=("red",))).install(monkeypatch)
+    with pytest.raises(BandError, match="takes red only"):
+        result(scene, other_bands="model")
 
 
 def test_injected_bands_get_the_models_detail_in_proportion(tmp_path, monkeypatch):

@@ -24,12 +24,13 @@ band_options = stacked(
     ),
     click.option(
         "--other-bands",
-        type=click.Choice(["skip", "cubic", "inject"]),
-        default="cubic",
+        type=click.Choice(["auto", "model", "cubic", "inject", "skip"]),
+        default="auto",
         show_default=True,
-        help="What becomes of bands that the model does not take: skip leaves them "
-        "out, cubic enlarges them by bicubic interpolation, inject also adds the "
-        "model's detail.",
+        help="What becomes of the bands besides those chosen: model runs each through "
+        "the model, if it takes any band, cubic enlarges them by bicubic "
+        "interpolation, inject also adds the model's detail, skip leaves them out. "
+        "auto is model where that is possible, else cubic.",
     ),
     click.option(
         "--stretch",
