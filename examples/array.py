@@ -23,7 +23,7 @@ def main(scene: str, out: str) -> None:
     low, high = np.percentile(dn[dn > 0], (0.5, 99.5))
     lr = np.clip((dn - low) / (high - low), 0.0, 1.0)
 
-    model = rsupres.load_model("e2diffsr-small-sentinel2")
+    model = rsupres.load_model("optical-small")
     sr = rsupres.upscale_array(lr, model, scale=4, seed=0)
 
     np.save(out, sr)

@@ -33,7 +33,7 @@ def main(wheel: Path) -> None:
         where = run(folder, python, "-c", "import rsupres; print(rsupres.__file__)")
         assert where.startswith(str(folder)), where
         models = run(folder, rsupres, "models", "list")
-        assert "e2diffsr-small-sentinel2" in models, models
+        assert "optical-small" in models, models
         run(folder, rsupres, "models", "verify")
         run(folder, rsupres, "upscale", SAMPLE, "out.tif", "--scale", "4")
         assert (folder / "out.tif").stat().st_size > 100_000

@@ -79,7 +79,9 @@ def test_options_are_the_fields_of_a_job() -> None:
     renamed = {"bands": "named_bands", "co": "creation"}
     options = {renamed.get(name, name) for name in UpscaleOptions.__annotations__}
     wanted = {field.name for field in fields(UpscaleJob)}
-    assert options == wanted - {"scenes", "output", "scale"}
+    assert options == wanted - {
+        *("scenes", "output", "scale", "interval_low", "interval_high")
+    }
 
 
 def test_upscale_takes_paths_mappings_and_fractions_as_people_write_them(
@@ -107,7 +109,7 @@ def test_upscale_takes_paths_mappings_and_fractions_as_people_write_them(
 
 def test_plan_writes_nothing_and_knows_the_model(tmp_path: Path) -> None:
     plan = rsupres.plan(SCENE, tmp_path / "out.tif", scale="4")
-    assert plan.model == "e2diffsr-small-sentinel2"
+    assert plan.model == "optical-small"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import import_module
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import torch
 
 BICUBIC = "bicubic"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def read_card(name_or_path: str) -> Card:
             raise CheckpointError(f"{path}: no such checkpoint.")
         return Card(path.stem, read_spec(path), file=path)
     cards = {card.name: card for card in list_cards()}
+    name_or_path = _name_now(name_or_path, cards.values())
     if name_or_path not in cards:
         near = difflib.get_close_matches(name_or_path, cards, 3, 0.4) or sorted(cards)
         raise CheckpointError(
@@ -144,6 +148,17 @@ def read_card(name_or_path: str) -> Card:
             " are not there; see the card for how to get them."
         )
     return card
+
+
+def _name_now(name: str, cards: Collection[Card]) -> str:
+    """Return the name of the model that replaced one which no longer ships."""
+    if any(card.name == name for card in cards):
+        return name
+    for card in cards:
+        if name in cast(Sequence[str], card.text.get("replaces", ())):
+            logger.warning("Model %s no longer ships; %s replaces it.", name, card.name)
+            return card.name
+    return name
 
 
 def list_cards() -> list[Card]:

@@ -52,9 +52,8 @@ class UpscaleOptions(TypedDict, total=False):
         sampler: one that the model offers.
         samples: pictures to draw and average.
         uncertainty: file to write.
-        interval: share of the errors between `interval_low` and `interval_high`.
-        interval_low: file to write.
-        interval_high: file to write.
+        interval: a share of the errors, and two files to write, between which the
+            truth lies with this share: ``(0.9, "low.tif", "high.tif")``.
         detail: 0 faithful to 1 natural.
         sensor_mtf: modulation transfer of the sensor at Nyquist.
         noise: standard deviation in digital numbers.
@@ -103,9 +102,7 @@ class UpscaleOptions(TypedDict, total=False):
     sampler: str | None
     samples: int
     uncertainty: StrPath | None
-    interval: float | None
-    interval_low: StrPath | None
-    interval_high: StrPath | None
+    interval: tuple[float, StrPath, StrPath] | None
     detail: float | None
     sensor_mtf: float | None
     noise: float | None
@@ -131,13 +128,7 @@ class UpscaleOptions(TypedDict, total=False):
 
 # Fields of `UpscaleJob` by option, where the two differ.
 _FIELDS = {"bands": "named_bands", "co": "creation"}
-_FILES = (
-    "uncertainty",
-    "interval_low",
-    "interval_high",
-    "reference_coverage",
-    "run_dir",
-)
+_FILES = ("uncertainty", "reference_coverage", "run_dir")
 _LISTS = ("vector_map", "reference")
 _NAMES = ("aoi", "legend", "change_mask", "class_table", "style")
 
@@ -155,6 +146,10 @@ def make_job(
     """
     values: dict[str, object] = {}
     for name, value in options.items():
+        if name == "interval" and value is not None:
+            share, low, high = cast("tuple[float, StrPath, StrPath]", value)
+            values |= {"interval_low": Path(low), "interval_high": Path(high)}
+            value = share
         if isinstance(value, Mapping):
             value = value.items()
         if name in _LISTS:

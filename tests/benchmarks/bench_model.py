@@ -72,7 +72,7 @@ class Timed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="e2diffsr-small-sentinel2")
+    parser.add_argument("--model", default="optical-small")
     parser.add_argument("--side", type=int, default=480)
     parser.add_argument("--tile-size", type=int)
     parser.add_argument("--threads", type=int, default=0)

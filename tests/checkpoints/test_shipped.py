@@ -11,7 +11,13 @@ import pytest
 import rasterio
 import torch
 
-from rsupres.checkpoints.catalogue import Card, default_model, list_cards, load_model
+from rsupres.checkpoints.catalogue import (
+    Card,
+    default_model,
+    list_cards,
+    load_model,
+    read_card,
+)
 from rsupres.checkpoints.file import read_spec
 from rsupres.degradations.optics import (
     Kernel,
@@ -36,6 +42,7 @@ TRUTH = ROOT / "sample_data" / "town_hr.tif"
 SHIPPED = [
     card for card in list_cards() if card.path and card.path.parent == ROOT / "models"
 ]
+UPSCALERS = [card for card in SHIPPED if card.spec.family != "sharpening"]
 LIMIT = 8 * 2**20
 SCALE = Fraction(4)
 
@@ -67,9 +74,9 @@ def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGri
 def test_there_is_something_that_ships() -> None:
     assert {card.name for card in SHIPPED} >= {
         "e2diffsr-small",
-        "e2diffsr-small-sentinel2",
         "optical-small",
         "refdiff-mini",
+        "s2-bands-small",
         "sgdm-mini",
         "slimdiffsr-mini",
     }
@@ -87,12 +94,22 @@ def test_a_card_describes_its_file(card: Card) -> None:
         assert card.text.get(key), f"the card says nothing about its {key}"
 
 
-def test_the_default_follows_the_pixel_size() -> None:
-    assert default_model(4, Fraction(4), 10.0) == "e2diffsr-small-sentinel2"
-    assert default_model(3, Fraction(4), 1.2) == "e2diffsr-small"
+@pytest.mark.parametrize("gsd_m", [0.6, 10.0, 30.0, None])
+@pytest.mark.parametrize("bands", [1, 3, 4, 13])
+def test_one_model_is_the_default_for_any_optical_scene(
+    bands: int, gsd_m: float | None
+) -> None:
+    assert default_model(bands, Fraction(4), gsd_m) == "optical-small"
 
 
-@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_a_name_that_no_longer_ships_means_its_successor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert read_card("e2diffsr-small-sentinel2").name == "optical-small"
+    assert "no longer ships; optical-small replaces it" in caplog.text
+
+
+@pytest.mark.parametrize("card", UPSCALERS, ids=lambda card: card.name)
 def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
     small, tiling = _upscale(card, tmp_path / "small.tif", 64)
     whole, _ = _upscale(card, tmp_path / "whole.tif", 256)
@@ -107,16 +124,16 @@ def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
     assert seams == pytest.approx(1.0, abs=0.01)
 
 
-def test_the_sentinel2_model_beats_bicubic_on_the_town(tmp_path: Path) -> None:
+def test_the_default_model_beats_bicubic_on_the_town(tmp_path: Path) -> None:
     cards = {card.name: card for card in list_cards()}
     with rasterio.open(TRUTH) as truth:
         hr = truth.read([1, 2, 3]).astype(np.float64)
     scores = {}
-    for name in ("bicubic", "e2diffsr-small-sentinel2"):
+    for name in ("bicubic", "optical-small"):
         sr, _ = _upscale(cards[name], tmp_path / f"{name}.tif", 96)
         valid = (sr > 0).all(axis=0)
         scores[name] = psnr(sr[:3] / 4000 * 255, hr / 4000 * 255, valid)
-    assert scores["e2diffsr-small-sentinel2"] > scores["bicubic"] + 0.3
+    assert scores["optical-small"] > scores["bicubic"] + 0.3
 
 
 def _estimate(kernel: Kernel, noise: float) -> Facts:

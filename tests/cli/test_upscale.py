@@ -324,7 +324,6 @@ def test_an_option_that_would_do_nothing_is_refused(scene, tmp_path):
         ("--samples", "4"),
         ("--uncertainty", tmp_path / "u.tif"),
         ("--reference-coverage", tmp_path / "c.tif"),
-        ("--bands", "red=1"),
     ):
         result = invoke("upscale", scene, tmp_path / "o.tif", *X2, *options)
         assert result.exit_code == 3, (options, result.output)

@@ -142,7 +142,5 @@ def make_job(
             raise click.UsageError(f"--{one} and --{option} exclude each other.")
     if chosen["bounds_crs"] and not chosen["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
-    names = ("interval", "interval_low", "interval_high")
-    chosen |= zip(names, chosen["interval"] or (None,) * 3, strict=True)
     scale = chosen.pop("scale")
     return request.make_job(scenes, output, scale, cast("UpscaleOptions", chosen))
