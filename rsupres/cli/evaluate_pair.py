@@ -43,7 +43,10 @@ def evaluate_pair(
     with usage_errors():
         check_request(request)
     result = measure_pair(request)
-    console.emit(result.to_json(), "\n".join(table_lines([result.row])))
+    lines = table_lines([result.row])
+    if result.calibration is not None:
+        lines += result.calibration.lines()
+    console.emit(result.to_json(), "\n".join(lines))
 
 
 def refuse_others(names: Collection[str], use: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsupres.errors import InputError
+from rsupres.evaluation.calibration import Calibration, calibrate_file
 from rsupres.evaluation.lpips import load_lpips
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.pairs import (
@@ -51,6 +52,8 @@ class PairRequest:
         halo: LR pixels of the model's halo.
         border: SR pixels left out at every side; None = 0.
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
+        calibration: raster of standard deviations that was written beside SR, to be
+            held against the errors; None = none.
     """
 
     sr: str
@@ -66,6 +69,7 @@ class PairRequest:
     halo: int = 0
     border: int | None = None
     lpips_weights: Path | None = None
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,20 @@ class PairResult:
         row: the figures.
         valid_pixels: SR pixels that were compared.
         moved: by how much HR was moved, SR pixels (down, right).
+        calibration: of predicted errors, None when none were given.
     """
 
     row: Row
     valid_pixels: int
     moved: tuple[float, float]
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return JSON-able values, the figures flat among them."""
         return self.row.to_json() | {
             "valid_pixels": self.valid_pixels,
             "hr_moved_by": list(self.moved),
+            **({"calibration": self.calibration.to_json()} if self.calibration else {}),
         }
 
 
@@ -105,6 +112,7 @@ def evaluate(
     halo: int = 0,
     crop_border: int = 0,
     lpips_weights: StrPath | None = None,
+    calibration: StrPath | None = None,
 ) -> PairResult:
     """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
 
@@ -125,6 +133,7 @@ def evaluate(
         crop_border: SR pixels left out at every side for PSNR, SSIM, SAM and ERGAS.
         lpips_weights: folder of the LPIPS (squeeze) weights; None = the folder that the
             environment variable `RSUPRES_LPIPS` names, else no LPIPS.
+        calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
 
     Returns:
         The figures, on the common ground and the valid pixels of both.
@@ -153,6 +162,7 @@ def evaluate(
             halo=halo,
             border=crop_border,
             lpips_weights=None if lpips_weights is None else Path(lpips_weights),
+            calibration=None if calibration is None else os.fspath(calibration),
         )
     )
 
@@ -196,7 +206,11 @@ def measure_pair(request: PairRequest) -> PairResult:
     name, truth = Path(request.sr).name, Path(request.hr).name
     shown_scale = "-" if request.lr is None else str(scale)
     row = Row(name, shown_scale, truth, 1, figures | of_lr)
-    return PairResult(row, int(pair.valid.sum()), (pair.moved[0], pair.moved[1]))
+    found = None
+    if request.calibration is not None:
+        found = calibrate_file(request.calibration, pair, stretch)
+    moved = (pair.moved[0], pair.moved[1])
+    return PairResult(row, int(pair.valid.sum()), moved, found)
 
 
 def check_request(request: PairRequest) -> None:

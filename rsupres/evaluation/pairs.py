@@ -251,6 +251,24 @@ def match_histogram(
     return np.stack(bands).astype(np.float32)
 
 
+def same_bands(scene: Raster, count: int) -> tuple[int, ...]:
+    """Return the bands of a file beside SR that are those which were compared.
+
+    Args:
+        scene: open.
+        count: how many bands were compared.
+
+    Raises:
+        BandError: the file has others.
+    """
+    bands = scene.data_bands
+    if len(bands) != count:
+        bands = choose_bands(scene, ROLES).roles
+    if len(bands) != count:
+        raise BandError(f"{scene.path} has {len(bands)} bands, SR and HR have {count}.")
+    return bands
+
+
 def _common_bands(sr: Raster, hr: Raster) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return bands of both files that mean the same: red, green, blue, else all."""
     try:

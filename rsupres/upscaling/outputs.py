@@ -153,7 +153,11 @@ def _deviation_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
         OutputMeta.like(work.scene, bands, work.sr_grid, {}),
         offsets=(0.0,) * len(bands),
         colorinterp=("undefined",) * len(bands),
-        tags={**tags, "RSUPRES_CONTENT": f"standard deviation {kind}"},
+        tags={
+            **tags,
+            "RSUPRES_CONTENT": f"standard deviation {kind}",
+            "RSUPRES_TAILS": json.dumps(work.model.spec.tails),
+        },
     )
 
 

@@ -87,6 +87,13 @@ pair_options = stacked(
         "measuring; for pictures of two sensors.",
     ),
     click.option(
+        "--calibration",
+        type=click.Path(),
+        metavar="UNCERTAINTY",
+        help="The raster that --uncertainty wrote for SR: say whether errors are as "
+        "large as it predicts, and where. Default: none.",
+    ),
+    click.option(
         "--stretch",
         default="auto",
         show_default=True,
