@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 import geopandas
@@ -175,81 +174,3 @@ def write_vector(path: Path, *shapes: object, crs: CRS | str | None = UTM) -> st
     """Write geometries as a vector file; return its name."""
     geopandas.GeoSeries(list(shapes), crs=crs).to_file(path, engine="pyogrio")
     return str(path)
-
-
-def make_safe(folder: Path, pixels: NDArray[np.generic], offset: int = -1000) -> Path:
-    """Make a Level-1C `.SAFE` folder of B02, B03, B04 and B08 and return it.
-
-    Args:
-        folder: where the product goes.
-        pixels: (4, height, width) uint16 in the order B02, B03, B04, B08.
-        offset: RADIO_ADD_OFFSET of every band; 0 leaves it out.
-    """
-    stamp = datetime(2022, 6, 21, 11, 6, 51).strftime("%Y%m%dT%H%M%S")
-    product = folder / f"S2A_MSIL1C_{stamp}_N0400_R137_T33TWM_{stamp}.SAFE"
-    granule = f"L1C_T33TWM_A036542_{stamp}"
-    images = product / "GRANULE" / granule / "IMG_DATA"
-    images.mkdir(parents=True)
-    names = ("B02", "B03", "B04", "B08")
-    for plane, name in zip(pixels, names, strict=True):
-        path = images / f"T33TWM_{stamp}_{name}.jp2"
-        make_scene(
-            path,
-            pixels=plane[np.newaxis],
-            driver="JP2OpenJPEG",
-            QUALITY=100,
-            REVERSIBLE="YES",
-        )
-    (product / "MTD_MSIL1C.xml").write_text(_product_xml(granule, stamp, offset))
-    (images.parent / "MTD_TL.xml").write_text(_granule_xml(*pixels.shape[1:]))
-    return product
-
-
-def _product_xml(granule: str, stamp: str, offset: int) -> str:
-    images = "".join(
-        f"<IMAGE_FILE>GRANULE/{granule}/IMG_DATA/T33TWM_{stamp}_{name}</IMAGE_FILE>"
-        for name in ("B02", "B03", "B04", "B08")
-    )
-    offsets = "".join(
-        f'<RADIO_ADD_OFFSET band_id="{band}">{offset}</RADIO_ADD_OFFSET>'
-        for band in range(13)
-    )
-    offset_list = f"<Radiometric_Offset_List>{offsets}</Radiometric_Offset_List>"
-    return f"""<?xml version="1.0" encoding="UTF-8"?>
-<n1:Level-1C_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-1C.xsd">
-<n1:General_Info><Product_Info>
-<PRODUCT_START_TIME>2022-06-21T11:06:51.024Z</PRODUCT_START_TIME>
-<PRODUCT_URI>S2A_MSIL1C_{stamp}_N0400_R137_T33TWM_{stamp}.SAFE</PRODUCT_URI>
-<PROCESSING_LEVEL>Level-1C</PROCESSING_LEVEL><PRODUCT_TYPE>S2MSI1C</PRODUCT_TYPE>
-<Datatake datatakeIdentifier="GS2A_{stamp}_036542_N04.00">
-<SPACECRAFT_NAME>Sentinel-2A</SPACECRAFT_NAME></Datatake>
-<Query_Options completeSingleTile="true">
-<PRODUCT_FORMAT>SAFE_COMPACT</PRODUCT_FORMAT></Query_Options>
-<Product_Organisation><Granule_List>
-<Granule datastripIdentifier="D" granuleIdentifier="{granule}" imageFormat="JPEG2000">
-{images}</Granule></Granule_List></Product_Organisation></Product_Info>
-<Product_Image_Characteristics>
-<Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT>
-<SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>
-<QUANTIFICATION_VALUE unit="none">10000</QUANTIFICATION_VALUE>
-{offset_list if offset else ""}
-</Product_Image_Characteristics>
-</n1:General_Info></n1:Level-1C_User_Product>
-"""
-
-
-def _granule_xml(height: int, width: int) -> str:
-    sizes = "".join(
-        f'<Size resolution="{side}"><NROWS>{height * 10 // side}</NROWS>'
-        f"<NCOLS>{width * 10 // side}</NCOLS></Size>"
-        f'<Geoposition resolution="{side}"><ULX>399960</ULX><ULY>5200020</ULY>'
-        f"<XDIM>{side}</XDIM><YDIM>-{side}</YDIM></Geoposition>"
-        for side in (10, 20, 60)
-    )
-    return f"""<?xml version="1.0" encoding="UTF-8"?>
-<n1:Level-1C_Tile_ID xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/S2_PDI_Level-1C_Tile_Metadata.xsd">
-<n1:Geometric_Info><Tile_Geocoding metadataLevel="Brief">
-<HORIZONTAL_CS_NAME>WGS84 / UTM zone 33N</HORIZONTAL_CS_NAME>
-<HORIZONTAL_CS_CODE>EPSG:32633</HORIZONTAL_CS_CODE>{sizes}
-</Tile_Geocoding></n1:Geometric_Info></n1:Level-1C_Tile_ID>
-"""

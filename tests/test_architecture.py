@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A package imports only itself and what stands before it here; deferred imports count.
 ORDER = (
     *("errors", "version", "execution", "grid", "tile_grid", "blend"),
-    *("kernels", "blocks", "degradations", "legends", "diffusion", "raster"),
+    *("kernels", "blocks", "degradations", "legends", "diffusion"),
+    *("products", "raster"),
     *("families", "output", "checkpoints", "vector", "change", "conditions"),
     *("upscaling", "tiles", "datasets", "evaluation", "training", "cli"),
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rsupres.errors import BandError
+from rsupres.products.landsat import named_radiometry
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -323,25 +324,10 @@ def names_sentinel2(scene: Raster) -> bool:
     return bool(re.search(r"S2[ABCD]_|\bT\d\d[A-Z]{3}_\d{8}T|(?i:sentinel-?_?2)", name))
 
 
-# Scale and offset of the reflectances of Landsat Collection 2, by processing level.
-_LANDSAT_LEVELS = {"2": (2.75e-05, -0.2), "1": (2e-05, -0.1)}
-
-
 def landsat_reflectance(scene: Raster) -> tuple[float, float] | None:
-    """Return scale and offset of Landsat Collection 2 as USGS names it; else None.
-
-    The files carry no scale tags. Level 2 is surface reflectance of any satellite,
-    level 1 that at the top of the atmosphere of Landsat 8 and 9.
-    """
+    """Return scale and offset of Landsat Collection 2 as USGS names it; else None."""
     if scene.dtype != "uint16":
         return None
     name = scene.path.replace("\\", "/").rsplit("/", 1)[-1].upper()
-    text = " ".join([name, *(f"{k}={v}" for k, v in scene.tags.items())]).upper()
-    names = [(label or "").upper() for label in scene.descriptions]
-    if re.search(r"\bL[CETO]0[45789]_L2S[PR]_", text) or (
-        names and all(label.startswith(("SR_B", "QA", "ST_")) for label in names)
-    ):
-        return _LANDSAT_LEVELS["2"]
-    if re.search(r"\bL[CO]0[89]_L1(TP|GT|GS)_", text):
-        return _LANDSAT_LEVELS["1"]
-    return None
+    told = named_radiometry(name, scene.tags, scene.descriptions)
+    return None if told is None else (told.scale, told.offset)

@@ -10,33 +10,33 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, reflected_positions
+from rsupres.products.model import Product, Radiometry
+from rsupres.raster.fingerprint import fingerprint
 from rsupres.raster.header import Header
-from rsupres.raster.nodata import FILL_REACH, fill_invalid, is_measured
+from rsupres.raster.nodata import FILL_REACH, fill_invalid
 from rsupres.raster.open import (
     check_complete,
     check_kind,
     find_alpha,
     find_grid,
-    first_line,
     locate,
-    main_subdataset,
     open_dataset,
 )
+from rsupres.raster.product.describe import ProductRaster, Refinement, open_product
+from rsupres.raster.product.find import find_product, undecided_file
+from rsupres.raster.source import Source
 from rsupres.raster.virtual import is_inside, with_nested
 
 if TYPE_CHECKING:
@@ -44,19 +44,6 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-
-FINGERPRINT_SAMPLES = 16  # places of a file that its fingerprint reads
-FINGERPRINT_BYTES = 65_536  # at each of them
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The open file that a scene and its crops share."""
-
-    dataset: rasterio.DatasetReader
-    alpha: int | None  # band of the file that is a mask, not a picture
-    lock: threading.Lock  # GDAL reads a dataset from one thread at a time
-    missing: float | None = None  # in all bands: no measurement, though undeclared
 
 
 class Raster(Header, AbstractContextManager["Raster"]):
@@ -76,10 +63,17 @@ class Raster(Header, AbstractContextManager["Raster"]):
         path: str,
         grid: Grid,
         window: PixelWindow,
-        source: _Source,
+        source: Source,
         aoi: BaseGeometry | None = None,
     ) -> None:
-        super().__init__(path, grid, source.dataset, source.alpha)
+        super().__init__(
+            path,
+            grid,
+            source.dataset,
+            source.alpha,
+            source.refinement.hidden,
+            source.units,
+        )
         self.window = window
         self._source = source
         self._aoi = aoi
@@ -94,7 +88,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
     ) -> Raster:
         """Open anything that GDAL reads, or a Sentinel-2 product.
 
-        A `.SAFE` folder, its zip or its `MTD_MSIL*.xml` opens as the 10 m bands.
+        A Sentinel-2 product or a STAC item opens as its finest bands.
 
         Args:
             path: file, folder, URL or GDAL name.
@@ -106,20 +100,70 @@ class Raster(Header, AbstractContextManager["Raster"]):
                 with a palette or complex numbers, without CRS or transform.
         """
         name = os.fspath(path)
+        if (product := find_product(name)) is not None:
+            return cls.open_product(open_product(product))
         dataset = open_dataset(locate(name), name)
         try:
-            part = main_subdataset(name, dataset.subdatasets)
-            if part is not None:
-                dataset.close()
-                dataset = open_dataset(part, name)
             check_kind(dataset, name, is_classes=is_classes)
             grid = find_grid(dataset, name, needs_crs)
             check_complete(dataset, name)
-            source = _Source(dataset, find_alpha(dataset, name), threading.Lock())
+            source = Source(
+                dataset,
+                find_alpha(dataset, name),
+                undecided=undecided_file(dataset, name),
+            )
         except BaseException:
             dataset.close()
             raise
-        return cls(name, grid, PixelWindow(0, 0, grid.height, grid.width), source)
+        return cls(name, grid, grid.window, source)
+
+    @classmethod
+    def open_product(cls, product: ProductRaster) -> Raster:
+        """Open a product whose bands are chosen."""
+        name = product.product.path
+        dataset = open_dataset(product.xml, name)
+        source = Source(
+            dataset,
+            product=product.product,
+            refinement=product.refinement,
+            undecided=product.undecided,
+            files=product.product.sources,
+        )
+        grid = find_grid(dataset, name, needs_crs=True)
+        return cls(name, grid, grid.window, source)
+
+    def _view(self, **changes: object) -> Raster:
+        """Return a view of the same file that is read in another way."""
+        source = replace(self._source, **changes)  # type: ignore[arg-type]
+        return Raster(self.path, self.grid, self.window, source, self._aoi)
+
+    def joining(self, parts: Sequence[Raster], refinement: Refinement) -> Raster:
+        """Return a view of files joined as one scene, which knows what they are.
+
+        Args:
+            parts: the files, open.
+            refinement: which bands have coarser pixels.
+        """
+        sources = [part._source for part in parts]
+        return self._view(
+            refinement=refinement,
+            undecided=tuple(name for item in sources for name in item.undecided),
+            files=tuple(name for item in sources for name in item.files),
+        )
+
+    def with_units(self, units: Radiometry) -> Raster:
+        """Return a view whose digital numbers mean something else."""
+        return self._view(units=units, undecided=())
+
+    @property
+    def product(self) -> Product | None:
+        """The product that this is, None for other rasters."""
+        return self._source.product
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Bands of a product whose scale and offset nothing tells."""
+        return self._source.undecided
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -156,8 +200,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         Args:
             value: that the file does not declare as nodata.
         """
-        source = replace(self._source, missing=value)
-        return Raster(self.path, self.grid, self.window, source, self._aoi)
+        return self._view(missing=value)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -169,26 +212,11 @@ class Raster(Header, AbstractContextManager["Raster"]):
         return self._aoi is not None or self.has_file_mask
 
     def fingerprint(self) -> dict[str, str]:
-        """Return JSON-able values that differ when the bytes of the file differ.
-
-        The hash covers name, size and bytes at up to 16 places of every local file of
-        the dataset; of a remote one, its frame and some pixels.
-        """
-        files = with_nested(self._dataset.files)
-        local = [name for name in {*files, self.path} if os.path.isfile(name)]
-        local.sort()
-        digest = hashlib.sha256()
-        for name in local:
-            _digest_file(digest, name)
-        if not local or not all(os.path.isfile(name) for name in files):
-            self._digest_pixels(digest)
-        size = sum(os.path.getsize(name) for name in local)
-        mtime_ns = max((os.stat(name).st_mtime_ns for name in local), default=0)
-        return {
-            "size": str(size),
-            "mtime_ns": str(mtime_ns),
-            "sha256": digest.hexdigest(),
-        }
+        """Return JSON-able values that differ when the bytes of the files differ."""
+        files = [*with_nested(self._dataset.files), *self._source.files]
+        if os.path.isfile(self.path):
+            files.append(self.path)
+        return fingerprint(files, self._digest_pixels)
 
     def _digest_pixels(self, digest: hashlib._Hash) -> None:
         dataset = self._dataset
@@ -311,48 +339,13 @@ class Raster(Header, AbstractContextManager["Raster"]):
     ) -> tuple[NDArray[np.generic], BoolArray]:
         """Read a window inside the scene in the file's type, with its valid mask."""
         shape = shape or (window.height, window.width)
-        place = Window(
-            self.window.col + window.col,
-            self.window.row + window.row,
-            window.width,
-            window.height,
+        place = window._replace(
+            row=self.window.row + window.row, col=self.window.col + window.col
         )
-        dataset = self._dataset
-        try:
-            with self._source.lock:
-                native = dataset.read(
-                    list(bands), window=place, out_shape=(len(bands), *shape)
-                )
-                valid = self._read_mask(place, shape, bands)
-        except (RasterioError, OSError) as error:
-            raise InputError(
-                f"{self.path}: cannot be read at rows {place.row_off} to "
-                f"{place.row_off + place.height} ({first_line(error)}); the file is "
-                "truncated or damaged."
-            ) from error
-        for plane, band in zip(native, bands, strict=True):
-            valid &= is_measured(plane, self.nodata_of(band))
-        if self._source.missing is not None:
-            valid &= (native != self._source.missing).any(axis=0)
+        native, valid = self._source.read(self, place, bands, shape)
         if self._aoi is not None:
             valid &= self._inside(self._aoi, window, shape)
         return native, valid[np.newaxis]
-
-    def _read_mask(
-        self, place: Window, shape: tuple[int, int], bands: Sequence[int]
-    ) -> BoolArray:
-        """Return the file's alpha or masks of bands as (h, w) bool; nodata aside."""
-        dataset = self._dataset
-        if self._alpha is not None:
-            alpha = dataset.read(self._alpha, window=place, out_shape=shape)
-            return np.asarray(alpha > 0)
-        if self.has_file_mask:
-            masked = list(bands) if self.has_band_masks else [1]
-            mask = dataset.read_masks(
-                masked, window=place, out_shape=(len(masked), *shape)
-            )
-            return np.asarray((mask > 0).all(axis=0))
-        return np.ones(shape, bool)
 
     def _inside(
         self, aoi: BaseGeometry, window: PixelWindow, shape: tuple[int, int]
@@ -360,13 +353,3 @@ class Raster(Header, AbstractContextManager["Raster"]):
         frame = self.grid.crop(window)
         zoom = rasterio.Affine.scale(frame.width / shape[1], frame.height / shape[0])
         return is_inside(aoi, shape, frame.transform @ zoom)
-
-
-def _digest_file(digest: hashlib._Hash, name: str) -> None:
-    size = os.path.getsize(name)
-    digest.update(f"{os.path.basename(name)}:{size}:".encode())
-    with open(name, "rb") as stream:
-        last = max(0, size - FINGERPRINT_BYTES)
-        for place in range(FINGERPRINT_SAMPLES):
-            stream.seek(last * place // (FINGERPRINT_SAMPLES - 1))
-            digest.update(stream.read(FINGERPRINT_BYTES))

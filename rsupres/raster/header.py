@@ -1,12 +1,11 @@
 """Read what a raster file says besides its pixels: bands, types, scales, tags, nodata.
 
-Sentinel-2 products hold some of it in tags of their own, which are read here too.
 `rsupres.raster.dataset` adds the pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +13,8 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from rsupres.grid import Grid
-from rsupres.raster.open import color_name, gdal_name, usual_band_name
+from rsupres.products.model import Radiometry
+from rsupres.raster.open import color_name, gdal_name
 
 TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 
@@ -33,6 +33,8 @@ class Header:
         grid: Grid,
         dataset: rasterio.DatasetReader,
         alpha: int | None,
+        hidden: Collection[int] = (),
+        units: Radiometry | None = None,
     ) -> None:
         """Keep an open dataset.
 
@@ -41,11 +43,15 @@ class Header:
             grid: frame of the scene.
             dataset: open.
             alpha: band of the file that is a mask, not a picture; None without one.
+            hidden: bands that are no part of the picture.
+            units: of all bands, instead of what the file says; None = as it says.
         """
         self.path = path
         self.grid = grid
         self._dataset = dataset
         self._alpha = alpha
+        self._hidden = hidden
+        self._units = units
 
     @property
     def count(self) -> int:
@@ -56,20 +62,10 @@ class Header:
     def data_bands(self) -> tuple[int, ...]:
         """The bands of the file, from 1, that hold a picture.
 
-        That is all but alpha and, in Sentinel-2 products, aerosol and water vapour.
+        That is all but alpha and bands that only help to sharpen others.
         """
-        bands = [i for i in range(1, self.count + 1) if i != self._alpha]
-        if self.is_product:
-            bands = [i for i in bands if self._band_tag(i, "BANDNAME")[:1] == "B"]
-        return tuple(bands)
-
-    @property
-    def is_product(self) -> bool:
-        """Whether the file is a Sentinel-2 product, opened by its metadata."""
-        return bool(self._dataset.driver == "SENTINEL2")
-
-    def _band_tag(self, band: int, name: str) -> str:
-        return str(self._dataset.tags(band).get(name, ""))
+        bands = range(1, self.count + 1)
+        return tuple(i for i in bands if i != self._alpha and i not in self._hidden)
 
     @cached_property
     def dtype(self) -> str:
@@ -119,43 +115,25 @@ class Header:
 
     @cached_property
     def descriptions(self) -> tuple[str | None, ...]:
-        """Band names as the file gives them; B04 style for Sentinel-2 products."""
-        names = tuple(self._dataset.descriptions)
-        if not self.is_product:
-            return names
-        codes = [self._band_tag(i + 1, "BANDNAME") for i in range(self.count)]
-        return tuple(usual_band_name(c) or n for c, n in zip(codes, names, strict=True))
+        """Band names as the file gives them."""
+        return tuple(self._dataset.descriptions)
 
     @cached_property
     def scales(self) -> tuple[float, ...]:
         """Scale per band, 1 where the file has none: physical = DN * scale + offset."""
-        if self.is_product:
-            return (1.0 / self._quantification,) * self.count
+        if self._units is not None:
+            return (self._units.scale,) * self.count
         return tuple(float(value) for value in self._dataset.scales)
 
     @cached_property
     def offsets(self) -> tuple[float, ...]:
         """Offset per band, 0 where the file has none: physical = DN * scale + offset.
 
-        Sentinel-2 products since baseline 04.00 give it in DN, usually -1000.
+        Sentinel-2 products since baseline 04.00 have one, usually -0.1.
         """
-        if self.is_product:
-            return tuple(
-                self._add_offset_dn(band) / self._quantification
-                for band in range(1, self.count + 1)
-            )
+        if self._units is not None:
+            return (self._units.offset,) * self.count
         return tuple(float(value) for value in self._dataset.offsets)
-
-    @property
-    def _quantification(self) -> float:
-        names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
-        return next(
-            (float(self.tags[name]) for name in names if self.tags.get(name)), 10_000.0
-        )
-
-    def _add_offset_dn(self, band: int) -> float:
-        names = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
-        return next((float(t) for n in names if (t := self._band_tag(band, n))), 0.0)
 
     @cached_property
     def colorinterp(self) -> tuple[str, ...]:
@@ -181,6 +159,4 @@ class Header:
     def nodata_of(self, band: int) -> float | None:
         """Return the nodata value of a band of the file, from 1; None without one."""
         declared = self._dataset.nodatavals[band - 1]
-        if declared is None and self.is_product:
-            declared = self.tags.get("SPECIAL_VALUE_NODATA")
         return None if declared is None else float(declared)

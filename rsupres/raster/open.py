@@ -13,9 +13,8 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 
 import numpy as np
 import rasterio
@@ -26,6 +25,7 @@ from rasterio.windows import Window
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid
+from rsupres.products.safe import is_metadata_name
 
 CACHE_BYTES = 64 * 2**20  # GDAL blocks in memory
 ALPHA_SAMPLE_PIXELS = 250_000
@@ -289,9 +289,6 @@ def gdal_name(name: str) -> str:
     return _FILE_SYSTEMS[scheme] + rest if scheme in _FILE_SYSTEMS else name
 
 
-_METADATA = ("MTD_MSIL*.xml", "S2?_OPER_MTD_SAFL*.xml")  # since 2016, before
-
-
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
 
@@ -307,7 +304,7 @@ def locate(path: str) -> str:
             Sentinel-2 product in it.
     """
     if os.path.isdir(path):
-        found = [name for name in sorted(os.listdir(path)) if _is_metadata(name)]
+        found = [name for name in sorted(os.listdir(path)) if is_metadata_name(name)]
         if not found:
             raise InputError(
                 f"{path}: a folder without a Sentinel-2 product (MTD_MSIL1C.xml or "
@@ -323,37 +320,6 @@ def locate(path: str) -> str:
     raise InputError(f"{path}: no such file.")
 
 
-def main_subdataset(path: str, subdatasets: Sequence[str]) -> str | None:
-    """Return the 10 m bands of a Sentinel-2 product, None for anything else.
-
-    Args:
-        path: as the user gave it, for messages.
-        subdatasets: names of the parts of the file, as GDAL lists them.
-
-    Raises:
-        InputError: the product has no 10 m bands, or lies in several UTM zones.
-    """
-    products = [name for name in subdatasets if name.startswith("SENTINEL2_L")]
-    if not products:
-        return None
-    finest = [name for name in products if ":10m:" in name]
-    if not finest:
-        raise InputError(
-            f"{path}: the product has no 10 m bands; name one of its parts: "
-            f"{', '.join(products[:3])}."
-        )
-    if len(finest) > 1:
-        raise InputError(
-            f"{path}: the product lies in {len(finest)} UTM zones; name one part: "
-            f"{', '.join(finest)}."
-        )
-    return finest[0]
-
-
-def _is_metadata(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in _METADATA)
-
-
 def _locate_in_zip(path: str) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -362,7 +328,7 @@ def _locate_in_zip(path: str) -> str:
         raise InputError(f"{path}: damaged or no zip file ({error}).") from error
     inside = f"/vsizip/{os.path.abspath(path)}/"
     for name in names:
-        if _is_metadata(name.rsplit("/", 1)[-1]):
+        if is_metadata_name(name.rsplit("/", 1)[-1]):
             return inside + name
     rasters = [name for name in names if name.lower().endswith(_RASTERS)]
     if len(rasters) == 1:

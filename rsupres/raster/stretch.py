@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
+from rsupres.products.model import undecided
 from rsupres.raster.bands import landsat_reflectance, names_sentinel2
 from rsupres.raster.nodata import quantise
 
@@ -189,9 +190,11 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
     if choice.kind == "percentile" and choice.limits is not None:
         return _percentile_stretch(scene, choice.limits)
     if choice.kind == "reflectance":
+        _check_decided(scene)
         return _reflectance_stretch(scene)
     if stored := scene.any_tag(TILE_STRETCH):
         return Stretch.from_json(json.loads(stored))
+    _check_decided(scene)
     if scene.dtype == "uint8" and not has_scale(scene):
         return _same_limits(scene, 0.0, 255.0)
     if _is_reflectance(scene):
@@ -204,6 +207,16 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
         *AUTO_PERCENTILES,
     )
     return _percentile_stretch(scene, AUTO_PERCENTILES)
+
+
+def _check_decided(scene: Raster) -> None:
+    """Refuse bands of a product whose scale and offset nothing tells.
+
+    Raises:
+        InputError: there are some.
+    """
+    if scene.undecided:
+        raise undecided(scene.path, scene.undecided)
 
 
 def split_excess(unit: FloatArray) -> tuple[FloatArray, FloatArray]:

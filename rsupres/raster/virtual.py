@@ -73,6 +73,8 @@ class VirtualSource:
         hidden: pixels of this value show the file below; None = none do.
         is_masked: pixels that the file's mask hides show the file below.
         constant: stands for every value of the file; None = the file's own values.
+        size: rows and columns of the file where its pixels are larger than the
+            raster's; None = `place` has its size.
     """
 
     path: str
@@ -82,6 +84,7 @@ class VirtualSource:
     hidden: float | None = None
     is_masked: bool = False
     constant: int | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,6 @@ def _source(source: VirtualSource, kind: str) -> str:
     element = "ComplexSource" if choices else "SimpleSource"
     is_file = os.path.exists(source.path)
     path = str(Path(source.path).absolute()) if is_file else source.path
-    size = f'xSize="{place.width}" ySize="{place.height}"'
     properties = ""
     if source.block is not None:
         rows, cols = source.block
@@ -209,10 +211,14 @@ def _source(source: VirtualSource, kind: str) -> str:
         '<SourceFilename relativeToVRT="0">'
         f"{escape(path)}</SourceFilename>"
         f"<SourceBand>{source.band}</SourceBand>{properties}"
-        f'<SrcRect xOff="0" yOff="0" {size}/>'
-        f'<DstRect xOff="{place.col}" yOff="{place.row}" {size}/>'
+        f'<SrcRect xOff="0" yOff="0" {_size(source.size or place[2:])}/>'
+        f'<DstRect xOff="{place.col}" yOff="{place.row}" {_size(place[2:])}/>'
         f"{choices}</{element}>"
     )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f'xSize="{shape[1]}" ySize="{shape[0]}"'
 
 
 def _printable(text: str) -> str:
@@ -329,9 +335,10 @@ def with_nested(files: Sequence[str]) -> list[str]:
     found, waiting = list(files), list(files)
     while waiting:
         name = waiting.pop()
-        if not (name.lower().endswith(".vrt") and os.path.isfile(name)):
+        is_xml = name.startswith("<VRTDataset")
+        if not is_xml and not (name.lower().endswith(".vrt") and os.path.isfile(name)):
             continue
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
+        text = name if is_xml else Path(name).read_text("utf-8", errors="replace")
         for attributes, source in _SOURCE.findall(text):
             path = unescape(source.strip())
             if 'relativeToVRT="1"' in attributes:

@@ -31,7 +31,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.nodata import FILL_REACH, fill_invalid
 from rsupres.raster.open import bounded_cache
-from tests.helpers import NORTH_UP, UTM, make_safe, make_scene, ramp, write_vector
+from tests.helpers import NORTH_UP, UTM, make_scene, ramp, write_vector
 
 ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
 
@@ -440,22 +440,6 @@ def test_a_zip_without_a_raster_is_refused(tmp_path: Path) -> None:
 
 
 # Products.
-
-
-def test_a_safe_folder_and_its_zip_open_as_10_m_bands(tmp_path: Path) -> None:
-    pixels = ramp(60, 60, 4)
-    product = make_safe(tmp_path, pixels)
-    archive = shutil.make_archive(str(product), "zip", tmp_path, product.name)
-    for path in (product, product / "MTD_MSIL1C.xml", archive):
-        with Raster.open(path) as scene:
-            assert scene.descriptions == ("B04", "B03", "B02", "B08")
-            assert scene.grid.crs == UTM
-            assert scene.grid.transform[:6] == (10, 0, 399960, 0, -10, 5200020)
-            assert scene.nodata == 0
-            np.testing.assert_allclose(scene.offsets, [-0.1] * 4)
-            dn, valid = scene.read(scene.grid.window, (3, 2, 1, 4))
-        assert_array_equal(dn, pixels)
-        assert valid.all()
 
 
 def test_a_zip_of_one_raster_opens(tmp_path: Path) -> None:

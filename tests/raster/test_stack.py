@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 
 from rsupres.errors import InputError
 from rsupres.raster.stack import open_scenes
-from tests.helpers import NORTH_UP, make_safe, make_scene
+from tests.helpers import NORTH_UP, make_scene
+from tests.miniature_safe import Miniature
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "int16", "float64"])
@@ -199,22 +201,23 @@ def test_files_inside_a_zip_are_joined(tmp_path: Path) -> None:
 
 
 def test_products_are_joined(tmp_path: Path) -> None:
-    pixels = np.full((4, 20, 20), 3000, np.uint16)
-    product = make_safe(tmp_path, pixels)
+    product = Miniature().build(tmp_path)
+    east = np.full((4, 96, 96), 3001, np.uint16)
     other = make_scene(
         tmp_path / "east.tif",
-        pixels=pixels + 1,
+        pixels=east,
+        crs=CRS.from_epsg(32632),
         descriptions=["B04", "B03", "B02", "B08"],
-        transform=Affine(10, 0, 399960 + 200, 0, -10, 5200020),
+        transform=Affine(10, 0, 563200 + 960, 0, -10, 5393120),
         scales=(1e-4,) * 4,
         offsets=(-0.1,) * 4,
         nodata=0,
     )
     with open_scenes([str(product), str(other)]) as scene:
         assert scene.offsets == (-0.1,) * 4
-        dn, valid = scene.read(scene.grid.window, (1,))
-    np.testing.assert_array_equal(dn[0, 0], [3000] * 20 + [3001] * 20)
-    assert valid.all()
+        dn, _ = scene.read(scene.grid.window, (1,))
+    west = Miniature().bands["B04"]
+    np.testing.assert_array_equal(dn[0], np.concatenate([west, east[0]], axis=1))
 
 
 @pytest.mark.parametrize(

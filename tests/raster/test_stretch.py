@@ -21,7 +21,7 @@ from rsupres.raster.stretch import (
     parse_stretch,
     split_excess,
 )
-from tests.helpers import make_safe, make_scene, ramp
+from tests.helpers import make_scene, ramp
 
 INTEGERS = ["uint8", "int8", "uint16", "int16"]
 WHOLE = ["uint8", "int8", "uint16", "int16", "uint32", "int32"]
@@ -250,11 +250,3 @@ def test_floats_are_reflectance_or_ten_thousandths_of_it(tmp_path: Path) -> None
 def test_given_limits_hold_for_every_band(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif", bands=2)
     assert found(path, "5,90") == Stretch((5.0, 5.0), (90.0, 90.0))
-
-
-@pytest.mark.parametrize("offset", [-1000, 0])
-def test_a_product_tells_its_offset(tmp_path: Path, offset: int) -> None:
-    product = make_safe(tmp_path, ramp(60, 60, 4), offset)
-    stretch = found(product)
-    np.testing.assert_allclose(stretch.low, [-offset] * 4)
-    np.testing.assert_allclose(stretch.high, [10_000 - offset] * 4)

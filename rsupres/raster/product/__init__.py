@@ -1,0 +1,1 @@
+"""Open products as one raster: find their files, join them, sharpen coarse bands."""

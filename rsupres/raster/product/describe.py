@@ -1,0 +1,255 @@
+"""Open products as one raster: bands of several pixel sizes on the finest grid.
+
+The files are described to GDAL as a virtual raster, in which a pixel of 20 m is four
+equal pixels of 10 m. `Refinement` says which bands these are; `refine` beside this
+module replaces them by sharpened ones where pixels are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+
+from rsupres.errors import BandError, InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.products.landsat import named_radiometry
+from rsupres.products.model import BandFile, Product, Radiometry
+from rsupres.products.sentinel2 import BANDS, FINE, TEN_METRES, bands_of
+from rsupres.raster.open import (
+    check_complete,
+    check_kind,
+    find_grid,
+    gdal_name,
+    open_dataset,
+)
+from rsupres.raster.product.find import SUBDATASET
+from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
+
+MISPLACED = 0.1  # fine pixels by which a coarse grid may miss the fine one
+
+
+class Coarse(NamedTuple):
+    """How coarse pixels lie on the grid of fine ones.
+
+    Attributes:
+        factor: fine pixels along a coarse one.
+        row: first row of some coarse pixel, 0 to `factor` - 1.
+        col: first column, likewise.
+    """
+
+    factor: int
+    row: int = 0
+    col: int = 0
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Which bands of a raster were stored with coarser pixels.
+
+    Attributes:
+        coarse: those, by number from 1.
+        guides: bands with fine pixels, which show where edges lie.
+        hidden: bands that are there as guides only.
+    """
+
+    coarse: Mapping[int, Coarse] = field(default_factory=dict)
+    guides: tuple[int, ...] = ()
+    hidden: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class ProductRaster:
+    """A product as GDAL opens it.
+
+    Attributes:
+        product: what it says about itself.
+        xml: a virtual raster.
+        refinement: of its bands.
+        undecided: names of the bands whose scale and offset nothing tells.
+    """
+
+    product: Product
+    xml: str
+    refinement: Refinement
+    undecided: tuple[str, ...]
+
+
+def choose(product: Product, bands_out: str | None) -> list[BandFile]:
+    """Return the bands of a product that are wanted, in their order.
+
+    Args:
+        product: open.
+        bands_out: as for `bands_of`; None = those with the finest pixels.
+
+    Raises:
+        BandError: it has no such band, or none at all.
+    """
+    if bands_out is None and len(product.bands) + len(product.layers) == 1:
+        return [*product.bands, *product.layers.values()]
+    if not any(band.name in BANDS for band in product.bands):
+        return _choose_others(product, bands_out)
+    if bands_out is not None:
+        return [product.find(name) for name in bands_of(bands_out)]
+    fine = [band for band in product.bands if band.gsd == 10 and band.name in FINE]
+    if not fine:
+        if SUBDATASET.fullmatch(product.path):
+            return list(product.bands)
+        names = ", ".join(band.name for band in product.bands)
+        raise BandError(
+            f"{product.path}: the product has no 10 m bands; choose from {names}.",
+            remedies=("bands_out",),
+        )
+    return sorted(fine, key=lambda band: TEN_METRES.index(band.name))
+
+
+def _choose_others(product: Product, bands_out: str | None) -> list[BandFile]:
+    """Return bands of another satellite: all of the finest, or those with a name."""
+    if bands_out in (None, "all"):
+        finest = min(band.gsd or 0.0 for band in product.bands)
+        return [band for band in product.bands if (band.gsd or 0.0) == finest]
+    assert bands_out is not None
+    return [product.find(name.strip()) for name in bands_out.split(",")]
+
+
+def open_product(product: Product, bands_out: str | None = None) -> ProductRaster:
+    """Describe a product to GDAL.
+
+    Args:
+        product: of `find_product`.
+        bands_out: bands that are wanted, see `choose`.
+
+    Raises:
+        InputError: a file is missing or damaged, or the files do not fit together.
+    """
+    wanted = choose(product, bands_out)
+    guides = _guides(product, wanted)
+    with ExitStack() as stack:
+        opened = [
+            _Opened.of(stack, product, band)
+            for band in [*wanted, *(band for band in guides if band not in wanted)]
+        ]
+    frame = min((item.grid for item in opened), key=lambda grid: grid.gsd_m)
+    dtype = str(np.result_type(*(item.dtype for item in opened)))
+    bands, coarse = [], {}
+    for number, item in enumerate(opened, 1):
+        place, kind = place_on(frame, item.grid, item.band.path)
+        if kind.factor > 1 and item.band not in product.layers.values():
+            coarse[number] = kind
+        bands.append(item.virtual(product, place, dtype))
+    refinement = Refinement(
+        coarse,
+        tuple(n for n, item in enumerate(opened, 1) if item.band in guides),
+        frozenset(range(len(wanted) + 1, len(opened) + 1)),
+    )
+    undecided = tuple(
+        item.band.name
+        for item in opened[: len(wanted)]
+        if item.radiometry is None and item.band not in product.layers.values()
+    )
+    xml = virtual_raster(frame, product.tags, bands)
+    return ProductRaster(product, xml, refinement, undecided)
+
+
+def _guides(product: Product, wanted: Sequence[BandFile]) -> list[BandFile]:
+    """Return the bands that show where edges lie, if a wanted one needs them."""
+    is_coarse = any((band.gsd or 10) > 10 for band in wanted)
+    if not is_coarse or SUBDATASET.fullmatch(product.path):
+        return []
+    return [band for band in product.bands if band.name in FINE and band.gsd == 10]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A band of a product with what its file says."""
+
+    band: BandFile
+    grid: Grid
+    shape: tuple[int, int]
+    dtype: str
+    nodata: float | None
+    radiometry: Radiometry | None
+
+    @classmethod
+    def of(cls, stack: ExitStack, product: Product, band: BandFile) -> _Opened:
+        name = band.path
+        dataset = stack.enter_context(open_dataset(name, name))
+        check_kind(dataset, name, is_classes=True)
+        if band.band > dataset.count:
+            raise InputError(f"{name}: no band {band.band}.")
+        grid = find_grid(dataset, name, needs_crs=True)
+        check_complete(dataset, name)
+        return cls(
+            band=band,
+            grid=grid,
+            shape=dataset.shape,
+            dtype=str(dataset.dtypes[band.band - 1]),
+            nodata=dataset.nodatavals[band.band - 1],
+            radiometry=band.radiometry or _told_by_file(dataset, band),
+        )
+
+    def virtual(self, product: Product, place: PixelWindow, dtype: str) -> VirtualBand:
+        """Return the band on the product's grid, in a type that holds all bands."""
+        facts = BANDS.get(self.band.name)
+        is_layer = self.band in product.layers.values()
+        told = None if is_layer else self.radiometry
+        nodata = self.nodata if product.nodata is None else product.nodata
+        return VirtualBand(
+            dtype=dtype,
+            sources=[
+                VirtualSource(
+                    gdal_name(self.band.path), self.band.band, place, size=self.shape
+                )
+            ],
+            name=self.band.name,
+            nodata=nodata,
+            colour=facts.colour if facts else None,
+            scale=told.scale if told else 1.0,
+            offset=told.offset if told else 0.0,
+        )
+
+
+def _told_by_file(dataset: rasterio.DatasetReader, band: BandFile) -> Radiometry | None:
+    """Return scale and offset that a band's file has itself, None without."""
+    pair = dataset.scales[band.band - 1], dataset.offsets[band.band - 1]
+    if pair != (1.0, 0.0):
+        return Radiometry(*pair)
+    return named_radiometry(os.path.basename(band.path), dataset.tags(), (None,))
+
+
+def place_on(frame: Grid, grid: Grid, name: str) -> tuple[PixelWindow, Coarse]:
+    """Return where a coarser grid lies on a finer one, and how its pixels do.
+
+    Args:
+        frame: the finer one.
+        grid: the coarser one, or one with the same pixels.
+        name: of its file, for messages.
+
+    Raises:
+        InputError: another CRS, a ratio or an offset that is not whole.
+    """
+    if frame.crs != grid.crs:
+        raise InputError(f"{name}: its CRS is not that of the other bands.")
+    relative = ~frame.transform @ grid.transform
+    factor = max(1, round(relative.a))
+    row, col = round(relative.f), round(relative.c)
+    misplaced = max(
+        abs(relative.a - factor) * grid.width,
+        abs(relative.e - factor) * grid.height,
+        abs(relative.b) * grid.height,
+        abs(relative.d) * grid.width,
+        abs(relative.f - row),
+        abs(relative.c - col),
+    )
+    if misplaced > MISPLACED:
+        raise InputError(
+            f"{name}: its pixels do not fit those of the other bands: {relative.a:.4g} "
+            f"along one, {misplaced:.3g} of them astray; resample it first."
+        )
+    place = PixelWindow(row, col, grid.height * factor, grid.width * factor)
+    return place, Coarse(factor, row % factor, col % factor)

@@ -1,0 +1,161 @@
+"""Find the product that a path names, and describe it.
+
+A path may name a `.SAFE` folder, its zip or metadata file, one of its band files, a
+subdataset as GDAL names it, or a STAC item.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+import rasterio
+
+from rsupres.errors import InputError
+from rsupres.products.model import BandFile, Product
+from rsupres.products.safe import (
+    SafeMetadata,
+    find_metadata,
+    is_metadata_name,
+    metadata_in,
+    open_safe,
+    read_metadata,
+)
+from rsupres.products.sentinel2 import (
+    BANDS,
+    band_code,
+    code_in_file_name,
+    is_esa_band_file,
+)
+from rsupres.products.stac import open_item, read_items
+from rsupres.raster.open import locate, open_dataset
+
+SUBDATASET = re.compile(r"SENTINEL2_L(?:1C|2A):(.+):(10|20|60)m:[^:]*")
+
+
+def find_product(path: str, text: bytes | None = None) -> Product | None:
+    """Return the product that a path names; None for anything else.
+
+    A product is a `.SAFE` folder, its zip or its metadata file, a subdataset of these
+    as GDAL names it, or a STAC item.
+
+    Args:
+        path: as the user gave it.
+        text: a STAC document that was read from elsewhere; None = `path` is read.
+
+    Raises:
+        InputError: there is a product, but it cannot be read.
+    """
+    if text is not None or re.search(r"\.(geo)?json(#.*)?$", path.split("?")[0], re.I):
+        return _find_item(path, text)
+    if subdataset := SUBDATASET.fullmatch(path):
+        found = find_product(subdataset.group(1))
+        size = float(subdataset.group(2))
+        if found is None:
+            return None
+        same = tuple(band for band in found.bands if band.gsd == size)
+        return replace(found, path=path, bands=same)
+    name = _metadata_of(path)
+    if name is None:
+        return _find_band(path)
+    metadata = read_metadata(name)
+    if metadata is None:
+        raise InputError(f"{name}: metadata of a granule, not those of a product.")
+    return open_safe(path, metadata) if metadata.images else _old(path, metadata)
+
+
+def _metadata_of(path: str) -> str | None:
+    """Return the metadata file of a product, None where there is none."""
+    if os.path.isdir(path):
+        named = [name for name in metadata_in(path) if _is_of_product(name)]
+        return named[0] if named else locate(path)
+    if path.lower().endswith((".zip", ".xml")):
+        located = locate(path)
+        return located if is_metadata_name(located.rsplit("/", 1)[-1]) else None
+    return None
+
+
+def _find_band(path: str) -> Product | None:
+    """Return the product of one band whose file is given alone, None without one."""
+    code = code_in_file_name(os.path.basename(path).rsplit(".", 1)[0])
+    metadata = find_metadata(path) if code else None
+    if code is None or metadata is None:
+        return None
+    band = BandFile(code, path, 1, metadata.radiometry(code))
+    return Product(
+        path,
+        (band,) if code in BANDS else (),
+        {} if code in BANDS else {code: band},
+        metadata.nodata,
+        metadata.saturated,
+        metadata.tags,
+        sources=(metadata.path,),
+    )
+
+
+def undecided_file(dataset: rasterio.DatasetReader, path: str) -> tuple[str, ...]:
+    """Return the band of a file that is named as one of a product and tells no scale.
+
+    Args:
+        dataset: open.
+        path: as the user gave it.
+    """
+    stem = os.path.basename(path).rsplit(".", 1)[0]
+    code = code_in_file_name(stem)
+    if code is None or not is_esa_band_file(stem) or dataset.count > 1:
+        return ()
+    is_told = (dataset.scales[0], dataset.offsets[0]) != (1.0, 0.0)
+    return () if is_told else (code,)
+
+
+def _is_of_product(name: str) -> bool:
+    return read_metadata(name) is not None
+
+
+def _find_item(path: str, text: bytes | None) -> Product | None:
+    address, _, chosen = path.partition("#")
+    items = read_items(address, text)
+    if chosen:
+        items = [item for item in items if item.id == chosen]
+    if len(items) != 1:
+        known = ", ".join(item.id for item in read_items(address, text)[:5])
+        raise InputError(
+            f"{path}: {len(items)} items where one is wanted; name it as "
+            f"{address}#ID. The collection holds {known}."
+        )
+    return open_item(items[0], path)
+
+
+def _old(path: str, metadata: SafeMetadata) -> Product:
+    """Describe a product of before 2016-12, in which GDAL joins several granules."""
+    parent = open_dataset(metadata.path, path)
+    with parent:
+        names = [name for name in parent.subdatasets if name.startswith("SENTINEL2_L")]
+    bands: list[BandFile] = []
+    for size in (10, 20, 60):
+        parts = [name for name in names if f":{size}m:" in name]
+        if len(parts) > 1:
+            raise InputError(
+                f"{path}: the product lies in {len(parts)} UTM zones, which cannot be "
+                f"joined: {', '.join(parts)}."
+            )
+        for part in parts:
+            with open_dataset(part, path) as dataset:
+                codes = [
+                    band_code(dataset.tags(band).get("BANDNAME", ""))
+                    for band in dataset.indexes
+                ]
+            bands += [
+                BandFile(code, part, band, metadata.radiometry(code), float(size))
+                for band, code in enumerate(codes, 1)
+                if code
+            ]
+    return Product(
+        path,
+        tuple(bands),
+        nodata=metadata.nodata,
+        saturated=metadata.saturated,
+        tags=metadata.tags,
+        sources=(metadata.path,),
+    )

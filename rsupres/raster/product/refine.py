@@ -1,0 +1,150 @@
+"""Read bands that were stored with coarser pixels on the grid of the finest ones.
+
+A virtual raster repeats coarse pixels; here they become sharpened ones
+(`rsupres.products.sharpen`). A value depends on its position alone, not on the window
+that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.grid import PixelWindow
+from rsupres.products.sharpen import REACH, enlarge, sharpen
+from rsupres.raster.nodata import FILL_REACH, fill_invalid, is_measured
+from rsupres.raster.product.describe import Coarse, Refinement
+
+FloatArray = NDArray[np.float32]
+ReadBands = Callable[[PixelWindow, Sequence[int]], NDArray[np.generic]]
+
+MAX_GUIDED = 2  # larger ratios are interpolated: one fine pixel tells little of them
+
+
+def refine(
+    native: NDArray[np.generic],
+    window: PixelWindow,
+    bands: Sequence[int],
+    refinement: Refinement,
+    read: ReadBands,
+    frame: PixelWindow,
+    nodata: Callable[[int], float | None],
+) -> None:
+    """Replace repeated coarse pixels by sharpened ones, in place.
+
+    Args:
+        native: (c, h, w) as the virtual raster has them.
+        window: where they lie in the file.
+        bands: theirs.
+        refinement: which of them are coarse.
+        read: reads a window inside the file, (c, h, w).
+        frame: the file's.
+        nodata: value of a band.
+    """
+    kinds = {refinement.coarse[band] for band in bands if band in refinement.coarse}
+    for kind in kinds:
+        places = [i for i, b in enumerate(bands) if refinement.coarse.get(b) == kind]
+        members = [bands[place] for place in places]
+        guides = refinement.guides if kind.factor <= MAX_GUIDED else ()
+        block = _Block(kind, tuple(members), guides, read, frame, nodata)
+        sharp = block.sharpened(window)
+        for place, plane in zip(places, sharp, strict=True):
+            _store(native[place], plane)
+
+
+class _Block:
+    """Coarse bands of one kind, with what guides them."""
+
+    def __init__(
+        self,
+        kind: Coarse,
+        members: tuple[int, ...],
+        guides: tuple[int, ...],
+        read: ReadBands,
+        frame: PixelWindow,
+        nodata: Callable[[int], float | None],
+    ) -> None:
+        self._kind = kind
+        self._members = members
+        self._guides = guides
+        self._read = read
+        self._frame = frame
+        self._nodata = nodata
+
+    def sharpened(self, window: PixelWindow) -> FloatArray:
+        """Return the members in a window of the file, (c, h, w)."""
+        outer = self._aligned(window, REACH)
+        pixels, valid = self._read_block(outer)
+        if not valid.all():
+            wide = self._aligned(window, REACH + FILL_REACH)
+            inner = outer.relative_to(wide).slices()
+            filled = self._filled(*self._read_block(wide))
+            pixels = filled[:, inner[0], inner[1]]
+        factor = self._kind.factor
+        coarse = pixels[: len(self._members), ::factor, ::factor]
+        fine = pixels[len(self._members) :]
+        sharp = sharpen(coarse, fine, factor) if len(fine) else enlarge(coarse, factor)
+        rows, cols = window.relative_to(outer).slices()
+        return sharp[:, rows, cols]
+
+    def _filled(self, pixels: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
+        """Fill invalid pixels, of the coarse bands as coarse pixels."""
+        count, factor = len(self._members), self._kind.factor
+        coarse = fill_invalid(
+            pixels[:count, ::factor, ::factor],
+            np.asarray(valid[:count, ::factor, ::factor].all(axis=0))[np.newaxis],
+        )
+        parts = [coarse.repeat(factor, axis=1).repeat(factor, axis=2)]
+        if self._guides:
+            fine_valid = np.asarray(valid[count:].all(axis=0))[np.newaxis]
+            parts.append(fill_invalid(pixels[count:], fine_valid))
+        return np.concatenate(parts)
+
+    def _aligned(self, window: PixelWindow, margin: int) -> PixelWindow:
+        """Return the window grown by coarse pixels, to whole ones."""
+        kind = self._kind
+        top, bottom = _span(window.row, window.row_stop, kind.row, kind.factor, margin)
+        left, right = _span(window.col, window.col_stop, kind.col, kind.factor, margin)
+        return PixelWindow(top, left, bottom - top, right - left)
+
+    def _read_block(self, window: PixelWindow) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Read members and guides, (c, h, w); pixels beyond the file are repeated."""
+        bands = (*self._members, *self._guides)
+        inside = window.intersection(self._frame)
+        assert inside is not None
+        stored = self._read(inside, bands)
+        valid = np.stack(
+            [
+                is_measured(plane, self._nodata(band))
+                for plane, band in zip(stored, bands, strict=True)
+            ]
+        )
+        margins = (
+            (0, 0),
+            (inside.row - window.row, window.row_stop - inside.row_stop),
+            (inside.col - window.col, window.col_stop - inside.col_stop),
+        )
+        pixels = stored.astype(np.float32)
+        if any(sum(pair) for pair in margins):
+            pixels = np.pad(pixels, margins, mode="edge")
+            valid = np.pad(valid, margins, mode="edge")
+        return pixels, valid
+
+
+def _span(
+    start: int, stop: int, phase: int, factor: int, margin: int
+) -> tuple[int, int]:
+    """Return [start, stop) grown to whole coarse pixels and `margin` more of them."""
+    first = (start - phase) // factor - margin
+    last = -((phase - stop) // factor) + margin
+    return first * factor + phase, last * factor + phase
+
+
+def _store(plane: NDArray[np.generic], values: FloatArray) -> None:
+    """Write values into a plane of any type, rounded to what it holds."""
+    if plane.dtype.kind in "iu":
+        limits = np.iinfo(plane.dtype.name)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    plane[...] = values.astype(plane.dtype)

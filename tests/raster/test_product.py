@@ -1,0 +1,138 @@
+"""Products as scenes: bands of several pixel sizes on one grid."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from rsupres.errors import BandError, InputError
+from rsupres.grid import PixelWindow
+from rsupres.products.sentinel2 import ALL_TEN, BANDS, TEN_METRES
+from rsupres.raster.dataset import Raster
+from rsupres.raster.product.describe import open_product
+from rsupres.raster.product.find import find_product
+from rsupres.raster.stretch import find_stretch, parse_stretch
+from tests.miniature_safe import ALL, Miniature, write_jp2
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Miniature().build(tmp_path_factory.mktemp("product"))
+
+
+def opened(path: Path | str, bands_out: str | None = None) -> Raster:
+    found = find_product(str(path))
+    assert found is not None
+    return Raster.open_product(open_product(found, bands_out))
+
+
+@pytest.mark.parametrize("wanted", ALL, ids=lambda item: item.name)
+def test_folder_zip_and_metadata_open_as_10_m_bands(
+    wanted: Miniature, tmp_path: Path
+) -> None:
+    folder = wanted.build(tmp_path)
+    archive = shutil.make_archive(str(folder), "zip", tmp_path, folder.name)
+    for path in (folder, folder / f"MTD_MSI{wanted.level}.xml", archive):
+        with Raster.open(path) as scene:
+            assert scene.descriptions == TEN_METRES
+            assert scene.colorinterp == ("red", "green", "blue", "nir")
+            assert scene.nodata == 0
+            np.testing.assert_allclose(scene.scales, [1e-4] * 4)
+            np.testing.assert_allclose(scene.offsets, [(wanted.offset or 0) / 1e4] * 4)
+            assert scene.tags["PROCESSING_BASELINE"] == wanted.baseline
+            dn, valid = scene.read(scene.grid.window, (1, 2, 3, 4))
+            stretch = find_stretch(scene, parse_stretch("auto"))
+        assert_array_equal(dn, [wanted.bands[name] for name in TEN_METRES])
+        assert_array_equal(valid[0], wanted.bands["B02"] > 0)
+        np.testing.assert_allclose(stretch.low, [-(wanted.offset or 0)] * 4)
+        np.testing.assert_allclose(stretch.high, [10_000 - (wanted.offset or 0)] * 4)
+
+
+def test_all_ten_bands_keep_what_was_measured(product: Path) -> None:
+    with opened(product, "all") as scene:
+        assert scene.descriptions == ALL_TEN
+        dn, valid = scene.read(scene.grid.window, scene.data_bands)
+    wanted = Miniature().bands
+    for plane, name in zip(dn, ALL_TEN, strict=True):
+        factor = BANDS[name].gsd // 10
+        coarse = plane.reshape(96 // factor, factor, -1, factor).mean(axis=(1, 3))
+        hidden = wanted[name] == 0
+        error = np.abs(coarse - wanted[name])[~hidden]
+        # Beside nodata the neighbours are filled, so that means differ a little.
+        assert np.percentile(error, 98) <= (0 if factor == 1 else 6)
+    assert_array_equal(valid[0], wanted["B05"].repeat(2, 0).repeat(2, 1) > 0)
+
+
+@pytest.mark.parametrize("window", [(31, 17, 25, 40), (0, 0, 7, 9), (80, 60, 16, 36)])
+def test_sharpened_pixels_do_not_depend_on_the_window(
+    product: Path, window: tuple[int, int, int, int]
+) -> None:
+    part = PixelWindow(*window)
+    with opened(product, "B11,B01,B04") as scene:
+        whole, _ = scene.read(scene.grid.window, (1, 2, 3))
+        crop, _ = scene.crop(part).read(PixelWindow(0, 0, *part[2:]), (1, 2, 3))
+        piece, _ = scene.read(part, (1, 2, 3))
+    rows, cols = part.slices()
+    assert_array_equal(piece, whole[:, rows, cols])
+    assert_array_equal(crop, piece)
+
+
+def test_coarse_bands_alone_lie_on_the_fine_grid(product: Path) -> None:
+    with opened(product, "B11") as scene:
+        assert scene.grid.gsd_m == 10
+        assert [scene.descriptions[band - 1] for band in scene.data_bands] == ["B11"]
+
+
+def test_classes_go_along_unchanged(product: Path) -> None:
+    with opened(product, "10m,SCL") as scene:
+        dn, _ = scene.read(scene.grid.window, (5,))
+    assert_array_equal(dn[0], Miniature().classes.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_band_file_alone_knows_its_product(product: Path) -> None:
+    with Raster.open(next(product.rglob("*_B11_20m.jp2"))) as scene:
+        assert scene.descriptions == ("B11",)
+        assert scene.offsets == pytest.approx((-0.1,))
+        assert (scene.grid.gsd_m, scene.nodata) == (20, 0)
+
+
+def test_a_band_file_without_metadata_is_undecided(tmp_path: Path) -> None:
+    path = tmp_path / "T32UNU_20230712T101601_B04_10m.jp2"
+    write_jp2(path, Miniature().bands["B04"], 10)
+    with Raster.open(path) as scene:
+        for choice in ("auto", "reflectance"):
+            with pytest.raises(InputError, match="scale and offset of B04"):
+                find_stretch(scene, parse_stretch(choice))
+        assert find_stretch(scene, parse_stretch("1000,4000")).low == (1000,)
+
+
+def test_a_product_without_quantification_is_undecided(tmp_path: Path) -> None:
+    folder = Miniature().build(tmp_path)
+    path = folder / "MTD_MSIL2A.xml"
+    path.write_text(path.read_text().replace("BOA_QUANTIFICATION", "OTHER"))
+    with (
+        Raster.open(folder) as scene,
+        pytest.raises(InputError, match="B04, B03, B02, B08"),
+    ):
+        find_stretch(scene, parse_stretch("auto"))
+
+
+def test_a_missing_band_file_is_named(tmp_path: Path) -> None:
+    folder = Miniature().build(tmp_path)
+    next(folder.rglob("*_B11_20m.jp2")).unlink()
+    with pytest.raises(BandError, match="no band B11; the product has"):
+        opened(folder, "all")
+
+
+def test_new_metadata_are_another_input(tmp_path: Path) -> None:
+    folder = Miniature().build(tmp_path)
+    with Raster.open(folder) as scene:
+        before = scene.fingerprint()["sha256"]
+    path = folder / "MTD_MSIL2A.xml"
+    path.write_text(path.read_text().replace("-1000", "-2000"))
+    with Raster.open(folder) as scene:
+        assert scene.fingerprint()["sha256"] != before
