@@ -1,0 +1,132 @@
+"""Do predicted errors hold? Spread over skill, coverage and correlation, wide set.
+
+``python tests/benchmarks/bench_calibration.py DATA [--model NAME] [--scale S]`` makes
+LR images of the wide validation set (`wide_set`), lets the model enlarge them and
+predict its own error, and compares the prediction with the real error, pixel by pixel,
+all images together. ``--gradient`` adds a prediction from the gradient of the result
+alone, ``a + b g + c g^2`` fitted on every second image and measured on the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import wide_set
+
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.diffusion.noise import NoiseField
+from rsupres.evaluation.calibration import NORMAL_TAILS, Calibration, calibrate
+from rsupres.families.base import (
+    Conditions,
+    PredictsSpread,
+    SamplerOptions,
+    SuperResolver,
+    TileBatch,
+)
+from rsupres.grid import PixelWindow
+from rsupres.upscaling.memory import ArrayReader
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """Print a row a degradation."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="optical-small")
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--gradient", action="store_true")
+    parser.add_argument("--degradation", action="append", choices=wide_set.KERNELS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(given.model, CPU, SamplerOptions())
+    places = wide_set.load(given.data)
+    print("| LR made by | prediction | spread/skill | in 50, 90, 99 % | correlation |")
+    print("|---|---|---|---|---|")
+    for degradation in given.degradation or wide_set.KERNELS:
+        made = []
+        for number, place in enumerate(places):
+            lr = wide_set.degrade(place.pixels, degradation, given.scale, number)
+            sr, deviation = run(model, lr.astype(np.float32) / 255, given.scale)
+            inner = np.s_[:, given.scale : -given.scale, given.scale : -given.scale]
+            truth = place.pixels.astype(np.float32) / 255
+            made.append((sr[inner] - truth[inner], deviation[inner], sr[inner]))
+        error, deviation = joined([(m[0], m[1]) for m in made])
+        show(degradation, "model", calibrate(error, deviation, model.spec.tails))
+        if given.gradient:
+            errors, predicted = by_gradient(made)
+            show(degradation, "gradient", calibrate(errors, predicted, NORMAL_TAILS))
+
+
+def run(
+    model: SuperResolver, lr: np.ndarray, scale: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return SR and its predicted standard deviation, both (c, H, W)."""
+    ratio, noise = Fraction(scale), NoiseField(0)
+    window = PixelWindow(0, 0, lr.shape[1], lr.shape[2])
+    batch = TileBatch(
+        lr=torch.from_numpy(lr)[None],
+        valid=torch.ones((1, 1, *lr.shape[1:]), dtype=torch.bool),
+        conditions=Conditions(),
+        noise=noise,
+        windows_lr=[window],
+        windows_sr=[window.scaled(ratio)],
+        scene=model.prepare(ArrayReader(lr), ratio, noise),
+    )
+    with torch.inference_mode():
+        both = cast(PredictsSpread, model).upscale_with_variance(batch, ratio)[0]
+    half = len(lr)
+    return both[:half].numpy(), both[half:].sqrt().numpy()
+
+
+def joined(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two arrays of all parts as flat ones."""
+    first, second = zip(*parts, strict=True)
+    return (
+        np.concatenate([x.ravel() for x in first]),
+        np.concatenate([x.ravel() for x in second]),
+    )
+
+
+def by_gradient(
+    made: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors and deviations by a fit on the gradient, each half by the other."""
+    errors, gradients = [], []
+    for error, _, sr in made:
+        down, right = (np.gradient(sr, axis=axis) for axis in (1, 2))
+        gradients.append(np.hypot(down, right).ravel())
+        errors.append(error.ravel())
+    parts = []
+    for half in (0, 1):
+        g, e = (np.concatenate(x[half::2]) for x in (gradients, errors))
+        fit = np.linalg.lstsq(_powers(g), np.square(e), rcond=None)[0]
+        g, e = (np.concatenate(x[1 - half :: 2]) for x in (gradients, errors))
+        parts.append((e, np.sqrt(np.maximum(_powers(g) @ fit, 1e-8))))
+    return joined(parts)
+
+
+def _powers(gradient: np.ndarray) -> np.ndarray:
+    return np.stack([np.ones_like(gradient), gradient, np.square(gradient)], 1)
+
+
+def show(degradation: str, name: str, found: Calibration) -> None:
+    """Print a row of the table."""
+    held = ", ".join(f"{100 * found.coverage[k]:.1f}" for k in (0, 2, 4))
+    print(
+        f"| {degradation} | {name} | {found.spread_skill:.2f} | {held} | "
+        f"{found.correlation:.2f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
