@@ -25,7 +25,7 @@ from rsupres.grid import Grid, PixelWindow, reflected_positions
 from rsupres.products.model import Product, Radiometry
 from rsupres.raster.fingerprint import fingerprint
 from rsupres.raster.header import Header
-from rsupres.raster.nodata import FILL_REACH, fill_invalid
+from rsupres.raster.nodata import FILL_REACH, fill_bands, join_valid
 from rsupres.raster.open import (
     check_complete,
     check_kind,
@@ -234,7 +234,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
             digest.update(pixels.tobytes())
 
     def read(
-        self, window: PixelWindow, bands: Sequence[int]
+        self, window: PixelWindow, bands: Sequence[int], joint: int | None = None
     ) -> tuple[FloatArray, BoolArray]:
         """Read a window, which may leave the scene on any side.
 
@@ -245,10 +245,13 @@ class Raster(Header, AbstractContextManager["Raster"]):
         Args:
             window: LR pixels of this scene, half-open.
             bands: bands of the file, from 1, in the order wanted.
+            joint: how many bands, from the first, are invalid where one of them is;
+                the others count each for itself. None = all.
 
         Returns:
-            `(dn, valid)`: (c, h, w) float32 as stored, (1, h, w) bool: not nodata, not
-            NaN or infinite, not masked, in every band read.
+            `(dn, valid)`: (c, h, w) float32 as stored, bool: not nodata, not NaN or
+            infinite, not masked. `valid` is (1, h, w) where all bands are joint, else
+            (c, h, w).
 
         Raises:
             InputError: the file cannot be read there: truncated or damaged.
@@ -259,8 +262,8 @@ class Raster(Header, AbstractContextManager["Raster"]):
         inner = PixelWindow(
             top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
         )
-        native, valid = self._read_native(inner, bands, None)
-        dn = native.astype(np.float32)
+        native, apart = self._read_native(inner, bands, None)
+        dn, valid = native.astype(np.float32), join_valid(apart, joint)
         if (inner.height, inner.width) != (window.height, window.width) or (
             inner.row,
             inner.col,
@@ -270,7 +273,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         return dn, valid
 
     def read_filled(
-        self, window: PixelWindow, bands: Sequence[int]
+        self, window: PixelWindow, bands: Sequence[int], joint: int | None = None
     ) -> tuple[FloatArray, BoolArray]:
         """Read a window with its invalid pixels filled, the same from every tile.
 
@@ -280,6 +283,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         Args:
             window: LR pixels of this scene, half-open; may leave the scene.
             bands: bands of the file, from 1, in the order wanted.
+            joint: as in `read`.
 
         Returns:
             `(dn, valid)` as `read` gives them, with `dn` finite everywhere.
@@ -287,41 +291,44 @@ class Raster(Header, AbstractContextManager["Raster"]):
         Raises:
             InputError: as `read`.
         """
-        dn, valid = self.read(window, bands)
+        dn, valid = self.read(window, bands, joint)
         if valid.all():
             return dn, valid
-        filled = fill_invalid(*self.read(window.grown(FILL_REACH), bands))
+        filled = fill_bands(*self.read(window.grown(FILL_REACH), bands, joint))
         inner = slice(FILL_REACH, -FILL_REACH)
         return np.ascontiguousarray(filled[:, inner, inner]), valid
 
     def read_stored(
-        self, window: PixelWindow, bands: Sequence[int]
+        self, window: PixelWindow, bands: Sequence[int], joint: int | None = None
     ) -> tuple[NDArray[np.generic], BoolArray]:
         """Read a window as the file stores it; for copies that must be exact.
 
         Args:
             window: LR pixels inside this scene, half-open.
             bands: bands of the file, from 1, in the order wanted.
+            joint: as in `read`.
 
         Returns:
             `(dn, valid)`: (c, h, w) in the file's type, invalid pixels with the values
-            that the file holds there, and (1, h, w) bool as `read` gives it.
+            that the file holds there, and `valid` as `read` gives it.
 
         Raises:
             InputError: the file cannot be read there, or the window leaves the scene.
         """
         if window.intersection(PixelWindow(0, 0, *self._shape)) != window:
             raise InputError(f"{self.path}: window {tuple(window)} leaves the scene.")
-        return self._read_native(window, bands, None)
+        native, apart = self._read_native(window, bands, None)
+        return native, join_valid(apart, joint)
 
     def read_decimated(
-        self, bands: Sequence[int], max_pixels: int
+        self, bands: Sequence[int], max_pixels: int, joint: int | None = None
     ) -> tuple[FloatArray, BoolArray]:
         """Read the scene thinned (nearest pixel) to about `max_pixels` pixels at most.
 
         Args:
             bands: bands of the file, from 1, in the order wanted.
             max_pixels: per band.
+            joint: as in `read`.
 
         Returns:
             `(dn, valid)` as `read` gives them, of the thinned shape.
@@ -329,15 +336,15 @@ class Raster(Header, AbstractContextManager["Raster"]):
         height, width = self._shape
         step = max(1, math.ceil(math.sqrt(height * width / max_pixels)))
         shape = math.ceil(height / step), math.ceil(width / step)
-        native, valid = self._read_native(
+        native, apart = self._read_native(
             PixelWindow(0, 0, height, width), bands, shape
         )
-        return native.astype(np.float32), valid
+        return native.astype(np.float32), join_valid(apart, joint)
 
     def _read_native(
         self, window: PixelWindow, bands: Sequence[int], shape: tuple[int, int] | None
     ) -> tuple[NDArray[np.generic], BoolArray]:
-        """Read a window inside the scene in the file's type, with its valid mask."""
+        """Read a window inside the scene in the file's type, with masks (c, h, w)."""
         shape = shape or (window.height, window.width)
         place = window._replace(
             row=self.window.row + window.row, col=self.window.col + window.col
@@ -345,7 +352,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         native, valid = self._source.read(self, place, bands, shape)
         if self._aoi is not None:
             valid &= self._inside(self._aoi, window, shape)
-        return native, valid[np.newaxis]
+        return native, valid
 
     def _inside(
         self, aoi: BaseGeometry, window: PixelWindow, shape: tuple[int, int]

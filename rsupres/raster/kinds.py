@@ -25,8 +25,8 @@ def check_holds(scene: Raster, dtype: str) -> None:
     kind = np.dtype(dtype)
     if kind.kind not in "iu" or np.can_cast(np.dtype(scene.dtype), kind):
         return
-    pixels, valid = scene.read_decimated(scene.data_bands, _SAMPLE_PIXELS)
-    values = pixels[:, valid[0]]
+    pixels, valid = scene.read_decimated(scene.data_bands, _SAMPLE_PIXELS, joint=0)
+    values = pixels[valid]
     if not values.size:
         return
     low, high = float(values.min()), float(values.max())

@@ -116,6 +116,37 @@ def fill_invalid(
     return faded
 
 
+def fill_bands(dn: FloatArray, valid: BoolArray) -> FloatArray:
+    """Return bands with their invalid pixels filled, each band by its own mask.
+
+    Args:
+        dn: (c, h, w) float32.
+        valid: (1, h, w) or (c, h, w) bool.
+    """
+    if bool((valid == valid[:1]).all()):
+        return fill_invalid(dn, valid[:1])
+    pairs = [(dn[band : band + 1], valid[band : band + 1]) for band in range(len(dn))]
+    return np.concatenate([fill_invalid(*pair) for pair in pairs])
+
+
+def join_valid(apart: BoolArray, joint: int | None) -> BoolArray:
+    """Return masks of bands with the first ones together.
+
+    Args:
+        apart: (c, h, w) bool, each band's own.
+        joint: how many bands, from the first, are invalid where one of them is; None =
+            all.
+
+    Returns:
+        (1, h, w) where all bands are joint, else (c, h, w).
+    """
+    if joint is None or joint >= len(apart):
+        return np.asarray(apart.all(axis=0, keepdims=True))
+    if joint > 1:
+        apart[:joint] = apart[:joint].all(axis=0)
+    return apart
+
+
 def to_dtype(
     dn: FloatArray,
     dtype: str,
@@ -131,7 +162,8 @@ def to_dtype(
         dn: (c, H, W) float32, finite where valid.
         dtype: numpy name of the output's type.
         nodata: value that no valid pixel may take, None for none.
-        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+        valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
+            one.
 
     Returns:
         (c, H, W) of `dtype`.
@@ -156,7 +188,8 @@ def quantise(
         bias: (c,) float32.
         dtype: numpy name of the output's type.
         nodata: value that no valid pixel may take, None for none.
-        valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+        valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
+            one.
 
     Returns:
         (c, H, W) of `dtype`.
@@ -169,8 +202,9 @@ def quantise(
     free = None if taken is None else _neighbour(taken, kind)
     outside = np.zeros((), kind) if taken is None else taken
     for rows in _row_chunks(pixels.shape[1], pixels.shape[2]):
-        hidden = None if valid is None else ~valid[0, rows]
         for band in range(pixels.shape[0]):
+            mask = None if valid is None else valid[band if len(valid) > 1 else 0]
+            hidden = None if mask is None else ~mask[rows]
             work = pixels[band, rows] * gain[band]
             work += bias[band]
             if is_whole:
@@ -251,18 +285,3 @@ def _neighbour(
         return np.array(int(taken) + step, kind)
     towards = -np.inf if float(taken) >= float(np.finfo(kind.name).max) else np.inf
     return np.asarray(np.nextafter(taken, np.array(towards, kind)))
-
-
-def share_lost(
-    dn: FloatArray, valid: BoolArray, nodata: Sequence[float | None]
-) -> float:
-    """Return the share of pixels that one band measures and another does not.
-
-    Args:
-        dn: (c, h, w), as stored.
-        valid: (1, h, w) bool: measured in every band.
-        nodata: value that each band declares, None for none.
-    """
-    pairs = zip(dn, nodata, strict=True)
-    any_band = np.any([is_measured(plane, value) for plane, value in pairs], axis=0)
-    return float(np.mean(any_band & ~valid[0]))

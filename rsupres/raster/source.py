@@ -71,7 +71,7 @@ class Source:
             shape: (h, w) of the result; thinned (nearest pixel) where it is smaller.
 
         Returns:
-            `(dn, valid)`: (c, h, w) in the file's type, and (h, w) bool.
+            `(dn, valid)`: (c, h, w) in the file's type, and (c, h, w) bool.
 
         Raises:
             InputError: the file is truncated or damaged.
@@ -82,9 +82,11 @@ class Source:
                 native = self.dataset.read(
                     list(bands), window=window, out_shape=(len(bands), *shape)
                 )
-                valid = self._read_mask(header, window, shape, bands)
-            for plane, band in zip(native, bands, strict=True):
-                valid &= is_measured(plane, header.nodata_of(band))
+                shown = self._read_mask(header, window, shape, bands)
+            valid = np.empty(native.shape, bool)
+            for index, band in enumerate(bands):
+                valid[index] = is_measured(native[index], header.nodata_of(band))
+            valid &= shown
             if shape == (place.height, place.width) and self.refinement.coarse:
                 self._refine(header, native, place, bands)
         except (RasterioError, OSError) as error:
@@ -104,7 +106,7 @@ class Source:
         shape: tuple[int, int],
         bands: Sequence[int],
     ) -> BoolArray:
-        """Return the file's alpha or masks of bands as (h, w) bool; nodata aside."""
+        """Return the file's alpha, (h, w) bool, or masks, (n, h, w); nodata aside."""
         if self.alpha is not None:
             alpha = self.dataset.read(self.alpha, window=window, out_shape=shape)
             return np.asarray(alpha > 0)
@@ -113,7 +115,7 @@ class Source:
             mask = self.dataset.read_masks(
                 masked, window=window, out_shape=(len(masked), *shape)
             )
-            return np.asarray((mask > 0).all(axis=0))
+            return np.asarray(mask > 0)
         return np.ones(shape, bool)
 
     def _refine(

@@ -105,7 +105,8 @@ class Stretch:
             unit: (c, H, W) float32.
             dtype: numpy name of the output's type.
             nodata: value that no valid pixel may take, None for none.
-            valid: (1, H, W) bool; pixels outside become nodata, or 0 without one.
+            valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0
+                without one.
 
         Returns:
             (c, H, W) of `dtype`.
@@ -240,15 +241,17 @@ def _same_limits(scene: Raster, low: float, high: float) -> Stretch:
 
 def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stretch:
     low, high = [0.0] * scene.count, [1.0] * scene.count
-    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
+    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS, joint=0)
     if not valid.any():
         raise InputError(
             f"{scene.path}: no valid pixel to find a stretch from; if the nodata value "
             "is right, give the limits.",
             remedies=("stretch=0,3000",),
         )
-    for plane, band in zip(sample, scene.data_bands, strict=True):
-        pair = np.percentile(plane[valid[0]].astype(np.float64), percentiles)
+    for plane, shown, band in zip(sample, valid, scene.data_bands, strict=True):
+        if not shown.any():
+            continue
+        pair = np.percentile(plane[shown].astype(np.float64), percentiles)
         low[band - 1], high[band - 1] = float(pair[0]), float(pair[1])
         if not low[band - 1] < high[band - 1]:
             high[band - 1] = low[band - 1] + 1
@@ -281,8 +284,8 @@ def _unity_dn(scene: Raster) -> float:
     if scene.dtype == "uint8":
         return 255.0
     if scene.dtype.startswith("float"):
-        sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
-        inside = sample[:, valid[0]]
+        sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS, joint=0)
+        inside = sample[valid]
         if inside.size and np.percentile(inside, 99.9) <= FLOAT_REFLECTANCE_MAX:
             return 1.0
     return REFLECTANCE_DN
@@ -306,11 +309,13 @@ def _is_reflectance(scene: Raster) -> bool:
 
 def _scaled_like_reflectance(scene: Raster) -> bool:
     """Return whether DN * scale + offset looks like reflectance, not like metres."""
-    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS)
+    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS, joint=0)
     if not valid.any():
         return True
-    for plane, band in zip(sample, scene.data_bands, strict=True):
-        top = np.percentile(plane[valid[0]], 50)
+    for plane, shown, band in zip(sample, valid, scene.data_bands, strict=True):
+        if not shown.any():
+            continue
+        top = np.percentile(plane[shown], 50)
         if not -0.5 <= top * scene.scales[band - 1] + scene.offsets[band - 1] <= 1.5:
             return False
     return True

@@ -27,7 +27,7 @@ from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds
-from rsupres.raster.nodata import is_measured, is_same_nodata, to_dtype
+from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, match_bands, union_grid
 from rsupres.tiles.folder import find_tiles, mosaic_tag
@@ -254,17 +254,21 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
 class _Rows:
     """Rows of the result while tiles are added: weighted sums and numbers in agreement.
 
-    A stored number is kept while every valid tile has the same one in every band; that
-    of an invalid pixel is kept until a valid one comes.
+    A stored number is kept while every valid tile has the same one; that of an invalid
+    pixel is kept until a valid one comes. Each band counts for itself, or all together
+    where a mask says which pixels are valid.
     """
 
-    def __init__(self, n_bands: int, window: PixelWindow, dtype: str) -> None:
-        shape = (window.height, window.width)
-        self.total = np.zeros((n_bands, *shape))
-        self.weight = np.zeros(shape)
-        self.stored = np.zeros((n_bands, *shape), dtype)
-        self.seen = np.zeros(shape, bool)
-        self.differs = np.zeros(shape, bool)
+    def __init__(
+        self, n_bands: int, window: PixelWindow, dtype: str, *, is_joint: bool
+    ) -> None:
+        shape = (n_bands, window.height, window.width)
+        planes = (1, *shape[1:]) if is_joint else shape
+        self.total = np.zeros(shape)
+        self.weight = np.zeros(planes)
+        self.stored = np.zeros(shape, dtype)
+        self.seen = np.zeros(planes, bool)
+        self.differs = np.zeros(planes, bool)
 
     def add(
         self,
@@ -278,20 +282,23 @@ class _Rows:
 
         Args:
             place: in these rows.
-            dn: (c, h, w), as stored; all that follow are (h, w).
-            valid: where it is measured.
-            usable: where the stored numbers may stand in the result.
-            weights: of the pixels.
+            dn: (c, h, w), as stored.
+            valid: where it is measured; (c, h, w), or (1, h, w) where bands are joint.
+            usable: where the stored numbers may stand in the result; as `valid`.
+            weights: (h, w) of the pixels.
         """
-        held = self.stored[:, *place]
-        known = self.weight[place] > 0
-        self.differs[place] |= known & valid & (dn != held).any(axis=0)
-        takes = (valid & ~known) | (usable & ~self.seen[place])
+        at = (slice(None), *place)
+        held, known = self.stored[at], self.weight[at] > 0
+        other = dn != held
+        if len(valid) < len(dn):
+            other = other.any(axis=0, keepdims=True)
+        self.differs[at] |= known & valid & other
+        takes = (valid & ~known) | (usable & ~self.seen[at])
         np.copyto(held, dn, where=takes)
-        self.seen[place] |= usable
-        weights = weights * valid
-        self.total[:, *place] += np.where(valid, dn, 0) * weights
-        self.weight[place] += weights
+        self.seen[at] |= usable
+        weighted = weights * valid
+        self.total[at] += np.where(valid, dn, 0) * weighted
+        self.weight[at] += weighted
 
 
 def _blend(
@@ -301,7 +308,9 @@ def _blend(
     form: OutputFormat,
 ) -> Rows:
     """Return the rows of one strip in the output's type, and its valid mask."""
-    blended = _Rows(len(first.data_bands), window, first.dtype)
+    is_joint = form.nodata is None
+    n_bands = len(first.data_bands)
+    blended = _Rows(n_bands, window, first.dtype, is_joint=is_joint)
     for tile in tiles:
         shared = tile.place.intersection(window)
         if shared is None:
@@ -309,23 +318,24 @@ def _blend(
         inside = shared.relative_to(tile.place)
         rows, cols = inside.slices()
         with Raster.open(tile.path) as scene:
-            dn, valid = scene.read_stored(inside, tile.bands)
-            usable = valid[0] | _hides_alike(scene, form)
+            joint = None if is_joint else 0
+            dn, valid = scene.read_stored(inside, tile.bands, joint)
+            usable = valid | _hides_alike(scene, form)
         weights = tile.rows[rows][:, None] * tile.cols[cols]
         at = shared.relative_to(window).slices()
-        blended.add(at, dn, valid[0], usable, weights)
-    valid = blended.weight[None] > 0
+        blended.add(at, dn, valid, usable, weights)
+    valid = blended.weight > 0
     total = blended.total
     np.divide(total, blended.weight, out=total, where=valid)
     pixels = to_dtype(total.astype(np.float32), form.dtype, form.nodata, valid)
     if first.dtype == form.dtype:
-        measured = np.ones(valid.shape, bool)
-        for plane in blended.stored:
-            measured &= is_measured(plane, form.nodata)
+        planes = [is_measured(plane, form.nodata) for plane in blended.stored]
+        measured = join_valid(np.stack(planes), None if is_joint else 0)
         # A number that is nodata in the result, though not in its tile, was moved.
-        agreed = blended.seen & ~blended.differs & (measured | ~valid)[0]
+        agreed = blended.seen & ~blended.differs & (measured | ~valid)
         np.copyto(pixels, blended.stored, where=agreed)
-    return pixels, None if valid.all() else valid
+    shown = np.asarray(valid.any(axis=0, keepdims=True))
+    return pixels, None if valid.all() else shown
 
 
 def _hides_alike(scene: Raster, form: OutputFormat) -> bool:

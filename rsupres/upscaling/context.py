@@ -55,10 +55,17 @@ class PreparedScene:
         return self.work.grid.lr.width
 
     def read(self, window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
-        """Return (c, h, w) float32 in [0, 1], filled, and (1, h, w) bool valid."""
+        """Return (c, h, w) float32 in [0, 1], filled, and (1, h, w) bool valid.
+
+        Valid are pixels that all bands measure, or any where none has all of them.
+        """
         work = self.work
         roles = work.bands.roles
-        dn, valid = work.scene.read_filled(window, roles)
+        joint = min(work.n_joint, len(roles))
+        dn, apart = work.scene.read_filled(window, roles, joint)
+        valid = np.asarray(apart.all(axis=0, keepdims=True))
+        if not valid.any():
+            valid = np.asarray(apart.any(axis=0, keepdims=True))
         first = work.stretch.for_bands(range(1, len(roles) + 1))
         deepest = max(self._deepest[0], window.row_stop)
         self._deepest[0] = deepest

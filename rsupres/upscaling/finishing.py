@@ -44,7 +44,7 @@ class LrRows(NamedTuple):
         seen: (c, h, w) float32 in [0, 1], the model's bands, filled.
         excess: (c, h, w) float32, how far values lie beyond [0, 1]; None = none does.
         others: (o, h, w) float32, bands that the model does not take; None without.
-        valid: (1, h, w) bool.
+        valid: bool; (1, h, w) of all bands, or (c + o, h, w) of each.
     """
 
     top: int
@@ -78,7 +78,7 @@ class FinishedStrip:
         index: of the strip.
         window: SR pixels of the output.
         pixels: (C, H, W) of the output's type, bands in the output's order.
-        valid: (1, H, W) bool; None where all are valid.
+        valid: (1, H, W) bool, in any band; None where all are valid in all bands.
         deviation: (c, H, W) float32, NaN where invalid; None unless asked for.
         sums: for the figures.
     """
@@ -276,14 +276,19 @@ class Finisher:
             valid = nearest(lr.valid, rules.grid.scale)
             valid = valid[:, : window.height, : window.width]
         inside = item.sr[:, : window.height, : window.width].numpy()
+        shown = valid
         if rules.order != tuple(range(len(inside))):
             inside = inside[list(rules.order)]
+            if valid is not None and len(valid) > 1:
+                shown = valid[list(rules.order)]
         bands = [place + 1 for place in rules.order]
         pixels = rules.stretch.for_bands(bands).to_pixels(
-            inside, rules.dtype, rules.nodata, valid
+            inside, rules.dtype, rules.nodata, shown
         )
         deviation = self._deviation(item.strip, window, valid)
         sums = self._sum(item, lr, deviation)
+        if valid is not None:
+            valid = np.asarray(valid.any(axis=0, keepdims=True))
         self._emit(
             FinishedStrip(item.strip.index, window, pixels, valid, deviation, sums)
         )
@@ -299,7 +304,8 @@ class Finisher:
         span = np.subtract(stretch.high, stretch.low)[: rules.n_model]
         deviation = np.sqrt(variance) * span.astype(np.float32)[:, None, None]
         if valid is not None:
-            deviation[:, ~valid[0]] = np.nan
+            shown = np.broadcast_to(valid[: rules.n_model], deviation.shape)
+            deviation[~shown] = np.nan
         return np.asarray(deviation)
 
     def _sum(
@@ -310,8 +316,9 @@ class Finisher:
         rows = slice(0, scene.height - lr.top)
         difference = _difference(rules, item.sr[: rules.n_model], lr)
         part = (slice(None), rows, slice(0, scene.width))
-        valid = lr.valid[part]
-        n_valid = int(np.count_nonzero(valid))
+        valid = lr.valid[part][: rules.n_model]
+        measured = valid.any(axis=0)
+        n_values = np.count_nonzero(valid) * (rules.n_model // len(valid))
         difference = difference[part].astype(np.float64)
         excess = 0
         if lr.excess is not None:
@@ -322,9 +329,9 @@ class Finisher:
             spread = float(np.nansum(deviation / span[:, None, None], dtype=np.float64))
             n_spread = int(np.count_nonzero(~np.isnan(deviation)))
         return StripSums(
-            pixels=valid.size,
-            valid=n_valid,
-            values=n_valid * rules.n_model,
+            pixels=measured.size,
+            valid=int(np.count_nonzero(measured)),
+            values=int(n_values),
             clipped=excess,
             difference=float(difference.sum()),
             squares=float(np.square(difference).sum()),
@@ -359,7 +366,7 @@ def _difference(rules: StripRules, sr: torch.Tensor, lr: LrRows) -> np.ndarray:
     height, width = lr.valid.shape[1:]
     mean = apply_cols(apply_rows(sr, area_map(height, scale)), area_map(width, scale))
     difference = mean.numpy() - lr.wanted()[: len(sr)]
-    difference *= lr.valid
+    difference *= lr.valid[: len(sr)]
     return np.asarray(difference)
 
 

@@ -349,12 +349,10 @@ def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
 def _cut(lr: LrRows, tile: Tile) -> LrRows:
     rows = lr.cut(tile.lr.row, tile.lr.row_stop)
     cols = slice(tile.lr.col, tile.lr.col_stop)
-    return rows._replace(
-        seen=rows.seen[:, :, cols],
-        excess=None,
-        others=None,
-        valid=rows.valid[:, :, cols],
-    )
+    seen = rows.seen[:, :, cols]
+    # Of the model's bands, any will do: those that are invalid alone are filled alone.
+    valid = rows.valid[: len(seen), :, cols].any(axis=0, keepdims=True)
+    return rows._replace(seen=seen, excess=None, others=None, valid=np.asarray(valid))
 
 
 def _check_result(sr: Tensor, batch: TileBatch, tiles: Sequence[Tile]) -> None:

@@ -31,7 +31,6 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_holds
-from rsupres.raster.nodata import share_lost
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
@@ -55,6 +54,8 @@ from rsupres.upscaling.requirements import (
 )
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
 from rsupres.version import __version__
+
+_SAMPLE_PIXELS = 250_000  # of a scene, for the share that one band lacks
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,16 @@ class Work:
         """What becomes of the bands that the model does not see."""
         is_left = self.job.other_bands in ("auto", "model")
         return "cubic" if is_left else self.job.other_bands
+
+    @property
+    def n_joint(self) -> int:
+        """How many of the bands read, from the first, are invalid where one is.
+
+        A model of given bands needs all of them. A mask holds for every band of a file.
+        """
+        if self.nodata is None:
+            return len(self.file_bands)
+        return len(self.bands.roles) if self.model.spec.bands else 0
 
     @property
     def dtype(self) -> str:
@@ -212,7 +223,7 @@ class Work:
     def read_rows(self, start: int, stop: int) -> LrRows:
         """Return LR rows [start, stop) of the padded frame in units of the stretch."""
         window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
-        dn, valid = self.scene.read_filled(window, self.file_bands)
+        dn, valid = self.scene.read_filled(window, self.file_bands, self.n_joint)
         unit = self.stretch.to_unit(dn)
         n_model = len(self.bands.roles)
         seen, excess = split_excess(unit[:n_model])
@@ -253,7 +264,6 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         check_options(job, spec)
         check_conditions(job, spec, card.name)
         bands = _find_bands(job, scene, spec)
-        _warn_of_lost(scene, bands)
         grid = plan_tiles(
             scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
         )
@@ -274,6 +284,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             else (),
         )
         check_format(work.format, len(work.order))
+        _warn_of_lost(work)
         roles = range(1, len(bands.roles) + 1)
         frame = TargetScene(
             scene, bands.roles, spec.bands, stretch.for_bands(roles), job.scale
@@ -332,20 +343,26 @@ def _of_any_bands(
     return BandChoice(first + measured, tuple(b for b in rest if b in codes))
 
 
-def _warn_of_lost(scene: Raster, bands: BandChoice) -> None:
+def _warn_of_lost(work: Work) -> None:
     """Warn when pixels with numbers are given up as another band has none there."""
-    chosen = bands.roles + bands.others
-    nodata = [scene.nodata_of(band) for band in chosen]
-    if scene.has_mask or len(chosen) < 2 or all(value is None for value in nodata):
+    scene, joint = work.scene, work.file_bands[: work.n_joint]
+    declared = any(scene.nodata_of(band) is not None for band in joint)
+    is_float = np.dtype(scene.dtype).kind == "f"
+    if len(joint) < 2 or not (declared or is_float or scene.has_band_masks):
         return
-    lost = share_lost(*scene.read_decimated(chosen, 250_000), nodata)
+    _, valid = scene.read_decimated(joint, _SAMPLE_PIXELS, joint=0)
+    lost = float(np.mean(valid.any(axis=0) & ~valid.all(axis=0)))
     if lost:
         logger.warning(
             "%s: %.2g %% of the pixels are nodata in one band and measured in another; "
-            "they become nodata in every band of the output. Leave such a band out, or "
-            "mark nodata with a mask.",
+            "they become nodata in all of the bands %s. Leave such a band out, or "
+            "%s.",
             scene.path,
             100 * lost,
+            ", ".join(map(str, joint)),
+            "mark nodata with a mask"
+            if work.nodata is not None
+            else "give a nodata value",
             extra={"remedies": ("bidx", "other_bands=skip")},
         )
 

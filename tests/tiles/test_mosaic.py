@@ -93,6 +93,20 @@ def test_nodata_weighs_nothing(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), pixels)
 
 
+def test_nodata_in_one_band_leaves_the_others_theirs(tmp_path):
+    pixels = picture(10, 20)
+    holed = pixels.copy()
+    holed[0, 2:8, 4:16] = 0
+    cut(tmp_path / "in", "a.tif", holed, 0, 0, (10, 14), nodata=0)
+    cut(tmp_path / "in", "b.tif", holed, 0, 8, (10, 12), nodata=0)
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), holed)
+    cut(tmp_path / "in", "b.tif", pixels, 0, 8, (10, 12), nodata=0)
+    mosaic_tiles(tmp_path / "in", tmp_path / "two.tif")
+    holed[:, :, 8:] = pixels[:, :, 8:]
+    np.testing.assert_array_equal(read(tmp_path / "two.tif"), holed)
+
+
 def test_gaps_become_nodata_or_are_refused(tmp_path):
     pixels = picture(10, 40)
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10))

@@ -16,6 +16,7 @@ from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.upscaling.gates import check_finite
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
+from tests.fakes import FakeModel, spec
 from tests.helpers import make_scene
 
 
@@ -68,13 +69,66 @@ def test_lossy_outputs_have_a_mask_instead_of_nodata(
 def test_pixels_that_one_band_lacks_are_counted_in_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, has_hole: bool
 ) -> None:
-    pixels = np.full((3, 20, 20), 500, np.uint16)
-    pixels[:, :5] = 0
+    # Without a nodata value a mask says what is valid, for all bands.
+    pixels = np.full((3, 20, 20), 500, np.float32)
+    pixels[:, :5] = np.nan
     if has_hole:
-        pixels[0, 10:15, :8] = 0
-    scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=0)
-    _upscaled(scene, tmp_path / "o.tif")
+        pixels[0, 10:15, :8] = np.nan
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels)
+    out = _upscaled(scene, tmp_path / "o.tif")
     assert ("10 % of the pixels are nodata in one band" in caplog.text) == has_hole
+    with rasterio.open(out) as file:
+        hidden = np.isnan(pixels).any(axis=0)
+        np.testing.assert_array_equal(
+            file.dataset_mask() == 0, np.kron(hidden, np.ones((2, 2), bool))
+        )
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint16", 0), ("uint8", 255), ("float32", float("nan"))]
+)
+def test_a_band_without_a_number_leaves_the_others_theirs(
+    tmp_path: Path, dtype: str, nodata: float, lock: bool
+) -> None:
+    rng = np.random.default_rng(1)
+    whole = rng.integers(1, 200, (3, 24, 20)).astype(dtype)
+    holed = whole.copy()
+    holed[0, 8:14, :9] = nodata  # dark water in one band
+    holed[2, :, 10:] = nodata  # a smaller swath
+    options = {"nodata": nodata, "lock_low_frequencies": lock, "tile_size": 13}
+    results = {}
+    for name, pixels in (("whole", whole), ("holed", holed)):
+        scene = make_scene(tmp_path / f"{name}.tif", pixels=pixels, nodata=nodata)
+        output = _upscaled(scene, tmp_path / f"{name}_sr.tif", **options)
+        with rasterio.open(output) as file:
+            results[name] = file.read(masked=True)
+            figures = file.tags()
+    hidden = np.isnan(holed) if dtype == "float32" else holed == nodata
+    np.testing.assert_array_equal(
+        results["holed"].mask, np.kron(hidden, np.ones((1, 2, 2), bool))
+    )
+    assert not np.ma.getmaskarray(results["whole"]).any()
+    np.testing.assert_array_equal(results["holed"][1], results["whole"][1])
+    assert float(figures["RSUPRES_VALID"]) == 1
+
+
+def test_other_bands_do_not_blank_those_of_a_model(tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(300, 3000, (4, 20, 20)).astype(np.uint16)
+    pixels[2, 2:4, 2:4] = 0  # red, which the model needs
+    pixels[0, :, 10:] = 0  # thermal
+    names = ["LST", "B03", "B04", "B02"]
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, descriptions=names, nodata=0)
+    FakeModel(spec(bands=("red", "green", "blue"))).install(monkeypatch)
+    _upscaled(scene, tmp_path / "o.tif")
+    hidden = np.zeros((4, 20, 20), bool)
+    hidden[0, :, 10:] = True
+    hidden[1:, 2:4, 2:4] = True
+    with rasterio.open(tmp_path / "o.tif") as file:
+        np.testing.assert_array_equal(
+            file.read() == 0, np.kron(hidden, np.ones((1, 2, 2), bool))
+        )
 
 
 def test_figures_that_are_not_finite_are_an_error() -> None:
