@@ -1,6 +1,8 @@
-"""Check that a type of the output can hold a scene's numbers."""
+"""Check that a type of the output can hold a scene's numbers and its nodata value."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -9,6 +11,51 @@ from rsupres.raster.dataset import Raster
 
 _SAMPLE_PIXELS = 250_000
 _FEWEST_STEPS = 16  # whole numbers that a scene of fractions must span
+
+
+def check_type(scene: Raster, dtype: str, nodata: float | None = None) -> None:
+    """Refuse a type or nodata value that cannot hold a scene.
+
+    Args:
+        scene: open; a sample of it is read.
+        dtype: numpy name of the output's type.
+        nodata: of the output; None = the scene's.
+
+    Raises:
+        InputError: the type cannot be written or does not hold the nodata value, or as
+            `check_holds`.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "iuf" or kind.itemsize > 8:
+        raise InputError(
+            f"{scene.path}: type {kind} cannot be written; choose another.",
+            remedies=("dtype",),
+        )
+    wanted = scene.nodata if nodata is None else nodata
+    if wanted is not None and not can_hold(kind, wanted):
+        raise InputError(
+            f"nodata {wanted:g} cannot be stored as {kind}; choose a value that can.",
+            remedies=("nodata",),
+        )
+    check_holds(scene, kind.name)
+
+
+def can_hold(kind: np.dtype[np.generic], value: float) -> bool:
+    """Return whether a type has a number, for floats but for rounding.
+
+    >>> can_hold(np.dtype("uint8"), -9999.0), can_hold(np.dtype("float32"), 1.8e308)
+    (False, False)
+    """
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            stored = np.float64(value).astype(kind)
+        return bool(np.isfinite(stored)) or not math.isfinite(value)
+    limits = np.iinfo(kind.name)
+    return (
+        math.isfinite(value)
+        and float(value).is_integer()
+        and limits.min <= value <= limits.max
+    )
 
 
 def check_holds(scene: Raster, dtype: str) -> None:

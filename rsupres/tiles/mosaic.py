@@ -26,7 +26,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.raster.dataset import Raster
-from rsupres.raster.kinds import check_holds
+from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, match_bands, union_grid
@@ -141,6 +141,7 @@ def _mosaic(
         form = into.format(
             dtype or first.dtype, first.nodata if nodata is None else nodata
         )
+        check_type(first, form.dtype, nodata)
         raster = _raster(names, first, form, index_path)
         write_strips(raster, into, show)
     return RunSummary(

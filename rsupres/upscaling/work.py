@@ -10,14 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
@@ -30,7 +27,7 @@ from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
-from rsupres.raster.kinds import check_holds
+from rsupres.raster.kinds import check_type
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
@@ -53,9 +50,8 @@ from rsupres.upscaling.requirements import (
     sampler_options,
 )
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
+from rsupres.upscaling.validity import warn_of_lost
 from rsupres.version import __version__
-
-_SAMPLE_PIXELS = 250_000  # of a scene, for the share that one band lacks
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +263,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         grid = plan_tiles(
             scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
         )
-        _check_output(job, scene)
+        check_type(scene, job.dtype or scene.dtype, job.nodata)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
         options = sampler_options(job, device, stretch.high[0] - stretch.low[0])
@@ -284,7 +280,9 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             else (),
         )
         check_format(work.format, len(work.order))
-        _warn_of_lost(work)
+        warn_of_lost(
+            scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
+        )
         roles = range(1, len(bands.roles) + 1)
         frame = TargetScene(
             scene, bands.roles, spec.bands, stretch.for_bands(roles), job.scale
@@ -341,58 +339,6 @@ def _of_any_bands(
         return BandChoice(first, rest)
     measured = tuple(b for b in rest if b not in codes)
     return BandChoice(first + measured, tuple(b for b in rest if b in codes))
-
-
-def _warn_of_lost(work: Work) -> None:
-    """Warn when pixels with numbers are given up as another band has none there."""
-    scene, joint = work.scene, work.file_bands[: work.n_joint]
-    declared = any(scene.nodata_of(band) is not None for band in joint)
-    is_float = np.dtype(scene.dtype).kind == "f"
-    if len(joint) < 2 or not (declared or is_float or scene.has_band_masks):
-        return
-    _, valid = scene.read_decimated(joint, _SAMPLE_PIXELS, joint=0)
-    lost = float(np.mean(valid.any(axis=0) & ~valid.all(axis=0)))
-    if lost:
-        logger.warning(
-            "%s: %.2g %% of the pixels are nodata in one band and measured in another; "
-            "they become nodata in all of the bands %s. Leave such a band out, or "
-            "%s.",
-            scene.path,
-            100 * lost,
-            ", ".join(map(str, joint)),
-            "mark nodata with a mask"
-            if work.nodata is not None
-            else "give a nodata value",
-            extra={"remedies": ("bidx", "other_bands=skip")},
-        )
-
-
-def _check_output(job: UpscaleJob, scene: Raster) -> None:
-    """Refuse a type or nodata value that cannot hold the result."""
-    kind = np.dtype(job.dtype or scene.dtype)
-    if kind.kind not in "iuf" or kind.itemsize > 8:
-        raise InputError(
-            f"{scene.path}: type {kind} cannot be written; choose another.",
-            remedies=("dtype",),
-        )
-    nodata = scene.nodata if job.nodata is None else job.nodata
-    if nodata is not None and not _fits(nodata, kind):
-        raise InputError(
-            f"nodata {nodata:g} cannot be stored as {kind}; choose a value that can.",
-            remedies=("nodata",),
-        )
-    check_holds(scene, kind.name)
-
-
-def _fits(nodata: float, kind: np.dtype[np.generic]) -> bool:
-    if kind.kind == "f":
-        return True
-    limits = np.iinfo(kind.name)
-    return (
-        math.isfinite(nodata)
-        and float(nodata).is_integer()
-        and limits.min <= nodata <= limits.max
-    )
 
 
 def _grid_to_json(grid: Grid) -> dict[str, object]:

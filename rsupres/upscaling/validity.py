@@ -1,0 +1,40 @@
+"""Warn of pixels that an output loses, or takes for measurements."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from rsupres.raster.dataset import Raster
+
+_SAMPLE_PIXELS = 250_000  # of a scene, for the share that one band lacks
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_lost(scene: Raster, joint: Sequence[int], *, has_nodata: bool) -> None:
+    """Warn when pixels with numbers are given up as another band has none there.
+
+    Args:
+        scene: open; a sample of it is read.
+        joint: bands of its file that become invalid together.
+        has_nodata: the output has a nodata value, not a mask.
+    """
+    declared = any(scene.nodata_of(band) is not None for band in joint)
+    is_float = np.dtype(scene.dtype).kind == "f"
+    if len(joint) < 2 or not (declared or is_float or scene.has_band_masks):
+        return
+    _, valid = scene.read_decimated(joint, _SAMPLE_PIXELS, joint=0)
+    lost = float(np.mean(valid.any(axis=0) & ~valid.all(axis=0)))
+    if lost:
+        logger.warning(
+            "%s: %.2g %% of the pixels are nodata in one band and measured in another; "
+            "they become nodata in all of the bands %s. Leave such a band out, or %s.",
+            scene.path,
+            100 * lost,
+            ", ".join(map(str, joint)),
+            "mark nodata with a mask" if has_nodata else "give a nodata value",
+            extra={"remedies": ("bidx", "other_bands=skip")},
+        )
