@@ -114,6 +114,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, object]:
         "legend": spec.legend,
         "classes": spec.classes,
         "sensor": spec.sensor,
+        "unclipped": spec.unclipped,
         "tails": list(spec.tails),
     }
 

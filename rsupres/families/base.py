@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rsupres.grid import PixelWindow
 
 Precision = Literal["fp32", "bf16", "fp16"]
+FOUND = "found_"
 # Probabilities of the quantiles in `ModelSpec.tails`.
 TAILS = (0.5, 0.8, 0.9, 0.95, 0.99)
 STYLE_SIDE = 1024  # pixels; longer sides of a style image are cropped
@@ -92,6 +93,8 @@ class ModelSpec:
         classes: the class table of change masks that it was trained on; masks of other
             tables are brought to it. None = codes are taken as they are.
         sensor: whether it can be told the sensor's blur and noise.
+        unclipped: whether it also looks at values beyond the stretch, outside [0, 1];
+            else these are enlarged by bicubic interpolation beside it.
         tails: at `TAILS`, how many predicted standard deviations hold this share of
             the errors; empty = the model predicts no standard deviation.
     """
@@ -111,6 +114,7 @@ class ModelSpec:
     legend: str | None = None
     classes: str | None = None
     sensor: bool = False
+    unclipped: bool = False
     tails: tuple[float, ...] = ()
 
 
@@ -176,7 +180,8 @@ class SceneContext:
 
     Attributes:
         arrays: named arrays, possibly memory-mapped; read only.
-        numbers: named scalars.
+        numbers: named scalars; those whose names begin with `FOUND` are told to the
+            user.
     """
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -230,7 +235,8 @@ class TileBatch:
     """Tiles of one size for one call of the network.
 
     Attributes:
-        lr: (b, c, h, w) float32 in [0, 1], nodata already filled.
+        lr: (b, c, h, w) float32 in [0, 1], nodata already filled; beyond it where
+            `ModelSpec.unclipped`.
         valid: (b, 1, h, w) bool.
         conditions: on the tiles' SR windows, on the batch's device; the style is the
             scene's, the same in every batch of a sample.
@@ -278,7 +284,8 @@ class SuperResolver(Protocol):
             scale: as for `prepare`.
 
         Returns:
-            (b, c, H, W) float32 in [0, 1], on the batch's device.
+            (b, c, H, W) float32 in [0, 1], on the batch's device; beyond it where
+            `ModelSpec.unclipped`.
         """
         ...
 

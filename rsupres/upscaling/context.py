@@ -16,7 +16,6 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.execution import OnProgress, Progress
 from rsupres.families.base import Conditions, SceneContext, SuperResolver
 from rsupres.grid import PixelWindow
-from rsupres.raster.stretch import split_excess
 from rsupres.upscaling.work import Work
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class PreparedScene:
         deepest = max(self._deepest[0], window.row_stop)
         self._deepest[0] = deepest
         self.show(Progress("Prepare", deepest, self.height, "rows"))
-        return split_excess(first.to_unit(dn))[0], valid
+        return work.split_excess(first.to_unit(dn))[0], valid
 
     def read_conditions(self, window_sr: PixelWindow) -> Conditions:
         """Return the conditions on an SR window as a batch of one, on the CPU."""

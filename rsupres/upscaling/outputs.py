@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.conditions.references import References
-from rsupres.families.base import TAILS
+from rsupres.families.base import FOUND, TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.upscaling.finishing import FinishedStrip
@@ -101,8 +101,20 @@ def main_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
     return OutputMeta.like(work.scene, bands, work.sr_grid, tags)
 
 
-def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, str]:
-    """Return the RSUPRES_* tags: the same for the same job on the same scene."""
+def job_tags(
+    work: Work,
+    figures: Mapping[str, float],
+    gate: str,
+    prepared: Mapping[str, float],
+) -> dict[str, str]:
+    """Return the RSUPRES_* tags: the same for the same job on the same scene.
+
+    Args:
+        work: the settled job.
+        figures: of the whole output.
+        gate: what became of the quality gates; "" without any.
+        prepared: numbers that the model found in the scene.
+    """
     job = work.job
     tags = {
         "RSUPRES_VERSION": __version__,
@@ -136,7 +148,11 @@ def job_tags(work: Work, figures: Mapping[str, float], gate: str) -> dict[str, s
     }
     if settings := work.conditions.settings():
         tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
-    tags |= {f"RSUPRES_{k.upper()}": f"{v:.6g}" for k, v in figures.items()}
+    found = {k: v for k, v in prepared.items() if k.startswith(FOUND)}
+    tags |= {
+        f"RSUPRES_{name.upper()}": f"{value:.6g}"
+        for name, value in (*figures.items(), *found.items())
+    }
     return {key: value for key, value in tags.items() if value}
 
 

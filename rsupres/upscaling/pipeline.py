@@ -29,6 +29,7 @@ from rsupres.execution import (
     run_shards,
     split_strips,
 )
+from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
 from rsupres.output.geotiff import read_tags, write_strip
 from rsupres.output.manifest import is_manifest_of
@@ -253,7 +254,8 @@ def _publish(
     check_finite(figures, work.scene.path)
     failed = [gate for gate in work.gates if gate.fails(figures)]
     verdict = "failed" if failed else "passed" if work.gates else ""
-    tags = job_tags(work, figures, verdict)
+    context = run.load_context() or SceneContext()
+    tags = job_tags(work, figures, verdict, context_of(context, 0).numbers)
     job.check_vacant()
     show(Progress("Write", 0, 1, "files"))
     for side in side_outputs(work):

@@ -222,14 +222,21 @@ class Work:
         dn, valid = self.scene.read_filled(window, self.file_bands, self.n_joint)
         unit = self.stretch.to_unit(dn)
         n_model = len(self.bands.roles)
-        seen, excess = split_excess(unit[:n_model])
+        seen, excess = self.split_excess(unit[:n_model])
         return LrRows(
             top=start,
             seen=seen,
-            excess=excess if excess.any() else None,
+            excess=excess,
             others=unit[n_model:] if len(unit) > n_model else None,
             valid=valid,
         )
+
+    def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what the model sees of unit values, and what lies beyond, if any."""
+        if self.model.spec.unclipped:
+            return unit, None
+        seen, excess = split_excess(unit)
+        return seen, excess if excess.any() else None
 
     @property
     def format(self) -> OutputFormat:

@@ -197,6 +197,22 @@ def test_saturated_pixels_leave_the_levels_of_clean_ground() -> None:
     assert second["high_0"] == pytest.approx(first["high_0"], abs=0.1 * span)
 
 
+def test_values_beyond_the_stretch_are_sharpened_like_the_rest() -> None:
+    lr = picture()
+    sr = upscale_whole(make_model(), lr, Fraction(2), CPU)
+    bright = upscale_whole(make_model(), lr + 1.0, Fraction(2), CPU)
+    np.testing.assert_allclose(bright, sr + 1.0, atol=1e-5)
+
+
+def test_glint_keeps_its_brightness() -> None:
+    """Far beyond the levels of training, interpolation adds what the network lacks."""
+    lr = picture()
+    lr[:, 20:30, 20:30] = 40.0
+    sr = upscale_whole(make_model(), lr, Fraction(2), CPU)
+    assert np.abs(sr[:, 46:54, 46:54] - 40.0).max() < 0.5
+    assert sr[:, :30, :30].max() < 1.5
+
+
 def test_what_is_told_changes_the_result() -> None:
     lr = picture()
     plain, blurred, noisy = (

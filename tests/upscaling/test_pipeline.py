@@ -26,7 +26,7 @@ from rsupres.errors import (
     ResourceError,
     RsupresError,
 )
-from rsupres.families.base import SamplerOptions
+from rsupres.families.base import SamplerOptions, SceneContext
 from rsupres.grid import PixelWindow
 from rsupres.upscaling.context import context_of
 from rsupres.upscaling.job import UpscaleJob
@@ -171,6 +171,35 @@ def test_a_model_of_any_bands_sees_those_chosen_first_and_then_the_rest(
     is_left_out = options.get("other_bands") == "skip"
     written = [3000, 2000] if is_left_out else [1000, 2000, 3000, 4000]
     assert sr[:, 5, 5].tolist() == written
+
+
+def test_a_model_may_look_beyond_the_stretch(scene, monkeypatch):
+    peaks = []
+
+    def watch(sr: torch.Tensor, batch) -> torch.Tensor:
+        peaks.append(float(batch.lr.max()))
+        return sr
+
+    FakeModel(spec(unclipped=True), watch).install(monkeypatch)
+    summary = upscale_scene(job_for(scene))
+    assert max(peaks) == pytest.approx(1.4)
+    assert summary.figures["clipped"] == 0
+    FakeModel(twist=watch).install(monkeypatch)
+    peaks.clear()
+    assert upscale_scene(job_for(scene, "c.tif")).figures["clipped"] > 0
+    assert max(peaks) == 1.0
+
+
+def test_what_a_model_finds_in_the_scene_is_in_the_tags(scene, monkeypatch):
+    model = FakeModel()
+    found = SceneContext(numbers={"found_sensor_mtf": 0.25, "own": 3.0})
+    monkeypatch.setattr(model, "prepare", lambda *args: found)
+    model.install(monkeypatch)
+    upscale_scene(job_for(scene))
+    with rasterio.open(scene.with_name("out.tif")) as dataset:
+        tags = dataset.tags()
+    assert tags["RSUPRES_FOUND_SENSOR_MTF"] == "0.25"
+    assert "RSUPRES_OWN" not in tags
 
 
 def test_a_model_of_given_bands_takes_no_others(scene, monkeypatch):

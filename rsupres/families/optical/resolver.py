@@ -13,6 +13,7 @@ bright roofs nor hot pixels get rings.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +27,7 @@ from torch.nn import functional
 from rsupres.degradations.optics import FREQUENCIES
 from rsupres.errors import InputError
 from rsupres.families.base import (
+    FOUND,
     ModelSpec,
     SamplerOptions,
     ScaleRange,
@@ -44,8 +46,11 @@ if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField
     from rsupres.families.base import Checkpoint
 
+logger = logging.getLogger(__name__)
+
 HALO = 16  # LR pixels at a tile's edge that show that the tile ends
 _LEVELS = (2.0, 98.0)  # percentiles that become 0 and 1; saturated pixels are fewer
+_SEEN = (-1.0, 3.0)  # in these levels; what lies beyond is enlarged beside the network
 _MIN_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 _REACH = 2  # LR pixels: results keep to the range of 5 x 5
 _ALLOWED = 0.25  # of that range, beyond it at either end
@@ -76,7 +81,8 @@ class Optical:
         """Find levels, and what the network is told of each group of bands.
 
         Returns:
-            Numbers ``low_g`` and ``high_g`` in [0, 1] of group g, and ``told_g_k``.
+            Numbers ``low_g`` and ``high_g`` of group g, ``told_g_k``, and what was read
+            from the first group of the sensor.
         """
         windows = read_windows(scene)
         used = float(min(scale, Fraction(self.network.config.up)))
@@ -84,7 +90,10 @@ class Optical:
         for g, bands in enumerate(band_groups(len(windows[0][0]))):
             parts = [(pixels[list(bands)], valid) for pixels, valid in windows]
             low, high = _levels([pixels[:, valid[0]] for pixels, valid in parts])
-            told = self._facts(parts, low, high).as_tensor(used)
+            facts = self._facts(parts, low, high)
+            told = facts.as_tensor(used)
+            if g == 0:
+                numbers |= _found(facts, high - low)
             numbers |= {f"low_{g}": low, f"high_{g}": high}
             numbers |= {f"told_{g}_{k}": float(v) for k, v in enumerate(told)}
         return SceneContext(numbers=numbers)
@@ -113,7 +122,7 @@ class Optical:
             for g, bands in enumerate(band_groups(lr.shape[1]))
         ]
         sr, *variance = (torch.cat(parts, 1) for parts in zip(*groups, strict=True))
-        return bound(sr, lr, (size[0], size[1])).clamp(0.0, 1.0), *variance
+        return bound(sr, lr, (size[0], size[1])), *variance
 
     def _upscale_group(
         self, lr: Tensor, g: int, batch: TileBatch, scale: Fraction, *, spread: bool
@@ -123,8 +132,9 @@ class Optical:
         low, high = numbers[f"low_{g}"], numbers[f"high_{g}"]
         told = torch.tensor([[numbers[f"told_{g}_{k}"] for k in range(FACTS)]])
         told = told.to(self.device)
-        signed = (lr.expand(-1, 3, -1, -1) - low) / (high - low) * 2.0 - 1.0
-        signed = signed.contiguous(memory_format=torch.channels_last)
+        levels = (lr.expand(-1, 3, -1, -1) - low) / (high - low)
+        seen = levels.clamp(*_SEEN)
+        signed = (2.0 * seen - 1.0).contiguous(memory_format=torch.channels_last)
         used = min(scale, Fraction(up))
         rows, cols = signed.shape[2:]
         size = (int(rows * used), int(cols * used))
@@ -140,7 +150,12 @@ class Optical:
         if used != scale:
             final = (int(rows * scale), int(cols * scale))
             found = [functional.interpolate(x, final, mode="bicubic") for x in found]
-        found[0] = (found[0] + 1.0) / 2.0 * (high - low) + low
+        found[0] = (found[0] + 1.0) / 2.0
+        if not torch.equal(seen, levels):
+            size = (int(rows * scale), int(cols * scale))
+            beyond = levels - seen
+            found[0] += functional.interpolate(beyond, size, mode="bicubic")
+        found[0] = found[0] * (high - low) + low
         if scales is not None:
             assert network.spread is not None
             # A draw is off by as much again as the ground is uncertain.
@@ -293,8 +308,36 @@ def make_spec(
         detail=config.noise > 0,
         stochastic=config.noise > 0,
         sensor=True,
+        unclipped=True,
         tails=tails,
     )
+
+
+def _found(facts: Facts, span: float) -> dict[str, float]:
+    """Return what is told to the user of the sensor; `span` of the levels, as a share.
+
+    Names are ``found_sensor_mtf`` at Nyquist, ``found_noise`` as a share of the
+    stretch, and ``found_jpeg_quality`` where the scene shows JPEG's blocks.
+    """
+    found: dict[str, float] = {}
+    if facts.transfer is not None:
+        found["sensor_mtf"] = facts.transfer[FREQUENCIES.index(0.5)]
+    if facts.noise is not None:
+        found["noise"] = facts.noise * span
+    if facts.quality:
+        found["jpeg_quality"] = facts.quality
+    if found:
+        logger.info(
+            "The sensor, as given or read from the scene: %s.",
+            ", ".join(f"{name} {value:.3g}" for name, value in found.items()),
+        )
+    if facts.quality:
+        logger.warning(
+            "The scene shows the blocks of JPEG, quality about %.0f; the model takes "
+            "them into account, but traces may remain.",
+            facts.quality,
+        )
+    return {f"{FOUND}{name}": value for name, value in found.items()}
 
 
 def _levels(parts: Sequence[np.ndarray]) -> tuple[float, float]:
