@@ -28,6 +28,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_type
+from rsupres.raster.repeated import warn_of_repeated
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
@@ -262,6 +263,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
     choice = parse_stretch(job.stretch)
     with open_scenes(job.scenes) as whole:
         scene = _restrict(whole, job)
+        warn_of_repeated(scene)
         card = find_card(job, scene)
         spec = card.spec
         check_options(job, spec)
