@@ -38,6 +38,7 @@ from rsupres.raster.stretch import (
     parse_stretch,
     split_excess,
 )
+from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.devices import find_device
 from rsupres.upscaling.finishing import LrRows, StripRules
@@ -53,7 +54,7 @@ from rsupres.upscaling.requirements import (
     sampler_options,
 )
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
-from rsupres.upscaling.validity import warn_of_lost
+from rsupres.upscaling.validity import warn_of_idle_nodata, warn_of_lost
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -263,8 +264,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             remedies=("uncertainty",),
         )
     choice = parse_stretch(job.stretch)
-    with open_scenes(job.scenes) as whole:
-        scene = _restrict(whole, job)
+    with open_scenes(job.scenes, job.input_nodata) as whole:
+        scene = heed_undeclared(_restrict(whole, job), ("input_nodata",))
         warn_of_repeated(scene)
         card = find_card(job, scene)
         spec = card.spec
@@ -275,6 +276,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
         )
         check_type(scene, job.dtype or scene.dtype, job.nodata)
+        warn_of_idle_nodata(scene, job.nodata)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
         options = sampler_options(job, device, stretch.high[0] - stretch.low[0])
