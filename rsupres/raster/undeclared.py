@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rsupres.raster.dataset import Raster
 
@@ -90,6 +89,8 @@ def heed_undeclared(scene: Raster, remedies: Sequence[str] = ()) -> Raster:
 
 def _from_the_edge(is_zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels that hang together with some at the edge of the picture."""
+    from scipy import ndimage
+
     parts, _ = ndimage.label(is_zero)
     edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
     return np.asarray(np.isin(parts, edge[edge > 0]))
