@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, reflected_positions
@@ -73,7 +74,6 @@ class Raster(Header, AbstractContextManager["Raster"]):
             source.alpha,
             source.refinement.hidden,
             source.units,
-            source.nodata,
         )
         self.window = window
         self._source = source
@@ -155,10 +155,6 @@ class Raster(Header, AbstractContextManager["Raster"]):
     def with_units(self, units: Radiometry) -> Raster:
         """Return a view whose digital numbers mean something else."""
         return self._view(units=units, undecided=())
-
-    def with_nodata(self, value: float) -> Raster:
-        """Return a view with a nodata value that the file does not declare."""
-        return self._view(nodata=value)
 
     @property
     def product(self) -> Product | None:
@@ -346,15 +342,37 @@ class Raster(Header, AbstractContextManager["Raster"]):
         )
         return native.astype(np.float32), join_valid(apart, joint)
 
+    def read_averaged(
+        self, window: PixelWindow, bands: Sequence[int], step: int
+    ) -> tuple[FloatArray, BoolArray]:
+        """Read means of `step` x `step` pixels; overviews make this quick.
+
+        Args:
+            window: LR pixels inside this scene; its sides are multiples of `step`.
+            bands: bands of the file, from 1, in the order wanted.
+            step: pixels along a side of what is averaged.
+
+        Returns:
+            `(dn, valid)` as `read` gives them, of the reduced shape; a mean is that of
+            the valid pixels, rounded to the file's type.
+        """
+        shape = window.height // step, window.width // step
+        native, apart = self._read_native(window, bands, shape, Resampling.average)
+        return native.astype(np.float32), join_valid(apart, None)
+
     def _read_native(
-        self, window: PixelWindow, bands: Sequence[int], shape: tuple[int, int] | None
+        self,
+        window: PixelWindow,
+        bands: Sequence[int],
+        shape: tuple[int, int] | None,
+        resampling: Resampling = Resampling.nearest,
     ) -> tuple[NDArray[np.generic], BoolArray]:
         """Read a window inside the scene in the file's type, with masks (c, h, w)."""
         shape = shape or (window.height, window.width)
         place = window._replace(
             row=self.window.row + window.row, col=self.window.col + window.col
         )
-        native, valid = self._source.read(self, place, bands, shape)
+        native, valid = self._source.read(self, place, bands, shape, resampling)
         if self._aoi is not None:
             valid &= self._inside(self._aoi, window, shape)
         return native, valid

@@ -35,7 +35,6 @@ class Header:
         alpha: int | None,
         hidden: Collection[int] = (),
         units: Radiometry | None = None,
-        nodata: float | None = None,
     ) -> None:
         """Keep an open dataset.
 
@@ -46,7 +45,6 @@ class Header:
             alpha: band of the file that is a mask, not a picture; None without one.
             hidden: bands that are no part of the picture.
             units: of all bands, instead of what the file says; None = as it says.
-            nodata: of all bands, likewise.
         """
         self.path = path
         self.grid = grid
@@ -54,7 +52,6 @@ class Header:
         self._alpha = alpha
         self._hidden = hidden
         self._units = units
-        self._nodata = nodata
 
     @property
     def count(self) -> int:
@@ -161,7 +158,5 @@ class Header:
 
     def nodata_of(self, band: int) -> float | None:
         """Return the nodata value of a band of the file, from 1; None without one."""
-        if self._nodata is not None:
-            return self._nodata
         declared = self._dataset.nodatavals[band - 1]
         return None if declared is None else float(declared)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -43,7 +44,6 @@ class Source:
         undecided: bands whose scale and offset should be told, but are not.
         files: read beside those of the dataset.
         units: of all bands, instead of what the file says.
-        nodata: of all bands, instead of what the file says.
     """
 
     dataset: rasterio.DatasetReader
@@ -55,7 +55,6 @@ class Source:
     undecided: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     units: Radiometry | None = None
-    nodata: float | None = None
 
     def read(
         self,
@@ -63,6 +62,7 @@ class Source:
         place: PixelWindow,
         bands: Sequence[int],
         shape: tuple[int, int],
+        resampling: Resampling = Resampling.nearest,
     ) -> tuple[Native, BoolArray]:
         """Read a window of the file.
 
@@ -70,7 +70,9 @@ class Source:
             header: what the file says about nodata and masks.
             place: pixels of the file, inside it.
             bands: of the file, from 1, in the order wanted.
-            shape: (h, w) of the result; thinned (nearest pixel) where it is smaller.
+            shape: (h, w) of the result.
+            resampling: of numbers where the shape is smaller than the window; masks
+                are thinned.
 
         Returns:
             `(dn, valid)`: (c, h, w) in the file's type, and (c, h, w) bool.
@@ -82,7 +84,10 @@ class Source:
         try:
             with self.lock:
                 native = self.dataset.read(
-                    list(bands), window=window, out_shape=(len(bands), *shape)
+                    list(bands),
+                    window=window,
+                    out_shape=(len(bands), *shape),
+                    resampling=resampling,
                 )
                 shown = self._read_mask(header, window, shape, bands)
             valid = np.empty(native.shape, bool)
