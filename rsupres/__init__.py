@@ -19,6 +19,7 @@ from rsupres.version import __version__
 if TYPE_CHECKING:
     from rsupres.change.write import change_mask as change_mask
     from rsupres.evaluation.measure_pair import evaluate as evaluate
+    from rsupres.report.request import make_report as make_report
     from rsupres.tiles.request import batch as batch
     from rsupres.tiles.request import mosaic as mosaic
     from rsupres.tiles.request import tile as tile
@@ -36,6 +37,7 @@ _HOMES = {
     "change_mask": "rsupres.change.write",
     "evaluate": "rsupres.evaluation.measure_pair",
     "load_model": "rsupres.upscaling.array",
+    "make_report": "rsupres.report.request",
     "mosaic": "rsupres.tiles.request",
     "plan": "rsupres.upscaling.request",
     "rasterize": "rsupres.vector.rasterize",
@@ -51,6 +53,7 @@ __all__ = [
     "change_mask",
     "evaluate",
     "load_model",
+    "make_report",
     "mosaic",
     "plan",
     "rasterize",

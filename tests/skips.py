@@ -15,6 +15,8 @@ REASONS = {
     r"LoRA needs peft: rsupres\[distill\]": "with rsupres[distill]",
     r"needs rsupres\[fast\]": "with rsupres[fast]",
     r"could not import 'pyarrow'.*": "with rsupres[parquet]",
+    r"needs Chromium: apt-get install chromium": "where Chromium is installed",
+    r"could not import '(websocket|rio_tiler)'.*": "after `make install`",
     r"not the versions of constraints\.txt: .*": "after `make install`",
     # Data that are too large or not free to commit.
     r"needs .* of the shared (data|specs): set RSUPRES_(DATA|SPECS)": (

@@ -27,6 +27,7 @@ SAMPLE = ROOT / "sample_data"
 SCENE = SAMPLE / "town_s2.tif"
 # What only the command line has.
 OF_THE_TERMINAL = {"verbose", "quiet", "as_json", "log_file", "debug"}
+OF_THE_TERMINAL |= {"report"}  # `make_report` does it
 OF_PYTHON = {"progress", "on_progress", "on_item"}
 
 
@@ -62,6 +63,7 @@ def test_dir_shows_exactly_the_public_names() -> None:
         ("mosaic", "mosaic", (WritingOptions,), {}),
         ("rasterize", "rasterize", (WritingOptions,), {}),
         ("change_mask", "change", (WritingOptions,), {}),
+        ("make_report", "report", (), {}),
     ],
 )
 def test_arguments_are_the_options_of_the_command(

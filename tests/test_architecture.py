@@ -18,7 +18,7 @@ ORDER = (
     *("kernels", "blocks", "degradations", "legends", "diffusion"),
     *("products", "raster"),
     *("families", "output", "checkpoints", "vector", "change", "conditions"),
-    *("upscaling", "tiles", "datasets", "evaluation", "training", "cli"),
+    *("upscaling", "tiles", "datasets", "evaluation", "report", "training", "cli"),
 )
 ROOT_MODULES = frozenset(ORDER[:6])
 HEAVY = ("torch", "rasterio", "diffusers", "geopandas", "osmnx", "shapely", "pyogrio")

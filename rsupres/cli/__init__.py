@@ -39,6 +39,8 @@ COMMANDS = (
     "train",
     "distill",
     "evaluate",
+    "report",
+    "view",
     "doctor",
 )
 

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     help="Search subfolders of folders, too; outputs lie in folders of the same names. "
     "Default: a folder alone.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for a page of each output and their index, index.html, which begins "
+    "with what failed. Default: none.",
+)
 @batch_options
 @console_options
 @click.pass_context
@@ -43,6 +50,7 @@ def batch(
     inputs: tuple[str, ...],
     folder: Path,
     recursive: bool,
+    report: Path | None,
     **options: object,
 ) -> None:
     """Upscale many INPUTS into DIR, one after the other, and sum up.
@@ -70,6 +78,17 @@ def batch(
 
     source = ctx.get_parameter_source("scale")
     job = make_job((), str(folder), options)
+    made = None
+    if report is not None:
+        from rsupres.report.batch_index import BatchPages
+
+        made = BatchPages(report, job)
+
+    def done(item: BatchItem) -> None:
+        if made is not None:
+            made.add(item)
+        console.emit(item.to_json(), describe_item(item))
+
     with console.work() as show:
         items = run_batch(
             inputs,
@@ -77,10 +96,12 @@ def batch(
             job,
             scale_is_given=source is not None and source.name == "COMMANDLINE",
             recursive=recursive,
-            on_item=lambda item: console.emit(item.to_json(), describe_item(item)),
+            on_item=done,
             on_progress=show,
             word_error=lambda error: error_line(error, ctx.command),
         )
+        if made is not None:
+            made.finish(items)
     summary = summarise(items)
     console.emit(summary, describe(summary))
     if summary["exit_code"]:

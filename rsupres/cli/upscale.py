@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +15,7 @@ from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import make_job, upscale_options
 
 if TYPE_CHECKING:
+    from rsupres.upscaling.job import UpscaleJob
     from rsupres.upscaling.pipeline import RunSummary
 
 
@@ -38,9 +42,43 @@ def upscale(
     from rsupres.upscaling.pipeline import upscale_scene
 
     job = make_job(scenes, output, options)
-    with console.work() as show:
+    with console.work() as show, reporting(job, options["report"]):
         summary = upscale_scene(job, on_progress=show)
     console.emit(summary.to_json(), describe(summary))
+
+
+@contextmanager
+def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
+    """Write the page of a result when its output is there, also after a failed gate.
+
+    Args:
+        job: what is computed meanwhile.
+        path: of the page, None = no page.
+
+    Raises:
+        ArgumentError: the page is a file that is read or written.
+        RunConflictError: it exists, and nothing says that it may be replaced.
+    """
+    if path is None:
+        yield
+        return
+    import time
+
+    from rsupres.errors import QualityGateError
+    from rsupres.report.request import check_job_page, given_of, write_report
+
+    page, started = Path(str(path)), time.monotonic()
+    check_job_page(page, job)
+    failure = None
+    try:
+        yield
+    except QualityGateError as error:  # the output is there, and marked
+        failure = error
+    if job.output.exists():
+        duration = f"{time.monotonic() - started:.1f} s"
+        write_report(given_of(job), page, {"Run time": duration})
+    if failure is not None:
+        raise failure
 
 
 def describe(summary: RunSummary) -> str:

@@ -14,8 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from rsupres.datasets.chips import ROLES, Chip
 from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
@@ -39,6 +37,7 @@ from rsupres.upscaling.devices import find_device, find_precision
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 
@@ -136,7 +135,7 @@ def measure_models(
     candidates, specs = load_candidates(
         request.models,
         _samplings(request, device),
-        torch.device(device),
+        device,
         request.seed,
         style=_read_style(request),
         hidden=request.without,
@@ -166,7 +165,7 @@ def measure_models(
     return ModelsResult(tuple(rows), tuple(means), degradation.name)
 
 
-def _samplings(request: ModelsRequest, device: str) -> list[SamplerOptions]:
+def _samplings(request: ModelsRequest, device: torch.device) -> list[SamplerOptions]:
     precision = find_precision(request.precision, device)
     return [
         SamplerOptions(

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from rsupres.blocks.separable import CUBIC_REACH, enlarge
+from rsupres.diffusion.noise import NoiseField
 from rsupres.families.base import (
     ModelSpec,
     ScaleRange,
@@ -24,16 +27,11 @@ from rsupres.families.base import (
     TileBatch,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rsupres.diffusion.noise import NoiseField
-
 SPEC = ModelSpec(
     family="bicubic",
     scales=ScaleRange(Fraction(1), Fraction(64), Fraction(64)),
     tile_size=96,
-    halo=2,  # pixels that the cubic reaches
+    halo=CUBIC_REACH,
 )
 
 
@@ -51,6 +49,4 @@ class Bicubic:
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return (b, c, H, W) float32; beside sharp edges slightly outside [0, 1]."""
-        from rsupres.blocks.separable import enlarge
-
         return enlarge(batch.lr.float(), scale)

@@ -101,12 +101,9 @@ def load_model(
         >>> model.spec.scales.offers(4)
         True
     """
-    import torch
-
     from rsupres.upscaling.devices import find_device, find_precision
 
     place = find_device(device)
-    where = torch.device(place)
     options = SamplerOptions(
         steps=steps,
         sampler=sampler,
@@ -116,7 +113,7 @@ def load_model(
         sensor_mtf=sensor_mtf,
         noise=noise,
     )
-    return Model(name, catalogue.load_model(name, where, options), where)
+    return Model(name, catalogue.load_model(name, place, options), place)
 
 
 def upscale_array(
@@ -244,7 +241,7 @@ def _run(
         device=device,
         seed=seed,
     )
-    counts = Counts(batch_size=find_batch_size(tiles, channels, str(device)))
+    counts = Counts(batch_size=find_batch_size(tiles, channels, device))
     sr = np.empty((channels, floor(height * scale), floor(width * scale)), np.float32)
     with torch.inference_mode(), progress_bar(progress) as show:
         context = model.prepare(reader, scale, NoiseField(seed))

@@ -34,6 +34,12 @@ coverage_option = click.option(
     help="Raster to write: 1 where the model had a reference, 0 "
     "where it had none, 255 outside the scene. Default: none.",
 )
+report_option = click.option(
+    "--report",
+    type=click.Path(dir_okay=False),
+    metavar="OUT.html",
+    help="Page to write about the result, see 'rsupres report'. Default: none.",
+)
 run_options = stacked(
     click.option(
         "--run-dir",

@@ -18,6 +18,7 @@ from rsupres.cli.options.output import (
     coverage_option,
     format_options,
     overwrite_option,
+    report_option,
     run_options,
     skip_option,
     update_option,
@@ -115,7 +116,7 @@ batch_options = stacked(
     skip_option,
     update_option,
 )
-upscale_options = batch_options
+upscale_options = stacked(batch_options, report_option)
 
 
 _EXCLUDE_EACH_OTHER = (
@@ -136,6 +137,7 @@ def make_job(
     from rsupres.upscaling import request
 
     chosen = dict(options)
+    chosen.pop("report", None)  # the command makes it of the output
     for one, other in _EXCLUDE_EACH_OTHER:
         if chosen.get(one) and chosen.get(other):
             option = other.replace("_", "-")

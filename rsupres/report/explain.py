@@ -1,0 +1,356 @@
+"""Say in words what a page holds: figures, what the model looked at, where it is from.
+
+Each figure has a sentence and, where there is experience, limits between good, usual
+and worth a look. The limits are measured; tests/benchmarks/RESULTS.md says on what.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsupres.raster.dataset import Raster
+from rsupres.raster.files import date_of
+from rsupres.report.sources import Picture, Sources
+from rsupres.report.views import Shown
+
+GOOD, USUAL, LOOK = "good", "usual", "look closer"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a figure means.
+
+    Attributes:
+        title: as the page shows it.
+        sentence: what it says about the result.
+        good: up to here it is good; above it where `rising`. None = no experience.
+        poor: beyond here it is worth a look.
+        form: how it is written, for `format`.
+        factor: shown value by value.
+        unit: after the shown value.
+    """
+
+    title: str
+    sentence: str
+    good: float | None = None
+    poor: float | None = None
+    form: str = ".4g"
+    factor: float = 1.0
+    unit: str = ""
+
+
+_PERCENT = {"form": ".2f", "factor": 100.0, "unit": " %"}
+EXPLANATIONS: Mapping[str, Explanation] = {
+    "consistency": Explanation(
+        "Consistency",
+        "How much the result, averaged back to the input's pixels, differs from the "
+        "input (root mean square, share of the range).",
+        0.006,
+        0.02,
+        **_PERCENT,  # type: ignore[arg-type]
+    ),
+    "bias": Explanation(
+        "Bias",
+        "Mean of that difference: whether the result is brighter or darker as a whole.",
+        0.001,
+        0.005,
+        **_PERCENT,  # type: ignore[arg-type]
+    ),
+    "valid": Explanation(
+        "Valid",
+        "Share of the input's pixels that hold a measurement.",
+        0.999,
+        0.8,
+        **_PERCENT,  # type: ignore[arg-type]
+    ),
+    "clipped": Explanation(
+        "Clipped",
+        "Share of the input's values beyond the range that the model sees; they are "
+        "kept, but enlarged without it.",
+        0.005,
+        0.03,
+        **_PERCENT,  # type: ignore[arg-type]
+    ),
+    "uncertainty": Explanation(
+        "Uncertainty",
+        "Mean standard deviation over the samples: how much the drawn pictures differ.",
+        0.005,
+        0.02,
+        **_PERCENT,  # type: ignore[arg-type]
+    ),
+    "seam_over_input": Explanation(
+        "Seams",
+        "Gradient across the borders of tiles over that elsewhere, divided by the same "
+        "of the enlarged input; 1 means that the borders do not show.",
+        1.03,
+        1.15,
+        ".3f",
+    ),
+    "seam": Explanation(
+        "Seams, by themselves",
+        "Gradient across the borders of tiles over that elsewhere. In a small picture "
+        "it is far from 1 also by what happens to lie there.",
+        form=".3f",
+    ),
+    "detail": Explanation(
+        "Fine detail",
+        "Share of the picture's variation that is finer than the input could show; "
+        "the model made it, or took it from a condition.",
+        form=".2f",
+        factor=100.0,
+        unit=" %",
+    ),
+    "hr_detail": Explanation(
+        "Fine detail of the truth",
+        "The same share of the truth: what a perfect result would have.",
+        form=".2f",
+        factor=100.0,
+        unit=" %",
+    ),
+    "psnr": Explanation(
+        "PSNR",
+        "Error against the truth over all bands, in decibels; 3 more halve the squared "
+        "error.",
+        34.0,
+        26.0,
+        ".2f",
+        unit=" dB",
+    ),
+    "ssim": Explanation(
+        "SSIM",
+        "Likeness of local structure with the truth; 1 for equal pictures.",
+        0.90,
+        0.70,
+        ".3f",
+    ),
+    "sam": Explanation(
+        "Spectral angle",
+        "Mean angle between the colours of result and truth, whatever their "
+        "brightness.",
+        1.5,
+        4.0,
+        ".2f",
+        unit="°",
+    ),
+    "ergas": Explanation(
+        "ERGAS",
+        "Error relative to the mean of each band, over all bands.",
+        1.5,
+        4.0,
+        ".2f",
+    ),
+    "edge_f1": Explanation(
+        "Edges",
+        "Share of edges that lie within a pixel of the truth's (F1); unrelated "
+        "photographs have about 0.2.",
+        0.7,
+        0.45,
+        ".3f",
+    ),
+    "lpips_squeeze": Explanation(
+        "LPIPS (squeeze)",
+        "Perceptual distance from the truth by SqueezeNet; 0 for equal pictures.",
+        0.08,
+        0.25,
+        ".3f",
+    ),
+    "shift": Explanation(
+        "Shift",
+        "By how many SR pixels result and truth are displaced.",
+        0.25,
+        1.0,
+        ".2f",
+        unit=" px",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as a page shows it.
+
+    Attributes:
+        name: as in JSON.
+        value: the number.
+        title: short name.
+        text: the number with its unit.
+        sentence: what it means.
+        verdict: "good", "usual", "look closer", or "" without experience.
+        place: where it lies between good (0) and worth a look (1), for a gauge.
+        typical: the limits in words.
+    """
+
+    name: str
+    value: float
+    title: str
+    text: str
+    sentence: str
+    verdict: str = ""
+    place: float = 0.0
+    typical: str = ""
+
+
+def explain(figures: Mapping[str, float]) -> list[Figure]:
+    """Return figures with their explanations, in the order of `EXPLANATIONS`.
+
+    Figures that are not finite, or not known here, are left out.
+    """
+    found = dict(figures)
+    if "shift_row" in found and "shift_col" in found:
+        found["shift"] = math.hypot(found["shift_row"], found["shift_col"])
+    return [
+        _figure(name, found[name], explanation)
+        for name, explanation in EXPLANATIONS.items()
+        if name in found and math.isfinite(found[name])
+    ]
+
+
+def _figure(name: str, value: float, about: Explanation) -> Figure:
+    def shown(number: float) -> str:
+        text = f"{number * about.factor:{about.form}}"
+        return f"{text.lstrip('-') if float(text) == 0 else text}{about.unit}"
+
+    if about.good is None or about.poor is None:
+        return Figure(name, value, about.title, shown(value), about.sentence)
+    size = abs(value) if name == "bias" else value
+    share = (size - about.good) / (about.poor - about.good)
+    verdict = GOOD if share <= 0 else USUAL if share < 1 else LOOK
+    more, less = ("below", "above") if about.good < about.poor else ("above", "below")
+    typical = (
+        f"Good {more} {shown(about.good)}; look closer {less} {shown(about.poor)}."
+    )
+    place = min(1.0, max(0.0, (share + 1) / 3))
+    return Figure(
+        name,
+        value,
+        about.title,
+        shown(value),
+        about.sentence,
+        verdict,
+        place,
+        typical,
+    )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a model looked at, or what a result is compared with.
+
+    Attributes:
+        kind: such as "Reference".
+        source: the file.
+        date: of the picture; "" when it has none.
+        share: of the result that it covers, in words.
+    """
+
+    kind: str
+    source: str
+    date: str
+    share: str
+
+
+def conditions(sources: Sources, shown: Shown) -> Iterator[Condition]:
+    """Yield the input, the conditions and the truth with date, source and share."""
+    given, cover = sources.given, shown.coverage
+    if sources.lr is not None:
+        yield Condition("Input", *_dated(sources.lr), _covers(cover.get("lr")))
+    for picture in sources.references:
+        share = _covers(cover.get("reference"))
+        yield Condition("Reference", *_dated(picture), share)
+    for path in given.vector_map:
+        yield Condition("Map", _base(path), _file_date(path), shown.map_words)
+    if given.change_mask is not None:
+        share = f"{100 * (shown.mask_share or 0):.1f} % changed"
+        name = given.change_mask
+        yield Condition("Change mask", _base(name), _file_date(name), share)
+    if sources.hr is not None:
+        yield Condition("Truth", *_dated(sources.hr), _covers(cover.get("hr")))
+    yield from _recorded(sources)
+
+
+def _recorded(sources: Sources) -> Iterator[Condition]:
+    """Yield conditions that the result's tags name and that are not given here."""
+    given = sources.given
+    here = {
+        "reference": bool(given.reference),
+        "vector_map": bool(given.vector_map),
+        "change_mask": given.change_mask is not None,
+        "style": False,
+    }
+    for name, is_given in here.items():
+        if is_given or name not in sources.tags:
+            continue
+        try:
+            files = json.loads(sources.tags[name]).get("files", [])
+        except (ValueError, AttributeError):
+            continue
+        for file in files:
+            if isinstance(file, Mapping):
+                source = str(file.get("file") or file.get("name") or "")
+                date = str(file.get("date") or "")[:10]
+                kind = name.replace("_", " ").capitalize()
+                yield Condition(kind, source, date, "used by the model; not given here")
+
+
+def _dated(picture: Picture) -> tuple[str, str]:
+    date, source = date_of(picture.raster)
+    day = f"{date:%Y-%m-%d}" + ("" if source != "file time" else " (file)")
+    return _base(picture.raster.path), day
+
+
+def _file_date(path: str) -> str:
+    if path.lower().endswith((".tif", ".tiff", ".vrt")):
+        with Raster.open(path, is_classes=True) as scene:
+            date, source = date_of(scene)
+        return f"{date:%Y-%m-%d}" + (" (file)" if source == "file time" else "")
+    return ""
+
+
+def _covers(share: float | None) -> str:
+    return "" if share is None else f"covers {100 * share:.1f} %"
+
+
+def _base(path: str) -> str:
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def provenance(sources: Sources, run: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return where a result comes from, as rows of a table.
+
+    Args:
+        sources: open.
+        run: rows known to the caller, such as the command and its duration.
+    """
+    tags, frame = sources.tags, sources.frame
+    crs = frame.crs.to_string() if frame.crs is not None else "none"
+    size = Path(sources.given.sr)
+    rows = [
+        ("Result", _base(sources.given.sr)),
+        ("Size", f"{frame.height} rows, {frame.width} columns"),
+        ("Bytes", f"{size.stat().st_size:,}" if size.is_file() else ""),
+        ("Pixel", f"{frame.gsd_m:.4g} m" if frame.crs is not None else ""),
+        ("CRS", crs if len(crs) < 60 else crs[:57] + "…"),
+        ("Model", tags.get("model", "")),
+        ("Model SHA-256", tags.get("model_sha256", "")),
+        ("Licence", tags.get("model_licence", "")),
+        ("Scale", tags.get("scale", "")),
+        ("Seed", tags.get("seed", "")),
+        ("Steps", tags.get("steps", "")),
+        ("Samples", tags.get("samples", "")),
+        ("Detail", tags.get("detail", "")),
+        ("Precision", tags.get("precision", "")),
+        ("Tiles", _tile_words(tags.get("tile", ""))),
+        ("rsupres", tags.get("version", "")),
+        ("Job", tags.get("job", "")),
+    ]
+    return [(name, value) for name, value in [*rows, *run.items()] if value]
+
+
+def _tile_words(text: str) -> str:
+    size, _, overlap = text.partition(",")
+    return f"{size} input pixels, {overlap} shared" if overlap else ""
