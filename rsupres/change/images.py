@@ -42,6 +42,7 @@ from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import find_shift
 from rsupres.raster.stretch import Stretch
+from rsupres.raster.undeclared import heed_undeclared
 from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window, warp
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class DetectedChange:
         check_overlap(before, after)
         for scene in (before, after):
             needed_window(scene, target)
+        before, after = heed_undeclared(before), heed_undeclared(after)
         grid = coarser_grid(before.grid, after.grid)
         needed = source_window(grid, target)
         assert needed is not None

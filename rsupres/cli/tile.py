@@ -9,6 +9,7 @@ import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.options.area import bounds_options
+from rsupres.cli.options.bands import input_nodata_option
 from rsupres.cli.options.conditions import map_options, raster_condition_options
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     help="How the scene's numbers become [0, 1]; kept in the LR tiles, so that all "
     "have the same.",
 )
+@input_nodata_option
 @bounds_options
 @map_options
 @raster_condition_options

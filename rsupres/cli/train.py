@@ -70,6 +70,8 @@ def run_training(
         minutes: stop after this time; None = at the end.
         console: where progress and result go.
     """
+    import torch
+
     from rsupres.training.loop import train as run_loop
     from rsupres.upscaling.devices import find_device
 
@@ -83,7 +85,7 @@ def run_training(
     path = run_loop(
         config,
         source.parent,
-        find_device(device),
+        torch.device(find_device(device)),
         source=source,
         on_progress=report,
         stop_after_s=None if minutes is None else 60.0 * minutes,

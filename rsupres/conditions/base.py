@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rsupres.grid import Grid, PixelWindow
-from rsupres.vector.overpass import LIVE
+from rsupres.vector import LIVE
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster

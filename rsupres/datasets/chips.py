@@ -19,6 +19,7 @@ from rsupres.grid import Grid, ceil_div
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.raster.undeclared import heed_undeclared
 
 ROLES = ("red", "green", "blue")
 
@@ -57,7 +58,8 @@ def read_chip(path: Path) -> Chip:
         InputError: not a raster, or damaged.
         BandError: no three bands that could be red, green and blue.
     """
-    with Raster.open(path, needs_crs=False) as scene:
+    with Raster.open(path, needs_crs=False) as opened:
+        scene = heed_undeclared(opened)
         bands = choose_bands(scene, ROLES).roles
         stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
         dn, valid = scene.read(scene.grid.window, bands)

@@ -156,6 +156,17 @@ class LpipsSqueeze(nn.Module):
             total = total + (difference * head.float()).sum(1).mean((1, 2))
         return total
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Return the feature maps of images (b, 3, H, W) in [-1, 1], weighted.
+
+        LPIPS is the sum over the maps of the mean squared distance of their vectors.
+        """
+        maps = self.backbone((image - self.shift) / self.scale)
+        return [
+            _unit(found) * head.float().clamp_min(0.0).sqrt()
+            for head, found in zip(self.heads, maps, strict=True)
+        ]
+
 
 def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze | None:
     """Return LPIPS (squeeze) with the weights that the user has.

@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from rsupres.datasets.chips import ROLES, Chip
 from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
@@ -37,7 +39,6 @@ from rsupres.upscaling.devices import find_device, find_precision
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
 
@@ -135,7 +136,7 @@ def measure_models(
     candidates, specs = load_candidates(
         request.models,
         _samplings(request, device),
-        device,
+        torch.device(device),
         request.seed,
         style=_read_style(request),
         hidden=request.without,
@@ -165,7 +166,7 @@ def measure_models(
     return ModelsResult(tuple(rows), tuple(means), degradation.name)
 
 
-def _samplings(request: ModelsRequest, device: torch.device) -> list[SamplerOptions]:
+def _samplings(request: ModelsRequest, device: str) -> list[SamplerOptions]:
     precision = find_precision(request.precision, device)
     return [
         SamplerOptions(

@@ -24,6 +24,7 @@ from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.registration import Shift, find_shift
 from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch, has_scale
+from rsupres.raster.undeclared import heed_undeclared
 from rsupres.raster.virtual import warp_array
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,10 @@ def load_pair(
         BandError: no bands in common.
         GridError: the grids differ and `preparation.warp` is off.
     """
-    with Raster.open(sr_path) as sr_scene, Raster.open(hr_path) as hr_scene:
+    with Raster.open(sr_path) as sr_file, Raster.open(hr_path) as hr_file:
+        sr_scene, hr_scene = heed_undeclared(sr_file), hr_file
+        if preparation.hr_nodata is None:
+            hr_scene = heed_undeclared(hr_file)
         sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
         hr_stretch = find_stretch(hr_scene, preparation.stretch).for_bands(hr_bands)
         sr_stretch = _carried(hr_stretch, hr_scene, hr_bands, sr_scene, sr_bands)

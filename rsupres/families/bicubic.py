@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from rsupres.blocks.separable import CUBIC_REACH, enlarge
-from rsupres.diffusion.noise import NoiseField
 from rsupres.families.base import (
     ModelSpec,
     ScaleRange,
@@ -27,11 +24,16 @@ from rsupres.families.base import (
     TileBatch,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rsupres.diffusion.noise import NoiseField
+
 SPEC = ModelSpec(
     family="bicubic",
     scales=ScaleRange(Fraction(1), Fraction(64), Fraction(64)),
     tile_size=96,
-    halo=CUBIC_REACH,
+    halo=2,  # pixels that the cubic reaches
 )
 
 
@@ -49,4 +51,6 @@ class Bicubic:
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return (b, c, H, W) float32; beside sharp edges slightly outside [0, 1]."""
+        from rsupres.blocks.separable import enlarge
+
         return enlarge(batch.lr.float(), scale)

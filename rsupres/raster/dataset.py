@@ -74,6 +74,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
             source.alpha,
             source.refinement.hidden,
             source.units,
+            source.nodata,
         )
         self.window = window
         self._source = source
@@ -155,6 +156,10 @@ class Raster(Header, AbstractContextManager["Raster"]):
     def with_units(self, units: Radiometry) -> Raster:
         """Return a view whose digital numbers mean something else."""
         return self._view(units=units, undecided=())
+
+    def with_nodata(self, value: float) -> Raster:
+        """Return a view with a nodata value that the file does not declare."""
+        return self._view(nodata=value)
 
     @property
     def product(self) -> Product | None:

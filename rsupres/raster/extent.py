@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform_bounds
@@ -120,6 +119,7 @@ def window_from_aoi(scene: Raster, path: str) -> tuple[PixelWindow, BaseGeometry
 def _on_scene(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
     """Return polygons in a scene's CRS, long edges with vertices every few pixels."""
     import geopandas
+    from pyproj import Transformer
 
     from rsupres.raster.densify import densified
 

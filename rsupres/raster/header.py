@@ -35,6 +35,7 @@ class Header:
         alpha: int | None,
         hidden: Collection[int] = (),
         units: Radiometry | None = None,
+        nodata: float | None = None,
     ) -> None:
         """Keep an open dataset.
 
@@ -45,6 +46,7 @@ class Header:
             alpha: band of the file that is a mask, not a picture; None without one.
             hidden: bands that are no part of the picture.
             units: of all bands, instead of what the file says; None = as it says.
+            nodata: of all bands, likewise.
         """
         self.path = path
         self.grid = grid
@@ -52,6 +54,7 @@ class Header:
         self._alpha = alpha
         self._hidden = hidden
         self._units = units
+        self._nodata = nodata
 
     @property
     def count(self) -> int:
@@ -158,5 +161,7 @@ class Header:
 
     def nodata_of(self, band: int) -> float | None:
         """Return the nodata value of a band of the file, from 1; None without one."""
+        if self._nodata is not None:
+            return self._nodata
         declared = self._dataset.nodatavals[band - 1]
         return None if declared is None else float(declared)

@@ -44,6 +44,7 @@ class Source:
         undecided: bands whose scale and offset should be told, but are not.
         files: read beside those of the dataset.
         units: of all bands, instead of what the file says.
+        nodata: of all bands, instead of what the file says.
     """
 
     dataset: rasterio.DatasetReader
@@ -55,6 +56,7 @@ class Source:
     undecided: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     units: Radiometry | None = None
+    nodata: float | None = None
 
     def read(
         self,

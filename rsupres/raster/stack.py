@@ -22,6 +22,7 @@ from rasterio.io import MemoryFile
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
+from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
 from rsupres.raster.open import usual_band_name
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
@@ -63,12 +64,16 @@ class NamedGrid:
 
 
 @contextmanager
-def open_scenes(names: Sequence[str]) -> Iterator[Raster]:
+def open_scenes(names: Sequence[str], nodata: float | None = None) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
     Files of one band each on the same grid become bands, in the order given; files
     with the same bands on aligned grids become a mosaic, the later ones on top, where
     a pixel that is nodata or masked shows the file below.
+
+    Args:
+        names: files, folders, URLs or GDAL names.
+        nodata: value without a measurement, instead of what the files declare.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
@@ -77,15 +82,29 @@ def open_scenes(names: Sequence[str]) -> Iterator[Raster]:
         raise InputError("No scene is given.")
     if len(names) == 1:
         with Raster.open(names[0]) as scene:
-            yield scene
+            yield _declared(scene, nodata)
         return
     with ExitStack() as stack:
-        parts = [stack.enter_context(Raster.open(name)) for name in names]
+        opened = [stack.enter_context(Raster.open(name)) for name in names]
+        parts = [_declared(scene, nodata) for scene in opened]
         xml = _as_bands(parts) if _are_bands(parts) else _as_mosaic(parts)
         stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
         joined = stack.enter_context(Raster.open(memory.name))
         joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
         yield joined
+
+
+def _declared(scene: Raster, nodata: float | None) -> Raster:
+    """Return a scene with the nodata value that the user knows of it."""
+    if nodata is None:
+        return scene
+    if not can_hold(np.dtype(scene.dtype), nodata):
+        raise InputError(
+            f"{nodata:g}: no pixel of {scene.path} can have this value, as its type is "
+            f"{scene.dtype}.",
+            argument="input_nodata",
+        )
+    return scene.with_nodata(nodata)
 
 
 def union_grid(scenes: Sequence[Placed]) -> tuple[Grid, list[PixelWindow]]:

@@ -6,12 +6,12 @@ a nodata value or a mask that says so.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rsupres.raster.dataset import Raster
 
@@ -19,6 +19,8 @@ from rsupres.raster.dataset import Raster
 SENTINELS = (-9999.0, -99999.0, -32768.0, 1e20, -1e20, 3.4028235e38, -3.4028235e38)
 MIN_COLLAR = 0.005  # share of the pixels that are 0 along the edge
 SAMPLE_PIXELS = 1_000_000  # of a file that are looked at
+
+logger = logging.getLogger(__name__)
 
 
 class Undeclared(NamedTuple):
@@ -40,7 +42,7 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
         scene: open; a nodata value or a mask of its own is believed.
         bands: of the file, from 1, that are used.
     """
-    if scene.nodata is not None or scene.has_mask:
+    if scene.nodata is not None or scene.has_file_mask:
         return None
     dn, _ = scene.read_decimated(bands, SAMPLE_PIXELS)
     for value in SENTINELS:
@@ -51,8 +53,44 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
     return Undeclared(0.0, share) if MIN_COLLAR <= share < 1 else None
 
 
+def heed_undeclared(scene: Raster, remedies: Sequence[str] = ()) -> Raster:
+    """Return a scene without numbers that nothing measures; warn of a black collar.
+
+    -9999 and its like become the nodata value. A collar of 0 may be ground in shadow
+    or water, so that it stays.
+
+    Args:
+        scene: open.
+        remedies: names of the arguments that tell the nodata value.
+    """
+    found = find_undeclared(scene, scene.data_bands)
+    if found is None:
+        return scene
+    advice = (
+        ""
+        if remedies
+        else "Declare it, for example with gdal_translate -of VRT "
+        f"-a_nodata {found.value:g} FILE COPY.vrt."
+    )
+    is_collar = found.value == 0
+    logger.warning(
+        "%s: %.2g %% of its pixels are exactly %g in all bands%s, and it declares no "
+        "nodata value; they are taken as %s.%s",
+        scene.path,
+        100 * found.share,
+        found.value,
+        " along the edge" if is_collar else "",
+        "measurements" if is_collar else "nodata",
+        f" {advice}" if advice else "",
+        extra={"remedies": tuple(f"{name}={found.value:g}" for name in remedies)},
+    )
+    return scene if is_collar else scene.with_nodata(found.value)
+
+
 def _from_the_edge(is_zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels that hang together with some at the edge of the picture."""
+    from scipy import ndimage
+
     parts, _ = ndimage.label(is_zero)
     edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
     return np.asarray(np.isin(parts, edge[edge > 0]))

@@ -37,6 +37,7 @@ from rsupres.raster.extent import window_from_bounds
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import lr_step
 from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
 from rsupres.tiles.folder import check_tile_folder
@@ -72,6 +73,7 @@ class TileJob:
         multiple: SR sides of tiles are multiples of it.
         roles: bands that a reference is read in, such as ("red", "green", "blue");
             None = these three where the scene has as many, else all.
+        input_nodata: value of invalid pixels in the scene, None = as it declares.
         stretch: of LR tiles, for `rsupres.raster.stretch.parse_stretch`.
         bounds: west, south, east, north; None = all.
         bounds_crs: CRS of `bounds`, None = the scene's.
@@ -88,6 +90,7 @@ class TileJob:
     halo: int = 0
     multiple: int = 1
     roles: tuple[str, ...] | None = None
+    input_nodata: float | None = None
     stretch: str = "auto"
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None
@@ -202,7 +205,8 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
 def _open(job: TileJob) -> Iterator[Sources]:
     choice = parse_stretch(job.stretch)
     with ExitStack() as stack:
-        scene = stack.enter_context(open_scenes(job.scenes))
+        scene = stack.enter_context(open_scenes(job.scenes, job.input_nodata))
+        scene = heed_undeclared(scene, ("input_nodata",))
         if job.bounds is not None:
             scene = scene.crop(window_from_bounds(scene, job.bounds, job.bounds_crs))
         stretch = find_stretch(scene, choice)
@@ -220,7 +224,7 @@ def _open(job: TileJob) -> Iterator[Sources]:
 
 def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]:
     """Open a sharp image and find where the SR frame lies in it."""
-    scene = stack.enter_context(Raster.open(name))
+    scene = heed_undeclared(stack.enter_context(Raster.open(name)))
     try:
         _, (own, wanted) = union_grid([scene, NamedGrid("the SR grid", sr)])
     except InputError as error:

@@ -30,6 +30,8 @@ from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import covers, match_bands, union_grid
+from rsupres.raster.undeclared import Undeclared, find_undeclared
+from rsupres.tiles.feather import feathered
 from rsupres.tiles.folder import find_tiles, mosaic_tag
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
 from rsupres.upscaling.pipeline import RunSummary
@@ -50,6 +52,7 @@ class _Tile:
     Attributes:
         path, grid: its file and its frame.
         fingerprint: of its content.
+        undeclared: a value without a measurement that the file does not declare.
         bands: of its file, in the order of the first tile's.
     """
 
@@ -57,6 +60,7 @@ class _Tile:
     grid: Grid
     fingerprint: dict[str, str]
     bands: tuple[int, ...]
+    undeclared: Undeclared | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ def _raster(
 ) -> StripRaster:
     """Return the raster that the tiles make together."""
     found = [_look(name, first, form) for name in names]
+    _warn_of_undeclared(found)
     if index_path is None:
         tiles, grid = _place(found)
     else:
@@ -193,14 +198,31 @@ def _look(name: str, first: Raster, form: OutputFormat) -> _Tile:
         _check_alike(scene, first)
         bands = match_bands(scene, first)
         check_holds(scene, form.dtype)
-        return _Tile(name, scene.grid, scene.fingerprint(), bands)
+        undeclared = find_undeclared(scene, bands)
+        return _Tile(name, scene.grid, scene.fingerprint(), bands, undeclared)
+
+
+def _warn_of_undeclared(found: Sequence[_Tile]) -> None:
+    """Warn when tiles hold numbers that nothing measured, which will be blended."""
+    held = [tile for tile in found if tile.undeclared]
+    if held and (first := held[0].undeclared):
+        logger.warning(
+            "%d of %d tiles, such as %s, hold pixels that are exactly %g in all bands, "
+            "and declare no nodata value; these are blended like others. Declare it, "
+            "for example with gdal_edit.py -a_nodata %g FILE.",
+            len(held),
+            len(found),
+            held[0].path,
+            first.value,
+            first.value,
+        )
 
 
 def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
     """Return tiles of any origin with their weights, and the frame of the result."""
     grid, places = union_grid(found)
     tiles = [
-        _PlacedTile(tile.path, place, *_weights(place, places), tile.bands)
+        _PlacedTile(tile.path, place, *feathered(place, places), tile.bands)
         for tile, place in zip(found, places, strict=True)
     ]
     return tiles, grid
@@ -346,50 +368,6 @@ def _hides_alike(scene: Raster, form: OutputFormat) -> bool:
     return not scene.has_file_mask and all(
         is_same_nodata(scene.nodata_of(band), form.nodata) for band in scene.data_bands
     )
-
-
-def _weights(
-    place: PixelWindow, places: Sequence[PixelWindow]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a tile's weights along rows and columns.
-
-    A side that other tiles cross gets a ramp over the deepest such overlap, at most
-    half the tile; other sides none. Weights stay above 0, so every pixel is covered.
-    """
-    others = [other for other in places if other != place and other.intersection(place)]
-    rows = _axis_weights(
-        place.height,
-        [_depth(o.row, o.row_stop, place.row, place.row_stop) for o in others],
-    )
-    cols = _axis_weights(
-        place.width,
-        [_depth(o.col, o.col_stop, place.col, place.col_stop) for o in others],
-    )
-    return rows, cols
-
-
-def _depth(start: int, stop: int, own_start: int, own_stop: int) -> tuple[int, int]:
-    """Return how deep a neighbour reaches in over the first and the last side.
-
-    A neighbour faces a side when it begins before it and ends inside the tile.
-    """
-    first = stop - own_start if start < own_start and stop < own_stop else 0
-    last = own_stop - start if start > own_start and stop > own_stop else 0
-    return first, last
-
-
-def _axis_weights(length: int, depths: Sequence[tuple[int, int]]) -> np.ndarray:
-    weights = np.ones(length)
-    for side in (0, 1):
-        ramp = min(max((depth[side] for depth in depths), default=0), length)
-        if ramp:
-            centre = (np.arange(ramp) + 0.5) / ramp
-            rise = 0.5 - 0.5 * np.cos(np.pi * centre)
-            if side == 0:
-                weights[:ramp] *= rise
-            else:
-                weights[-ramp:] *= rise[::-1]
-    return weights
 
 
 def _check_alike(scene: Raster, first: Raster) -> None:

@@ -64,6 +64,7 @@ def tile(
     tile_size: int | None = None,
     overlap: int | None = None,
     halo: int | None = None,
+    input_nodata: float | None = None,
     stretch: str = "auto",
     bounds: tuple[float, float, float, float] | None = None,
     bounds_crs: str | None = None,
@@ -84,6 +85,7 @@ def tile(
         tile_size: LR pixels along a tile's side; None = the model's, else 128.
         overlap: LR pixels that neighbours share; None = 16, or more for the halo.
         halo: LR pixels at inner sides that weigh nothing in `mosaic`.
+        input_nodata: value of invalid pixels in the scene; None = as it declares.
         stretch: how numbers of the scene become [0, 1].
         bounds: west, south, east, north; None = all.
         bounds_crs: CRS of `bounds`; None = the scene's.
@@ -120,6 +122,7 @@ def tile(
         halo=halo or 0,
         multiple=multiple,
         roles=roles,
+        input_nodata=input_nodata,
         stretch=stretch,
         bounds=bounds,
         bounds_crs=bounds_crs,

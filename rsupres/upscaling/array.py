@@ -101,9 +101,12 @@ def load_model(
         >>> model.spec.scales.offers(4)
         True
     """
+    import torch
+
     from rsupres.upscaling.devices import find_device, find_precision
 
     place = find_device(device)
+    where = torch.device(place)
     options = SamplerOptions(
         steps=steps,
         sampler=sampler,
@@ -113,7 +116,7 @@ def load_model(
         sensor_mtf=sensor_mtf,
         noise=noise,
     )
-    return Model(name, catalogue.load_model(name, place, options), place)
+    return Model(name, catalogue.load_model(name, where, options), where)
 
 
 def upscale_array(
@@ -241,7 +244,7 @@ def _run(
         device=device,
         seed=seed,
     )
-    counts = Counts(batch_size=find_batch_size(tiles, channels, device))
+    counts = Counts(batch_size=find_batch_size(tiles, channels, str(device)))
     sr = np.empty((channels, floor(height * scale), floor(width * scale)), np.float32)
     with torch.inference_mode(), progress_bar(progress) as show:
         context = model.prepare(reader, scale, NoiseField(seed))

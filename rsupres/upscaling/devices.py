@@ -1,54 +1,75 @@
-"""Find the device that a text such as "auto" or "cuda:1" names."""
+"""Find the device that a text such as "auto" or "cuda:1" names.
+
+torch is loaded only where a device other than the CPU may be meant.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
-
-import torch
+from glob import glob
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.families.base import Precision
 
 _PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+# Device files of Linux, one of which any accelerator of torch needs: NVIDIA's cards,
+# those of its boards, AMD's, and cards of Windows seen from its Linux.
+_ACCELERATORS = ("/dev/nvidia*", "/dev/nvhost*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 
 
-def find_device(text: str) -> torch.device:
-    """Return the device that a text names; auto prefers CUDA, then MPS.
+def find_device(text: str) -> str:
+    """Return the device that a text names, as torch spells it.
+
+    "auto" prefers CUDA, then MPS.
 
     Raises:
         InputError: no device is called so.
         ResourceError: this machine has no such device.
     """
+    if text == "cpu" or (text == "auto" and not _may_have_accelerator()):
+        return "cpu"
+    import torch
+
     if text == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"mps|cuda(:\d+)?", text):
         raise InputError(
             f"{text} is none of auto, cpu, cuda, cuda:1 or mps.", argument="device"
         )
-    device = torch.device(text)
     there = {
-        "cpu": True,
         "mps": torch.backends.mps.is_available(),
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "cuda": (torch.device(text).index or 0) < torch.cuda.device_count(),
     }
-    if not there[device.type]:
+    if not there[text.partition(":")[0]]:
         raise ResourceError(
             f"{text}: this machine has no such device.", argument="device"
         )
-    return device
+    return text
 
 
-def find_precision(text: str, device: torch.device) -> Precision:
+def find_precision(text: str, device: str) -> Precision:
     """Return the arithmetic that a text names; auto is bf16 on CUDA, else fp32.
+
+    Args:
+        text: auto, fp32, bf16 or fp16.
+        device: as `find_device` returns it.
 
     Raises:
         InputError: no arithmetic is called so.
     """
     if text == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        return "bf16" if device.startswith("cuda") else "fp32"
     if text not in _PRECISIONS:
         raise InputError(f"precision {text!r} is none of auto, fp32, bf16 or fp16.")
     return _PRECISIONS[text]
+
+
+def _may_have_accelerator() -> bool:
+    """Return whether torch may find a device other than the CPU."""
+    if sys.platform != "linux":
+        return True
+    return any(glob(pattern) for pattern in _ACCELERATORS)

@@ -35,6 +35,7 @@ class UpscaleJob(GivenConditions, Destination):
         named_bands: (role, file band) pairs.
         other_bands: what becomes of bands besides those chosen or of the model.
         stretch: text for `rsupres.raster.stretch.parse_stretch`.
+        input_nodata: value of invalid pixels in the scene, None = as it declares.
         bounds: west, south, east, north; None = the whole scene.
         bounds_crs: CRS of `bounds`, None = the scene's.
         aoi: vector file; pixels outside its polygons become invalid.
@@ -79,6 +80,7 @@ class UpscaleJob(GivenConditions, Destination):
     named_bands: tuple[tuple[str, int], ...] | None = None
     other_bands: OtherBands = "auto"
     stretch: str = "auto"
+    input_nodata: float | None = None
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None
     aoi: str | None = field(default=None, metadata=FILE)
@@ -154,7 +156,10 @@ class UpscaleJob(GivenConditions, Destination):
             for item in fields(self)
         }
         # JSON has neither NaN nor infinity.
-        return plain | {"nodata": None if self.nodata is None else repr(self.nodata)}
+        return plain | {
+            name: None if plain[name] is None else repr(plain[name])
+            for name in _NUMBERS_AS_TEXT
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> UpscaleJob:
@@ -166,8 +171,9 @@ class UpscaleJob(GivenConditions, Destination):
             text = values.get(key)
             values[key] = None if text is None else Path(cast(str, text))
         values["scale"] = Fraction(cast(str, values["scale"]))
-        nodata = values["nodata"]
-        values["nodata"] = None if nodata is None else float(cast(str, nodata))
+        for name in _NUMBERS_AS_TEXT:
+            text = values.get(name)
+            values[name] = None if text is None else float(cast(str, text))
         return cls(**values)  # type: ignore[arg-type]  # the run's own record
 
     def identity(self) -> dict[str, object]:
@@ -187,6 +193,8 @@ class UpscaleJob(GivenConditions, Destination):
             "coverage": self.reference_coverage is not None,
         }
 
+
+_NUMBERS_AS_TEXT = ("nodata", "input_nodata")
 
 # Fields under the names that runs store, so that runs of earlier versions continue.
 _STORED_AS = {"class_table": "change_classes", "class_attribute": "change_attribute"}

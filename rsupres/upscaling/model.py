@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-import torch
-
 from rsupres.checkpoints.catalogue import Card, default_model, load_model, read_card
 from rsupres.errors import InputError, ResourceError
 from rsupres.families.base import (
@@ -34,13 +32,13 @@ class ChosenModel:
     Attributes:
         name: of its card, or its checkpoint file.
         card: what it needs, where it is and its licence.
-        device: where it computes.
+        device: where it computes, such as "cpu" or "cuda:1".
         options: choices about its sampling.
     """
 
     name: str
     card: Card
-    device: torch.device
+    device: str
     options: SamplerOptions
 
     @property
@@ -60,15 +58,18 @@ class ChosenModel:
             CheckpointError: as `load_model`.
             ResourceError: the device's memory does not hold it.
         """
+        import torch
+
+        device = torch.device(self.device)
         key = (self.name, self.sha256, self.device, self.options)
         kept = _KEPT.get()
         if kept is not None and key in kept:
             return kept[key]
         try:
             if kept is None:
-                return load_model(self.name, self.device, self.options)
+                return load_model(self.name, device, self.options)
             kept.clear()  # before another is loaded: memory holds one
-            kept[key] = load_model(self.name, self.device, self.options)
+            kept[key] = load_model(self.name, device, self.options)
             return kept[key]
         except torch.OutOfMemoryError as error:
             raise ResourceError(

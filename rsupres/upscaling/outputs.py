@@ -15,18 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.conditions.references import References
 from rsupres.families.base import FOUND, TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.work import Work
 from rsupres.version import __version__
+
+if TYPE_CHECKING:
+    from rsupres.conditions.references import References
 
 # Folders in a run directory that hold strips of these.
 DEVIATION, COVERAGE = "deviation", "coverage"
@@ -219,7 +221,7 @@ def _coverage(
         window: SR pixels of the output.
         valid: (1, H, W), of the scene there; None = everywhere.
     """
-    reference = cast(References, work.conditions.sources["reference"]).unfilled()
+    reference = cast("References", work.conditions.sources["reference"]).unfilled()
     coverage = np.full((1, window.height, window.width), FALLBACK, np.uint8)
     for left in range(0, window.width, _SIDE):
         width = min(_SIDE, window.width - left)

@@ -245,7 +245,7 @@ def _probe(
         valid=torch.ones(
             (1, 1, side, side), dtype=torch.bool, device=work.model.device
         ),
-        conditions=conditions.to(work.model.device),
+        conditions=conditions.to(torch.device(work.model.device)),
         noise=NoiseField(0),
         windows_lr=[window],
         windows_sr=[window.scaled(work.grid.scale)],

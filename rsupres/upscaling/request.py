@@ -31,6 +31,7 @@ class UpscaleOptions(TypedDict, total=False):
         bidx: file bands (from 1) for the model's roles, in its order.
         bands: file bands by role, such as ``{"red": 3}``.
         other_bands: "auto", "model", "cubic", "inject" or "skip".
+        input_nodata: value of invalid pixels in the scene; None = as it declares.
         stretch: "auto", "reflectance", "percentile:2,98" or "LO,HI".
         bounds: west, south, east, north.
         bounds_crs: CRS of `bounds`; None = the scene's.
@@ -81,6 +82,7 @@ class UpscaleOptions(TypedDict, total=False):
     bidx: Sequence[int] | None
     bands: Mapping[str, int] | Sequence[tuple[str, int]] | None
     other_bands: OtherBands
+    input_nodata: float | None
     stretch: str
     bounds: tuple[float, float, float, float] | None
     bounds_crs: str | None

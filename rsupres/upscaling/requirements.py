@@ -6,8 +6,6 @@ not look at; the message names models that do. Only specs and options are compar
 
 from __future__ import annotations
 
-import torch
-
 from rsupres.checkpoints.catalogue import list_cards
 from rsupres.conditions.base import (
     CONDITIONS,
@@ -141,9 +139,7 @@ def _check_interval(job: UpscaleJob, spec: ModelSpec) -> None:
         )
 
 
-def sampler_options(
-    job: UpscaleJob, device: torch.device, span: float
-) -> SamplerOptions:
+def sampler_options(job: UpscaleJob, device: str, span: float) -> SamplerOptions:
     """Return the choices of a job about a model's sampling and its sensor.
 
     Args:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import torch
-
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, round_up
@@ -61,7 +59,7 @@ def plan_tiles(
     return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
 
 
-def find_batch_size(grid: TileGrid, n_bands: int, device: torch.device) -> int:
+def find_batch_size(grid: TileGrid, n_bands: int, device: str) -> int:
     """Return how many tiles suit one call of a model on a device.
 
     Args:
@@ -69,7 +67,7 @@ def find_batch_size(grid: TileGrid, n_bands: int, device: torch.device) -> int:
         n_bands: bands of the model.
         device: where it computes.
     """
-    if device.type != "cpu":
+    if device != "cpu":
         return _GPU_BATCH
     height, width = grid.tile_shape
     n_values = height * width * grid.scale**2 * max(n_bands, 1)

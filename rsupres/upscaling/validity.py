@@ -14,6 +14,29 @@ _SAMPLE_PIXELS = 250_000  # of a scene, for the share that one band lacks
 logger = logging.getLogger(__name__)
 
 
+def warn_of_idle_nodata(scene: Raster, nodata: float | None) -> None:
+    """Warn when a nodata value is asked for, but no pixel of the scene is invalid.
+
+    Args:
+        scene: open; a sample of floats is read, which may be NaN.
+        nodata: of the output, as the user gave it; None = not given.
+    """
+    if nodata is None or scene.nodata is not None or scene.has_mask:
+        return
+    if np.dtype(scene.dtype).kind == "f":
+        _, valid = scene.read_decimated(scene.data_bands, _SAMPLE_PIXELS)
+        if not valid.all():
+            return
+    logger.warning(
+        "nodata %g: %s declares no nodata value and has no mask, so that no pixel "
+        "becomes nodata, and measured pixels of this value become the next one. It is "
+        "another option that says which pixels hold no measurement.",
+        nodata,
+        scene.path,
+        extra={"remedies": (f"input_nodata={nodata:g}",)},
+    )
+
+
 def warn_of_lost(scene: Raster, joint: Sequence[int], *, has_nodata: bool) -> None:
     """Warn when pixels with numbers are given up as another band has none there.
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,11 +39,10 @@ from rsupres.raster.stretch import (
     parse_stretch,
     split_excess,
 )
+from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.devices import find_device
-from rsupres.upscaling.finishing import LrRows, StripRules
 from rsupres.upscaling.gates import Gate, parse_gate
-from rsupres.upscaling.inference import TileSource
 from rsupres.upscaling.injection import find_gains
 from rsupres.upscaling.job import OtherBands, UpscaleJob
 from rsupres.upscaling.model import ChosenModel, find_card
@@ -53,8 +53,12 @@ from rsupres.upscaling.requirements import (
     sampler_options,
 )
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
-from rsupres.upscaling.validity import warn_of_lost
+from rsupres.upscaling.validity import warn_of_idle_nodata, warn_of_lost
 from rsupres.version import __version__
+
+if TYPE_CHECKING:
+    from rsupres.upscaling.finishing import LrRows, StripRules
+    from rsupres.upscaling.inference import TileSource
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +146,8 @@ class Work:
     @property
     def rules(self) -> StripRules:
         """How strips are finished."""
+        from rsupres.upscaling.finishing import StripRules
+
         return StripRules(
             grid=self.grid,
             stretch=self.stretch,
@@ -208,12 +214,16 @@ class Work:
     @property
     def tile_source(self) -> TileSource:
         """The tiles of the scene, with their conditions."""
+        import torch
+
+        from rsupres.upscaling.inference import TileSource
+
         return TileSource(
             grid=self.grid,
             n_bands=len(self.bands.roles),
             read_rows=self.read_rows,
             conditions=self.conditions,
-            device=self.model.device,
+            device=torch.device(self.model.device),
             seed=self.job.seed,
             samples=self.job.samples,
             has_variance=self.has_deviation,
@@ -221,6 +231,8 @@ class Work:
 
     def read_rows(self, start: int, stop: int) -> LrRows:
         """Return LR rows [start, stop) of the padded frame in units of the stretch."""
+        from rsupres.upscaling.finishing import LrRows
+
         window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
         dn, valid = self.scene.read_filled(window, self.file_bands, self.n_joint)
         unit = self.stretch.to_unit(dn)
@@ -263,8 +275,8 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             remedies=("uncertainty",),
         )
     choice = parse_stretch(job.stretch)
-    with open_scenes(job.scenes) as whole:
-        scene = _restrict(whole, job)
+    with open_scenes(job.scenes, job.input_nodata) as whole:
+        scene = heed_undeclared(_restrict(whole, job), ("input_nodata",))
         warn_of_repeated(scene)
         card = find_card(job, scene)
         spec = card.spec
@@ -275,6 +287,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
         )
         check_type(scene, job.dtype or scene.dtype, job.nodata)
+        warn_of_idle_nodata(scene, job.nodata)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
         options = sampler_options(job, device, stretch.high[0] - stretch.low[0])

@@ -24,6 +24,7 @@ from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.legend import Legend
 from rsupres.output.atomic import translate_os_errors
+from rsupres.vector import LIVE
 from rsupres.vector.osm_copies import Copy, Query, find_copy, keep_copy
 from rsupres.version import __version__
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import geopandas
     import requests
 
-LIVE = "overpass"
 URL_VARIABLE = "RSUPRES_OVERPASS_URL"
 PART_SIDE_DEG = 0.25  # of the parts into which a large area is split
 MIN_PART_DEG = 0.01  # smaller parts are not split

@@ -28,8 +28,9 @@ from rsupres.output.scene_grid import (
 from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
+from rsupres.vector import LIVE
 from rsupres.vector.map import VectorMap
-from rsupres.vector.overpass import LIVE, bbox_area, download, place_area
+from rsupres.vector.overpass import bbox_area, download, place_area
 
 _RGB = ("red", "green", "blue")
 

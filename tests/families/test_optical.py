@@ -27,6 +27,7 @@ from rsupres.families.optical.network import OpticalNetwork
 from rsupres.families.optical.resolver import (
     HALO,
     Optical,
+    back_project,
     band_groups,
     bound,
     from_checkpoint,
@@ -200,7 +201,7 @@ def test_saturated_pixels_leave_the_levels_of_clean_ground() -> None:
 def test_values_beyond_the_stretch_are_sharpened_like_the_rest() -> None:
     lr = picture()
     sr = upscale_whole(make_model(), lr, Fraction(2), CPU)
-    bright = upscale_whole(make_model(), lr + 1.0, Fraction(2), CPU)
+    bright = upscale_whole(make_model(), lr + np.float32(1), Fraction(2), CPU)
     np.testing.assert_allclose(bright, sr + 1.0, atol=1e-5)
 
 
@@ -211,6 +212,41 @@ def test_glint_keeps_its_brightness() -> None:
     sr = upscale_whole(make_model(), lr, Fraction(2), CPU)
     assert np.abs(sr[:, 46:54, 46:54] - 40.0).max() < 0.5
     assert sr[:, :30, :30].max() < 1.5
+
+
+def told_of(**facts: object) -> Tensor:
+    plain: dict[str, object] = {"transfer": gaussian_transfer(0.2), "noise": 0.0}
+    return Facts(**{**plain, **facts}).as_tensor(4.0)  # type: ignore[arg-type]  # by name
+
+
+def test_results_agree_with_the_scene_through_a_known_blur() -> None:
+    lr = torch.from_numpy(picture())[None]
+    rows = torch.from_numpy(sampling_matrix(48, 192, gaussian_of(0.2))).float()
+    start = torch.nn.functional.interpolate(lr, scale_factor=4.0, mode="bicubic")
+    better = back_project(start, lr, told_of())
+
+    def lack(sr: Tensor) -> float:
+        inner = np.s_[:, :, 3:-3, 3:-3]
+        return float((lr - rows @ sr @ rows.T)[inner].abs().mean())
+
+    assert lack(better) < 0.5 * lack(start)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"transfer": None},
+        {"transfer": gaussian_transfer(0.5)},  # sharp scenes have other kernels
+        {"noise": 0.02},
+        {"quality": 75.0},
+    ],
+)
+def test_unknown_sharp_and_noisy_scenes_are_not_corrected(
+    facts: dict[str, object],
+) -> None:
+    lr = torch.from_numpy(picture())[None]
+    sr = torch.nn.functional.interpolate(lr, scale_factor=4.0, mode="nearest")
+    assert back_project(sr, lr, told_of(**facts)) is sr
 
 
 def test_what_is_told_changes_the_result() -> None:

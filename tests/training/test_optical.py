@@ -12,6 +12,7 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
+from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.families.base import TAILS, SamplerOptions
 from rsupres.families.optical.config import OpticalConfig
 from rsupres.families.optical.network import Spread
@@ -19,6 +20,7 @@ from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.families.optical.losses import (
     draw_loss,
+    feature_loss,
     image_weights,
     mean_loss,
     spread_loss,
@@ -126,6 +128,30 @@ def test_the_spread_is_learned_as_mean_absolute_error_and_its_shape_noted() -> N
     assert float(spread.ratio) == pytest.approx(0.02 / 0.016, rel=0.02)
     normal = [0.674, 1.282, 1.645, 1.960, 2.576]
     assert spread.tails.tolist() == pytest.approx(normal, rel=0.03)
+
+
+def test_the_score_of_features_asks_for_the_spread_of_the_truth() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, *draws = (torch.randn((32, 4, 8, 8), generator=generator) for _ in range(3))
+    weights = torch.ones(32, 1, 1, 1)
+
+    def score(spread: float) -> float:
+        first, second = (spread * draw for draw in draws)
+        return float(feature_loss([first], [second], [truth], weights))
+
+    assert score(1.0) < min(score(0.0), score(2.0))
+
+
+def test_weighted_maps_are_as_far_apart_as_lpips_says() -> None:
+    torch.manual_seed(0)
+    module = LpipsSqueeze().eval()
+    for head in module.heads:
+        torch.nn.init.uniform_(head)
+    first, second = torch.rand((2, 1, 3, 40, 40)) * 2 - 1
+    with torch.no_grad():
+        pairs = zip(module.maps(first), module.maps(second), strict=True)
+        distance = sum((a - b).square().sum(1).mean() for a, b in pairs)
+        assert float(distance) == pytest.approx(float(module(first, second)), rel=1e-4)
 
 
 def test_flat_images_count_as_much_as_rich_ones() -> None:

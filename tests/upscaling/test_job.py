@@ -50,6 +50,7 @@ FULL = UpscaleJob(
     creation=(("COMPRESS", "LZW"),),
     dtype="float32",
     nodata=float("-inf"),
+    input_nodata=255.0,
     overwrite=True,
     run_dir=Path("/tmp/r"),
     keep_run=True,

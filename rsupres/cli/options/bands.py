@@ -6,6 +6,13 @@ import click
 
 from rsupres.cli.options.parameters import BandsType, NamedBandsType, stacked
 
+input_nodata_option = click.option(
+    "--input-nodata",
+    type=float,
+    metavar="VALUE",
+    help="Value of pixels in the scene that hold no measurement. Default: as the file "
+    "declares.",
+)
 band_options = stacked(
     click.option(
         "-b",
@@ -32,6 +39,7 @@ band_options = stacked(
         "interpolation, inject also adds the model's detail, skip leaves them out. "
         "auto is model where that is possible, else cubic.",
     ),
+    input_nodata_option,
     click.option(
         "--stretch",
         default="auto",

@@ -7,7 +7,7 @@ nor scatter where it is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,27 @@ def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> 
     return total
 
 
+def feature_loss(
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    truth: Sequence[Tensor],
+    weights: Tensor,
+) -> Tensor:
+    """Return the energy score of two draws in the feature maps of LPIPS.
+
+    Args:
+        first: maps (b, c, h, w) of a draw.
+        second: of another one of the same image.
+        truth: of the truth.
+        weights: (b, 1, 1, 1).
+    """
+    scores = [
+        (weights * _score(_length, a, b, y)).mean()
+        for a, b, y in zip(first, second, truth, strict=True)
+    ]
+    return torch.stack(scores).sum()
+
+
 def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
     """Return the negative log likelihood of errors by Laplace's law, per pixel.
 
@@ -62,6 +83,11 @@ def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
 def _score(size: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     """Return the fair score for two members: distance to the truth less spread."""
     return 0.5 * (size(a - y) + size(b - y)) - 0.5 * size(a - b)
+
+
+def _length(difference: Tensor) -> Tensor:
+    """Return the lengths (b, 1, h, w) of vectors (b, c, h, w)."""
+    return (difference.square().sum(1, keepdim=True) + 1e-6).sqrt()
 
 
 def _norm(difference: Tensor) -> Tensor:

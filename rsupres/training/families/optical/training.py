@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from rsupres.degradations.any_sensor import AnySensor, Taken
 from rsupres.degradations.spectra import SpectrumParams, change_spectra
+from rsupres.evaluation.lpips import LpipsSqueeze
 from rsupres.families.optical import sensing
 from rsupres.families.optical.config import FACTS, SMALL, Facts, OpticalConfig
 from rsupres.families.optical.network import OpticalNetwork
@@ -41,6 +42,7 @@ from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.families.optical.losses import (
     draw_loss,
+    feature_loss,
     image_weights,
     mean_loss,
     spread_loss,
@@ -51,7 +53,7 @@ from rsupres.training.validation import mean_psnr, write_picture
 
 # "tiny" is for tests.
 ARCHITECTURES: Mapping[str, OpticalConfig] = {
-    "small": replace(SMALL, noise=8, estimator=128, spread=64),
+    "small": replace(SMALL, units=6, noise=8, estimator=128, spread=64),
     "tiny": OpticalConfig(16, 2, 1, 8, noise=2, estimator=8, spread=8),
 }
 _VALIDATION_CROPS = 12
@@ -59,6 +61,7 @@ _VALIDATION_LR_SIDE = 32
 _FEATURE_BATCHES = 8  # from which the estimator's inputs are scaled
 _PERCENTILES = (0.02, 0.98)  # as the resolver takes levels
 _MIN_SPAN = 0.02
+_LPIPS_SIDE = 64  # pixels; smaller pictures have too few features
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,13 @@ class OpticalTraining:
         first, second = (
             self._draw(lr, told, size, generator) / 2.0 + 0.5 for _ in range(2)
         )
-        return Outcome({"draw": draw_loss(first, second, truth, weights)})
+        terms = {"draw": draw_loss(first, second, truth, weights)}
+        perceptual = setup.perceptual
+        if isinstance(perceptual, LpipsSqueeze) and min(size) >= _LPIPS_SIDE:
+            maps = [perceptual.maps(2.0 * x - 1.0) for x in (first, second, truth)]
+            score = feature_loss(maps[0], maps[1], maps[2], weights)
+            terms["perceptual"] = setup.stage.perceptual_weight * score
+        return Outcome(terms)
 
     def export(self) -> Exported:
         """Return the network."""
