@@ -46,7 +46,7 @@ def _rebuilt(
 
 
 class ArgumentError(RsupresError):
-    """Arguments contradict one another, or would destroy what the user has."""
+    """Arguments contradict one another, or would destroy files of the user."""
 
     exit_code = 2
 

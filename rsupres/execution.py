@@ -101,7 +101,7 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
     def advise(self, text: str) -> None:
-        """Append a sentence that says what the user can do."""
+        """Append advice for the user."""
         self.args = (f"{self.args[0]} {text}",)
 
 

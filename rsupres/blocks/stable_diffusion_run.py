@@ -42,7 +42,7 @@ class ContextKeys:
 
 @dataclass(frozen=True)
 class StepShifts:
-    """What every residual block adds for some steps, made once.
+    """Terms that every residual block adds for some steps, made once.
 
     Attributes:
         rows: in the order in which the residual blocks run, each (steps, channels).
@@ -75,7 +75,7 @@ def make_context_keys(unet: UNet2DConditionModel, context: Tensor) -> ContextKey
 
 
 def make_step_shifts(unet: UNet2DConditionModel, t: Tensor) -> StepShifts:
-    """Return what every residual block adds at diffusion steps (n,)."""
+    """Return the terms that every residual block adds at diffusion steps (n,)."""
     embedded = unet.time_embedding(unet.time_proj(t).to(dtype_of(unet)))
     active = functional.silu(embedded)
     return StepShifts(tuple(r.time_emb_proj(active) for r, _ in _units(unet)))

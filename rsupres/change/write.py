@@ -93,7 +93,7 @@ class ClassArea:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeSummary(SceneGridSummary):
-    """What was written.
+    """The result of writing.
 
     Attributes:
         kind: of the sources: polygons, classes, land cover or detected.

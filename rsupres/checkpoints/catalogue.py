@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Card:
-    """What a model's card says; the weights need not be read for it.
+    """The content of a model's card; the weights need not be read for it.
 
     Attributes:
         name: by which the model is chosen.
@@ -72,7 +72,7 @@ class Card:
 
 
 class _FamilyModule(Protocol):
-    """What a family's module offers to `load_model`."""
+    """The interface of a family's module for `load_model`."""
 
     def from_checkpoint(
         self, checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
@@ -256,7 +256,7 @@ def card_text(
     licence: str = "",
     text: Mapping[str, object] | None = None,
 ) -> str:
-    """Return the TOML text of a card, from what the checkpoint itself says.
+    """Return the TOML text of a card, from the checkpoint's header.
 
     The maker of the model adds data, recipe and scores.
 

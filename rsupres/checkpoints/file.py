@@ -193,7 +193,7 @@ def _spec_of(header: Mapping[str, object], path: Path) -> ModelSpec:
 
 
 def _damage(path: Path) -> str:
-    """Return what is wrong with a file that is not safetensors."""
+    """Return the fault of a file that is not safetensors, in words."""
     with open(path, "rb") as file:
         start = file.read(4)
     if start[:1] == b"\x80" or start == b"PK\x03\x04":

@@ -174,7 +174,7 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def _native_messages_to_log() -> Iterator[None]:
-    """Log at DEBUG what C libraries write straight to stderr.
+    """Log at DEBUG the lines that C libraries write straight to stderr.
 
     libtiff reports a full disk this way, beside the error that we report. Where
     Python's stderr is not that of the process, nothing is done.

@@ -26,7 +26,7 @@ _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 @click.command()
 @console_options
 def doctor(console: Console) -> None:
-    """Print what is installed and test whether it works.
+    """Print versions, devices and models, and test whether they work.
 
     Prints versions, GDAL drivers and devices, and upscales a small scene with every
     model whose weights are there and that needs nothing but a scene. Exits with the
@@ -58,7 +58,7 @@ def doctor(console: Console) -> None:
 
 
 def _findings() -> Iterator[tuple[str, str]]:
-    """Yield names of packages, libraries and devices, with what was found of each."""
+    """Yield names of packages, libraries and devices, with version or state."""
     from importlib.metadata import PackageNotFoundError, version
 
     import rasterio

@@ -1,4 +1,4 @@
-"""Write to the log file what a command says besides its log: results, progress, errors.
+"""Copy results, progress and errors of a command to the log file.
 
 With these lines the file of ``--log-file`` holds everything that stderr shows, and what
 was written.

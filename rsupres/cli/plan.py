@@ -1,4 +1,4 @@
-"""`rsupres plan`: what `upscale` would do with the same options."""
+"""`rsupres plan`: sizes, memory, disk and time of `upscale`, without running it."""
 
 from __future__ import annotations
 

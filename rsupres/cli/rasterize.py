@@ -86,7 +86,7 @@ def rasterize(
 
 
 def describe(summary: RasterizeSummary) -> str:
-    """Return a summary of what was drawn as lines of text."""
+    """Return a summary of the drawn features as lines of text."""
     grid = summary.grid
     lines = [
         f"{summary.output} written in {summary.duration_s:.1f} s: {grid.height} x "

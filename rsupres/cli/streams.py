@@ -20,7 +20,7 @@ _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET})
 
 
 class TolerantStream:
-    """A text stream that drops what its reader no longer takes.
+    """A text stream that drops text when its reader has gone.
 
     Attributes:
         stream: where the text goes.
@@ -41,7 +41,7 @@ class TolerantStream:
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is buffered, while there is a reader."""
+        """Pass on buffered text, while there is a reader."""
         self._try(self.stream.flush)
 
     def _try(self, act: Any) -> None:  # a write or a flush

@@ -1,4 +1,4 @@
-"""`rsupres tile`: cut a scene, and what a model may look at, into aligned tiles."""
+"""`rsupres tile`: cut a scene and its conditions into aligned tiles."""
 
 from __future__ import annotations
 

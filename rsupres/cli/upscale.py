@@ -82,7 +82,7 @@ def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
 
 
 def describe(summary: RunSummary) -> str:
-    """Return one or two lines about what a run did."""
+    """Return the result of a run in one or two lines."""
     if summary.status == "existed":
         return f"{summary.output} exists; left as it is."
     if summary.status == "computed":

@@ -1,4 +1,4 @@
-"""Describe conditions as plain data: what a user gave, the scene, how one is read.
+"""Describe conditions as plain data: the user's files, the scene, how one is read.
 
 A condition is something that a model looks at besides the scene. Files are opened by
 `rsupres.conditions.open`, not here.
@@ -28,7 +28,7 @@ FILE: Mapping[str, bool] = {"is_file": True}
 
 @dataclass(frozen=True, kw_only=True)
 class GivenConditions:
-    """What a user gives a model to look at besides the scene.
+    """The inputs that a user gives a model besides the scene.
 
     Attributes:
         vector_map: files that make one map, ("overpass",), or one raster that is a
@@ -114,7 +114,7 @@ class ConditionSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionRequest(GivenConditions):
-    """What a user gave, and what the model and the run add to it.
+    """The conditions of a user, with settings of the model and the run.
 
     Without a legend a map is drawn by `DEFAULT_COLOUR_LEGEND`.
 

@@ -46,7 +46,7 @@ class MapSource:
         return self.opened.fingerprint()
 
     def describe(self) -> str:
-        """Return what is drawn, and how much of the scene the files cover."""
+        """Return the drawn classes, and the share of the scene that files cover."""
         drawn = {key: n for key, n in self.opened.counts.items() if n}
         frequent = sorted(drawn.items(), key=lambda item: -item[1])[:4]
         names = ", ".join(f"{n} {key}" for key, n in frequent) or "nothing"

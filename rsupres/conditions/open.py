@@ -134,7 +134,7 @@ class ConditionSet:
         return lines
 
     def settings(self) -> dict[str, object]:
-        """Return what was measured on opening; a run stores it for `restored`."""
+        """Return the measurements made on opening; a run stores them for `restored`."""
         reference = self._reference
         return {} if reference is None else {"reference": reference.settings.to_json()}
 
@@ -162,7 +162,7 @@ NO_CONDITIONS = ConditionSet()
 def open_conditions(
     request: ConditionRequest, frame: TargetScene
 ) -> Iterator[ConditionSet]:
-    """Open what a user gave on the SR frame of a scene; close it on leaving.
+    """Open a user's conditions on the SR frame of a scene; close them on leaving.
 
     Args:
         request: what the user gave, and how to read it.

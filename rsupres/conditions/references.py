@@ -53,7 +53,7 @@ WARN_COVERAGE = 0.995  # share of the scene; less is worth a warning
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured once per run, and kept in the run directory.
+    """Measurements made once per run, and kept in the run directory.
 
     Attributes:
         stretches: of each file, the latest first, then of the scene as filling.
@@ -118,7 +118,7 @@ class References:
         return self._warp(self.frame.scene.grid.crop(window), self.frame.scale)
 
     def fingerprint(self) -> Mapping[str, object]:
-        """Return names, dates and hashes of the files, and what is done to them."""
+        """Return names, dates and hashes of the files, and how they are used."""
         return {
             "files": [file.fingerprint() for file in self.files],
             "coregister": self.coregister,

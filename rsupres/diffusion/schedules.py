@@ -1,4 +1,4 @@
-"""Noise schedules, in float64; a sampler casts what it uses.
+"""Noise schedules, in float64; a sampler casts the values that it uses.
 
 Steps are one-based in the papers; index k of an array belongs to step t = k + 1.
 """

@@ -45,7 +45,7 @@ class Calibration:
     bins: tuple[tuple[float, float], ...]
 
     def to_json(self) -> dict[str, object]:
-        """Return JSON-able values; what is not a number becomes None."""
+        """Return JSON-able values; NaN and infinity become None."""
         return {
             "spread_skill": _finite(self.spread_skill),
             "coverage": dict(zip(map(str, TAILS), self.coverage, strict=True)),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """How a figure is shown: heading, digits after the point, what it means."""
+    """How a figure is shown: heading, digits after the point, meaning."""
 
     heading: str
     digits: int

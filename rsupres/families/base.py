@@ -72,7 +72,7 @@ class ScaleRange:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model needs from a scene; stored in its checkpoint.
+    """Needs and abilities of a model; stored in its checkpoint.
 
     Attributes:
         family: key of `rsupres.families.FAMILIES`.
@@ -176,7 +176,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class SceneContext:
-    """What `SuperResolver.prepare` found; stored in the run directory.
+    """Findings of `SuperResolver.prepare`; stored in the run directory.
 
     Attributes:
         arrays: named arrays, possibly memory-mapped; read only.
@@ -261,7 +261,7 @@ class SuperResolver(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model needs from a scene."""
+        """Needs of the model: bands, scales, conditions."""
         ...
 
     def prepare(

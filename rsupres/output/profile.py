@@ -1,4 +1,4 @@
-"""Describe how an output is stored and what it says besides its pixels.
+"""Describe how an output is stored, with its names, tags and colours.
 
 `rsupres.output.geotiff` writes files as described here.
 """
@@ -55,7 +55,7 @@ def is_lossy(creation: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class OutputMeta:
-    """What an output says besides its pixels; sequences have one entry per band.
+    """Names, tags and colours of an output; sequences have one entry per band.
 
     Attributes:
         grid: frame of the output.

@@ -280,7 +280,7 @@ def _outermost_file(name: str) -> Path | None:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """Return what two names of one file share; None for what does not exist."""
+    """Return what identifies a file under any name; None if it does not exist."""
     try:
         found = path.stat()
     except OSError:

@@ -318,7 +318,7 @@ def _check_ours(path: Path) -> None:
 
 
 def _remove_content(path: Path) -> None:
-    """Remove what a run left; the directory, its locks and files of others stay."""
+    """Remove the files of a run; the directory, its locks and files of others stay."""
     (path / "run.json").unlink(missing_ok=True)
     for name in (*_FOLDERS, *_CONTENT):
         if (path / name).is_dir():

@@ -32,7 +32,7 @@ STRIP_VALUES = 1 << 24  # values of one strip, which are computed together
 
 @dataclass(frozen=True, kw_only=True)
 class SceneGridJob:
-    """Where a raster on the SR grid of a scene goes; commands add what is drawn.
+    """Place and format of a raster on the SR grid of a scene; commands add the rest.
 
     Attributes:
         into: where the raster goes.
@@ -74,7 +74,7 @@ class SceneGridJob:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneGridSummary:
-    """What was written.
+    """The result of writing.
 
     Attributes:
         output: the file.
@@ -97,7 +97,7 @@ class SceneGridSummary:
         }
 
     def content_to_json(self) -> dict[str, object]:
-        """Return JSON-able values of what a subclass adds."""
+        """Return JSON-able values of the fields that a subclass adds."""
         return {}
 
 

@@ -32,7 +32,7 @@ _FACTOR = re.compile(
 def named_radiometry(
     name: str, tags: Mapping[str, str], band_names: Sequence[str | None]
 ) -> Radiometry | None:
-    """Return what numbers mean in files of Collection 2 as USGS names them, or None.
+    """Return scale and offset of Collection 2 files by USGS's names, or None.
 
     Args:
         name: of the file, without folders.
@@ -51,7 +51,7 @@ def named_radiometry(
 
 
 def mtl_radiometry(path: str) -> Callable[[str], Radiometry | None] | None:
-    """Return what an MTL file says about bands named B4 or SR_B4; None if nothing.
+    """Return an MTL file's scale and offset of bands such as B4 or SR_B4, or None.
 
     Args:
         path: of the file: `.txt`, `.xml` or `.json`.

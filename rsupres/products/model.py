@@ -14,7 +14,7 @@ from rsupres.errors import BandError, InputError
 
 @dataclass(frozen=True)
 class Radiometry:
-    """What digital numbers mean: physical value = DN * scale + offset.
+    """Scale and offset of digital numbers: physical value = DN * scale + offset.
 
     Attributes:
         scale: such as 0.0001.
@@ -46,7 +46,7 @@ class BandFile:
 
 @dataclass(frozen=True)
 class Product:
-    """What a product says about itself.
+    """The metadata of a product.
 
     Attributes:
         path: as the user gave it.
@@ -91,7 +91,7 @@ def overridden(
     offset: float | None,
     is_undecided: bool,
 ) -> Radiometry:
-    """Return what digital numbers mean where a user says a part of it.
+    """Return scale and offset, where a user gives one or both of them.
 
     Args:
         path: of the scene, for messages.
@@ -113,7 +113,7 @@ def overridden(
 
 
 def undecided(path: str, bands: Sequence[str]) -> InputError:
-    """Return the error that a product does not say what its numbers mean.
+    """Return the error that a product tells no scale or offset.
 
     Args:
         path: of the product.

@@ -125,7 +125,7 @@ def open_item(item: Item, path: str) -> Product:
 
 
 def _with_metadata(product: Product, item: Item) -> Product:
-    """Take what the item does not tell from the product's own metadata, if linked."""
+    """Complete an item from the product's own metadata, if linked."""
     for address in _linked_metadata(item):
         if all(band.radiometry for band in product.bands):
             break
@@ -194,7 +194,7 @@ def _common_name(band: Mapping[str, Any]) -> str:
 
 
 def _described(item: Item, asset: Asset) -> list[Mapping[str, Any]]:
-    """Return what an asset says about its bands; old items give places in a list."""
+    """Return an asset's descriptions of its bands; old items give places in a list."""
     fields = asset.extra_fields
     bands = fields.get("eo:bands") or fields.get("bands") or []
     listed = item.properties.get("eo:bands", [])

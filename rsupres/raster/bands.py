@@ -245,7 +245,7 @@ def _first_ones(
 
 
 def _how_to_name(remedies: Sequence[str]) -> str:
-    """Return what the user can do when bands are named wrongly or not at all."""
+    """Return advice for bands that are named wrongly or not at all."""
     if remedies:
         return "choose the bands"
     return (

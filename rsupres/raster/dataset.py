@@ -140,7 +140,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         return Raster(self.path, self.grid, self.window, source, self._aoi)
 
     def joining(self, parts: Sequence[Raster], refinement: Refinement) -> Raster:
-        """Return a view of files joined as one scene, which knows what they are.
+        """Return a view of files joined as one scene, which knows its files.
 
         Args:
             parts: the files, open.

@@ -1,4 +1,4 @@
-"""Read what a raster file says besides its pixels: bands, types, scales, tags, nodata.
+"""Read a raster file's header: bands, types, scales, tags, nodata.
 
 `rsupres.raster.dataset` adds the pixels.
 """
@@ -20,7 +20,7 @@ TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 
 
 class Header:
-    """What a raster file says about itself and its bands.
+    """The header of a raster file: bands, types, scales, tags, nodata.
 
     Attributes:
         path: as the user gave it.

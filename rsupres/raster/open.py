@@ -142,7 +142,7 @@ def find_grid(dataset: rasterio.DatasetReader, name: str, needs_crs: bool) -> Gr
 
 
 def _other_georeference(dataset: rasterio.DatasetReader) -> tuple[str, str] | None:
-    """Return what places a raster instead of a transform, with gdalwarp's option."""
+    """Return how a raster without a transform is placed, with gdalwarp's option."""
     if dataset.gcps[0]:
         return "ground control points", ""
     if dataset.rpcs is not None:

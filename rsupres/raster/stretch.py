@@ -122,7 +122,7 @@ class Stretch:
         )
 
     def to_json(self) -> dict[str, list[float]]:
-        """Return what `from_json` reads back exactly."""
+        """Return plain values from which `from_json` makes an equal object."""
         return {"low": list(self.low), "high": list(self.high)}
 
     @classmethod
@@ -292,7 +292,7 @@ def _unity_dn(scene: Raster) -> float:
 
 
 def has_scale(scene: Raster) -> bool:
-    """Return whether a file says by scale or offset what its numbers mean."""
+    """Return whether a file has a scale or offset for its numbers."""
     pairs = zip(scene.scales, scene.offsets, strict=True)
     return any(pair != (1.0, 0.0) for pair in pairs)
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written.
+    """The result of writing.
 
     Attributes:
         output: the page.

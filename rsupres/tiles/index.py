@@ -85,7 +85,7 @@ class Tiling:
         return self.scene.refine(self.scale)
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` reads back exactly."""
+        """Return plain values from which `from_json` makes an equal object."""
         return {
             "source": self.source,
             "crs": self.scene.crs.to_wkt() if self.scene.crs else None,

@@ -1,4 +1,4 @@
-"""What the training loop asks of a family: stages, losses, export, validation.
+"""The interface of a family for training: stages, losses, export, validation.
 
 A family is trained by one class, a `FamilyTraining`, in
 ``training/families/<family>/training.py``. It builds the networks, names the parameters

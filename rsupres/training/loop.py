@@ -138,7 +138,7 @@ class _Run:
         return self._write_checkpoint()
 
     def _write_checkpoint(self) -> Path:
-        """Write what inference needs, in half precision or 8 bits."""
+        """Write the weights that inference needs, in half precision or 8 bits."""
         config = self.config
         path = self.out / f"{config.name}.safetensors"
         made = self.family.export()

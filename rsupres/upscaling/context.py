@@ -1,4 +1,4 @@
-"""Let a model find what all tiles of a scene share, once for every sample.
+"""Prepare a scene for a model, once for every sample.
 
 The result is one `SceneContext`, which the run directory keeps; nothing is upscaled.
 """
@@ -112,7 +112,7 @@ def prepare_samples(
 
 
 def context_of(whole: SceneContext, sample: int) -> SceneContext:
-    """Return one sample's part of what `prepare_samples` returned."""
+    """Return one sample's part of the context from `prepare_samples`."""
     prefix = _prefix(sample)
     return SceneContext(
         _part(whole.arrays, prefix),

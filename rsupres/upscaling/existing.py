@@ -1,4 +1,4 @@
-"""Compare outputs that exist with what a job would write.
+"""Compare outputs that exist with those that a job would write.
 
 An output carries the identity of its job in tags: options, model and the input's
 fingerprint. It is left alone when that is the same and the file is whole. A file that
@@ -87,7 +87,7 @@ def is_output(path: Path) -> bool:
 
 
 def _differences(work: Work, path: Path) -> list[str]:
-    """Return how one output differs from what the job would write there."""
+    """Return how one output differs from the one that the job would write."""
     if not path.exists():
         return [f"{path} is missing"]
     if not is_output(path):

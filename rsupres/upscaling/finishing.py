@@ -65,14 +65,14 @@ class LrRows(NamedTuple):
         )
 
     def wanted(self) -> np.ndarray:
-        """Return what the result must average to: all bands, the model's first."""
+        """Return the input that the result must average to: the model's bands first."""
         seen = self.seen if self.excess is None else self.seen + self.excess
         return seen if self.others is None else np.concatenate([seen, self.others])
 
 
 @dataclass(frozen=True)
 class FinishedStrip:
-    """What goes into the strip's files.
+    """The content of a strip's files.
 
     Attributes:
         index: of the strip.
@@ -243,7 +243,7 @@ class Finisher:
     def _lock(
         self, sr: torch.Tensor, rows: tuple[int, int], window: tuple[int, int]
     ) -> None:
-        """Add to `sr` what makes it average to the input, and nothing else.
+        """Add a smooth correction to `sr`, so that it averages to the input.
 
         With D the area mean and U the bicubic enlargement, ``D(sr + U q) = LR`` for
         ``q = (D U)^-1 (LR - D sr)``; U q is smooth, so no pixel grid appears.

@@ -42,7 +42,7 @@ _CLAUSE = re.compile(
 
 @dataclass(frozen=True)
 class StripSums:
-    """What one strip adds to the figures; all are plain sums.
+    """Sums over one strip, from which the figures are made.
 
     Attributes:
         pixels: LR pixels of the scene in the strip.
@@ -65,7 +65,7 @@ class StripSums:
     deviations: int = 0
 
     def to_json(self) -> dict[str, float]:
-        """Return what `from_json` reads back."""
+        """Return plain values for `from_json`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod

@@ -62,13 +62,13 @@ class TileConditions(Protocol):
     def conditions(
         self, tiles: Sequence[Mapping[str, np.ndarray]], sample: int = 0
     ) -> Conditions:
-        """Return what `read` gave for tiles of one size as a batch, on the CPU."""
+        """Return windows of one size that `read` returned as a batch, on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class TileSource:
-    """Where tiles come from, and what is drawn for each.
+    """The pixels and conditions of tiles, and the samples drawn for each.
 
     Attributes:
         grid: the tiling.
@@ -93,7 +93,7 @@ class TileSource:
 
 @dataclass
 class Counts:
-    """What this process did so far; grows as it works.
+    """Counts of this process's work; they grow as it works.
 
     Attributes:
         tiles: tiles done.

@@ -129,7 +129,7 @@ class UpscaleJob(GivenConditions, Destination):
 
     @property
     def compares(self) -> bool:
-        """Whether an output that exists is compared with what is wanted."""
+        """Whether an output that exists is compared with the job."""
         return (self.skip_existing or self.update) and not self.overwrite
 
     @property
@@ -150,7 +150,7 @@ class UpscaleJob(GivenConditions, Destination):
         return frozenset(given | ({"style"} if self.style_sample else set()))
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` reads back exactly; paths become absolute."""
+        """Return plain values for `from_json`; paths become absolute."""
         plain = {
             _key(item): _to_plain(getattr(self, item.name), "is_file" in item.metadata)
             for item in fields(self)

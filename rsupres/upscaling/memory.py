@@ -94,7 +94,7 @@ class ArrayConditions:
     def conditions(
         self, tiles: Sequence[Mapping[str, np.ndarray]], sample: int = 0
     ) -> Conditions:
-        """Return what `read` gave for tiles of one size as a batch, and the style."""
+        """Return windows of one size that `read` gave as a batch, with the style."""
         import torch
 
         layers = {
@@ -141,7 +141,7 @@ def as_conditions(
 
 
 def on_pixels(conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Conditions:
-    """Return conditions with what lies on SR pixels changed; a style does not."""
+    """Return conditions with a function applied to those on SR pixels."""
     return Conditions(
         **{
             name: value if name == "style" else change(value)

@@ -43,7 +43,7 @@ class ChosenModel:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model needs from a scene."""
+        """Needs of the model: bands, scales, conditions."""
         return self.card.spec
 
     @cached_property

@@ -59,7 +59,7 @@ class SideOutput:
 
 
 def side_outputs(work: Work) -> list[SideOutput]:
-    """Return what a run writes besides the upscaled scene."""
+    """Return the rasters that a run writes beside the upscaled scene."""
     found: list[SideOutput] = []
     if work.job.uncertainty is not None:
         found.append(
@@ -98,7 +98,7 @@ def side_outputs(work: Work) -> list[SideOutput]:
 
 
 def main_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
-    """Return what the upscaled scene says besides its pixels."""
+    """Return band names, tags and colours of the upscaled scene."""
     bands = [work.file_bands[place] for place in work.order]
     return OutputMeta.like(work.scene, bands, work.sr_grid, tags)
 
@@ -164,7 +164,7 @@ def _deviation(strip: FinishedStrip) -> np.ndarray:
 
 
 def _deviation_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
-    """Return what the standard deviations say besides pixels; bands of the model."""
+    """Return names and tags of the standard deviations; bands of the model."""
     bands = work.bands.roles
     kind = "of the error" if work.model.spec.tails else "over the samples"
     return replace(
@@ -201,7 +201,7 @@ def _limit(work: Work, name: str, strip: FinishedStrip) -> np.ndarray:
 
 
 def _limit_meta(work: Work, name: str, tags: Mapping[str, str]) -> OutputMeta:
-    """Return what a limit says besides pixels; bands of the model."""
+    """Return names and tags of a limit; bands of the model."""
     bands = work.bands.roles
     side = "upper" if name == INTERVAL[1] else "lower"
     content = f"{side} limit of the {100 * (work.job.interval or 0):g} % interval"
@@ -234,7 +234,7 @@ def _coverage(
 
 
 def _coverage_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
-    """Return what the raster says besides its values."""
+    """Return names, colours and tags of the coverage."""
     content = {
         "RSUPRES_CONTENT": "where the model had a reference",
         "RSUPRES_CLASSES": json.dumps(NAMES),

@@ -63,7 +63,7 @@ _SUMS = "sums"  # folder in a run directory: what each strip adds to the figures
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         output: the file.
@@ -135,7 +135,7 @@ def finish_run(
     keep_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunSummary:
-    """Do what is left of a run and write its output.
+    """Finish a run and write its output.
 
     Args:
         run_dir: of an interrupted or sharded run.
@@ -273,7 +273,7 @@ def _publish(
 
 
 def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
-    """Write what belongs to one strip; the strip itself last, as it is the journal."""
+    """Write the files of one strip; the strip itself last, as it is the journal."""
     (run.path / _SUMS).mkdir(exist_ok=True)
     with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
@@ -291,7 +291,7 @@ def _load_sums(run: Run, strip: int) -> StripSums:
 
 
 def _beside(run: Run, kind: str, strip: int) -> Path:
-    """Return where what accompanies a strip lies; make the folder."""
+    """Return the path of a file that accompanies a strip; make its folder."""
     (run.path / kind).mkdir(exist_ok=True)
     return run.path / kind / f"{strip:04d}.tif"
 
@@ -389,7 +389,7 @@ def _compared(job: UpscaleJob, show: OnProgress, started: float) -> RunSummary:
 
 
 def _drop_finished(work: Work) -> None:
-    """Remove what is left of the run that wrote an output."""
+    """Remove the rest of the run that wrote an output."""
     job = work.job
     manifest = {"job": work.identity}
     if job.keep_run or job.shard is not None:

@@ -1,4 +1,4 @@
-"""Estimate what a job would cost, and find what would refuse it, without running it.
+"""Estimate time, memory and disk of a job, and find why it would be refused.
 
 Sizes follow from the tiling. Time is measured on small tiles when the model can be
 loaded, and is unknown otherwise. Nothing is written.
@@ -38,7 +38,7 @@ _WRITTEN_PER_S = 40e6  # values finished, compressed and written
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job would do.
+    """The plan of a job.
 
     Attributes:
         model: name; None when refused before it was known.
@@ -78,7 +78,7 @@ class Plan:
 
 
 def plan_job(job: UpscaleJob) -> Plan:
-    """Estimate what a job would do; errors that refuse it become part of the answer."""
+    """Estimate a job; errors that refuse it become part of the answer."""
     refusals: list[RsupresError] = []
     is_compared = job.compares and job.output.exists()
     for check in (job.check_files, *(() if is_compared else (job.check_vacant,))):
@@ -133,7 +133,7 @@ def _measure(work: Work) -> Plan:
 
 
 def _with_conditions(plan: Plan, work: Work) -> Plan:
-    """Add what the conditions are, and what reading them for every tile takes.
+    """Add the conditions, and the time to read them for every tile.
 
     A tile in the middle of the scene is read and timed, after one beside it, which
     opens what is opened once.
@@ -159,7 +159,7 @@ def _sum(duration_s: float | None, more_s: float | None) -> float | None:
 
 
 def _memory_bytes(work: Work) -> int:
-    """Return an estimate of the peak: strips in float32 and what they become."""
+    """Return an estimate of the peak: strips in float32 and in the output's type."""
     grid = work.grid
     n_model = len(work.bands.roles)
     height = grid.tile_shape[0] * grid.scale

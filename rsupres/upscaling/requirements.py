@@ -1,4 +1,4 @@
-"""Check that a model offers what a job asks of it and is given what it needs.
+"""Check a job's options and conditions against the model that it names.
 
 Options that would have no effect are refused, and so are conditions that the model does
 not look at; the message names models that do. Only specs and options are compared.

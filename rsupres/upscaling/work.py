@@ -1,4 +1,4 @@
-"""Settle what a job means for one scene and one model, before the first tile.
+"""Settle bands, tiling, stretch and identity of a job before the first tile.
 
 `open_work` opens the scene, reads the model's card, and settles bands, stretch, tiling,
 type of the output and the run's identity, or raises the error that refuses the job. It
@@ -113,7 +113,7 @@ class Work:
 
     @property
     def other_bands(self) -> OtherBands:
-        """What becomes of the bands that the model does not see."""
+        """How bands that the model does not see are enlarged."""
         is_left = self.job.other_bands in ("auto", "model")
         return "cubic" if is_left else self.job.other_bands
 
@@ -167,7 +167,7 @@ class Work:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """Return what another run must share to continue this one."""
+        """Return the values that must be equal for another run to continue this one."""
         return {
             "version": __version__,
             "scene": self.scene.fingerprint(),
@@ -191,7 +191,7 @@ class Work:
 
     @cached_property
     def stamp(self) -> dict[str, object]:
-        """Return what an output must share to be that of this job, JSON-able.
+        """Return the values that make an output that of this job, JSON-able.
 
         It is the identity without the scene's modification time and the version, with
         the format of the file.
@@ -247,7 +247,7 @@ class Work:
         )
 
     def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return what the model sees of unit values, and what lies beyond, if any."""
+        """Return the part of unit values that the model sees, and the rest, if any."""
         if self.model.spec.unclipped:
             return unit, None
         seen, excess = split_excess(unit)

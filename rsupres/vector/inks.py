@@ -61,7 +61,7 @@ class Ink(NamedTuple):
 
 @dataclass
 class Tally:
-    """Counts of features by what became of them, and bounds of the layers."""
+    """Counts of drawn and dropped features, and bounds of the layers."""
 
     counts: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)

@@ -165,7 +165,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         return picture
 
     def fingerprint(self) -> dict[str, object]:
-        """Return what decides the picture: files with hashes, legend, classes.
+        """Return the inputs of the picture: files with hashes, legend, classes.
 
         Downloads also have their date.
         """

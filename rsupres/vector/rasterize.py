@@ -37,7 +37,7 @@ _RGB = ("red", "green", "blue")
 
 @dataclass(frozen=True, kw_only=True)
 class RasterizeJob(SceneGridJob):
-    """What to burn, and where to write it.
+    """A map to burn, and the raster to write.
 
     Attributes:
         maps: vector files; `overpass` downloads OpenStreetMap of the scene's footprint.
@@ -70,7 +70,7 @@ class RasterizeJob(SceneGridJob):
 
 @dataclass(frozen=True, kw_only=True)
 class RasterizeSummary(SceneGridSummary):
-    """What was burned.
+    """The result of burning a map.
 
     Attributes:
         legend: name.

@@ -228,7 +228,7 @@ class TagReader:
 
 
 def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
-    """Return an osmconf.ini: the tags that GDAL's driver reports, and what is an area.
+    """Return an osmconf.ini: the tags that GDAL's driver reports, and keys of areas.
 
     Args:
         keys: the tags that are wanted.
@@ -313,7 +313,7 @@ def _theme(layer: str, path: str) -> str | None:
 
 
 def _texts(column: NDArray[Any]) -> NDArray[np.object_]:
-    """Return a column as texts, None for what is missing or empty."""
+    """Return a column as texts, None where it is missing or empty."""
     texts = np.full(len(column), None, object)
     if column.dtype.kind in "fc":
         for place in np.flatnonzero(np.isfinite(column)):

@@ -57,7 +57,7 @@ class Converted:
 
 
 class Converter(Protocol):
-    """What a module of this package offers."""
+    """The interface of the modules of this package."""
 
     OPTIONS: Mapping[str, str]
 

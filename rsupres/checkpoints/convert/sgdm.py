@@ -72,7 +72,7 @@ _LICENCE = (
 
 @dataclass
 class _Found:
-    """What the files hold, under released names; later files win over earlier ones."""
+    """Tensors of the files, under released names; later files win over earlier ones."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     text: dict[str, Tensor] = field(default_factory=dict)
@@ -194,7 +194,7 @@ def _flow_kind(path: Path) -> str:
 
 
 def _check_parts(found: _Found, where: str, options: Mapping[str, str]) -> None:
-    """Refuse files that cannot make a model, and say what is missing."""
+    """Refuse files that cannot make a model, and name the missing parts."""
     if options.get("surplus", "") not in ("", "drop"):
         raise InputError(
             f"surplus={options['surplus']}: only 'drop' is known.", argument="settings"

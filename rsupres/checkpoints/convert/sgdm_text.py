@@ -53,7 +53,7 @@ def prompt_tokens(number: int) -> list[int]:
 
 
 def make_contexts(tower: Mapping[str, Tensor], head_width: int = _HEAD) -> Tensor:
-    """Return what the text encoder says of every prompt, (16, 77, width) float32.
+    """Return the text encoder's output for every prompt, (16, 77, width) float32.
 
     Args:
         tower: the encoder's weights under OpenCLIP's names, all blocks; the last one is

@@ -195,7 +195,7 @@ class _DataUnpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name; the name itself is never imported."""
+        """Return a stand-in for a name; the name itself is never imported."""
         text = f"{module} {name}"
         if text in self._functions:
             return _Function(self._functions[text])

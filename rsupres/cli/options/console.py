@@ -115,7 +115,7 @@ def _check_log_file(log_file: str, arguments: Mapping[str, object]) -> None:
 
 
 def _paths(value: object) -> Iterator[str]:
-    """Yield what may be a path among the value of a parameter."""
+    """Yield the texts in the value of a parameter that may be paths."""
     if isinstance(value, str | Path):
         yield str(value)
     elif isinstance(value, tuple | list):

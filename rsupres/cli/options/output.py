@@ -1,4 +1,4 @@
-"""Options of what is written and where: format, run directory, further outputs."""
+"""Options of outputs: format, run directory, further rasters."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ format_options = stacked(
 
 
 def take_writing(options: dict[str, Any]) -> WritingOptions:
-    """Take what `destination_options` added out of `options`, by the API's names."""
+    """Take the values of `destination_options` out of `options`, by the API's names."""
     names = ("driver", "co", "overwrite", "run_dir", "keep_run", "restart")
     return cast("WritingOptions", {name: options.pop(name) for name in names})

@@ -324,7 +324,7 @@ def from_checkpoint(
 def make_spec(
     config: E2DiffSRConfig, *, detail: bool, gsd: tuple[float, float] | None, halo: int
 ) -> ModelSpec:
-    """Return what a model of this architecture needs from a scene."""
+    """Return the spec of a model of this architecture."""
     trained = Fraction(config.s_max)
     return ModelSpec(
         family="e2diffsr",

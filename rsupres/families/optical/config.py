@@ -1,4 +1,4 @@
-"""What shapes an optical model, and what it can be told of a picture."""
+"""The shape of an optical model, and the facts of a picture that it takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACTS = 12  # numbers that the network is told of a picture
 
 @dataclass(frozen=True)
 class OpticalConfig:
-    """Everything that shapes an optical model; stored in its checkpoint.
+    """The shape of an optical model; stored in its checkpoint.
 
     Attributes:
         channels: width of the trunk.
@@ -45,7 +45,7 @@ SMALL = OpticalConfig()
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a picture; None = the network finds out by itself.
+    """Facts of a picture that the network takes; None = not known.
 
     Attributes:
         transfer: modulation transfer at `FREQUENCIES` cycles per LR pixel.

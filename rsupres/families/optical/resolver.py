@@ -81,7 +81,7 @@ class Optical:
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField
     ) -> SceneContext:
-        """Find levels, and what the network is told of each group of bands.
+        """Find the levels and the facts of each group of bands.
 
         Returns:
             Numbers ``low_g`` and ``high_g`` of group g, ``told_g_k``, and what was read
@@ -196,7 +196,7 @@ class Optical:
     def _facts(
         self, windows: Sequence[tuple[np.ndarray, np.ndarray]], low: float, high: float
     ) -> Facts:
-        """Return what is known of a group of bands: as told, else as estimated."""
+        """Return the facts of a group of bands: those given, else estimates."""
         mtf, noise = self.options.sensor_mtf, self.options.noise
         found = Facts()
         estimator = self.network.estimator
@@ -256,7 +256,7 @@ def gaussian_transfer(mtf: float) -> tuple[float, ...]:
 
 
 def back_project(sr: Tensor, lr: Tensor, told: Tensor) -> Tensor:
-    """Correct SR by what it lacks of LR when it is seen through the sensor's blur.
+    """Correct SR so that it agrees with LR through the sensor's blur.
 
     Only a Gaussian blur that is known, without noise or JPEG, is worth it (Irani and
     Peleg 1991); elsewhere SR comes back as it is.
@@ -327,7 +327,7 @@ def make_spec(
     halo: int = HALO,
     tails: tuple[float, ...] = (),
 ) -> ModelSpec:
-    """Return what a model of this architecture needs from a scene."""
+    """Return the spec of a model of this architecture."""
     return ModelSpec(
         family="optical",
         scales=ScaleRange(Fraction(1), Fraction(_MAX_SCALE), Fraction(config.up)),
@@ -343,7 +343,7 @@ def make_spec(
 
 
 def _found(facts: Facts, span: float) -> dict[str, float]:
-    """Return what is told to the user of the sensor; `span` of the levels, as a share.
+    """Return the facts of the sensor for log and tags.
 
     Names are ``found_sensor_mtf`` at Nyquist, ``found_noise`` as a share of the
     stretch, and ``found_jpeg_quality`` where the scene shows JPEG's blocks.

@@ -1,4 +1,4 @@
-"""What a scene's own pixels say of its sensor: blur, noise and JPEG.
+"""Read blur, noise and JPEG from a scene's own pixels.
 
 A picture's power spectrum falls off with its blur, flattens out at its noise, and stays
 high at its end where nothing kept it from aliasing; JPEG leaves steps at every eighth
@@ -32,7 +32,7 @@ _JPEG_FROM = 0.34
 
 
 class Estimator(nn.Module):
-    """Features of a picture to what the network is told of it."""
+    """Features of a picture to the facts that the network takes."""
 
     mean: Tensor
     deviation: Tensor
@@ -55,7 +55,7 @@ class Estimator(nn.Module):
         return out
 
     def estimate(self, windows: Sequence[Tensor]) -> Facts:
-        """Return what windows (3, h, w) of a picture, in its levels, show."""
+        """Return the facts read from windows (3, h, w) of a picture, in its levels."""
         values = self(describe(windows)[None])[0]
         told = [float(value) for value in values]
         n = len(FREQUENCIES)

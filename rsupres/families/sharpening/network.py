@@ -24,7 +24,7 @@ _SMALL_START = 0.1  # of the last layers: training begins near bicubic
 
 @dataclass(frozen=True)
 class SharpeningConfig:
-    """What shapes a network; stored in its checkpoint.
+    """The shape of a network; stored in its checkpoint.
 
     Attributes:
         fine: names of the bands that guide, in order.

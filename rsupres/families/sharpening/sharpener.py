@@ -36,7 +36,7 @@ _PERCENTILES = (2.0, 98.0)  # of a band's values, which become 0 and 1
 
 @dataclass(frozen=True)
 class Levels:
-    """What becomes 0 and 1 in each band, in the units of the bands.
+    """Levels of bands that become 0 and 1, in the units of the bands.
 
     Attributes:
         low: (c,).

@@ -166,7 +166,7 @@ def _guides(product: Product, wanted: Sequence[BandFile]) -> list[BandFile]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A band of a product with what its file says."""
+    """A band of a product with its file's header."""
 
     band: BandFile
     grid: Grid

@@ -55,7 +55,7 @@ def refine(
 
 
 class _Block:
-    """Coarse bands of one kind, with what guides them."""
+    """Coarse bands of one kind, with the bands that guide them."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ def _span(
 
 
 def _store(plane: NDArray[np.generic], values: FloatArray) -> None:
-    """Write values into a plane of any type, rounded to what it holds."""
+    """Write values into a plane of any type, rounded to that type."""
     if plane.dtype.kind in "iu":
         limits = np.iinfo(plane.dtype.name)
         values = np.clip(np.rint(values), limits.min, limits.max)

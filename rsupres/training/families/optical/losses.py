@@ -1,4 +1,4 @@
-"""What optical models minimise: a robust distance, and a score of two draws.
+"""Losses of optical models: a robust distance, and scores of two draws.
 
 The score is strictly proper: the expected value is smallest when draws have the
 distribution of the truth, so that they may neither agree where the ground is uncertain

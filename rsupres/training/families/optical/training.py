@@ -108,7 +108,7 @@ class OpticalTraining:
         self.network.to(device)
 
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
-        """Start draws from the mean, or scale what the estimator sees."""
+        """Start draws from the mean, or scale the estimator's inputs."""
         if draw is None:
             return
         if stage.name == "draw":
@@ -222,7 +222,7 @@ def _take(batch: Batch, generator: torch.Generator) -> tuple[Taken, Tensor]:
 
 
 def _tell(taken: Taken, scale: float, generator: torch.Generator) -> Tensor:
-    """Return (b, FACTS): what the network is told of each image."""
+    """Return (b, FACTS): the facts of each image that the network is given."""
     told = torch.zeros(len(taken.lr), FACTS)
     chances = torch.rand(len(taken.lr), 5, generator=generator)
     for row, chance in enumerate(chances):
@@ -250,7 +250,7 @@ def _facts_of(taken: Taken, row: int, span: float) -> Facts:
 
 
 def _describe_all(taken: Taken) -> tuple[Tensor, Tensor]:
-    """Return features (b, n) of images in their own levels, and what they shall say."""
+    """Return features (b, n) of images in their own levels, and the true facts."""
     features, told = [], []
     for row, image in enumerate(taken.lr):
         limits = torch.quantile(image.flatten(1), torch.tensor(_PERCENTILES), dim=1)

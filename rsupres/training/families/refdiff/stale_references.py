@@ -15,7 +15,7 @@ from rsupres.training.losses import uniform
 
 @dataclass(frozen=True)
 class StaleReferences:
-    """Probabilities, per sample, of what is done to the reference.
+    """Probabilities, per sample, of changes to the reference.
 
     Attributes:
         absent: the reference is left out.
