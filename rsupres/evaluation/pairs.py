@@ -295,7 +295,7 @@ def _read(
     dn, valid = scene.read(scene.grid.window, bands)
     mask = valid[0]
     if nodata is not None:
-        mask = mask & ~np.asarray((dn == np.float32(nodata)).all(0))
+        mask = mask & ~np.asarray((dn == dn.dtype.type(nodata)).all(0))
     return Layer(stretch.to_unit(dn), mask, scene.grid)
 
 

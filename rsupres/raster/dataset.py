@@ -26,7 +26,7 @@ from rsupres.grid import Grid, PixelWindow, reflected_positions
 from rsupres.products.model import Product, Radiometry
 from rsupres.raster.fingerprint import fingerprint
 from rsupres.raster.header import Header
-from rsupres.raster.nodata import FILL_REACH, fill_bands, join_valid
+from rsupres.raster.nodata import FILL_REACH, as_floats, fill_bands, join_valid
 from rsupres.raster.open import (
     check_complete,
     check_kind,
@@ -245,8 +245,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         """Read a window, which may leave the scene on any side.
 
         Pixels beyond are reflected (numpy's "symmetric", repeated as often as needed),
-        so a value depends on its position alone. float32 holds whole numbers up to
-        2**24 exactly.
+        so a value depends on its position alone.
 
         Args:
             window: LR pixels of this scene, half-open.
@@ -255,7 +254,8 @@ class Raster(Header, AbstractContextManager["Raster"]):
                 the others count each for itself. None = all.
 
         Returns:
-            `(dn, valid)`: (c, h, w) float32 as stored, bool: not nodata, not NaN or
+            `(dn, valid)`: (c, h, w) as stored, in float32 or, where it does not hold
+            all numbers of the file's type, float64; bool: not nodata, not NaN or
             infinite, not masked. `valid` is (1, h, w) where all bands are joint, else
             (c, h, w).
 
@@ -269,7 +269,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
             top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
         )
         native, apart = self._read_native(inner, bands, None)
-        dn, valid = native.astype(np.float32), join_valid(apart, joint)
+        dn, valid = as_floats(native), join_valid(apart, joint)
         if (inner.height, inner.width) != (window.height, window.width) or (
             inner.row,
             inner.col,
@@ -345,7 +345,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         native, apart = self._read_native(
             PixelWindow(0, 0, height, width), bands, shape
         )
-        return native.astype(np.float32), join_valid(apart, joint)
+        return as_floats(native), join_valid(apart, joint)
 
     def read_averaged(
         self, window: PixelWindow, bands: Sequence[int], step: int
@@ -363,7 +363,7 @@ class Raster(Header, AbstractContextManager["Raster"]):
         """
         shape = window.height // step, window.width // step
         native, apart = self._read_native(window, bands, shape, Resampling.average)
-        return native.astype(np.float32), join_valid(apart, None)
+        return as_floats(native), join_valid(apart, None)
 
     def _read_native(
         self,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
 FILL_REACH = 32  # LR pixels
@@ -24,6 +25,21 @@ FILL_REACH = 32  # LR pixels
 # a file declares none: no measurement is as large, and sums of them overflow.
 _TOO_LARGE = 1e38
 CHUNK_VALUES = 1 << 16  # values worked on at a time, so that they stay in cache
+
+
+def float_type(kind: str | np.dtype[Any]) -> type[np.float32 | np.float64]:
+    """Return the type of floats that holds the numbers of a type, but for 64 bits.
+
+    >>> float_type("uint16"), float_type("int32")
+    (<class 'numpy.float32'>, <class 'numpy.float64'>)
+    """
+    return np.float32 if np.can_cast(kind, np.float32) else np.float64
+
+
+def as_floats(pixels: NDArray[np.generic]) -> FloatArray:
+    """Return numbers as float32, or as float64 where their type needs it."""
+    floats: FloatArray = pixels.astype(float_type(pixels.dtype))
+    return floats
 
 
 def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
@@ -148,7 +164,7 @@ def join_valid(apart: BoolArray, joint: int | None) -> BoolArray:
 
 
 def to_dtype(
-    dn: FloatArray,
+    dn: Floats,
     dtype: str,
     nodata: float | None = None,
     valid: BoolArray | None = None,
@@ -159,7 +175,7 @@ def to_dtype(
     for floats): up, or down where nodata is the largest value.
 
     Args:
-        dn: (c, H, W) float32, finite where valid.
+        dn: (c, H, W) floats, finite where valid.
         dtype: numpy name of the output's type.
         nodata: value that no valid pixel may take, None for none.
         valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
@@ -173,9 +189,9 @@ def to_dtype(
 
 
 def quantise(
-    pixels: FloatArray,
-    gain: FloatArray,
-    bias: FloatArray,
+    pixels: Floats,
+    gain: Floats,
+    bias: Floats,
     dtype: str,
     nodata: float | None,
     valid: BoolArray | None,
@@ -183,9 +199,9 @@ def quantise(
     """Return `to_dtype(pixels * gain + bias, ...)` without intermediate arrays.
 
     Args:
-        pixels: (c, H, W) float32.
-        gain: (c,) float32.
-        bias: (c,) float32.
+        pixels: (c, H, W) floats.
+        gain: (c,) floats.
+        bias: (c,) floats.
         dtype: numpy name of the output's type.
         nodata: value that no valid pixel may take, None for none.
         valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
@@ -195,8 +211,10 @@ def quantise(
         (c, H, W) of `dtype`.
     """
     kind = np.dtype(dtype)
+    floats = float_type(kind)
     out = np.empty(pixels.shape, kind)
     low, high = _range(kind)
+    gain, bias = gain.astype(floats), bias.astype(floats)
     is_whole = kind.kind in "iu"
     taken = _as_dtype(nodata, kind)
     free = None if taken is None else _neighbour(taken, kind)
@@ -205,7 +223,7 @@ def quantise(
         for band in range(pixels.shape[0]):
             mask = None if valid is None else valid[band if len(valid) > 1 else 0]
             hidden = None if mask is None else ~mask[rows]
-            work = pixels[band, rows] * gain[band]
+            work = np.multiply(pixels[band, rows], gain[band], dtype=floats)
             work += bias[band]
             if is_whole:
                 np.rint(work, out=work)
@@ -238,7 +256,7 @@ def _sum3_at(
     padded: FloatArray, rows: NDArray[np.intp], cols: NDArray[np.intp]
 ) -> FloatArray:
     """Return the sums (c, n) over 3 x 3 around n pixels, in one fixed order."""
-    total = np.zeros((padded.shape[0], rows.size), np.float32)
+    total = np.zeros((padded.shape[0], rows.size), padded.dtype)
     for down in range(3):
         for right in range(3):
             total += padded[:, rows + down, cols + right]
@@ -251,15 +269,15 @@ def _row_chunks(height: int, width: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _range(kind: np.dtype[np.generic]) -> tuple[np.float32, np.float32]:
-    """Return the float32 numbers that are the smallest and largest to fit `kind`."""
+def _range(kind: np.dtype[np.generic]) -> tuple[float, float]:
+    """Return the floats that are the smallest and largest to fit `kind`."""
     if kind.kind not in "iu":
-        return np.float32(-np.inf), np.float32(np.inf)
+        return -math.inf, math.inf
     limits = np.iinfo(kind.name)
-    high = np.float32(limits.max)
-    if int(high) > limits.max:  # of 32 and 64 bits: float32 rounds the maximum up
-        high = np.nextafter(high, np.float32(0))
-    return np.float32(limits.min), high
+    high = float(limits.max)
+    if int(high) > limits.max:  # of 64 bits: rounded up
+        high = math.nextafter(high, 0)
+    return float(limits.min), high
 
 
 def _as_dtype(

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from rsupres.errors import InputError
 from rsupres.products.model import undecided
 from rsupres.raster.bands import landsat_reflectance, names_sentinel2
-from rsupres.raster.nodata import quantise
+from rsupres.raster.nodata import as_floats, quantise
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
 
 FloatArray = NDArray[np.float32]
+DoubleArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 StretchKind = Literal["auto", "reflectance", "percentile", "limits"]
 
@@ -79,17 +80,17 @@ class Stretch:
         Returns:
             (c, h, w) float32; [0, 1] within the limits; NaN stays NaN.
         """
+        unit = as_floats(dn)
         low, span = self._columns(dn)
-        unit = dn.astype(np.float32)
-        unit -= low
-        unit /= span
-        return unit
+        unit -= low.astype(unit.dtype)
+        unit /= span.astype(unit.dtype)
+        return unit.astype(np.float32, copy=False)
 
     def to_dn(self, unit: FloatArray) -> FloatArray:
         """Return unit values (c, h, w) as DN, float32, unrounded; undoes `to_unit`."""
         low, span = self._columns(unit)
-        dn = unit * span
-        dn += low
+        dn = unit * span.astype(np.float32)
+        dn += low.astype(np.float32)
         return dn
 
     def to_pixels(
@@ -130,17 +131,14 @@ class Stretch:
         """Return the stretch that `to_json` stored."""
         return cls(tuple(stored["low"]), tuple(stored["high"]))
 
-    def _columns(self, pixels: NDArray[np.generic]) -> tuple[FloatArray, FloatArray]:
+    def _columns(self, pixels: NDArray[np.generic]) -> tuple[DoubleArray, DoubleArray]:
         if pixels.ndim != 3 or pixels.shape[0] != len(self.low):
             raise ValueError(
                 f"pixels of shape {pixels.shape} for a stretch of {len(self.low)} bands"
             )
         low = np.array(self.low, np.float64)
         span = np.array(self.high, np.float64) - low
-        return (
-            low.astype(np.float32).reshape(-1, 1, 1),
-            span.astype(np.float32).reshape(-1, 1, 1),
-        )
+        return low.reshape(-1, 1, 1), span.reshape(-1, 1, 1)
 
 
 def parse_stretch(text: str) -> StretchChoice:

@@ -46,7 +46,7 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
         return None
     dn, _ = scene.read_decimated(bands, SAMPLE_PIXELS)
     for value in SENTINELS:
-        share = float((dn == np.float32(value)).all(axis=0).mean())
+        share = float((dn.astype(np.float32) == np.float32(value)).all(axis=0).mean())
         if share > 0:
             return Undeclared(value, share)
     share = float(_from_the_edge((dn == 0).all(axis=0)).mean())

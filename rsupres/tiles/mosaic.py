@@ -350,7 +350,7 @@ def _blend(
     valid = blended.weight > 0
     total = blended.total
     np.divide(total, blended.weight, out=total, where=valid)
-    pixels = to_dtype(total.astype(np.float32), form.dtype, form.nodata, valid)
+    pixels = to_dtype(total, form.dtype, form.nodata, valid)
     if first.dtype == form.dtype:
         planes = [is_measured(plane, form.nodata) for plane in blended.stored]
         measured = join_valid(np.stack(planes), None if is_joint else 0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from rsupres.raster.dataset import Raster
+from rsupres.raster.stretch import Stretch
 
+_FLOAT_BITS = 24  # of the numbers between 0 and 1 in which models compute
 _SAMPLE_PIXELS = 250_000  # of a scene, for the share that one band lacks
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,28 @@ def warn_of_idle_nodata(scene: Raster, nodata: float | None) -> None:
         scene.path,
         extra={"remedies": (f"input_nodata={nodata:g}",)},
     )
+
+
+def warn_of_rounding(scene: Raster, stretch: Stretch, dtype: str) -> None:
+    """Warn when numbers of the scene are too far apart to be kept to the last digit.
+
+    Args:
+        scene: open.
+        stretch: of the bands that are written.
+        dtype: numpy name of the output's type.
+    """
+    if np.can_cast(np.dtype(dtype), np.float32) or np.dtype(dtype).kind == "f":
+        return
+    span = max(np.subtract(stretch.high, stretch.low))
+    if span > 1 << _FLOAT_BITS:
+        logger.warning(
+            "%s: its numbers span %.3g, of which %d bits are kept, so that numbers "
+            "change by up to %d even where nothing is enlarged.",
+            scene.path,
+            span,
+            _FLOAT_BITS,
+            math.ceil(span / (1 << _FLOAT_BITS)),
+        )
 
 
 def warn_of_lost(scene: Raster, joint: Sequence[int], *, has_nodata: bool) -> None:

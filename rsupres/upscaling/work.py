@@ -53,7 +53,11 @@ from rsupres.upscaling.requirements import (
     sampler_options,
 )
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
-from rsupres.upscaling.validity import warn_of_idle_nodata, warn_of_lost
+from rsupres.upscaling.validity import (
+    warn_of_idle_nodata,
+    warn_of_lost,
+    warn_of_rounding,
+)
 from rsupres.version import __version__
 
 if TYPE_CHECKING:
@@ -304,6 +308,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             else (),
         )
         check_format(work.format, len(work.order))
+        warn_of_rounding(scene, stretch, work.dtype)
         warn_of_lost(
             scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
         )

@@ -107,6 +107,17 @@ def test_nodata_in_one_band_leaves_the_others_theirs(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "two.tif"), holed)
 
 
+def test_numbers_beyond_float32_are_blended(tmp_path):
+    pixels = np.full((1, 10, 20), 4_000_000_001, np.uint32)
+    cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 12))
+    cut(tmp_path / "in", "b.tif", pixels + np.uint32(2), 0, 8, (10, 12))
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    out = read(tmp_path / "out.tif").astype(np.int64) - 4_000_000_001
+    np.testing.assert_array_equal(out[0, 0, :8], 0)
+    np.testing.assert_array_equal(out[0, 0, 12:], 2)
+    assert set(out[0, 0, 8:12]) <= {0, 1, 2}
+
+
 def test_gaps_become_nodata_or_are_refused(tmp_path):
     pixels = picture(10, 40)
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10))

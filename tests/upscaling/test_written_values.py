@@ -21,14 +21,8 @@ from tests.helpers import make_scene
 
 
 def _upscaled(scene: Path, output: Path, **options: object) -> Path:
-    job = UpscaleJob(
-        scenes=(str(scene),),
-        output=output,
-        model="bicubic",
-        scale=Fraction(2),
-        **options,
-    )
-    upscale_scene(job)
+    chosen = {"model": "bicubic", "scale": Fraction(2), **options}
+    upscale_scene(UpscaleJob(scenes=(str(scene),), output=output, **chosen))
     return output
 
 
@@ -174,3 +168,41 @@ def test_reflectance_is_that_of_the_satellite(
     with Raster.open(path) as scene:
         stretch = find_stretch(scene, parse_stretch("auto"))
     assert (stretch.low[0], stretch.high[0]) == pytest.approx(limits, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "span", "changes"),
+    [
+        ("uint32", 4e9, 1000, 0),
+        ("int32", -2.0000005e9, 500, 0),
+        ("int64", 5e9, 1e6, 0),
+        ("float64", 4.5e6, 3, 1e-6),
+    ],
+)
+def test_numbers_beyond_float32_stay(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    dtype: str,
+    low: float,
+    span: float,
+    changes: float,
+) -> None:
+    rng = np.random.default_rng(1)
+    pixels = (low + span * rng.random((2, 20, 20))).astype(dtype)
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=0)
+    out = _upscaled(scene, tmp_path / "o.tif", scale=Fraction(1))
+    with rasterio.open(out) as file:
+        np.testing.assert_allclose(file.read(), pixels, rtol=0, atol=changes)
+    assert not caplog.records
+
+
+def test_numbers_that_span_too_much_to_stay_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(-(2**31), 2**31, (1, 20, 20)).astype(np.int32)
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels)
+    out = _upscaled(scene, tmp_path / "o.tif", scale=Fraction(1))
+    assert "of which 24 bits are kept" in caplog.text
+    with rasterio.open(out) as file:
+        np.testing.assert_allclose(file.read(), pixels, rtol=0, atol=256)
