@@ -19,6 +19,7 @@ _ROUNDING = 0.01  # differences below it count by their squares
 _LEVELS = (1.0, 0.5, 0.5)  # weights of the picture's scales, each half the last
 _PATCH = 4  # pixels of the patches that are scored as wholes
 _PATCH_WEIGHT = 0.5
+_STEP_WEIGHT = 0.5  # of the steps between neighbouring pixels, along each axis
 _LOG_SCALES = (-9.0, 2.0)  # limits, so that a wild value cannot end the training
 _LEAST_SCALE = 5e-4  # errors below it are rounding
 
@@ -38,9 +39,13 @@ def mean_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
 
 def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Return the score of two draws: fair CRPS at three scales, and of patches."""
+    """Return the score of two draws: CRPS at three scales, of steps, of patches."""
     a, b, y = first, second, truth
     total = _PATCH_WEIGHT * (weights * _score(_norm, a, b, y)).mean()
+    for axis in (2, 3):
+        steps = [torch.diff(x, dim=axis) for x in (a, b, y)]
+        score = _score(torch.abs, steps[0], steps[1], steps[2])
+        total = total + _STEP_WEIGHT * (weights * score).mean()
     for level, weight in enumerate(_LEVELS):
         if level:
             a, b, y = (functional.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b, y))
