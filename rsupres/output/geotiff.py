@@ -122,6 +122,11 @@ def write_whole(
         if any(pair != (1.0, 0.0) for pair in pairs):
             dataset.scales, dataset.offsets = tuple(meta.scales), tuple(meta.offsets)
         dataset.update_tags(**meta.tags)
+        if meta.units:
+            dataset.units = tuple(unit or "" for unit in meta.units)
+        for band, domains in enumerate(meta.band_tags, 1):
+            for domain, tags in domains.items():
+                dataset.update_tags(band, ns=domain or None, **tags)
 
 
 @contextmanager
@@ -337,6 +342,8 @@ def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str
             palette=meta.palette,
             scale=float(meta.scales[number - 1]),
             offset=float(meta.offsets[number - 1]),
+            tags=meta.band_tags[number - 1] if meta.band_tags else {},
+            unit=meta.units[number - 1] if meta.units else None,
         )
         for number, name in enumerate(meta.descriptions, 1)
     ]

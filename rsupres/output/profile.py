@@ -5,17 +5,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rsupres.grid import Grid
+from rsupres.raster.bands import colours_of_names
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
 
 
 BLOCK = 512  # SR pixels of a block's side in the output
+
+# Tags about the number or size of pixels, and about what stands for no measurement.
+_ABOUT_THE_FILE = re.compile(
+    r"(TIFFTAG_)?([XY]_?|SPATIAL_?)?RESOLUTION(_?UNIT)?|GSD|[XY]_?DIM|"
+    r"(PIXEL|CELL|GRID_CELL)_?SIZE.*|[XY]?PIXEL_?SIZE|[A-Z]*_GSD|"
+    r"([A-Z]+_)?N?_?(ROWS|COLS|COLUMNS|LINES|SAMPLES|BANDS|PIXELS)|"
+    r"(IMAGE|RASTER)_?(WIDTH|HEIGHT|LENGTH)|WIDTH|HEIGHT|BAND_\d+|"
+    r"(TIFFTAG_)?(MIN|MAX)SAMPLEVALUE|_FILLVALUE|MISSING_VALUE|NODATA(_VALUE)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,8 @@ class OutputMeta:
         tags: of the file.
         palette: value -> (r, g, b) of a raster of classes, None for measurements.
             Its overviews take the nearest pixel, as classes cannot be averaged.
+        band_tags: tags by GDAL's domain; empty = none.
+        units: of the physical values; empty = none.
     """
 
     grid: Grid
@@ -75,6 +89,8 @@ class OutputMeta:
     colorinterp: Sequence[str]
     tags: Mapping[str, str] = field(default_factory=dict)
     palette: Mapping[int, tuple[int, int, int]] | None = None
+    band_tags: Sequence[Mapping[str, Mapping[str, str]]] = ()
+    units: Sequence[str | None] = ()
 
     @classmethod
     def like(
@@ -94,8 +110,16 @@ class OutputMeta:
             descriptions=tuple(scene.descriptions[place] for place in places),
             scales=tuple(scene.scales[place] for place in places),
             offsets=tuple(scene.offsets[place] for place in places),
-            colorinterp=tuple(scene.colorinterp[place] for place in places),
-            tags={**scene.tags, **tags},
+            colorinterp=_colours(scene, bands),
+            tags={**_still_true(scene.tags), **tags},
+            band_tags=tuple(
+                {
+                    domain: _still_true(tags)
+                    for domain, tags in scene.band_tags(band).items()
+                }
+                for band in bands
+            ),
+            units=tuple(scene.band_units[place] for place in places),
         )
 
     @classmethod
@@ -115,3 +139,19 @@ class OutputMeta:
             tags: of the file.
         """
         return cls(grid, (name,), (1.0,), (0.0,), ("palette",), tags, palette)
+
+
+def _still_true(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a file that hold for one with other pixels, too."""
+    return {k: v for k, v in tags.items() if not _ABOUT_THE_FILE.fullmatch(k)}
+
+
+def _colours(scene: Raster, bands: Sequence[int]) -> tuple[str, ...]:
+    """Return the colours of bands: as the file declares, else by their names."""
+    declared = tuple(scene.colorinterp[band - 1] for band in bands)
+    if {"red", "green", "blue"} & set(declared):
+        return declared
+    named = colours_of_names(scene)
+    return tuple(
+        named.get(band, colour) for band, colour in zip(bands, declared, strict=True)
+    )

@@ -187,12 +187,7 @@ def _only_numbers(scene: Raster) -> bool:
     names = [(scene.descriptions[band - 1] or "").lower() for band in scene.data_bands]
     found = [re.fullmatch(r"b0?(\d{1,2})", name.strip()) for name in names]
     codes = [match.group(1) for match in found if match]
-    text = " ".join([scene.path, *scene.tags.values()])
-    is_known = re.search(
-        r"sentinel|landsat|S2[ABCD]_|MSIL[12]|\bT\d\d[A-Z]{3}_|\bL[CETO]0\d_",
-        text,
-        re.I,
-    )
+    is_known = _SATELLITE.search(" ".join([scene.path, *scene.tags.values()]))
     counted = [str(number + 1) for number in range(len(names))]
     return not is_known and codes == counted
 
@@ -269,6 +264,21 @@ def _first_of_each(
         if role is not None:
             found.setdefault(role, band)
     return found
+
+
+def colours_of_names(scene: Raster) -> dict[int, str]:
+    """Return the colour of each band, from 1, whose name says that it is one.
+
+    Names that only number the bands say nothing, nor do those that two bands share.
+    """
+    if _only_numbers(scene):
+        return {}
+    role_of = _role_of_names(scene)
+    roles = {band: role_of(band) for band in scene.data_bands}
+    found = list(roles.values())
+    return {
+        band: role for band, role in roles.items() if role and found.count(role) == 1
+    }
 
 
 def _role_of_names(scene: Raster) -> Callable[[int], str | None]:

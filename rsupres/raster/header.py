@@ -155,6 +155,22 @@ class Header:
             if not key.startswith(TAGS_NOT_KEPT)
         }
 
+    def band_tags(self, band: int) -> dict[str, dict[str, str]]:
+        """Return the tags of a band, from 1, by GDAL's domain: "" and "IMAGERY"."""
+        found = {
+            domain: self._dataset.tags(band, ns=domain or None)
+            for domain in ("", "IMAGERY")
+        }
+        return {
+            domain: {k: v for k, v in tags.items() if not k.startswith(TAGS_NOT_KEPT)}
+            for domain, tags in found.items()
+        }
+
+    @cached_property
+    def band_units(self) -> tuple[str | None, ...]:
+        """Unit of each band's physical values; None where it has none."""
+        return tuple(unit or None for unit in self._dataset.units)
+
     def any_tag(self, name: str) -> str:
         """Return any tag of the file, also one of rsupres; "" when it is missing."""
         return str(self._dataset.tags().get(name, ""))

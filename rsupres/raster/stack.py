@@ -335,6 +335,8 @@ def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
         scale=first.scales[band - 1],
         offset=first.offsets[band - 1],
         mask=[_shown(part, at) for part in parts] if is_masked else [],
+        tags=first.band_tags(band),
+        unit=first.band_units[band - 1],
     )
 
 

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.sax.saxutils import escape, quoteattr, unescape
@@ -101,6 +101,8 @@ class VirtualBand:
         scale: physical value = DN * scale + offset.
         offset: see `scale`.
         mask: files that make the mask of this band alone; empty = no such mask.
+        tags: by GDAL's domain, "" for that without a name.
+        unit: of the physical values, None for none.
     """
 
     dtype: str
@@ -112,6 +114,8 @@ class VirtualBand:
     scale: float = 1.0
     offset: float = 0.0
     mask: Sequence[VirtualSource] = ()
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unit: str | None = None
 
 
 def virtual_raster(
@@ -133,17 +137,22 @@ def virtual_raster(
         f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
         f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else "",
         f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>",
-        "<Metadata>",
-        *(
-            f"<MDI key={quoteattr(_printable(key))}>{escape(_printable(value))}</MDI>"
-            for key, value in tags.items()
-        ),
-        "</Metadata>",
+        *_metadata("", tags),
     ]
     for number, band in enumerate(bands, 1):
         lines += _band(number, band)
     lines += _mask(mask)
     return "\n".join([*lines, "</VRTDataset>"])
+
+
+def _metadata(domain: str, tags: Mapping[str, str]) -> Iterator[str]:
+    if not tags:
+        return
+    yield f"<Metadata domain={quoteattr(domain)}>" if domain else "<Metadata>"
+    for key, value in tags.items():
+        text = escape(_printable(value))
+        yield f"<MDI key={quoteattr(_printable(key))}>{text}</MDI>"
+    yield "</Metadata>"
 
 
 def _band(number: int, band: VirtualBand) -> Iterator[str]:
@@ -153,6 +162,10 @@ def _band(number: int, band: VirtualBand) -> Iterator[str]:
         yield f"<Description>{escape(_printable(band.name))}</Description>"
     if band.nodata is not None:
         yield f"<NoDataValue>{band.nodata!r}</NoDataValue>"
+    if band.unit:
+        yield f"<UnitType>{escape(_printable(band.unit))}</UnitType>"
+    for domain, tags in band.tags.items():
+        yield from _metadata(domain, tags)
     if band.palette:
         yield "<ColorInterp>Palette</ColorInterp>"
         yield from _palette(band.palette)

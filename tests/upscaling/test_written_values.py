@@ -206,3 +206,44 @@ def test_numbers_that_span_too_much_to_stay_are_warned_about(
     assert "of which 24 bits are kept" in caplog.text
     with rasterio.open(out) as file:
         np.testing.assert_allclose(file.read(), pixels, rtol=0, atol=256)
+
+
+@pytest.mark.parametrize("driver", ["COG", "GTiff"])
+def test_what_a_band_is_goes_along_and_what_is_false_does_not(
+    tmp_path: Path, driver: str
+) -> None:
+    scene = make_scene(tmp_path / "s.tif", bands=4)
+    with rasterio.open(scene, "r+") as file:
+        file.units = ("W",) * 4
+        file.update_tags(
+            SPATIAL_RESOLUTION="10", NROWS="24", TIFFTAG_XRESOLUTION="72", CLOUDS="3"
+        )
+        for band in range(1, 5):
+            file.update_tags(band, wavelength=str(400 + band), NCOLS="32")
+            file.update_tags(band, ns="IMAGERY", FWHM_UM="0.02")
+    out = _upscaled(scene, tmp_path / "o.tif", driver=driver, bidx=(3, 2))
+    with rasterio.open(out) as file:
+        assert file.units == ("W",) * 4
+        for band in range(1, 5):
+            assert file.tags(band)["wavelength"] == str(400 + band)
+            assert "NCOLS" not in file.tags(band)
+            assert file.tags(band, ns="IMAGERY") == {"FWHM_UM": "0.02"}
+        kept = {k for k in file.tags() if not k.startswith("RSUPRES_")}
+        assert kept - {"AREA_OR_POINT"} == {"CLOUDS"}
+
+
+@pytest.mark.parametrize(
+    ("names", "colours"),
+    [
+        (("B04", "B03", "B02"), ("red", "green", "blue")),
+        (("blue", "green", "red", "nir"), ("blue", "green", "red", "nir")),
+        (("B01", "B02", "B03"), ("gray", "undefined", "undefined")),
+        (("red", "red", "blue"), ("gray", "undefined", "blue")),
+    ],
+)
+def test_bands_named_like_colours_have_them(
+    tmp_path: Path, names: tuple[str, ...], colours: tuple[str, ...]
+) -> None:
+    scene = make_scene(tmp_path / "s.tif", bands=len(names), descriptions=names)
+    with rasterio.open(_upscaled(scene, tmp_path / "o.tif")) as file:
+        assert tuple(colour.name for colour in file.colorinterp) == colours
