@@ -121,6 +121,28 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
     )
 
 
+def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
+    """Yield the runs of consecutive strips of a shard that are not done.
+
+    Args:
+        shard: with its strips.
+        done: strips that are done.
+
+    >>> [list(span) for span in missing_spans(Shard(1, 1, range(6)), frozenset({2}))]
+    [[0, 1], [3, 4, 5]]
+    """
+    start: int | None = None
+    for strip in shard.strips:
+        if strip in done:
+            if start is not None:
+                yield range(start, strip)
+            start = None
+        elif start is None:
+            start = strip
+    if start is not None:
+        yield range(start, shard.strips.stop)
+
+
 def run_shards(
     shards: Sequence[Shard], compute: Callable[[Shard], None]
 ) -> Iterator[Shard]:

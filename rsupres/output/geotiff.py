@@ -2,14 +2,14 @@
 
 A strip is written fast and uncompressed, as it is read once and deleted. At the end, a
 virtual raster over the strips is copied once into the output, which compresses on all
-cores. Nothing is renamed here: callers give a temporary name and publish the file.
-`rsupres.output.verify` checks what was written.
+cores; `rsupres.output.packets` makes large COGs. Nothing is renamed here: callers give
+a temporary name and publish the file. `rsupres.output.verify` checks what was written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,30 +24,33 @@ from rasterio.io import MemoryFile
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
+from rsupres.output.creation import (
+    PREDICTABLE,
+    cog_options,
+    output_options,
+    raw_options,
+)
 from rsupres.output.gdal_errors import (
-    GDAL_ERRORS,
     check_room,
-    gdal_messages,
     translate_gdal_errors,
 )
-from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.verify import check_blocks, check_output, written_bytes
 from rsupres.raster.open import first_line
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
-STRIP_ROWS = 64  # SR rows of a block of a strip
-PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 LEFTOVERS = (".ovr.tmp", ".msk.tmp", ".msk.ovr.tmp", ".msk", ".aux.xml")
 
 logger = logging.getLogger(__name__)
 
 
-class _Strip(NamedTuple):
-    """Where a strip lies in the output; rows."""
+class StripFile(NamedTuple):
+    """Where a strip lies in the output, in rows, and the shape of its blocks."""
 
     path: Path
     top: int
     height: int
+    block: tuple[int, int]
     has_mask: bool
 
 
@@ -74,14 +77,10 @@ def write_strip(
         ResourceError: the disk is full, or writing fails otherwise.
     """
     check_room(path, pixels.nbytes)
-    options = {
-        "photometric": "MINISBLACK",
-        "tiled": False,
-        "blockysize": STRIP_ROWS,
-        "interleave": "band",
-        "BIGTIFF": "IF_SAFER",
-    }
-    with _created(path, pixels, grid, nodata, options) as dataset:
+    kind = pixels.dtype.name
+    with created(
+        path, grid, len(pixels), kind, nodata, raw_options(grid.width)
+    ) as dataset:
         _write_pixels(dataset, pixels, valid)
 
 
@@ -113,7 +112,8 @@ def write_whole(
     options["photometric"] = "PALETTE" if meta.palette else "MINISBLACK"
     if tuple(meta.colorinterp[:3]) == ("red", "green", "blue"):
         options["photometric"] = "RGB"
-    with _created(path, pixels, meta.grid, form.nodata, options) as dataset:
+    kind, grid = pixels.dtype.name, meta.grid
+    with created(path, grid, len(pixels), kind, form.nodata, options) as dataset:
         if meta.palette:
             dataset.write_colormap(1, dict(meta.palette))
         _write_pixels(dataset, pixels, valid)
@@ -130,25 +130,39 @@ def write_whole(
 
 
 @contextmanager
-def _created(
+def created(
     path: Path,
-    pixels: NDArray[np.generic],
     grid: Grid,
+    n_bands: int,
+    dtype: str,
     nodata: float | None,
     options: Mapping[str, object],
 ) -> Iterator[rasterio.io.DatasetWriter]:
-    """Create a GeoTIFF for pixels; check at the end that all of it is on disk."""
+    """Create a GeoTIFF for pixels; check at the end that all of it is on disk.
+
+    Args:
+        path: replaced if it exists.
+        grid: its frame.
+        n_bands: how many bands it has.
+        dtype: numpy name of their type.
+        nodata: value of invalid pixels, None for none.
+        options: creation options.
+
+    Raises:
+        ResourceError: the disk is full, or writing fails otherwise.
+    """
+    n_bytes = grid.height * grid.width * n_bands * np.dtype(dtype).itemsize
     with (
-        translate_gdal_errors(path, pixels.nbytes),
+        translate_gdal_errors(path, n_bytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
             path,
             "w",
             driver="GTiff",
-            count=pixels.shape[0],
+            count=n_bands,
             height=grid.height,
             width=grid.width,
-            dtype=pixels.dtype.name,
+            dtype=dtype,
             nodata=nodata,
             crs=grid.crs,
             transform=grid.transform,
@@ -156,7 +170,7 @@ def _created(
         ) as dataset,
     ):
         yield dataset
-    check_blocks(path, pixels.nbytes)
+    check_blocks(path, n_bytes)
 
 
 def _write_pixels(
@@ -175,10 +189,8 @@ def assemble(
 ) -> None:
     """Put strips, top to bottom, into one tiled GeoTIFF or COG.
 
-    Default: DEFLATE level 1 with a predictor (level 6 makes the file no smaller and
-    takes three times the time), blocks of 512, all cores, and for COG overviews by
-    average (by nearest for the mask). Invalid pixels are nodata or, without a nodata
-    value, an internal mask. The file is checked after writing.
+    Invalid pixels are nodata or, without a nodata value, an internal mask, whose
+    overviews take the nearest pixel. The file is checked after writing.
 
     Args:
         strips: files of `write_strip`, which together have the output's rows.
@@ -193,11 +205,7 @@ def assemble(
     """
     sources = _open_strips(strips, meta, form)
     xml = _join(sources, meta, form)
-    options = _creation(form)
-    if meta.palette and form.driver == "COG":
-        given = {key.upper() for key in form.creation}
-        if not given & {"OVERVIEW_RESAMPLING", "RESAMPLING"}:
-            options["OVERVIEW_RESAMPLING"] = "NEAREST"
+    options = cog_options(meta, form) if form.driver == "COG" else output_options(form)
     n_bytes = written_bytes(meta, form)
     if form.driver == "COG":
         check_room(part, n_bytes // 5)  # its overviews, uncompressed, before all else
@@ -217,42 +225,6 @@ def assemble(
             part.with_name(part.name + suffix).unlink(missing_ok=True)
 
 
-def check_format(form: OutputFormat, n_bands: int) -> None:
-    """Refuse creation options that the driver does not take, before the work starts.
-
-    Writes a few pixels in memory.
-
-    Args:
-        form: how the output is stored.
-        n_bands: bands of the output.
-
-    Raises:
-        InputError: the driver refuses or ignores an option, type or value.
-    """
-    options = _creation(form) | {
-        "NUM_THREADS": "1"
-    }  # GDAL does not report errors of other threads
-    shape = {"count": n_bands, "height": 16, "width": 16}
-    kind = {"driver": "GTiff", "dtype": form.dtype, "nodata": form.nodata}
-    place = rasterio.Affine(1, 0, 0, 0, -1, 16)
-    with MemoryFile() as source, MemoryFile(ext=".tif") as target:
-        with rasterio.open(source.name, "w", transform=place, **kind, **shape) as tiny:
-            tiny.write(np.zeros((n_bands, 16, 16), form.dtype))
-        with rasterio.Env(), gdal_messages() as messages:
-            try:
-                rasterio.shutil.copy(
-                    source.name, target.name, driver=form.driver, **options
-                )
-            except GDAL_ERRORS as error:
-                messages.append(first_line(error))
-    for message in messages:
-        raise InputError(
-            f"{form.driver} cannot be written as asked ({message}); change the "
-            "creation options, the driver or the type.",
-            remedies=("co", "driver", "dtype"),
-        )
-
-
 def read_tags(path: Path) -> dict[str, str]:
     """Return a raster's tags; none when it cannot be opened."""
     try:
@@ -262,52 +234,48 @@ def read_tags(path: Path) -> dict[str, str]:
         return {}
 
 
-def _creation(form: OutputFormat) -> dict[str, str]:
-    """Return our creation options, overridden by the user's."""
-    given = {key.upper(): str(value) for key, value in form.creation.items()}
-    compress = given.get("COMPRESS", "DEFLATE").upper()
-    is_cog = form.driver == "COG"
-    options = {"COMPRESS": compress, "NUM_THREADS": "ALL_CPUS", "BIGTIFF": "IF_SAFER"}
-    if is_cog:
-        options |= {"BLOCKSIZE": str(BLOCK), "OVERVIEW_RESAMPLING": "AVERAGE"}
-    else:
-        options |= {"TILED": "YES", "BLOCKXSIZE": str(BLOCK), "BLOCKYSIZE": str(BLOCK)}
-    if compress == "DEFLATE":
-        options["LEVEL" if is_cog else "ZLEVEL"] = "1"
-    kind = np.dtype(form.dtype)
-    if compress in PREDICTABLE and kind.itemsize <= 8:
-        by_type = "3" if kind.kind == "f" else "2"
-        options["PREDICTOR"] = "YES" if is_cog else by_type
-    if not is_cog and given.get("TILED", "").upper() in ("NO", "FALSE", "OFF"):
-        del options["BLOCKXSIZE"], options["BLOCKYSIZE"]
-    return options | given
+def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> StripFile:
+    """Check the frame of a strip and return where it lies.
+
+    Args:
+        path: of a file of `write_strip`.
+        top: its first row in the output.
+        n_bands: that it should have.
+        width: that it should have.
+        dtype: that it should have.
+
+    Raises:
+        InputError: it is missing, damaged or does not fit.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            frame = dataset.count, dataset.width, dataset.dtypes[0]
+            is_masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+            block = dataset.block_shapes[0]
+            strip = StripFile(path, top, dataset.height, block, is_masked)
+    except RasterioError as error:
+        raise InputError(
+            f"{path}: this strip cannot be read ({first_line(error)}); delete it "
+            "and run the same command again."
+        ) from error
+    if frame != (n_bands, width, dtype):
+        raise InputError(
+            f"{path}: this strip holds {frame[0]} bands of {frame[1]} columns, "
+            f"{frame[2]}, not {n_bands} of {width}, {dtype}; delete it and run the "
+            "same command again."
+        )
+    return strip
 
 
 def _open_strips(
     strips: Sequence[Path], meta: OutputMeta, form: OutputFormat
-) -> list[_Strip]:
+) -> list[StripFile]:
     """Check every strip's frame and return where each lies."""
-    found: list[_Strip] = []
+    found: list[StripFile] = []
     top = 0
     for path in strips:
-        try:
-            with rasterio.open(path) as dataset:
-                frame = dataset.count, dataset.width, dataset.dtypes[0]
-                flags = dataset.mask_flag_enums[0]
-                found.append(
-                    _Strip(path, top, dataset.height, MaskFlags.per_dataset in flags)
-                )
-        except RasterioError as error:
-            raise InputError(
-                f"{path}: this strip cannot be read ({first_line(error)}); delete it "
-                "and run the same command again."
-            ) from error
-        if frame != (len(meta.descriptions), meta.grid.width, form.dtype):
-            raise InputError(
-                f"{path}: this strip holds {frame[0]} bands of {frame[1]} columns, "
-                f"{frame[2]}, not {len(meta.descriptions)} of {meta.grid.width}, "
-                f"{form.dtype}; delete it and run the same command again."
-            )
+        n_bands, width = len(meta.descriptions), meta.grid.width
+        found.append(open_strip(path, top, n_bands, width, form.dtype))
         top += found[-1].height
     if top != meta.grid.height:
         raise InputError(
@@ -317,7 +285,7 @@ def _open_strips(
     return found
 
 
-def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str:
+def _join(strips: Sequence[StripFile], meta: OutputMeta, form: OutputFormat) -> str:
     """Return a virtual raster over the strips."""
     width = meta.grid.width
 
@@ -327,12 +295,30 @@ def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str
                 str(strip.path),
                 band,
                 PixelWindow(strip.top, 0, strip.height, width),
-                (STRIP_ROWS, width),
+                strip.block,
             )
             for strip in strips
         ]
 
-    bands = [
+    bands = describe_bands(meta, form, sources)
+    is_masked = form.nodata is None and any(strip.has_mask for strip in strips)
+    mask = sources("mask,1") if is_masked else []
+    return virtual_raster(meta.grid, meta.tags, bands, mask)
+
+
+def describe_bands(
+    meta: OutputMeta,
+    form: OutputFormat,
+    sources: Callable[[int], Sequence[VirtualSource]],
+) -> list[VirtualBand]:
+    """Return the bands of an output as those of a virtual raster.
+
+    Args:
+        meta: description of the output.
+        form: how it is stored.
+        sources: returns the files of a band, by its number from 1.
+    """
+    return [
         VirtualBand(
             dtype=form.dtype,
             sources=sources(number),
@@ -347,6 +333,3 @@ def _join(strips: Sequence[_Strip], meta: OutputMeta, form: OutputFormat) -> str
         )
         for number, name in enumerate(meta.descriptions, 1)
     ]
-    is_masked = form.nodata is None and any(strip.has_mask for strip in strips)
-    mask = sources("mask,1") if is_masked else []
-    return virtual_raster(meta.grid, meta.tags, bands, mask)

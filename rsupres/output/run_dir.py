@@ -1,10 +1,11 @@
 """Keep the state of a run in a directory, so that an interrupted run can be resumed.
 
 `run.json` says which job this is (`rsupres.output.manifest`); `strips/*.tif` are the
-finished strips; `context/` holds the arrays that the model computed once for the whole
-scene; `run.lock` is locked while a process works here. Everything appears under its
-name only when it is complete and on disk. This module computes no pixels, and it
-removes nothing that it did not make.
+finished strips, `strips/*.packed` stand for those whose rows are in `packets/`
+(`rsupres.output.packets`); `context/` holds the arrays that the model computed once for
+the whole scene; `run.lock` is locked while a process works here. Everything appears
+under its name only when it is complete and on disk. This module computes no pixels, and
+it removes nothing that it did not make.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from rsupres.output.atomic import sync, translate_os_errors
 from rsupres.output.locks import Lock, is_held
 from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
 
-_STRIP_NAME = re.compile(r"(\d{4,})\.tif")
+_STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
-# Folders beside them that callers make: `rsupres.upscaling.pipeline`, `rsupres.tiles`.
-_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles")
+# Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
+# `rsupres.output.packets`.
+_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "packets")
 # Temporary files of ours, and locks.
 _PASSING = re.compile(
     r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|shard-\d+-of-\d+)\.lock"
@@ -128,6 +130,15 @@ class Run(AbstractContextManager["Run"]):
     def done_strips(self) -> frozenset[int]:
         """Return the strips that are complete on disk."""
         return done_strips(self.path)
+
+    def empty_strip(self, strip: int) -> None:
+        """Give back the space of a finished strip, whose rows lie elsewhere by now."""
+        path = self.strip_path(strip)
+        if path.exists():
+            finished_ns = path.stat().st_mtime_ns
+            emptied = path.rename(path.with_suffix(".packed"))
+            os.truncate(emptied, 0)
+            os.utime(emptied, ns=(finished_ns, finished_ns))
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.memmap:
         """Return a zeroed array on disk; `save_context` keeps it if it is passed there.
@@ -240,9 +251,11 @@ class Run(AbstractContextManager["Run"]):
             InputError: if the directory cannot be written.
         """
         with translate_os_errors(self.path):
-            for folder in (self.path / "strips", self.context_dir, self._staging):
+            folders = (self.path / name for name in (*_FOLDERS, "packets"))
+            for folder in (*folders, self._staging):
                 if folder.exists():
                     shutil.rmtree(folder)
+            (self.path / "output.part").unlink(missing_ok=True)
             # Without run.json a directory that still holds a lock counts as new.
             (self.path / "run.json").unlink(missing_ok=True)
             for file in self.path.glob("*.lock"):
@@ -319,10 +332,12 @@ def _check_ours(path: Path) -> None:
 
 def _remove_content(path: Path) -> None:
     """Remove the files of a run; the directory, its locks and files of others stay."""
-    (path / "run.json").unlink(missing_ok=True)
     for name in (*_FOLDERS, *_CONTENT):
         if (path / name).is_dir():
             shutil.rmtree(path / name)
+    # Last, so that a process that is killed here leaves a run that the next one clears.
+    for name in ("output.part", "run.json"):
+        (path / name).unlink(missing_ok=True)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -341,9 +356,20 @@ def strip_path(path: Path, strip: int) -> Path:
     return path / "strips" / f"{strip:04d}.tif"
 
 
+def finished_s(path: Path, strip: int) -> float:
+    """Return when a strip of the run directory `path` was finished, seconds.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    file = strip_path(path, strip)
+    emptied = file.with_suffix(".packed")
+    return (emptied if emptied.exists() else file).stat().st_mtime
+
+
 def done_strips(path: Path) -> frozenset[int]:
     """Return the numbers of the strips that the run directory `path` holds."""
-    matches = (_STRIP_NAME.fullmatch(file.name) for file in path.glob("strips/*.tif"))
+    matches = (_STRIP_NAME.fullmatch(file.name) for file in path.glob("strips/*"))
     return frozenset(int(match[1]) for match in matches if match)
 
 

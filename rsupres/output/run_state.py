@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rsupres.output.locks import Owner, live_owner
-from rsupres.output.run_dir import Run, done_strips, strip_path
+from rsupres.output.run_dir import Run, done_strips, finished_s
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_state(path: Path) -> RunState:
     done = done_strips(path)
     for strip in done:
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            times_s.append(strip_path(path, strip).stat().st_mtime)
+            times_s.append(finished_s(path, strip))
     n_strips = n_strips if isinstance(n_strips, int) else None
     return RunState(
         n_strips=n_strips,

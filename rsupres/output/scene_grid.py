@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.geotiff import check_format
+from rsupres.output.creation import check_format
 from rsupres.output.profile import OutputMeta
 from rsupres.output.strips import (
     Destination,

@@ -21,6 +21,7 @@ from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptib
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
+from rsupres.output.packets import Packets
 from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
@@ -196,6 +197,8 @@ class StripRaster:
             and the valid mask (1, h, w), None when all are valid.
         meta: returns the description of the file; called when all rows are written.
         skip: called with each window that an earlier call wrote, and its file.
+        has_packets: a large COG is made of packets, which averages its overviews and
+            empties the files that `skip` would read.
     """
 
     grid: Grid
@@ -207,6 +210,13 @@ class StripRaster:
     make: Callable[[PixelWindow], Rows]
     meta: Callable[[], OutputMeta]
     skip: Callable[[PixelWindow, Path], None] = lambda window, path: None
+    has_packets: bool = False
+
+    def packets(self, run: Run) -> Packets:
+        """Return the packets of the raster's strips in a run."""
+        windows = self.windows()
+        edges = [*(window.row for window in windows), self.grid.height]
+        return Packets(run, self.grid, self.n_bands, self.form, edges)
 
     def windows(self) -> list[PixelWindow]:
         """Return the window of every strip, from top to bottom."""
@@ -243,6 +253,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
     job = {**raster.identity, "version": __version__}
     manifest = {"job": job, "n_strips": len(windows)}
     with Run.open(into.run_path, manifest, restart=into.takes_over) as run:
+        packets = raster.packets(run)
         try:
             done = run.done_strips()
             for index, window in enumerate(windows):
@@ -254,9 +265,10 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
                     rows, nodata = raster.grid.crop(window), raster.form.nodata
                     with publishing(path) as part:
                         write_strip(part, pixels, rows, valid, nodata)
+                    if raster.has_packets:
+                        packets.pack(range(index + 1))
                 show(Progress(raster.phase, index + 1, len(windows), "strips"))
-            strips = [run.strip_path(index) for index in range(len(windows))]
-            write_output(strips, raster.meta(), raster.form, into.output)
+            write_finished(packets, raster.meta(), into, packed=raster.has_packets)
         except Interrupted as stop:
             stop.advise("The same command continues.")
             raise
@@ -285,6 +297,34 @@ def write_output(
             run_interruptible(lambda: assemble(strips, meta, form, part))
     except KeyboardInterrupt:
         _remove_leftovers(output)
+        raise
+
+
+def write_finished(
+    packets: Packets, meta: OutputMeta, into: Destination, *, packed: bool = True
+) -> None:
+    """Make an output of strips that are all done; it appears when it is complete.
+
+    Args:
+        packets: those of the strips.
+        meta: description of the output.
+        into: where it is written, and whether the run is kept.
+        packed: packets may be made, and some may have been.
+
+    Raises:
+        InputError: a strip is damaged, or the folder cannot be written.
+        ResourceError: the disk is full.
+    """
+    if not packed or not (packets.serve or packets.folder.exists()):
+        write_output(packets.strips, meta, packets.form, into.output)
+        return
+    _remove_leftovers(into.output)
+    try:
+        run_interruptible(
+            lambda: packets.write_output(meta, into.output, keep=into.keep_run)
+        )
+    except KeyboardInterrupt:
+        _remove_leftovers(into.output)
         raise
 
 

@@ -103,6 +103,7 @@ class VirtualBand:
         mask: files that make the mask of this band alone; empty = no such mask.
         tags: by GDAL's domain, "" for that without a name.
         unit: of the physical values, None for none.
+        overviews: files whose bands are the overviews; empty = none are said to be.
     """
 
     dtype: str
@@ -116,6 +117,7 @@ class VirtualBand:
     mask: Sequence[VirtualSource] = ()
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unit: str | None = None
+    overviews: Sequence[str] = ()
 
 
 def virtual_raster(
@@ -177,6 +179,9 @@ def _band(number: int, band: VirtualBand) -> Iterator[str]:
     for source in band.sources:
         yield _source(source, kind)
     yield from _mask(band.mask)
+    for path in band.overviews:
+        name = f'<SourceFilename relativeToVRT="0">{escape(path)}</SourceFilename>'
+        yield f"<Overview>{name}<SourceBand>{number}</SourceBand></Overview>"
     yield "</VRTRasterBand>"
 
 

@@ -189,6 +189,7 @@ def _raster(
         phase="Mosaic",
         make=lambda window: _blend(tiles, window, first, form),
         meta=lambda: _meta(first, grid, names),
+        has_packets=True,
     )
 
 

@@ -26,6 +26,7 @@ from rsupres.execution import (
     OnProgress,
     Progress,
     Shard,
+    missing_spans,
     run_shards,
     split_strips,
 )
@@ -33,8 +34,9 @@ from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
 from rsupres.output.geotiff import read_tags, write_strip
 from rsupres.output.manifest import is_manifest_of
+from rsupres.output.packets import Packets
 from rsupres.output.run_dir import Run
-from rsupres.output.strips import write_output
+from rsupres.output.strips import write_finished, write_output
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
 from rsupres.upscaling.context import context_of, prepare_samples
@@ -214,7 +216,7 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     shard = shards[job.shard[0] - 1 if job.shard else 0]
     if job.shard is not None:
         run.lock_shard(*job.shard)
-    spans = list(_missing_spans(shard, run.done_strips()))
+    spans = list(missing_spans(shard, run.done_strips()))
     if not spans:
         return
     model = work.model.load()
@@ -229,11 +231,13 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     total = n_rows * work.grid.shape[1]
     show(Progress("Tiles", 0, total, "tiles"))
     runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
-    rules, save = work.rules, partial(_save_strip, work, run)
-    for span in run_shards(
-        [replace(shard, strips=span) for span in spans],
-        lambda part: runner.compute(part.strips, rules, save),
-    ):
+    rules, packets = work.rules, _packets(work, run)
+
+    def compute(part: Shard) -> None:
+        save = partial(_save_strip, work, run, packets, part.strips.start)
+        runner.compute(part.strips, rules, save)
+
+    for span in run_shards([replace(shard, strips=span) for span in spans], compute):
         logger.debug("Strips %s of shard %d are done.", span.strips, span.index)
 
 
@@ -261,8 +265,7 @@ def _publish(
     for side in side_outputs(work):
         parts = [_beside(run, side.name, strip) for strip in range(n_strips)]
         write_output(parts, side.meta(tags), side.form, side.path)
-    parts = [run.strip_path(strip) for strip in range(n_strips)]
-    write_output(parts, main_meta(work, tags), work.format, job.output)
+    write_finished(_packets(work, run), main_meta(work, tags), job)
     show(Progress("Write", 1, 1, "files"))
     if not job.keep_run:
         _discard(run)
@@ -272,8 +275,23 @@ def _publish(
     return _summary(work, "written", figures, counts, started, 0)
 
 
-def _save_strip(work: Work, run: Run, strip: FinishedStrip) -> None:
-    """Write the files of one strip; the strip itself last, as it is the journal."""
+def _packets(work: Work, run: Run) -> Packets:
+    """Return the packets of the strips of the upscaled scene."""
+    height = work.sr_grid.height
+    edges = [work.grid.strip(strip).row for strip in range(work.grid.shape[0])]
+    n_bands = len(work.order)
+    return Packets(run, work.sr_grid, n_bands, work.format, [*edges, height])
+
+
+def _save_strip(
+    work: Work, run: Run, packets: Packets, first: int, strip: FinishedStrip
+) -> None:
+    """Write the files of one strip; the strip itself last, as it is the journal.
+
+    Strips from `first` on were written before, by this process.
+    """
+    # Those before it, as the last one of a run lets another process make the output.
+    packets.pack(range(first, strip.index))
     (run.path / _SUMS).mkdir(exist_ok=True)
     with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
         part.write_text(json.dumps(strip.sums.to_json()))
@@ -294,20 +312,6 @@ def _beside(run: Run, kind: str, strip: int) -> Path:
     """Return the path of a file that accompanies a strip; make its folder."""
     (run.path / kind).mkdir(exist_ok=True)
     return run.path / kind / f"{strip:04d}.tif"
-
-
-def _missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
-    """Yield the runs of consecutive strips of a shard that are not done."""
-    start: int | None = None
-    for strip in shard.strips:
-        if strip in done:
-            if start is not None:
-                yield range(start, strip)
-            start = None
-        elif start is None:
-            start = strip
-    if start is not None:
-        yield range(start, shard.strips.stop)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.geotiff import check_format
+from rsupres.output.creation import check_format
 from rsupres.output.profile import OutputFormat
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster

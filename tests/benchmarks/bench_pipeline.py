@@ -1,18 +1,21 @@
-"""The pipeline without a network beside `gdal_translate -r cubic`: time and memory.
+"""The pipeline without a network beside `gdal_translate -r cubic`: time, memory, disk.
 
 Run it with ``python tests/benchmarks/bench_pipeline.py [--side N] [--rows N,N]``. It
 makes its own scenes, runs both tools in turn in one go, and prints a table; wall time
-and peak memory are those of the whole process. Nothing is asserted: read the table.
+and peak memory are those of the whole process, disk is the most that output, run
+directory and temporary files took together. Nothing is asserted: read the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -29,11 +32,13 @@ class Measured(NamedTuple):
     cpu_s: float
     peak_mb: float
     output_mb: float
+    disk_mb: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=4000, help="side of the scene")
+    parser.add_argument("--height", type=int, help="of the scene; default: its side")
     parser.add_argument("--rows", default="2000,20000", help="heights to compare")
     parser.add_argument("--width", type=int, default=2000, help="width of those")
     parser.add_argument("--driver", default="COG", choices=["COG", "GTiff"])
@@ -46,9 +51,11 @@ def main() -> None:
 
 def compare_tools(folder: Path, arguments: argparse.Namespace) -> None:
     scene = folder / "scene.tif"
-    make_scene(scene, arguments.side, arguments.side)
-    side = arguments.side
-    print(f"scene {side} x {side} x 4 uint16, x{SCALE}, {arguments.driver}, DEFLATE 1")
+    side, height = arguments.side, arguments.height or arguments.side
+    make_scene(scene, height, side)
+    print(
+        f"scene {height} x {side} x 4 uint16, x{SCALE}, {arguments.driver}, DEFLATE 1"
+    )
     print_header()
     for turn in range(arguments.repeat):
         for name, command in commands(scene, folder, arguments.driver).items():
@@ -88,7 +95,11 @@ def run(command: list[str], output: Path) -> Measured:
     """Run a command and measure it; remove its output."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    ended, disk = threading.Event(), [0]
+    watcher = threading.Thread(target=watch_disk, args=(output, ended, disk))
+    watcher.start()
     _, status, usage = os.wait4(process.pid, 0)
+    ended.set()
     wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -96,7 +107,19 @@ def run(command: list[str], output: Path) -> Measured:
     size = output.stat().st_size / 1e6
     output.unlink()
     cpu_s = usage.ru_utime + usage.ru_stime
-    return Measured(wall_s, cpu_s, usage.ru_maxrss / 1024, size)
+    watcher.join()
+    return Measured(wall_s, cpu_s, usage.ru_maxrss / 1024, size, disk[0] / 1e6)
+
+
+def watch_disk(output: Path, ended: threading.Event, most: list[int]) -> None:
+    """Keep in `most` the largest size of all files named after an output."""
+    while not ended.wait(0.1):
+        size = 0
+        for path in output.parent.rglob("*"):
+            if path.relative_to(output.parent).parts[0].startswith(output.name):
+                with contextlib.suppress(FileNotFoundError):
+                    size += path.stat().st_blocks * 512
+        most[0] = max(most[0], size)
 
 
 def make_scene(path: Path, height: int, width: int) -> None:
@@ -132,7 +155,9 @@ def make_scene(path: Path, height: int, width: int) -> None:
 
 
 def print_header() -> None:
-    print(f"{'':<28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{'file MB':>9}")
+    print(
+        f"{'':<28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{'file MB':>9}{'disk MB':>9}"
+    )
 
 
 def print_row(name: str, measured: Measured) -> None:

@@ -20,7 +20,8 @@ from rio_cogeo import cog_validate
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.geotiff import assemble, check_format, read_tags, write_strip
+from rsupres.output.creation import check_format
+from rsupres.output.geotiff import assemble, read_tags, write_strip
 from rsupres.output.profile import OutputFormat, OutputMeta
 from tests.helpers import NORTH_UP, UTM, ramp
 

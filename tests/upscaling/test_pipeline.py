@@ -28,6 +28,7 @@ from rsupres.errors import (
 )
 from rsupres.families.base import SamplerOptions, SceneContext
 from rsupres.grid import PixelWindow
+from rsupres.output.geotiff import write_strip
 from rsupres.upscaling.context import context_of
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import INTERVAL, interval_reach
@@ -496,6 +497,33 @@ def test_shards_in_any_order_make_the_same_bytes(scene, monkeypatch, n_shards, l
     one, other = (scene.with_name(name) for name in ("whole.tif", "out.tif"))
     assert one.read_bytes() == other.read_bytes()
     assert deviations[0].read_bytes() == deviations[1].read_bytes()
+
+
+@pytest.mark.parametrize("n_shards", [1, 2])
+def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards):
+    scene = make_scene(tmp_path / "s.tif", pixels=textured(300, 26, 1), nodata=0)
+    options = {"model": "bicubic", "scale": Fraction(4), "tile_size": 64}
+    upscale_scene(job_for(scene, "whole.tif", **options))
+    monkeypatch.setattr("rsupres.output.packets._MIN_BYTES", 0)
+    for shard in range(1, n_shards):
+        upscale_scene(job_for(scene, shard=(shard, n_shards), **options))
+    job = job_for(scene, **options)
+    with monkeypatch.context() as patch:
+
+        def stop_at_the_last(path: Path, *arguments: object) -> None:
+            if path.name.startswith("0005"):
+                raise Stop
+            write_strip(path, *arguments)  # type: ignore[arg-type]
+
+        patch.setattr("rsupres.upscaling.pipeline.write_strip", stop_at_the_last)
+        with pytest.raises(Stop):
+            upscale_scene(job)
+    packed = [path.name for path in (job.run_path / "strips").glob("*.packed")]
+    assert len(packed) == (4 if n_shards == 1 else 0)
+    upscale_scene(job)
+    one, other = (scene.with_name(name) for name in ("whole.tif", "out.tif"))
+    assert one.read_bytes() == other.read_bytes()
+    assert not job.run_path.exists()
 
 
 def test_figures_do_not_depend_on_shards(scene, monkeypatch):

@@ -1,0 +1,205 @@
+"""Packets become the file that GDAL's COG driver writes, whatever interrupts that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.testing import assert_array_equal
+from rio_cogeo import cog_validate
+
+from rsupres.errors import InputError
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output import packets as module
+from rsupres.output.geotiff import assemble, write_strip
+from rsupres.output.packets import Packets
+from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.run_dir import Run
+from rsupres.output.run_state import read_state
+from tests.helpers import NORTH_UP, UTM
+
+SIZE = (2310, 1034)  # neither side is a multiple of a block, and half of it is odd
+EDGES = (0, 700, 1024, 1030, 2309, 2310)
+
+
+@pytest.fixture(autouse=True)
+def _a_small_output_is_packed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MIN_BYTES", 0)
+    monkeypatch.setattr(module, "_COLS", 1024)
+
+
+def picture(bands: int, dtype: str) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    smooth = np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) % 200
+    pixels = smooth + rng.integers(1, 40, (bands, *SIZE))
+    return (pixels / 7 if np.dtype(dtype).kind == "f" else pixels).astype(dtype)
+
+
+def make_meta(bands: int, **changes: object) -> OutputMeta:
+    meta = OutputMeta(
+        grid=Grid(UTM, NORTH_UP, *SIZE),
+        descriptions=("B04", *(None,) * (bands - 1)),
+        scales=(1e-4,) * bands,
+        offsets=(0.0,) * bands,
+        colorinterp=("gray", *("undefined",) * (bands - 1)),
+        tags={"RSUPRES_SCALE": "4"},
+    )
+    return replace(meta, **changes)  # type: ignore[arg-type]
+
+
+class Case:
+    """A run whose strips are all written, and the file that they should become."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run: Run,
+        meta: OutputMeta,
+        form: OutputFormat,
+        pixels: np.ndarray,
+        valid: np.ndarray | None = None,
+    ) -> None:
+        self.meta, self.pixels, self.output = meta, pixels, folder / "out.tif"
+        self.packets = Packets(run, meta.grid, len(pixels), form, EDGES)
+        paths = self.packets.strips
+        for strip, (top, stop) in enumerate(itertools.pairwise(EDGES)):
+            rows = slice(top, stop)
+            grid = meta.grid.crop(PixelWindow(top, 0, stop - top, SIZE[1]))
+            seen = None if valid is None else valid[:, rows]
+            write_strip(paths[strip], pixels[:, rows], grid, seen, form.nodata)
+        wanted = folder / "wanted.tif"
+        assemble(paths, meta, form, wanted)
+        self.wanted = wanted.read_bytes()
+
+    def finish(self, **changes: object) -> bytes:
+        keep = bool(changes.pop("keep", False))
+        packets = replace(self.packets, **changes)  # type: ignore[arg-type]
+        packets.write_output(self.meta, self.output, keep=keep)
+        return self.output.read_bytes()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.open(tmp_path / "out.tif.run", {"job": {}, "n_strips": len(EDGES) - 1})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "creation"),
+    [
+        ("uint8", None, {}),
+        ("uint16", 0, {}),
+        ("int16", -5, {"COMPRESS": "lzw"}),
+        ("float32", math.nan, {"compress": "ZSTD", "level": "3"}),
+        ("uint16", None, {"LEVEL": "2", "BIGTIFF": "YES"}),
+    ],
+)
+def test_the_file_has_the_bytes_of_gdals_own(
+    tmp_path: Path,
+    run: Run,
+    dtype: str,
+    nodata: float | None,
+    creation: dict[str, str],
+) -> None:
+    form = OutputFormat("COG", creation, dtype, nodata)
+    pixels = picture(2, dtype)
+    if nodata is not None:
+        pixels[:, 690:1400, 200:901] = nodata
+    case = Case(tmp_path, run, make_meta(2), form, pixels)
+    case.packets.pack(range(3))
+    case.packets.pack(range(3, 4))
+    assert run.done_strips() == set(range(5))
+    assert read_state(run.path).percent == 100
+    assert not run.strip_path(0).exists()
+    assert case.finish() == case.wanted
+    assert not [*case.packets.folder.glob("*.tif"), *case.packets.folder.glob("*.half")]
+
+
+def test_a_mask_is_kept(tmp_path: Path, run: Run) -> None:
+    valid = np.ones((1, *SIZE), bool)
+    valid[:, 1000:1100, 7:900] = False
+    form = OutputFormat("COG", {}, "uint8", None)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint8"), valid)
+    case.packets.pack(range(2))
+    case.finish()
+    with rasterio.open(case.output) as dataset:
+        assert_array_equal(dataset.read(), case.pixels)
+        assert_array_equal(dataset.dataset_mask() > 0, valid[0])
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_later_call_goes_on_with_an_output_that_was_begun(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(
+        tmp_path, run, make_meta(1), OutputFormat("COG", {}, "uint8"), picture(1, "u1")
+    )
+    steps = {"begin_cog": 1, "copy_blocks": 2, "check_output": 1}
+    for step, call in steps.items():
+        seen = 0
+        real = getattr(module, step)
+
+        def killed_after(*arguments: object, real=real, call=call) -> None:  # type: ignore[no-untyped-def]
+            nonlocal seen
+            seen += 1
+            if seen == call:
+                raise Killed
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, step, killed_after)
+            with pytest.raises(Killed):
+                case.finish()
+        assert not case.output.exists()
+        assert run.done_strips() == set(range(5))
+    assert case.finish() == case.wanted
+
+
+def test_a_run_may_end_with_other_creation_options(tmp_path: Path, run: Run) -> None:
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
+    case.packets.pack(range(2))
+    case.finish(form=replace(form, driver="GTiff", creation={"COMPRESS": "LZW"}))
+    with rasterio.open(case.output) as dataset:
+        assert_array_equal(dataset.read(), case.pixels)
+        assert dataset.compression.name == "lzw"
+
+
+def test_a_kept_run_gives_the_output_again(tmp_path: Path, run: Run) -> None:
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
+    assert case.finish(keep=True) == case.wanted
+    assert case.finish(keep=True) == case.wanted
+    assert cog_validate(case.output, strict=True, quiet=True)[0]
+
+
+def test_a_strip_that_is_gone_is_named(tmp_path: Path, run: Run) -> None:
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
+    run.strip_path(1).unlink()
+    with pytest.raises(InputError, match=r"0001\.tif: this strip cannot be read"):
+        case.finish()
+
+
+@pytest.mark.parametrize(
+    ("changes", "serve"),
+    [
+        ({}, True),
+        ({"form": OutputFormat("GTiff")}, False),
+        ({"form": OutputFormat("COG", {"COMPRESS": "JPEG"})}, False),
+        ({"form": OutputFormat("COG", {"OVERVIEWS": "NONE"})}, False),
+        ({"grid": Grid(UTM, NORTH_UP, 2311, 1034)}, False),
+    ],
+)
+def test_packets_serve_cogs_of_even_sides(
+    run: Run, changes: dict[str, object], serve: bool
+) -> None:
+    usual = Packets(run, make_meta(1).grid, 1, OutputFormat("COG"), EDGES)
+    assert replace(usual, **changes).serve is serve  # type: ignore[arg-type]
