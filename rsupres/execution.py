@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -141,20 +141,6 @@ def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
             start = strip
     if start is not None:
         yield range(start, shard.strips.stop)
-
-
-def run_shards(
-    shards: Sequence[Shard], compute: Callable[[Shard], None]
-) -> Iterator[Shard]:
-    """Compute shards in this thread, one after another; yield each when it is done.
-
-    Args:
-        shards: in order.
-        compute: computes and stores one shard.
-    """
-    for shard in shards:
-        compute(shard)
-        yield shard
 
 
 def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:

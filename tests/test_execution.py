@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from rsupres.execution import (
     Interrupted,
-    Shard,
     abandoned,
     read_ahead,
     run_interruptible,
-    run_shards,
     split_strips,
     stop_signals,
     write_behind,
@@ -30,15 +28,6 @@ def test_shards_share_all_strips_once_in_order_and_evenly(n_strips, n_shards):
     sizes = [len(shard.strips) for shard in shards]
     assert max(sizes) - min(sizes) <= 1
     assert [shard.index for shard in shards] == list(range(1, n_shards + 1))
-
-
-def test_shards_are_computed_one_after_another():
-    log: list[int] = []
-    done = run_shards(split_strips(4, 2), lambda shard: log.extend(shard.strips))
-    assert next(done) == Shard(1, 2, range(0, 2))
-    assert log == [0, 1]
-    assert [shard.index for shard in done] == [2]
-    assert log == [0, 1, 2, 3]
 
 
 def test_reading_keeps_order_and_stays_at_most_depth_ahead():

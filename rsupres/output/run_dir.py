@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -40,7 +40,7 @@ _FOLDERS = ("strips", "context")
 _CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "packets")
 # Temporary files of ours, and locks.
 _PASSING = re.compile(
-    r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|shard-\d+-of-\d+)\.lock"
+    r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+)\.lock"
 )
 # How long a process waits for a lock: `status` holds one for a moment, and the first of
 # several shards holds one while it writes the manifest.
@@ -193,6 +193,21 @@ class Run(AbstractContextManager["Run"]):
         stored = self.load_context()
         assert stored is not None
         return stored
+
+    def share_context(self, prepare: Callable[[], SceneContext]) -> SceneContext:
+        """Return the stored context; without one, store what `prepare` returns.
+
+        One of several shards prepares, and the others wait for it.
+
+        Raises:
+            ResourceError: if the disk is full.
+        """
+        with translate_os_errors(self.path):
+            lock = Lock.take(self.path / "context.lock", [fcntl.LOCK_EX], math.inf)
+        try:
+            return self.load_context() or self.save_context(prepare())
+        finally:
+            lock.release()
 
     def load_context(self) -> SceneContext | None:
         """Return the stored context, its arrays read-only; None if there is none."""
@@ -354,17 +369,6 @@ def _remove_leftovers(path: Path) -> None:
 def strip_path(path: Path, strip: int) -> Path:
     """Return the file of a strip in the run directory `path`."""
     return path / "strips" / f"{strip:04d}.tif"
-
-
-def finished_s(path: Path, strip: int) -> float:
-    """Return when a strip of the run directory `path` was finished, seconds.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    file = strip_path(path, strip)
-    emptied = file.with_suffix(".packed")
-    return (emptied if emptied.exists() else file).stat().st_mtime
 
 
 def done_strips(path: Path) -> frozenset[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rsupres.output.locks import Owner, live_owner
-from rsupres.output.run_dir import Run, done_strips, finished_s
+from rsupres.output.run_dir import Run, done_strips, strip_path
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_state(path: Path) -> RunState:
     done = done_strips(path)
     for strip in done:
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            times_s.append(finished_s(path, strip))
+            times_s.append(_finished_s(path, strip))
     n_strips = n_strips if isinstance(n_strips, int) else None
     return RunState(
         n_strips=n_strips,
@@ -65,6 +65,13 @@ def read_state(path: Path) -> RunState:
         started=datetime.fromtimestamp(times_s[0], UTC),
         updated=datetime.fromtimestamp(max(times_s), UTC),
     )
+
+
+def _finished_s(path: Path, strip: int) -> float:
+    """Return when a strip of the run directory `path` was finished, seconds."""
+    file = strip_path(path, strip)
+    emptied = file.with_suffix(".packed")
+    return (emptied if emptied.exists() else file).stat().st_mtime
 
 
 def _time_left_s(times_s: Sequence[float], n_strips: int | None) -> float | None:

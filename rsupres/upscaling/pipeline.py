@@ -25,9 +25,7 @@ from rsupres.execution import (
     Interrupted,
     OnProgress,
     Progress,
-    Shard,
     missing_spans,
-    run_shards,
     split_strips,
 )
 from rsupres.families.base import SceneContext
@@ -220,9 +218,7 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     if not spans:
         return
     model = work.model.load()
-    context = run.load_context()
-    if context is None:
-        context = run.save_context(prepare_samples(work, model, run, show))
+    context = run.share_context(lambda: prepare_samples(work, model, run, show))
     contexts = [context_of(context, sample) for sample in range(job.samples)]
     n_rows = sum(
         len(tile_rows(work.grid, span, lock=job.lock_low_frequencies)[0])
@@ -232,13 +228,10 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     show(Progress("Tiles", 0, total, "tiles"))
     runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
     rules, packets = work.rules, _packets(work, run)
-
-    def compute(part: Shard) -> None:
-        save = partial(_save_strip, work, run, packets, part.strips.start)
-        runner.compute(part.strips, rules, save)
-
-    for span in run_shards([replace(shard, strips=span) for span in spans], compute):
-        logger.debug("Strips %s of shard %d are done.", span.strips, span.index)
+    for span in spans:
+        save = partial(_save_strip, work, run, packets, span.start)
+        runner.compute(span, rules, save)
+        logger.debug("Strips %s are done.", span)
 
 
 def _publish(
@@ -277,10 +270,9 @@ def _publish(
 
 def _packets(work: Work, run: Run) -> Packets:
     """Return the packets of the strips of the upscaled scene."""
-    height = work.sr_grid.height
     edges = [work.grid.strip(strip).row for strip in range(work.grid.shape[0])]
-    n_bands = len(work.order)
-    return Packets(run, work.sr_grid, n_bands, work.format, [*edges, height])
+    edges.append(work.sr_grid.height)
+    return Packets(run, work.sr_grid, len(work.order), work.format, edges)
 
 
 def _save_strip(
@@ -288,9 +280,9 @@ def _save_strip(
 ) -> None:
     """Write the files of one strip; the strip itself last, as it is the journal.
 
-    Strips from `first` on were written before, by this process.
+    Strips from `first` on were written before, by this process; these are packed now,
+    as another process may make the output once the last strip is there.
     """
-    # Those before it, as the last one of a run lets another process make the output.
     packets.pack(range(first, strip.index))
     (run.path / _SUMS).mkdir(exist_ok=True)
     with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:

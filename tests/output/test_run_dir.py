@@ -10,7 +10,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -633,3 +635,19 @@ def test_manifests_are_plain_json(tmp_path: Path) -> None:
         assert json.loads((run.path / "run.json").read_text()) == MANIFEST
     with pytest.raises(TypeError):
         Run.open(tmp_path / "p.run", {"job": {"scale": object()}})
+
+
+def test_of_several_shards_one_prepares_and_the_others_wait(tmp_path: Path) -> None:
+    prepared = []
+
+    def prepare() -> SceneContext:
+        prepared.append(1)
+        time.sleep(0.1)
+        return SceneContext(numbers={"low": 0.5})
+
+    manifest = {"job": {}, "n_strips": 2}
+    runs = [Run.open(tmp_path / "r", manifest, exclusive=False) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda run: run.share_context(prepare), runs))
+    assert [context.numbers for context in found] == [{"low": 0.5}] * 3
+    assert len(prepared) == 1
