@@ -167,7 +167,10 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
     rooms_for_rasters = {
         "rsupres.raster.open",
         "rsupres.raster.dataset",
+        "rsupres.output.cog",
+        "rsupres.output.creation",
         "rsupres.output.geotiff",
+        "rsupres.output.packets",
         "rsupres.output.verify",
     }
     in_memory = {"rsupres.raster.virtual"}
