@@ -31,10 +31,11 @@ from pyogrio.errors import CRSError as PyogrioCRSError
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
 
 from rsupres.errors import InputError
+from rsupres.legends.legend import DRAWING_KEYS
 from rsupres.raster.files import file_sha256
 from rsupres.vector.features import BoxesIn, Features
 from rsupres.vector.geometry import Box
-from rsupres.vector.osm_xml import checked_osm
+from rsupres.vector.osm_files import checked_osm, history_error, is_history
 from rsupres.vector.tags import TagReader, osm_configuration
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ def read_features(
     Raises:
         InputError: missing, damaged, not a vector file, without CRS or any layer.
     """
+    if is_history(path):
+        raise history_error(path)
     with _located(path) as name:
         suffix = Path(path.removesuffix(".bz2").removesuffix(".gz")).suffix.lower()
         if suffix in PARQUET_SUFFIXES:
@@ -72,7 +75,7 @@ def read_features(
 
             yield read_parquet(name, path, keys, boxes_in)
         elif suffix in OSM_SUFFIXES:
-            with checked_osm(name, path) as plain:
+            with checked_osm(name, path, {*keys} - {*DRAWING_KEYS}) as plain:
                 yield from _read_osm(plain, path, keys, areas, boxes_in)
         else:
             yield from _read_layers(name, path, keys, boxes_in)

@@ -1,9 +1,9 @@
 """Find OSM tags in the columns of a vector file.
 
 They are in columns named like tags, in GDAL's `other_tags` and in maps of tags, or in
-Geofabrik's `fclass`. A layer without any of these is taken by a whole word of its name,
-with a warning: a layer called buildings holds buildings. GDAL's OSM driver is
-configured here too, for the tags that are wanted.
+Geofabrik's `fclass` and BBBike's `type`. A layer without any of these is taken by a
+whole word of its name, with a warning: a layer called buildings holds buildings. GDAL's
+OSM driver is configured here too, for the tags that are wanted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.legends.legend import DRAWING_KEYS
+from rsupres.vector.providers import BBBIKE_LAYERS, SHORT_TAGS, geofabrik_key
 
 logger = logging.getLogger(__name__)
 
@@ -40,32 +41,6 @@ LINE_KEY_AREAS = {
     "waterway": ("riverbank", "dock", "boatyard"),
     "aeroway": ("aerodrome", "apron", "hangar", "helipad", "runway", "terminal"),
     "public_transport": ("platform", "station"),
-}
-GEOFABRIK_KEYS = {
-    "buildings": "building",
-    "roads": "highway",
-    "railways": "railway",
-    "waterways": "waterway",
-    "water": "natural",
-    "natural": "natural",
-    "landuse": "landuse",
-    "pois": "amenity",
-    "traffic": "amenity",
-    "transport": "amenity",
-}
-GEOFABRIK_TAGS = {
-    ("building", "building"): ("building", "yes"),
-    ("natural", "reservoir"): ("natural", "water"),
-    ("natural", "river"): ("natural", "water"),
-    ("natural", "dock"): ("natural", "water"),
-    ("landuse", "park"): ("leisure", "park"),
-    ("landuse", "nature_reserve"): ("leisure", "nature_reserve"),
-    ("landuse", "scrub"): ("natural", "scrub"),
-    ("landuse", "heath"): ("natural", "heath"),
-    ("amenity", "pitch"): ("leisure", "pitch"),
-    ("amenity", "playground"): ("leisure", "playground"),
-    ("amenity", "park"): ("leisure", "park"),
-    ("amenity", "swimming_pool"): ("leisure", "swimming_pool"),
 }
 # Words, singular, that say what a layer without tags holds.
 NAMED_LAYERS: Mapping[tuple[str, str], frozenset[str]] = {
@@ -119,7 +94,9 @@ class TagReader:
         self._maps = [named[name] for name in MAPS_OF_TAGS if name in named]
         self._fclass = named.get("fclass")
         self._way = next((named[name] for name in _WAY_COLUMNS if name in named), None)
-        self._theme = _theme(layer, path)
+        self._theme = geofabrik_key(layer, path)
+        self._bbbike = BBBIKE_LAYERS.get(Path(path).stem.lower())
+        self._type = named.get("type") if self._bbbike else None
         self._guess = None
         if not (set(self._by_key) - set(DRAWING_KEYS) or self._maps or self._fclass):
             guess = _by_name(layer, path)
@@ -128,7 +105,7 @@ class TagReader:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        extra = [name for name in (self._fclass, self._way) if name]
+        extra = [name for name in (self._fclass, self._type, self._way) if name]
         return list(dict.fromkeys([*self._by_key.values(), *self._maps, *extra]))
 
     def tags(
@@ -152,7 +129,9 @@ class TagReader:
         for field in self._maps:
             _spread(tags, read.get(field))
         if self._fclass in read and self._theme:
-            self._spread_fclass(tags, _texts(read[self._fclass]))
+            self._spread_classes(tags, _texts(read[self._fclass]), self._theme)
+        elif self._type in read and self._spread_types(tags, _texts(read[self._type])):
+            return tags
         if self._guess and n:
             key, value, word = self._guess
             logger.warning(
@@ -215,16 +194,31 @@ class TagReader:
         plain = name.lower().replace(":", "_")
         return plain[:_MAX_DBASE_NAME] if self._is_short else plain
 
-    def _spread_fclass(self, tags: Columns, classes: NDArray[np.object_]) -> None:
-        assert self._theme is not None
+    def _spread_types(self, tags: Columns, types: NDArray[np.object_]) -> bool:
+        """Fill tags from BBBike's `type`; return whether the column is that.
+
+        It is when half of its values are common ones of the layer.
+        """
+        assert self._bbbike is not None
+        key, common = self._bbbike
+        given = [value for value in types if value is not None]
+        if 2 * sum(value in common for value in given) < max(len(given), 1):
+            return False
+        if key == "building":  # one without a type is a building, too
+            types = np.array([value or "yes" for value in types], object)
+        self._spread_classes(tags, types, key)
+        return True
+
+    @staticmethod
+    def _spread_classes(tags: Columns, classes: NDArray[np.object_], key: str) -> None:
+        """Fill the tag of a layer from a column of its values."""
         for index, value in enumerate(classes):
             if value is None:
                 continue
-            value = re.sub(r"^track_grade\d$", "track", value)
-            pair = (self._theme, value)
-            key, text = GEOFABRIK_TAGS.get(pair, pair)
-            if key in tags and tags[key][index] is None:
-                tags[key][index] = text
+            pair = (key, re.sub(r"^track_grade\d$", "track", value))
+            tag, text = SHORT_TAGS.get(pair, pair)
+            if tag in tags and tags[tag][index] is None:
+                tags[tag][index] = text
 
 
 def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
@@ -301,15 +295,6 @@ def _singular(word: str) -> str:
     if word.endswith("ies"):
         return f"{word[:-3]}y"
     return word if word.endswith("ss") else word.removesuffix("s")
-
-
-def _theme(layer: str, path: str) -> str | None:
-    """Return the key of a layer of Geofabrik, such as gis_osm_roads_free_1."""
-    for text in (layer, Path(path).stem):
-        found = re.search(r"(?:^|_)osm_([a-z]+?)(?:_a)?(?:_free|_\d|$)", text.lower())
-        if found and found[1] in GEOFABRIK_KEYS:
-            return GEOFABRIK_KEYS[found[1]]
-    return None
 
 
 def _texts(column: NDArray[Any]) -> NDArray[np.object_]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import osmium
 import pyproj
 import pytest
 import rasterio.features
@@ -16,6 +17,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from rsupres.change.mask import ChangeMask
+from rsupres.errors import InputError
 from rsupres.grid import Grid
 from rsupres.legends.legend import width_of_tag
 from rsupres.legends.legend_file import load_legend
@@ -272,11 +274,88 @@ def test_deleted_objects_are_left_out(tmp_path, mark, suffix):
     assert found[15, 15] == 1
 
 
-@pytest.mark.parametrize(("members", "is_cut"), [((1,), False), ((1, 77), True)])
-def test_areas_that_lack_members_are_said(tmp_path, caplog, members, is_cut):
+@pytest.mark.parametrize("suffix", ["osm", "osm.pbf"])
+@pytest.mark.parametrize(
+    ("tag", "members", "is_cut"),
+    [("water", (1,), False), ("water", (1, 77), True), ("cliff=x", (1, 77), False)],
+)
+def test_cut_areas_of_what_is_drawn_are_counted(
+    tmp_path, caplog, suffix, tag, members, is_cut
+):
+    key, value = ("natural", tag) if "=" not in tag else tag.split("=")
     parts = "".join(f'<member type="way" ref="{m}" role="outer"/>' for m in members)
-    tags = '<tag k="type" v="multipolygon"/><tag k="natural" v="water"/>'
+    tags = f'<tag k="type" v="multipolygon"/><tag k="{key}" v="{value}"/>'
     relation = f'<relation id="5">{parts}{tags}</relation>'
     path = write_osm(tmp_path / "lake.osm", [(INNER, {"note": "x"})], relation)
-    assert (codes(path)[50, 50] == 3) is not is_cut
+    path = as_pbf(path) if suffix == "osm.pbf" else path
+    assert int(codes(path)[50, 50]) == (3 if value == "water" and not is_cut else 0)
     assert ("1 areas (relations) lack members" in caplog.text) is is_cut
+
+
+def as_pbf(path: Path, form: str = "pbf") -> Path:
+    """Write an OSM file as PBF; the form "osh.pbf" is a history."""
+    target = path.with_suffix(".osm.pbf")
+    with osmium.SimpleWriter(osmium.io.File(str(target), form)) as writer:
+        for thing in osmium.FileProcessor(str(path)):
+            writer.add(thing)
+    return target
+
+
+def versions(path: Path) -> Path:
+    """Write a town in which one way has two versions."""
+    write_osm(path, [(SQUARE, {"building": "yes"})])
+    text = path.read_text()
+    way = text[text.index("<way") : text.index("</way>") + 6]
+    path.write_text(text.replace(way, way + way.replace("building", "natural")))
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["town.osm", "town.osm.pbf", "town.osh", "town.osh.pbf", "town.osc.gz"]
+)
+def test_histories_and_changes_are_refused(tmp_path, kind):
+    path = versions(tmp_path / "town.osm")
+    if kind == "town.osm.pbf":
+        path = as_pbf(path, "osh.pbf")
+    elif kind != "town.osm":
+        path = path.rename(tmp_path / kind)
+    with pytest.raises(InputError, match=r"history or changes.*osmium time-filter"):
+        codes(path)
+
+
+def test_changes_called_a_map_are_refused(tmp_path):
+    path = tmp_path / "day.osm"
+    path.write_text('<osmChange version="0.6"><modify/></osmChange>')
+    with pytest.raises(InputError, match="history or changes"):
+        codes(path)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "value", "shape", "code"),
+    [
+        ("roads", "primary", "secondary", LINE, 2),
+        ("waterways", "river", "stream", LINE, 3),
+        ("natural", "water", "riverbank", shapely.box(X, Y - 90, X + 90, Y), 3),
+        ("natural", "forest", "forest", shapely.box(X, Y - 90, X + 90, Y), 4),
+        ("buildings", "house", None, shapely.box(X, Y - 90, X + 90, Y), 1),
+    ],
+)
+def test_types_of_bbbike_are_tags(tmp_path, caplog, layer, kind, value, shape, code):
+    path = save(
+        tmp_path / f"{layer}.shp",
+        [shape, shape],
+        osm_id=["1", "2"],
+        type=[kind, value],
+    )
+    found = codes(path)
+    assert set(np.unique(found)) == {0, code}
+    assert "no columns of OpenStreetMap tags" not in caplog.text
+
+
+def test_the_class_of_a_bbbike_road_sets_its_width(tmp_path):
+    wide, narrow, none = (
+        (codes(save(tmp_path / "roads.shp", [LINE], type=[kind])) == 2).sum()
+        for kind in ("motorway", "footway", "proposed")
+    )
+    assert wide > 2 * narrow > 0
+    assert none > 0  # no type of BBBike: the name of the layer decides, and warns
