@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.log_file import NotOnStderr, note
+from rsupres.cli.log_file import LogFile, NotOnStderr, note
 from rsupres.cli.streams import TolerantStream
 from rsupres.cli.wording import WordingFilter
 
@@ -257,7 +257,7 @@ def configure_logging(
     handlers: list[logging.Handler] = [stderr]
     if log_file:
         try:
-            to_file = logging.FileHandler(log_file, encoding="utf-8")
+            to_file = LogFile(log_file, encoding="utf-8")
         except OSError as error:
             raise click.UsageError(
                 f"--log-file {log_file} cannot be written: {error.strerror}."

@@ -7,12 +7,39 @@ was written.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 import time
 from pathlib import Path
 
+import click
+
 _OURS = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 _logger = logging.getLogger("rsupres.console")
+
+
+class LogFile(logging.FileHandler):
+    """Append records to a file; when it cannot be written, say so once and go on."""
+
+    _is_lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's
+        """Say on stderr that the file lacks lines, instead of a traceback for each."""
+        if not self._is_lost:
+            self._is_lost = True
+            reason = sys.exc_info()[1]
+            click.echo(
+                f"Warning: {self.baseFilename} lacks lines from here on ({reason}).",
+                err=True,
+            )
+
+    def close(self) -> None:
+        """Close the file; what it still had to write may be lost."""
+        try:
+            super().close()
+        except OSError:
+            self.handleError(logging.makeLogRecord({}))
 
 
 class NotOnStderr(logging.Filter):
@@ -21,6 +48,30 @@ class NotOnStderr(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is shown."""
         return record.name != _logger.name
+
+
+def fault_of(path: str) -> str | None:
+    """Return why a file cannot be a log that lines are appended to, None if it can.
+
+    Pictures, XML and JSON would be destroyed; a new sidecar would be read as a part of
+    a picture.
+
+    Args:
+        path: of the file, which need not exist.
+    """
+    if path.lower().endswith((".aux.xml", ".ovr", ".msk")):
+        return "is named like a part of a raster"
+    if not os.path.isfile(path):  # new, or a device or pipe
+        return None
+    try:
+        with Path(path).open("rb") as opened:
+            start = opened.read(4096)
+    except OSError:
+        return None
+    is_ours = bool(_OURS.match(start))
+    if not is_ours and (b"\0" in start or start.lstrip().startswith((b"<", b"{"))):
+        return "exists and is no log"
+    return None
 
 
 def note(text: str, level: int = logging.INFO) -> None:
@@ -52,6 +103,8 @@ def note_early(path: str, text: str) -> None:
                 start = opened.read(64)
             if start and not _OURS.match(start):
                 return
+        if fault_of(path):
+            return
         now = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         with file.open("a", encoding="utf-8") as opened_text:

@@ -17,10 +17,11 @@ from rsupres.datasets.inspection import PackReport, check_packs
 from rsupres.datasets.layouts import Layout
 from rsupres.datasets.packing import PackOptions, build_pack
 from rsupres.datasets.packs import STORED
+from rsupres.datasets.sidecars import renamed
 from rsupres.datasets.splits import TRAIN, VALIDATION, check_apart, split_by_place
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import OnProgress, Progress
-from rsupres.output.protect import Inputs
+from rsupres.output.protect import Inputs, check_regular
 from rsupres.raster.files import find_images
 
 
@@ -150,11 +151,20 @@ def _counter(
 def _check_apart(
     targets: Mapping[str, Path], images: Sequence[Path], plan: PackOptions
 ) -> None:
-    """Check that no pack replaces a file that is read."""
+    """Check that no pack replaces a file that is read, or what belongs to one."""
     rules = plan.sidecars
-    files = [*rules.vector_map, *(str(name) for name in (rules.class_table,) if name)]
-    read = Inputs({"inputs": [str(path) for path in images], "conditions": files})
+    files: dict[str, list[str]] = {"inputs": [str(path) for path in images]}
+    if rules.class_table:
+        files["class_table"] = [str(rules.class_table)]
+    for image in images:
+        for name, found in rules.files_of(image).items():
+            files.setdefault(name, []).extend(found)
+        if plan.lr_from:
+            lr = renamed(image, plan.lr_from, "lr_from")
+            files.setdefault("lr_from", []).append(str(lr))
+    read = Inputs(files)
     for path in targets.values():
+        check_regular(path, "out")
         read.check(path, "out")
 
 

@@ -90,6 +90,25 @@ class Sidecars:
             classes = classes or found
         return replace(self, legend=legend, class_table=classes)
 
+    def files_of(self, path: Path) -> dict[str, list[str]]:
+        """Return the files that are read with an image, by argument.
+
+        Args:
+            path: the image.
+
+        Raises:
+            InputError: a rule does not fit the path, or names no file.
+        """
+        found: dict[str, list[str]] = {}
+        for name in ("reference", "vector_map", "change_mask"):
+            rules = getattr(self, name)
+            if rules and all("=" in text for text in rules):
+                argument = f"{name}_from"
+                found[argument] = [str(renamed(path, rules, argument))]
+            elif name == "vector_map":
+                found["vector_map_from"] = [*rules]
+        return found
+
     def attach(self, chip: Chip, path: Path) -> Chip:
         """Return an image with its sidecars as layers.
 

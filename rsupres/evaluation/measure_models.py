@@ -245,10 +245,16 @@ def _find_images(
     found = find_images(request.inputs, request.glob, request.exclude)
     images = found[:: request.every]
     if request.pictures is not None:
-        _check_pictures(request.pictures, images)
+        beside = [path for image in images for path in _beside(image, sidecars)]
+        _check_pictures(request.pictures, [*images, *beside])
     degradation = named_degradation(request.degradation or "bicubic", request.seed, {})
     chips = load_chips(images, request.max_side, sidecars)
     return chips, len(images), degradation
+
+
+def _beside(image: Path, sidecars: Sidecars) -> list[Path]:
+    """Return the files that are read with an image."""
+    return [Path(n) for names in sidecars.files_of(image).values() for n in names]
 
 
 def _check_pictures(folder: Path, images: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from rsupres.tiles.journal import (
     JOURNAL,
     LOCK,
     RUNNING,
+    SHARD_LOCKS,
     BatchItem,
     Journal,
     now,
@@ -89,10 +90,10 @@ def run_batch(
             on_item(done)
         return done
 
-    with _alone(folder) if job.shard is None else nullcontext(), keeping_model():
+    with _alone(folder, job.shard), keeping_model():
         try:
             _copy_indices([item for item, _ in work])
-            journal = Journal.begin(folder, job.to_json())
+            journal = Journal.begin(folder, job.to_json(), job.shard)
             return _run_all(work, journal, attempt)
         except Interrupted as stop:
             stop.advise("The same command continues.")
@@ -100,18 +101,29 @@ def run_batch(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other batches out of a folder.
+def _alone(folder: Path, shard: tuple[int, int] | None) -> Iterator[None]:
+    """Keep other batches out of a folder, but for those of other shards.
 
     Raises:
         RunConflictError: one works there.
     """
-    lock = Lock.take(folder / LOCK, [fcntl.LOCK_EX], 0.5)
+    if shard is None:
+        names = {LOCK: fcntl.LOCK_EX}
+    else:
+        names = {
+            LOCK: fcntl.LOCK_SH,
+            SHARD_LOCKS.replace("*", "{}").format(*shard): fcntl.LOCK_EX,
+        }
+    held: list[Lock] = []
     try:
+        for name, operation in names.items():
+            held.append(Lock.take(folder / name, [operation], 0.5))
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
+        for lock, name in zip(held, names, strict=False):
+            if lock.is_exclusive:
+                (folder / name).unlink(missing_ok=True)
+            lock.release()
 
 
 def _run_all(

@@ -17,7 +17,7 @@ from rsupres.output.protect import SIDECARS
 from rsupres.raster.files import SUFFIXES
 from rsupres.raster.open import locate
 from rsupres.tiles.index import INDEX
-from rsupres.tiles.journal import JOURNAL, LOCK, read_batch
+from rsupres.tiles.journal import JOURNAL, read_batch
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,8 @@ def is_product(path: Path) -> bool:
 def _is_silent(path: Path) -> bool:
     """Return whether a file belongs to another one, or is hidden or ours."""
     name = path.name.lower()
-    is_ours = path.name.startswith((JOURNAL, LOCK)) or name.endswith(".tmp")
+    is_ours = path.name.startswith(JOURNAL) or name.endswith(".tmp")
+    is_ours = is_ours or (name.startswith("batch.") and name.endswith(".lock"))
     return is_ours or name.startswith(".") or name.endswith(SIDECARS)
 
 

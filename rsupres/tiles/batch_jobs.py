@@ -8,6 +8,7 @@ indices; nothing is upscaled here.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +182,13 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
 
 
 def _stem(scene: str) -> str:
-    """Return a scene's name without folder and suffix, also that of a product."""
+    """Return a scene's name without folder and suffix, also that of a product.
+
+    >>> _stem("https://example.org/a/scene.tif?sig=x/y.z"), _stem("b/S2A_1.SAFE/")
+    ('scene', 'S2A_1')
+    """
+    if "://" in scene:  # without the signature that a store's address may carry
+        scene = re.split(r"[?#]", scene)[0]
     name = scene.rstrip("/").rsplit("/", 1)[-1]
     for suffix in (".zip", ".SAFE", ".safe"):
         name = name.removesuffix(suffix)

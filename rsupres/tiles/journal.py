@@ -6,27 +6,34 @@ batch runs. Nothing is upscaled here.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rsupres.errors import InputError
 from rsupres.output.atomic import publishing
-from rsupres.output.locks import is_held
+from rsupres.output.locks import Lock, is_held
 from rsupres.tiles.index import INDEX, LR
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
 
 JOURNAL = "batch.json"
-LOCK = "batch.lock"  # held while a batch runs
+LOCK = "batch.lock"  # held while a batch runs; by shards together
+SHARD_LOCKS = "batch.*-of-*.lock"  # each held by one shard
 DONE = ("written", "existed")
 FAILED, WAITING, RUNNING = "failed", "waiting", "running"
+MERGING = "batch.json.lock"  # held while a shard adds its part to the journal
+_PATIENCE_S = 60.0
+# The status of an item is the first that one of its shards has.
+_FIRST = (RUNNING, FAILED, WAITING, *DONE, "computed")
+_OF_SHARDS = ("status", "exit_code", "error", "duration_s", "figures", "finished")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class BatchItem:
         duration_s: wall time.
         figures: quality figures, also of an output that was there already.
         finished: when the output was written or failed, ISO 8601, UTC; "" = not yet.
+        shards: what became of it in each shard ("2/8") of a batch in shards.
     """
 
     scene: str
@@ -56,6 +64,7 @@ class BatchItem:
     duration_s: float = 0.0
     figures: Mapping[str, float] | None = None
     finished: str = ""
+    shards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def is_tile(self) -> bool:
@@ -76,6 +85,7 @@ class BatchItem:
             "figures": dict(self.figures or {}),
             "conditions": dict(self.conditions),
             "finished": self.finished,
+            **({"shards": dict(self.shards)} if self.shards else {}),
         }
 
     @classmethod
@@ -95,13 +105,12 @@ def read_batch(folder: Path) -> list[BatchItem]:
     """
     path = folder / JOURNAL
     try:
-        stored = json.loads(path.read_text())
-        items = [BatchItem.from_json(item) for item in stored["items"]]
+        items = _read_stored(folder, "items")
     except FileNotFoundError as error:
         raise InputError(f"{folder}: holds no batch.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it.") from error
-    if (folder / LOCK).exists() and is_held(folder / LOCK):
+    if any(is_held(lock) for lock in (folder / LOCK, *folder.glob(SHARD_LOCKS))):
         return items
     return [
         replace(item, status=WAITING) if item.status == RUNNING else item
@@ -132,21 +141,28 @@ class Journal:
         options: of the batch, JSON-able.
         started: when it began, ISO 8601, UTC.
         earlier: items of earlier batches into the same folder, by output.
+        shard: (I, N) = other processes write the same journal; None = this one alone.
     """
 
     folder: Path
     options: Mapping[str, object]
     started: str
     earlier: Mapping[Path, BatchItem]
+    shard: tuple[int, int] | None = None
 
     @classmethod
-    def begin(cls, folder: Path, options: Mapping[str, object]) -> Journal:
+    def begin(
+        cls,
+        folder: Path,
+        options: Mapping[str, object],
+        shard: tuple[int, int] | None = None,
+    ) -> Journal:
         """Begin the journal of a batch; a damaged one is kept under another name."""
         earlier: list[BatchItem] = []
         path = folder / JOURNAL
         if path.exists():
             try:
-                earlier = [*read_batch(folder), *_read_earlier(folder)]
+                earlier = [*read_batch(folder), *_read_stored(folder, "earlier")]
             except InputError:
                 kept = path.with_name(f"{JOURNAL}.damaged-{secrets.token_hex(4)}")
                 path.rename(kept)
@@ -154,7 +170,7 @@ class Journal:
         by_output: dict[Path, BatchItem] = {}
         for item in earlier:
             by_output.setdefault(item.output, item)
-        return cls(folder, options, now(), by_output)
+        return cls(folder, options, now(), by_output, shard)
 
     def known(self, item: BatchItem) -> BatchItem:
         """Return an item with what an earlier batch found about its output."""
@@ -166,11 +182,21 @@ class Journal:
         )
 
     def save(self, items: Sequence[BatchItem]) -> None:
-        """Write the journal into the folder.
+        """Write the journal into the folder, with what other shards have written there.
 
         Raises:
             ResourceError: the disk is full.
         """
+        if self.shard is None:
+            self._write(items)
+            return
+        lock = Lock.take(self.folder / MERGING, [fcntl.LOCK_EX], _PATIENCE_S)
+        try:
+            self._write(_merged(items, _read_items(self.folder), self.shard))
+        finally:
+            lock.release()
+
+    def _write(self, items: Sequence[BatchItem]) -> None:
         outputs = {item.output for item in items}
         others = [
             item.to_json()
@@ -181,7 +207,7 @@ class Journal:
             "version": __version__,
             "started": self.started,
             "updated": now(),
-            "options": dict(self.options),
+            "options": {**self.options, "shard": None},
             "items": [item.to_json() for item in items],
             "earlier": others,
         }
@@ -189,12 +215,45 @@ class Journal:
             part.write_text(json.dumps(content))
 
 
+def _read_items(folder: Path) -> dict[Path, BatchItem]:
+    """Return the items that the journal holds now, by output."""
+    try:
+        return {item.output: item for item in _read_stored(folder, "items")}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _merged(
+    items: Sequence[BatchItem],
+    stored: Mapping[Path, BatchItem],
+    shard: tuple[int, int],
+) -> list[BatchItem]:
+    """Return the items of one shard with what other shards of the same batch did."""
+    index, count = shard
+    merged = []
+    for item in items:
+        own = {name: getattr(item, name) for name in _OF_SHARDS}
+        there = stored[item.output].shards if item.output in stored else {}
+        others = {
+            name: found
+            for name, found in there.items()
+            if name.endswith(f"/{count}") and name != f"{index}/{count}"
+        }
+        if item.scene != getattr(stored.get(item.output), "scene", None):
+            others = {}
+        shards = dict(sorted({**others, f"{index}/{count}": own}.items()))
+        first = min(shards.values(), key=lambda s: _FIRST.index(str(s["status"])))
+        merged.append(replace(item, shards=shards, **first))
+    return merged
+
+
 def now() -> str:
     """Return the time as ISO 8601 text, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _read_earlier(folder: Path) -> list[BatchItem]:
-    """Return the items of batches before the last one."""
+def _read_stored(folder: Path, part: str) -> list[BatchItem]:
+    """Return the items of the last batch ("items"), or of those before ("earlier")."""
     stored = json.loads((folder / JOURNAL).read_text())
-    return [BatchItem.from_json(item) for item in stored.get("earlier", ())]
+    rows = stored["items"] if part == "items" else stored.get(part, ())
+    return [BatchItem.from_json(item) for item in rows]

@@ -190,6 +190,61 @@ def test_pictures_are_not_written_among_the_images(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["a_2018.png", "a_2018.png.aux.xml", "a_2020.png.ovr"])
+@pytest.mark.parametrize("command", ["evaluate", "dataset"])
+def test_files_that_rules_name_are_no_outputs(
+    tmp_path: Path, command: str, name: str
+) -> None:
+    """A sidecar of an image, by OLD=NEW or of GDAL, is neither log nor picture."""
+    chips = tmp_path / "chips"
+    chips.mkdir()
+    for year in (2018, 2020):
+        make_scene(chips / f"a_{year}.png", 32, 32, dtype="uint8", driver="PNG")
+    (chips / "a_2018.png.aux.xml").write_text("<PAMDataset/>")
+    before = contents(tmp_path)
+    rules = ("--glob", "*_2020.png", "--reference-from", "2020=2018")
+    call: tuple[object, ...] = ("evaluate", chips, "--model", "bicubic", "--scale", 2)
+    if command == "dataset":
+        call = ("dataset", "build", tmp_path / "p.safetensors", "--hr", chips)
+    result = run(*call, *rules, "--log-file", chips / name)
+    assert result.exit_code == 2, result.output
+    assert contents(tmp_path) == before
+
+
+def test_pictures_are_not_written_among_the_references(tmp_path: Path) -> None:
+    for year in (2018, 2020):
+        (tmp_path / f"{year}").mkdir()
+        make_scene(tmp_path / f"{year}/a.png", 32, 32, dtype="uint8", driver="PNG")
+    result = run(
+        *("evaluate", tmp_path / "2020", "--model", "refdiff-mini", "--scale", 8),
+        *("--reference-from", "2020=2018", "--pictures", tmp_path / "2018"),
+    )
+    assert result.exit_code == 2, result.output
+    assert "--pictures" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["link", "class table"])
+def test_a_pack_does_not_replace_what_it_is_made_of(tmp_path: Path, kind: str) -> None:
+    chips = tmp_path / "chips"
+    chips.mkdir()
+    for name in ("a_2018", "a_2020"):
+        make_scene(chips / f"{name}.png", 32, 32, dtype="uint8", driver="PNG")
+    out = tmp_path / "p.safetensors"
+    more: tuple[object, ...] = ("--reference-from", "2020=2018")
+    if kind == "link":
+        os.link(chips / "a_2018.png", out)
+    else:
+        out.write_text("not read before the refusal")
+        more = ("--change-mask-from", "2020=2018", "--class-table", out)
+    before = contents(tmp_path)
+    result = run(
+        *("dataset", "build", out, "--hr", chips, "--glob", "*_2020.png"),
+        *(*more, "--overwrite"),
+    )
+    assert result.exit_code in (2, 3), result.output
+    assert contents(tmp_path) == before
+
+
 def test_an_import_does_not_replace_its_source(tmp_path: Path) -> None:
     source = tmp_path / "net.safetensors"
     source.write_bytes(b"weights")

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from rsupres.cli import main
 from rsupres.output.run_dir import Run
+from rsupres.tiles.batch import _alone
+from rsupres.tiles.journal import read_batch
 from tests.helpers import make_scene
 
 BICUBIC = ("--model", "bicubic", "--scale", "2")
@@ -277,3 +279,45 @@ def test_a_plan_says_what_an_existing_output_would_do(scene: Path, done: Path) -
     assert plan("--skip-existing") == 0
     assert plan("--skip-existing", "--dtype", "float32") == 5
     assert plan("--update", "--dtype", "float32") == 0
+
+
+def test_shards_of_a_batch_share_the_journal(tmp_path: Path) -> None:
+    """Rows of one shard are not overwritten by those of another."""
+    for name in ("a", "b"):
+        make_scene(tmp_path / f"{name}.tif", 40, 32, descriptions=NAMES)
+    out = tmp_path / "out"
+    call = ("batch", tmp_path / "a.tif", tmp_path / "b.tif", "--out-dir", out)
+    tiles = ("--tile-size", 16, "--overlap", 6, *BICUBIC)
+    assert run(*call, *tiles, "--shard", "1/2").exit_code == 0
+    items = read_batch(out)
+    assert [item.status for item in items] == ["computed", "computed"]
+    (tmp_path / "b.tif").rename(tmp_path / "c.tif")
+    assert run(*call, *tiles, "--shard", "2/2").exit_code == 3
+    assert [item.status for item in read_batch(out)] == ["written", "failed"]
+    assert run(*call, *tiles, "--shard", "1/2").exit_code == 3  # not there, either
+    (tmp_path / "c.tif").rename(tmp_path / "b.tif")
+    assert run(*call, *tiles, "--shard", "1/2").exit_code == 0
+    items = read_batch(out)
+    assert [item.status for item in items] == ["existed", "failed"]
+    assert {name: s["status"] for name, s in items[1].shards.items()} == {
+        "1/2": "computed",
+        "2/2": "failed",
+    }
+    assert run(*call, *tiles, "--shard", "2/2").exit_code == 0
+    items = read_batch(out)
+    assert [item.status for item in items] == ["existed", "written"]
+    assert all(item.figures for item in items)
+    assert not [*out.glob("*of*.lock")]
+
+
+def test_shards_and_whole_batches_keep_each_other_out(tmp_path: Path) -> None:
+    make_scene(tmp_path / "a.tif", 24, 32, descriptions=NAMES)
+    out = tmp_path / "out"
+    out.mkdir()
+    call = ("batch", tmp_path / "a.tif", "--out-dir", out, *BICUBIC)
+    with _alone(out, (1, 2)):
+        assert run(*call).exit_code == 5
+        assert run(*call, "--shard", "1/2").exit_code == 5
+        assert run(*call, "--shard", "2/2").exit_code == 0
+    with _alone(out, None):
+        assert run(*call, "--shard", "1/2").exit_code == 5

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from rsupres.cli import main
 from rsupres.cli.streams import LOST, TolerantStream, tolerant_streams
 from tests.helpers import make_scene
 
@@ -71,3 +73,23 @@ def test_streams_are_restored() -> None:
     with tolerant_streams():
         assert sys.stdout is not before[0]
     assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="this system has no /dev/full"
+)
+def test_a_log_file_on_a_full_disk_costs_a_line_not_the_work(tmp_path):
+    scene = make_scene(tmp_path / "s.tif", 16, 16)
+    log = tmp_path / "log"
+    log.symlink_to("/dev/full")
+    result = CliRunner().invoke(
+        main,
+        [
+            *("upscale", str(scene), str(tmp_path / "o.tif"), "--model", "bicubic"),
+            *("--scale", "2", "--log-file", str(log)),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("lacks lines from here on") == 1
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "o.tif").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from rsupres.cli.console import Console, configure_logging
+from rsupres.cli.log_file import fault_of
 from rsupres.cli.options.parameters import stacked
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ def _check_log_file(log_file: str, arguments: Mapping[str, object]) -> None:
         if any(os.path.realpath(path) == place for path in paths):
             raise click.UsageError(f"--log-file {log_file} is also {name}.")
     Inputs(named).check_file(Path(log_file), "log_file")
+    if fault := fault_of(log_file):
+        raise click.UsageError(f"--log-file {log_file} {fault}; choose another name.")
 
 
 def _paths(value: object) -> Iterator[str]:
