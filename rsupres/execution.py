@@ -32,12 +32,14 @@ class Progress:
         done: units finished.
         total: units in all.
         unit: what is counted, such as "tiles".
+        scene: which one, in a batch; "" = the phase is of the whole job.
     """
 
     phase: str
     done: int
     total: int
     unit: str
+    scene: str = ""
 
 
 OnProgress = Callable[[Progress], None]
@@ -90,14 +92,16 @@ class Shard:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; the same command continues the job.
+    """A signal arrived, or the time is up; the same command continues the job.
 
     Attributes:
-        signum: which signal.
+        signum: which signal; SIGALRM when the time is up.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
+        is_time = signum == signal.SIGALRM
+        name = "the time limit" if is_time else signal.Signals(signum).name
+        super().__init__(f"Stopped by {name}.")
         self.signum = signum
 
     def advise(self, text: str) -> None:
@@ -172,27 +176,35 @@ def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[I
 
 
 @contextmanager
-def stop_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted` in the main thread.
+def stop_signals(time_limit_s: float | None = None) -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and the end of the time into `Interrupted` in this thread.
 
     A second signal has its ordinary effect. Outside the main thread this does nothing.
+
+    Args:
+        time_limit_s: seconds from now on; None = no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    watched = (signal.SIGINT, signal.SIGTERM)
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in watched}
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in watched:
             signal.signal(number, signal.SIG_DFL)
         raise Interrupted(signum)
 
     for number in watched:
         signal.signal(number, stop)
+    if time_limit_s is not None:
+        signal.setitimer(signal.ITIMER_REAL, time_limit_s)
     try:
         yield
     finally:
+        if time_limit_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from rsupres.cli.log_file import note, note_early
+from rsupres.cli.log_file import json_line, note, note_early
 from rsupres.cli.process import tune
 from rsupres.cli.streams import LOST, tolerant_streams
 from rsupres.cli.wording import error_line
@@ -94,7 +94,7 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
         line = error_line(error, ctx.meta.get("rsupres.command"))
         _fail(ctx, error.exit_code, line)
     except KeyboardInterrupt as stop:
-        code = 143 if getattr(stop, "signum", 2) == 15 else 130
+        code = 128 + getattr(stop, "signum", 2)
         _fail(ctx, code, str(stop) or "Stopped.")
     except MemoryError:
         _fail(
@@ -116,11 +116,15 @@ def _fail(ctx: click.Context, code: int, message: str) -> None:
     line = " ".join(message.split())
     if ctx.meta.get("rsupres.json"):
         click.echo(json.dumps({"error": line, "exit_code": code}))
-    click.echo(f"Error: {line}" if code < 128 else line, err=True)
+    as_json = bool(ctx.meta.get("rsupres.json_logs"))
+    shown = f"Error: {line}" if code < 128 else line
+    click.echo(
+        json_line("ERROR", line, {"exit_code": code}) if as_json else shown, err=True
+    )
     if ctx.meta.get("rsupres.logs"):
         note(f"{line} Exit code {code}.", logging.ERROR)
     elif log_file := ctx.meta.get("rsupres.log_file"):
-        note_early(log_file, f"{line} Exit code {code}.")
+        note_early(log_file, f"{line} Exit code {code}.", as_json=as_json)
     _leave_if_abandoned(code)
     ctx.exit(code)
 
@@ -137,15 +141,21 @@ def _leave_if_abandoned(code: int) -> None:
 @click.group(
     cls=LazyGroup,
     name="rsupres",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 88,
+        "auto_envvar_prefix": "RSUPRES",
+    },
 )
-@click.version_option(__version__, "--version", prog_name="rsupres")
+@click.version_option(
+    __version__, "--version", prog_name="rsupres", allow_from_autoenv=False
+)
 def main() -> None:
     """Super-resolve satellite scenes with diffusion models.
 
     Exit codes: 0 done, 1 defect, 2 usage, 3 input, 4 checkpoint, 5 run conflict or
-    output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130 or 143 stopped
-    (the same command continues).
+    output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130, 142 or 143
+    stopped (the same command continues).
 
     \b
     Examples:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rsupres.cli.batch_request import make_request, show_plan
 from rsupres.cli.console import Console
+from rsupres.cli.log_file import set_scene
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.run import batch_options, make_job
+from rsupres.cli.options.run import batch_options, time_option
 from rsupres.cli.wording import error_line
 
 if TYPE_CHECKING:
     from rsupres.tiles.journal import BatchItem
+
+
+def _check_summary(
+    ctx: click.Context, param: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a summary of which the form is unknown."""
+    if path is not None and path.suffix.lower() not in (".csv", ".json", ".md"):
+        raise click.BadParameter(f"{path}: name a .csv, .json or .md file.", ctx, param)
+    return path
 
 
 @click.command()
@@ -40,7 +51,52 @@ if TYPE_CHECKING:
     help="Folder for a page of each output and their index, index.html, which begins "
     "with what failed. Default: none.",
 )
+@click.option(
+    "--group-bands/--no-group-bands",
+    default=True,
+    show_default=True,
+    help="Join files with one band each, whose names differ in the band alone, to one "
+    "scene.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Scenes at a time, each in a process of its own that loads the model.",
+)
+@click.option(
+    "--retry",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Try inputs again up to N times, after all others, when they failed for "
+    "reasons that may pass: exit codes 1, 3, 5 and 6.",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop when N inputs have failed. Default: go on to the end.",
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_check_summary,
+    metavar="FILE.csv|json|md",
+    help="Table of all inputs to write at the end, also of a batch that was stopped. "
+    "Default: none.",
+)
+@click.option(
+    "--plan",
+    "is_plan",
+    is_flag=True,
+    help="Say what would be done, with time and disk, and do nothing.",
+)
 @batch_options
+@time_option
 @console_options
 @click.pass_context
 def batch(
@@ -49,14 +105,15 @@ def batch(
     console: Console,
     inputs: tuple[str, ...],
     folder: Path,
-    recursive: bool,
     report: Path | None,
-    **options: object,
+    time_limit_s: float | None,
+    is_plan: bool,
+    **options: Any,
 ) -> None:
-    """Upscale many INPUTS into DIR, one after the other, and sum up.
+    """Upscale many INPUTS into DIR and sum up.
 
-    An input is a scene, a folder of scenes (rasters, .SAFE, zips, folders of tiles),
-    @list.txt, or a folder of 'rsupres tile'.
+    An input is a scene, a folder of scenes (rasters, .SAFE, zips, folders of tiles), a
+    pattern in quotes, @list.txt, or a folder of 'rsupres tile'.
     Tiles are upscaled at the scale that they were cut for, with those of their maps,
     references and change masks that the model looks at. Each tile counts as a scene of
     its own, so that noise and values found for a whole scene differ between tiles.
@@ -66,42 +123,43 @@ def batch(
     options, else made anew (--update, the default). After a failure the other inputs
     are still upscaled; the exit code is that of the first failure.
     --uncertainty, --reference-coverage and --run-dir name folders here. 'rsupres status
-    DIR' shows the progress.
+    DIR' shows the progress. [[scene]] tables of --config give options to the scenes
+    whose names match.
 
     \b
     Examples:
       rsupres batch scenes/*.tif --out-dir sharp --scale 4
       rsupres batch tiles --out-dir sharp --model bicubic
+      rsupres batch --config night.toml --jobs 2 --time-limit 5h
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.tiles.batch import run_batch
+    from rsupres.tiles.batch_run import Watch
     from rsupres.tiles.journal import summarise
 
-    source = ctx.get_parameter_source("scale")
-    job = make_job((), str(folder), options)
-    made = None
+    request = make_request(ctx, inputs, folder, options)
+    if is_plan:
+        show_plan(console, request, ctx)
+        return
+    pages = None
     if report is not None:
         from rsupres.report.batch_index import BatchPages
 
-        made = BatchPages(report, job)
+        pages = BatchPages(report, request.job)
 
-    def done(item: BatchItem) -> None:
-        if made is not None:
-            made.add(item)
+    def start(item: BatchItem) -> None:
+        set_scene(item.scene)
+
+    def end(item: BatchItem) -> None:
+        if pages is not None:
+            pages.add(item)
         console.emit(item.to_json(), describe_item(item))
+        set_scene("")
 
-    with console.work() as show:
-        items = run_batch(
-            inputs,
-            folder,
-            job,
-            scale_is_given=source is not None and source.name == "COMMANDLINE",
-            recursive=recursive,
-            on_item=done,
-            on_progress=show,
-            word_error=lambda error: error_line(error, ctx.command),
-        )
-        if made is not None:
-            made.finish(items)
+    with console.work(time_limit_s) as show:
+        watch = Watch(start, end, show, lambda error: error_line(error, ctx.command))
+        items = run_batch(request, watch)
+        if pages is not None:
+            pages.finish(items)
     summary = summarise(items)
     console.emit(summary, describe(summary))
     if summary["exit_code"]:

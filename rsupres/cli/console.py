@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.log_file import LogFile, NotOnStderr, note
+from rsupres.cli.log_file import JsonFormatter, LogFile, NotOnStderr, note
+from rsupres.cli.progress import PlainLines, progress_bars
 from rsupres.cli.streams import TolerantStream
 from rsupres.cli.wording import WordingFilter
 
 if TYPE_CHECKING:
     from rsupres.execution import Progress
-
-_PLAIN_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,12 @@ class Console:
     Attributes:
         as_json: results are JSON lines.
         verbosity: times ``-v`` less times ``-q``.
+        json_logs: logs and progress are JSON lines.
     """
 
     as_json: bool = False
     verbosity: int = 0
+    json_logs: bool = False
 
     def emit(self, record: Mapping[str, object], text: str) -> None:
         """Write one result to stdout: `record` with ``--json``, else `text`."""
@@ -48,24 +48,34 @@ class Console:
             click.echo(json.dumps(record, allow_nan=False, default=str))
         elif text:
             click.echo(text)
-        note(text)
+        note(text, fields={"result": dict(record)})
 
     @contextmanager
-    def work(self) -> Iterator[Callable[[Progress], None]]:
-        """Stop on signals, keep libraries quiet and show progress during long work."""
+    def work(
+        self, time_limit_s: float | None = None
+    ) -> Iterator[Callable[[Progress], None]]:
+        """Stop on signals, keep libraries quiet and show progress during long work.
+
+        Args:
+            time_limit_s: after which the work is stopped, too; None = never.
+        """
         from rsupres.execution import stop_signals
 
-        with stop_signals(), _native_messages_to_log(), self.progress() as show:
+        with (
+            stop_signals(time_limit_s),
+            _native_messages_to_log(),
+            self.progress() as show,
+        ):
             yield show
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
         """Show progress on stderr: a bar on a terminal, plain lines elsewhere."""
         if self.verbosity < 0:
-            yield _PlainLines(is_shown=False)
-        elif sys.stderr.isatty():
-            lines = _PlainLines(is_shown=False)
-            with _bar() as bar:
+            yield PlainLines(is_shown=False, as_json=self.json_logs)
+        elif sys.stderr.isatty() and not self.json_logs:
+            lines = PlainLines(is_shown=False)
+            with progress_bars() as bar:
 
                 def show(step: Progress) -> None:
                     bar(step)
@@ -73,103 +83,7 @@ class Console:
 
                 yield show
         else:
-            yield _PlainLines()
-
-
-class _PlainLines:
-    """Print a line when a phase starts or ends and every ten seconds between.
-
-    The log file has the lines, too, also where a bar or nothing is shown instead.
-    """
-
-    def __init__(self, *, is_shown: bool = True) -> None:
-        self._is_shown = is_shown
-        self._phase = ""
-        self._started = self._last = 0.0
-        self._offset = 0
-        self._ended = False
-
-    def __call__(self, step: Progress) -> None:
-        now = time.monotonic()
-        if step.phase != self._phase:
-            self._phase, self._started, self._offset = step.phase, now, step.done
-            self._last, self._ended = now, step.total == 1
-            size = f": {step.total} {step.unit}" if step.total > 1 else ""
-            self._print(f"{step.phase}{size}")
-        elif step.done == step.total:
-            if not self._ended:
-                self._ended = True
-                self._say(step, now)
-        elif now - self._last >= _PLAIN_EVERY_S:
-            self._last = now
-            self._say(step, now)
-
-    def _say(self, step: Progress, now: float) -> None:
-        rate = (step.done - self._offset) / max(now - self._started, 1e-6)
-        left = (step.total - step.done) / rate if rate > 0 else float("nan")
-        self._print(
-            f"{step.phase}: {step.done}/{step.total} {step.unit}, "
-            f"{rate:.3g} {step.unit}/s, {_clock(left)} left"
-        )
-
-    def _print(self, line: str) -> None:
-        if self._is_shown:
-            click.echo(line, err=True)
-        note(line)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console as Terminal
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        Task,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            unit = task.fields.get("unit", "")
-            return Text(f"{speed:.3g} {unit}/s" if speed else "")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-    )
-    terminal = Terminal(stderr=True, highlight=False)
-    with Bar(*columns, console=terminal, transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: Progress) -> None:
-            task = tasks.get(step.phase)
-            if task is None:
-                for old in tasks.values():
-                    bar.update(old, visible=False)
-                task = bar.add_task(
-                    step.phase, total=step.total, completed=step.done, unit=step.unit
-                )
-                tasks[step.phase] = task
-            bar.update(task, completed=step.done, total=step.total)
-
-        yield show
-
-
-def _clock(seconds: float) -> str:
-    if seconds != seconds:
-        return "unknown time"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+            yield PlainLines(as_json=self.json_logs)
 
 
 @contextmanager
@@ -234,7 +148,11 @@ class _Stderr(logging.Handler):
 
 
 def configure_logging(
-    verbosity: int, log_file: str | None, command: click.Command | None = None
+    verbosity: int,
+    log_file: str | None,
+    command: click.Command | None = None,
+    *,
+    as_json: bool = False,
 ) -> Callable[[], None]:
     """Send logs to stderr and to `log_file`; return a function that undoes it.
 
@@ -242,6 +160,7 @@ def configure_logging(
         verbosity: 0 shows warnings, 1 what is decided, 2 everything, below 0 errors.
         log_file: appended to, with times, everything from INFO.
         command: whose options warnings name.
+        as_json: each record is a JSON object.
 
     Raises:
         click.UsageError: the log file cannot be written.
@@ -253,7 +172,7 @@ def configure_logging(
     stderr = _Stderr()
     stderr.addFilter(_ByVerbosity(level))
     stderr.addFilter(NotOnStderr())
-    stderr.setFormatter(_OneLine())
+    stderr.setFormatter(JsonFormatter() if as_json else _OneLine())
     handlers: list[logging.Handler] = [stderr]
     if log_file:
         try:
@@ -263,9 +182,8 @@ def configure_logging(
                 f"--log-file {log_file} cannot be written: {error.strerror}."
             ) from error
         to_file.addFilter(_ByVerbosity(min(level, logging.INFO)))
-        to_file.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        )
+        text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        to_file.setFormatter(JsonFormatter() if as_json else text)
         handlers.append(to_file)
     before = root.level
     root.setLevel(min(level, logging.INFO))

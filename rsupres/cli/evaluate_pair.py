@@ -12,7 +12,12 @@ from click.core import ParameterSource
 from rsupres.cli.console import Console
 from rsupres.cli.wording import option_of, usage_errors
 
-_OF_EVERY_COMMAND = frozenset(("inputs", "verbose", "quiet", "as_json", "log_file"))
+_OF_EVERY_COMMAND = frozenset(
+    {
+        *("inputs", "verbose", "quiet", "as_json", "log_file", "log_format", "debug"),
+        "print_config",
+    }
+)
 
 
 def evaluate_pair(
@@ -62,7 +67,7 @@ def refuse_others(names: Collection[str], use: str) -> None:
     ctx = click.get_current_context()
     for parameter in ctx.command.params:
         name = parameter.name or ""
-        if not parameter.expose_value or name in (*names, *_OF_EVERY_COMMAND, "debug"):
+        if not parameter.expose_value or name in (*names, *_OF_EVERY_COMMAND):
             continue
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        if ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
             raise click.UsageError(f"{option_of(name, ctx.command)} is for {use}.")

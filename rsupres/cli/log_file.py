@@ -1,22 +1,75 @@
 """Copy results, progress and errors of a command to the log file.
 
 With these lines the file of ``--log-file`` holds everything that stderr shows, and what
-was written.
+was written. Lines are text, or JSON objects with time, run, scene and counters.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import secrets
 import sys
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-_OURS = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+_OURS = re.compile(
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ |\{\"time\": \"\d{4}-"
+)
 _logger = logging.getLogger("rsupres.console")
+
+
+class _Now:
+    """What the lines of this process have in common.
+
+    Attributes:
+        run: identifies the process in a log that several append to.
+        scene: that a batch is at, "" outside of scenes.
+    """
+
+    run = secrets.token_hex(6)
+    scene = ""
+
+
+def set_scene(scene: str) -> None:
+    """Name the scene that the next lines are about, "" for none."""
+    _Now.scene = scene
+
+
+def json_line(level: str, message: str, fields: Mapping[str, object]) -> str:
+    """Return a line of a log in JSON.
+
+    Args:
+        level: of logging, such as "INFO".
+        message: as text logs have it.
+        fields: more keys, such as the counters of a progress.
+    """
+    content = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": level,
+        "run": _Now.run,
+        "scene": _Now.scene,
+        "message": message,
+        **fields,
+    }
+    return json.dumps(content, default=str)
+
+
+class JsonFormatter(logging.Formatter):
+    """Write records as JSON objects, one a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as a line of JSON."""
+        fields = {"logger": record.name, **getattr(record, "fields", {})}
+        if scene := getattr(record, "scene", ""):
+            fields["scene"] = scene
+        return json_line(record.levelname, record.getMessage(), fields)
 
 
 class LogFile(logging.FileHandler):
@@ -68,26 +121,32 @@ def fault_of(path: str) -> str | None:
             start = opened.read(4096)
     except OSError:
         return None
-    is_ours = bool(_OURS.match(start))
-    if not is_ours and (b"\0" in start or start.lstrip().startswith((b"<", b"{"))):
+    if not _OURS.match(start) and (
+        b"\0" in start or start.lstrip().startswith((b"<", b"{"))
+    ):
         return "exists and is no log"
     return None
 
 
-def note(text: str, level: int = logging.INFO) -> None:
+def note(
+    text: str,
+    level: int = logging.INFO,
+    fields: Mapping[str, object] | None = None,
+) -> None:
     """Write lines to the log file, if there is one.
 
     Args:
         text: as it was shown.
         level: of logging.
+        fields: more keys of a line in JSON.
     """
     # Without a file nobody listens: logging would show errors on stderr once more.
     if _logger.hasHandlers():
         for line in text.splitlines():
-            _logger.log(level, "%s", line)
+            _logger.log(level, "%s", line, extra={"fields": fields or {}})
 
 
-def note_early(path: str, text: str) -> None:
+def note_early(path: str, text: str, *, as_json: bool = False) -> None:
     """Append an error to the log file of a command that was refused before its start.
 
     The arguments are not known then, so that a file which is no log is left alone.
@@ -95,6 +154,7 @@ def note_early(path: str, text: str) -> None:
     Args:
         path: of the log file.
         text: the error, one line.
+        as_json: the log is in JSON.
     """
     file = Path(path)
     try:
@@ -105,11 +165,15 @@ def note_early(path: str, text: str) -> None:
                 return
         if fault_of(path):
             return
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         with file.open("a", encoding="utf-8") as opened_text:
-            opened_text.write(
-                f"{stamp},{int(now % 1 * 1000):03d} ERROR {_logger.name}: {text}\n"
-            )
+            opened_text.write(f"{_early_line(text, as_json=as_json)}\n")
     except OSError:
         return  # the error itself is on stderr
+
+
+def _early_line(text: str, *, as_json: bool) -> str:
+    if as_json:
+        return json_line("ERROR", text, {"logger": _logger.name})
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    return f"{stamp},{int(now % 1 * 1000):03d} ERROR {_logger.name}: {text}"

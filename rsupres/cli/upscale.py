@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.console import Console
+from rsupres.cli.log_file import set_scene
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.run import make_job, upscale_options
+from rsupres.cli.options.run import make_job, time_option, upscale_options
 
 if TYPE_CHECKING:
     from rsupres.upscaling.job import UpscaleJob
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 @click.argument("scenes", nargs=-1, required=True, callback=expand_lists)
 @click.argument("output", type=click.Path())
 @upscale_options
+@time_option
 @console_options
 def upscale(
-    console: Console, scenes: tuple[str, ...], output: str, **options: object
+    console: Console,
+    scenes: tuple[str, ...],
+    output: str,
+    time_limit_s: float | None,
+    **options: object,
 ) -> None:
     """Upscale SCENE into OUTPUT, a georeferenced raster.
 
@@ -42,7 +48,8 @@ def upscale(
     from rsupres.upscaling.pipeline import upscale_scene
 
     job = make_job(scenes, output, options)
-    with console.work() as show, reporting(job, options["report"]):
+    set_scene(scenes[0])
+    with console.work(time_limit_s) as show, reporting(job, options["report"]):
         summary = upscale_scene(job, on_progress=show)
     console.emit(summary.to_json(), describe(summary))
 

@@ -7,6 +7,7 @@ opened.
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +34,13 @@ class Found:
         name: what is opened.
         below: folders between the searched one and this, part of its output's path.
         is_tiles: it is a folder of `rsupres tile`.
+        files: that make one scene, when there are several; `name` is for them all.
     """
 
     name: str
     below: Path = Path()
     is_tiles: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass
@@ -93,14 +96,17 @@ def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
     """Return what one input of a batch stands for.
 
     Args:
-        name: a raster, product, zip, folder of tiles, or a folder of such.
+        name: a raster, product, zip, folder of tiles, a folder of such, or a pattern
+            ("scenes/**/*.tif").
         out: folder of the outputs.
         recursive: search subfolders, too.
 
     Raises:
-        InputError: a folder holds no input.
+        InputError: a folder holds no input, or nothing matches a pattern.
     """
     path = Path(name)
+    if glob.has_magic(name) and "://" not in name and not path.exists():
+        return _find_matching(name, out, recursive=recursive)
     if (path / INDEX).is_file():
         return [Found(name, is_tiles=True)]
     if not path.is_dir() or is_product(path):
@@ -118,6 +124,24 @@ def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
         )
     if not found:
         raise InputError(f"{name}: holds no raster, product or folder of tiles.")
+    return found
+
+
+def _find_matching(pattern: str, out: Path, *, recursive: bool) -> list[Found]:
+    """Return the inputs that match a pattern; outputs of the batch are none."""
+    made = _outputs_of(out)
+    found: list[Found] = []
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        path = Path(name)
+        is_input = is_product(path) or (path / INDEX).is_file()
+        if path.resolve() in made or path.resolve() == out.resolve():
+            continue
+        if path.is_dir() and not is_input and "**" in pattern:
+            continue  # what it holds matches, too
+        if is_input or path.is_dir() or path.suffix.lower() in (*_RASTERS, ".zip"):
+            found += find_inputs(name, out, recursive=recursive)
+    if not found:
+        raise InputError(f"{pattern}: matches no raster, product or folder.")
     return found
 
 

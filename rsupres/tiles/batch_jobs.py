@@ -9,20 +9,38 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsupres.checkpoints.catalogue import default_model, read_card
 from rsupres.errors import InputError
 from rsupres.output.protect import Inputs, check_regular
 from rsupres.raster.dataset import Raster
+from rsupres.tiles.band_files import group_bands
 from rsupres.tiles.batch_inputs import Found, find_inputs
 from rsupres.tiles.index import FOLDERS, HR, INDEX, LR, read_index
 from rsupres.tiles.journal import JOURNAL, BatchItem
 from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)
+
+# The options of a scene by its name and the stem of its output, and whether they have
+# its scale.
+Choose = Callable[[str, str], tuple[UpscaleJob, bool]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the inputs of a batch become scenes.
+
+    Attributes:
+        recursive: search subfolders of folders, too.
+        group_bands: join files that differ in the band of their names alone.
+    """
+
+    recursive: bool = False
+    group_bands: bool = True
 
 
 def expand_inputs(
@@ -31,26 +49,37 @@ def expand_inputs(
     job: UpscaleJob,
     *,
     scale_is_given: bool,
-    recursive: bool = False,
+    selection: Selection | None = None,
+    choose: Choose | None = None,
 ) -> list[tuple[BatchItem, UpscaleJob]]:
     """Return what a batch has to do: items with their jobs, in the order of the inputs.
 
     Args:
-        inputs: rasters, products, folders of rasters, and folders of `rsupres tile`.
+        inputs: rasters, products, patterns, folders of rasters or of `rsupres tile`.
         folder: of the outputs.
         job: options for all.
         scale_is_given: refuse tile folders of another scale; else they have their own.
-        recursive: search subfolders of folders, too.
+        selection: how folders are searched, and files grouped to scenes.
+        choose: returns the options of one scene, and whether its scale was asked for.
 
     Raises:
         InputError: an input cannot be found, or two have the same output.
     """
-    found = [
-        pair
+    selection = selection or Selection()
+    inputs_found = [
+        one
         for name in inputs
-        for found in find_inputs(name, folder, recursive=recursive)
-        for pair in _expand(found, folder, job, scale_is_given=scale_is_given)
+        for one in find_inputs(name, folder, recursive=selection.recursive)
     ]
+    if selection.group_bands:
+        inputs_found = group_bands(inputs_found)
+    found: list[tuple[BatchItem, UpscaleJob]] = []
+    for one in inputs_found:
+        own, is_given = job, scale_is_given
+        if choose is not None:
+            own, has_scale = choose(one.name, _stem(one.name))
+            is_given = is_given or has_scale
+        found += _expand(one, folder, own, scale_is_given=is_given)
     seen: dict[Path, str] = {}
     for item, _ in found:
         if item.output in seen:
@@ -63,12 +92,15 @@ def expand_inputs(
     return found
 
 
-def check_batch(jobs: Sequence[UpscaleJob], folder: Path) -> None:
+def check_batch(
+    jobs: Sequence[UpscaleJob], folder: Path, summary: Path | None = None
+) -> None:
     """Check that no output of a batch is an input of any of its items.
 
     Args:
         jobs: of all items.
         folder: of the outputs.
+        summary: a table to write, if any.
 
     Raises:
         ArgumentError: one is.
@@ -83,6 +115,9 @@ def check_batch(jobs: Sequence[UpscaleJob], folder: Path) -> None:
             check_regular(path, "folder" if name == "output" else name)
             inputs.check(path, "folder" if name == "output" else name)
     inputs.check(folder / JOURNAL, "folder")
+    if summary is not None:
+        check_regular(summary, "summary")
+        inputs.check(summary, "summary")
 
 
 def _expand(
@@ -97,7 +132,8 @@ def _expand(
         into /= path.resolve().name
         items, chosen = _expand_tiles(path, into, job, scale_is_given)
     else:
-        items = [BatchItem(found.name, into / f"{_stem(found.name)}.tif", {})]
+        output = into / f"{_stem(found.name)}.tif"
+        items = [BatchItem(found.name, output, {}, files=found.files)]
         chosen = job
     for item in items:
         yield item, _job_of(item, chosen)
@@ -174,7 +210,7 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
         given["run_dir"] = job.run_dir / f"{item.output.name}.run"
     return replace(
         job,
-        scenes=(item.scene,),
+        scenes=item.files or (item.scene,),
         output=item.output,
         update=not (job.overwrite or job.skip_existing),
         **given,  # type: ignore[arg-type]  # names and types of UpscaleJob's fields

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from rsupres.errors import InputError
 from rsupres.output.atomic import publishing
@@ -51,6 +52,7 @@ class BatchItem:
         duration_s: wall time.
         figures: quality figures, also of an output that was there already.
         finished: when the output was written or failed, ISO 8601, UTC; "" = not yet.
+        files: that make one scene, when there are several.
         shards: what became of it in each shard ("2/8") of a batch in shards.
     """
 
@@ -64,6 +66,7 @@ class BatchItem:
     duration_s: float = 0.0
     figures: Mapping[str, float] | None = None
     finished: str = ""
+    files: tuple[str, ...] = ()
     shards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
@@ -85,13 +88,18 @@ class BatchItem:
             "figures": dict(self.figures or {}),
             "conditions": dict(self.conditions),
             "finished": self.finished,
+            **({"files": list(self.files)} if self.files else {}),
             **({"shards": dict(self.shards)} if self.shards else {}),
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> BatchItem:
         """Return the item that `to_json` stored."""
-        values = {**stored, "output": Path(str(stored["output"]))}
+        values = {
+            **stored,
+            "output": Path(str(stored["output"])),
+            "files": tuple(cast(Sequence[str], stored.get("files", ()))),
+        }
         return cls(**values)  # type: ignore[arg-type]  # the batch's own record
 
 

@@ -6,7 +6,7 @@ The command line calls the functions here with what it parsed, so both do the sa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -20,7 +20,6 @@ from rsupres.tile_grid import lr_step
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
-    from rsupres.tiles.batch import OnItem
     from rsupres.tiles.cut import TileSummary
     from rsupres.tiles.journal import BatchItem
     from rsupres.upscaling.pipeline import RunSummary
@@ -207,7 +206,7 @@ def batch(
     recursive: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
-    on_item: OnItem | None = None,
+    on_item: Callable[[BatchItem], None] | None = None,
     **options: Unpack[UpscaleOptions],
 ) -> list[BatchItem]:
     """Upscale many scenes into a folder, as `rsupres batch` does.
@@ -235,20 +234,22 @@ def batch(
         InputError: an input cannot be found, or two have the same output.
         RunConflictError: another batch works on the folder.
     """
-    from rsupres.tiles.batch import run_batch
+    from rsupres.tiles.batch import BatchRequest, run_batch
+    from rsupres.tiles.batch_jobs import Selection
+    from rsupres.tiles.batch_run import Watch
     from rsupres.upscaling.request import make_job
 
     job = make_job((), folder, 4 if scale is None else scale, options)
+    request = BatchRequest(
+        inputs=as_names(inputs),
+        folder=Path(folder),
+        job=job,
+        scale_is_given=scale is not None,
+        selection=Selection(recursive=recursive),
+    )
     with progress_bar(progress) as show:
-        return run_batch(
-            as_names(inputs),
-            Path(folder),
-            job,
-            scale_is_given=scale is not None,
-            recursive=recursive,
-            on_item=on_item,
-            on_progress=on_progress or show,
-        )
+        told = on_item or (lambda item: None)
+        return run_batch(request, Watch(on_item=told, on_progress=on_progress or show))
 
 
 def is_run(folder: Path) -> bool:

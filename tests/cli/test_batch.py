@@ -18,7 +18,7 @@ from rsupres.cli import main
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.output.locks import Lock
-from rsupres.tiles.batch import run_batch
+from rsupres.tiles.batch import BatchRequest, run_batch
 from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.journal import JOURNAL, LOCK, read_batch
 from rsupres.upscaling import model as models
@@ -91,7 +91,7 @@ def test_a_model_is_loaded_once_for_all_scenes(tmp_path, scenes, monkeypatch, ba
 
     monkeypatch.setattr(models, "load_model", load)
     job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(2), model="fake")
-    items = run_batch([str(scenes)], tmp_path / "out", job)
+    items = run_batch(BatchRequest([str(scenes)], tmp_path / "out", job))
     assert [item.status for item in items].count("written") == 2
     assert len(loads) == 1
     upscale_scene(replace(job, scenes=(items[0].scene,), output=tmp_path / "o.tif"))
@@ -178,9 +178,9 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
             raise Interrupted(15)
         return upscale_scene(job, **options)
 
-    monkeypatch.setattr("rsupres.tiles.batch.upscale_scene", stop_at_c)
+    monkeypatch.setattr("rsupres.tiles.batch_run.upscale_scene", stop_at_c)
     with pytest.raises(Interrupted, match="same command"):
-        run_batch([str(scenes)], out, job)
+        run_batch(BatchRequest([str(scenes)], out, job))
     statuses = [item.status for item in read_batch(out)]
     assert statuses == ["written", "failed", "waiting"]
     told = run("status", out)
@@ -193,7 +193,7 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
     try:
         assert [i.status for i in read_batch(out)] == ["written", "failed", "running"]
         with pytest.raises(RunConflictError):
-            run_batch([str(scenes)], out, job)
+            run_batch(BatchRequest([str(scenes)], out, job))
     finally:
         lock.release()
 

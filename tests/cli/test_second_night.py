@@ -298,7 +298,7 @@ def test_shards_of_a_batch_share_the_journal(tmp_path: Path) -> None:
     (tmp_path / "c.tif").rename(tmp_path / "b.tif")
     assert run(*call, *tiles, "--shard", "1/2").exit_code == 0
     items = read_batch(out)
-    assert [item.status for item in items] == ["existed", "failed"]
+    assert [item.status for item in items] == ["written", "failed"]
     assert {name: s["status"] for name, s in items[1].shards.items()} == {
         "1/2": "computed",
         "2/2": "failed",

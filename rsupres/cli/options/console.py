@@ -12,6 +12,7 @@ import click
 
 from rsupres.cli.console import Console, configure_logging
 from rsupres.cli.log_file import fault_of
+from rsupres.cli.options.job_file import effective, job_file_options
 from rsupres.cli.options.parameters import stacked
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,14 @@ def _keep_log_file(
     return value
 
 
+def _keep_log_format(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Remember the form of the log for errors of other options."""
+    ctx.meta["rsupres.json_logs"] = value == "json"
+    return value
+
+
 _options = stacked(
+    job_file_options,
     click.option(
         "-v",
         "--verbose",
@@ -52,16 +60,26 @@ _options = stacked(
         callback=_keep_log_file,
         help="Append everything that is said, with times, to this file. Default: none.",
     ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        is_eager=True,
+        callback=_keep_log_format,
+        help="Form of the log on stderr and in the log file; json has one object a "
+        "line, with time, run, scene and counters.",
+    ),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
 )
 
 
 def console_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``-v -q --json --log-file --debug``; pass `console` to the function.
+    """Add the options of every command; pass `console` to the function.
 
     Use it directly above the function, below ``@click.command`` and its options. The
     function takes a keyword `console` (`rsupres.cli.console.Console`) and none of the
-    five options.
+    options.
     """
 
     @click.pass_context
@@ -73,9 +91,14 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         quiet: int,
         as_json: bool,
         log_file: str | None,
+        log_format: str,
         debug: bool,
+        print_config: bool,
         **arguments: object,
     ) -> None:
+        if print_config:
+            click.echo(effective(ctx))
+            return
         ctx.meta["rsupres.json"] = as_json
         ctx.meta["rsupres.debug"] = debug
         ctx.meta["rsupres.command"] = ctx.command
@@ -83,7 +106,8 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         if log_file is not None:
             ctx.meta["rsupres.log_file"] = None  # until it is known to be no input
             _check_log_file(log_file, arguments)
-        undo = configure_logging(verbosity, log_file, ctx.command)
+        json_logs = log_format == "json"
+        undo = configure_logging(verbosity, log_file, ctx.command, as_json=json_logs)
         ctx.find_root().call_on_close(undo)
         ctx.meta["rsupres.logs"] = True
         for given in ctx.meta.get("rsupres.renamed", ()):
@@ -93,7 +117,7 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
                 given.current,
             )
             arguments[given.current.lstrip("-").replace("-", "_")] = given.value
-        function(console=Console(as_json, verbosity), **arguments)
+        function(console=Console(as_json, verbosity, json_logs), **arguments)
 
     return _options(wrapper)
 

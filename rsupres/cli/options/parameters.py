@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -159,6 +160,31 @@ class NamedBandsType(click.ParamType[Any]):
                 self.fail(f"{part!r} is not ROLE=BAND such as red=3.", param, ctx)
             pairs.append((role.lower(), int(number)))
         return tuple(pairs)
+
+
+class DurationType(click.ParamType[Any]):
+    """A time such as ``5h``, ``90m``, ``1h30m`` or ``45s``, in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(
+            r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(value)
+        )
+        if found is None or not any(found.groups()):
+            self.fail(
+                f"{value!r} is no time such as 5h, 90m, 1h30m or 45s.", param, ctx
+            )
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        total_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if total_s == 0:
+            self.fail(f"{value!r} is no time at all.", param, ctx)
+        return float(total_s)
 
 
 class LayersType(click.ParamType[Any]):

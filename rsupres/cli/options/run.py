@@ -23,7 +23,13 @@ from rsupres.cli.options.output import (
     skip_option,
     update_option,
 )
-from rsupres.cli.options.parameters import BatchType, ScaleType, ShardType, stacked
+from rsupres.cli.options.parameters import (
+    BatchType,
+    DurationType,
+    ScaleType,
+    ShardType,
+    stacked,
+)
 from rsupres.cli.options.sampling import sampling_options
 
 if TYPE_CHECKING:
@@ -91,6 +97,14 @@ work_options = stacked(
         help="Compute only the I-th of N shares of the strips; the last share to "
         "finish writes the output. Default: all strips.",
     ),
+)
+time_option = click.option(
+    "--time-limit",
+    "time_limit_s",
+    type=DurationType(),
+    metavar="5h|90m|45s",
+    help="Stop after this time with exit code 142; the same command continues. "
+    "Default: none.",
 )
 gate_option = click.option(
     "--fail-if",

@@ -1,0 +1,120 @@
+"""Turn the options of `rsupres batch` into a request, and show its plan."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from rsupres.cli.console import Console
+from rsupres.cli.options.run import make_job
+from rsupres.cli.options.scene_rules import job_chooser, read_rules
+from rsupres.cli.process import tune
+from rsupres.cli.wording import error_line
+
+if TYPE_CHECKING:
+    from rsupres.tiles.batch import BatchRequest
+    from rsupres.upscaling.job import UpscaleJob
+
+_OF_BATCH = ("recursive", "group_bands", "jobs", "retry", "max_failures", "summary")
+
+
+def make_request(
+    ctx: click.Context, inputs: tuple[str, ...], folder: Path, options: dict[str, Any]
+) -> BatchRequest:
+    """Return what the options of `rsupres batch` ask for.
+
+    Args:
+        ctx: of the command.
+        inputs: as they were given.
+        folder: of the outputs.
+        options: all others, by name.
+
+    Raises:
+        click.UsageError: options exclude each other, or a table [[scene]] of the job
+            file is wrong.
+    """
+    from rsupres.tiles.batch import BatchRequest
+    from rsupres.tiles.batch_jobs import Selection
+    from rsupres.tiles.batch_run import Effort
+
+    own = {name: options.pop(name) for name in _OF_BATCH}
+    rules = read_rules(ctx, options.keys())
+    if own["jobs"] > 1 and options["shard"]:
+        raise click.UsageError("--jobs and --shard exclude each other.")
+    return BatchRequest(
+        inputs=inputs,
+        folder=folder,
+        job=make_job((), str(folder), options),
+        scale_is_given=ctx.get_parameter_source("scale") != ParameterSource.DEFAULT,
+        selection=Selection(own["recursive"], own["group_bands"]),
+        choose=job_chooser(str(folder), options, rules) if rules else None,
+        effort=Effort(own["jobs"], own["retry"], own["max_failures"], tune),
+        summary=own["summary"],
+    )
+
+
+def _in_existing_folders(job: UpscaleJob) -> UpscaleJob:
+    """Return a job whose outputs lie in folders that exist, for its plan.
+
+    A batch makes the folders of its outputs.
+    """
+    places: dict[str, Any] = {name: getattr(job, name) for name in job.outputs}
+    places["run_dir"] = job.run_dir
+    for name, path in places.items():
+        if path is not None and not path.parent.exists():
+            folder = next(parent for parent in path.parents if parent.exists())
+            places[name] = folder / f".{secrets.token_hex(4)}-{path.name}"
+    return replace(job, **places)
+
+
+def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> None:
+    """Say what a batch would do with each input, and what it would cost in all.
+
+    Exits with the code of the first input that would be refused.
+
+    Args:
+        console: where the plan goes.
+        request: the batch.
+        ctx: of the command.
+    """
+    from rsupres.upscaling.planning import Plan, plan_job, size_text
+
+    plans: list[Plan] = []
+    for item, job in request.expand():
+        plan = plan_job(_in_existing_folders(job))
+        refused = "; ".join(error_line(e, ctx.command) for e in plan.refusals)
+        names = ("model", "duration_s", "output_bytes", "disk_bytes")
+        record: dict[str, object] = {n: getattr(plan, n) for n in names}
+        record |= {"scene": item.scene, "output": str(item.output), "refused": refused}
+        time = "time unknown" if plan.duration_s is None else f"{plan.duration_s:.0f} s"
+        done = f"{plan.model}, {time}, {size_text(plan.output_bytes or 0)}"
+        text = f"refused: {refused}" if refused else done
+        console.emit(record, f"{item.output}  {text}")
+        plans.append(plan)
+    taken = [plan for plan in plans if not plan.refusals]
+    n_jobs = request.effort.jobs
+    output_bytes = sum(plan.output_bytes or 0 for plan in taken)
+    runs_bytes = n_jobs * max((plan.disk_bytes or 0 for plan in taken), default=0)
+    time_s = sum(plan.duration_s or 0.0 for plan in taken) / n_jobs
+    code = next((plan.exit_code for plan in plans if plan.exit_code), 0)
+    total = {
+        "inputs": len(plans),
+        "refused": len(plans) - len(taken),
+        "duration_s": time_s,
+        "output_bytes": output_bytes,
+        "disk_bytes": output_bytes + runs_bytes,
+        "exit_code": code,
+    }
+    console.emit(
+        total,
+        f"{len(plans)} inputs, {len(plans) - len(taken)} refused: about "
+        f"{time_s / 60:.1f} min, outputs of {size_text(output_bytes)}, at the most "
+        f"{size_text(output_bytes + runs_bytes)} of disk.",
+    )
+    if code:
+        ctx.exit(code)

@@ -1,0 +1,532 @@
+"""Batches that run every night: job files, groups, several processes, limits, logs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+
+from rsupres.cli import main
+from rsupres.cli.batch import batch as batch_command
+from rsupres.cli.options.job_file import option_keys
+from rsupres.execution import Interrupted, Progress
+from rsupres.tiles import batch_run, workers
+from rsupres.tiles.journal import JOURNAL, read_batch
+from tests.helpers import make_scene
+
+NAMES = ("B04", "B03", "B02")
+BICUBIC = ("--model", "bicubic", "--scale", "2")
+
+
+def run(*arguments: object, **environment: str) -> Result:
+    texts = [str(argument) for argument in arguments]
+    return CliRunner().invoke(main, texts, env=environment)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two scenes in a folder; the working folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("T32TQM_1", "T33UUP_1"):
+        make_scene(folder / f"{name}.tif", 16, 16, descriptions=NAMES)
+    return folder
+
+
+def night(folder: Path, text: str) -> Path:
+    path = folder / "night.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+JOB = """
+scale = 2
+[batch]
+inputs = ["scenes"]
+out-dir = "sharp"
+model = "bicubic"
+fail_if = "valid<0.5"
+[upscale]
+seed = 7
+"""
+
+
+def test_a_job_file_is_a_whole_batch(scenes: Path) -> None:
+    night(scenes.parent, JOB)
+    done = run("batch", "--config", "night.toml", "--json")
+    assert done.exit_code == 0, done.output
+    assert lines(done.stdout)[-1]["written"] == 2
+    with rasterio.open("sharp/T32TQM_1.tif") as made:
+        assert made.shape == (32, 32)
+    again = run("batch", "--config", "night.toml", "--json")
+    assert lines(again.stdout)[-1]["existed"] == 2
+
+
+def test_the_command_line_counts_more_than_the_environment_and_the_file(
+    scenes: Path,
+) -> None:
+    night(scenes.parent, JOB)
+
+    def scale_of(*more: object, **environment: str) -> object:
+        shown = run(
+            "batch", "--config", "night.toml", "--print-config", *more, **environment
+        )
+        assert shown.exit_code == 0, shown.output
+        return tomllib.loads(shown.stdout)["batch"]["scale"]
+
+    assert scale_of() == "2"
+    assert scale_of(RSUPRES_BATCH_SCALE="3") == "3"
+    assert scale_of("--scale", "5/2", RSUPRES_BATCH_SCALE="3") == "5/2"
+    shown = run("batch", "--print-config", RSUPRES_BATCH_CONFIG="night.toml")
+    assert tomllib.loads(shown.stdout)["batch"]["scale"] == "2"
+
+
+VALUES: dict[str, object] = {
+    "inputs": ["scenes"],
+    "scale": "10/3",
+    "bidx": "3,2,1",
+    "bands": "red=3,green=2",
+    "bounds": ["1", "2", "3.5", "4"],
+    "layers": "building,road",
+    "shard": "2/3",
+    "batch-size": "4",
+    "co": ["COMPRESS=ZSTD", "BIGTIFF=YES"],
+    "nodata": "-5.0",
+    "jobs": "2",
+    "samples": "2",
+    "sensor-mtf": "0.3",
+    "time-limit": "1h30m",
+    "summary": "s.csv",
+    "log-file": "log",
+}
+
+
+def arguments_of(key: str, parameter: click.Parameter) -> list[str]:
+    """Return words that give a parameter another value than its default."""
+    value = VALUES.get(key)
+    if isinstance(parameter, click.Argument):
+        return ["scenes"]
+    option = f"--{key}"
+    if isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count):
+        others = parameter.secondary_opts
+        return [others[0] if others and parameter.default else option]
+    if value is None and isinstance(parameter.type, click.Choice):
+        value = str(parameter.type.choices[-1])
+    value = "1" if value is None else value
+    if isinstance(value, list):
+        if parameter.nargs > 1:
+            return [option, *value]
+        return [word for text in value for word in (option, text)]
+    return [option, str(value)]
+
+
+@pytest.mark.parametrize("key", option_keys(batch_command))
+def test_what_is_printed_gives_the_same_options_again(scenes: Path, key: str) -> None:
+    parameter = option_keys(batch_command)[key]
+    words = arguments_of(key, parameter)
+    if key != "inputs":
+        words += ["scenes"]
+    if key != "out-dir":
+        words += ["--out-dir", "out"]
+    shown = run("batch", *words, "--print-config")
+    assert shown.exit_code == 0, shown.output
+    chosen = tomllib.loads(shown.stdout)["batch"]
+    plain = tomllib.loads(run("batch", "x", "--out-dir", "y", "--print-config").stdout)
+    assert key in chosen
+    assert chosen[key] != plain["batch"].get(key)
+    night(scenes.parent, shown.stdout)
+    again = run("batch", "--config", "night.toml", "--print-config")
+    assert tomllib.loads(again.stdout)["batch"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[batch]\nscle = 2",
+            "scle is no option of 'rsupres batch'; did you mean scale?",
+        ),
+        ("[batch]\noverwrite = 1", "overwrite takes true or false"),
+        ("[batch]\nscale = true", "scale takes a value"),
+        ("[batch]\nscale = 'big'", "Invalid value for '--scale'"),
+        ("[batch]\nbounds = [1, 2]", "Invalid value for '--bounds'"),
+        ("[batch", "is no TOML"),
+        ("[scene]\nmatch = '*'", "two brackets"),
+        ("[[scene]]\nscale = 3", "has no match"),
+        ("[[scene]]\nmatch = '*'\njobs = 2", "jobs is no option"),
+        ("[[scene]]\nmatch = '*'\nscale = 'big'", "'big'"),
+    ],
+)
+def test_a_wrong_job_file_is_refused(scenes: Path, text: str, said: str) -> None:
+    night(scenes.parent, text)
+    done = run("batch", "scenes", "--out-dir", "out", "--config", "night.toml")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not Path("out").exists()
+
+
+def test_job_files_in_other_encodings(scenes: Path) -> None:
+    text = "[batch]\nscale = 3\n"
+    Path("bom.toml").write_text(text, encoding="utf-8-sig")
+    shown = run(
+        "batch", "x", "--out-dir", "y", "--config", "bom.toml", "--print-config"
+    )
+    assert tomllib.loads(shown.stdout)["batch"]["scale"] == "3"
+    Path("u16.toml").write_text(text, encoding="utf-16")
+    refused = run("batch", "x", "--out-dir", "y", "--config", "u16.toml")
+    assert (refused.exit_code, "UTF-8" in refused.stderr) == (2, True)
+
+
+def test_patterns_give_options_to_scenes(scenes: Path) -> None:
+    """Later tables count more, and the command line most; {name} is the scene's."""
+    night(
+        scenes.parent,
+        JOB
+        + """
+        [[scene]]
+        match = "*"
+        tile-size = 32
+        fail-if = ["valid<0.1"]
+        [[scene]]
+        match = ["T32TQM*", "T99*"]
+        scale = 3
+        aoi = "maps/{name}.geojson"
+        """,
+    )
+    Path("maps").mkdir()
+    Path("maps/T32TQM_1.geojson").write_text("{}")
+    made = run("batch", "--config", "night.toml", "--json")
+    first, second, _ = lines(made.stdout)
+    assert (first["status"], second["status"]) == ("failed", "written")
+    assert "maps/T32TQM_1.geojson" in str(first["error"])
+    call = ("batch", "--config", "night.toml", "--plan", "--json")
+    plans = lines(run(*call).stdout)
+    assert plans[0]["refused"]
+    night(scenes.parent, Path("night.toml").read_text().replace("aoi =", "# aoi ="))
+    assert run("batch", "--config", "night.toml").exit_code == 0
+    sizes = {}
+    for path in Path("sharp").glob("*.tif"):
+        with rasterio.open(path) as dataset:
+            sizes[path.stem] = dataset.width
+    assert sizes == {"T32TQM_1": 48, "T33UUP_1": 32}
+    typed = run("batch", "--config", "night.toml", "--out-dir", "two", "--scale", 2)
+    assert typed.exit_code == 0
+    with rasterio.open("two/T32TQM_1.tif") as dataset:
+        assert dataset.width == 32
+
+
+def test_other_commands_take_job_files_and_variables(scenes: Path) -> None:
+    night(scenes.parent, JOB)
+    scene = scenes / "T32TQM_1.tif"
+    shown = run("upscale", scene, "o.tif", "--config", "night.toml", "--print-config")
+    stored = tomllib.loads(shown.stdout)["upscale"]
+    assert (stored["seed"], stored["scale"]) == (7, "2")
+    done = run("upscale", scene, "o.tif", RSUPRES_UPSCALE_MODEL="bicubic")
+    assert done.exit_code == 0
+    with rasterio.open("o.tif") as made:
+        assert made.tags()["RSUPRES_MODEL"] == "bicubic"
+    Path("n.toml").write_text("[dataset.build]\nhr = 'scenes'\nlicence = 'CC0'\n")
+    shown = run("dataset", "build", "p", "--config", "n.toml", "--print-config")
+    stored = tomllib.loads(shown.stdout)["dataset"]["build"]
+    assert (stored["hr"], stored["licence"]) == (["scenes"], "CC0")
+    assert run("--help", RSUPRES_VERSION="0.1").stdout.startswith("Usage")
+
+
+def test_band_files_become_one_scene(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for band in ("B02", "B03", "B04"):
+        make_scene(folder / f"T32_20200101_{band}_10m.tif", 16, 16, bands=1)
+    make_scene(folder / "T32_20200101_B11_10m.tif", 8, 8, bands=1)  # larger pixels
+    make_scene(folder / "T32_20200202_B04_10m.tif", 16, 16, bands=1)  # no partner
+    make_scene(folder / "rgb_B04.tif", 16, 16)
+    make_scene(folder / "rgb_B03.tif", 16, 16)  # three bands each
+    out = tmp_path / "out"
+    done = run("batch", folder, "--out-dir", out, *BICUBIC)
+    assert done.exit_code == 0, done.output
+    assert "B11_10m.tif" in done.stderr
+    assert sorted(path.name for path in out.glob("*.tif")) == [
+        *("T32_20200101_10m.tif", "T32_20200202_B04_10m.tif"),
+        *("rgb_B03.tif", "rgb_B04.tif"),
+    ]
+    with rasterio.open(out / "T32_20200101_10m.tif") as made:
+        assert made.count == 3
+        assert made.descriptions == ("B02", "B03", "B04")
+    item = read_batch(out)[0]
+    assert [Path(name).name[13:16] for name in item.files] == ["B02", "B03", "B04"]
+    assert run("batch", folder, "--out-dir", out, *BICUBIC, "--plan").exit_code == 0
+    again = run("batch", folder, "--out-dir", out, *BICUBIC, "--json")
+    assert lines(again.stdout)[-1]["existed"] == 4
+    alone = run(
+        *("batch", folder, "--out-dir", tmp_path / "a", "--no-group-bands", *BICUBIC),
+        "--json",
+    )
+    assert lines(alone.stdout)[-1]["written"] == 7
+
+
+def test_patterns_of_names_are_inputs(scenes: Path) -> None:
+    (scenes / "deep").mkdir()
+    make_scene(scenes / "deep" / "T32TQM_2.tif", 16, 16)
+    (scenes / "T32TQM_1.txt").write_text("no raster")
+
+    def names(*patterns: str) -> list[str]:
+        done = run("batch", *patterns, "--out-dir", "o", *BICUBIC, "--plan", "--json")
+        return [Path(str(line["scene"])).name for line in lines(done.stdout)[:-1]]
+
+    assert names("scenes/T32*") == ["T32TQM_1.tif"]
+    assert names("scenes/**/T32*") == ["T32TQM_1.tif", "T32TQM_2.tif"]
+    assert names("scenes/**") == ["T32TQM_1.tif", "T33UUP_1.tif", "T32TQM_2.tif"]
+    refused = run("batch", "scenes/T99*", "--out-dir", "o")
+    assert (refused.exit_code, "matches no" in refused.stderr) == (3, True)
+
+
+def test_a_plan_sums_up_and_writes_nothing(scenes: Path) -> None:
+    (scenes / "bad.tif").write_text("no raster")
+    call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--plan")
+    shown = run(*call, "--json")
+    *rows, total = lines(shown.stdout)
+    assert shown.exit_code == total["exit_code"] == 3
+    assert [bool(row["refused"]) for row in rows] == [False, False, True]
+    assert (total["inputs"], total["refused"]) == (3, 1)
+    written = sum(int(str(row["output_bytes"] or 0)) for row in rows)
+    assert total["output_bytes"] == written > 0
+    assert not Path("out").exists()
+    assert "3 inputs, 1 refused" in run(*call).stdout
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, times: dict[str, int]) -> list[str]:
+    """Let scenes fail so many times, by the start of their names; note all attempts."""
+    attempts: list[str] = []
+    whole = batch_run.upscale_scene
+
+    def upscale(job, **options):
+        name = Path(job.scenes[0]).stem
+        attempts.append(name)
+        left = times.get(name, 0)
+        if left:
+            times[name] = left - 1
+            raise OSError("it is gone")
+        return whole(job, **options)
+
+    monkeypatch.setattr(batch_run, "upscale_scene", upscale)
+    return attempts
+
+
+def test_what_failed_is_tried_again_after_the_others(scenes, monkeypatch) -> None:
+    attempts = fails(monkeypatch, {"T32TQM_1": 2})
+    call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--json")
+    assert run(*call, "--retry", 1).exit_code == 1
+    assert attempts == ["T32TQM_1", "T33UUP_1", "T32TQM_1"]
+    done = run(*call, "--retry", 1)
+    assert done.exit_code == 0
+    assert attempts[3:] == ["T32TQM_1", "T33UUP_1"]
+    attempts.clear()
+    # A failed gate stays failed, so it is not tried again.
+    gate = run(*call, "--overwrite", "--retry", 3, "--fail-if", "valid>0.5")
+    assert (gate.exit_code, len(attempts)) == (8, 2)
+
+
+def test_a_batch_stops_at_so_many_failures(scenes, monkeypatch) -> None:
+    make_scene(scenes / "T30_1.tif", 16, 16)
+    attempts = fails(monkeypatch, {"T30_1": 9, "T32TQM_1": 9})
+    call = ("batch", "scenes", "--out-dir", "out", *BICUBIC)
+    stopped = run(*call, "--max-failures", 2, "--retry", 5, "--summary", "s.json")
+    assert stopped.exit_code == 1
+    assert "Stopped after 2 failures; 1 inputs are left." in stopped.stderr
+    assert len(attempts) == 2
+    assert [i.status for i in read_batch(Path("out"))] == [
+        "failed",
+        "failed",
+        "waiting",
+    ]
+    assert json.loads(Path("s.json").read_text())["waiting"] == 1
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md"])
+def test_summaries_have_a_row_for_each_input(scenes: Path, form: str) -> None:
+    (scenes / "bad|.tif").write_text("no raster")
+    path = Path(f"summary.{form}")
+    done = run("batch", "scenes", "--out-dir", "out", *BICUBIC, "--summary", path)
+    assert done.exit_code == 3
+    text = path.read_text()
+    if form == "json":
+        rows = json.loads(text)["inputs"]
+        assert [row["status"] for row in rows] == ["written", "written", "failed"]
+        assert rows[0]["figures"]["valid"] == 1
+    elif form == "csv":
+        rows = list(csv.DictReader(text.splitlines()))
+        assert [row["status"] for row in rows] == ["written", "written", "failed"]
+        assert (rows[0]["valid"], rows[2]["valid"], rows[2]["exit_code"]) == (
+            "1",
+            "",
+            "3",
+        )
+    else:
+        table = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(table) == 5
+        cells = {line.replace("\\|", "").count("|") for line in table}
+        assert cells == {table[0].count("|")}
+    refused = run("batch", "scenes", "--out-dir", "out", "--summary", "s.txt")
+    assert refused.exit_code == 2
+    over = run("batch", scenes, "--out-dir", "o", "--summary", scenes / "x.tif.json")
+    assert over.exit_code == 3  # no input is replaced, a new file may be written
+
+
+def test_a_summary_does_not_replace_an_input(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path / "a.tif", 16, 16)
+    os.link(scene, tmp_path / "s.csv")
+    before = scene.read_bytes()
+    call = (
+        "batch",
+        scene,
+        "--out-dir",
+        tmp_path / "o",
+        "--summary",
+        tmp_path / "s.csv",
+    )
+    assert run(*call, *BICUBIC).exit_code == 2
+    assert scene.read_bytes() == before
+
+
+def test_a_batch_stops_in_time_and_goes_on(scenes: Path, monkeypatch) -> None:
+    whole = batch_run.upscale_scene
+
+    def slow(job, **options):
+        if "T33" in job.scenes[0]:
+            signal.pause()
+        return whole(job, **options)
+
+    monkeypatch.setattr(batch_run, "upscale_scene", slow)
+    call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--summary", "s.csv")
+    before = signal.getsignal(signal.SIGALRM)
+    stopped = run(*call, "--time-limit", "3s", "--log-file", "log")
+    assert stopped.exit_code == 142
+    assert "Stopped by the time limit. The same command continues." in stopped.stderr
+    assert "Exit code 142" in Path("log").read_text()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert [i.status for i in read_batch(Path("out"))] == ["written", "waiting"]
+    assert Path("s.csv").read_text().count("\n") == 3
+    monkeypatch.setattr(batch_run, "upscale_scene", whole)
+    assert run(*call).exit_code == 0
+    assert [i.status for i in read_batch(Path("out"))] == ["existed", "written"]
+
+
+@pytest.mark.parametrize("text", ["5", "h", "0s", "1m1h", "-1s"])
+def test_times_without_a_unit_are_refused(scenes: Path, text: str) -> None:
+    refused = run("upscale", "a.tif", "b.tif", f"--time-limit={text}")
+    assert (refused.exit_code, "--time-limit" in refused.stderr) == (2, True)
+
+
+def test_logs_in_json_have_time_run_scene_and_counters(scenes: Path) -> None:
+    (scenes / "bad.tif").write_text("no raster")
+    done = run(
+        *("batch", "scenes", "--out-dir", "out", *BICUBIC, "--log-file", "log"),
+        *("--log-format", "json", "--retry", 1),
+    )
+    assert done.exit_code == 3
+    shown, kept = lines(done.stderr), lines(Path("log").read_text())
+    assert len({line["run"] for line in [*shown, *kept]}) == 1
+    assert all({"time", "level", "message", "scene"} <= line.keys() for line in kept)
+    tiles = [line for line in shown if line.get("phase") == "Tiles"]
+    assert tiles[-1]["done"] == tiles[-1]["total"] == 1
+    assert str(tiles[0]["scene"]).endswith("T32TQM_1.tif")
+    inputs = [line for line in kept if line.get("phase") == "Inputs"]
+    assert inputs[-1]["total"] == 3
+    results = [line["result"] for line in kept if "result" in line]
+    assert [r.get("status") for r in results] == [
+        *["written"] * 2,
+        "failed",
+        "failed",
+        None,
+    ]
+    broken = run(
+        "upscale", "no.tif", "o.tif", "--log-format", "json", "--log-file", "log"
+    )
+    assert lines(broken.stderr)[-1]["exit_code"] == 3
+    assert lines(Path("log").read_text())[-1]["level"] == "ERROR"
+    early = run("upscale", "no.tif", "--log-format", "json", "--log-file", "log")
+    assert early.exit_code == 2
+    assert lines(Path("log").read_text())[-1]["level"] == "ERROR"
+
+
+def test_bars_are_those_of_the_batch_and_of_scenes(capsys) -> None:
+    from rsupres.cli.progress import progress_bars
+
+    with progress_bars() as show:
+        show(Progress("Inputs", 0, 2, "inputs"))
+        show(Progress("Tiles", 1, 4, "tiles", "in/a.tif"))
+        show(Progress("Write", 0, 1, "files", "in/a.tif"))
+        show(Progress("Tiles", 2, 4, "tiles", "in/b.tif"))
+        bar = show.__closure__
+        assert bar is not None
+        tasks = next(
+            cell.cell_contents for cell in bar if hasattr(cell.cell_contents, "tasks")
+        ).tasks
+        visible = [task.description for task in tasks if task.visible]
+        assert visible == ["Inputs", "a.tif: Write", "b.tif: Tiles"]
+        show(Progress("Inputs", 1, 2, "inputs"))
+        assert [task.description for task in tasks if task.visible] == ["Inputs"]
+
+
+def test_several_processes_do_what_one_does(scenes: Path, monkeypatch) -> None:
+    """The bits are the same; a process that is killed costs its scene an attempt."""
+    (scenes / "bad.tif").write_text("no raster")
+    (scenes / "kill.tif").write_text("kill")
+    assert run("batch", "scenes", "--out-dir", "one", *BICUBIC).exit_code == 3
+    started = workers._Worker.give
+
+    def give(worker, task):
+        if task[1].scenes[0].endswith("kill.tif"):
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.join()
+        started(worker, task)
+
+    monkeypatch.setattr(workers._Worker, "give", give)
+    done = run(
+        *("batch", "scenes", "--out-dir", "two", *BICUBIC, "--jobs", 2, "--json"),
+        *("--log-file", "log", "--log-format", "json"),
+    )
+    assert done.exit_code == 3, done.output
+    items = {item.output.stem: item for item in read_batch(Path("two"))}
+    assert items["kill"].exit_code == 6
+    assert "SIGKILL" in items["kill"].error
+    assert items["bad"].exit_code == 3
+    assert "Error" not in items["bad"].error
+    for name in ("T32TQM_1.tif", "T33UUP_1.tif"):
+        assert Path("two", name).read_bytes() == Path("one", name).read_bytes()
+    kept = lines(Path("log").read_text())
+    said = {Path(str(line["scene"])).name for line in kept if line.get("phase")}
+    assert {"T32TQM_1.tif", "T33UUP_1.tif"} <= said
+    assert any("reflectance" in str(line["message"]) for line in kept)  # of a worker
+
+
+def test_processes_stop_with_the_batch(scenes: Path, monkeypatch) -> None:
+    seen: list[int] = []
+    started = workers._Worker.give
+
+    def give(worker, task):
+        started(worker, task)
+        seen.append(worker.process.pid)
+        raise Interrupted(15)
+
+    monkeypatch.setattr(workers._Worker, "give", give)
+    stopped = run("batch", "scenes", "--out-dir", "o", *BICUBIC, "--jobs", 2)
+    assert stopped.exit_code == 143
+    assert len(seen) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
+    assert {item.status for item in read_batch(Path("o"))} == {"waiting"}
+    assert sorted(path.name for path in Path("o").iterdir()) == [JOURNAL]
