@@ -21,11 +21,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command did: its exit code (negative: killed by a signal) and texts."""
+    """What a command did: its exit code (negative: killed by a signal) and texts.
+
+    Attributes:
+        code: of the exit.
+        out: stdout.
+        err: stderr.
+        peak_bytes: largest memory that it had.
+    """
 
     code: int
     out: str
     err: str
+    peak_bytes: int = 0
 
     @property
     def error_lines(self) -> list[str]:
@@ -45,6 +53,8 @@ class Commands:
         while_running: Callable[[int], None] | None = None,
         tile_s: float = 0.0,
         file_limit: int | None = None,
+        time_limit_s: int | None = None,
+        folder: Path | None = None,
     ) -> Finished:
         """Run a command to its end.
 
@@ -53,6 +63,8 @@ class Commands:
             while_running: called with the process number.
             tile_s: seconds that the bicubic model sleeps a batch.
             file_limit: largest file in bytes that the process may write.
+            time_limit_s: seconds of a processor after which it is killed.
+            folder: where it runs.
         """
         server = self._start()
         texts = [self.folder / name for name in ("stdout", "stderr")]
@@ -61,6 +73,8 @@ class Commands:
             "texts": [str(path) for path in texts],
             "tile_s": tile_s,
             "file_limit": file_limit,
+            "time_limit_s": time_limit_s,
+            "folder": None if folder is None else str(folder),
         }
         assert server.stdin is not None
         assert server.stdout is not None
@@ -74,8 +88,9 @@ class Commands:
             # Until now the number stands for the child, even if that has ended.
             server.stdin.write("collect\n")
             server.stdin.flush()
-            code = int(server.stdout.readline())
-        return Finished(code, *(path.read_text() for path in texts))
+            code, peak_kib = map(int, server.stdout.readline().split())
+        out, err = (path.read_text(errors="replace") for path in texts)
+        return Finished(code, out, err, peak_kib * 1024)
 
     def close(self) -> None:
         if self._server is not None:
@@ -110,8 +125,8 @@ def serve() -> None:
             _work(request)
         print(pid, flush=True)
         sys.stdin.readline()
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        _, status, used = os.wait4(pid, 0)
+        print(os.waitstatus_to_exitcode(status), used.ru_maxrss, flush=True)
 
 
 def _work(request: dict[str, object]) -> None:
@@ -126,6 +141,11 @@ def _work(request: dict[str, object]) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             limit = int(request["file_limit"])
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if request["time_limit_s"] is not None:
+            limit = int(request["time_limit_s"])
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        if request["folder"] is not None:
+            os.chdir(str(request["folder"]))
         if request["tile_s"]:
             _slow_down(float(request["tile_s"]))
         from rsupres.cli import main

@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data"
 SCENE = SAMPLE / "town_s2.tif"
 # What only the command line has.
-OF_THE_TERMINAL = {"verbose", "quiet", "as_json", "log_file", "debug"}
+OF_THE_TERMINAL = {
+    *("verbose", "quiet", "as_json", "log_file", "log_format", "debug"),
+    *("config", "print_config", "time_limit_s", "is_plan"),
+}
 OF_THE_TERMINAL |= {"report"}  # `make_report` does it
 OF_PYTHON = {"progress", "on_progress", "on_item"}
 

@@ -14,7 +14,9 @@ from rsupres.cli.train import run_training, training_options
 @click.command()
 @training_options
 @console_options
-def distill(config: Path, device: str, minutes: float | None, console: Console) -> None:
+def distill(
+    settings: Path, device: str, minutes: float | None, console: Console
+) -> None:
     """Distil a student from a teacher as CONFIG, a TOML file, says.
 
     Its [options] name the teacher, any checkpoint that offers the student's scale; one
@@ -29,6 +31,6 @@ def distill(config: Path, device: str, minutes: float | None, console: Console) 
     from rsupres.training.config import read_config
     from rsupres.training.families.slimdiffsr.distillation import check_distillation
 
-    settings = read_config(config)
-    check_distillation(settings)
-    run_training(settings, config, device, minutes, console)
+    config = read_config(settings)
+    check_distillation(config)
+    run_training(config, settings, device, minutes, console)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 training_options = stacked(
-    click.argument("config", type=click.Path(path_type=Path)),
+    click.argument("settings", type=click.Path(path_type=Path), metavar="CONFIG"),
     click.option(
         "--device",
         default="auto",
@@ -38,7 +38,7 @@ training_options = stacked(
 @click.command()
 @training_options
 @console_options
-def train(config: Path, device: str, minutes: float | None, console: Console) -> None:
+def train(settings: Path, device: str, minutes: float | None, console: Console) -> None:
     """Train a model as CONFIG, a TOML file, says; continue if it was stopped.
 
     The output directory holds the state from which the command continues, a log
@@ -51,7 +51,7 @@ def train(config: Path, device: str, minutes: float | None, console: Console) ->
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.training.config import read_config
 
-    run_training(read_config(config), config, device, minutes, console)
+    run_training(read_config(settings), settings, device, minutes, console)
 
 
 def run_training(

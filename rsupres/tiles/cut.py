@@ -284,9 +284,8 @@ def _cut(
     show(Progress("Tiles", 0, n_rows, "tile rows"))
     for row in range(n_rows):
         journal = _rows(run) / f"{row:04d}.json"
-        if journal.exists():
-            stored = json.loads(journal.read_text())
-            found += [TileRecord.from_json(record) for record in stored]
+        if (stored := _stored_row(journal)) is not None:
+            found += stored
         else:
             part = planned[row * n_cols : (row + 1) * n_cols]
             done = [_write(tile, sources, plan, writers, run) for tile in part]
@@ -295,6 +294,15 @@ def _cut(
             found += done
         show(Progress("Tiles", row + 1, n_rows, "tile rows"))
     return found
+
+
+def _stored_row(journal: Path) -> list[TileRecord] | None:
+    """Return the tiles of a row that is done; a damaged journal counts as none."""
+    try:
+        stored = json.loads(journal.read_text(encoding="utf-8"))
+        return [TileRecord.from_json(record) for record in stored]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _write(

@@ -204,6 +204,11 @@ def batch(
     *,
     scale: Scale | None = None,
     recursive: bool = False,
+    group_bands: bool = True,
+    jobs: int = 1,
+    retry: int = 0,
+    max_failures: int | None = None,
+    summary: StrPath | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
     on_item: Callable[[BatchItem], None] | None = None,
@@ -221,6 +226,12 @@ def batch(
         scale: SR pixels along one LR pixel; None = 4, and the scale of folders of
             tiles.
         recursive: search subfolders of folders, too.
+        group_bands: join files whose names differ in the band alone.
+        jobs: scenes at a time, each in a process of its own; a script that asks for
+            several needs ``if __name__ == "__main__":``.
+        retry: how often inputs that failed are tried again, after all others.
+        max_failures: stop when so many inputs have failed; None = never.
+        summary: a .csv, .json or .md file to write; None = none.
         progress: show a progress bar on stderr.
         on_progress: called often, instead of a bar.
         on_item: called with each item when it is done.
@@ -236,7 +247,7 @@ def batch(
     """
     from rsupres.tiles.batch import BatchRequest, run_batch
     from rsupres.tiles.batch_jobs import Selection
-    from rsupres.tiles.batch_run import Watch
+    from rsupres.tiles.batch_run import Effort, Watch
     from rsupres.upscaling.request import make_job
 
     job = make_job((), folder, 4 if scale is None else scale, options)
@@ -245,7 +256,9 @@ def batch(
         folder=Path(folder),
         job=job,
         scale_is_given=scale is not None,
-        selection=Selection(recursive=recursive),
+        selection=Selection(recursive=recursive, group_bands=group_bands),
+        effort=Effort(jobs, retry, max_failures),
+        summary=None if summary is None else Path(summary),
     )
     with progress_bar(progress) as show:
         told = on_item or (lambda item: None)

@@ -7,14 +7,16 @@ by ``and`` and ``or``; it is parsed here, and nothing of it is evaluated as code
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
-from rsupres.errors import InputError, ModelOutputError
+from rsupres.errors import InputError, ModelOutputError, RunConflictError
 
 FIGURES: Mapping[str, str] = {
     "consistency": "RMS difference of the result, averaged over each LR pixel, from "
@@ -70,8 +72,31 @@ class StripSums:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, float]) -> StripSums:
-        """Return the sums that `to_json` stored."""
+        """Return the sums that `to_json` stored.
+
+        Raises:
+            TypeError: these are none.
+        """
+        if not all(isinstance(value, int | float) for value in {**stored}.values()):
+            raise TypeError("not all sums are numbers")
         return cls(**stored)  # type: ignore[arg-type]  # the run's own record
+
+
+def read_sums(path: Path) -> StripSums:
+    """Return the sums of a strip that a run keeps.
+
+    Args:
+        path: of the file, in the run directory.
+
+    Raises:
+        RunConflictError: it is damaged.
+    """
+    try:
+        return StripSums.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunConflictError(
+            f"{path}: damaged ({error}); remove the run directory and begin again."
+        ) from error
 
 
 class _Clause(NamedTuple):

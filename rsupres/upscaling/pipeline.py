@@ -44,7 +44,7 @@ from rsupres.upscaling.existing import (
     stored_figures,
 )
 from rsupres.upscaling.finishing import FinishedStrip
-from rsupres.upscaling.gates import StripSums, check_finite, total_figures
+from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import (
@@ -240,7 +240,7 @@ def _publish(
     """Make the output of strips that are all there, and remove the run directory."""
     job = work.job
     n_strips = work.grid.shape[0]
-    sums = [_load_sums(run, strip) for strip in range(n_strips)]
+    sums = [read_sums(run.path / _SUMS / f"{n:04d}.json") for n in range(n_strips)]
     if not any(part.valid for part in sums):
         _discard(run)
         raise InputError(
@@ -293,11 +293,6 @@ def _save_strip(
             write_strip(part, side.pixels(strip), grid, None, side.form.nodata)
     with publishing(run.strip_path(strip.index)) as part:
         write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
-
-
-def _load_sums(run: Run, strip: int) -> StripSums:
-    text = (run.path / _SUMS / f"{strip:04d}.json").read_text()
-    return StripSums.from_json(json.loads(text))
 
 
 def _beside(run: Run, kind: str, strip: int) -> Path:

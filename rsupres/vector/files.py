@@ -262,6 +262,12 @@ def _explained(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             yield
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{what}: its text is not in the encoding that it names ({error.reason}); "
+            "for a Shapefile, name another one in a .cpg file beside it, such as "
+            "ISO-8859-1."
+        ) from error
     except (*READ_ERRORS, PyogrioCRSError) as error:
         raise _unreadable(what, error) from error
 
