@@ -152,7 +152,8 @@ class BatchPages:
 
     def _given(self, item: BatchItem) -> Given:
         """Return the files of an item's page."""
-        job = replace(self._job, scenes=(item.scene,), output=item.output)
+        scenes = item.files or (item.scene,)
+        job = replace(self._job, scenes=scenes, output=item.output)
         own: dict[str, object] = {}
         for kind, path in item.conditions.items():
             own[kind] = path if kind == "change_mask" else (path,)
