@@ -38,9 +38,9 @@ def make_request(
         click.UsageError: options exclude each other, or a table [[scene]] of the job
             file is wrong.
     """
+    from rsupres.tiles.attempts import Effort
     from rsupres.tiles.batch import BatchRequest
     from rsupres.tiles.batch_jobs import Selection
-    from rsupres.tiles.batch_run import Effort
 
     own = {name: options.pop(name) for name in _OF_BATCH}
     rules = read_rules(ctx, options.keys())

@@ -18,8 +18,9 @@ from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.output.atomic import check_writable, publishing, translate_os_errors
 from rsupres.output.locks import Lock
+from rsupres.tiles.attempts import Effort
 from rsupres.tiles.batch_jobs import Choose, Selection, check_batch, expand_inputs
-from rsupres.tiles.batch_run import Batch, Effort, Watch
+from rsupres.tiles.batch_run import Batch, Watch
 from rsupres.tiles.batch_summary import write_summary
 from rsupres.tiles.index import INDEX, read_index
 from rsupres.tiles.journal import JOURNAL, LOCK, SHARD_LOCKS, BatchItem, Journal

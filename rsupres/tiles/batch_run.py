@@ -7,17 +7,17 @@ single attempt is made by this process, or by a process of `rsupres.tiles.worker
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from rsupres.errors import RsupresError
 from rsupres.execution import OnProgress, Progress
-from rsupres.output.atomic import translate_os_errors
+from rsupres.tiles.attempts import Attempts, Effort, Outcome, Task, one_by_one
 from rsupres.tiles.journal import FAILED, RUNNING, BatchItem, Journal, now
+from rsupres.tiles.workers import run_workers
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.pipeline import RunSummary, upscale_scene
+from rsupres.upscaling.pipeline import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -25,32 +25,9 @@ logger = logging.getLogger(__name__)
 # written, a run that another process works on, memory, disk. The others stay.
 RETRIED = frozenset({1, 3, 5, 6})
 
-Task = tuple[int, UpscaleJob]  # index of an item, and its job
-Outcome = RunSummary | Exception  # what was done, or why not
-# Index, outcome and wall time of each attempt when it ends.
-Attempts = Generator[tuple[int, Outcome, float], None, None]
-OnScene = Callable[[int, Progress], None]  # index of an item, and how far it is
-
 
 def _nobody(told: object) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How a batch is worked on.
-
-    Attributes:
-        jobs: scenes at a time, each in a process of its own; 1 = in this process.
-        retries: how often inputs that failed are tried again, after all others.
-        max_failures: stop when so many inputs have failed; None = never.
-        set_up: called first in each process; a function of a module.
-    """
-
-    jobs: int = 1
-    retries: int = 0
-    max_failures: int | None = None
-    set_up: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,9 +111,7 @@ class Batch:
             self.watch.on_progress(replace(step, scene=self.items[index].scene))
 
         if self.effort.jobs == 1:
-            return _one_by_one(tasks, show)
-        from rsupres.tiles.workers import run_workers
-
+            return one_by_one(tasks, show)
         return run_workers(tasks, self.effort, show)
 
     def _may_recover(self, index: int) -> bool:
@@ -146,32 +121,6 @@ class Batch:
     def _show(self, done: int) -> None:
         step = Progress("Inputs", done, len(self.jobs), "inputs")
         self.watch.on_progress(step)
-
-
-def attempt(job: UpscaleJob, on_progress: OnProgress) -> Outcome:
-    """Upscale one scene; return what was done, or the error.
-
-    Args:
-        job: what to do.
-        on_progress: as for `upscale_scene`.
-    """
-    try:
-        with translate_os_errors(job.output):
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-        return upscale_scene(job, on_progress=on_progress)
-    except RsupresError as error:
-        return error
-    except Exception as error:  # a defect in one must not cost the others
-        logger.debug("%s failed.", job.scenes[0], exc_info=True)
-        return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _one_by_one(tasks: Iterator[Task], show: OnScene) -> Attempts:
-    """Attempt tasks in this process, one after the other."""
-    for index, job in tasks:
-        started = time.monotonic()
-        outcome = attempt(job, lambda step, index=index: show(index, step))  # type: ignore[misc]  # no named parameter
-        yield index, outcome, time.monotonic() - started
 
 
 def _ended(

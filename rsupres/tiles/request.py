@@ -245,9 +245,10 @@ def batch(
         InputError: an input cannot be found, or two have the same output.
         RunConflictError: another batch works on the folder.
     """
+    from rsupres.tiles.attempts import Effort
     from rsupres.tiles.batch import BatchRequest, run_batch
     from rsupres.tiles.batch_jobs import Selection
-    from rsupres.tiles.batch_run import Effort, Watch
+    from rsupres.tiles.batch_run import Watch
     from rsupres.upscaling.request import make_job
 
     job = make_job((), folder, 4 if scale is None else scale, options)

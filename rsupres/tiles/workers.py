@@ -21,7 +21,7 @@ from multiprocessing.context import SpawnProcess
 
 from rsupres.errors import ResourceError
 from rsupres.execution import Interrupted, Progress, stop_signals
-from rsupres.tiles.batch_run import Attempts, Effort, OnScene, Task, attempt
+from rsupres.tiles.attempts import Attempts, Effort, OnScene, Task, attempt
 from rsupres.upscaling.model import keeping_model
 
 _STOP_S = 120.0  # a process that was told to stop finishes the strip it writes

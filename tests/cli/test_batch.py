@@ -178,7 +178,7 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
             raise Interrupted(15)
         return upscale_scene(job, **options)
 
-    monkeypatch.setattr("rsupres.tiles.batch_run.upscale_scene", stop_at_c)
+    monkeypatch.setattr("rsupres.tiles.attempts.upscale_scene", stop_at_c)
     with pytest.raises(Interrupted, match="same command"):
         run_batch(BatchRequest([str(scenes)], out, job))
     statuses = [item.status for item in read_batch(out)]

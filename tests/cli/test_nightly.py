@@ -18,7 +18,7 @@ from rsupres.cli import main
 from rsupres.cli.batch import batch as batch_command
 from rsupres.cli.options.job_file import option_keys
 from rsupres.execution import Interrupted, Progress
-from rsupres.tiles import batch_run, workers
+from rsupres.tiles import attempts, workers
 from rsupres.tiles.journal import JOURNAL, read_batch
 from tests.helpers import make_scene
 
@@ -309,44 +309,44 @@ def test_a_plan_sums_up_and_writes_nothing(scenes: Path) -> None:
 
 def fails(monkeypatch: pytest.MonkeyPatch, times: dict[str, int]) -> list[str]:
     """Let scenes fail so many times, by the start of their names; note all attempts."""
-    attempts: list[str] = []
-    whole = batch_run.upscale_scene
+    tried: list[str] = []
+    whole = attempts.upscale_scene
 
     def upscale(job, **options):
         name = Path(job.scenes[0]).stem
-        attempts.append(name)
+        tried.append(name)
         left = times.get(name, 0)
         if left:
             times[name] = left - 1
             raise OSError("it is gone")
         return whole(job, **options)
 
-    monkeypatch.setattr(batch_run, "upscale_scene", upscale)
-    return attempts
+    monkeypatch.setattr(attempts, "upscale_scene", upscale)
+    return tried
 
 
 def test_what_failed_is_tried_again_after_the_others(scenes, monkeypatch) -> None:
-    attempts = fails(monkeypatch, {"T32TQM_1": 2})
+    tried = fails(monkeypatch, {"T32TQM_1": 2})
     call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--json")
     assert run(*call, "--retry", 1).exit_code == 1
-    assert attempts == ["T32TQM_1", "T33UUP_1", "T32TQM_1"]
+    assert tried == ["T32TQM_1", "T33UUP_1", "T32TQM_1"]
     done = run(*call, "--retry", 1)
     assert done.exit_code == 0
-    assert attempts[3:] == ["T32TQM_1", "T33UUP_1"]
-    attempts.clear()
+    assert tried[3:] == ["T32TQM_1", "T33UUP_1"]
+    tried.clear()
     # A failed gate stays failed, so it is not tried again.
     gate = run(*call, "--overwrite", "--retry", 3, "--fail-if", "valid>0.5")
-    assert (gate.exit_code, len(attempts)) == (8, 2)
+    assert (gate.exit_code, len(tried)) == (8, 2)
 
 
 def test_a_batch_stops_at_so_many_failures(scenes, monkeypatch) -> None:
     make_scene(scenes / "T30_1.tif", 16, 16)
-    attempts = fails(monkeypatch, {"T30_1": 9, "T32TQM_1": 9})
+    tried = fails(monkeypatch, {"T30_1": 9, "T32TQM_1": 9})
     call = ("batch", "scenes", "--out-dir", "out", *BICUBIC)
     stopped = run(*call, "--max-failures", 2, "--retry", 5, "--summary", "s.json")
     assert stopped.exit_code == 1
     assert "Stopped after 2 failures; 1 inputs are left." in stopped.stderr
-    assert len(attempts) == 2
+    assert len(tried) == 2
     assert [i.status for i in read_batch(Path("out"))] == [
         "failed",
         "failed",
@@ -402,14 +402,14 @@ def test_a_summary_does_not_replace_an_input(tmp_path: Path) -> None:
 
 
 def test_a_batch_stops_in_time_and_goes_on(scenes: Path, monkeypatch) -> None:
-    whole = batch_run.upscale_scene
+    whole = attempts.upscale_scene
 
     def slow(job, **options):
         if "T33" in job.scenes[0]:
             signal.pause()
         return whole(job, **options)
 
-    monkeypatch.setattr(batch_run, "upscale_scene", slow)
+    monkeypatch.setattr(attempts, "upscale_scene", slow)
     call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--summary", "s.csv")
     before = signal.getsignal(signal.SIGALRM)
     stopped = run(*call, "--time-limit", "3s", "--log-file", "log")
@@ -419,7 +419,7 @@ def test_a_batch_stops_in_time_and_goes_on(scenes: Path, monkeypatch) -> None:
     assert signal.getsignal(signal.SIGALRM) is before
     assert [i.status for i in read_batch(Path("out"))] == ["written", "waiting"]
     assert Path("s.csv").read_text().count("\n") == 3
-    monkeypatch.setattr(batch_run, "upscale_scene", whole)
+    monkeypatch.setattr(attempts, "upscale_scene", whole)
     assert run(*call).exit_code == 0
     assert [i.status for i in read_batch(Path("out"))] == ["existed", "written"]
 

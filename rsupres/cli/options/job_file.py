@@ -116,8 +116,6 @@ def _values(
     Keys before the first table are of every command, those of a table such as [batch]
     of that command; the tables of other commands are passed over.
     """
-    from rsupres.cli import COMMANDS
-
     keys = option_keys(ctx.command)
     words = _words(ctx)
     own: Mapping[str, object] = stored
@@ -125,7 +123,8 @@ def _values(
         own = cast(Mapping[str, object], own.get(word, {}))
     for table, where in ((stored, path), (own, f"{path}, [{'.'.join(words)}]")):
         for key, value in table.items():
-            if table is stored and key in COMMANDS and isinstance(value, Mapping):
+            is_table = table is stored and isinstance(value, Mapping)
+            if is_table and key in _commands(ctx):
                 continue
             parameter = find_key(keys, key, where, ctx)
             yield str(parameter.name), as_typed(parameter, value, f"{where}: {key}")
@@ -157,6 +156,16 @@ def _words(ctx: click.Context) -> list[str]:
         words.insert(0, str(at.command.name))
         at = at.parent
     return words
+
+
+def _commands(ctx: click.Context) -> list[str]:
+    """Return the names of all commands of `rsupres`."""
+    at: click.Context | None = ctx
+    while at is not None:
+        if at.command.name == "rsupres" and isinstance(at.command, click.Group):
+            return at.command.list_commands(at)
+        at = at.parent
+    return []
 
 
 def effective(ctx: click.Context) -> str:

@@ -1,0 +1,65 @@
+"""Make a single attempt at a scene of a batch; say how much effort a batch is worth."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+from rsupres.errors import RsupresError
+from rsupres.execution import OnProgress, Progress
+from rsupres.output.atomic import translate_os_errors
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.pipeline import RunSummary, upscale_scene
+
+logger = logging.getLogger(__name__)
+
+Task = tuple[int, UpscaleJob]  # index of an item, and its job
+Outcome = RunSummary | Exception  # what was done, or why not
+# Index, outcome and wall time of each attempt when it ends.
+Attempts = Generator[tuple[int, Outcome, float], None, None]
+OnScene = Callable[[int, Progress], None]  # index of an item, and how far it is
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a batch is worked on.
+
+    Attributes:
+        jobs: scenes at a time, each in a process of its own; 1 = in this process.
+        retries: how often inputs that failed are tried again, after all others.
+        max_failures: stop when so many inputs have failed; None = never.
+        set_up: called first in each process; a function of a module.
+    """
+
+    jobs: int = 1
+    retries: int = 0
+    max_failures: int | None = None
+    set_up: Callable[[], None] | None = None
+
+
+def attempt(job: UpscaleJob, on_progress: OnProgress) -> Outcome:
+    """Upscale one scene; return what was done, or the error.
+
+    Args:
+        job: what to do.
+        on_progress: as for `upscale_scene`.
+    """
+    try:
+        with translate_os_errors(job.output):
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+        return upscale_scene(job, on_progress=on_progress)
+    except RsupresError as error:
+        return error
+    except Exception as error:  # a defect in one must not cost the others
+        logger.debug("%s failed.", job.scenes[0], exc_info=True)
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def one_by_one(tasks: Iterator[Task], show: OnScene) -> Attempts:
+    """Attempt tasks in this process, one after the other."""
+    for index, job in tasks:
+        started = time.monotonic()
+        outcome = attempt(job, lambda step, index=index: show(index, step))  # type: ignore[misc]  # no named parameter
+        yield index, outcome, time.monotonic() - started
