@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rsupres.errors import BandError
 from rsupres.products.landsat import named_radiometry
+from rsupres.products.sentinel2 import band_code
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
@@ -152,6 +153,8 @@ def _find_left(
         found, source = {**by_colour, **by_name}, "names"
     elif not by_colour.keys().isdisjoint(roles):
         found, source = by_colour, "colour interpretation"
+    elif not _only_numbers(scene) and _names_bands_of_sentinel2(scene):
+        found, source = {}, "names"
     else:
         return _first_ones(scene, roles, free, remedies)
     missing = [role for role in roles if role not in found]
@@ -168,6 +171,16 @@ def _find_left(
         ", ".join(f"{role}={found[role]}" for role in roles),
     )
     return {role: found[role] for role in roles}
+
+
+def _names_bands_of_sentinel2(scene: Raster) -> bool:
+    """Return whether all names are bands of Sentinel-2, none of which is a colour.
+
+    A file of B05, B06 and B07 says what it holds: it is no picture in colours, though
+    it has three bands.
+    """
+    names = [scene.descriptions[band - 1] or "" for band in scene.data_bands]
+    return all(band_code(name) for name in names if not is_class_name(name))
 
 
 _SATELLITE = re.compile(
@@ -215,8 +228,13 @@ def class_bands(scene: Raster) -> frozenset[int]:
     return frozenset(
         band
         for band in scene.data_bands
-        if _CODES.fullmatch((scene.descriptions[band - 1] or "").strip().lower())
+        if is_class_name(scene.descriptions[band - 1] or "")
     )
+
+
+def is_class_name(name: str) -> bool:
+    """Return whether a band's name says that it holds classes or bits."""
+    return _CODES.fullmatch(name.strip().lower()) is not None
 
 
 def _first_ones(

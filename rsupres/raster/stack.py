@@ -19,12 +19,15 @@ import numpy as np
 from affine import Affine
 from rasterio.io import MemoryFile
 
-from rsupres.errors import InputError
+from rsupres.errors import BandError, InputError
 from rsupres.grid import Grid, PixelWindow
+from rsupres.raster.bands import is_class_name
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
 from rsupres.raster.open import usual_band_name
+from rsupres.raster.product.describe import Refinement, open_product, place_on
+from rsupres.raster.product.find import find_product
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
@@ -64,34 +67,55 @@ class NamedGrid:
 
 
 @contextmanager
-def open_scenes(names: Sequence[str], nodata: float | None = None) -> Iterator[Raster]:
+def open_scenes(
+    names: Sequence[str], nodata: float | None = None, bands_out: str | None = None
+) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
-    Files of one band each on the same grid become bands, in the order given; files
-    with the same bands on aligned grids become a mosaic, the later ones on top, where
-    a pixel that is nodata or masked shows the file below.
+    Files of one band each become bands, in the order given, on the grid of the finest;
+    files with the same bands on aligned grids become a mosaic, the later ones on top,
+    where a pixel that is nodata or masked shows the file below.
 
     Args:
         names: files, folders, URLs or GDAL names.
         nodata: value without a measurement, instead of what the files declare.
+        bands_out: bands of a product that are wanted; None = its finest.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
     """
     if not names:
         raise InputError("No scene is given.")
-    if len(names) == 1:
-        with Raster.open(names[0]) as scene:
-            yield _declared(scene, nodata)
-        return
     with ExitStack() as stack:
-        opened = [stack.enter_context(Raster.open(name)) for name in names]
+        opened = [stack.enter_context(_open(name, bands_out)) for name in names]
         parts = [_declared(scene, nodata) for scene in opened]
-        xml = _as_bands(parts) if _are_bands(parts) else _as_mosaic(parts)
+        if len(names) == 1:
+            yield parts[0]
+            return
+        refinement = Refinement()
+        if _are_bands(parts):
+            xml, refinement = _as_bands(parts)
+        else:
+            xml = _as_mosaic(parts)
         stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
         joined = stack.enter_context(Raster.open(memory.name))
         joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
-        yield joined
+        yield joined.joining(parts, refinement)
+
+
+def _open(name: str, bands_out: str | None) -> Raster:
+    """Open a file, or the wanted bands of a product."""
+    if bands_out is None:
+        return Raster.open(name)
+    product = find_product(name)
+    if product is None:
+        raise BandError(
+            f"chooses bands of products and STAC items, and {name} is neither; choose "
+            "by number instead.",
+            argument="bands_out",
+            remedies=("bidx",),
+        )
+    return Raster.open_product(open_product(product, bands_out))
 
 
 def _declared(scene: Raster, nodata: float | None) -> Raster:
@@ -155,25 +179,41 @@ def _offset(scene: Placed, first: Placed) -> tuple[int, int]:
 
 
 def _are_bands(parts: Sequence[Raster]) -> bool:
+    """Return whether files are bands of one scene: one each, on one ground."""
+    if any(len(part.data_bands) != 1 for part in parts):
+        return False
     grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
-    return len(grids) == 1 and all(len(part.data_bands) == 1 for part in parts)
+    sizes = {tuple(np.round(part.grid.transform[:2], 9)) for part in parts}
+    return len(grids) == 1 or len(sizes) > 1
 
 
-def _as_bands(parts: Sequence[Raster]) -> str:
-    union_grid(parts)
-    grid = parts[0].grid
+def _as_bands(parts: Sequence[Raster]) -> tuple[str, Refinement]:
+    """Join files of one band each; those with coarser pixels are sharpened."""
+    grid = min((part.grid for part in parts), key=lambda grid: abs(grid.transform.a))
+    placed = [place_on(grid, part.grid, part.path) for part in parts]
     names = [_band_name(part) for part in parts]
     _warn_of_other_dates(parts, names)
-    is_masked = any(part.has_file_mask for part in parts)
+    is_masked = any(part.has_file_mask for part in parts) or not all(
+        covers(grid, [place.intersection(grid.window) or place]) for place, _ in placed
+    )
+    dtype = str(np.result_type(*(part.dtype for part in parts)))
     bands = [
         replace(
-            _band([_Part(part, part.data_bands, grid.window)], 0, is_masked),
+            _band([_Part(part, part.data_bands, place)], 0, is_masked),
             name=name,
             colour=None,
+            dtype=dtype,
         )
-        for part, name in zip(parts, names, strict=True)
+        for part, name, (place, _) in zip(parts, names, placed, strict=True)
     ]
-    return virtual_raster(grid, parts[0].tags, bands)
+    coarse = {
+        number: kind
+        for number, ((_, kind), name) in enumerate(zip(placed, names, strict=True), 1)
+        if kind.factor > 1 and not is_class_name(name or "")
+    }
+    numbers = range(1, len(parts) + 1)
+    fine = tuple(n for n in numbers if placed[n - 1][1].factor == 1) if coarse else ()
+    return virtual_raster(grid, parts[0].tags, bands), Refinement(coarse, fine)
 
 
 def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -> None:
@@ -326,6 +366,7 @@ def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
                 part.place,
                 hidden=part.scene.nodata_of(part.bands[at]),
                 is_masked=part.scene.has_file_mask,
+                size=(part.scene.grid.height, part.scene.grid.width),
             )
             for part in parts
         ],
@@ -357,6 +398,7 @@ def _shown(part: _Part, at: int) -> VirtualSource:
         hidden=scene.nodata_of(band),
         is_masked=scene.has_file_mask,
         constant=255,
+        size=(scene.grid.height, scene.grid.width),
     )
 
 

@@ -12,10 +12,13 @@ from numpy.testing import assert_array_equal
 from rsupres.errors import BandError, InputError
 from rsupres.grid import PixelWindow
 from rsupres.products.sentinel2 import ALL_TEN, BANDS, TEN_METRES
+from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.product.describe import open_product
 from rsupres.raster.product.find import find_product
+from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import find_stretch, parse_stretch
+from tests.helpers import make_scene
 from tests.miniature_safe import ALL, Miniature, write_jp2
 
 
@@ -136,3 +139,67 @@ def test_new_metadata_are_another_input(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("-1000", "-2000"))
     with Raster.open(folder) as scene:
         assert scene.fingerprint()["sha256"] != before
+
+
+# Band files given one by one.
+
+
+def test_band_files_of_two_pixel_sizes_are_joined_on_the_finest(
+    product: Path,
+) -> None:
+    names = ["B02_10m", "B04_10m", "B03_10m", "B11_20m", "SCL_20m", "B08_10m"]
+    files = [str(next(product.rglob(f"*_{name}.jp2"))) for name in names]
+    with open_scenes(files) as scene, opened(product, "B02,B11,SCL") as whole:
+        assert scene.descriptions == ("B02", "B04", "B03", "B11", "SCL", "B08")
+        assert scene.grid == whole.grid
+        assert scene.offsets[3] == pytest.approx(-0.1)
+        dn, valid = scene.read(scene.grid.window, (1, 4, 5))
+        wanted, _ = whole.read(scene.grid.window, (1, 2, 3))
+    # The guides stand in another order, so sums are rounded otherwise.
+    np.testing.assert_allclose(dn, wanted, atol=1)
+    coarse = Miniature().bands["B11"].repeat(2, 0).repeat(2, 1)
+    assert_array_equal(valid[0], coarse > 0)
+
+
+def test_a_coarse_file_that_misses_the_last_column_leaves_it_invalid(
+    tmp_path: Path,
+) -> None:
+    bands = Miniature().bands
+    write_jp2(tmp_path / "B04.jp2", bands["B04"][24:, 24:], 10)
+    write_jp2(tmp_path / "B11.jp2", bands["B11"][12:, 12:-1], 20)
+    with open_scenes([str(tmp_path / "B04.jp2"), str(tmp_path / "B11.jp2")]) as scene:
+        _, valid = scene.read(scene.grid.window, (1, 2))
+        _, fine = scene.read(scene.grid.window, (1,))
+    assert valid[0, :, :-2].all()
+    assert not valid[0, :, -2:].any()
+    assert fine.all()
+
+
+def test_pixels_that_do_not_nest_are_refused(tmp_path: Path) -> None:
+    bands = Miniature().bands
+    write_jp2(tmp_path / "B04.jp2", bands["B04"], 10)
+    write_jp2(tmp_path / "B11.jp2", bands["B11"], 25)
+    with (
+        pytest.raises(InputError, match="its pixels do not fit those"),
+        open_scenes([str(tmp_path / "B04.jp2"), str(tmp_path / "B11.jp2")]),
+    ):
+        pass
+
+
+def test_bands_of_20_m_alone_are_no_colours(product: Path) -> None:
+    files = [str(next(product.rglob(f"*_{n}_20m.jp2"))) for n in ("B05", "B06", "B07")]
+    with (
+        open_scenes(files) as scene,
+        pytest.raises(BandError, match="no band for red, green, blue; the file has 3"),
+    ):
+        choose_bands(scene, ("red", "green", "blue"))
+
+
+def test_bands_of_a_file_that_is_no_product_are_not_chosen(tmp_path: Path) -> None:
+    path = make_scene(tmp_path / "a.tif")
+    with (
+        pytest.raises(BandError, match="neither") as error,
+        open_scenes([str(path)], "all"),
+    ):
+        pass
+    assert error.value.argument == "bands_out"

@@ -8,13 +8,14 @@ module replaces them by sharpened ones where pixels are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from rsupres.errors import BandError, InputError
 from rsupres.grid import Grid, PixelWindow
@@ -32,6 +33,28 @@ from rsupres.raster.product.find import SUBDATASET
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 MISPLACED = 0.1  # fine pixels by which a coarse grid may miss the fine one
+
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sharpener:
+    """A way to bring coarse bands to the grid of fine ones.
+
+    Attributes:
+        members: bands that are sharpened together, in order.
+        guides: fine bands that it looks at, in order.
+        factor: fine pixels along a coarse one.
+        reach: coarse pixels away from which a result may depend.
+        run: maps (c, h, w) and (g, h * factor, w * factor) to (c, h * factor, ...).
+    """
+
+    members: tuple[int, ...]
+    guides: tuple[int, ...]
+    factor: int
+    reach: int
+    run: Callable[[FloatArray, FloatArray], FloatArray]
 
 
 class Coarse(NamedTuple):
@@ -55,12 +78,14 @@ class Refinement:
     Attributes:
         coarse: those, by number from 1.
         guides: bands with fine pixels, which show where edges lie.
-        hidden: bands that are there as guides only.
+        hidden: bands that are there for the sake of others only.
+        sharpener: replaces the guided regression for its bands; None = none does.
     """
 
     coarse: Mapping[int, Coarse] = field(default_factory=dict)
     guides: tuple[int, ...] = ()
     hidden: frozenset[int] = frozenset()
+    sharpener: Sharpener | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +153,11 @@ def open_product(product: Product, bands_out: str | None = None) -> ProductRaste
         InputError: a file is missing or damaged, or the files do not fit together.
     """
     wanted = choose(product, bands_out)
-    guides = _guides(product, wanted)
+    helpers = _helpers(product, wanted)
     with ExitStack() as stack:
         opened = [
             _Opened.of(stack, product, band)
-            for band in [*wanted, *(band for band in guides if band not in wanted)]
+            for band in [*wanted, *(band for band in helpers if band not in wanted)]
         ]
     frame = min((item.grid for item in opened), key=lambda grid: grid.gsd_m)
     dtype = str(np.result_type(*(item.dtype for item in opened)))
@@ -144,7 +169,11 @@ def open_product(product: Product, bands_out: str | None = None) -> ProductRaste
         bands.append(item.virtual(product, place, dtype))
     refinement = Refinement(
         coarse,
-        tuple(n for n, item in enumerate(opened, 1) if item.band in guides),
+        tuple(
+            number
+            for number, item in enumerate(opened, 1)
+            if item.band in helpers and number not in coarse
+        ),
         frozenset(range(len(wanted) + 1, len(opened) + 1)),
     )
     undecided = tuple(
@@ -156,12 +185,23 @@ def open_product(product: Product, bands_out: str | None = None) -> ProductRaste
     return ProductRaster(product, xml, refinement, undecided)
 
 
-def _guides(product: Product, wanted: Sequence[BandFile]) -> list[BandFile]:
-    """Return the bands that show where edges lie, if a wanted one needs them."""
-    is_coarse = any((band.gsd or 10) > 10 for band in wanted)
-    if not is_coarse or SUBDATASET.fullmatch(product.path):
+def _helpers(product: Product, wanted: Sequence[BandFile]) -> list[BandFile]:
+    """Return the bands by whose help wanted ones are sharpened, if one needs it.
+
+    That is the fine bands, and for bands of 20 m the others of 20 m, which a network
+    sharpens together.
+    """
+    sizes = {band.gsd for band in wanted if band.name in BANDS} - {10, None}
+    if not sizes or SUBDATASET.fullmatch(product.path):
         return []
-    return [band for band in product.bands if band.name in FINE and band.gsd == 10]
+    helpers = [band for band in product.bands if band.name in FINE and band.gsd == 10]
+    if helpers and 20 in sizes:
+        helpers += [
+            band
+            for band in product.bands
+            if band.gsd == 20 and BANDS[band.name].gsd == 20
+        ]
+    return helpers
 
 
 @dataclass(frozen=True)

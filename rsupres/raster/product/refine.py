@@ -8,6 +8,7 @@ that is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from rsupres.grid import PixelWindow
 from rsupres.products.sharpen import REACH, enlarge, sharpen
 from rsupres.raster.nodata import FILL_REACH, fill_invalid, is_measured
-from rsupres.raster.product.describe import Coarse, Refinement
+from rsupres.raster.product.describe import Coarse, Refinement, Sharpener
 
 FloatArray = NDArray[np.float32]
 ReadBands = Callable[[PixelWindow, Sequence[int]], NDArray[np.generic]]
@@ -46,58 +47,68 @@ def refine(
     kinds = {refinement.coarse[band] for band in bands if band in refinement.coarse}
     for kind in kinds:
         places = [i for i, b in enumerate(bands) if refinement.coarse.get(b) == kind]
-        members = [bands[place] for place in places]
-        guides = refinement.guides if kind.factor <= MAX_GUIDED else ()
-        block = _Block(kind, tuple(members), guides, read, frame, nodata)
-        sharp = block.sharpened(window)
-        for place, plane in zip(places, sharp, strict=True):
-            _store(native[place], plane)
+        method = _method(refinement, kind, [bands[place] for place in places])
+        sharp = _Block(kind, method, read, frame, nodata).sharpened(window)
+        for place in places:
+            _store(native[place], sharp[method.members.index(bands[place])])
+
+
+def _method(refinement: Refinement, kind: Coarse, members: Sequence[int]) -> Sharpener:
+    """Return how bands of one kind are sharpened."""
+    own = refinement.sharpener
+    if own and own.factor == kind.factor and set(members) <= set(own.members):
+        return own
+    if kind.factor <= MAX_GUIDED and refinement.guides:
+        run = partial(sharpen, factor=kind.factor)
+        return Sharpener(tuple(members), refinement.guides, kind.factor, REACH, run)
+    factor = kind.factor
+    return Sharpener(
+        tuple(members), (), factor, REACH, lambda coarse, _: enlarge(coarse, factor)
+    )
 
 
 class _Block:
-    """Coarse bands of one kind, with the bands that guide them."""
+    """Coarse bands of one kind, and how they are sharpened."""
 
     def __init__(
         self,
         kind: Coarse,
-        members: tuple[int, ...],
-        guides: tuple[int, ...],
+        method: Sharpener,
         read: ReadBands,
         frame: PixelWindow,
         nodata: Callable[[int], float | None],
     ) -> None:
         self._kind = kind
-        self._members = members
-        self._guides = guides
+        self._method = method
         self._read = read
         self._frame = frame
         self._nodata = nodata
 
     def sharpened(self, window: PixelWindow) -> FloatArray:
         """Return the members in a window of the file, (c, h, w)."""
-        outer = self._aligned(window, REACH)
+        outer = self._aligned(window, self._method.reach)
         pixels, valid = self._read_block(outer)
         if not valid.all():
-            wide = self._aligned(window, REACH + FILL_REACH)
+            wide = self._aligned(window, self._method.reach + FILL_REACH)
             inner = outer.relative_to(wide).slices()
             filled = self._filled(*self._read_block(wide))
             pixels = filled[:, inner[0], inner[1]]
         factor = self._kind.factor
-        coarse = pixels[: len(self._members), ::factor, ::factor]
-        fine = pixels[len(self._members) :]
-        sharp = sharpen(coarse, fine, factor) if len(fine) else enlarge(coarse, factor)
+        coarse = pixels[: len(self._method.members), ::factor, ::factor]
+        fine = pixels[len(self._method.members) :]
+        sharp = self._method.run(coarse, fine)
         rows, cols = window.relative_to(outer).slices()
         return sharp[:, rows, cols]
 
     def _filled(self, pixels: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
         """Fill invalid pixels, of the coarse bands as coarse pixels."""
-        count, factor = len(self._members), self._kind.factor
+        count, factor = len(self._method.members), self._kind.factor
         coarse = fill_invalid(
             pixels[:count, ::factor, ::factor],
             np.asarray(valid[:count, ::factor, ::factor].all(axis=0))[np.newaxis],
         )
         parts = [coarse.repeat(factor, axis=1).repeat(factor, axis=2)]
-        if self._guides:
+        if self._method.guides:
             fine_valid = np.asarray(valid[count:].all(axis=0))[np.newaxis]
             parts.append(fill_invalid(pixels[count:], fine_valid))
         return np.concatenate(parts)
@@ -111,7 +122,7 @@ class _Block:
 
     def _read_block(self, window: PixelWindow) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Read members and guides, (c, h, w); pixels beyond the file are repeated."""
-        bands = (*self._members, *self._guides)
+        bands = (*self._method.members, *self._method.guides)
         inside = window.intersection(self._frame)
         assert inside is not None
         stored = self._read(inside, bands)
