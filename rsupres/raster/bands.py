@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 
 from rsupres.errors import BandError
 from rsupres.products.landsat import named_radiometry
+from rsupres.products.masks import is_class_name
 from rsupres.products.sentinel2 import band_code
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rsupres.raster.dataset import Raster
+    from rsupres.raster.header import Header
 
 _SENTINEL2 = {"2": "blue", "3": "green", "4": "red", "8": "nir"}
 _LANDSAT_OLI = {"2": "blue", "3": "green", "4": "red", "5": "nir"}  # 8 and 9
@@ -214,13 +212,7 @@ def _is_counted(scene: Raster) -> bool:
     )
 
 
-_CODES = re.compile(
-    r"(scl|clm|clp|f?mask|fmask|datamask|qa|bqa|qa60|msk_?clas\w*|"
-    r"(sr_|pixel_|radsat_)?qa(_\w+)?|\w+_qa|cloud_?mask|scene.?classification)\b.*"
-)
-
-
-def class_bands(scene: Raster) -> frozenset[int]:
+def class_bands(scene: Header) -> frozenset[int]:
     """Return the bands, from 1, whose names say that they hold classes or bits.
 
     Numbers between codes mean nothing, so that such bands are never interpolated.
@@ -230,11 +222,6 @@ def class_bands(scene: Raster) -> frozenset[int]:
         for band in scene.data_bands
         if is_class_name(scene.descriptions[band - 1] or "")
     )
-
-
-def is_class_name(name: str) -> bool:
-    """Return whether a band's name says that it holds classes or bits."""
-    return _CODES.fullmatch(name.strip().lower()) is not None
 
 
 def _first_ones(

@@ -35,8 +35,14 @@ from rsupres.raster.open import (
     locate,
     open_dataset,
 )
-from rsupres.raster.product.describe import ProductRaster, Refinement, open_product
+from rsupres.raster.product.describe import (
+    ProductRaster,
+    Refinement,
+    Sharpener,
+    open_product,
+)
 from rsupres.raster.product.find import find_product, undecided_file
+from rsupres.raster.product.mask import Mask
 from rsupres.raster.source import Source
 from rsupres.raster.virtual import is_inside, with_nested
 
@@ -160,6 +166,32 @@ class Raster(Header, AbstractContextManager["Raster"]):
     def with_nodata(self, value: float) -> Raster:
         """Return a view with a nodata value that the file does not declare."""
         return self._view(nodata=value)
+
+    def with_sharpener(self, sharpener: Sharpener) -> Raster:
+        """Return a view that brings coarse bands to the fine grid in another way."""
+        refinement = replace(self._source.refinement, sharpener=sharpener)
+        return self._view(refinement=refinement)
+
+    def with_mask(self, mask: Mask | None) -> Raster:
+        """Return a view in which a mask hides pixels; None = none does."""
+        files = self._source.files + (mask.files if mask is not None else ())
+        return self._view(mask=mask, files=files)
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether a mask hides pixels of this view."""
+        return self._source.mask is not None
+
+    @property
+    def refinement(self) -> Refinement:
+        """Bands that were stored with coarser pixels than the scene has."""
+        return self._source.refinement
+
+    @property
+    def file_grid(self) -> Grid:
+        """Frame of the whole file."""
+        dataset = self._dataset
+        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
     @property
     def product(self) -> Product | None:

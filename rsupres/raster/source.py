@@ -19,11 +19,13 @@ from rasterio.windows import Window
 
 from rsupres.errors import InputError
 from rsupres.grid import PixelWindow
+from rsupres.products.masks import is_class_name
 from rsupres.products.model import Product, Radiometry
 from rsupres.raster.header import Header
 from rsupres.raster.nodata import is_measured
 from rsupres.raster.open import first_line
 from rsupres.raster.product.describe import Refinement
+from rsupres.raster.product.mask import Mask
 from rsupres.raster.product.refine import refine
 
 BoolArray = NDArray[np.bool_]
@@ -45,6 +47,7 @@ class Source:
         files: read beside those of the dataset.
         units: of all bands, instead of what the file says.
         nodata: of all bands, instead of what the file says.
+        mask: pixels that count as not measured in all bands but those of classes.
     """
 
     dataset: rasterio.DatasetReader
@@ -57,6 +60,7 @@ class Source:
     files: tuple[str, ...] = ()
     units: Radiometry | None = None
     nodata: float | None = None
+    mask: Mask | None = None
 
     def read(
         self,
@@ -82,20 +86,8 @@ class Source:
         Raises:
             InputError: the file is truncated or damaged.
         """
-        window = Window(place.col, place.row, place.width, place.height)
         try:
-            with self.lock:
-                native = self.dataset.read(
-                    list(bands),
-                    window=window,
-                    out_shape=(len(bands), *shape),
-                    resampling=resampling,
-                )
-                shown = self._read_mask(header, window, shape, bands)
-            valid = np.empty(native.shape, bool)
-            for index, band in enumerate(bands):
-                valid[index] = is_measured(native[index], header.nodata_of(band))
-            valid &= shown
+            native, valid = self._read(header, place, bands, shape, resampling)
             if shape == (place.height, place.width) and self.refinement.coarse:
                 self._refine(header, native, place, bands)
         except (RasterioError, OSError) as error:
@@ -106,6 +98,40 @@ class Source:
             ) from error
         if self.missing is not None:
             valid &= (native != self.missing).any(axis=0)
+        return native, valid
+
+    def _read(
+        self,
+        header: Header,
+        place: PixelWindow,
+        bands: Sequence[int],
+        shape: tuple[int, int],
+        resampling: Resampling = Resampling.nearest,
+    ) -> tuple[Native, BoolArray]:
+        """Read as `read`, with coarse pixels repeated."""
+        window = Window(place.col, place.row, place.width, place.height)
+        with self.lock:
+            native = self.dataset.read(
+                list(bands),
+                window=window,
+                out_shape=(len(bands), *shape),
+                resampling=resampling,
+            )
+            shown = self._read_mask(header, window, shape, bands)
+        valid = np.empty(native.shape, bool)
+        for index, band in enumerate(bands):
+            valid[index] = is_measured(native[index], header.nodata_of(band))
+        valid &= shown
+        if self.mask is not None:
+            measured = [
+                index
+                for index, band in enumerate(bands)
+                if not is_class_name(header.descriptions[band - 1] or "")
+            ]
+            hidden = self.mask.hidden(place, shape)
+            if self.mask.saturated is not None:
+                hidden |= (native[measured] == self.mask.saturated).any(axis=0)
+            valid[measured] &= ~hidden
         return native, valid
 
     def _read_mask(
@@ -131,16 +157,11 @@ class Source:
         self, header: Header, native: Native, place: PixelWindow, bands: Sequence[int]
     ) -> None:
         """Replace coarse pixels that are repeated by sharpened ones, in place."""
+
+        def read(
+            window: PixelWindow, wanted: Sequence[int]
+        ) -> tuple[Native, BoolArray]:
+            return self._read(header, window, wanted, (window.height, window.width))
+
         frame = PixelWindow(0, 0, *self.dataset.shape)
-
-        def read(window: PixelWindow, wanted: Sequence[int]) -> Native:
-            row, col, height, width = window
-            with self.lock:
-                return np.asarray(
-                    self.dataset.read(
-                        list(wanted), window=Window(col, row, width, height)
-                    )
-                )
-
-        kinds = self.refinement
-        refine(native, place, bands, kinds, read, frame, header.nodata_of)
+        refine(native, place, bands, self.refinement, read, frame)

@@ -21,7 +21,7 @@ from rasterio.io import MemoryFile
 
 from rsupres.errors import BandError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.bands import is_class_name
+from rsupres.products.masks import is_class_name
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata

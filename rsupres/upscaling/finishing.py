@@ -45,6 +45,9 @@ class LrRows(NamedTuple):
         excess: (c, h, w) float32, how far values lie beyond [0, 1]; None = none does.
         others: (o, h, w) float32, bands that the model does not take; None without.
         valid: bool; (1, h, w) of all bands, or (c + o, h, w) of each.
+        hidden: bool, (1, h, w) or (c, h, w): the model sees other pixels filled in
+            there, and the result is the enlargement of `kept`; None = nowhere.
+        kept: (c, h, w) float32, the model's bands as measured; None without `hidden`.
     """
 
     top: int
@@ -52,6 +55,8 @@ class LrRows(NamedTuple):
     excess: np.ndarray | None
     others: np.ndarray | None
     valid: np.ndarray
+    hidden: np.ndarray | None = None
+    kept: np.ndarray | None = None
 
     def cut(self, start: int, stop: int) -> LrRows:
         """Return rows [start, stop) of the frame, as views."""
@@ -62,11 +67,15 @@ class LrRows(NamedTuple):
             None if self.excess is None else self.excess[:, rows],
             None if self.others is None else self.others[:, rows],
             self.valid[:, rows],
+            None if self.hidden is None else self.hidden[:, rows],
+            None if self.kept is None else self.kept[:, rows],
         )
 
     def wanted(self) -> np.ndarray:
         """Return the input that the result must average to: the model's bands first."""
         seen = self.seen if self.excess is None else self.seen + self.excess
+        if self.hidden is not None and self.kept is not None:
+            seen = np.where(self.hidden, self.kept, seen)
         return seen if self.others is None else np.concatenate([seen, self.others])
 
 
@@ -207,6 +216,10 @@ class Finisher:
         sr = torch.from_numpy(strip.pixels[: rules.n_model])
         if near.excess is not None and near.excess.any():
             sr += enlarge(near.excess)
+        if near.hidden is not None and near.kept is not None and near.hidden.any():
+            rows = slice(start - near.top, stop - near.top)
+            hidden = nearest(near.hidden[:, rows], rules.grid.scale)
+            sr = torch.where(torch.from_numpy(hidden), enlarge(near.kept), sr)
         if near.others is None:
             return sr
         others = enlarge(near.others)

@@ -351,8 +351,11 @@ def _cut(lr: LrRows, tile: Tile) -> LrRows:
     cols = slice(tile.lr.col, tile.lr.col_stop)
     seen = rows.seen[:, :, cols]
     # Of the model's bands, any will do: those that are invalid alone are filled alone.
-    valid = rows.valid[: len(seen), :, cols].any(axis=0, keepdims=True)
-    return rows._replace(seen=seen, excess=None, others=None, valid=np.asarray(valid))
+    measured = rows.valid[: len(seen), :, cols]
+    if rows.hidden is not None:
+        measured = measured & ~rows.hidden[:, :, cols]
+    valid = np.asarray(measured.any(axis=0, keepdims=True))
+    return LrRows(rows.top, seen, None, None, valid)
 
 
 def _check_result(sr: Tensor, batch: TileBatch, tiles: Sequence[Tile]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, cast
 from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions, given_files
 from rsupres.output.strips import Destination
 
+MaskAction = Literal["nodata", "keep-bicubic"]
 OtherBands = Literal["auto", "model", "cubic", "inject", "skip"]
 
 # Metadata of a field that decides no pixel: a run continues with another value of it.
@@ -34,6 +35,12 @@ class UpscaleJob(GivenConditions, Destination):
         bidx: file bands (from 1) for the model's roles, in its order.
         named_bands: (role, file band) pairs.
         other_bands: what becomes of bands besides those chosen or of the model.
+        bands_out: bands of a product that are wanted, None = its finest.
+        dn_scale: physical value of one DN, None = as the scene tells.
+        dn_offset: DN added before that, None = as the scene tells.
+        mask: "scl", "qa60" or a file that hides pixels, None = none does.
+        mask_classes: of the mask, that are hidden; None = clouds and their like.
+        mask_action: what becomes of hidden pixels.
         stretch: text for `rsupres.raster.stretch.parse_stretch`.
         input_nodata: value of invalid pixels in the scene, None = as it declares.
         bounds: west, south, east, north; None = the whole scene.
@@ -79,6 +86,12 @@ class UpscaleJob(GivenConditions, Destination):
     bidx: tuple[int, ...] | None = None
     named_bands: tuple[tuple[str, int], ...] | None = None
     other_bands: OtherBands = "auto"
+    bands_out: str | None = None
+    dn_scale: float | None = None
+    dn_offset: float | None = None
+    mask: str | None = field(default=None, metadata=FILE)
+    mask_classes: tuple[str, ...] | None = None
+    mask_action: MaskAction = "nodata"
     stretch: str = "auto"
     input_nodata: float | None = None
     bounds: tuple[float, float, float, float] | None = None
@@ -140,6 +153,7 @@ class UpscaleJob(GivenConditions, Destination):
             "scenes": self.scenes,
             "model": [name for name in model if os.path.isfile(name)],
             "aoi": () if self.aoi is None else (self.aoi,),
+            "mask": () if self.mask is None else (self.mask,),
             **given_files(self),
         }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 from rsupres.families.base import FOUND, TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.products.masks import parse_classes
 from rsupres.upscaling.finishing import FinishedStrip
+from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.work import Work
 from rsupres.version import __version__
 
@@ -135,6 +138,8 @@ def job_tags(
         "RSUPRES_PRECISION": work.model.options.precision,
         "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
         "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
+        "RSUPRES_SHARPENED_BY": work.sharpening or "",
+        "RSUPRES_MASK": mask_text(job),
         "RSUPRES_OTHER_BANDS": work.other_bands if work.bands.others else "",
         "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
         "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
@@ -156,6 +161,14 @@ def job_tags(
         for name, value in (*figures.items(), *found.items())
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def mask_text(job: UpscaleJob) -> str:
+    """Return which mask hides pixels, its classes and what becomes of them."""
+    if job.mask is None:
+        return ""
+    classes = ",".join(map(str, parse_classes(job.mask_classes)))
+    return f"{os.path.basename(job.mask)}: {classes}: {job.mask_action}"
 
 
 def _deviation(strip: FinishedStrip) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Scale, as_scale
 from rsupres.raster.files import StrPath, as_names
-from rsupres.upscaling.job import OtherBands, UpscaleJob
+from rsupres.upscaling.job import MaskAction, OtherBands, UpscaleJob
 
 if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import RunSummary
@@ -32,6 +32,12 @@ class UpscaleOptions(TypedDict, total=False):
         bands: file bands by role, such as ``{"red": 3}``.
         other_bands: "auto", "model", "cubic", "inject" or "skip".
         input_nodata: value of invalid pixels in the scene; None = as it declares.
+        bands_out: "10m", "all" or names, such as "B02,B8A,SCL", of a product.
+        dn_scale: physical value of one digital number.
+        dn_offset: digital numbers added before that.
+        mask: "scl", "qa60" or a file that hides pixels.
+        mask_classes: names or numbers of the classes that are hidden.
+        mask_action: "nodata" or "keep-bicubic".
         stretch: "auto", "reflectance", "percentile:2,98" or "LO,HI".
         bounds: west, south, east, north.
         bounds_crs: CRS of `bounds`; None = the scene's.
@@ -83,6 +89,12 @@ class UpscaleOptions(TypedDict, total=False):
     bands: Mapping[str, int] | Sequence[tuple[str, int]] | None
     other_bands: OtherBands
     input_nodata: float | None
+    bands_out: str | None
+    dn_scale: float | None
+    dn_offset: float | None
+    mask: StrPath | None
+    mask_classes: Sequence[str] | None
+    mask_action: MaskAction
     stretch: str
     bounds: tuple[float, float, float, float] | None
     bounds_crs: str | None
@@ -132,7 +144,7 @@ class UpscaleOptions(TypedDict, total=False):
 _FIELDS = {"bands": "named_bands", "co": "creation"}
 _FILES = ("uncertainty", "reference_coverage", "run_dir")
 _LISTS = ("vector_map", "reference")
-_NAMES = ("aoi", "legend", "change_mask", "class_table", "style")
+_NAMES = ("aoi", "mask", "legend", "change_mask", "class_table", "style")
 
 
 def make_job(

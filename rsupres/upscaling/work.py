@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsupres.checkpoints.catalogue import read_card
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError
@@ -28,18 +29,14 @@ from rsupres.output.creation import check_format
 from rsupres.output.profile import OutputFormat
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
-from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_type
-from rsupres.raster.repeated import warn_of_repeated
-from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
     find_stretch,
     parse_stretch,
     split_excess,
 )
-from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.devices import find_device
 from rsupres.upscaling.gates import Gate, parse_gate
@@ -52,6 +49,7 @@ from rsupres.upscaling.requirements import (
     condition_request,
     sampler_options,
 )
+from rsupres.upscaling.scene import open_scene, sharpened_by, with_network
 from rsupres.upscaling.tiling import find_batch_size, plan_tiles
 from rsupres.upscaling.validity import (
     warn_of_idle_nodata,
@@ -80,6 +78,7 @@ class Work:
         grid: the tiling.
         gates: conditions under which the run counts as failed.
         gains: per other band, how much of the model's detail it gets; empty = none.
+        sharpening: name of the network that sharpened coarse bands, None without.
         conditions: open on the scene's SR frame; empty when none was given.
     """
 
@@ -91,6 +90,7 @@ class Work:
     grid: TileGrid
     gates: tuple[Gate, ...]
     gains: tuple[float, ...]
+    sharpening: str | None = None
     conditions: ConditionSet = NO_CONDITIONS
 
     @property
@@ -178,6 +178,8 @@ class Work:
             "model": self.model.card.name,
             "model_sha256": self.model.sha256,
             "aoi_sha256": _file_hash(self.job.aoi),
+            "mask": _file_hash(self.job.mask),
+            "sharpening": self.sharpening_sha256,
             "grid": _grid_to_json(self.grid.scene),
             "bands": list(self.file_bands),
             "n_model": len(self.bands.roles),
@@ -186,6 +188,12 @@ class Work:
             "conditions": self.conditions.fingerprint(),
             **self.job.identity(),
         }
+
+    @cached_property
+    def sharpening_sha256(self) -> str | None:
+        """Return the hash of the network that sharpened bands, None without one."""
+        file = read_card(self.sharpening).file if self.sharpening else None
+        return None if file is None else file_sha256(file)
 
     @cached_property
     def identity_sha256(self) -> str:
@@ -235,15 +243,29 @@ class Work:
 
     def read_rows(self, start: int, stop: int) -> LrRows:
         """Return LR rows [start, stop) of the padded frame in units of the stretch."""
+        window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
+        rows = self._read(self.scene, window)
+        if not self.scene.has_hidden or self.job.mask_action == "nodata":
+            return rows
+        shown = self._read(self.scene.with_mask(None), window)
+        hidden = shown.valid & ~rows.valid
+        return rows._replace(
+            others=shown.others,
+            valid=shown.valid,
+            hidden=hidden[: len(rows.seen)],
+            kept=shown.wanted()[: len(rows.seen)],
+        )
+
+    def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
+        """Return what a view of the scene holds in a window of the padded frame."""
         from rsupres.upscaling.finishing import LrRows
 
-        window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
-        dn, valid = self.scene.read_filled(window, self.file_bands, self.n_joint)
+        dn, valid = scene.read_filled(window, self.file_bands, self.n_joint)
         unit = self.stretch.to_unit(dn)
         n_model = len(self.bands.roles)
         seen, excess = self.split_excess(unit[:n_model])
         return LrRows(
-            top=start,
+            top=window.row,
             seen=seen,
             excess=excess,
             others=unit[n_model:] if len(unit) > n_model else None,
@@ -279,9 +301,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             remedies=("uncertainty",),
         )
     choice = parse_stretch(job.stretch)
-    with open_scenes(job.scenes, job.input_nodata) as whole:
-        scene = heed_undeclared(_restrict(whole, job), ("input_nodata",))
-        warn_of_repeated(scene)
+    with open_scene(job) as scene:
         card = find_card(job, scene)
         spec = card.spec
         check_options(job, spec)
@@ -294,6 +314,9 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         warn_of_idle_nodata(scene, job.nodata)
         stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
         device = find_device(job.device)
+        sharpening = sharpened_by(scene)
+        if sharpening:
+            scene = with_network(scene, device)
         options = sampler_options(job, device, stretch.high[0] - stretch.low[0])
         work = Work(
             job=job,
@@ -303,6 +326,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             stretch=stretch,
             grid=grid,
             gates=gates,
+            sharpening=sharpening,
             gains=find_gains(scene, bands, stretch)
             if job.other_bands == "inject"
             else (),
@@ -318,15 +342,6 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
         )
         with open_conditions(condition_request(job, spec), frame) as conditions:
             yield replace(work, conditions=conditions)
-
-
-def _restrict(scene: Raster, job: UpscaleJob) -> Raster:
-    """Return the part of the scene that the job is about."""
-    if job.bounds is not None:
-        scene = scene.crop(window_from_bounds(scene, job.bounds, job.bounds_crs))
-    if job.aoi is not None:
-        scene = scene.crop(*window_from_aoi(scene, job.aoi))
-    return scene
 
 
 def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
-from rsupres.cli.options.parameters import BandsType, NamedBandsType, stacked
+from rsupres.cli.options.parameters import (
+    BandsType,
+    LayersType,
+    NamedBandsType,
+    stacked,
+)
 
 input_nodata_option = click.option(
     "--input-nodata",
@@ -41,11 +46,54 @@ band_options = stacked(
     ),
     input_nodata_option,
     click.option(
+        "--bands-out",
+        metavar="10m|all|B02,B8A,...",
+        help="Bands of a Sentinel-2 product or a STAC item, also of 20 and 60 m, which "
+        "are brought to the grid of 10 m; SCL adds the scene classification. Default: "
+        "the four of 10 m.",
+    ),
+    click.option(
+        "--dn-scale",
+        type=float,
+        metavar="VALUE",
+        help="What a digital number means, where no metadata tell: reflectance = (DN + "
+        "offset) * VALUE. Default: as the scene tells.",
+    ),
+    click.option(
+        "--dn-offset",
+        type=float,
+        metavar="DN",
+        help="The offset of --dn-scale, such as -1000. Default: as the scene tells.",
+    ),
+    click.option(
         "--stretch",
         default="auto",
         show_default=True,
         metavar="auto|reflectance|percentile:2,98|LO,HI",
         help="How the scene's numbers become the models' [0, 1]; undone on writing. "
         "auto is 0,255 for bytes, reflectance where the file tells, else percentiles.",
+    ),
+)
+mask_options = stacked(
+    click.option(
+        "--mask",
+        metavar="scl|qa60|PATH",
+        help="Hide pixels from the model: by the scene classification of the product, "
+        "its cloud mask, or a raster or polygons of your own. Default: none is hidden.",
+    ),
+    click.option(
+        "--mask-classes",
+        type=LayersType(),
+        metavar="NAME,...",
+        help="Classes of the mask that are hidden, by name or number; of a raster "
+        "without known classes all but 0. Default: "
+        "nodata,saturated,shadow,clouds,cirrus.",
+    ),
+    click.option(
+        "--mask-action",
+        type=click.Choice(["nodata", "keep-bicubic"]),
+        default="nodata",
+        show_default=True,
+        help="What becomes of hidden pixels: nodata, or bicubic interpolation.",
     ),
 )

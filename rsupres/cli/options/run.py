@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from rsupres.cli.options.area import area_options
-from rsupres.cli.options.bands import band_options
+from rsupres.cli.options.bands import band_options, mask_options
 from rsupres.cli.options.conditions import condition_options
 from rsupres.cli.options.output import (
     coverage_option,
@@ -118,6 +118,7 @@ batch_options = stacked(
     model_option,
     scale_option,
     band_options,
+    mask_options,
     area_options,
     condition_options,
     coverage_option,

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from rsupres.grid import PixelWindow
 from rsupres.products.sharpen import REACH, enlarge, sharpen
-from rsupres.raster.nodata import FILL_REACH, fill_invalid, is_measured
+from rsupres.raster.nodata import FILL_REACH, fill_invalid
 from rsupres.raster.product.describe import Coarse, Refinement, Sharpener
 
 FloatArray = NDArray[np.float32]
-ReadBands = Callable[[PixelWindow, Sequence[int]], NDArray[np.generic]]
+BoolArray = NDArray[np.bool_]
+ReadBands = Callable[
+    [PixelWindow, Sequence[int]], tuple[NDArray[np.generic], BoolArray]
+]
 
 MAX_GUIDED = 2  # larger ratios are interpolated: one fine pixel tells little of them
 
@@ -31,7 +34,6 @@ def refine(
     refinement: Refinement,
     read: ReadBands,
     frame: PixelWindow,
-    nodata: Callable[[int], float | None],
 ) -> None:
     """Replace repeated coarse pixels by sharpened ones, in place.
 
@@ -40,15 +42,14 @@ def refine(
         window: where they lie in the file.
         bands: theirs.
         refinement: which of them are coarse.
-        read: reads a window inside the file, (c, h, w).
+        read: reads a window inside the file, (c, h, w), with the mask of valid pixels.
         frame: the file's.
-        nodata: value of a band.
     """
     kinds = {refinement.coarse[band] for band in bands if band in refinement.coarse}
     for kind in kinds:
         places = [i for i, b in enumerate(bands) if refinement.coarse.get(b) == kind]
         method = _method(refinement, kind, [bands[place] for place in places])
-        sharp = _Block(kind, method, read, frame, nodata).sharpened(window)
+        sharp = _Block(kind, method, read, frame).sharpened(window)
         for place in places:
             _store(native[place], sharp[method.members.index(bands[place])])
 
@@ -76,13 +77,11 @@ class _Block:
         method: Sharpener,
         read: ReadBands,
         frame: PixelWindow,
-        nodata: Callable[[int], float | None],
     ) -> None:
         self._kind = kind
         self._method = method
         self._read = read
         self._frame = frame
-        self._nodata = nodata
 
     def sharpened(self, window: PixelWindow) -> FloatArray:
         """Return the members in a window of the file, (c, h, w)."""
@@ -125,13 +124,7 @@ class _Block:
         bands = (*self._method.members, *self._method.guides)
         inside = window.intersection(self._frame)
         assert inside is not None
-        stored = self._read(inside, bands)
-        valid = np.stack(
-            [
-                is_measured(plane, self._nodata(band))
-                for plane, band in zip(stored, bands, strict=True)
-            ]
-        )
+        stored, valid = self._read(inside, bands)
         margins = (
             (0, 0),
             (inside.row - window.row, window.row_stop - inside.row_stop),
