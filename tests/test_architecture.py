@@ -169,6 +169,7 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
         "rsupres.raster.dataset",
         "rsupres.output.cog",
         "rsupres.output.creation",
+        "rsupres.raster.product.mask",
         "rsupres.output.geotiff",
         "rsupres.output.packets",
         "rsupres.output.verify",

@@ -25,9 +25,9 @@ from rsupres.products.masks import is_class_name
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
-from rsupres.raster.open import usual_band_name
 from rsupres.raster.product.describe import Refinement, open_product, place_on
 from rsupres.raster.product.find import find_product
+from rsupres.raster.same_bands import match_bands
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.
@@ -267,52 +267,6 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
         )
     bands = [_band(placed, at, is_masked) for at in range(len(first.data_bands))]
     return virtual_raster(grid, first.tags, bands)
-
-
-def match_bands(part: Raster, first: Raster) -> tuple[int, ...]:
-    """Return the bands of a file in the order of another one that it is joined with.
-
-    Bands with the same names, or colours, in another order are matched by them; the
-    order in the file counts where names say nothing.
-
-    Args:
-        part: open, with as many data bands as `first`.
-        first: open.
-
-    Raises:
-        InputError: some names are shared and others are not, or scale or offset of
-            bands that would be joined differ.
-    """
-    theirs, ours = _labels(first), _labels(part)
-    bands = part.data_bands
-    if theirs != ours and set(theirs) & set(ours):
-        if sorted(theirs) != sorted(ours) or len(set(ours)) < len(ours):
-            raise InputError(
-                f"{part.path}: bands {', '.join(ours)} are not {', '.join(theirs)} of "
-                f"{first.path}; files that are joined must have the same bands."
-            )
-        bands = tuple(bands[ours.index(label)] for label in theirs)
-    for band, first_band in zip(bands, first.data_bands, strict=True):
-        own = part.scales[band - 1], part.offsets[band - 1]
-        other = first.scales[first_band - 1], first.offsets[first_band - 1]
-        if not np.allclose(own, other, rtol=1e-9, atol=0):
-            raise InputError(
-                f"{part.path}: band {band} has scale {own[0]:g} and offset {own[1]:g}, "
-                f"but {first.path} has {other[0]:g} and {other[1]:g}, so the same "
-                "number means something else; bring them to one scale first, for "
-                "example with gdal_translate -scale."
-            )
-    return bands
-
-
-def _labels(scene: Raster) -> list[str]:
-    """Return names of the data bands, or else colours; empty when some have none."""
-    names = [scene.descriptions[band - 1] or "" for band in scene.data_bands]
-    if all(names):
-        return [usual_band_name(name.strip().upper()) for name in names]
-    colours = [scene.colorinterp[band - 1] for band in scene.data_bands]
-    known = all(colour not in ("undefined", "gray") for colour in colours)
-    return colours if known else []
 
 
 def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:

@@ -29,7 +29,8 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
-from rsupres.raster.stack import covers, match_bands, union_grid
+from rsupres.raster.same_bands import match_bands
+from rsupres.raster.stack import covers, union_grid
 from rsupres.raster.undeclared import Undeclared, find_undeclared
 from rsupres.tiles.feather import feathered
 from rsupres.tiles.folder import find_tiles, mosaic_tag

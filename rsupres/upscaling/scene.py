@@ -143,6 +143,8 @@ class _Network:
 
     def _load(self) -> Callable[[FloatArray, FloatArray], FloatArray]:
 
+        import torch
+
         from rsupres.families.sharpening.sharpener import Levels
         from rsupres.families.sharpening.sharpener import Sharpener as Network
 
