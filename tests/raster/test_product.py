@@ -199,7 +199,7 @@ def test_bands_of_a_file_that_is_no_product_are_not_chosen(tmp_path: Path) -> No
     path = make_scene(tmp_path / "a.tif")
     with (
         pytest.raises(BandError, match="neither") as error,
-        open_scenes([str(path)], "all"),
+        open_scenes([str(path)], bands_out="all"),
     ):
         pass
     assert error.value.argument == "bands_out"
