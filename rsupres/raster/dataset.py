@@ -23,9 +23,7 @@ from rasterio.enums import Resampling
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, reflected_positions
-from rsupres.products.model import Product, Radiometry
 from rsupres.raster.fingerprint import fingerprint
-from rsupres.raster.header import Header
 from rsupres.raster.nodata import FILL_REACH, as_floats, fill_bands, join_valid
 from rsupres.raster.open import (
     check_complete,
@@ -38,11 +36,10 @@ from rsupres.raster.open import (
 from rsupres.raster.product.describe import (
     ProductRaster,
     Refinement,
-    Sharpener,
     open_product,
 )
 from rsupres.raster.product.find import find_product, undecided_file
-from rsupres.raster.product.mask import Mask
+from rsupres.raster.readings import Readings
 from rsupres.raster.source import Source
 from rsupres.raster.virtual import is_inside, with_nested
 
@@ -53,7 +50,7 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 
-class Raster(Header, AbstractContextManager["Raster"]):
+class Raster(Readings, AbstractContextManager["Raster"]):
     """An open raster, or a window of one, from which windows of pixels are read.
 
     A context manager; leaving it closes the file. Several threads may read; they take
@@ -159,50 +156,6 @@ class Raster(Header, AbstractContextManager["Raster"]):
             files=tuple(name for item in sources for name in item.files),
         )
 
-    def with_units(self, units: Radiometry) -> Raster:
-        """Return a view whose digital numbers mean something else."""
-        return self._view(units=units, undecided=())
-
-    def with_nodata(self, value: float) -> Raster:
-        """Return a view with a nodata value that the file does not declare."""
-        return self._view(nodata=value)
-
-    def with_sharpener(self, sharpener: Sharpener) -> Raster:
-        """Return a view that brings coarse bands to the fine grid in another way."""
-        refinement = replace(self._source.refinement, sharpener=sharpener)
-        return self._view(refinement=refinement)
-
-    def with_mask(self, mask: Mask | None) -> Raster:
-        """Return a view in which a mask hides pixels; None = none does."""
-        files = self._source.files + (mask.files if mask is not None else ())
-        return self._view(mask=mask, files=files)
-
-    @property
-    def has_hidden(self) -> bool:
-        """Whether a mask hides pixels of this view."""
-        return self._source.mask is not None
-
-    @property
-    def refinement(self) -> Refinement:
-        """Bands that were stored with coarser pixels than the scene has."""
-        return self._source.refinement
-
-    @property
-    def file_grid(self) -> Grid:
-        """Frame of the whole file."""
-        dataset = self._dataset
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-
-    @property
-    def product(self) -> Product | None:
-        """The product that this is, None for other rasters."""
-        return self._source.product
-
-    @property
-    def undecided(self) -> tuple[str, ...]:
-        """Bands of a product whose scale and offset nothing tells."""
-        return self._source.undecided
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -231,14 +184,6 @@ class Raster(Header, AbstractContextManager["Raster"]):
             window.width,
         )
         return Raster(self.path, self.grid.crop(window), moved, self._source, aoi)
-
-    def with_missing(self, value: float) -> Raster:
-        """Return a view whose pixels are invalid where all bands have a value.
-
-        Args:
-            value: that the file does not declare as nodata.
-        """
-        return self._view(missing=value)
 
     @property
     def _shape(self) -> tuple[int, int]:
