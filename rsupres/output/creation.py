@@ -8,53 +8,11 @@ average, of classes by nearest. The user's options override these.
 from __future__ import annotations
 
 import numpy as np
-import rasterio
-import rasterio.shutil
-from rasterio.io import MemoryFile
 
-from rsupres.errors import InputError
 from rsupres.grid import round_up
-from rsupres.output.gdal_errors import GDAL_ERRORS, gdal_messages
 from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
-from rsupres.raster.open import first_line
 
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
-
-
-def check_format(form: OutputFormat, n_bands: int) -> None:
-    """Refuse creation options that the driver does not take, before the work starts.
-
-    Writes a few pixels in memory.
-
-    Args:
-        form: how the output is stored.
-        n_bands: bands of the output.
-
-    Raises:
-        InputError: the driver refuses or ignores an option, type or value.
-    """
-    options = output_options(form) | {
-        "NUM_THREADS": "1"
-    }  # GDAL does not report errors of other threads
-    shape = {"count": n_bands, "height": 16, "width": 16}
-    kind = {"driver": "GTiff", "dtype": form.dtype, "nodata": form.nodata}
-    place = rasterio.Affine(1, 0, 0, 0, -1, 16)
-    with MemoryFile() as source, MemoryFile(ext=".tif") as target:
-        with rasterio.open(source.name, "w", transform=place, **kind, **shape) as tiny:
-            tiny.write(np.zeros((n_bands, 16, 16), form.dtype))
-        with rasterio.Env(), gdal_messages() as messages:
-            try:
-                rasterio.shutil.copy(
-                    source.name, target.name, driver=form.driver, **options
-                )
-            except GDAL_ERRORS as error:
-                messages.append(first_line(error))
-    for message in messages:
-        raise InputError(
-            f"{form.driver} cannot be written as asked ({message}); change the "
-            "creation options, the driver or the type.",
-            remedies=("co", "driver", "dtype"),
-        )
 
 
 def raw_options(width: int) -> dict[str, object]:

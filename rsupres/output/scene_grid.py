@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.creation import check_format
 from rsupres.output.profile import OutputMeta
 from rsupres.output.strips import (
     Destination,
@@ -24,6 +23,7 @@ from rsupres.output.strips import (
     frame_identity,
     write_strips,
 )
+from rsupres.output.trial import check_format
 from rsupres.raster.dataset import Raster
 from rsupres.version import __version__
 
@@ -63,9 +63,10 @@ class SceneGridJob:
             RunConflictError: the output exists.
         """
         self.into.check(self.inputs)
-        check_format(self.into.format("uint8", self.nodata), n_bands)
         with Raster.open(self.like) as scene:
-            return scene.grid.refine(self.scale)
+            grid = scene.grid.refine(self.scale)
+        check_format(self.into.format("uint8", self.nodata), n_bands, grid)
+        return grid
 
     def tags(self) -> dict[str, str]:
         """Return the tags that every output has."""

@@ -7,6 +7,7 @@ a band file that is given alone are looked for in the folders above it.
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -39,6 +40,8 @@ _KEPT = (
     "SPACECRAFT_NAME",
     "SENSING_ORBIT_NUMBER",
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,14 @@ def open_safe(path: str, metadata: SafeMetadata) -> Product:
     root = posixpath.dirname(metadata.path)
     bands: dict[str, BandFile] = {}
     layers: dict[str, BandFile] = {}
+    lost: dict[str, str] = {}
     for image in _by_pixel_size(metadata.images):
         name = code_in_file_name(image.rsplit("/", 1)[-1])
         if name is None or name in bands or name in layers:
             continue
         file = _image_file(root, image)
         if file is None:
+            lost.setdefault(name, image)
             continue
         found = BandFile(name, file, 1, metadata.radiometry(name), _gsd(image, name))
         (bands if name in BANDS else layers)[name] = found
@@ -171,6 +176,14 @@ def open_safe(path: str, metadata: SafeMetadata) -> Product:
         raise InputError(
             f"{path}: none of the {len(metadata.images)} image files that "
             f"{posixpath.basename(metadata.path)} lists is there."
+        )
+    if partial := sorted(lost.keys() & BANDS.keys()):
+        logger.warning(
+            "%s: the image of %s is missing, such as %s, though the metadata list it; "
+            "was the product downloaded in part? The rest is used.",
+            path,
+            ", ".join(partial),
+            lost[partial[0]],
         )
     for image in metadata.images[:1]:
         layers |= _cloud_masks(root, image)

@@ -26,9 +26,11 @@ from rasterio.windows import Window
 from rsupres.errors import InputError
 from rsupres.grid import Grid
 from rsupres.products.safe import is_metadata_name
+from rsupres.raster.virtual import lost_sources
 
 CACHE_BYTES = 64 * 2**20  # GDAL blocks in memory
 ALPHA_SAMPLE_PIXELS = 250_000
+_SHOWN_PARTS = 8  # of a container, in messages
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +92,18 @@ def check_kind(
         is_classes: codes of classes are wanted, so a palette is allowed.
 
     Raises:
-        InputError: no bands, complex numbers, or a palette.
+        InputError: several rasters or no bands, complex numbers, or a palette.
     """
+    parts = dataset.subdatasets
+    if len(parts) > 1 or (parts and dataset.count == 0):
+        shown = "; ".join(parts[:_SHOWN_PARTS])
+        rest = f"; and {len(parts) - _SHOWN_PARTS} more"
+        raise InputError(
+            f"{name}: holds {len(parts)} rasters; name one of them: {shown}"
+            f"{rest if len(parts) > _SHOWN_PARTS else ''}."
+        )
     if dataset.count == 0:
-        parts = ", ".join(dataset.subdatasets[:3])
-        hint = f"; name one of its subdatasets: {parts}" if parts else ""
-        raise InputError(f"{name}: the raster has no bands{hint}.")
+        raise InputError(f"{name}: the raster has no bands.")
     if any(kind.startswith("complex") for kind in dataset.dtypes):
         raise InputError(
             f"{name}: complex numbers ({dataset.dtypes[0]}) cannot be sharpened; "
@@ -160,8 +168,14 @@ def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
         name: as the user gave it, for messages.
 
     Raises:
-        InputError: they cannot be read, or blocks lie beyond the end of the file.
+        InputError: they cannot be read, blocks lie beyond the end of the file, or a
+            virtual raster reads files that do not exist.
     """
+    if lost := lost_sources(dataset.name):
+        raise InputError(
+            f"{name}: {lost[0]}, which it reads, does not exist"
+            + (f", nor do {len(lost) - 1} more." if len(lost) > 1 else ".")
+        )
     last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
     try:
         dataset.read(window=last)
@@ -275,6 +289,7 @@ _FILE_SYSTEMS = {
     "az": "/vsiaz/",
     "file": "",
 }
+_ARCHIVES = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 
 
 def gdal_name(name: str) -> str:
@@ -282,11 +297,20 @@ def gdal_name(name: str) -> str:
 
     >>> gdal_name("https://example.org/scene.tif")
     '/vsicurl/https://example.org/scene.tif'
+    >>> gdal_name("zip+https://example.org/scenes.zip!a.tif")
+    '/vsizip/vsicurl/https://example.org/scenes.zip/a.tif'
     """
-    scheme, found, rest = name.partition("://")
-    if found and scheme == "zip":
-        return "/vsizip/" + rest.replace("!", "")
-    return _FILE_SYSTEMS[scheme] + rest if scheme in _FILE_SYSTEMS else name
+    schemes, found, rest = name.partition("://")
+    archive, _, inner = schemes.rpartition("+")
+    if inner in _ARCHIVES:
+        archive, inner = inner, "file"
+    if not found or inner not in _FILE_SYSTEMS or archive not in ("", *_ARCHIVES):
+        return name
+    if not archive:
+        return _FILE_SYSTEMS[inner] + rest
+    outside, _, inside = rest.partition("!")
+    path = f"{outside}/{inside.lstrip('/')}" if inside else outside
+    return _ARCHIVES[archive] + _FILE_SYSTEMS[inner].lstrip("/") + path
 
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")

@@ -34,7 +34,7 @@ from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 MISALIGNED = 1e-3
 _DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
 _BAND_IN_NAME = re.compile(
-    r"(?:^|[_.])((?:SR_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
+    r"(?:^|[_.!])((?:SR_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
     re.IGNORECASE,
 )
 
@@ -98,8 +98,12 @@ def open_scenes(
         else:
             xml = _as_mosaic(parts)
         stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
-        joined = stack.enter_context(Raster.open(memory.name))
-        joined.path = f"{os.path.basename(names[0])} and {len(names) - 1} more"
+        label = f"{os.path.basename(names[0])} and {len(names) - 1} more"
+        try:
+            joined = stack.enter_context(Raster.open(memory.name))
+        except InputError as error:
+            raise InputError(error.problem.replace(memory.name, label)) from error
+        joined.path = label
         yield joined.joining(parts, refinement)
 
 

@@ -352,16 +352,36 @@ def with_nested(files: Sequence[str]) -> list[str]:
     """
     found, waiting = list(files), list(files)
     while waiting:
-        name = waiting.pop()
-        is_xml = name.startswith("<VRTDataset")
-        if not is_xml and not (name.lower().endswith(".vrt") and os.path.isfile(name)):
-            continue
-        text = name if is_xml else Path(name).read_text("utf-8", errors="replace")
-        for attributes, source in _SOURCE.findall(text):
-            path = unescape(source.strip())
-            if 'relativeToVRT="1"' in attributes:
-                path = os.path.join(os.path.dirname(name), path)
+        for path in _sources(waiting.pop()):
             if path not in found and os.path.exists(path):
                 found.append(path)
                 waiting.append(path)
     return found
+
+
+def lost_sources(name: str) -> list[str]:
+    """Return local files that a virtual raster reads, at any depth, but do not exist.
+
+    Args:
+        name: of a local file, or another, which reads none.
+    """
+    files = with_nested([name])
+    named = [path for file in files for path in _sources(file)]
+    return [path for path in named if _is_plain(path) and not os.path.exists(path)]
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a name is one of a file, and not one that only GDAL knows."""
+    return os.path.isabs(path) and not path.startswith("/vsi") and ":" not in path
+
+
+def _sources(name: str) -> Iterator[str]:
+    """Yield the names that a local virtual raster reads; none for other files."""
+    if not (name.lower().endswith(".vrt") and os.path.isfile(name)):
+        return
+    text = Path(name).read_text(encoding="utf-8", errors="replace")
+    for attributes, source in _SOURCE.findall(text):
+        path = unescape(source.strip())
+        if 'relativeToVRT="1"' in attributes:
+            path = os.path.join(os.path.dirname(os.path.abspath(name)), path)
+        yield path

@@ -29,8 +29,10 @@ from rsupres.errors import InputError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow, round_up
 from rsupres.output.atomic import publishing, sync, translate_os_errors
+from rsupres.output.profile import OutputFormat
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
+from rsupres.output.trial import check_format
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_bounds
@@ -214,6 +216,7 @@ def _open(job: TileJob) -> Iterator[Sources]:
         if roles is None:
             roles = RGB if len(scene.data_bands) >= len(RGB) else ()
         bands = choose_bands(scene, roles).roles
+        check_format(OutputFormat("GTiff", {}, scene.dtype), 1, scene.grid)
         frame = TargetScene(
             scene, bands, tuple(roles), stretch.for_bands(bands), job.scale
         )

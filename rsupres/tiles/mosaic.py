@@ -25,6 +25,7 @@ from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
+from rsupres.output.trial import check_format
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
@@ -148,6 +149,7 @@ def _mosaic(
         )
         check_type(first, form.dtype, nodata)
         raster = _raster(names, first, form, index_path)
+        check_format(form, raster.n_bands, raster.grid)
         write_strips(raster, into, show)
     return RunSummary(
         output=into.output,

@@ -25,8 +25,8 @@ from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.errors import BandError, InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.creation import check_format
 from rsupres.output.profile import OutputFormat
+from rsupres.output.trial import check_format
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import file_sha256
@@ -331,7 +331,7 @@ def open_work(job: UpscaleJob) -> Iterator[Work]:
             if job.other_bands == "inject"
             else (),
         )
-        check_format(work.format, len(work.order))
+        check_format(work.format, len(work.order), work.sr_grid)
         warn_of_rounding(scene, stretch, work.dtype)
         warn_of_lost(
             scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None

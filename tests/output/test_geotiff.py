@@ -6,6 +6,7 @@ import hashlib
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from rio_cogeo import cog_validate
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.creation import check_format
 from rsupres.output.geotiff import assemble, read_tags, write_strip
 from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.trial import check_format
 from tests.helpers import NORTH_UP, UTM, ramp
 
 HEIGHTS = (100, 30, 470)  # of strips; no multiples of a block
@@ -223,7 +224,7 @@ def test_the_users_creation_options_go_first(
     tmp_path: Path, driver: str, creation: dict[str, str], compression: str | None
 ) -> None:
     form = OutputFormat(driver, creation, "uint16", 0)  # type: ignore[arg-type]
-    check_format(form, 3)
+    check_format(form, 3, make_meta().grid)
     with rasterio.open(build(tmp_path, ramp(*SIZE), make_meta(), form)) as dataset:
         found = dataset.compression.name if dataset.compression else None
         assert found == compression
@@ -245,13 +246,46 @@ def test_creation_options_are_checked_before_the_work(
 ) -> None:
     form = OutputFormat(driver, creation, dtype, 0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be written as asked"):
-        check_format(form, 3)
+        check_format(form, 3, make_meta().grid)
 
 
 def test_the_default_formats_pass_that_check() -> None:
     for driver in DRIVERS:
         for dtype in ("uint8", "int16", "uint16", "float32", "float64"):
-            check_format(OutputFormat(driver, {}, dtype, None), 4)  # type: ignore[arg-type]
+            form = OutputFormat(driver, {}, dtype, None)  # type: ignore[arg-type]
+            check_format(form, 4, make_meta().grid)
+
+
+@pytest.mark.parametrize(
+    "creation",
+    [{"TILING_SCHEME": "GoogleMapsCompatible"}, {"TARGET_SRS": "EPSG:4326"}],
+)
+def test_options_that_move_pixels_are_refused_before_the_work(
+    creation: dict[str, str],
+) -> None:
+    with pytest.raises(InputError, match="resamples the output"):
+        check_format(OutputFormat("COG", creation, "uint16", 0), 3, make_meta().grid)
+
+
+@pytest.mark.parametrize(
+    ("crs", "is_held"),
+    [
+        ("EPSG:2056", True),
+        ("EPSG:25832+7837", True),
+        ("ESRI:54030", True),
+        ("+proj=sinu +R=6371007.181 +nadgrids=@null +wktext", True),
+        ("+proj=isea", False),
+        ("+proj=tpers +h=5500000 +lat_0=40", False),
+        ("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39 +lon_0=18", False),
+    ],
+)
+def test_a_crs_that_geotiff_cannot_hold_is_refused(crs: str, is_held: bool) -> None:
+    grid = replace(make_meta().grid, crs=CRS.from_user_input(crs))
+    for driver in DRIVERS:
+        form = OutputFormat(driver, {}, "uint16", 0)  # type: ignore[arg-type]
+        refused = pytest.raises(InputError, match="cannot hold the CRS")
+        with nullcontext() if is_held else refused:
+            check_format(form, 1, grid)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -682,3 +682,22 @@ def test_an_aoi_that_is_no_vector_file_is_refused(tmp_path: Path) -> None:
         for path in (text, tmp_path / "missing.gpkg"):
             with pytest.raises(InputError, match="not a vector file"):
                 window_from_aoi(scene, str(path))
+
+
+def test_a_virtual_raster_without_its_sources_is_refused(tmp_path: Path) -> None:
+    make_scene(tmp_path / "a.tif")
+    for source, virtual in (("a.tif", "in.vrt"), ("in.vrt", "out.vrt")):
+        rasterio.shutil.copy(tmp_path / source, tmp_path / virtual, driver="VRT")
+    (tmp_path / "a.tif").rename(tmp_path / "gone.tif")
+    with pytest.raises(InputError, match=r"out\.vrt: .*a\.tif.* does not exist"):
+        Raster.open(tmp_path / "out.vrt")
+
+
+def test_a_file_of_several_rasters_is_refused_with_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "two.tif"
+    for append in ("NO", "YES"):
+        make_scene(path, APPEND_SUBDATASET=append)
+    with pytest.raises(InputError, match=r"2 rasters; .*GTIFF_DIR:1:.*GTIFF_DIR:2:"):
+        Raster.open(path)
+    with Raster.open(f"GTIFF_DIR:2:{path}") as scene:
+        assert scene.count == 3

@@ -124,11 +124,14 @@ def test_a_product_without_quantification_is_undecided(tmp_path: Path) -> None:
         find_stretch(scene, parse_stretch("auto"))
 
 
-def test_a_missing_band_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_band_file_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = Miniature().build(tmp_path)
     next(folder.rglob("*_B11_20m.jp2")).unlink()
     with pytest.raises(BandError, match="no band B11; the product has"):
         opened(folder, "all")
+    assert "the image of B11 is missing" in caplog.text
 
 
 def test_new_metadata_are_another_input(tmp_path: Path) -> None:

@@ -187,14 +187,15 @@ def test_numbers_that_mean_something_else_are_not_joined(
         pass
 
 
-def test_files_inside_a_zip_are_joined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["/vsizip/{}/{}", "zip://{}!/{}", "zip+file://{}!{}"])
+def test_files_inside_a_zip_are_joined(tmp_path: Path, form: str) -> None:
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         for k in (2, 3, 4):
             path = make_scene(tmp_path / f"B0{k}.tif", 8, 10, 1)
             archive.write(path, path.name)
             path.unlink()
-    inside = f"/vsizip/{tmp_path}/s.zip/"
-    with open_scenes([f"{inside}B0{k}.tif" for k in (4, 3, 2)]) as scene:
+    names = [form.format(tmp_path / "s.zip", f"B0{k}.tif") for k in (4, 3, 2)]
+    with open_scenes(names) as scene:
         assert scene.descriptions == ("B04", "B03", "B02")
         dn, _ = scene.read(scene.grid.window, (1, 2, 3))
     np.testing.assert_array_equal(dn[2].ravel(), np.arange(1, 81))
