@@ -15,7 +15,7 @@ from rsupres.cli.wording import option_of, usage_errors
 _OF_EVERY_COMMAND = frozenset(
     {
         *("inputs", "verbose", "quiet", "as_json", "log_file", "log_format", "debug"),
-        "print_config",
+        *("print_config", "fail_if"),
     }
 )
 
@@ -35,6 +35,7 @@ def evaluate_pair(
         click.UsageError: an option that is for test sets, or one without the option
             that it needs.
     """
+    from rsupres.evaluation.comparison.limits import check_gates, parse_gates
     from rsupres.evaluation.measure_pair import (
         PairRequest,
         check_request,
@@ -47,11 +48,13 @@ def evaluate_pair(
     request = PairRequest(sr, hr, **{name: options[name] for name in names})
     with usage_errors():
         check_request(request)
+    gates = parse_gates(options["fail_if"])
     result = measure_pair(request)
     lines = table_lines([result.row])
     if result.calibration is not None:
         lines += result.calibration.lines()
     console.emit(result.to_json(), "\n".join(lines))
+    check_gates(gates, [result.row], result.more_figures)
 
 
 def refuse_others(names: Collection[str], use: str) -> None:

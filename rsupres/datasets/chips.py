@@ -35,6 +35,8 @@ class Chip:
         name: file name, with "@row,col" of the upper-left pixel for a part.
         grid: frame of the whole file, None when it has no CRS.
         layers: rasters on the same pixels, see `rsupres.datasets.layers`.
+        lr: (3, h, w) uint8, an LR image of the same ground that came with it; None
+            where LR is computed.
     """
 
     pixels: NDArray[np.uint8]
@@ -43,6 +45,7 @@ class Chip:
     name: str
     grid: Grid | None = None
     layers: Layers = field(default_factory=dict)
+    lr: NDArray[np.uint8] | None = None
 
 
 def read_chip(path: Path) -> Chip:
@@ -130,6 +133,22 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
     )
 
 
+def crop_middle(chip: Chip, side: int) -> Chip:
+    """Return the middle of a chip, at most `side` pixels high and wide, without LR."""
+    part = tuple(
+        slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side))
+        for n in chip.valid.shape
+    )
+    return replace(
+        chip,
+        pixels=chip.pixels[:, *part],
+        valid=chip.valid[part],
+        grid=None,
+        layers={name: layer[:, *part] for name, layer in chip.layers.items()},
+        lr=None,
+    )
+
+
 def cut(chip: Chip, side: int) -> Iterator[Chip]:
     """Cut a chip into nearly equal parts without overlap, each axis at most `side`.
 
@@ -146,7 +165,12 @@ def cut(chip: Chip, side: int) -> Iterator[Chip]:
                 name = chip.name if is_whole else f"{chip.name}@{top},{left}"
                 layers = {key: layer[part] for key, layer in chip.layers.items()}
                 yield replace(
-                    chip, pixels=pixels, valid=valid, name=name, layers=layers
+                    chip,
+                    pixels=pixels,
+                    valid=valid,
+                    name=name,
+                    layers=layers,
+                    lr=chip.lr if is_whole else None,
                 )
 
 

@@ -41,6 +41,7 @@ class Sidecars:
         change_mask: such rules for a raster of codes or of colours of a class table.
         legend: name or file of the legend in which vector files are drawn.
         class_table: class table of the change masks; None = plain codes.
+        lr: such rules for the LR image of the same ground.
     """
 
     reference: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Sidecars:
     change_mask: tuple[str, ...] = ()
     legend: str = DEFAULT_COLOUR_LEGEND
     class_table: str | None = None
+    lr: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,7 +135,8 @@ class Sidecars:
             layers["change_mask"] = _read_codes(path, chip, other, self.class_table)
         if self.vector_map:
             layers["vector_map"] = self._read_map(path, chip)
-        return replace(chip, layers={**chip.layers, **layers})
+        lr = read_chip(renamed(path, self.lr, "lr_from")).pixels if self.lr else chip.lr
+        return replace(chip, layers={**chip.layers, **layers}, lr=lr)
 
     def _read_map(self, path: Path, chip: Chip) -> NDArray[np.uint8]:
         rules = ["=" in text for text in self.vector_map]

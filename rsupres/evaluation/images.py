@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsupres.datasets.chips import Chip, cut, read_chip, to_uint8
+from rsupres.datasets.chips import Chip, crop_middle, cut, read_chip, to_uint8
 from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
 from rsupres.degradations.base import Degradation as Sensor
@@ -44,7 +44,10 @@ class Degradation:
 
 
 def load_chips(
-    images: Sequence[Path], max_side: int, sidecars: Sidecars
+    images: Sequence[Path],
+    max_side: int,
+    sidecars: Sidecars,
+    middle: int | None = None,
 ) -> Iterator[Chip]:
     """Read images one by one; larger ones come in parts.
 
@@ -55,6 +58,8 @@ def load_chips(
         images: the files.
         max_side: largest side of a part, HR pixels.
         sidecars: where the layers of each image are found.
+        middle: take only the middle of each image, this many HR pixels a side; None =
+            all of it.
 
     Yields:
         The images or their parts.
@@ -63,7 +68,17 @@ def load_chips(
         InputError: an image or a layer cannot be read, or does not lie on its pixels.
     """
     for path in images:
-        yield from cut(sidecars.attach(read_chip(path), path), max_side)
+        chip = sidecars.attach(read_chip(path), path)
+        for part in cut(
+            chip if middle is None else crop_middle(chip, middle), max_side
+        ):
+            if sidecars.lr and part.lr is None:
+                raise InputError(
+                    f"{path}: has an LR image of its own, so it cannot be cut.",
+                    argument="lr_from",
+                    remedies=("max_side",),
+                )
+            yield part
 
 
 def chips_of_pack(pack: Pack) -> list[Chip]:
@@ -151,3 +166,32 @@ def _record(
     """Return the LR image (c, h, w) that a sensor records of (c, H, W) in [0, 1]."""
     batch = torch.from_numpy(np.ascontiguousarray(hr, np.float32))[None]
     return sensor.degrade(batch, size, generator)[0].numpy()
+
+
+def stored_lr(chip: Chip, size: tuple[int, int]) -> Pixels:
+    """Return the LR image that came with an HR image.
+
+    Some sets store it enlarged to the size of HR; the means over its blocks are then
+    the LR image.
+
+    Args:
+        chip: with an LR image.
+        size: height and width of LR at the scale of the test.
+
+    Raises:
+        InputError: it has another size.
+    """
+    assert chip.lr is not None
+    height, width = chip.lr.shape[1:]
+    if (height, width) == size:
+        return chip.lr
+    down, right = height // size[0], width // size[1]
+    if (height, width) == (down * size[0], right * size[1]):
+        blocks = chip.lr.reshape(3, size[0], down, size[1], right)
+        return to_uint8(blocks.mean((2, 4)) / 255)
+    raise InputError(
+        f"{chip.name}: its LR image of {height} x {width} pixels does not fit "
+        f"{size[0]} x {size[1]}; choose the scale of the stored images.",
+        argument="lr_from",
+        remedies=("scales",),
+    )

@@ -120,7 +120,6 @@ class LpipsSqueeze(nn.Module):
         Raises:
             CheckpointError: a file is missing, damaged, or has other tensors.
         """
-        module = cls()
         features, heads = folder / FEATURES_FILE, folder / HEADS_FILE
         for path in (features, heads):
             if not path.is_file():
@@ -129,6 +128,16 @@ class LpipsSqueeze(nn.Module):
                     f"that holds them, or set the environment variable {ENVIRONMENT}.",
                     remedies=("lpips_weights",),
                 )
+        return cls.load_files(features, heads)
+
+    @classmethod
+    def load_files(cls, features: Path, heads: Path) -> LpipsSqueeze:
+        """Build the module from its two weight files; see `load`.
+
+        Raises:
+            CheckpointError: a file is damaged, or has other tensors.
+        """
+        module = cls()
         _fill(module.backbone, _read_features(features), features)
         _fill(module.heads, _read_heads(heads), heads)
         module.requires_grad_(False)
@@ -219,7 +228,7 @@ def lpips_distance(
         return math.nan
     sr, hr = np.where(mask, sr, 0.0), np.where(mask, hr, 0.0)
     total = 0.0
-    for block in _blocks(mask.shape, _MAX_BLOCK):
+    for block in blocks_of(mask.shape, _MAX_BLOCK):
         if mask[block].any():
             # Invalid pixels add 0 to a block's mean distance. Dividing by the valid
             # share and weighting with the valid pixels leaves the block's size.
@@ -292,7 +301,7 @@ def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
         return float(module(a, b)[0])
 
 
-def _blocks(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
+def blocks_of(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
     """Cut a picture into nearly equal blocks of at most `side` pixels a side."""
     cuts = [
         [round(k * n / math.ceil(n / side)) for k in range(math.ceil(n / side) + 1)]

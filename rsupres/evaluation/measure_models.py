@@ -8,8 +8,8 @@ measures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
 from rsupres.errors import ArgumentError, ConditionError, InputError
 from rsupres.evaluation.candidates import load_candidates
+from rsupres.evaluation.comparison.worst import Shown, WorstImages
 from rsupres.evaluation.images import (
     Degradation,
     chips_of_pack,
@@ -28,7 +29,7 @@ from rsupres.evaluation.images import (
     named_degradation,
     stored_degradation,
 )
-from rsupres.evaluation.lpips import load_lpips
+from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.report import Row, mean_rows
 from rsupres.evaluation.testset import run_testset
 from rsupres.execution import OnProgress, Progress
@@ -64,6 +65,12 @@ class ModelsRequest:
         border: SR pixels left out at every side; None = the scale, rounded up.
         pictures: folder for panels of LR, results and HR; None = none.
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
+        metric_weights: folder of weights of all measures; None =
+            `RSUPRES_METRIC_WEIGHTS`.
+        middle: take only the middle of each image, this many HR pixels a side; None =
+            all of it.
+        lr_from: rules "OLD=NEW" from an image's path to an LR image of the same ground;
+            empty = LR is computed.
         reference_from: rules "OLD=NEW" from an image's path to its reference.
         vector_map_from: such rules to its map, or vector files for all images.
         change_mask_from: such rules to its change mask.
@@ -91,6 +98,9 @@ class ModelsRequest:
     border: int | None = None
     pictures: Path | None = None
     lpips_weights: Path | None = None
+    metric_weights: Path | None = None
+    middle: int | None = None
+    lr_from: tuple[str, ...] = ()
     reference_from: tuple[str, ...] = ()
     vector_map_from: tuple[str, ...] = ()
     change_mask_from: tuple[str, ...] = ()
@@ -109,21 +119,27 @@ class ModelsResult:
         rows: one for each image, scale and model, in that order.
         means: over the images, by model and scale, largest scale first.
         degradation: how the LR images were made.
+        worst: the images on which each model is worst, where they were kept.
     """
 
     rows: tuple[Row, ...]
     means: tuple[Row, ...]
     degradation: str
+    worst: Mapping[str, Sequence[Shown]] = field(default_factory=dict)
 
 
 def measure_models(
-    request: ModelsRequest, *, on_progress: OnProgress | None = None
+    request: ModelsRequest,
+    *,
+    on_progress: OnProgress | None = None,
+    keep_worst: bool = False,
 ) -> ModelsResult:
     """Run models on the degraded images of a test set and measure the results.
 
     Args:
         request: which images, models and figures.
         on_progress: called after each result.
+        keep_worst: keep parts of the images on which each model is worst.
 
     Raises:
         InputError: no image is fit, a scale is below 1 or not offered, or the models
@@ -145,6 +161,7 @@ def measure_models(
     chips, n_images, degradation = _find_images(request, _sidecars(request, specs))
     if request.pictures is not None:
         request.pictures.mkdir(parents=True, exist_ok=True)
+    worst = WorstImages() if keep_worst else None
     rows: list[Row] = []
     seen: set[str] = set()
     for row in run_testset(
@@ -153,8 +170,9 @@ def measure_models(
         request.scales,
         degradation,
         border=request.border,
-        lpips=load_lpips(request.lpips_weights, device),
+        perceptual=load_measures(request.metric_weights, request.lpips_weights, device),
         pictures=request.pictures,
+        worst=worst,
     ):
         rows.append(row)
         seen.add((row.image or "").partition("@")[0])
@@ -163,7 +181,8 @@ def measure_models(
     if not rows:
         raise InputError(f"{request.inputs[0]}: no image is fit for the test.")
     means = sorted(mean_rows(rows), key=lambda row: -Fraction(row.scale))
-    return ModelsResult(tuple(rows), tuple(means), degradation.name)
+    kept = {} if worst is None else worst.by_model()
+    return ModelsResult(tuple(rows), tuple(means), degradation.name, kept)
 
 
 def _samplings(request: ModelsRequest, device: str) -> list[SamplerOptions]:
@@ -227,6 +246,7 @@ def _sidecars(request: ModelsRequest, specs: Sequence[ModelSpec]) -> Sidecars:
         change_mask=request.change_mask_from,
         legend=request.legend or next(iter(legends), DEFAULT_COLOUR_LEGEND),
         class_table=request.class_table,
+        lr=request.lr_from,
     )
 
 
@@ -236,7 +256,7 @@ def _find_images(
     """Return the images, their number (before cutting), and the degradation."""
     first = request.inputs[0]
     if len(request.inputs) == 1 and first.suffix == ".safetensors":
-        if sidecars.names:
+        if sidecars.names or sidecars.lr:
             raise InputError(
                 f"{first}: a pack holds its own conditions; give their rules when the "
                 "pack is built."
@@ -248,7 +268,7 @@ def _find_images(
         beside = [path for image in images for path in _beside(image, sidecars)]
         _check_pictures(request.pictures, [*images, *beside])
     degradation = named_degradation(request.degradation or "bicubic", request.seed, {})
-    chips = load_chips(images, request.max_side, sidecars)
+    chips = load_chips(images, request.max_side, sidecars, request.middle)
     return chips, len(images), degradation
 
 

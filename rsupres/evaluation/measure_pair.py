@@ -15,7 +15,6 @@ from typing import Literal
 
 from rsupres.errors import InputError
 from rsupres.evaluation.calibration import Calibration, calibrate_file
-from rsupres.evaluation.lpips import load_lpips
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.pairs import (
     Layer,
@@ -25,6 +24,7 @@ from rsupres.evaluation.pairs import (
     match_histogram,
     shrink_to,
 )
+from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.raster.files import StrPath
@@ -52,6 +52,8 @@ class PairRequest:
         halo: LR pixels of the model's halo.
         border: SR pixels left out at every side; None = 0.
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
+        metric_weights: folder of weights of all measures; None =
+            `RSUPRES_METRIC_WEIGHTS`.
         calibration: raster of standard deviations that was written beside SR, to be
             held against the errors; None = none.
     """
@@ -69,6 +71,7 @@ class PairRequest:
     halo: int = 0
     border: int | None = None
     lpips_weights: Path | None = None
+    metric_weights: Path | None = None
     calibration: str | None = None
 
 
@@ -87,6 +90,17 @@ class PairResult:
     valid_pixels: int
     moved: tuple[float, float]
     calibration: Calibration | None = None
+
+    @property
+    def more_figures(self) -> dict[str, float]:
+        """Figures of predicted errors, by name; empty when none were given."""
+        found = self.calibration
+        if found is None:
+            return {}
+        return {
+            "spread_skill": found.spread_skill,
+            "spread_error_correlation": found.correlation,
+        }
 
     def to_json(self) -> dict[str, object]:
         """Return JSON-able values, the figures flat among them."""
@@ -112,6 +126,7 @@ def evaluate(
     halo: int = 0,
     crop_border: int = 0,
     lpips_weights: StrPath | None = None,
+    metric_weights: StrPath | None = None,
     calibration: StrPath | None = None,
 ) -> PairResult:
     """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
@@ -133,6 +148,8 @@ def evaluate(
         crop_border: SR pixels left out at every side for PSNR, SSIM, SAM and ERGAS.
         lpips_weights: folder of the LPIPS (squeeze) weights; None = the folder that the
             environment variable `RSUPRES_LPIPS` names, else no LPIPS.
+        metric_weights: folder with weights of LPIPS (squeeze, alex, vgg) and DISTS;
+            None = the folder that `RSUPRES_METRIC_WEIGHTS` names, else none.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
 
     Returns:
@@ -162,6 +179,7 @@ def evaluate(
             halo=halo,
             border=crop_border,
             lpips_weights=None if lpips_weights is None else Path(lpips_weights),
+            metric_weights=None if metric_weights is None else Path(metric_weights),
             calibration=None if calibration is None else os.fspath(calibration),
         )
     )
@@ -199,7 +217,7 @@ def measure_pair(request: PairRequest) -> PairResult:
         float(scale),
         border=request.border or 0,
         valid=pair.valid,
-        lpips=load_lpips(request.lpips_weights, "cpu"),
+        perceptual=load_measures(request.metric_weights, request.lpips_weights, "cpu"),
     )
     if request.lr is None:
         figures.pop("ergas")  # needs the scale

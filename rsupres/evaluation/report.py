@@ -19,7 +19,7 @@ from rsupres.evaluation.edges import find_edges, map_borders
 from rsupres.raster.registration import find_shift
 
 if TYPE_CHECKING:
-    from rsupres.evaluation.lpips import LpipsSqueeze
+    from rsupres.evaluation.perceptual.weights import Measure
 
 
 class Column(NamedTuple):
@@ -40,6 +40,9 @@ COLUMNS: Mapping[str, Column] = {
     "edge_f1": Column("edge-F1", 3, "F1 of edges within a pixel of the truth's"),
     "edge_f1_map": Column("F1-map", 3, "the same near borders of the map"),
     "lpips_squeeze": Column("LPIPS(sq)", 4, "LPIPS (squeeze)"),
+    "lpips_alex": Column("LPIPS(al)", 4, "LPIPS (alex)"),
+    "lpips_vgg": Column("LPIPS(vg)", 4, "LPIPS (vgg)"),
+    "dists": Column("DISTS", 4, "distance of structure and texture"),
     "consistency": Column("cons", 5, "mean |downscaled SR - LR| of range"),
     "consistency_rms": Column("cons-rms", 5, "the same, root mean square"),
     "shift_row": Column("dy", 2, "shift against HR, SR pixels, down"),
@@ -88,7 +91,7 @@ def score(
     *,
     border: int,
     valid: np.ndarray | None = None,
-    lpips: LpipsSqueeze | None = None,
+    perceptual: Mapping[str, Measure] | None = None,
     chart: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Measure a picture against the truth.
@@ -103,7 +106,8 @@ def score(
         scale: LR GSD divided by SR GSD.
         border: pixels left out at every side.
         valid: (H, W) bool; None = all.
-        lpips: the module; None = not measured.
+        perceptual: functions of the first three bands, by figure, of
+            `rsupres.evaluation.perceptual.weights`; None = none is measured.
         chart: (3, H, W) uint8, a map in a legend's colours; edges near its borders are
             measured too; None = no map.
 
@@ -126,10 +130,9 @@ def score(
     figures["edge_f1"] = edges.f1()
     if chart is not None:
         figures["edge_f1_map"] = edges.f1(map_borders(chart))
-    if lpips is not None and sr.shape[0] >= 3:
-        from rsupres.evaluation.lpips import lpips_distance
-
-        figures["lpips_squeeze"] = lpips_distance(lpips, sr[:3], hr[:3], whole)
+    if sr.shape[0] >= 3:
+        for name, measure in (perceptual or {}).items():
+            figures[name] = measure(sr[:3], hr[:3], whole)
     shift = find_shift(sr, hr, whole)
     return {**figures, "shift_row": shift.row, "shift_col": shift.col}
 

@@ -9,7 +9,7 @@ fractional, LR sides are multiples of its denominator
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from rsupres.datasets.chips import Chip
 from rsupres.errors import InputError
 from rsupres.evaluation.candidates import Candidate
-from rsupres.evaluation.images import Degradation
+from rsupres.evaluation.images import Degradation, stored_lr
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.resize import sizes_at
 
 if TYPE_CHECKING:
-    from rsupres.evaluation.lpips import LpipsSqueeze
+    from rsupres.evaluation.comparison.worst import WorstImages
+    from rsupres.evaluation.perceptual.weights import Measure
 
 Pixels = NDArray[np.uint8]
 
@@ -38,8 +39,9 @@ def run_testset(
     degradation: Degradation,
     *,
     border: int | None = None,
-    lpips: LpipsSqueeze | None = None,
+    perceptual: Mapping[str, Measure] | None = None,
     pictures: Path | None = None,
+    worst: WorstImages | None = None,
 ) -> Iterator[Row]:
     """Measure every candidate on every image at every scale.
 
@@ -49,9 +51,10 @@ def run_testset(
         scales: greater than 1.
         degradation: how LR images are made.
         border: SR pixels left out at every side; None = the scale, rounded up.
-        lpips: the module; None = not measured.
+        perceptual: functions by figure; None = none is measured.
         pictures: existing folder for one PNG per image and scale, with LR, the result
             of every candidate and HR side by side; None = none.
+        worst: takes the images, to keep the worst; None = none are kept.
 
     Yields:
         One row per image, scale and candidate, in that order.
@@ -66,17 +69,28 @@ def run_testset(
             height, width = chip.valid.shape
             lr_size, hr_size = sizes_at(height, width, scale)
             hr = chip.pixels[:, : hr_size[0], : hr_size[1]]
-            lr = degradation.degrade(hr, lr_size, number)
+            lr = (
+                degradation.degrade(hr, lr_size, number)
+                if chip.lr is None
+                else stored_lr(chip, lr_size)
+            )
             layers = {
                 name: layer[:, : hr_size[0], : hr_size[1]]
                 for name, layer in chip.layers.items()
             }
             made = {c.name: c.enlarge(lr, scale, hr_size, layers) for c in candidates}
             edge = math.ceil(scale) if border is None else border
+            found = {}
             for name, sr in made.items():
                 chart = layers.get("vector_map")
-                figures = _measure(sr, hr, lr, scale, edge, degradation, lpips, chart)
+                figures = _measure(
+                    sr, hr, lr, scale, edge, degradation, perceptual, chart
+                )
+                found[name] = figures
                 yield Row(name, str(scale), chip.name, 1, figures)
+            if worst is not None:
+                versions = {"input": _repeat(lr, hr_size), **made, "truth": hr}
+                worst.add(chip.name, str(scale), versions, found)
             if pictures is not None:
                 panel = [_repeat(lr, hr_size), *made.values(), hr]
                 _save(pictures / f"{Path(chip.name).stem}_x{float(scale):g}.png", panel)
@@ -89,12 +103,17 @@ def _measure(
     scale: Fraction,
     border: int,
     degradation: Degradation,
-    lpips: LpipsSqueeze | None,
+    perceptual: Mapping[str, Measure] | None,
     chart: Pixels | None,
 ) -> dict[str, float]:
     unit_sr, unit_hr, unit_lr = (x.astype(np.float64) / 255 for x in (sr, hr, lr))
     figures = score(
-        unit_sr, unit_hr, float(scale), border=border, lpips=lpips, chart=chart
+        unit_sr,
+        unit_hr,
+        float(scale),
+        border=border,
+        perceptual=perceptual,
+        chart=chart,
     )
     found = consistency(degradation.shrink(unit_sr, lr.shape[1:]), unit_lr)
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}

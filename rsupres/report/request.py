@@ -26,7 +26,7 @@ from rsupres.report.page import MAX_BYTES, write_page
 from rsupres.report.sources import Given, open_sources
 from rsupres.report.views import ROOMS
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.vector.overpass import LIVE
+from rsupres.vector import LIVE
 
 logger = logging.getLogger(__name__)
 

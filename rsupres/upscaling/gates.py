@@ -11,7 +11,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
 }
 _CLAUSE = re.compile(
-    r"\s*([a-z_]+)\s*(>=|<=|==|!=|>|<)\s*"
+    r"\s*([a-z_][a-z0-9_]*)\s*(>=|<=|==|!=|>|<)\s*"
     r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(%?)\s*"
 )
 
@@ -136,8 +136,12 @@ class Gate:
         return f"{self.text} ({values})"
 
 
-def parse_gate(text: str) -> Gate:
+def parse_gate(text: str, known: Collection[str] = tuple(FIGURES)) -> Gate:
     """Read `FIGURE<NUMBER`, joined by `and` and `or`; `and` binds first.
+
+    Args:
+        text: the gate.
+        known: names of the figures that there are.
 
     Raises:
         InputError: anything else, or an unknown figure.
@@ -150,7 +154,10 @@ def parse_gate(text: str) -> Gate:
     alternatives = []
     for part in re.split(r"\bor\b", text.strip().lower()):
         alternatives.append(
-            tuple(_parse_clause(piece, text) for piece in re.split(r"\band\b", part))
+            tuple(
+                _parse_clause(piece, text, known)
+                for piece in re.split(r"\band\b", part)
+            )
         )
     return Gate(text, tuple(alternatives))
 
@@ -196,7 +203,7 @@ def check_finite(figures: Mapping[str, float], scene: str) -> None:
         )
 
 
-def _parse_clause(piece: str, text: str) -> _Clause:
+def _parse_clause(piece: str, text: str, known: Collection[str]) -> _Clause:
     match = _CLAUSE.fullmatch(piece)
     if match is None:
         raise InputError(
@@ -205,9 +212,9 @@ def _parse_clause(piece: str, text: str) -> _Clause:
             argument="fail_if",
         )
     figure, sign, number, percent = match.groups()
-    if figure not in FIGURES:
+    if figure not in known:
         raise InputError(
-            f"{text!r}: no figure {figure!r}; there are {', '.join(FIGURES)}.",
+            f"{text!r}: no figure {figure!r}; there are {', '.join(known)}.",
             argument="fail_if",
         )
     return _Clause(figure, sign, float(number) / (100.0 if percent else 1.0))

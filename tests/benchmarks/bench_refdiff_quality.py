@@ -33,7 +33,7 @@ from rsupres.evaluation.candidates import (
     model_candidate,
 )
 from rsupres.evaluation.images import bicubic_degradation
-from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.testset import run_testset
 from rsupres.families.base import SamplerOptions
 from rsupres.families.refdiff.resolver import SAMPLERS
@@ -65,13 +65,13 @@ def main() -> None:
     images = sorted(folder.glob("riverside_2020_*.tif"))[:: given.every]
     companions = Sidecars(reference=("2020=2018",))
     chips = (companions.attach(read_chip(path), path) for path in images)
-    lpips = LpipsSqueeze.load(data_folder() / "metrics").eval()
+    measures = load_measures(None, data_folder() / "metrics", CPU)
     rows: dict[str, list[tuple[float, float]]] = {}
     clock: dict[str, float] = {}
     timed = [with_clock(c, clock) for c in candidates]
     with torch.inference_mode():
         for row in run_testset(
-            chips, timed, [Fraction(8)], bicubic_degradation(), lpips=lpips
+            chips, timed, [Fraction(8)], bicubic_degradation(), perceptual=measures
         ):
             figures = (row.figures["psnr"], row.figures["lpips_squeeze"])
             rows.setdefault(row.model, []).append(figures)

@@ -45,6 +45,13 @@ def _parse_align(
     return row, col
 
 
+def _split_models(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the names in texts such as ``a,b``, in their order."""
+    return tuple(name for value in values for name in value.split(",") if name)
+
+
 def _parse_conditions(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -127,11 +134,21 @@ pair_options = stacked(
 models_options = stacked(
     click.option(
         "--model",
+        "--models",
         "models",
         multiple=True,
-        metavar="NAME|PATH",
-        help="Model to run on a test set, bicubic for Pillow's; may be repeated. "
+        callback=_split_models,
+        metavar="NAME|PATH,...",
+        help="Models to run on a test set, bicubic for Pillow's: a,b,c, or repeated. "
+        "With several, the others are compared with the first, image by image. "
         "Default: none, SR and HR are compared.",
+    ),
+    click.option(
+        "--html",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="OUT.html",
+        help="Page to write: means, differences with intervals, wins, and the ten "
+        "images on which each model is worst. Default: none.",
     ),
     click.option(
         "--scale",
@@ -183,6 +200,19 @@ models_options = stacked(
         help="Folder for a PNG of each image and scale that shows LR, every model and "
         "HR side by side. Default: none.",
     ),
+    click.option(
+        "--middle",
+        type=click.IntRange(min=24),
+        metavar="N",
+        help="Take only the middle N x N HR pixels of each image. Default: all.",
+    ),
+    click.option(
+        "--lr-from",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="The LR image of an image: its path with OLD replaced by NEW, such as "
+        "HR_512=Bic_LR_D8_32; may be repeated. Default: LR is computed.",
+    ),
     companion_options,
     click.option(
         "--without",
@@ -196,6 +226,13 @@ models_options = stacked(
     device_option,
     precision_option,
     seed_option,
+)
+PROTOCOLS = ("e2diffsr", "sgdm", "refdiff", "slimdiffsr")
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help="Run the test of this family's paper on the folder of its data, and print the "
+    "paper's figures beside ours; --scale chooses among its scales. Default: none.",
 )
 figure_options = stacked(
     click.option(
@@ -215,5 +252,21 @@ figure_options = stacked(
         help="Folder of the two weight files of LPIPS (squeeze). Default: the folder "
         "that the environment variable RSUPRES_LPIPS names; without it LPIPS is not "
         "measured.",
+    ),
+    click.option(
+        "--metric-weights",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder, searched with its subfolders, of weights of LPIPS (squeeze, "
+        "alex, vgg) and DISTS; what is there is measured, and a line names the files "
+        "that are missing. Default: the folder that the environment variable "
+        "RSUPRES_METRIC_WEIGHTS names, else none.",
+    ),
+    click.option(
+        "--fail-if",
+        multiple=True,
+        metavar="EXPR",
+        help="Exit 8, after the table, when this is true of a row, such as 'psnr<30' "
+        "or 'ssim<0.8 and shift_row>0.5'; may be repeated. Default: none.",
     ),
 )

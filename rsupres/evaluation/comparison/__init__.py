@@ -1,0 +1,1 @@
+"""Compare: models image by image, results with limits, and with the papers' tables."""

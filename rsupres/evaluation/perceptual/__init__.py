@@ -1,0 +1,1 @@
+"""Perceptual measures with weights that the user has; nothing is downloaded."""

@@ -1,0 +1,199 @@
+"""Find the weights of perceptual measures in a folder, verify and load them.
+
+Weights are looked for in one folder and its subfolders, by name, and compared with
+their published hashes; nothing is downloaded. A measure whose files are missing is left
+out, and a line names the files and where they come from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsupres.errors import CheckpointError
+from rsupres.evaluation.lpips import (
+    FEATURES_FILE,
+    HEADS_FILE,
+    LpipsSqueeze,
+    load_lpips,
+    lpips_distance,
+)
+from rsupres.evaluation.perceptual.dists import Dists, dists_distance
+from rsupres.evaluation.perceptual.features import (
+    Lpips,
+    alex_features,
+    fill_features,
+    vgg_features,
+)
+from rsupres.raster.files import file_sha256
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "RSUPRES_METRIC_WEIGHTS"
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+
+
+class WeightFile(NamedTuple):
+    """A file that a measure needs: name, its hash or the begin of it, its source."""
+
+    name: str
+    sha256: str
+    source: str
+
+
+_ALEX = WeightFile("alexnet-owt-7be5be79.pth", "7be5be79", "torchvision's AlexNet")
+_VGG = WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16")
+_SQUEEZE = WeightFile(
+    FEATURES_FILE,
+    "ddda4fdf55b45e87f5c47e694937c6bef192a54290f1cff326c589bd0412ffc1",
+    "features of torchvision's SqueezeNet 1.1 in float16",
+)
+_LPIPS = "LPIPS v0.1 of its authors"
+FILES: Mapping[str, tuple[WeightFile, WeightFile]] = {
+    "lpips_squeeze": (
+        _SQUEEZE,
+        WeightFile(
+            HEADS_FILE,
+            "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
+            _LPIPS,
+        ),
+    ),
+    "lpips_alex": (
+        _ALEX,
+        WeightFile(
+            "lpips_lin_alex_v0.1.pth",
+            "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+            _LPIPS,
+        ),
+    ),
+    "lpips_vgg": (
+        _VGG,
+        WeightFile(
+            "lpips_lin_vgg_v0.1.pth",
+            "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+            _LPIPS,
+        ),
+    ),
+    "dists": (
+        _VGG,
+        WeightFile(
+            "dists_alpha_beta.pt",
+            "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+            "weights.pt of DISTS' authors",
+        ),
+    ),
+}
+
+
+def load_measures(
+    folder: Path | None, lpips_folder: Path | None, device: str | torch.device
+) -> dict[str, Measure]:
+    """Return the perceptual measures whose weights the user has, by figure.
+
+    Args:
+        folder: searched with its subfolders; None = the folder that the environment
+            variable `RSUPRES_METRIC_WEIGHTS` names.
+        lpips_folder: of LPIPS (squeeze) alone; None = `RSUPRES_LPIPS`.
+        device: where the networks compute.
+
+    Returns:
+        Functions of (sr, hr, valid): (3, H, W) in [0, 1] and (H, W) bool.
+
+    Raises:
+        CheckpointError: a file that is there is not the published one, or the folder
+            holds none.
+    """
+    named = os.environ.get(ENVIRONMENT)
+    folder = folder or (Path(named) if named else None)
+    found: dict[str, Measure] = {}
+    if (lpips := load_lpips(lpips_folder, device)) is not None:
+        found["lpips_squeeze"] = _lpips_measure(lpips)
+    if folder is None:
+        return found
+    paths = find_weights(folder)
+    for figure, (features, head) in paths.items():
+        found.setdefault(figure, _load(figure, features, head, device))
+    return found
+
+
+def find_weights(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the two files of each measure whose files are there and good.
+
+    A line of the log names what is missing for each of the others.
+
+    Raises:
+        CheckpointError: a file is not the published one, or there is none at all.
+    """
+    there = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = {}
+    for figure, files in FILES.items():
+        missing = [file for file in files if file.name not in there]
+        if missing:
+            names = " and ".join(f"{file.name} ({file.source})" for file in missing)
+            logger.warning("%s is not measured: %s lacks %s.", figure, folder, names)
+            continue
+        for file in files:
+            _check(there[file.name], file)
+        found[figure] = (there[files[0].name], there[files[1].name])
+    if not found:
+        raise CheckpointError(
+            f"{folder}: holds the weights of no measure, such as {HEADS_FILE} and "
+            f"{FEATURES_FILE}.",
+            argument="metric_weights",
+        )
+    return found
+
+
+def _check(path: Path, file: WeightFile) -> None:
+    digest = file_sha256(path)
+    if not digest.startswith(file.sha256):
+        raise CheckpointError(
+            f"{path}: is not {file.source}: its SHA-256 begins with {digest[:8]}, not "
+            f"{file.sha256[:8]}.",
+            argument="metric_weights",
+        )
+
+
+def _load(
+    figure: str, features: Path, head: Path, device: str | torch.device
+) -> Measure:
+    """Return a measure whose files are known to be good."""
+    if figure == "lpips_squeeze":
+        return _lpips_measure(LpipsSqueeze.load_files(features, head).to(device))
+    weights = _read(features)
+    if figure == "dists":
+        dists = Dists()
+        fill_features(dists.features, weights, features)
+        dists.set_shares(_read(head))
+        dists.requires_grad_(False)
+        return _dists_measure(dists.to(device).eval())
+    net = Lpips(alex_features() if figure == "lpips_alex" else vgg_features(), figure)
+    fill_features(net.backbone.layers, weights, features)
+    net.set_heads(_read(head))
+    net.requires_grad_(False)
+    return _lpips_measure(net.to(device).eval())
+
+
+def _lpips_measure(module: LpipsSqueeze) -> Measure:
+    return lambda sr, hr, valid: lpips_distance(module, sr, hr, valid)
+
+
+def _dists_measure(module: Dists) -> Measure:
+    return lambda sr, hr, valid: dists_distance(module, sr, hr, valid)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: value.float() for name, value in stored.items()}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable weights-only file.") from error
