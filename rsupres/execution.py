@@ -239,6 +239,39 @@ def run_interruptible(work: Callable[[], None]) -> None:
         raise failure[0]
 
 
+def run_for(limit_s: float, work: Callable[[], None]) -> bool:
+    """Do work in a thread and wait for it, but not longer than a limit.
+
+    What the work raises is raised. After the limit the thread keeps running, see
+    `abandoned`, and what it raises is lost.
+
+    Args:
+        limit_s: seconds.
+        work: called once.
+
+    Returns:
+        Whether the work was done in time.
+    """
+    failure: list[BaseException] = []
+    finished = threading.Event()
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            finished.set()
+
+    threading.Thread(target=target, name="rsupres-work", daemon=True).start()
+    if not finished.wait(limit_s):
+        _ABANDONED.append(finished)
+        return False
+    if failure:
+        raise failure[0]
+    return True
+
+
 _ABANDONED: list[threading.Event] = []
 
 

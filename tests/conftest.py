@@ -57,6 +57,12 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plans take their time, as a machine that tests on all cores is slow."""
+    monkeypatch.setattr("rsupres.upscaling.planning.LIMIT_S", 120.0)
+
+
+@pytest.fixture
 def commands(_server: Commands) -> Commands:
     """Run `rsupres` in processes of their own; see `tests.forkserver`."""
     return _server

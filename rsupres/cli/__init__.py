@@ -125,11 +125,11 @@ def _fail(ctx: click.Context, code: int, message: str) -> None:
         note(f"{line} Exit code {code}.", logging.ERROR)
     elif log_file := ctx.meta.get("rsupres.log_file"):
         note_early(log_file, f"{line} Exit code {code}.", as_json=as_json)
-    _leave_if_abandoned(code)
+    leave_if_abandoned(code)
     ctx.exit(code)
 
 
-def _leave_if_abandoned(code: int) -> None:
+def leave_if_abandoned(code: int) -> None:
     """Exit at once when a thread is left that cannot be stopped, such as GDAL's."""
     execution = sys.modules.get("rsupres.execution")
     if execution is not None and execution.abandoned():

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 FloatArray = NDArray[np.float32]
 
@@ -56,6 +55,8 @@ def sharpen(coarse: FloatArray, fine: FloatArray, factor: int) -> FloatArray:
 
 def enlarge(coarse: FloatArray, factor: int) -> FloatArray:
     """Return (c, h, w) with pixels `factor` times smaller, by bicubic interpolation."""
+    from scipy import ndimage
+
     for axis in (1, 2):
         shape = list(coarse.shape)
         shape[axis] *= factor
@@ -104,6 +105,8 @@ def _weights(coarse: FloatArray, reduced: FloatArray) -> FloatArray:
 
 def _smooth(planes: FloatArray) -> FloatArray:
     """Return Gaussian means of (..., h, w), each from the same taps at any place."""
+    from scipy import ndimage
+
     steps = np.arange(-_RADIUS, _RADIUS + 1)
     taps = np.exp(-0.5 * (steps / _SIGMA) ** 2)
     taps = (taps / taps.sum()).astype(np.float32)

@@ -251,7 +251,7 @@ def batch(
     from rsupres.tiles.batch_run import Watch
     from rsupres.upscaling.request import make_job
 
-    job = make_job((), folder, 4 if scale is None else scale, options)
+    job = make_job((), folder, scale, options)
     request = BatchRequest(
         inputs=as_names(inputs),
         folder=Path(folder),

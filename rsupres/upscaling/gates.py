@@ -11,7 +11,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -160,6 +160,26 @@ def parse_gate(text: str, known: Collection[str] = tuple(FIGURES)) -> Gate:
             )
         )
     return Gate(text, tuple(alternatives))
+
+
+def parse_gates(texts: Sequence[str], *, has_uncertainty: bool) -> tuple[Gate, ...]:
+    """Read gates; refuse one on a figure that is not measured.
+
+    Args:
+        texts: for `parse_gate`.
+        has_uncertainty: whether the run measures uncertainty.
+
+    Raises:
+        InputError: as `parse_gate`, or uncertainty is not measured.
+    """
+    gates = tuple(parse_gate(text) for text in texts)
+    if not has_uncertainty and any("uncertainty" in gate.figures for gate in gates):
+        raise InputError(
+            "names uncertainty, which is not measured.",
+            argument="fail_if",
+            remedies=("uncertainty",),
+        )
+    return gates
 
 
 def total_figures(strips: Iterable[StripSums]) -> dict[str, float]:

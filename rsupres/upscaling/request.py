@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
+from rsupres.checkpoints.catalogue import read_card
+from rsupres.errors import CheckpointError
 from rsupres.execution import OnProgress, progress_bar
+from rsupres.families.base import FixedScales
 from rsupres.grid import Scale, as_scale
 from rsupres.raster.files import StrPath, as_names
 from rsupres.upscaling.job import MaskAction, OtherBands, UpscaleJob
@@ -150,10 +155,16 @@ _NAMES = ("aoi", "mask", "legend", "change_mask", "class_table", "style")
 def make_job(
     scenes: StrPath | Sequence[StrPath],
     output: StrPath,
-    scale: Scale,
+    scale: Scale | None,
     options: UpscaleOptions,
 ) -> UpscaleJob:
     """Return the job that keyword arguments describe.
+
+    Args:
+        scenes: what to open.
+        output: the file to write.
+        scale: None = the only one of the model that is named, else 4.
+        options: see `UpscaleOptions`.
 
     Raises:
         GridError: the scale is none.
@@ -180,16 +191,35 @@ def make_job(
     return UpscaleJob(
         scenes=as_names(scenes),
         output=Path(output),
-        scale=as_scale(scale),
+        scale=find_scale(scale, options.get("model")),
         **values,  # type: ignore[arg-type]  # typed by UpscaleOptions
     )
+
+
+def find_scale(scale: Scale | None, model: str | None) -> Fraction:
+    """Return the scale that is meant: where none is given, the model's only one, or 4.
+
+    Args:
+        scale: as given.
+        model: a name or a checkpoint; None = the default.
+
+    Raises:
+        GridError: the scale is none.
+    """
+    if scale is not None:
+        return as_scale(scale)
+    with suppress(CheckpointError):  # which is raised where the model is needed
+        offered = read_card(model).spec.scales if model else None
+        if isinstance(offered, FixedScales) and len(offered.values) == 1:
+            return next(iter(offered.values))
+    return Fraction(4)
 
 
 def upscale(
     scene: StrPath | Sequence[StrPath],
     output: StrPath,
     *,
-    scale: Scale = 4,
+    scale: Scale | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[UpscaleOptions],
@@ -202,7 +232,8 @@ def upscale(
     Args:
         scene: what to open: one raster, or several that make one.
         output: the file to write.
-        scale: SR pixels along one LR pixel: 4, 2.5, "10/3".
+        scale: SR pixels along one LR pixel: 4, 2.5, "10/3"; None = the only one of
+            the model, else 4.
         progress: show a progress bar on stderr.
         on_progress: called often with how far the work is, instead of a bar.
         **options: see `UpscaleOptions`.
@@ -231,16 +262,16 @@ def upscale(
 
 def plan(
     scene: StrPath | Sequence[StrPath],
-    output: StrPath = "out.tif",
+    output: StrPath | None = None,
     *,
-    scale: Scale = 4,
+    scale: Scale | None = None,
     **options: Unpack[UpscaleOptions],
 ) -> Plan:
     """Say what `upscale` would do with the same arguments; write nothing.
 
     Args:
         scene: as for `upscale`.
-        output: the file that would be written.
+        output: the file that would be written; None = none is checked.
         scale: as for `upscale`.
         **options: see `UpscaleOptions`.
 
@@ -249,4 +280,5 @@ def plan(
     """
     from rsupres.upscaling.planning import plan_job
 
-    return plan_job(make_job(scene, output, scale, options))
+    job = make_job(scene, "out.tif" if output is None else output, scale, options)
+    return plan_job(job, has_output=output is not None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,24 +22,24 @@ import numpy as np
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
-from rsupres.errors import BandError, InputError
-from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat
 from rsupres.output.trial import check_format
-from rsupres.raster.bands import BandChoice, choose_bands, class_bands
+from rsupres.raster.bands import BandChoice, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_type
 from rsupres.raster.stretch import (
     Stretch,
+    StretchChoice,
     find_stretch,
     parse_stretch,
     split_excess,
 )
 from rsupres.tile_grid import TileGrid
+from rsupres.upscaling.band_use import find_bands
 from rsupres.upscaling.devices import find_device
-from rsupres.upscaling.gates import Gate, parse_gate
+from rsupres.upscaling.gates import Gate, parse_gates
 from rsupres.upscaling.injection import find_gains
 from rsupres.upscaling.job import OtherBands, UpscaleJob
 from rsupres.upscaling.model import ChosenModel, find_card
@@ -286,103 +286,82 @@ class Work:
 
 
 @contextmanager
-def open_work(job: UpscaleJob) -> Iterator[Work]:
+def open_work(
+    job: UpscaleJob, on_settled: Callable[[Work, bool], None] | None = None
+) -> Iterator[Work]:
     """Open a job's scene and settle everything; close the scene on leaving.
+
+    Args:
+        job: what is asked.
+        on_settled: called with what is settled so far and whether the stretch is:
+            before pixels are read for it, and before conditions are opened.
 
     Raises:
         RsupresError: the job is refused; the message says why and what to do.
     """
-    gates = tuple(parse_gate(text) for text in job.fail_if)
     measured = job.uncertainty is not None or job.interval is not None
-    if not measured and any("uncertainty" in g.figures for g in gates):
-        raise InputError(
-            "names uncertainty, which is not measured.",
-            argument="fail_if",
-            remedies=("uncertainty",),
-        )
+    gates = parse_gates(job.fail_if, has_uncertainty=measured)
     choice = parse_stretch(job.stretch)
+    settled = on_settled or (lambda work, is_stretched: None)
     with open_scene(job) as scene:
-        card = find_card(job, scene)
-        spec = card.spec
-        check_options(job, spec)
-        check_conditions(job, spec, card.name)
-        bands = _find_bands(job, scene, spec)
-        grid = plan_tiles(
-            scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
-        )
-        check_type(scene, job.dtype or scene.dtype, job.nodata)
-        warn_of_idle_nodata(scene, job.nodata)
-        stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
-        device = find_device(job.device)
-        sharpening = sharpened_by(scene)
-        if sharpening:
-            scene = with_network(scene, device)
-        options = sampler_options(job, device, stretch.high[0] - stretch.low[0])
-        work = Work(
-            job=job,
-            scene=scene,
-            model=ChosenModel(job.model or card.name, card, device, options),
-            bands=bands,
-            stretch=stretch,
-            grid=grid,
-            gates=gates,
-            sharpening=sharpening,
-            gains=find_gains(scene, bands, stretch)
-            if job.other_bands == "inject"
-            else (),
-        )
-        check_format(work.format, len(work.order), work.sr_grid)
-        warn_of_rounding(scene, stretch, work.dtype)
+        work = _settle(job, scene, gates)
+        settled(work, False)
+        work = _with_stretch(work, choice)
+        settled(work, True)
+        scene = work.scene
+        warn_of_rounding(scene, work.stretch, work.dtype)
         warn_of_lost(
             scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
         )
-        roles = range(1, len(bands.roles) + 1)
-        frame = TargetScene(
-            scene, bands.roles, spec.bands, stretch.for_bands(roles), job.scale
-        )
+        spec, roles = work.model.spec, work.bands.roles
+        stretch = work.stretch.for_bands(range(1, len(roles) + 1))
+        frame = TargetScene(scene, roles, spec.bands, stretch, job.scale)
         with open_conditions(condition_request(job, spec), frame) as conditions:
             yield replace(work, conditions=conditions)
 
 
-def _find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
-    """Return which bands the model sees, and which are enlarged beside them."""
-    named = None if job.named_bands is None else dict(job.named_bands)
-    bands = choose_bands(scene, spec.bands, job.bidx, named, ("bands", "bidx"))
-    if not spec.bands:
-        bands = _of_any_bands(job, bands, class_bands(scene))
-    elif job.other_bands == "model":
-        raise BandError(
-            f"model: the model takes {', '.join(spec.bands)} only.",
-            argument="other_bands",
-            remedies=("other_bands=cubic",),
-        )
-    if job.other_bands == "skip" or not bands.others:
-        return BandChoice(bands.roles, ())
-    logger.info(
-        "%s: bands %s are not the model's; %s.",
-        scene.path,
-        ", ".join(map(str, bands.others)),
-        "enlarged with the model's detail"
-        if job.other_bands == "inject"
-        else "enlarged by bicubic interpolation",
+def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
+    """Return what is known of the work before pixels are read for the stretch."""
+    card = find_card(job, scene)
+    spec = card.spec
+    check_options(job, spec)
+    check_conditions(job, spec, card.name)
+    bands = find_bands(job, scene, spec)
+    grid = plan_tiles(
+        scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
     )
-    return bands
+    check_type(scene, job.dtype or scene.dtype, job.nodata)
+    warn_of_idle_nodata(scene, job.nodata)
+    device = find_device(job.device)
+    options = sampler_options(job, device, span=1.0)
+    model = ChosenModel(job.model or card.name, card, device, options)
+    unknown = Stretch((), ())
+    work = Work(
+        job=job,
+        scene=scene,
+        model=model,
+        bands=bands,
+        stretch=unknown,
+        grid=grid,
+        gates=gates,
+        gains=(),
+        sharpening=sharpened_by(scene),
+    )
+    check_format(work.format, len(work.order), work.sr_grid)
+    return work
 
 
-def _of_any_bands(
-    job: UpscaleJob, bands: BandChoice, codes: Collection[int]
-) -> BandChoice:
-    """Return the bands of a model that takes any: those chosen first, no codes.
-
-    A model would interpolate codes, so they stay beside it unless they were chosen.
-    """
-    chosen = bool(job.bidx or job.named_bands)
-    first = tuple(b for b in bands.roles if chosen or b not in codes) or bands.roles
-    rest = tuple(b for b in bands.roles + bands.others if b not in first)
-    if job.other_bands not in ("auto", "model"):
-        return BandChoice(first, rest)
-    measured = tuple(b for b in rest if b not in codes)
-    return BandChoice(first + measured, tuple(b for b in rest if b in codes))
+def _with_stretch(work: Work, choice: StretchChoice) -> Work:
+    """Return the work with what reading the scene's pixels tells."""
+    scene, bands, job = work.scene, work.bands, work.job
+    stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
+    span = stretch.high[0] - stretch.low[0]
+    model = replace(work.model, options=sampler_options(job, work.model.device, span))
+    if work.sharpening:
+        scene = with_network(scene, model.device)
+    inject = job.other_bands == "inject"
+    gains = find_gains(scene, bands, stretch) if inject else ()
+    return replace(work, scene=scene, stretch=stretch, model=model, gains=gains)
 
 
 def _grid_to_json(grid: Grid) -> dict[str, object]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from fractions import Fraction
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -19,7 +22,10 @@ from rsupres.checkpoints.convert import CONVERTERS
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import COMMANDS, LazyGroup, main
 from rsupres.cli.models import FAMILIES
-from rsupres.errors import ResourceError
+from rsupres.errors import InputError
+from rsupres.execution import abandoned
+from rsupres.upscaling.costs import MachineTimes, ModelTimes, table_path, times_text
+from rsupres.upscaling.request import find_scale
 from tests.fakes import spec
 from tests.helpers import make_scene
 
@@ -112,36 +118,108 @@ def test_a_defect_of_ours_is_one_line_and_1(scene, tmp_path, monkeypatch):
 # --- plan ----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def times(monkeypatch, tmp_path, patient) -> None:
+    """Lay a table of times of bicubic into a user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = table_path()
+    path.parent.mkdir(parents=True)
+    bicubic = ModelTimes(0.5, (0.0, 0.0, 0.0), (0.25, 0.0, 1e-6))
+    path.write_text(
+        times_text(MachineTimes("2026-11-30", 2, 1.0, 1e-7, {"bicubic": bicubic}))
+    )
+
+
 def plan(scene: Path, *options: object) -> tuple[dict[str, object], Result]:
     output = scene.with_name("out.tif")
-    result = invoke(
-        "plan", scene, "-o", output, "--model", "bicubic", *options, "--json"
-    )
+    result = invoke("plan", scene, output, "--model", "bicubic", *options, "--json")
     return json.loads(result.stdout), result
 
 
-def test_a_plan_tells_what_upscale_then_does(scene, tmp_path):
+def test_a_plan_tells_what_upscale_then_does(scene, tmp_path, patient):
     told, result = plan(scene, "--scale", "2", "--tile-size", "24")
     assert result.exit_code == 0
     assert told["refused"] == []
-    assert told["sr_shape"] == [120, 100]
+    assert told["scene_size"] == [50, 60]
+    assert told["output_size"] == [100, 120]
+    assert told["tile_size"] == [24, 24]
+    assert told["left_out"] == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif"]
     output = tmp_path / "out.tif"
     options = ("--scale", 2, "--model", "bicubic", "--tile-size", 24, "--json")
     record = json.loads(invoke("upscale", scene, output, *options).stdout)
     assert record["tiles"] == told["tiles"][0] * told["tiles"][1]
+    size = output.stat().st_size
+    assert 0.7 * size < told["output_bytes"] < 1.3 * size
 
 
-def test_a_plan_estimates_memory_disk_and_time(scene):
+def test_a_plan_estimates_memory_disk_and_time(scene, times):
     small, _ = plan(scene, "--scale", "2")
     large, _ = plan(scene, "--scale", "8")
-    for name in ("memory_bytes", "disk_bytes", "output_bytes"):
+    for name in ("memory_bytes", "disk_bytes", "output_bytes", "duration_s"):
         assert 0 < small[name] < large[name]
-    assert small["duration_s"] > 0
     assert small["free_bytes"] > 0
+    n_sr, n_written = 100 * 120, 100 * 120 * len(small["bands"])
+    assert small["tiles"] == [1, 1]
+    expected = 1.0 + 0.5 + 0.25 + 1e-6 * n_sr + 1e-7 * n_written
+    assert small["duration_s"] == pytest.approx(expected)
+    assert small["measured_on"] == "2026-11-30"
 
 
-def test_a_plan_names_what_would_be_refused_and_its_code(scene, tmp_path):
+def test_a_plan_without_an_output_checks_none(scene, tmp_path, monkeypatch, patient):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out.tif").touch()
+    assert invoke("plan", scene, "--model", "bicubic").exit_code == 0
+    taken = invoke("plan", scene, tmp_path / "out.tif", "--model", "bicubic")
+    assert taken.exit_code == 5
+    former = invoke("plan", scene, "-o", tmp_path / "out.tif", "--model", "bicubic")
+    assert former.exit_code == 5
+    assert "--output is now called OUTPUT" in former.stderr
+
+
+def test_a_plan_shows_bands_stretch_offset_and_why_the_model(tmp_path, patient):
+    scene = make_scene(
+        tmp_path / "s.tif",
+        16,
+        24,
+        bands=4,
+        nodata=0,
+        descriptions=("B02", "B03", "B04", "B08"),
+        scales=(1e-4,) * 4,
+        offsets=(-0.1,) * 4,
+    )
+    options = ("--scale", 2, "--model", "e2diffsr-small")
+    text = invoke("plan", scene, *options).stdout
+    assert "(as asked; 10 m is outside of its " in text
+    assert "24 x 16 pixels of 10 m, nodata 0" in text
+    assert "blue = 1 (B02), green = 2 (B03), red = 3 (B04), 4 (B08)" in text
+    assert "0.0001 x number -0.1" in text
+    assert "1000 to 11000 become 0 to 1" in text
+    assert "48 x 32 pixels" in text
+    assert "unknown; 'rsupres doctor --calibrate'" in text
+
+
+def test_what_takes_too_long_for_a_plan_is_left_out_and_named(scene, monkeypatch):
+    monkeypatch.setattr("rsupres.upscaling.planning.LIMIT_S", 2.0)
+    enough = threading.Event()
+
+    def slow(scene: object, choice: object) -> object:
+        enough.wait()
+        raise InputError("too late to be heard")
+
+    monkeypatch.setattr("rsupres.upscaling.work.find_stretch", slow)
+    monkeypatch.setattr("rsupres.cli.leave_if_abandoned", lambda code: None)
+    told, result = plan(scene)
+    enough.set()
+    while abandoned():
+        time.sleep(0.01)
+    assert result.exit_code == 0
+    assert told["left_out"] == "the stretch takes longer than 2 s and is left out"
+    assert told["output_size"] == [200, 240]
+    assert told["memory_bytes"] > 0
+
+
+def test_a_plan_names_what_would_be_refused_and_its_code(scene, tmp_path, patient):
     (tmp_path / "out.tif").touch()
     told, result = plan(scene, "--scale", "100")
     assert result.exit_code == 5
@@ -150,7 +228,7 @@ def test_a_plan_names_what_would_be_refused_and_its_code(scene, tmp_path):
     assert "offers" in told["refused"][1]
 
 
-def test_a_plan_for_a_disk_that_is_too_small_says_so(scene, monkeypatch):
+def test_a_plan_for_a_disk_that_is_too_small_says_so(scene, monkeypatch, patient):
     import shutil
 
     usage = shutil.disk_usage("/")._replace(free=1000)
@@ -162,13 +240,20 @@ def test_a_plan_for_a_disk_that_is_too_small_says_so(scene, monkeypatch):
     assert "too small" in told["refused"][0]
 
 
-def test_a_time_that_cannot_be_measured_is_called_unknown(scene, monkeypatch):
-    def broken(self, batch, scale):
-        raise ResourceError("too large")
+def test_a_plan_of_a_model_with_one_scale_takes_that_scale(scene, patient):
+    record = json.loads(invoke("plan", scene, "--model", "sgdm-mini", "--json").stdout)
+    assert record["scale"] == "8"
+    assert find_scale(None, "bicubic") == find_scale(None, None) == 4
+    assert find_scale("2.5", "sgdm-mini") == Fraction(5, 2)
 
-    monkeypatch.setattr("rsupres.families.bicubic.Bicubic.upscale", broken)
-    result = invoke("plan", scene, "--model", "bicubic")
-    assert "time       unknown" in result.stdout
+
+def test_settling_a_job_loads_neither_torch_nor_scipy():
+    code = (
+        "import sys, rsupres.upscaling.planning as p;"
+        "print(sorted({'torch', 'scipy', 'pyproj', 'shapely'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 # --- status, models, doctor ----------------------------------------------------------

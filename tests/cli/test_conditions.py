@@ -252,6 +252,7 @@ def test_a_style_is_followed_or_drawn(scene, tmp_path, monkeypatch, model):
     assert (tags["RSUPRES_STYLE_SAMPLE"], tags["RSUPRES_SAMPLER"]) == ("yes", "heun")
 
 
+@pytest.mark.usefixtures("patient")
 def test_plan_shows_conditions_as_text_and_json(scene, reference, buildings, model):
     options = (
         "--scale",
@@ -264,12 +265,12 @@ def test_plan_shows_conditions_as_text_and_json(scene, reference, buildings, mod
         buildings,
     )
     output = scene.with_name("out.tif")
-    text = invoke("plan", scene, "-o", output, *options)
+    text = invoke("plan", scene, output, *options)
     assert text.exit_code == 0, text.output
     assert "reference  r.tif (undated); covers 88" in text.stdout
     assert "vector map 2 features in legend maptiler" in text.stdout
     assert "of it for conditions" in text.stdout
-    plan = json.loads(invoke("plan", scene, "-o", output, *options, "--json").stdout)
+    plan = json.loads(invoke("plan", scene, output, *options, "--json").stdout)
     assert set(plan["conditions"]) == {"reference", "vector_map"}
     assert plan["conditions_s"] > 0
     assert not output.exists()

@@ -52,7 +52,7 @@ def classes(path: Path) -> Path:
 Call = Callable[[Path, Path], tuple[object, ...]]
 CALLS: dict[str, Call] = {
     "upscale": lambda s, t: ("upscale", s, s),
-    "plan": lambda s, t: ("plan", s, "-o", s, "--model", "bicubic"),
+    "plan": lambda s, t: ("plan", s, s, "--model", "bicubic"),
     "uncertainty": lambda s, t: (
         *("upscale", s, t / "o.tif", "--samples", 2, "--uncertainty", s),
     ),

@@ -273,7 +273,7 @@ def test_status_says_what_is_finished_and_what_is_left(
 
 def test_a_plan_says_what_an_existing_output_would_do(scene: Path, done: Path) -> None:
     def plan(*more: str) -> int:
-        return run("plan", scene, "-o", done, *BICUBIC, *more).exit_code
+        return run("plan", scene, done, *BICUBIC, *more).exit_code
 
     assert plan() == 5
     assert plan("--skip-existing") == 0

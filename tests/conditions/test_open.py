@@ -628,6 +628,7 @@ def test_a_spec_keeps_its_legend_and_classes():
     assert spec_from_json(old) == spec()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_plan_shows_conditions_their_cost_and_what_is_refused(
     scene, reference, monkeypatch
 ):
@@ -635,7 +636,8 @@ def test_a_plan_shows_conditions_their_cost_and_what_is_refused(
     plan = plan_job(job_for(scene, reference=reference))
     assert plan.exit_code == 0
     assert "ref_2020-05-06.tif (2020-05-06); covers" in plan.conditions["reference"]
-    assert 0 < plan.conditions_s < plan.duration_s
+    assert plan.conditions_s > 0
+    assert plan.duration_s is None  # the model was not measured
     text = describe(plan, ())
     assert "reference  ref_2020-05-06.tif" in text
     assert "of it for conditions" in text

@@ -116,7 +116,8 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
                 given.former,
                 given.current,
             )
-            arguments[given.current.lstrip("-").replace("-", "_")] = given.value
+            name = given.current.lstrip("-").replace("-", "_").lower()
+            arguments[name] = given.value
         function(console=Console(as_json, verbosity, json_logs), **arguments)
 
     return _options(wrapper)

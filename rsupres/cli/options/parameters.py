@@ -46,7 +46,9 @@ class Renamed(NamedTuple):
     value: object
 
 
-def former_option(former: str, current: str) -> Callable[[Command], Command]:
+def former_option(
+    former: str, current: str, *, short: str | None = None
+) -> Callable[[Command], Command]:
     """Return a decorator that keeps accepting an option under its former name.
 
     The help does not show it. `console_options` hands its value to the command as that
@@ -54,7 +56,8 @@ def former_option(former: str, current: str) -> Callable[[Command], Command]:
 
     Args:
         former: such as "--change-classes".
-        current: such as "--class-table", an option of the same command.
+        current: such as "--class-table", an option or argument of the same command.
+        short: a short form that is accepted, too.
     """
 
     def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -63,6 +66,7 @@ def former_option(former: str, current: str) -> Callable[[Command], Command]:
             renamed.append(Renamed(former, current, value))
 
     return click.option(
+        *([short] if short else []),
         former,
         hidden=True,
         expose_value=False,

@@ -52,6 +52,13 @@ scale_option = click.option(
     metavar="S",
     help="SR pixels along one LR pixel: 4, 2.5 or 10/3.",
 )
+model_scale_option = click.option(
+    "--scale",
+    type=ScaleType(),
+    metavar="S",
+    help="SR pixels along one LR pixel: 4, 2.5 or 10/3. Default: the only one of the "
+    "--model, else 4.",
+)
 device_option = click.option(
     "--device",
     default="auto",
@@ -116,7 +123,7 @@ gate_option = click.option(
 )
 batch_options = stacked(
     model_option,
-    scale_option,
+    model_scale_option,
     band_options,
     mask_options,
     area_options,

@@ -1,0 +1,174 @@
+"""Tables of what models cost in memory and time, and the estimates made of them.
+
+Memory hardly depends on the machine: `memory.json` beside this module holds what
+`tests/benchmarks/bench_plan.py` measured. Time does: `rsupres doctor --calibrate`
+measures it, and the table lies in the user's cache. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+_MEMORY = Path(__file__).with_name("memory.json")
+_FORMAT = 1  # of the table in the user's cache
+
+
+@dataclass(frozen=True)
+class Load:
+    """What of a job decides its cost.
+
+    Attributes:
+        model: name of its card.
+        family: of the model.
+        precision: arithmetic of its networks.
+        weights_bytes: size of the weight file.
+        tile_sr: SR pixels of one tile.
+        tile_lr: LR pixels of one tile.
+        n_tiles: computed in all.
+        batch: tiles in one call.
+        n_bands: of the model.
+        scene_sr: SR pixels of the scene.
+        scene_lr: LR pixels of the scene.
+        strip_values: values of one strip, all bands and samples' variances.
+        written_values: of the output.
+        samples: pictures drawn.
+    """
+
+    model: str
+    family: str
+    precision: str
+    weights_bytes: int
+    tile_sr: int
+    tile_lr: int
+    n_tiles: int
+    batch: int
+    n_bands: int
+    scene_sr: int
+    scene_lr: int
+    strip_values: int
+    written_values: int
+    samples: int = 1
+
+
+@dataclass(frozen=True)
+class ModelTimes:
+    """Seconds that a model takes on this machine.
+
+    Attributes:
+        load: reading weights, and its libraries.
+        prepare: fixed, per LR pixel and per SR pixel of the scene, for each sample.
+        tile: fixed, per LR pixel and per SR pixel of a tile.
+    """
+
+    load: float
+    prepare: tuple[float, float, float]
+    tile: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class MachineTimes:
+    """What `rsupres doctor --calibrate` measured.
+
+    Attributes:
+        date: when, ISO 8601.
+        threads: of torch.
+        start: seconds from the command to the first tile, without loading a model.
+        value: seconds per value read, finished, written and compressed.
+        models: by name.
+    """
+
+    date: str
+    threads: int
+    start: float
+    value: float
+    models: Mapping[str, ModelTimes] = field(default_factory=dict)
+
+
+def memory_bytes(load: Load) -> int:
+    """Return the estimated peak of a process that does a job.
+
+    The peak is that of the tiles: libraries, weights, what the networks hold for one
+    batch, and strips of the output on their way to the file.
+    """
+    table = _memory_table()
+    models = cast(Mapping[str, Mapping[str, float]], table["models"])
+    pipeline = cast(Mapping[str, float], table["pipeline"])
+    row = models.get(load.model) or models.get(f"family {load.family}")
+    row = row or models["family unknown"]
+    half = load.precision != "fp32"
+    per_pixel = row.get("half_per_sr_pixel", row["per_sr_pixel"])
+    per_pixel = per_pixel if half else row["per_sr_pixel"]
+    networks = row["fixed"] + per_pixel * load.batch * load.tile_sr
+    networks += row.get("per_weight_byte", 0.0) * load.weights_bytes
+    strip = 4.0 * load.strip_values
+    near = min(strip, pipeline["small_strip"])
+    strips = pipeline["per_small_strip"] * near
+    strips += pipeline["per_strip"] * (strip - near)
+    return int(pipeline["fixed"] + networks + strips)
+
+
+def file_growth(model: str) -> float:
+    """Return by how much a model's output compresses less than bicubic's."""
+    models = cast(Mapping[str, Mapping[str, float]], _memory_table()["models"])
+    return models.get(model, {}).get("file_growth", 1.0)
+
+
+def duration_s(load: Load, times: MachineTimes | None) -> float | None:
+    """Return the estimated seconds of a job without its conditions.
+
+    None where the machine or the model was not measured.
+    """
+    if times is None or load.model not in times.models:
+        return None
+    model = times.models[load.model]
+    once = _linear(model.prepare, load.scene_lr, load.scene_sr)
+    tile = _linear(model.tile, load.tile_lr, load.tile_sr)
+    networks = (once + tile * load.n_tiles) * load.samples
+    return times.start + model.load + networks + times.value * load.written_values
+
+
+def table_path() -> Path | None:
+    """Return the file in the user's cache; None where the system knows no home."""
+    cache_home = os.environ.get("XDG_CACHE_HOME")
+    if not cache_home:
+        home = os.path.expanduser("~")
+        if home == "~":
+            return None
+        cache_home = os.path.join(home, ".cache")
+    return Path(cache_home) / "rsupres" / "times.json"
+
+
+def read_times() -> MachineTimes | None:
+    """Return the times of this machine; None where none were measured."""
+    path = table_path()
+    try:
+        stored = json.loads(path.read_text()) if path else None
+        if not stored or stored.pop("format") != _FORMAT:
+            return None
+        models = {
+            name: ModelTimes(row["load"], tuple(row["prepare"]), tuple(row["tile"]))
+            for name, row in stored.pop("models").items()
+        }
+        return MachineTimes(models=models, **stored)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def times_text(times: MachineTimes) -> str:
+    """Return the table as `read_times` reads it."""
+    return json.dumps({"format": _FORMAT, **asdict(times)}, indent=1) + "\n"
+
+
+def _linear(costs: tuple[float, float, float], lr: int, sr: int) -> float:
+    return costs[0] + costs[1] * lr + costs[2] * sr
+
+
+@cache
+def _memory_table() -> Mapping[str, object]:
+    return cast(Mapping[str, object], json.loads(_MEMORY.read_text()))

@@ -1,0 +1,211 @@
+"""What `rsupres plan` says beside what `rsupres upscale` takes: memory, disk, time.
+
+Run it with ``python tests/benchmarks/bench_plan.py [--only NAME,NAME]``. Each job runs
+in a process of its own with one thread: peak memory is the kernel's (maximum resident
+set), peak disk is that of the job's folder, looked at every 20 ms, and time is CPU
+time, which other work on the machine changes little. Nothing is asserted: read the
+table. ``--clock wall`` compares wall times, for a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bench_pipeline import make_scene
+
+ROOT = Path(__file__).parents[2]
+_EVERY_S = 0.02
+
+
+class Job(NamedTuple):
+    """One job: the scene's height and width, and the options of `upscale`."""
+
+    height: int
+    width: int
+    options: str
+
+
+JOBS = {
+    "bicubic 96": Job(96, 96, "--model bicubic"),
+    "bicubic 512": Job(512, 512, "--model bicubic"),
+    "bicubic 2000": Job(2000, 2000, "--model bicubic"),
+    "bicubic strip": Job(600, 10980, "--model bicubic"),
+    "bicubic locked": Job(1000, 1000, "--model bicubic --lock-low-frequencies"),
+    "bicubic x8 float": Job(400, 400, "--model bicubic --scale 8 --dtype float32"),
+    "e2diffsr 96": Job(96, 96, "--model e2diffsr-small"),
+    "e2diffsr 512": Job(512, 512, "--model e2diffsr-small"),
+    "e2diffsr 1000": Job(1000, 1000, "--model e2diffsr-small-sentinel2"),
+    "e2diffsr tile 96": Job(384, 384, "--model e2diffsr-small --tile-size 96"),
+    "e2diffsr batch 6": Job(
+        384, 384, "--model e2diffsr-small --tile-size 96 --batch-size 6"
+    ),
+    "e2diffsr fp32": Job(384, 384, "--model e2diffsr-small --precision fp32"),
+    "e2diffsr bf16": Job(384, 384, "--model e2diffsr-small --precision bf16"),
+    "e2diffsr x2": Job(512, 512, "--model e2diffsr-small --scale 2"),
+    "e2diffsr samples": Job(
+        256, 256, "--model e2diffsr-small --samples 2 --uncertainty OUT.sd.tif"
+    ),
+    "optical 256": Job(256, 256, "--model optical-small"),
+    "optical 512": Job(512, 512, "--model optical-small"),
+    "optical batch 4": Job(
+        256, 256, "--model optical-small --tile-size 96 --batch-size 4"
+    ),
+    "slimdiffsr 512": Job(512, 512, "--model slimdiffsr-mini"),
+    "slimdiffsr bf16": Job(512, 512, "--model slimdiffsr-mini --precision bf16"),
+    "slimdiffsr tile 128": Job(512, 512, "--model slimdiffsr-mini --tile-size 128"),
+    "sgdm 96": Job(96, 96, "--model sgdm-mini --scale 8"),
+    "sgdm 256": Job(256, 256, "--model sgdm-mini --scale 8"),
+    "refdiff 96": Job(96, 96, "--model refdiff-mini --scale 8"),
+    "refdiff 256": Job(256, 256, "--model refdiff-mini --scale 8"),
+    "refdiff map": Job(0, 0, "--model refdiff-mini --scale 8 --reference TOWN"),
+}
+
+
+class Measured(NamedTuple):
+    """What a job took: seconds of CPU and wall, bytes at the most, of the output."""
+
+    cpu_s: float
+    wall_s: float
+    memory: int
+    disk: int
+    output: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="names of jobs, by commas")
+    parser.add_argument("--clock", default="cpu", choices=["cpu", "wall"])
+    parser.add_argument("--threads", default="1", help="threads of torch")
+    parser.add_argument("--log", type=Path, help="append each row here, as JSON")
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = arguments.threads
+    names = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    print(
+        f"| {'job':<20} | memory MB | plan | ratio | disk MB | plan | ratio "
+        "| output MB | plan | time s | plan | ratio |"
+    )
+    print("|---|" + "---:|" * 11)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        for name in names or JOBS:
+            row = compare(Path(folder), JOBS[name], arguments.clock)
+            print_row(name, row)
+            if arguments.log:
+                with arguments.log.open("a") as log:
+                    log.write(json.dumps({"job": name, **row}) + "\n")
+
+
+def compare(folder: Path, job: Job, clock: str) -> dict[str, float]:
+    """Plan a job, run it, and return both."""
+    town = ROOT / "sample_data"
+    scene = folder / f"scene_{job.height}_{job.width}.tif"
+    if not job.height:
+        scene = town / "town_s2.tif"
+    elif not scene.exists():
+        make_scene(scene, job.height, job.width)
+    work = folder / "work"
+    work.mkdir()
+    output = work / "out.tif"
+    words = job.options.replace("OUT", str(output)).split()
+    words = [str(town / "town_reference.tif") if w == "TOWN" else w for w in words]
+    planned = plan(scene, output, words)
+    measured = run(command("upscale", scene, output, words), work)
+    shutil.rmtree(work)
+    time_s = measured.cpu_s if clock == "cpu" else measured.wall_s
+    return {
+        "memory": measured.memory,
+        "memory_plan": planned["memory_bytes"] or 0,
+        "disk": measured.disk,
+        "disk_plan": planned["disk_bytes"] or 0,
+        "output": measured.output,
+        "output_plan": planned["output_bytes"] or 0,
+        "time": time_s,
+        "time_plan": planned["duration_s"] or 0,
+    }
+
+
+def command(verb: str, scene: Path, output: Path, words: Sequence[str]) -> list[str]:
+    start = [sys.executable, "-m", "rsupres", verb, str(scene), str(output)]
+    return [*start, *words]
+
+
+def plan(scene: Path, output: Path, words: Sequence[str]) -> dict[str, float]:
+    line = [*command("plan", scene, output, words), "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run(line: Sequence[str], work: Path) -> Measured:
+    """Run a command and measure it and its folder."""
+    started = time.perf_counter()
+    with watched(work) as peaks:
+        process = subprocess.Popen([*line, "-q"], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(line)}: exit code {process.returncode}")
+    return Measured(
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        wall_s=time.perf_counter() - started,
+        memory=usage.ru_maxrss * 1024,
+        disk=max(peaks),
+        output=(work / "out.tif").stat().st_size,
+    )
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[int]]:
+    """Note the bytes under a folder, again and again, while the block runs."""
+    peaks = [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_EVERY_S):
+            peaks.append(bytes_under(folder))
+            del peaks[0 if peaks[0] < peaks[1] else 1]
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        stop.set()
+        thread.join()
+
+
+def bytes_under(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue
+        total += stat.st_blocks * 512 if path.is_file() else 0
+    return total
+
+
+def print_row(name: str, row: dict[str, float]) -> None:
+    cells = [f"{name:<20}"]
+    for kind, unit in (("memory", 1e6), ("disk", 1e6)):
+        true, said = row[kind] / unit, row[f"{kind}_plan"] / unit
+        cells += [f"{true:.4g}", f"{said:.4g}", f"{said / true:.2f}"]
+    cells += [f"{row['output'] / 1e6:.3g}", f"{row['output_plan'] / 1e6:.3g}"]
+    true, said = row["time"], row["time_plan"]
+    cells += [f"{true:.3g}", f"{said:.3g}", f"{said / true:.2f}"]
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
