@@ -61,7 +61,7 @@ def test_dir_shows_exactly_the_public_names() -> None:
     ("name", "command", "kinds", "positional"),
     [
         ("upscale", "upscale", (UpscaleOptions,), {"scene": "scenes"}),
-        ("plan", "plan", (UpscaleOptions,), {"scene": "scenes"}),
+        ("plan", "plan", (UpscaleOptions,), {"scene": "paths", "output": "paths"}),
         ("tile", "tile", (TileConditions,), {"scene": "scenes"}),
         ("mosaic", "mosaic", (WritingOptions,), {}),
         ("rasterize", "rasterize", (WritingOptions,), {}),

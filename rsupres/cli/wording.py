@@ -7,6 +7,7 @@ line typed ``--vector-map``. The command that runs knows its own spelling.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -53,6 +54,9 @@ def option_of(name: str, command: click.Command | None) -> str:
     name = _PARTS.get(name, name)
     spelled = "--" + name.replace("_", "-")
     for parameter in command.params if command else ():
+        words = re.findall(r"\w+", parameter.metavar or "")
+        if isinstance(parameter, click.Argument) and name.upper() in words:
+            return name.upper()
         if parameter.name == name:
             spelled = (
                 max(parameter.opts, key=len)

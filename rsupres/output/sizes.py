@@ -57,7 +57,7 @@ def estimate_sizes(
 
 def _overview_shares(height: int, width: int) -> list[float]:
     """Return the pixels of each overview of a COG, as a share of the output's."""
-    shares = []
+    shares: list[float] = []
     while max(height, width) > BLOCK:
         height, width = -(-height // 2), -(-width // 2)
         shares.append(0.25 ** (len(shares) + 1))
@@ -89,7 +89,7 @@ def _written(block: NDArray[np.generic], form: OutputFormat) -> int:
     kind = {"driver": "GTiff", "dtype": block.dtype.name, "nodata": form.nodata}
     place = rasterio.Affine(1, 0, 0, 0, -1, 16)
     options = output_options(replace(form, dtype=block.dtype.name))
-    side = str(-(-max(block.shape[1:]) // 16) * 16)
+    side = str(max(128, -(-max(block.shape[1:]) // 16) * 16))  # 128 is COG's least
     for key in options.keys() & {"BLOCKSIZE", "BLOCKXSIZE", "BLOCKYSIZE"}:
         options[key] = side
     with MemoryFile() as source, MemoryFile(ext=".tif") as target:

@@ -38,6 +38,7 @@ class Load:
         strip_values: values of one strip, all bands and samples' variances.
         written_values: of the output.
         samples: pictures drawn.
+        n_conditions: pictures that the model looks at besides the scene.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Load:
     strip_values: int
     written_values: int
     samples: int = 1
+    n_conditions: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def memory_bytes(load: Load) -> int:
     per_pixel = per_pixel if half else row["per_sr_pixel"]
     networks = row["fixed"] + per_pixel * load.batch * load.tile_sr
     networks += row.get("per_weight_byte", 0.0) * load.weights_bytes
+    # Read ahead, in use, and as tensors; three bands in float32.
+    networks += 36.0 * load.n_conditions * load.batch * load.tile_sr
     strip = 4.0 * load.strip_values
     near = min(strip, pipeline["small_strip"])
     strips = pipeline["per_small_strip"] * near

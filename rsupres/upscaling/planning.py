@@ -246,6 +246,7 @@ def _load(work: Work) -> Load:
         strip_values=grid.sr.width * strip * (len(work.order) + n_variances),
         written_values=output.width * output.height * len(work.order),
         samples=work.job.samples,
+        n_conditions=len(work.job.given_conditions),
     )
 
 
