@@ -168,6 +168,7 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
         "rsupres.raster.open",
         "rsupres.raster.dataset",
         "rsupres.output.cog",
+        "rsupres.output.sizes",
         "rsupres.output.trial",
         "rsupres.raster.product.mask",
         "rsupres.output.geotiff",
