@@ -11,6 +11,7 @@ import numpy as np
 
 from rsupres.grid import round_up
 from rsupres.output.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.products.masks import is_class_name
 
 PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 
@@ -43,7 +44,8 @@ def cog_options(meta: OutputMeta, form: OutputFormat) -> dict[str, str]:
     """
     options = output_options(form)
     given = {key.upper() for key in form.creation}
-    if meta.palette and not given & {"OVERVIEW_RESAMPLING", "RESAMPLING"}:
+    has_codes = meta.palette or any(is_class_name(n or "") for n in meta.descriptions)
+    if has_codes and not given & {"OVERVIEW_RESAMPLING", "RESAMPLING"}:
         options["OVERVIEW_RESAMPLING"] = "NEAREST"
     return options
 

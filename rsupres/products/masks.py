@@ -75,8 +75,9 @@ LEGENDS = {
 
 
 _CODES = re.compile(
-    r"(scl|clm|clp|f?mask|fmask|datamask|qa|bqa|qa60|msk_?clas\w*|"
-    r"(sr_|pixel_|radsat_)?qa(_\w+)?|\w+_qa|cloud_?mask|scene.?classification)\b.*"
+    r"(scl|clm|clp|f?mask|datamask|bqa|qa\d+|msk_?clas\w*|(\w+_)?q[ac](_\w+)?|"
+    r"state_\d+k?m|cloud_?mask|scene.?classification|land_?cover|class(es|ification)?|"
+    r"labels?)\b.*"
 )
 
 

@@ -332,7 +332,7 @@ def names_sentinel2(scene: Raster) -> bool:
     if re.search(r"sentinel-?_?2|S2[ABCD]_|MSIL[12][AC]", text, re.IGNORECASE):
         return True
     code = re.compile(r"^B(0[1-9]|1[0-2]|[1-9]|8A)\b", re.IGNORECASE)
-    named = [name for name in scene.descriptions if name]
+    named = [n for n in scene.descriptions if n and not is_class_name(n)]
     if named and all(code.match(name) for name in named):
         return True
     name = "/".join(re.split(r"[\\/]", scene.path.rstrip("/\\"))[-2:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from rsupres.errors import InputError
 from rsupres.products.model import undecided
-from rsupres.raster.bands import landsat_reflectance, names_sentinel2
+from rsupres.raster.bands import (
+    class_bands,
+    landsat_reflectance,
+    names_sentinel2,
+)
 from rsupres.raster.nodata import as_floats, quantise
 
 if TYPE_CHECKING:
@@ -196,10 +200,10 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
     _check_decided(scene)
     if scene.dtype == "uint8" and not has_scale(scene):
         return _same_limits(scene, 0.0, 255.0)
-    if _is_reflectance(scene):
-        stretch = _reflectance_stretch(scene)
+    if reflecting := _reflecting(scene):
         logger.info("%s: stretched as reflectance 0 to 1.", scene.path)
-        return stretch
+        others = set(scene.data_bands) - reflecting - class_bands(scene)
+        return _merged(scene, _reflectance_stretch(scene, reflecting), others)
     logger.info(
         "%s: stretched between percentiles %g and %g of the scene.",
         scene.path,
@@ -256,11 +260,39 @@ def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stre
     return Stretch(tuple(low), tuple(high))
 
 
-def _reflectance_stretch(scene: Raster) -> Stretch:
+def _merged(scene: Raster, stretch: Stretch, others: Collection[int]) -> Stretch:
+    """Return a stretch with percentiles for bands that hold something else, as heat."""
+    if not others:
+        return stretch
+    by_percentile = _percentile_stretch(scene, AUTO_PERCENTILES)
+    pairs = [
+        (
+            by_percentile.low[index] if index + 1 in others else stretch.low[index],
+            by_percentile.high[index] if index + 1 in others else stretch.high[index],
+        )
+        for index in range(scene.count)
+    ]
+    return Stretch(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+
+def _reflectance_stretch(
+    scene: Raster, bands: Collection[int] | None = None
+) -> Stretch:
+    """Return the limits of reflectance 0 and 1.
+
+    Args:
+        scene: open.
+        bands: of its file, from 1, that hold reflectance; None = all. Of the others
+            the limits are 0 and 1.
+    """
     landsat = None if has_scale(scene) else landsat_reflectance(scene)
     unity = None if has_scale(scene) or landsat else _unity_dn(scene)
     low, high = [], []
     for band in range(1, scene.count + 1):
+        if bands is not None and band not in bands:
+            low.append(0.0)
+            high.append(1.0)
+            continue
         scale, offset = scene.scales[band - 1], scene.offsets[band - 1]
         if landsat is not None:
             scale, offset = landsat
@@ -295,25 +327,31 @@ def has_scale(scene: Raster) -> bool:
     return any(pair != (1.0, 0.0) for pair in pairs)
 
 
-def _is_reflectance(scene: Raster) -> bool:
+def _reflecting(scene: Raster) -> frozenset[int]:
+    """Return the bands of a scene, from 1, that hold reflectance; none if unknown."""
     if has_scale(scene):
         return _scaled_like_reflectance(scene)
+    bands = frozenset(scene.data_bands)
     if landsat_reflectance(scene) is not None:
-        return True
-    if scene.dtype not in ("uint16", "int16", "uint32", "int32", "float32", "float64"):
-        return False
-    return names_sentinel2(scene)
+        return bands
+    kinds = ("uint16", "int16", "uint32", "int32", "float32", "float64")
+    is_named = scene.dtype in kinds and names_sentinel2(scene)
+    return bands if is_named else frozenset()
 
 
-def _scaled_like_reflectance(scene: Raster) -> bool:
-    """Return whether DN * scale + offset looks like reflectance, not like metres."""
-    sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS, joint=0)
-    if not valid.any():
-        return True
-    for plane, shown, band in zip(sample, valid, scene.data_bands, strict=True):
-        if not shown.any():
-            continue
-        top = np.percentile(plane[shown], 50)
-        if not -0.5 <= top * scene.scales[band - 1] + scene.offsets[band - 1] <= 1.5:
-            return False
-    return True
+def _scaled_like_reflectance(scene: Raster) -> frozenset[int]:
+    """Return bands whose DN * scale + offset look like reflectance, not like metres."""
+    measured = [b for b in scene.data_bands if b not in class_bands(scene)]
+    if not measured:
+        return frozenset()
+    sample, valid = scene.read_decimated(measured, SAMPLE_PIXELS, joint=0)
+    return frozenset(
+        band
+        for plane, shown, band in zip(sample, valid, measured, strict=True)
+        if not shown.any() or _looks_like_reflectance(scene, band, plane[shown])
+    )
+
+
+def _looks_like_reflectance(scene: Raster, band: int, dn: FloatArray) -> bool:
+    scale, offset = scene.scales[band - 1], scene.offsets[band - 1]
+    return bool(-0.5 <= np.percentile(dn, 50) * scale + offset <= 1.5)

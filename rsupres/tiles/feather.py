@@ -1,4 +1,4 @@
-"""Weigh tiles where they overlap, so that one fades into the next."""
+"""Weigh and sum tiles where they overlap, so that one fades into the next."""
 
 from __future__ import annotations
 
@@ -51,3 +51,66 @@ def _axis_weights(length: int, depths: Sequence[tuple[int, int]]) -> np.ndarray:
             else:
                 weights[-ramp:] *= rise[::-1]
     return weights
+
+
+class BlendedRows:
+    """Rows of the result while tiles are added: weighted sums and numbers in agreement.
+
+    A stored number is kept while every valid tile has the same one; that of an invalid
+    pixel is kept until a valid one comes. Each band counts for itself, or all together
+    where a mask says which pixels are valid. Of bands of codes, the number of the tile
+    with the largest weight is kept, as numbers between codes mean nothing.
+    """
+
+    def __init__(
+        self,
+        n_bands: int,
+        window: PixelWindow,
+        dtype: str,
+        *,
+        is_joint: bool,
+        codes: Sequence[int] = (),
+    ) -> None:
+        shape = (n_bands, window.height, window.width)
+        planes = (1, *shape[1:]) if is_joint else shape
+        self.total = np.zeros(shape)
+        self.weight = np.zeros(planes)
+        self.stored = np.zeros(shape, dtype)
+        self.seen = np.zeros(planes, bool)
+        self.differs = np.zeros(planes, bool)
+        self.heaviest = {band: np.zeros(shape[1:]) for band in codes}
+
+    def add(
+        self,
+        place: tuple[slice, slice],
+        dn: np.ndarray,
+        valid: np.ndarray,
+        usable: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        """Add a part of a tile.
+
+        Args:
+            place: in these rows.
+            dn: (c, h, w), as stored.
+            valid: where it is measured; (c, h, w), or (1, h, w) where bands are joint.
+            usable: where the stored numbers may stand in the result; as `valid`.
+            weights: (h, w) of the pixels.
+        """
+        at = (slice(None), *place)
+        held, known = self.stored[at], self.weight[at] > 0
+        other = dn != held
+        if len(valid) < len(dn):
+            other = other.any(axis=0, keepdims=True)
+        self.differs[at] |= known & valid & other
+        takes = (valid & ~known) | (usable & ~self.seen[at])
+        np.copyto(held, dn, where=takes)
+        self.seen[at] |= usable
+        weighted = weights * valid
+        self.total[at] += np.where(valid, dn, 0) * weighted
+        self.weight[at] += weighted
+        for band, heaviest in self.heaviest.items():
+            there = valid[band if len(valid) > 1 else 0]
+            wins = there & (weights > heaviest[place])
+            np.copyto(held[band], dn[band], where=wins)
+            np.copyto(heaviest[place], weights, where=wins)

@@ -26,6 +26,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
 from rsupres.output.trial import check_format
+from rsupres.raster.bands import class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
@@ -33,7 +34,7 @@ from rsupres.raster.open import bounded_cache
 from rsupres.raster.same_bands import match_bands
 from rsupres.raster.stack import covers, union_grid
 from rsupres.raster.undeclared import Undeclared, find_undeclared
-from rsupres.tiles.feather import feathered
+from rsupres.tiles.feather import BlendedRows, feathered
 from rsupres.tiles.folder import find_tiles, mosaic_tag
 from rsupres.tiles.index import INDEX, LR, TileIndex, find_index, profiles, read_index
 from rsupres.upscaling.pipeline import RunSummary
@@ -278,56 +279,6 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
         )
 
 
-class _Rows:
-    """Rows of the result while tiles are added: weighted sums and numbers in agreement.
-
-    A stored number is kept while every valid tile has the same one; that of an invalid
-    pixel is kept until a valid one comes. Each band counts for itself, or all together
-    where a mask says which pixels are valid.
-    """
-
-    def __init__(
-        self, n_bands: int, window: PixelWindow, dtype: str, *, is_joint: bool
-    ) -> None:
-        shape = (n_bands, window.height, window.width)
-        planes = (1, *shape[1:]) if is_joint else shape
-        self.total = np.zeros(shape)
-        self.weight = np.zeros(planes)
-        self.stored = np.zeros(shape, dtype)
-        self.seen = np.zeros(planes, bool)
-        self.differs = np.zeros(planes, bool)
-
-    def add(
-        self,
-        place: tuple[slice, slice],
-        dn: np.ndarray,
-        valid: np.ndarray,
-        usable: np.ndarray,
-        weights: np.ndarray,
-    ) -> None:
-        """Add a part of a tile.
-
-        Args:
-            place: in these rows.
-            dn: (c, h, w), as stored.
-            valid: where it is measured; (c, h, w), or (1, h, w) where bands are joint.
-            usable: where the stored numbers may stand in the result; as `valid`.
-            weights: (h, w) of the pixels.
-        """
-        at = (slice(None), *place)
-        held, known = self.stored[at], self.weight[at] > 0
-        other = dn != held
-        if len(valid) < len(dn):
-            other = other.any(axis=0, keepdims=True)
-        self.differs[at] |= known & valid & other
-        takes = (valid & ~known) | (usable & ~self.seen[at])
-        np.copyto(held, dn, where=takes)
-        self.seen[at] |= usable
-        weighted = weights * valid
-        self.total[at] += np.where(valid, dn, 0) * weighted
-        self.weight[at] += weighted
-
-
 def _blend(
     tiles: Sequence[_PlacedTile],
     window: PixelWindow,
@@ -337,7 +288,9 @@ def _blend(
     """Return the rows of one strip in the output's type, and its valid mask."""
     is_joint = form.nodata is None
     n_bands = len(first.data_bands)
-    blended = _Rows(n_bands, window, first.dtype, is_joint=is_joint)
+    classes = class_bands(first)
+    codes = [at for at, band in enumerate(first.data_bands) if band in classes]
+    blended = BlendedRows(n_bands, window, first.dtype, is_joint=is_joint, codes=codes)
     for tile in tiles:
         shared = tile.place.intersection(window)
         if shared is None:
@@ -361,6 +314,10 @@ def _blend(
         # A number that is nodata in the result, though not in its tile, was moved.
         agreed = blended.seen & ~blended.differs & (measured | ~valid)
         np.copyto(pixels, blended.stored, where=agreed)
+    if codes:
+        kept = blended.stored[codes].astype(np.float64)
+        there = valid if is_joint else valid[codes]
+        pixels[codes] = to_dtype(kept, form.dtype, form.nodata, there)
     shown = np.asarray(valid.any(axis=0, keepdims=True))
     return pixels, None if valid.all() else shown
 

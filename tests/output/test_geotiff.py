@@ -197,6 +197,15 @@ def test_a_picture_without_invalid_pixels_gets_no_mask(tmp_path: Path) -> None:
         assert dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.all_valid]
 
 
+def test_overviews_of_codes_hold_codes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.choice([3, 9], (2, SIZE[0], SIZE[1])).astype("uint16")
+    form = OutputFormat("COG", {}, "uint16", None)
+    path = build(tmp_path, pixels, make_meta(2, descriptions=("B04", "SCL")), form)
+    with rasterio.open(path, overview_level=0) as dataset:
+        assert set(np.unique(dataset.read(2))) == {3, 9}
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_same_strips_give_the_same_bytes(tmp_path: Path, driver: str) -> None:
     form = OutputFormat(driver, {}, "uint16", 0)  # type: ignore[arg-type]

@@ -228,6 +228,42 @@ def test_auto_takes_percentiles_of_valid_pixels_of_anything_else(
         np.testing.assert_allclose((stretch.low[band], stretch.high[band]), (low, high))
 
 
+@pytest.mark.parametrize("scales", [None, (1e-4, 1e-4, 1.0)])
+def test_a_band_of_codes_leaves_the_others_reflectance(
+    tmp_path: Path, scales: tuple[float, ...] | None
+) -> None:
+    pixels = ramp(40, 50, 3)
+    pixels[2] = 9
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=pixels,
+        descriptions=("B04", "B03", "SCL"),
+        scales=scales,
+        offsets=None if scales is None else (0.0,) * 3,
+    )
+    stretch = found(path)
+    np.testing.assert_allclose(stretch.low[:2], 0)
+    np.testing.assert_allclose(stretch.high[:2], 10_000)
+
+
+def test_heat_beside_reflectance_has_limits_of_its_own(tmp_path: Path) -> None:
+    pixels = np.full((2, 20, 20), 12_000, np.uint16)
+    pixels[1] = np.arange(40_000, 40_400).reshape(20, 20)
+    path = make_scene(
+        tmp_path / "a.tif",
+        pixels=pixels,
+        descriptions=("SR_B4", "ST_B10"),
+        scales=(2.75e-5, 0.00341802),
+        offsets=(-0.2, 149.0),
+    )
+    stretch = found(path)
+    np.testing.assert_allclose(
+        (stretch.low[0], stretch.high[0]), (0.2 / 2.75e-5, 1.2 / 2.75e-5)
+    )
+    limits = np.percentile(pixels[1].astype(float), (0.5, 99.5))
+    np.testing.assert_allclose((stretch.low[1], stretch.high[1]), limits)
+
+
 def test_a_constant_band_still_has_a_stretch(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif", pixels=np.full((1, 8, 8), 7, np.uint16))
     assert found(path) == Stretch((7.0,), (8.0,))

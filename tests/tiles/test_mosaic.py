@@ -118,6 +118,29 @@ def test_numbers_beyond_float32_are_blended(tmp_path):
     assert set(out[0, 0, 8:12]) <= {0, 1, 2}
 
 
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_codes_are_those_of_one_tile(tmp_path, nodata):
+    rng = np.random.default_rng(5)
+    options = {"descriptions": ["B04", "SCL"], "nodata": nodata}
+    tiles = []
+    for col in (0, 8):
+        pixels = rng.choice([3, 9], (2, 10, 12)).astype(np.uint8)
+        cut(
+            tmp_path / "in",
+            f"{col}.tif",
+            np.pad(pixels, ((0, 0), (0, 0), (col, 0))),
+            0,
+            col,
+            (10, 12),
+            **options,
+        )
+        tiles.append(pixels[1])
+    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    codes = read(tmp_path / "out.tif")[1]
+    np.testing.assert_array_equal(codes[:, :10], tiles[0][:, :10])
+    np.testing.assert_array_equal(codes[:, 10:], tiles[1][:, 2:])
+
+
 def test_gaps_become_nodata_or_are_refused(tmp_path):
     pixels = picture(10, 40)
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10))
