@@ -18,6 +18,7 @@ ORDER = (
     *("kernels", "blocks", "degradations", "legends", "diffusion"),
     *("products", "raster"),
     *("families", "output", "checkpoints", "vector", "change", "conditions"),
+    "companions",
     *("upscaling", "tiles", "datasets", "evaluation", "report", "training", "cli"),
 )
 ROOT_MODULES = frozenset(ORDER[:6])
@@ -173,6 +174,7 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
         "rsupres.raster.product.mask",
         "rsupres.output.geotiff",
         "rsupres.output.packets",
+        "rsupres.output.picture",
         "rsupres.output.verify",
     }
     in_memory = {"rsupres.raster.virtual"}

@@ -36,8 +36,10 @@ def upscale(
     """Upscale SCENE into OUTPUT, a georeferenced raster.
 
     Several files are joined to one scene: a file for each band, or neighbours on one
-    grid. @list.txt stands for the paths in a file, one a line. The output appears under
-    its name only when it is complete; after an interruption the same command continues.
+    grid. A SCENE may also be a Sentinel-2 product or a STAC item; - reads an item from
+    stdin and keeps it as OUTPUT.item.json. @list.txt stands for the paths in a file,
+    one a line. The output appears under its name only when it is complete; after an
+    interruption the same command continues.
 
     \b
     Examples:

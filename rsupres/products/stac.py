@@ -52,6 +52,7 @@ _KEPT = {
     "platform": "SPACECRAFT_NAME",
     "datetime": "PRODUCT_START_TIME",
 }
+_OWN_ADDRESS = "rsupres:self"  # field of an item while it is read
 _Rule = Callable[[str], Radiometry | None]
 
 
@@ -76,6 +77,8 @@ def read_items(address: str, text: bytes | None = None) -> list[Item]:
         document = json.loads(read_bytes(address) if text is None else text)
         features = document.get("features", [document])
         items = [Item.from_dict(feature, href=address) for feature in features]
+        for item, feature in zip(items, features, strict=True):
+            item.extra_fields[_OWN_ADDRESS] = _self_link(feature)
     except (ValueError, AttributeError, KeyError, TypeError, STACError) as error:
         raise InputError(
             f"{address}: no STAC item and no collection of items ({error})."
@@ -83,6 +86,12 @@ def read_items(address: str, text: bytes | None = None) -> list[Item]:
     if not items:
         raise InputError(f"{address}: a collection without items.")
     return items
+
+
+def _self_link(feature: Mapping[str, Any]) -> str:
+    """Return where an item says that it is, "" where it does not."""
+    links = feature.get("links") or []
+    return next((str(x["href"]) for x in links if x.get("rel") == "self"), "")
 
 
 def open_item(item: Item, path: str) -> Product:
@@ -95,6 +104,7 @@ def open_item(item: Item, path: str) -> Product:
     Raises:
         InputError: no asset is a band.
     """
+    own = item.extra_fields.pop(_OWN_ADDRESS, "")
     bands: dict[str, BandFile] = {}
     layers: dict[str, BandFile] = {}
     for key, asset in item.assets.items():
@@ -118,8 +128,8 @@ def open_item(item: Item, path: str) -> Product:
         layers=layers,
         nodata=_nodata(item),
         tags={"STAC_ID": item.id, **tags},
-        item=item.to_dict(transform_hrefs=False),
-        item_address=item.get_self_href() or path,
+        item=item.to_dict(include_self_link=False, transform_hrefs=False),
+        item_address=own or path,
     )
     return _with_metadata(product, item)
 

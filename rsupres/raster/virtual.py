@@ -75,6 +75,8 @@ class VirtualSource:
         constant: stands for every value of the file; None = the file's own values.
         size: rows and columns of the file where its pixels are larger than the
             raster's; None = `place` has its size.
+        lut: pairs of a value of the file and its value here, rising; in between
+            linear, beyond the first and the last constant. Empty = values stay.
     """
 
     path: str
@@ -85,6 +87,7 @@ class VirtualSource:
     is_masked: bool = False
     constant: int | None = None
     size: tuple[int, int] | None = None
+    lut: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,9 @@ def _source(source: VirtualSource, kind: str) -> str:
     if source.constant is not None:
         choices += f"<ScaleOffset>{source.constant}</ScaleOffset>"
         choices += "<ScaleRatio>0</ScaleRatio>"
+    if source.lut:
+        pairs = ",".join(f"{one!r}:{other!r}" for one, other in source.lut)
+        choices += f"<LUT>{pairs}</LUT>"
     if source.hidden is not None:
         choices += f"<NODATA>{source.hidden!r}</NODATA>"
     if source.is_masked:

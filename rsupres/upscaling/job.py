@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+from rsupres.companions.request import Companions
 from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions, given_files
 from rsupres.output.strips import Destination
 
@@ -70,6 +71,9 @@ class UpscaleJob(GivenConditions, Destination):
         fail_if: quality gates, for `rsupres.upscaling.gates.parse_gate`.
         reference_coverage: file for a raster of where the reference covers the scene,
             None = it is not written.
+        stac: write a STAC item beside the output.
+        rgb8: picture of 8 bits in true colours to write, None = none.
+        qml: write a style for QGIS beside the output.
         style_sample: draw a style instead of following an image.
         sampler: name of a sampler that the model offers, None = the model's.
     """
@@ -120,6 +124,9 @@ class UpscaleJob(GivenConditions, Destination):
     update: bool = field(default=False, metadata=FREE)
     fail_if: tuple[str, ...] = field(default=(), metadata=FREE)
     reference_coverage: Path | None = field(default=None, metadata=FREE)
+    stac: bool = field(default=False, metadata=FREE)
+    rgb8: Path | None = field(default=None, metadata=FREE)
+    qml: bool = field(default=False, metadata=FREE)
     style_sample: bool = False
     sampler: str | None = None
 
@@ -134,6 +141,13 @@ class UpscaleJob(GivenConditions, Destination):
         }
         given = {name: path for name, path in more.items() if path is not None}
         return {**super().outputs, **given}
+
+    @property
+    def companions(self) -> Companions:
+        """Files that are made of the output when it is there."""
+        return Companions(
+            self.output, self.scenes, self.stac, self.rgb8, self.qml, self.overwrite
+        )
 
     @property
     def may_replace(self) -> bool:
@@ -181,7 +195,7 @@ class UpscaleJob(GivenConditions, Destination):
         names = {key: name for name, key in _STORED_AS.items()}
         values = {names.get(key, key): _to_tuple(stored[key]) for key in stored}
         paths = ("uncertainty", "interval_low", "interval_high", "reference_coverage")
-        for key in ("output", "run_dir", *paths):
+        for key in ("output", "run_dir", "rgb8", *paths):
             text = values.get(key)
             values[key] = None if text is None else Path(cast(str, text))
         values["scale"] = Fraction(cast(str, values["scale"]))

@@ -20,6 +20,7 @@ from typing import cast
 
 import torch
 
+from rsupres.companions.write import beside
 from rsupres.errors import InputError, QualityGateError, ResourceError, RsupresError
 from rsupres.execution import (
     Interrupted,
@@ -115,7 +116,8 @@ def upscale_scene(
     started = time.monotonic()
     show = on_progress or (lambda step: None)
     job.check_files()
-    with bounded_cache(), torch.inference_mode():
+    job.companions.check(job.outputs, job.inputs)
+    with beside(job.companions), bounded_cache(), torch.inference_mode():
         if job.compares and job.output.exists():
             return _compared(job, show, started)
         if job.output.exists() and not job.overwrite and job.run_path.exists():

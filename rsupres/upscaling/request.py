@@ -59,6 +59,9 @@ class UpscaleOptions(TypedDict, total=False):
         style: an image or a folder of images.
         style_sample: draw a style.
         reference_coverage: file to write.
+        stac: write a STAC item beside the output.
+        rgb8: picture of 8 bits in true colours to write.
+        qml: write a style for QGIS beside the output.
         seed: of the noise.
         steps: network evaluations a tile.
         sampler: one that the model offers.
@@ -116,6 +119,9 @@ class UpscaleOptions(TypedDict, total=False):
     style: StrPath | None
     style_sample: bool
     reference_coverage: StrPath | None
+    stac: bool
+    rgb8: StrPath | None
+    qml: bool
     seed: int
     steps: int | None
     sampler: str | None
@@ -147,7 +153,7 @@ class UpscaleOptions(TypedDict, total=False):
 
 # Fields of `UpscaleJob` by option, where the two differ.
 _FIELDS = {"bands": "named_bands", "co": "creation"}
-_FILES = ("uncertainty", "reference_coverage", "run_dir")
+_FILES = ("rgb8", "uncertainty", "reference_coverage", "run_dir")
 _LISTS = ("vector_map", "reference")
 _NAMES = ("aoi", "mask", "legend", "change_mask", "class_table", "style")
 

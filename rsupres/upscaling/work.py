@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsupres.checkpoints.catalogue import read_card
+from rsupres.companions.request import COLOURS
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.profile import OutputFormat
 from rsupres.output.trial import check_format
-from rsupres.raster.bands import BandChoice, class_bands
+from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import file_sha256
 from rsupres.raster.kinds import check_type
@@ -327,6 +328,8 @@ def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
     check_options(job, spec)
     check_conditions(job, spec, card.name)
     bands = find_bands(job, scene, spec)
+    if job.rgb8 is not None or job.qml:
+        choose_bands(scene, COLOURS, remedies=("bands_out",))
     grid = plan_tiles(
         scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
     )

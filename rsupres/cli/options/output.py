@@ -34,6 +34,25 @@ coverage_option = click.option(
     help="Raster to write: 1 where the model had a reference, 0 "
     "where it had none, 255 outside the scene. Default: none.",
 )
+companion_options = stacked(
+    click.option(
+        "--stac",
+        is_flag=True,
+        help="Write a STAC item beside the output, as OUT.json with the output's name.",
+    ),
+    click.option(
+        "--qml",
+        is_flag=True,
+        help="Write a style for QGIS beside the output: true colours, OUT.qml.",
+    ),
+)
+picture_option = click.option(
+    "--rgb8",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Picture of 8 bits in true colours to write: a COG (.tif) with statistics, or "
+    "PNG (.png). Default: none.",
+)
 report_option = click.option(
     "--report",
     type=click.Path(dir_okay=False),

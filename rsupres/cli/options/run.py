@@ -6,7 +6,10 @@ Parsing only: no file is opened and nothing is checked against one.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -18,6 +21,7 @@ from rsupres.cli.options.output import (
     coverage_option,
     format_options,
     overwrite_option,
+    picture_option,
     report_option,
     run_options,
     skip_option,
@@ -133,12 +137,13 @@ batch_options = stacked(
     work_options,
     format_options,
     overwrite_option,
+    picture_option,
     run_options,
     gate_option,
     skip_option,
     update_option,
 )
-upscale_options = stacked(batch_options, report_option)
+upscale_options = stacked(batch_options, picture_option, report_option)
 
 
 _EXCLUDE_EACH_OTHER = (
@@ -146,6 +151,38 @@ _EXCLUDE_EACH_OTHER = (
     ("overwrite", "skip_existing"),
     ("overwrite", "update"),
 )
+
+
+def kept_item(output: str, *, may_replace: bool) -> str:
+    """Keep the STAC item that stands on stdin beside the output, and return its name.
+
+    From that file, the same command continues an unfinished run. `plan`, which writes
+    nothing, keeps it in a temporary folder.
+
+    Raises:
+        click.UsageError: stdin holds no JSON.
+        RunConflictError: the file holds another item.
+    """
+    from rsupres.errors import RunConflictError
+
+    text = click.get_binary_stream("stdin").read()
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"SCENE -: stdin holds no STAC item ({error})."
+        ) from error
+    path = Path(f"{output}.item.json")
+    ctx = click.get_current_context()
+    if ctx.info_name == "plan":
+        folder = ctx.with_resource(tempfile.TemporaryDirectory())
+        path = Path(folder) / path.name
+    elif path.exists() and path.read_bytes() != text and not may_replace:
+        raise RunConflictError(
+            f"{path} exists and holds another item.", remedies=("overwrite", "restart")
+        )
+    path.write_bytes(text)
+    return str(path)
 
 
 def make_job(
@@ -167,4 +204,9 @@ def make_job(
     if chosen["bounds_crs"] and not chosen["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
     scale = chosen.pop("scale")
+    may_replace = bool(chosen.get("overwrite") or chosen.get("restart"))
+    scenes = tuple(
+        kept_item(output, may_replace=may_replace) if name == "-" else name
+        for name in scenes
+    )
     return request.make_job(scenes, output, scale, cast("UpscaleOptions", chosen))

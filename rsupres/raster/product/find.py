@@ -31,6 +31,8 @@ from rsupres.products.sentinel2 import (
 from rsupres.products.stac import open_item, read_items
 from rsupres.raster.open import locate, open_dataset
 
+# Names of STAC items: a JSON file, or an address of an API.
+_ITEM = re.compile(r"\.(geo)?json(#[^/]*)?$|^https?://.*/items/[^/]+$", re.IGNORECASE)
 SUBDATASET = re.compile(r"SENTINEL2_L(?:1C|2A):(.+):(10|20|60)m:[^:]*")
 
 
@@ -47,7 +49,7 @@ def find_product(path: str, text: bytes | None = None) -> Product | None:
     Raises:
         InputError: there is a product, but it cannot be read.
     """
-    if text is not None or re.search(r"\.(geo)?json(#.*)?$", path.split("?")[0], re.I):
+    if text is not None or _ITEM.search(path.partition("?")[0]):
         return _find_item(path, text)
     if subdataset := SUBDATASET.fullmatch(path):
         found = find_product(subdataset.group(1))

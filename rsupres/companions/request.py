@@ -1,0 +1,80 @@
+"""Describe the files that are made of an output, and check that they can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsupres.errors import RunConflictError
+from rsupres.output.atomic import check_writable
+from rsupres.output.geotiff import read_tags
+from rsupres.output.protect import check_apart
+
+COLOURS = ("red", "green", "blue")  # of a picture
+_MARK = "rsupres"  # in the text of every file that is written here
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Files beside an output.
+
+    Attributes:
+        output: the upscaled scene.
+        scenes: what it was made of.
+        stac: write a STAC item, named as the output.
+        rgb8: picture in true colours to write, None = none.
+        qml: write a style for QGIS, named as the output.
+        replaces: files that exist may be replaced, whoever wrote them.
+    """
+
+    output: Path
+    scenes: tuple[str, ...]
+    stac: bool = False
+    rgb8: Path | None = None
+    qml: bool = False
+    replaces: bool = False
+
+    @property
+    def paths(self) -> Mapping[str, Path]:
+        """The files, by the argument that asks for each."""
+        found = {}
+        if self.stac:
+            found["stac"] = self.output.with_suffix(".json")
+        if self.rgb8 is not None:
+            found["rgb8"] = self.rgb8
+        if self.qml:
+            found["qml"] = self.output.with_suffix(".qml")
+        return found
+
+    def check(
+        self, outputs: Mapping[str, Path], inputs: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Check that the files can be written and replace nothing unasked.
+
+        Args:
+            outputs: argument -> other files that are written.
+            inputs: argument -> names of files that are read.
+
+        Raises:
+            ArgumentError: a file is an input, or another output.
+            InputError: a folder cannot be written.
+            RunConflictError: a file exists that is not of an earlier run.
+        """
+        check_apart(self.paths, inputs)
+        for name, path in self.paths.items():
+            check_apart({name: path}, {key: [str(p)] for key, p in outputs.items()})
+            check_writable(path, name)
+            if path.exists() and not self.replaces and not _is_ours(path):
+                raise RunConflictError(
+                    f"{path} exists and was not written by this command.",
+                    argument=name,
+                    remedies=("overwrite",),
+                )
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file was written here: it names this program, or is tagged."""
+    with path.open("rb") as opened:
+        start = opened.read(1 << 20)
+    return _MARK.encode() in start.lower() or "RSUPRES_JOB" in read_tags(path)

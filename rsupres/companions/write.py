@@ -1,0 +1,49 @@
+"""Write the files that are made of an output when it is complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rsupres.companions.request import Companions
+from rsupres.errors import QualityGateError
+from rsupres.output.atomic import publishing
+
+
+@contextmanager
+def beside(companions: Companions) -> Iterator[None]:
+    """Write companions after the block, also when its output missed a quality gate.
+
+    They are left out while an output is not complete, as after one shard of several.
+    """
+    if not companions.paths:
+        yield
+        return
+    try:
+        yield
+    except QualityGateError:
+        write_companions(companions)
+        raise
+    if companions.output.exists():
+        write_companions(companions)
+
+
+def write_companions(companions: Companions) -> None:
+    """Write the files of an output that is there.
+
+    Raises:
+        RsupresError: one cannot be made or written.
+    """
+    from rsupres.companions import picture, stac_item
+
+    output, paths = companions.output, companions.paths
+    if companions.rgb8 is not None:
+        picture.write_picture(output, companions.rgb8)
+    if companions.qml:
+        with publishing(paths["qml"]) as part:
+            part.write_text(picture.write_style(output), encoding="utf-8")
+    if companions.stac:
+        item = stac_item.make_item(output, companions.scenes, companions.rgb8)
+        with publishing(paths["stac"]) as part:
+            part.write_text(json.dumps(item, indent=1), encoding="utf-8")
