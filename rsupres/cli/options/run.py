@@ -7,6 +7,7 @@ Parsing only: no file is opened and nothing is checked against one.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from rsupres.cli.options.area import area_options
 from rsupres.cli.options.bands import band_options, mask_options
 from rsupres.cli.options.conditions import condition_options
 from rsupres.cli.options.output import (
+    companion_options,
     coverage_option,
     format_options,
     overwrite_option,
@@ -137,7 +139,7 @@ batch_options = stacked(
     work_options,
     format_options,
     overwrite_option,
-    picture_option,
+    companion_options,
     run_options,
     gate_option,
     skip_option,
@@ -165,7 +167,7 @@ def kept_item(output: str, *, may_replace: bool) -> str:
     """
     from rsupres.errors import RunConflictError
 
-    text = click.get_binary_stream("stdin").read()
+    text = sys.stdin.buffer.read()
     try:
         json.loads(text)
     except ValueError as error:
