@@ -176,7 +176,7 @@ def configure_logging(
     handlers: list[logging.Handler] = [stderr]
     if log_file:
         try:
-            to_file = LogFile(log_file, encoding="utf-8")
+            to_file = LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise click.UsageError(
                 f"--log-file {log_file} cannot be written: {error.strerror}."

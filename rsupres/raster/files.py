@@ -37,7 +37,12 @@ _DATE_TAGS = (
 _FILE_TAG = "TIFFTAG_DATETIME"  # usually when the file was written
 DATETIME_SOURCE = "DateTime tag"
 _YEAR = r"(?:19|20)\d\d"
-_DATE = re.compile(rf"(?<!\d)({_YEAR})[-_:. ]?(0[1-9]|1[0-2])[-_:. ]?([0-2]\d|3[01])")
+# Year, month and day with one separator or none: 198012_2022 is no date.
+_DATE = re.compile(rf"(?<!\d)({_YEAR})([-_:. ]?)(0[1-9]|1[0-2])\2([0-2]\d|3[01])")
+# Year and day of the year, as HLS (2020123T184921) and MODIS (A2020123) have them.
+_DAY_OF_YEAR = re.compile(
+    rf"(?<!\d)({_YEAR})([0-3]\d\d)(?=T\d{{6}})|(?<=[._]A)({_YEAR})([0-3]\d\d)(?!\d)"
+)
 _YEAR_ONLY = re.compile(rf"(?<!\d)({_YEAR})(?!\d)")
 
 
@@ -92,7 +97,7 @@ def date_of(scene: Raster) -> tuple[datetime, str]:
         if date is not None:
             return date, f"tag {tag}"
     name = os.path.basename(scene.path.rstrip("/"))
-    date = _parse(name)
+    date = date_in(name)
     if date is None and (year := _YEAR_ONLY.search(name)):
         date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
     if date is not None:
@@ -103,6 +108,24 @@ def date_of(scene: Raster) -> tuple[datetime, str]:
     if os.path.exists(scene.path):
         return datetime.fromtimestamp(os.path.getmtime(scene.path), UTC), "file time"
     return datetime.fromtimestamp(0, UTC), "file time"
+
+
+def date_in(name: str) -> datetime | None:
+    """Return the first date in a name, None without one.
+
+    >>> date_in("HLS.S30.T32TQM.2020123T101559.v2.0.B04.tif").date().isoformat()
+    '2020-05-02'
+    >>> date_in("LC08_L1TP_198011_20200314_B4.TIF").date().isoformat()
+    '2020-03-14'
+    """
+    if (date := _parse(name)) is not None or not (found := _DAY_OF_YEAR.search(name)):
+        return date
+    year, day = (int(part) for part in found.groups() if part)
+    try:
+        date = datetime.strptime(f"{year} {day}", "%Y %j").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return date
 
 
 def footprint(grid: Grid) -> str:
@@ -134,7 +157,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def _parse(text: str) -> datetime | None:
     for found in _DATE.finditer(text):
         try:
-            year, month, day = (int(part) for part in found.groups())
+            year, month, day = (int(found[group]) for group in (1, 3, 4))
             return datetime(year, month, day, tzinfo=UTC)
         except ValueError:
             continue

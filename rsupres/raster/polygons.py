@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import geopandas
     from shapely.geometry.base import BaseGeometry
 
+logger = logging.getLogger(__name__)
+
 DENSIFY = 101  # points on each side of bounds when they are reprojected
 
 
@@ -32,29 +35,59 @@ def read_polygons(path: str, grid: Grid) -> BaseGeometry:
     Raises:
         InputError: no such file, not a vector file, or no polygons in it.
     """
-    import geopandas
-    from pyogrio.errors import DataSourceError
+    from shapely import union_all
 
-    try:
-        layer = geopandas.read_file(path, engine="pyogrio")
-    except (DataSourceError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: not a vector file that GDAL can read ({reason})."
-        ) from error
-    shapes = layer.geometry if isinstance(layer, geopandas.GeoDataFrame) else None
-    if shapes is not None:
-        shapes = shapes[shapes.notna() & shapes.geom_type.str.contains("Polygon")]
-    if shapes is None or shapes.empty:
+    layers = _read_layers(path)
+    if not layers:
         raise InputError(f"{path}: there are no polygons in it.")
-    if shapes.crs is not None:
-        shapes = _on_scene(shapes, grid)
-    area: BaseGeometry = shapes.make_valid(
-        method="structure", keep_collapsed=False
-    ).union_all()
+    if len(layers) > 1:
+        logger.warning(
+            "%s: the polygons of %d layers are taken together: %s.",
+            path,
+            len(layers),
+            ", ".join(layers),
+        )
+    placed = [
+        shapes if shapes.crs is None else _on_scene(shapes, grid)
+        for shapes in layers.values()
+    ]
+    area: BaseGeometry = union_all(
+        [
+            shapes.make_valid(method="structure", keep_collapsed=False).union_all()
+            for shapes in placed
+        ]
+    )
     if area.is_empty or not all(math.isfinite(value) for value in area.bounds):
         raise InputError(f"{path}: its polygons cannot be brought to the scene's CRS.")
     return area
+
+
+def _read_layers(path: str) -> dict[str, geopandas.GeoSeries]:
+    """Return the polygons of each layer of a vector file that has some.
+
+    Raises:
+        InputError: not a vector file, or a damaged one.
+    """
+    import geopandas
+    import pyogrio
+    from pyogrio.errors import DataSourceError, FeatureError, FieldError
+
+    found = {}
+    try:
+        for name, kind in pyogrio.list_layers(path):
+            if kind is None or "Point" in kind or "Line" in kind:
+                continue
+            layer = geopandas.read_file(path, layer=name, columns=[], engine="pyogrio")
+            shapes = layer.geometry
+            shapes = shapes[shapes.notna() & shapes.geom_type.str.contains("Polygon")]
+            if not shapes.empty:
+                found[str(name)] = shapes
+    except (DataSourceError, FeatureError, FieldError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: not a vector file that GDAL can read ({reason})."
+        ) from error
+    return found
 
 
 def _on_scene(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:

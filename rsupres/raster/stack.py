@@ -23,6 +23,7 @@ from rsupres.errors import BandError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.products.masks import is_class_name
 from rsupres.raster.dataset import Raster
+from rsupres.raster.files import date_in
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
 from rsupres.raster.product.describe import Refinement, open_product, place_on
@@ -220,10 +221,16 @@ def _as_bands(parts: Sequence[Raster]) -> tuple[str, Refinement]:
     return virtual_raster(grid, parts[0].tags, bands), Refinement(coarse, fine)
 
 
+def _dates_in(name: str) -> frozenset[object]:
+    """Return the dates that a name has."""
+    found = _DATE_IN_NAME.findall(name)
+    return frozenset(found or [date for date in (date_in(name),) if date])
+
+
 def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -> None:
     """Warn when files that become the bands of one scene show several dates."""
     known = [name for name in names if name]
-    dates = [frozenset(_DATE_IN_NAME.findall(Path(part.path).stem)) for part in parts]
+    dates = [_dates_in(Path(part.path).stem) for part in parts]
     if len(set(known)) < len(known):
         logger.warning(
             "%s: files that become bands of one scene have the same band name, %s; "

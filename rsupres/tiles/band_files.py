@@ -1,8 +1,8 @@
 """Group files that hold one band each to scenes, by their names.
 
 Names that differ in a band alone, such as `T32TQM_B02.tif` and `T32TQM_B03.tif`, are of
-one scene. Only headers are read: files of several bands stay scenes of their own, and
-of files with several pixel sizes the finest are joined.
+one scene, whatever the size of their pixels. Only headers are read: files of several
+bands stay scenes of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-from affine import Affine
 
 from rsupres.errors import InputError
 from rsupres.raster.open import open_dataset
@@ -27,15 +24,9 @@ _BAND = re.compile(
     r"|RED|GREEN|BLUE|NIR\d*|REDEDGE\d?|SWIR\d*|COASTAL)(?=[_.-]|$)",
     re.IGNORECASE,
 )
+_SIZE = re.compile(r"[_.-](?:10|20|60)m(?=[_.-]|$)", re.IGNORECASE)
+_CLASSES = re.compile(r"QA_|SCL|FMASK", re.IGNORECASE)
 _SHOWN = 5
-
-
-class _Frame(NamedTuple):
-    """Where the pixels of a file are."""
-
-    transform: Affine
-    height: int
-    width: int
 
 
 def group_bands(found: Sequence[Found]) -> list[Found]:
@@ -57,29 +48,33 @@ def group_bands(found: Sequence[Found]) -> list[Found]:
 
 
 def _key(one: Found) -> tuple[str, str] | None:
-    """Return folder and name without band, None where the name has none."""
+    """Return folder and name without band and size, None where the name has no band."""
     path = Path(one.name)
     if one.is_tiles or one.files or not path.is_file():
         return None
     if _BAND.search(path.stem) is None:
         return None
-    return str(path.parent), _BAND.sub("*", path.stem, count=1) + path.suffix
+    name = _SIZE.sub("", _BAND.sub("*", path.stem, count=1))
+    return str(path.parent), name + path.suffix
 
 
 def _join(members: Sequence[Found]) -> dict[str, Found | None]:
     """Return what stands for each member: the scene, nothing, or itself if left out."""
-    frames = {one: frame for one in members if (frame := _frame(one.name)) is not None}
-    if len(frames) < 2:
+    sizes = {one: n for one in members if (n := _pixels(one.name)) is not None}
+    finest: dict[str, Found] = {}
+    for one in sorted(sizes, key=lambda one: (-sizes[one], one.name)):
+        found = _BAND.search(Path(one.name).stem)
+        if found is not None and not _CLASSES.match(found[0]):
+            finest.setdefault(found[0].upper(), one)
+    if len(finest) < 2:
         return {}
-    finest = max(frames.values(), key=lambda frame: frame.height * frame.width)
-    files = sorted(one.name for one, frame in frames.items() if frame == finest)
-    others = [one.name for one, frame in frames.items() if frame != finest]
-    if len(files) < 2:
-        return {}
+    files = sorted(one.name for one in finest.values())
+    others = [one.name for one in sizes if one.name not in files]
     first, *rest = files
     path = Path(first)
-    stem = re.sub(r"([_.-])[_.-]+", r"\1", _BAND.sub("", path.stem, count=1))
-    stem = stem.strip("_.-") or path.resolve().parent.name
+    stem = _BAND.sub("", _SIZE.sub("", path.stem), count=1)
+    stem = re.sub(r"([_.-])[_.-]+", r"\1", stem).strip("_.-")
+    stem = stem or path.resolve().parent.name
     scene = replace(
         next(one for one in members if one.name == first),
         name=str(path.with_name(stem + path.suffix)),
@@ -88,19 +83,18 @@ def _join(members: Sequence[Found]) -> dict[str, Found | None]:
     logger.info("%s: %d band files are one scene.", scene.name, len(files))
     if others:
         logger.warning(
-            "%s: files with larger pixels are left out: %s.",
+            "%s: files of classes, and bands that are there with smaller pixels, are "
+            "left out: %s.",
             scene.name,
             ", ".join(others[:_SHOWN]),
         )
     return {first: scene, **dict.fromkeys(rest), **dict.fromkeys(others)}
 
 
-def _frame(name: str) -> _Frame | None:
-    """Return where the pixels of a file with one band are, None for other files."""
+def _pixels(name: str) -> int | None:
+    """Return the pixels of a file with one band, None for other files."""
     try:
         with open_dataset(name, name) as opened:
-            if opened.count != 1:
-                return None
-            return _Frame(opened.transform, opened.height, opened.width)
+            return opened.height * opened.width if opened.count == 1 else None
     except InputError:  # opening it later says why
         return None

@@ -6,11 +6,13 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rsupres.output.atomic import publishing
 from rsupres.tiles.journal import BatchItem, summarise
 
 SUFFIXES = (".csv", ".json", ".md")
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 _COLUMNS = ("scene", "output", "status", "exit_code", "model", "duration_s", "finished")
 
 
@@ -31,12 +33,13 @@ def write_summary(path: Path, items: Sequence[BatchItem]) -> None:
             content = {**summarise(items), "inputs": [i.to_json() for i in items]}
             part.write_text(json.dumps(content, indent=1))
         elif path.suffix.lower() == ".csv":
-            with part.open("w", newline="", encoding="utf-8") as opened:
+            with part.open("w", newline="", **_TEXT) as opened:
                 writer = csv.writer(opened)
                 writer.writerow([*_COLUMNS, *figures, "error"])
                 writer.writerows(rows)
         else:
-            part.write_text(_markdown([*_COLUMNS, *figures, "error"], rows, items))
+            text = _markdown([*_COLUMNS, *figures, "error"], rows, items)
+            part.write_text(text, **_TEXT)
 
 
 def _row(item: BatchItem, figures: Sequence[str]) -> list[str]:

@@ -63,7 +63,12 @@ OTHER_LAYERS = frozenset(
     }
 )
 # Values of flag columns that mean no: `bridge=F` of Geofabrik, 0, boolean columns.
-NO_VALUES = frozenset({"0", "0.0", "f", "false", "n", "no", "none", "off", "nein"})
+NO_VALUES = frozenset(
+    {
+        *("0", "0.0", "f", "false", "n", "no", "none", "off", "nein"),
+        *("", "null", "<null>", "nan", "n/a"),  # exports of missing values
+    }
+)
 _NUMBER_KEYS = frozenset({"layer", "width", "lanes", "level"})
 _WAY_COLUMNS = ("osm_way_id", "element", "element_type", "osm_type")
 _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:"((?:[^"\\]|\\.)*)"|NULL)')

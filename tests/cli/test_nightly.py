@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner, Result
 
 from rsupres.cli import main
@@ -20,7 +21,7 @@ from rsupres.cli.options.job_file import option_keys
 from rsupres.execution import Interrupted, Progress
 from rsupres.tiles import attempts, workers
 from rsupres.tiles.journal import JOURNAL, read_batch
-from tests.helpers import make_scene
+from tests.helpers import NORTH_UP, make_scene
 
 NAMES = ("B04", "B03", "B02")
 BICUBIC = ("--model", "bicubic", "--scale", "2")
@@ -250,31 +251,38 @@ def test_band_files_become_one_scene(tmp_path: Path) -> None:
     folder.mkdir()
     for band in ("B02", "B03", "B04"):
         make_scene(folder / f"T32_20200101_{band}_10m.tif", 16, 16, bands=1)
-    make_scene(folder / "T32_20200101_B11_10m.tif", 8, 8, bands=1)  # larger pixels
+    coarse = NORTH_UP @ Affine.scale(2)
+    for band in ("B04", "B11", "SCL"):  # B04 is there with smaller pixels
+        path = folder / f"T32_20200101_{band}_20m.tif"
+        make_scene(path, 8, 8, bands=1, transform=coarse)
     make_scene(folder / "T32_20200202_B04_10m.tif", 16, 16, bands=1)  # no partner
     make_scene(folder / "rgb_B04.tif", 16, 16)
     make_scene(folder / "rgb_B03.tif", 16, 16)  # three bands each
     out = tmp_path / "out"
     done = run("batch", folder, "--out-dir", out, *BICUBIC)
     assert done.exit_code == 0, done.output
-    assert "B11_10m.tif" in done.stderr
+    assert "left out" in done.stderr
+    assert "B04_20m.tif" in done.stderr
+    assert "SCL_20m.tif" in done.stderr
     assert sorted(path.name for path in out.glob("*.tif")) == [
-        *("T32_20200101_10m.tif", "T32_20200202_B04_10m.tif"),
+        *("T32_20200101.tif", "T32_20200202_B04_10m.tif"),
         *("rgb_B03.tif", "rgb_B04.tif"),
     ]
-    with rasterio.open(out / "T32_20200101_10m.tif") as made:
-        assert made.count == 3
-        assert made.descriptions == ("B02", "B03", "B04")
+    with rasterio.open(out / "T32_20200101.tif") as made:
+        assert made.descriptions == ("B02", "B03", "B04", "B11")
+        assert made.shape == (32, 32)
     item = read_batch(out)[0]
-    assert [Path(name).name[13:16] for name in item.files] == ["B02", "B03", "B04"]
+    assert [Path(name).name[13:16] for name in item.files] == [
+        *("B02", "B03", "B04", "B11")
+    ]
     assert run("batch", folder, "--out-dir", out, *BICUBIC, "--plan").exit_code == 0
     again = run("batch", folder, "--out-dir", out, *BICUBIC, "--json")
     assert lines(again.stdout)[-1]["existed"] == 4
     alone = run(
         *("batch", folder, "--out-dir", tmp_path / "a", "--no-group-bands", *BICUBIC),
-        "--json",
+        *("--plan", "--json"),
     )
-    assert lines(alone.stdout)[-1]["written"] == 7
+    assert lines(alone.stdout)[-1]["inputs"] == 9
 
 
 def test_patterns_of_names_are_inputs(scenes: Path) -> None:
@@ -383,6 +391,21 @@ def test_summaries_have_a_row_for_each_input(scenes: Path, form: str) -> None:
     assert refused.exit_code == 2
     over = run("batch", scenes, "--out-dir", "o", "--summary", scenes / "x.tif.json")
     assert over.exit_code == 3  # no input is replaced, a new file may be written
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md"])
+def test_names_that_are_no_utf_8_cost_their_scene_alone(scenes: Path, form) -> None:
+    bad = os.fsdecode(b"scenes/b\xff.tif")
+    (scenes / "T33UUP_1.tif").rename(bad)
+    done = run(
+        *("batch", "scenes", "--out-dir", "out", *BICUBIC, "--log-file", "log"),
+        *("--summary", f"s.{form}"),
+    )
+    assert done.exit_code == 3, done.output
+    assert [i.status for i in read_batch(Path("out"))] == ["written", "failed"]
+    assert "lacks lines" not in done.stderr
+    assert "not UTF-8" in Path("log").read_text()
+    assert "not UTF-8" in Path(f"s.{form}").read_text()
 
 
 def test_a_summary_does_not_replace_an_input(tmp_path: Path) -> None:

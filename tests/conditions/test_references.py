@@ -26,7 +26,7 @@ from rsupres.conditions.references import References, Settings, open_references
 from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
-from rsupres.raster.files import date_of
+from rsupres.raster.files import date_in, date_of
 from rsupres.raster.registration import Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
 from tests.helpers import NORTH_UP, UTM, make_scene
@@ -257,6 +257,25 @@ def test_dates_come_from_tags_then_names_then_the_files_time(tmp_path):
     for path, expected in cases.items():
         with Raster.open(path) as scene:
             assert date_of(scene) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("HLS.S30.T32TQM.2020123T101559.v2.0.B04.tif", "2020-05-02"),
+        ("MOD09GA.A2019365.h18v04.tif", "2019-12-31"),
+        ("LC08_L1TP_198011_20200314_20200822_02_T1_B4.TIF", "2020-03-14"),
+        ("LC08_L1TP_199012_20200314_02_T1.tif", "2020-03-14"),
+        ("S2A_MSIL2A_20170621T110651_T30UWU_B02.jp2", "2017-06-21"),
+        ("20220715103000_x.tif", "2022-07-15"),
+        ("a_2019-03-04.tif", "2019-03-04"),
+        ("tile_2001234.tif", None),
+        ("2020400T101559.tif", None),
+    ],
+)
+def test_dates_in_names_of_archives(name, date):
+    found = date_in(name)
+    assert (found and f"{found:%Y-%m-%d}") == date
 
 
 def test_missing_parts_are_nan_never_black(tmp_path, lr, caplog):

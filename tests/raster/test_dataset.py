@@ -675,6 +675,26 @@ def test_an_aoi_that_cannot_be_used_is_refused(
         window_from_aoi(scene, aoi)
 
 
+def test_the_polygons_of_all_layers_are_the_area(tmp_path: Path, caplog) -> None:
+    """Layers of points and lines do not stand in the way of one with polygons."""
+    aoi = tmp_path / "a.gpkg"
+    corner = NORTH_UP @ (0, 0)
+    parts = {
+        "stations": Point(corner),
+        "one": box(*(NORTH_UP @ (2, 6)), *(NORTH_UP @ (4, 4))),
+        "two": box(*(NORTH_UP @ (10, 9)), *(NORTH_UP @ (12, 7))),
+    }
+    for name, shape in parts.items():
+        crs = UTM if name != "two" else "EPSG:4326"
+        series = geopandas.GeoSeries([shape], crs=UTM).to_crs(crs)
+        geopandas.GeoDataFrame(geometry=series).to_file(aoi, layer=name)
+    with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
+        window, area = window_from_aoi(scene, str(aoi))
+    assert window.intersection(PixelWindow(4, 2, 5, 10)) == (4, 2, 5, 10)
+    assert area.area == pytest.approx(2 * 400, rel=1e-3)
+    assert "the polygons of 2 layers are taken together: one, two" in caplog.text
+
+
 def test_an_aoi_that_is_no_vector_file_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "a.geojson"
     text.write_text("nothing")

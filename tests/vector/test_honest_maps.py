@@ -38,7 +38,9 @@ def save(path: Path, shapes: list[shapely.Geometry], **columns: list[object]) ->
     return path
 
 
-@pytest.mark.parametrize("no", ["F", "0", "f", "false", "N", "no", 0, False])
+@pytest.mark.parametrize(
+    "no", ["F", "0", "f", "false", "N", "no", 0, False, "NULL", " ", "nan"]
+)
 @pytest.mark.parametrize("suffix", ["gpkg", "fgb"])
 def test_flags_that_mean_no_hide_and_lift_nothing(tmp_path, no, suffix):
     plain = codes(save(tmp_path / f"a.{suffix}", [LINE], highway=["primary"]))
