@@ -60,11 +60,12 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def main(self, *args: Any, **extra: Any) -> Any:  # as Click's
+    def main(self, args: Any = None, *more: Any, **extra: Any) -> Any:  # as Click's
         """Run the command line; readers of its output may go away meanwhile."""
+        words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)]
         with tolerant_streams() as output:
             try:
-                return super().main(*args, **extra)
+                return super().main(words, *more, **extra)
             except SystemExit as stop:
                 output.flush()
                 if output.is_broken and not stop.code:
@@ -77,6 +78,17 @@ class LazyGroup(click.Group):
         with _errors_to_exit_codes(ctx):
             result = super().invoke(ctx)
         return result
+
+
+def _at_home(word: str) -> str:
+    """Expand `~` in ``--out-dir=~/sharp``, which shells leave as it is.
+
+    Otherwise a folder of this name would appear.
+    """
+    option, sign, value = word.partition("=")
+    if sign and option.startswith("--") and (value == "~" or value.startswith("~/")):
+        return f"{option}={os.path.expanduser(value)}"
+    return word
 
 
 @contextmanager

@@ -100,10 +100,15 @@ class TagReader:
         self._fclass = named.get("fclass")
         self._way = next((named[name] for name in _WAY_COLUMNS if name in named), None)
         self._theme = geofabrik_key(layer, path)
-        self._bbbike = BBBIKE_LAYERS.get(Path(path).stem.lower())
+        has_tags = bool(
+            set(self._by_key) - set(DRAWING_KEYS) or self._maps or self._fclass
+        )
+        names = (layer.lower(), Path(path).stem.lower())
+        of_names = (BBBIKE_LAYERS[name] for name in names if name in BBBIKE_LAYERS)
+        self._bbbike = None if has_tags else next(of_names, None)
         self._type = named.get("type") if self._bbbike else None
         self._guess = None
-        if not (set(self._by_key) - set(DRAWING_KEYS) or self._maps or self._fclass):
+        if not has_tags:
             guess = _by_name(layer, path)
             self._guess = guess if guess and guess[0] in keys else None
 

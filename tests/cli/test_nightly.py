@@ -191,6 +191,20 @@ def test_job_files_in_other_encodings(scenes: Path) -> None:
     assert (refused.exit_code, "UTF-8" in refused.stderr) == (2, True)
 
 
+def test_homes_are_expanded_where_no_shell_does_it(scenes, monkeypatch) -> None:
+    night(scenes.parent, "[batch]\nout-dir = '~/sharp'\n")
+    home = scenes.parent / "home"
+    monkeypatch.setenv("HOME", str(home))
+    shown = run("batch", "x", "--config", "night.toml", "--print-config")
+    assert tomllib.loads(shown.stdout)["batch"]["out-dir"] == f"{home}/sharp"
+    shown = run("batch", "x", "--out-dir=~/sharp", "--print-config")
+    assert tomllib.loads(shown.stdout)["batch"]["out-dir"] == f"{home}/sharp"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    refused = run("batch", "x", "--config", "night.toml", "--print-config")
+    assert (refused.exit_code, "no home" in refused.stderr) == (2, True)
+
+
 def test_patterns_give_options_to_scenes(scenes: Path) -> None:
     """Later tables count more, and the command line most; {name} is the scene's."""
     night(

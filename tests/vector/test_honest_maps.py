@@ -354,6 +354,15 @@ def test_types_of_bbbike_are_tags(tmp_path, caplog, layer, kind, value, shape, c
     assert "no columns of OpenStreetMap tags" not in caplog.text
 
 
+def test_types_of_bbbike_are_tags_in_layers_but_not_beside_tags(tmp_path):
+    path = tmp_path / "town.gpkg"
+    table = geopandas.GeoDataFrame({"type": ["motorway"]}, geometry=[LINE], crs=32632)
+    table.to_file(path, layer="roads")
+    wide = (codes(path) == 2).sum()
+    table.assign(highway=["footway"]).to_file(path, layer="roads")
+    assert 0 < (codes(path) == 2).sum() < wide / 2
+
+
 def test_the_class_of_a_bbbike_road_sets_its_width(tmp_path):
     wide, narrow, none = (
         (codes(save(tmp_path / "roads.shp", [LINE], type=[kind])) == 2).sum()

@@ -8,6 +8,7 @@ file, then the defaults. `scene_rules` has the tables that give options to some 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -77,7 +78,12 @@ def as_typed(parameter: click.Parameter, value: object, where: str) -> object:
 def _text(value: object, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise click.UsageError(f"{where}: {value!r} is neither text nor a number.")
-    return str(value)
+    text = str(value)
+    if text == "~" or text.startswith("~/"):  # no shell has seen it
+        text = os.path.expanduser(text)
+        if text.startswith("~"):
+            raise click.UsageError(f"{where}: {value} has no home folder to begin in.")
+    return text
 
 
 def _load(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
