@@ -114,7 +114,7 @@ def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchIt
             raise
         finally:
             if request.summary is not None:
-                write_summary(request.summary, batch.items)
+                write_summary(request.summary, [item.at_rest for item in batch.items])
     return batch.items
 
 

@@ -75,6 +75,12 @@ class BatchItem:
         path = Path(self.scene)
         return path.parent.name == LR and (path.parent.parent / INDEX).is_file()
 
+    @property
+    def at_rest(self) -> BatchItem:
+        """The item when no process works on it: one that was running is waiting."""
+        is_running = self.status == RUNNING
+        return replace(self, status=WAITING) if is_running else self
+
     def to_json(self) -> dict[str, object]:
         """Return JSON-able values."""
         return {
@@ -120,10 +126,7 @@ def read_batch(folder: Path) -> list[BatchItem]:
         raise InputError(f"{path}: damaged ({error}); remove it.") from error
     if any(is_held(lock) for lock in (folder / LOCK, *folder.glob(SHARD_LOCKS))):
         return items
-    return [
-        replace(item, status=WAITING) if item.status == RUNNING else item
-        for item in items
-    ]
+    return [item.at_rest for item in items]
 
 
 def summarise(items: Sequence[BatchItem]) -> dict[str, object]:
