@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import replace
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from rsupres.cli.wording import error_line
 
 if TYPE_CHECKING:
     from rsupres.tiles.batch import BatchRequest
-    from rsupres.upscaling.job import UpscaleJob
 
 _OF_BATCH = ("recursive", "group_bands", "jobs", "retry", "max_failures", "summary")
 
@@ -58,20 +56,6 @@ def make_request(
     )
 
 
-def _in_existing_folders(job: UpscaleJob) -> UpscaleJob:
-    """Return a job whose outputs lie in folders that exist, for its plan.
-
-    A batch makes the folders of its outputs.
-    """
-    places: dict[str, Any] = {name: getattr(job, name) for name in job.outputs}
-    places["run_dir"] = job.run_dir
-    for name, path in places.items():
-        if path is not None and not path.parent.exists():
-            folder = next(parent for parent in path.parents if parent.exists())
-            places[name] = folder / f".{secrets.token_hex(4)}-{path.name}"
-    return replace(job, **places)
-
-
 def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> None:
     """Say what a batch would do with each input, and what it would cost in all.
 
@@ -82,11 +66,13 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         request: the batch.
         ctx: of the command.
     """
+    from rsupres.cli import leave_if_abandoned
     from rsupres.upscaling.planning import Plan, plan_job, size_text
 
     plans: list[Plan] = []
     for item, job in request.expand():
-        plan = plan_job(_in_existing_folders(job))
+        is_there = all(path.parent.exists() for path in job.outputs.values())
+        plan = plan_job(job, has_output=is_there)  # a batch makes missing folders
         refused = "; ".join(error_line(e, ctx.command) for e in plan.refusals)
         names = ("model", "duration_s", "output_bytes", "disk_bytes")
         record: dict[str, object] = {n: getattr(plan, n) for n in names}
@@ -116,5 +102,7 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         f"{time_s / 60:.1f} min, outputs of {size_text(output_bytes)}, at the most "
         f"{size_text(output_bytes + runs_bytes)} of disk.",
     )
+    sys.stdout.flush()
+    leave_if_abandoned(code)
     if code:
         ctx.exit(code)
