@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # What a protocol leaves to its user.
 _OPEN = (
     *("models", "scales", "device", "precision", "seed", "steps", "sampler", "details"),
-    *("class_table", "legend", "lpips_weights", "metric_weights"),
+    *("class_table", "legend", "lpips_weights", "metric_weights", "all_figures"),
 )
 
 

@@ -67,6 +67,7 @@ class ModelsRequest:
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
         metric_weights: folder of weights of all measures; None =
             `RSUPRES_METRIC_WEIGHTS`.
+        all_figures: measure MS-SSIM, UIQI and those of opensr-test.
         middle: take only the middle of each image, this many HR pixels a side; None =
             all of it.
         lr_from: rules "OLD=NEW" from an image's path to an LR image of the same ground;
@@ -99,6 +100,7 @@ class ModelsRequest:
     pictures: Path | None = None
     lpips_weights: Path | None = None
     metric_weights: Path | None = None
+    all_figures: bool = False
     middle: int | None = None
     lr_from: tuple[str, ...] = ()
     reference_from: tuple[str, ...] = ()
@@ -173,6 +175,7 @@ def measure_models(
         perceptual=load_measures(request.metric_weights, request.lpips_weights, device),
         pictures=request.pictures,
         worst=worst,
+        all_figures=request.all_figures,
     ):
         rows.append(row)
         seen.add((row.image or "").partition("@")[0])

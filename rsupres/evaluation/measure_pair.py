@@ -11,13 +11,16 @@ import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from rsupres.errors import InputError
 from rsupres.evaluation.calibration import Calibration, calibrate_file
 from rsupres.evaluation.metrics import consistency
 from rsupres.evaluation.pairs import (
     Layer,
+    Pair,
     Preparation,
     load_lr,
     load_pair,
@@ -27,6 +30,7 @@ from rsupres.evaluation.pairs import (
 from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.grid import PixelWindow
 from rsupres.raster.files import StrPath
 from rsupres.raster.stretch import parse_stretch
 from rsupres.tile_grid import TileGrid
@@ -56,6 +60,7 @@ class PairRequest:
             `RSUPRES_METRIC_WEIGHTS`.
         calibration: raster of standard deviations that was written beside SR, to be
             held against the errors; None = none.
+        all_figures: measure MS-SSIM and UIQI and, with `lr`, those of opensr-test.
     """
 
     sr: str
@@ -73,6 +78,7 @@ class PairRequest:
     lpips_weights: Path | None = None
     metric_weights: Path | None = None
     calibration: str | None = None
+    all_figures: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ def evaluate(
     crop_border: int = 0,
     lpips_weights: StrPath | None = None,
     metric_weights: StrPath | None = None,
+    all_figures: bool = False,
     calibration: StrPath | None = None,
 ) -> PairResult:
     """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
@@ -150,6 +157,7 @@ def evaluate(
             environment variable `RSUPRES_LPIPS` names, else no LPIPS.
         metric_weights: folder with weights of LPIPS (squeeze, alex, vgg) and DISTS;
             None = the folder that `RSUPRES_METRIC_WEIGHTS` names, else none.
+        all_figures: measure MS-SSIM and UIQI, and with `lr` those of opensr-test.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
 
     Returns:
@@ -180,6 +188,7 @@ def evaluate(
             border=crop_border,
             lpips_weights=None if lpips_weights is None else Path(lpips_weights),
             metric_weights=None if metric_weights is None else Path(metric_weights),
+            all_figures=all_figures,
             calibration=None if calibration is None else os.fspath(calibration),
         )
     )
@@ -203,18 +212,16 @@ def measure_pair(request: PairRequest) -> PairResult:
         request.align,
     )
     pair, sr, stretch = load_pair(request.sr, request.hr, preparation)
-    scale = Fraction(1)
-    of_lr: dict[str, float] = {}
+    of_lr = _OfInput(Fraction(1), {}, None, None)
     if request.lr is not None:
-        lr = load_lr(request.lr, request.sr, stretch)
-        scale, of_lr = _compare_with_lr(sr, lr, request)
+        of_lr = _compare_with_lr(sr, load_lr(request.lr, request.sr, stretch), request)
     tested = pair.sr
     if request.match_histogram:
         tested = match_histogram(pair.sr, pair.hr, pair.valid)
     figures = score(
         tested,
         pair.hr,
-        float(scale),
+        float(of_lr.scale),
         border=request.border or 0,
         valid=pair.valid,
         perceptual=load_measures(request.metric_weights, request.lpips_weights, "cpu"),
@@ -222,8 +229,10 @@ def measure_pair(request: PairRequest) -> PairResult:
     if request.lr is None:
         figures.pop("ergas")  # needs the scale
     name, truth = Path(request.sr).name, Path(request.hr).name
-    shown_scale = "-" if request.lr is None else str(scale)
-    row = Row(name, shown_scale, truth, 1, figures | of_lr)
+    shown_scale = "-" if request.lr is None else str(of_lr.scale)
+    if request.all_figures:
+        figures |= _all_figures(tested, pair, of_lr)
+    row = Row(name, shown_scale, truth, 1, figures | of_lr.figures)
     found = None
     if request.calibration is not None:
         found = calibrate_file(request.calibration, pair, stretch)
@@ -251,9 +260,51 @@ def check_request(request: PairRequest) -> None:
         )
 
 
-def _compare_with_lr(
-    sr: Layer, lr: Layer, request: PairRequest
-) -> tuple[Fraction, dict[str, float]]:
+class _OfInput(NamedTuple):
+    """What the LR input adds.
+
+    Attributes:
+        scale: SR pixels along one LR pixel.
+        figures: that need it.
+        shrunk: SR on LR pixels; None without LR.
+        lr: LR on the same pixels.
+    """
+
+    scale: Fraction
+    figures: dict[str, float]
+    shrunk: Layer | None
+    lr: Layer | None
+
+
+def _all_figures(tested: np.ndarray, pair: Pair, of_lr: _OfInput) -> dict[str, float]:
+    """Return the figures that are measured only when asked for."""
+    from rsupres.evaluation.measures.more import (
+        enlarge,
+        opensr_figures,
+        similarity_figures,
+    )
+    from rsupres.evaluation.measures.opensr import consistency_figures
+
+    figures = similarity_figures(tested, pair.hr, pair.valid)
+    shrunk, lr = of_lr.shrunk, of_lr.lr
+    if shrunk is None or lr is None:
+        return figures
+    size = [int(n * of_lr.scale) for n in lr.valid.shape]
+    whole = enlarge(np.where(lr.valid, lr.pixels, 0), (size[0], size[1]))
+    frame = PixelWindow(0, 0, size[0], size[1])
+    inside = pair.window.intersection(frame)
+    if inside is not None:
+        part = inside.relative_to(pair.window).slices()
+        figures |= opensr_figures(
+            tested[:, *part],
+            pair.hr[:, *part],
+            whole[:, *inside.slices()],
+            pair.valid[part],
+        )
+    return figures | consistency_figures(shrunk.pixels, lr.pixels, lr.valid)
+
+
+def _compare_with_lr(sr: Layer, lr: Layer, request: PairRequest) -> _OfInput:
     """Return the scale, and the figures that need the LR input."""
     shrunk, lr, scale = shrink_to(lr, sr)
     found = consistency(shrunk.pixels, lr.pixels, lr.valid)
@@ -263,4 +314,4 @@ def _compare_with_lr(
             lr.grid, scale, request.tile_size, request.overlap, request.halo
         )
         figures["seam"] = seam_ratio(sr.pixels, *tile_borders(tiles), sr.valid)
-    return scale, figures
+    return _OfInput(scale, figures, shrunk, lr)

@@ -42,6 +42,7 @@ def run_testset(
     perceptual: Mapping[str, Measure] | None = None,
     pictures: Path | None = None,
     worst: WorstImages | None = None,
+    all_figures: bool = False,
 ) -> Iterator[Row]:
     """Measure every candidate on every image at every scale.
 
@@ -55,6 +56,7 @@ def run_testset(
         pictures: existing folder for one PNG per image and scale, with LR, the result
             of every candidate and HR side by side; None = none.
         worst: takes the images, to keep the worst; None = none are kept.
+        all_figures: measure MS-SSIM, UIQI and those of opensr-test, too.
 
     Yields:
         One row per image, scale and candidate, in that order.
@@ -86,6 +88,8 @@ def run_testset(
                 figures = _measure(
                     sr, hr, lr, scale, edge, degradation, perceptual, chart
                 )
+                if all_figures:
+                    figures |= _all_figures(sr, hr, lr, degradation)
                 found[name] = figures
                 yield Row(name, str(scale), chip.name, 1, figures)
             if worst is not None:
@@ -119,6 +123,28 @@ def _measure(
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
     figures["consistency"], figures["consistency_rms"] = found
     return figures | shift
+
+
+def _all_figures(
+    sr: Pixels, hr: Pixels, lr: Pixels, degradation: Degradation
+) -> dict[str, float]:
+    """Return the figures that are measured only when asked for."""
+    from rsupres.evaluation.measures.more import (
+        enlarge,
+        opensr_figures,
+        similarity_figures,
+    )
+    from rsupres.evaluation.measures.opensr import consistency_figures
+
+    unit_sr, unit_hr, unit_lr = (x.astype(np.float32) / 255 for x in (sr, hr, lr))
+    valid, small = (np.ones(x.shape[1:], bool) for x in (sr, lr))
+    shrunk = degradation.shrink(unit_sr, lr.shape[1:])
+    size = (hr.shape[1], hr.shape[2])
+    return {
+        **similarity_figures(unit_sr, unit_hr, valid),
+        **opensr_figures(unit_sr, unit_hr, enlarge(unit_lr, size), valid),
+        **consistency_figures(shrunk, unit_lr, small),
+    }
 
 
 def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:

@@ -263,6 +263,13 @@ figure_options = stacked(
         "RSUPRES_METRIC_WEIGHTS names, else none.",
     ),
     click.option(
+        "--all-figures",
+        is_flag=True,
+        help="Measure also MS-SSIM, UIQI (torchmetrics) and, where LR is known, what "
+        "opensr-test measures: synthesis, improvement, omission, hallucination, angle "
+        "and shift against LR. Default: the usual figures.",
+    ),
+    click.option(
         "--fail-if",
         multiple=True,
         metavar="EXPR",

@@ -20,9 +20,14 @@ N_DRAWS = 10_000
 LEVEL = 0.95
 SEED = 0  # of the draws, so that a table repeats
 HIGHER_IS_BETTER = frozenset(
-    ("psnr", "ssim", "psnr_y", "ssim_y", "edge_f1", "edge_f1_map", "ms_ssim", "uiqi")
+    (
+        *("psnr", "ssim", "psnr_y", "ssim_y", "edge_f1", "edge_f1_map"),
+        *("ms_ssim", "uiqi", "improvement"),
+    )
 )
-SIGNED = frozenset(("shift_row", "shift_col", "seam"))  # neither high nor low is better
+SIGNED = frozenset(
+    ("shift_row", "shift_col", "seam", "synthesis")
+)  # neither high nor low is better
 
 
 @dataclass(frozen=True)
