@@ -57,6 +57,7 @@ _ALLOWED = 0.25  # of that range, beyond it at either end
 _MAX_SCALE = 32
 _ROUNDS = 3  # of back-projection
 _LEAST_MTF, _BLURRED = 0.02, 0.42  # at Nyquist, for that; bicubic reduction has 0.5
+_VERY_BLURRED = 0.18
 _QUIET = 0.004  # of the levels: noisier scenes would have their noise sharpened
 _WINDOW = 256  # LR pixels of a side of the windows that stand for a scene
 _MOSTLY = 0.9  # share of valid pixels of a window from which its sensor is estimated
@@ -273,7 +274,8 @@ def back_project(sr: Tensor, lr: Tensor, told: Tensor) -> Tensor:
         torch.from_numpy(sampling_matrix(n, whole, gaussian_of(mtf))).to(sr)
         for n, whole in zip(lr.shape[2:], sr.shape[2:], strict=True)
     )
-    for _ in range(_ROUNDS):
+    # A blur read as stronger than it is would be corrected too much: once only there.
+    for _ in range(_ROUNDS if mtf >= _VERY_BLURRED else 1):
         lacking = lr - rows @ sr @ cols.T
         sr = sr + functional.interpolate(lacking, sr.shape[2:], mode="bicubic")
     return sr
