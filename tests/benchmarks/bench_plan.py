@@ -40,36 +40,29 @@ class Job(NamedTuple):
 JOBS = {
     "bicubic 96": Job(96, 96, "--model bicubic"),
     "bicubic 512": Job(512, 512, "--model bicubic"),
-    "bicubic 2000": Job(2000, 2000, "--model bicubic"),
-    "bicubic strip": Job(600, 10980, "--model bicubic"),
-    "bicubic locked": Job(1000, 1000, "--model bicubic --lock-low-frequencies"),
-    "bicubic x8 float": Job(400, 400, "--model bicubic --scale 8 --dtype float32"),
-    "e2diffsr 96": Job(96, 96, "--model e2diffsr-small"),
-    "e2diffsr 512": Job(512, 512, "--model e2diffsr-small"),
-    "e2diffsr 1000": Job(1000, 1000, "--model e2diffsr-small-sentinel2"),
-    "e2diffsr tile 96": Job(384, 384, "--model e2diffsr-small --tile-size 96"),
-    "e2diffsr batch 6": Job(
-        384, 384, "--model e2diffsr-small --tile-size 96 --batch-size 6"
-    ),
-    "e2diffsr fp32": Job(384, 384, "--model e2diffsr-small --precision fp32"),
-    "e2diffsr bf16": Job(384, 384, "--model e2diffsr-small --precision bf16"),
-    "e2diffsr x2": Job(512, 512, "--model e2diffsr-small --scale 2"),
-    "e2diffsr samples": Job(
-        256, 256, "--model e2diffsr-small --samples 2 --uncertainty OUT.sd.tif"
-    ),
+    "bicubic strip": Job(200, 6000, "--model bicubic"),
+    "bicubic 1500": Job(1500, 1500, "--model bicubic"),
+    "optical 96": Job(96, 96, "--model optical-small"),
     "optical 256": Job(256, 256, "--model optical-small"),
-    "optical 512": Job(512, 512, "--model optical-small"),
-    "optical batch 4": Job(
-        256, 256, "--model optical-small --tile-size 96 --batch-size 4"
+    "optical batch 2": Job(
+        256, 256, "--model optical-small --tile-size 128 --batch-size 2"
     ),
-    "slimdiffsr 512": Job(512, 512, "--model slimdiffsr-mini"),
-    "slimdiffsr bf16": Job(512, 512, "--model slimdiffsr-mini --precision bf16"),
-    "slimdiffsr tile 128": Job(512, 512, "--model slimdiffsr-mini --tile-size 128"),
-    "sgdm 96": Job(96, 96, "--model sgdm-mini --scale 8"),
-    "sgdm 256": Job(256, 256, "--model sgdm-mini --scale 8"),
-    "refdiff 96": Job(96, 96, "--model refdiff-mini --scale 8"),
-    "refdiff 256": Job(256, 256, "--model refdiff-mini --scale 8"),
-    "refdiff map": Job(0, 0, "--model refdiff-mini --scale 8 --reference TOWN"),
+    "optical bf16": Job(256, 256, "--model optical-small --precision bf16"),
+    "e2diffsr 96": Job(96, 96, "--model e2diffsr-small"),
+    "e2diffsr 256": Job(256, 256, "--model e2diffsr-small"),
+    "e2diffsr batch 4": Job(
+        256, 256, "--model e2diffsr-small --tile-size 96 --batch-size 4"
+    ),
+    "e2diffsr bf16": Job(256, 256, "--model e2diffsr-small --precision bf16"),
+    "e2diffsr x2": Job(256, 256, "--model e2diffsr-small --scale 2"),
+    "slimdiffsr 256": Job(256, 256, "--model slimdiffsr-mini"),
+    "slimdiffsr bf16": Job(256, 256, "--model slimdiffsr-mini --precision bf16"),
+    "slimdiffsr tile 96": Job(256, 256, "--model slimdiffsr-mini --tile-size 96"),
+    "sgdm 64": Job(64, 64, "--model sgdm-mini"),
+    "sgdm 128": Job(128, 128, "--model sgdm-mini"),
+    "refdiff 64": Job(64, 64, "--model refdiff-mini"),
+    "refdiff 128": Job(128, 128, "--model refdiff-mini"),
+    "refdiff reference": Job(0, 0, "--model refdiff-mini --reference TOWN"),
 }
 
 
