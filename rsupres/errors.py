@@ -8,7 +8,7 @@ those names into its options; no other package names an option.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -94,6 +94,29 @@ class ModelOutputError(RsupresError):
 
 
 class QualityGateError(RsupresError):
-    """A quality gate was not met; the output is kept and marked."""
+    """A quality gate was not met; the output is kept and marked.
+
+    Attributes:
+        figures: quality figures of the output, by name.
+    """
 
     exit_code = 8
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        argument: str = "",
+        remedies: Sequence[str] = (),
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(problem, argument=argument, remedies=remedies)
+        self.figures = dict(figures or {})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the figures, too, when an error is pickled."""
+        return _with_figures, (self.problem, self.figures)
+
+
+def _with_figures(problem: str, figures: Mapping[str, float]) -> QualityGateError:
+    return QualityGateError(problem, figures=figures)

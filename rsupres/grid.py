@@ -158,7 +158,7 @@ class Grid:
         if window.intersection(self.window) != window:
             raise GridError(
                 f"window {tuple(window)} is empty or reaches beyond the frame of "
-                f"{self.height} x {self.width} pixels."
+                f"{self.width} x {self.height} pixels."
             )
         a, b, c, d, e, f = (Fraction(number) for number in self.transform[:6])
         moved = (
@@ -183,7 +183,7 @@ class Grid:
         height, width = math.floor(self.height * scale), math.floor(self.width * scale)
         if not height or not width:
             raise GridError(
-                f"{self.height} x {self.width} pixels times {scale} leave no pixel."
+                f"{self.width} x {self.height} pixels times {scale} leave no pixel."
             )
         a, b, c, d, e, f = (Fraction(number) for number in self.transform[:6])
         finer = (a / scale, b / scale, c, d / scale, e / scale, f)

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -104,7 +104,7 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
         _fail(ctx, error.exit_code, error.format_message())
     except RsupresError as error:
         line = error_line(error, ctx.meta.get("rsupres.command"))
-        _fail(ctx, error.exit_code, line)
+        _fail(ctx, error.exit_code, line, getattr(error, "figures", None))
     except KeyboardInterrupt as stop:
         code = 128 + getattr(stop, "signum", 2)
         _fail(ctx, code, str(stop) or "Stopped.")
@@ -120,14 +120,20 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
         )
 
 
-def _fail(ctx: click.Context, code: int, message: str) -> None:
-    """Print `message` in one line and exit with `code`."""
+def _fail(
+    ctx: click.Context,
+    code: int,
+    message: str,
+    figures: Mapping[str, float] | None = None,
+) -> None:
+    """Print `message` in one line and exit with `code`; JSON has the figures, too."""
     if ctx.meta.get("rsupres.debug"):
         traceback.print_exc()
         note(traceback.format_exc(), logging.ERROR)
     line = " ".join(message.split())
     if ctx.meta.get("rsupres.json"):
-        click.echo(json.dumps({"error": line, "exit_code": code}))
+        more = {} if figures is None else {"figures": dict(figures)}
+        click.echo(json.dumps({"error": line, "exit_code": code, **more}))
     as_json = bool(ctx.meta.get("rsupres.json_logs"))
     shown = f"Error: {line}" if code < 128 else line
     click.echo(

@@ -11,6 +11,7 @@ from rsupres.cli.console import Console
 from rsupres.cli.options.area import like_option
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import destination_options, take_writing
+from rsupres.cli.options.parameters import check_output_given
 from rsupres.cli.options.run import scale_option
 from rsupres.cli.wording import usage_errors
 
@@ -24,8 +25,13 @@ _HOW = (
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="[BEFORE] AFTER")
-@click.argument("output", type=click.Path(path_type=Path), metavar="OUT")
+@click.argument("sources", nargs=-1, metavar="[BEFORE] AFTER")
+@click.argument(
+    "output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    callback=check_output_given,
+)
 @like_option
 @scale_option
 @click.option(
@@ -125,8 +131,8 @@ def describe(summary: ChangeSummary) -> str:
     grid = summary.grid
     by_method = f" by {TITLES[summary.method]}" if summary.method else ""
     lines = [
-        f"{summary.output} written in {summary.duration_s:.1f} s: {grid.height} x "
-        f"{grid.width} pixels of {grid.gsd_m:.3g} m, {summary.kind}{by_method}.",
+        f"{summary.output} written in {summary.duration_s:.1f} s: {grid.width} x "
+        f"{grid.height} pixels of {grid.gsd_m:.3g} m, {summary.kind}{by_method}.",
         f"Changed: {100 * summary.share:.2f} % of the known ground.",
         *(
             f"  {area.value:>3} {area.name:<26} {_ground(area.area_m2):>14}"

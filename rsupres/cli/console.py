@@ -134,6 +134,22 @@ class _ByVerbosity(logging.Filter):
         return record.levelno >= self._level + (0 if ours else 20)
 
 
+class _Once(logging.Filter):
+    """Pass a warning the first time that a command makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        is_new = text not in self._seen
+        self._seen.add(text)
+        return is_new
+
+
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = record.levelname.capitalize()
@@ -189,6 +205,7 @@ def configure_logging(
     root.setLevel(min(level, logging.INFO))
     for handler in handlers:
         handler.addFilter(WordingFilter(command))
+        handler.addFilter(_Once())
         root.addHandler(handler)
     logging.captureWarnings(True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,10 @@ from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
 from rsupres.cli.wording import error_line
 from rsupres.errors import RsupresError
+from rsupres.execution import Progress
+
+if TYPE_CHECKING:
+    from rsupres.upscaling.self_test import SelfTest
 
 _PACKAGES = (
     "rsupres",
@@ -24,8 +30,14 @@ _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 
 
 @click.command()
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure instead how long the models take on this machine, for 'rsupres "
+    "plan'; the table is kept in the user's cache.",
+)
 @console_options
-def doctor(console: Console) -> None:
+def doctor(console: Console, calibrate: bool) -> None:
     """Print versions, devices and models, and test whether they work.
 
     Prints versions, GDAL drivers and devices, and upscales a small scene with every
@@ -36,14 +48,18 @@ def doctor(console: Console) -> None:
     Examples:
       rsupres doctor
       rsupres doctor --json
+      rsupres doctor --calibrate
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.upscaling.self_test import run_self_tests
 
     for name, found in _findings():
         console.emit({"check": name, "found": found}, f"{name:<12}{found}")
+    if calibrate:
+        _calibrate(console)
+        return
     failure: RsupresError | None = None
     command = click.get_current_context().command
-    for test in run_self_tests():
+    for test in _quietly(run_self_tests()):
         failure = failure or test.error
         text = f"good, {test.duration_s:.1f} s"
         if test.error is not None:
@@ -55,6 +71,36 @@ def doctor(console: Console) -> None:
         )
     if failure is not None:
         raise failure
+
+
+def _quietly(tests: Iterator[SelfTest]) -> Iterator[SelfTest]:
+    """Yield results; warnings about the made-up scene help nobody and are dropped."""
+    log = logging.getLogger("rsupres")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield from tests
+    finally:
+        log.setLevel(before)
+
+
+def _calibrate(console: Console) -> None:
+    """Measure this machine and keep the table."""
+    from rsupres.upscaling.calibration import keep, measure
+
+    with console.work() as show:
+        done: list[str] = []
+
+        def on_model(name: str) -> None:
+            done.append(name)
+            show(Progress(f"Measure {name}", 0, 1, "models"))
+
+        path = keep(measure(on_model=on_model))
+    place = "no home folder to keep it in" if path is None else str(path)
+    console.emit(
+        {"check": "times", "models": done, "found": place},
+        f"times       of {len(done)} models: {place}",
+    )
 
 
 def _findings() -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from rsupres.cli.console import Console
 from rsupres.cli.options.area import like_option
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import destination_options, take_writing
-from rsupres.cli.options.parameters import LayersType, expand_lists
+from rsupres.cli.options.parameters import LayersType, expand_lists, former_option
 from rsupres.cli.options.run import scale_option
 
 if TYPE_CHECKING:
@@ -46,13 +46,14 @@ _TOP_IGNORED = 5
     "none.",
 )
 @click.option(
-    "--bbox",
+    "--bounds",
     type=float,
     nargs=4,
     metavar="W S E N",
     help="Download OpenStreetMap of this box, degrees, where the scene covers it. "
     "Default: none.",
 )
+@former_option("--bbox", "--bounds", type=float, nargs=4)
 @click.option("--antialias", is_flag=True, help="Blend the edges of an RGB legend.")
 @destination_options
 @console_options
@@ -75,10 +76,10 @@ def rasterize(
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.vector.rasterize import rasterize as burn
 
-    if not (maps or options["place"] or options["bbox"]):
-        raise click.UsageError("Give a MAP, --place or --bbox.")
-    if options["place"] and options["bbox"]:
-        raise click.UsageError("--place and --bbox exclude each other.")
+    if not (maps or options["place"] or options["bounds"]):
+        raise click.UsageError("Give a MAP, --place or --bounds.")
+    if options["place"] and options["bounds"]:
+        raise click.UsageError("--place and --bounds exclude each other.")
     writing = take_writing(options)
     with console.work() as show:
         summary = burn(maps, output, on_progress=show, **options, **writing)
@@ -89,8 +90,8 @@ def describe(summary: RasterizeSummary) -> str:
     """Return a summary of the drawn features as lines of text."""
     grid = summary.grid
     lines = [
-        f"{summary.output} written in {summary.duration_s:.1f} s: {grid.height} x "
-        f"{grid.width} pixels of {grid.gsd_m:.3g} m, legend {summary.legend}.",
+        f"{summary.output} written in {summary.duration_s:.1f} s: {grid.width} x "
+        f"{grid.height} pixels of {grid.gsd_m:.3g} m, legend {summary.legend}.",
         *(
             f"  {name:<16} {count:>9,}"
             for name, count in summary.counts.items()

@@ -13,8 +13,8 @@ from rsupres.cli.options.bands import input_nodata_option
 from rsupres.cli.options.conditions import map_options, raster_condition_options
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
-from rsupres.cli.options.parameters import expand_lists
-from rsupres.cli.options.run import scale_option
+from rsupres.cli.options.parameters import check_output_given, expand_lists
+from rsupres.cli.options.run import model_scale_option
 from rsupres.cli.wording import usage_errors
 
 if TYPE_CHECKING:
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("scenes", nargs=-1, required=True, callback=expand_lists)
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@scale_option
+@click.argument("scenes", nargs=-1, callback=expand_lists, metavar="SCENE...")
+@click.argument(
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    callback=check_output_given,
+)
+@model_scale_option
 @click.option(
     "--model",
     metavar="NAME|PATH",
@@ -112,7 +117,7 @@ def describe(summary: TileSummary) -> str:
         for name, value in summary.shares.items()
     )
     return (
-        f"{summary.folder}: {rows} x {cols} tiles of {height} x {width} LR pixels, "
+        f"{summary.folder}: {cols} x {rows} tiles of {width} x {height} LR pixels, "
         f"overlap {summary.overlap}, in {', '.join(summary.kinds)}, written in "
         f"{summary.duration_s:.1f} s.\nValid {100 * summary.valid:.1f} %{shares}."
     )

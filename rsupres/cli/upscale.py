@@ -12,7 +12,7 @@ import click
 from rsupres.cli.console import Console
 from rsupres.cli.log_file import set_scene
 from rsupres.cli.options.console import console_options
-from rsupres.cli.options.parameters import expand_lists
+from rsupres.cli.options.parameters import check_output_given, expand_lists
 from rsupres.cli.options.run import make_job, time_option, upscale_options
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("scenes", nargs=-1, required=True, callback=expand_lists)
-@click.argument("output", type=click.Path())
+@click.argument("scenes", nargs=-1, callback=expand_lists, metavar="SCENE...")
+@click.argument("output", type=click.Path(), callback=check_output_given)
 @upscale_options
 @time_option
 @console_options

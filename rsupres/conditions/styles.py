@@ -131,7 +131,7 @@ def _middle(scene: Raster) -> PixelWindow:
     )
     if min(height, width) < _MIN_SIDE:
         raise ConditionError(
-            f"{scene.path}: {height} x {width} pixels show no texture; use at least "
+            f"{scene.path}: {width} x {height} pixels show no texture; use at least "
             f"{_MIN_SIDE} x {_MIN_SIDE}.",
             argument="style",
         )

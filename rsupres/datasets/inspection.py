@@ -141,7 +141,7 @@ def _check_crop(path: Path, crop: np.ndarray, origin: CropOrigin) -> None:
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != 3:
         problem = f"is {crop.dtype} {crop.shape}, not uint8 (3, H, W)"
     elif min(crop.shape[1:]) < MIN_SIDE:
-        problem = f"has {crop.shape[1]} x {crop.shape[2]} pixels, too few for a patch"
+        problem = f"has {crop.shape[2]} x {crop.shape[1]} pixels, too few for a patch"
     elif (crop == crop[:, :1, :1]).all():
         problem = "has one single colour"
     elif not origin.place:

@@ -190,7 +190,7 @@ def stored_lr(chip: Chip, size: tuple[int, int]) -> Pixels:
         blocks = chip.lr.reshape(3, size[0], down, size[1], right)
         return to_uint8(blocks.mean((2, 4)) / 255)
     raise InputError(
-        f"{chip.name}: its LR image of {height} x {width} pixels does not fit "
+        f"{chip.name}: its LR image of {width} x {height} pixels does not fit "
         f"{size[0]} x {size[1]}; choose the scale of the stored images.",
         argument="lr_from",
         remedies=("scales",),

@@ -308,7 +308,7 @@ def _compare_with_lr(sr: Layer, lr: Layer, request: PairRequest) -> _OfInput:
     """Return the scale, and the figures that need the LR input."""
     shrunk, lr, scale = shrink_to(lr, sr)
     found = consistency(shrunk.pixels, lr.pixels, lr.valid)
-    figures = {"consistency": found.mean_abs, "consistency_rms": found.rms}
+    figures = {"consistency": found.rms, "consistency_mae": found.mean_abs}
     if request.tile_size is not None:
         tiles = TileGrid.plan(
             lr.grid, scale, request.tile_size, request.overlap, request.halo

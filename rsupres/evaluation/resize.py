@@ -26,7 +26,7 @@ def sizes_at(height: int, width: int, scale: Fraction) -> tuple[Size, Size]:
     step = scale.denominator
     lr = (floor(height / scale) // step * step, floor(width / scale) // step * step)
     if min(lr) < 1:
-        raise InputError(f"An image of {height} x {width} is too small for x{scale}.")
+        raise InputError(f"An image of {width} x {height} is too small for x{scale}.")
     return lr, (int(lr[0] * scale), int(lr[1] * scale))
 
 

@@ -121,7 +121,7 @@ def _measure(
     )
     found = consistency(degradation.shrink(unit_sr, lr.shape[1:]), unit_lr)
     shift = {name: figures.pop(name) for name in ("shift_row", "shift_col")}
-    figures["consistency"], figures["consistency_rms"] = found
+    figures["consistency_mae"], figures["consistency"] = found
     return figures | shift
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rsupres.errors import InputError
 from rsupres.grid import Grid
 from rsupres.raster.bands import colours_of_names
 
@@ -17,6 +19,27 @@ if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
 
 
+# Extensions of raster formats other than GeoTIFF, and GDAL's name of each.
+OTHER_FORMATS: Mapping[str, str] = {
+    ".jp2": "JP2OpenJPEG",
+    ".j2k": "JP2OpenJPEG",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".img": "HFA",
+    ".vrt": "VRT",
+    ".nc": "netCDF",
+    ".h5": "HDF5Image",
+    ".hdf": "HDF4Image",
+    ".zarr": "Zarr",
+    ".asc": "AAIGrid",
+    ".gpkg": "GPKG",
+    ".mbtiles": "MBTiles",
+    ".kea": "KEA",
+}
 BLOCK = 512  # SR pixels of a block's side in the output
 
 # Tags about the number or size of pixels, and about what stands for no measurement.
@@ -45,6 +68,27 @@ class OutputFormat:
     creation: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "uint16"
     nodata: float | None = None
+
+
+def check_extension(path: Path, name: str) -> None:
+    """Refuse a file name that says another format than the GeoTIFF that is written.
+
+    Args:
+        path: of an output.
+        name: of the argument that names it, for the message.
+
+    Raises:
+        InputError: its extension is that of another raster format.
+    """
+    extension = path.suffix.lower()
+    if extension in OTHER_FORMATS:
+        driver = OTHER_FORMATS[extension]
+        raise InputError(
+            f"{path}: a GeoTIFF is written, which {extension} is not; name it "
+            f"{path.with_suffix('.tif').name}, and convert that afterwards, for "
+            f"example with gdal_translate -of {driver}.",
+            argument=name,
+        )
 
 
 def is_lossy(creation: Mapping[str, str]) -> bool:

@@ -22,7 +22,12 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
 from rsupres.output.geotiff import assemble, write_strip
 from rsupres.output.packets import Packets
-from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
+from rsupres.output.profile import (
+    OutputFormat,
+    OutputMeta,
+    check_extension,
+    is_lossy,
+)
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.raster.files import StrPath
@@ -120,12 +125,14 @@ class Destination:
 
         Raises:
             ArgumentError: an output is an input, or a device, a pipe or a socket.
-            InputError: as `check_writable`, or two are the same file.
+            InputError: as `check_writable`, two are the same file, or a name has the
+                extension of another format.
         """
         check_apart(self.outputs, self.inputs)
         seen: dict[Path, str] = {}
         for name, path in self.outputs.items():
             check_writable(path, name)
+            check_extension(path, name)
             other = seen.setdefault(path.absolute(), name)
             if other != name:
                 raise InputError(

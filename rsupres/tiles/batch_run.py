@@ -148,6 +148,7 @@ def _ended(
     return replace(
         item,
         status=FAILED,
+        figures=getattr(outcome, "figures", None),
         exit_code=code,
         error=" ".join(text.split()),
         duration_s=duration_s,

@@ -273,7 +273,7 @@ def _check_place(tile: _Tile, planned: Grid, path: Path) -> None:
         )
     if not fits:
         raise InputError(
-            f"{tile.path}: {tile.grid.height} x {tile.grid.width} pixels, and {path} "
+            f"{tile.path}: {tile.grid.width} x {tile.grid.height} pixels, and {path} "
             f"has {size[1]} x {size[0]} pixels elsewhere for this tile; is it of "
             "another scale or scene?"
         )

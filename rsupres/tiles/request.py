@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from rsupres.conditions.base import ConditionRequest
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress, progress_bar
-from rsupres.grid import Scale, as_scale, round_up
+from rsupres.grid import Scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.tile_grid import lr_step
@@ -58,7 +59,7 @@ def tile(
     scene: StrPath | Sequence[StrPath],
     folder: StrPath,
     *,
-    scale: Scale = 4,
+    scale: Scale | None = None,
     model: str | None = None,
     tile_size: int | None = None,
     overlap: int | None = None,
@@ -78,7 +79,8 @@ def tile(
     Args:
         scene: what to open: one raster, or several that make one.
         folder: to make.
-        scale: SR pixels along one LR pixel: 4, 2.5, "10/3".
+        scale: SR pixels along one LR pixel: 4, 2.5, "10/3"; None = the only one of
+            the model, else 4.
         model: cut for this model: its tile size, halo, multiple, bands, legend and
             class table; None = for none.
         tile_size: LR pixels along a tile's side; None = the model's, else 128.
@@ -102,10 +104,11 @@ def tile(
         RsupresError: as `rsupres.tiles.cut.tile_scene`.
     """
     from rsupres.tiles.cut import TileJob, tile_scene
+    from rsupres.upscaling.request import find_scale
 
     check_tile_options(conditions)
-    ratio = as_scale(scale)
-    spec = None if model is None else _spec(model, scale)
+    ratio = find_scale(scale, model)
+    spec = None if model is None else _spec(model, ratio)
     multiple, roles = 1, None
     if spec is not None:
         multiple, roles = spec.multiple, spec.bands or None
@@ -282,11 +285,11 @@ def check_tile_options(conditions: TileConditions) -> None:
     check_companions(_request(Path(), None, conditions))
 
 
-def _spec(model: str, scale: Scale) -> ModelSpec:
+def _spec(model: str, scale: Fraction) -> ModelSpec:
     from rsupres.checkpoints.catalogue import read_card
 
     card = read_card(model)
-    if not card.spec.scales.offers(as_scale(scale)):
+    if not card.spec.scales.offers(scale):
         raise InputError(
             f"{scale}: model {card.name} offers {card.spec.scales}.", argument="scale"
         )

@@ -66,11 +66,13 @@ class ModelTimes:
         load: reading weights, and its libraries.
         prepare: fixed, per LR pixel and per SR pixel of the scene, for each sample.
         tile: fixed, per LR pixel and per SR pixel of a tile.
+        bands: of the pixels that were measured, where the model takes any; else 0.
     """
 
     load: float
     prepare: tuple[float, float, float]
     tile: tuple[float, float, float]
+    bands: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def memory_bytes(load: Load) -> int:
     half = load.precision != "fp32"
     per_pixel = row.get("half_per_sr_pixel", row["per_sr_pixel"])
     per_pixel = per_pixel if half else row["per_sr_pixel"]
+    if bands := row.get("bands"):  # of the job that was measured
+        per_pixel *= load.n_bands / bands
     networks = row["fixed"] + per_pixel * load.batch * load.tile_sr
     networks += row.get("per_weight_byte", 0.0) * load.weights_bytes
     # Read ahead, in use, and as tensors; three bands in float32.
@@ -134,6 +138,7 @@ def duration_s(load: Load, times: MachineTimes | None) -> float | None:
     once = _linear(model.prepare, load.scene_lr, load.scene_sr)
     tile = _linear(model.tile, load.tile_lr, load.tile_sr)
     networks = (once + tile * load.n_tiles) * load.samples
+    networks *= load.n_bands / model.bands if model.bands else 1
     return times.start + model.load + networks + times.value * load.written_values
 
 
@@ -156,7 +161,9 @@ def read_times() -> MachineTimes | None:
         if not stored or stored.pop("format") != _FORMAT:
             return None
         models = {
-            name: ModelTimes(row["load"], tuple(row["prepare"]), tuple(row["tile"]))
+            name: ModelTimes(
+                row["load"], tuple(row["prepare"]), tuple(row["tile"]), row["bands"]
+            )
             for name, row in stored.pop("models").items()
         }
         return MachineTimes(models=models, **stored)

@@ -69,7 +69,9 @@ def check_stored_gates(work: Work, figures: dict[str, float]) -> None:
     ]
     if failed:
         texts = "; ".join(gate.describe(figures) for gate in failed)
-        raise QualityGateError(f"{work.job.output} exists and is marked, but {texts}.")
+        raise QualityGateError(
+            f"{work.job.output} exists and is marked, but {texts}.", figures=figures
+        )
 
 
 def is_output(path: Path) -> bool:

@@ -251,7 +251,7 @@ class TileRunner:
         device = self.source.device
         if size == 1:
             raise ResourceError(
-                f"{device}: one tile of {tile.lr.height} x {tile.lr.width} pixels does "
+                f"{device}: one tile of {tile.lr.width} x {tile.lr.height} pixels does "
                 "not fit into memory; use smaller tiles.",
                 remedies=("tile_size",),
             ) from error

@@ -266,7 +266,9 @@ def _publish(
         _discard(run)
     if failed:
         texts = "; ".join(gate.describe(figures) for gate in failed)
-        raise QualityGateError(f"{job.output} is written and marked, but {texts}.")
+        raise QualityGateError(
+            f"{job.output} is written and marked, but {texts}.", figures=figures
+        )
     return _summary(work, "written", figures, counts, started, 0)
 
 

@@ -60,7 +60,7 @@ def run_self_tests() -> Iterator[SelfTest]:
         return
     with tempfile.TemporaryDirectory() as folder:
         scene = Path(folder) / "scene.tif"
-        _write_scene(scene)
+        write_scene(scene, _SIDE)
         for card in cards:
             if not card.is_present or card.spec.needs:
                 continue
@@ -95,10 +95,15 @@ def _upscale(scene: Path, card: Card) -> None:
             )
 
 
-def _write_scene(path: Path) -> None:
-    """Write a ramp of four bands."""
-    rows, cols = np.mgrid[0:_SIDE, 0:_SIDE]
+def write_scene(path: Path, side: int) -> None:
+    """Write a square scene: a ramp of four bands.
+
+    Args:
+        path: of a GeoTIFF; replaced if it exists.
+        side: pixels.
+    """
+    rows, cols = np.mgrid[0:side, 0:side]
     pixels = np.stack([500 + 40 * rows + 20 * cols + 100 * b for b in range(4)])
     corner = Affine(10.0, 0.0, 500000.0, 0.0, -10.0, 5e6)
-    grid = Grid(CRS.from_epsg(32633), corner, _SIDE, _SIDE)
+    grid = Grid(CRS.from_epsg(32633), corner, side, side)
     write_strip(path, pixels.astype(np.uint16), grid)

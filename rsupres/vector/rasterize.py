@@ -44,7 +44,7 @@ class RasterizeJob(SceneGridJob):
         legend: name or file.
         layers: keys or groups of the legend, None = all.
         place: download this place, None = none.
-        bbox: download this box (west, south, east, north in degrees), None = none.
+        bounds: download this box (west, south, east, north in degrees), None = none.
         antialias: blend the edges of an RGB legend.
     """
 
@@ -52,7 +52,7 @@ class RasterizeJob(SceneGridJob):
     legend: str = DEFAULT_CLASS_LEGEND
     layers: tuple[str, ...] | None = None
     place: str | None = None
-    bbox: tuple[float, float, float, float] | None = None
+    bounds: tuple[float, float, float, float] | None = None
     antialias: bool = False
 
     @property
@@ -121,7 +121,7 @@ def rasterize(
     legend: StrPath = DEFAULT_CLASS_LEGEND,
     layers: Sequence[str] | None = None,
     place: str | None = None,
-    bbox: tuple[float, float, float, float] | None = None,
+    bounds: tuple[float, float, float, float] | None = None,
     antialias: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
@@ -131,14 +131,14 @@ def rasterize(
 
     Args:
         maps: vector files, or "overpass" for OpenStreetMap of the scene's ground; empty
-            with `place` or `bbox`.
+            with `place` or `bounds`.
         output: the raster to write.
         like: the scene whose grid, `scale` times finer, is the output's.
         scale: how many times finer: 4, 2.5, "10/3".
         legend: "classes" (one band of codes), "maptiler", "osm-carto" (RGB), or a file.
         layers: classes of the legend; None = all.
         place: download this place.
-        bbox: download this box, degrees.
+        bounds: download this box, degrees.
         antialias: blend the edges of an RGB legend.
         progress: show a progress bar on stderr.
         on_progress: called after each strip, instead of a bar.
@@ -166,7 +166,7 @@ def rasterize(
         legend=os.fspath(legend),
         layers=None if layers is None else tuple(layers),
         place=place,
-        bbox=bbox,
+        bounds=bounds,
         antialias=antialias,
     )
     with progress_bar(progress) as show:
@@ -239,13 +239,13 @@ def _maps(job: RasterizeJob, legend: Legend, grid: Grid) -> tuple[str, ...]:
     areas = []
     if job.place is not None:
         areas.append(place_area(job.place, grid))
-    if job.bbox is not None:
-        areas.append(bbox_area(job.bbox, grid))
+    if job.bounds is not None:
+        areas.append(bbox_area(job.bounds, grid))
     copies = [str(download(area, legend, job.folder).path) for area in areas]
     if not (job.maps or copies):
         raise InputError(
             "No map is given; name a file, overpass, a place or a box.",
-            remedies=("place", "bbox"),
+            remedies=("place", "bounds"),
         )
     return (*job.maps, *copies)
 

@@ -163,7 +163,7 @@ def test_consistency_is_zero_where_lr_pixels_keep_their_mean(tmp_path: Path) -> 
     brighter = write_image(tmp_path / "b.tif", sr, gsd_m=2.5)
     row = rows_of(run(brighter, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(5 / 255, abs=1e-5)
-    assert row["consistency_rms"] == pytest.approx(5 / 255, abs=1e-5)
+    assert row["consistency_mae"] == pytest.approx(5 / 255, abs=1e-5)
 
 
 def test_consistency_of_a_part_of_the_scene_is_that_part(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
     assert "--co" in refused(3, TOWN, out, *like, "--co", "NONSENSE=1")
     assert "no folder" in refused(3, TOWN, tmp_path / "no" / "map.tif", *like)
     assert "MAP" in refused(2, out, *like)
-    assert "exclude" in refused(2, out, *like, "--place", "x", "--bbox", 1, 2, 3, 4)
-    assert "rising" in refused(3, out, *like, "--bbox", 3, 2, 1, 4)
+    assert "exclude" in refused(2, out, *like, "--place", "x", "--bounds", 1, 2, 3, 4)
+    assert "rising" in refused(3, out, *like, "--bounds", 3, 2, 1, 4)
     refused(2, TOWN, out)
     kept = {"far.tif", "own.toml", "broken.osm.pbf"}
     assert {path.name for path in tmp_path.iterdir()} == kept
@@ -206,7 +206,7 @@ def test_openstreetmap_live_keeps_a_copy_beside_the_output(server: Server, tmp_p
 def test_a_box_or_a_place_is_downloaded(server: Server, tmp_path, monkeypatch):  # noqa: F811
     out = tmp_path / "map.tif"
     box = (9.858, 48.6865, 9.8595, 48.6875)
-    result = run(out, "--like", SCENE, "--scale", "2", "--bbox", *box)
+    result = run(out, "--like", SCENE, "--scale", "2", "--bounds", *box)
     assert result.exit_code == 0, result.output
     asked = server.queries[-1]
     assert "9.858" in asked

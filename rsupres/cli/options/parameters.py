@@ -47,7 +47,7 @@ class Renamed(NamedTuple):
 
 
 def former_option(
-    former: str, current: str, *, short: str | None = None
+    former: str, current: str, *, short: str | None = None, **kind: Any
 ) -> Callable[[Command], Command]:
     """Return a decorator that keeps accepting an option under its former name.
 
@@ -58,6 +58,7 @@ def former_option(
         former: such as "--change-classes".
         current: such as "--class-table", an option or argument of the same command.
         short: a short form that is accepted, too.
+        **kind: type and number of its values, for Click.
     """
 
     def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -72,6 +73,7 @@ def former_option(
         expose_value=False,
         callback=keep,
         help=f"Former name of {current}.",
+        **kind,
     )
 
 
@@ -247,6 +249,19 @@ def expand_lists(
             raise click.BadParameter(f"{text} names no path.")
         paths += found
     return tuple(paths)
+
+
+def check_output_given(
+    ctx: click.Context, param: click.Parameter, value: object
+) -> object:
+    """Refuse a single path: Click takes it for the output, and finds no input.
+
+    A callback of the last argument of commands whose first takes any number of paths.
+    """
+    first = next(p for p in ctx.command.params if isinstance(p, click.Argument))
+    if value is not None and not ctx.params.get(first.name or ""):
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return value
 
 
 def _lines(stored: bytes) -> list[str]:
