@@ -8,6 +8,7 @@ those names into its options; no other package names an option.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -120,3 +121,23 @@ class QualityGateError(RsupresError):
 
 def _with_figures(problem: str, figures: Mapping[str, float]) -> QualityGateError:
     return QualityGateError(problem, figures=figures)
+
+
+_OF_NAMES = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS}
+)
+_OF_RESOURCES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
+    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
+
+def code_of_os_error(error: OSError) -> int:
+    """Return the exit code of an error of the operating system that nobody expected.
+
+    >>> code_of_os_error(OSError(errno.ENAMETOOLONG, "too long"))
+    3
+    """
+    if error.errno in _OF_NAMES:
+        return InputError.exit_code
+    return ResourceError.exit_code if error.errno in _OF_RESOURCES else 1

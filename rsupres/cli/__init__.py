@@ -22,7 +22,7 @@ from rsupres.cli.log_file import json_line, note, note_early
 from rsupres.cli.process import tune
 from rsupres.cli.streams import LOST, tolerant_streams
 from rsupres.cli.wording import error_line
-from rsupres.errors import RsupresError
+from rsupres.errors import RsupresError, code_of_os_error
 from rsupres.version import __version__
 
 COMMANDS = (
@@ -113,6 +113,9 @@ def _errors_to_exit_codes(ctx: click.Context) -> Iterator[None]:
             ctx, 6, "Out of memory; a smaller --tile-size or --batch-size needs less."
         )
     except Exception as error:
+        code = code_of_os_error(error) if isinstance(error, OSError) else 1
+        if isinstance(error, OSError) and code != 1:
+            _fail(ctx, code, f"{error.filename or 'a file'}: {error.strerror}.")
         kind = type(error).__name__
         text = " ".join(str(error).split()) or "no message"
         _fail(

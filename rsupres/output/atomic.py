@@ -18,7 +18,11 @@ from rsupres.errors import InputError, ResourceError, RsupresError, RunConflictE
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_IMPOSSIBLE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP}
+)
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+_TEMPORARY_SUFFIX = len(".01234567.tmp.msk.ovr.tmp")  # bytes after an output's name
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -82,7 +86,7 @@ def translate_os_errors(path: Path, n_bytes: int | None = None) -> Iterator[None
 
     Raises:
         InputError: the folder is missing or cannot be written.
-        ResourceError: the disk is full, or the file system has no locks.
+        ResourceError: the disk is full or fails, or the file system has no locks.
         RunConflictError: a file is where a folder should be made.
     """
     try:
@@ -117,7 +121,8 @@ def translate_os_errors(path: Path, n_bytes: int | None = None) -> Iterator[None
                 f"{where}: exists and is no run directory; choose another one.",
                 remedies=("run_dir",),
             ) from error
-        raise
+        kind = InputError if error.errno in _IMPOSSIBLE else ResourceError
+        raise kind(f"{where}: cannot be written ({error.strerror}).") from error
 
 
 def check_writable(path: Path, argument: str) -> None:
@@ -128,7 +133,8 @@ def check_writable(path: Path, argument: str) -> None:
         argument: name of the argument that gave the path, for the message.
 
     Raises:
-        InputError: the folder is missing, a file, or read-only; or `path` is a folder.
+        InputError: the folder is missing, a file, or read-only; `path` is a folder, or
+            its name too long.
     """
     folder = path.absolute().parent
     try:
@@ -142,6 +148,13 @@ def check_writable(path: Path, argument: str) -> None:
     if not folder.is_dir():
         raise InputError(
             f"{path}: there is no folder {folder}; make it first.", argument=argument
+        )
+    longest = os.pathconf(folder, "PC_NAME_MAX") - _TEMPORARY_SUFFIX
+    if len(os.fsencode(path.name)) > longest:
+        raise InputError(
+            f"{path.name[:40]}...: the name is too long; choose one of up to {longest} "
+            "bytes.",
+            argument=argument,
         )
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.", argument=argument)

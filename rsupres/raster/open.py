@@ -338,6 +338,8 @@ def locate(path: str) -> str:
     if os.path.exists(path):
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read; check its permissions.")
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: a device, a pipe or a socket; name a file.")
         return _locate_in_zip(path) if path.lower().endswith(".zip") else path
     if path.startswith("/vsi") or ":" in path.lstrip("/"):
         return path

@@ -135,7 +135,8 @@ def _alone(folder: Path, shard: tuple[int, int] | None) -> Iterator[None]:
     held: list[Lock] = []
     try:
         for name, operation in names.items():
-            held.append(Lock.take(folder / name, [operation], 0.5))
+            with translate_os_errors(folder):
+                held.append(Lock.take(folder / name, [operation], 0.5))
         yield
     finally:
         for lock, name in zip(held, names, strict=False):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from rsupres.errors import RsupresError
+from rsupres.errors import RsupresError, code_of_os_error
 from rsupres.execution import OnProgress, Progress
 from rsupres.tiles.attempts import Attempts, Effort, Outcome, Task, one_by_one
 from rsupres.tiles.journal import FAILED, RUNNING, BatchItem, Journal, now
@@ -143,6 +143,9 @@ def _ended(
         )
     if isinstance(outcome, RsupresError):
         code, text = outcome.exit_code, word_error(outcome)
+    elif isinstance(outcome, OSError) and code_of_os_error(outcome) != 1:
+        code = code_of_os_error(outcome)
+        text = f"{outcome.filename or 'a file'}: {outcome.strerror}."
     else:
         code, text = 1, f"{outcome} This is a defect of rsupres."
     return replace(

@@ -338,3 +338,19 @@ def test_the_doctor_tests_models_and_fails_with_the_first_bad_one(
     assert result.exit_code == 4
     versions = {r["check"]: r["found"] for r in records if "found" in r}
     assert versions["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("upscale", "LONG", "out.tif"),
+        ("plan", "LONG"),
+        ("mosaic", "LONG", "out.tif"),
+        ("tile", "LONG", "tiles"),
+        ("status", "LONG"),
+    ],
+)
+def test_a_name_that_is_too_long_is_no_defect(arguments: tuple[str, ...]) -> None:
+    result = invoke(*(text.replace("LONG", "x" * 300) for text in arguments))
+    assert result.exit_code == 3
+    assert "too long" in result.output or "no such file" in result.output

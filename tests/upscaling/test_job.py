@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rsupres.errors import InputError, RunConflictError
-from rsupres.output.atomic import check_writable
+from rsupres.errors import InputError, ResourceError, RunConflictError
+from rsupres.output.atomic import check_writable, translate_os_errors
+from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
 
 FULL = UpscaleJob(
@@ -149,6 +151,33 @@ def test_missing_folders_and_folders_as_files_are_refused(tmp_path):
         check_writable(tmp_path / "no" / "o.tif", "output")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(tmp_path, "output")
+
+
+def test_names_that_leave_no_room_for_temporary_ones_are_refused(tmp_path):
+    check_writable(tmp_path / ("x" * 226 + ".tif"), "output")
+    for length in (227, 300):
+        with pytest.raises(InputError, match="too long"):
+            check_writable(tmp_path / ("x" * length + ".tif"), "output")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, InputError),  # as below /proc, where nothing can be made
+        (errno.ENAMETOOLONG, InputError),
+        (errno.EIO, ResourceError),
+        (errno.ENOSPC, ResourceError),
+    ],
+)
+def test_what_the_system_refuses_is_no_defect(tmp_path, number, kind):
+    with pytest.raises(kind, match=r"o\.tif"), translate_os_errors(tmp_path / "o.tif"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_pipe_is_no_scene(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a device, a pipe or a socket"):
+        Raster.open(tmp_path / "pipe")
 
 
 @contextmanager
