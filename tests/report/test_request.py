@@ -18,7 +18,7 @@ from rsupres.cli import main
 from rsupres.errors import InputError
 from rsupres.report.assemble import Findings
 from rsupres.report.batch_index import page_data
-from rsupres.report.explain import GOOD, LOOK, USUAL, explain
+from rsupres.report.explain import EXPLANATIONS, GOOD, LOOK, USUAL, explain
 from rsupres.report.measure import measured_windows, ring_power
 from rsupres.report.page import as_json
 from rsupres.report.plots import outline, place_drawing, round_step
@@ -303,3 +303,19 @@ def test_round_steps_and_places(tmp_path: Path) -> None:
 
 def test_rooms_go_from_much_to_little() -> None:
     assert list(ROOMS) == sorted(ROOMS, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, about in EXPLANATIONS.items() if about.good is not None]
+)
+def test_the_page_of_figures_has_the_limits_of_the_pages(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "figures.md"
+    rows = re.findall(
+        rf"^\| `{name}` \| (\w+ [^|]*)\|([^|]*)\|$", page.read_text(), re.M
+    )
+    about = EXPLANATIONS[name]
+    assert about.good is not None
+    assert about.poor is not None
+    found = [re.findall(r"[\d.]+", cell)[0] for row in rows[-1:] for cell in row]
+    wanted = [about.good * about.factor, about.poor * about.factor]
+    assert [float(number) for number in found] == pytest.approx(wanted)
