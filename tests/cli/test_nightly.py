@@ -106,6 +106,7 @@ VALUES: dict[str, object] = {
     "batch-size": "4",
     "co": ["COMPRESS=ZSTD", "BIGTIFF=YES"],
     "nodata": "-5.0",
+    "interval": ["0.9", "low", "high"],
     "jobs": "2",
     "samples": "2",
     "sensor-mtf": "0.3",
