@@ -69,6 +69,8 @@ class PlainLines:
         )
 
     def _print(self, line: str, step: Progress) -> None:
+        if step.scene and not self._as_json:  # several may be worked on
+            line = f"{Path(step.scene).name}: {line}"
         fields = {name: value for name, value in vars(step).items() if value != ""}
         if self._is_shown:
             shown = json_line("INFO", line, fields) if self._as_json else line

@@ -78,7 +78,7 @@ def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchIt
 
     Args:
         request: what to do.
-        watch: who is told; None = nobody.
+        watch: callbacks; None = none.
 
     Returns:
         All items with their final status, in the order of the inputs.

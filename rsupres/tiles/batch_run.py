@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 RETRIED = frozenset({1, 3, 5, 6})
 
 
-def _nobody(told: object) -> None:
-    """Tell nobody."""
+def _ignore(value: object) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told what happens in a batch.
+    """Callbacks of a batch.
 
     Attributes:
         on_start: called with an item when an attempt begins.
@@ -41,9 +41,9 @@ class Watch:
         word_error: words the failure of an item for its reader.
     """
 
-    on_start: Callable[[BatchItem], None] = _nobody
-    on_item: Callable[[BatchItem], None] = _nobody
-    on_progress: OnProgress = _nobody
+    on_start: Callable[[BatchItem], None] = _ignore
+    on_item: Callable[[BatchItem], None] = _ignore
+    on_progress: OnProgress = _ignore
     word_error: Callable[[RsupresError], str] = str
 
 
@@ -56,7 +56,7 @@ class Batch:
         jobs: of the items.
         journal: is kept up to date.
         effort: how to work.
-        watch: who is told.
+        watch: callbacks.
     """
 
     items: list[BatchItem]

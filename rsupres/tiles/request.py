@@ -265,8 +265,10 @@ def batch(
         summary=None if summary is None else Path(summary),
     )
     with progress_bar(progress) as show:
-        told = on_item or (lambda item: None)
-        return run_batch(request, Watch(on_item=told, on_progress=on_progress or show))
+        watch = Watch(
+            on_item=on_item or (lambda item: None), on_progress=on_progress or show
+        )
+        return run_batch(request, watch)
 
 
 def is_run(folder: Path) -> bool:

@@ -24,7 +24,7 @@ from rsupres.execution import Interrupted, Progress, stop_signals
 from rsupres.tiles.attempts import Attempts, Effort, OnScene, Task, attempt
 from rsupres.upscaling.model import keeping_model
 
-_STOP_S = 120.0  # a process that was told to stop finishes the strip it writes
+_STOP_S = 120.0  # for a process to finish the strip that it writes
 _PROGRESS_S = 0.1  # between two messages about one phase
 
 
@@ -63,10 +63,16 @@ class _Worker:
         with suppress(OSError):  # a process that died meanwhile is found by its end
             self.connection.send(task)
 
-    def stop(self) -> None:
-        """End the process; a scene that it works on can be continued."""
+    def ask_to_stop(self) -> None:
+        """Stop the scene that the process works on; a later run can continue it.
+
+        A second signal would end the process at once.
+        """
         if self.index is not None:
             self.process.terminate()
+
+    def end(self) -> None:
+        """End the process once it has stopped."""
         self.connection.close()
         self.process.join(_STOP_S)
         if self.process.is_alive():
@@ -106,11 +112,10 @@ def run_workers(tasks: Iterator[Task], effort: Effort, show: OnScene) -> Attempt
                     worker.index = None
                     yield index, content, duration_s
     finally:
-        for worker in workers:  # all are told before one is waited for
-            if worker.index is not None:
-                worker.process.terminate()
         for worker in workers:
-            worker.stop()
+            worker.ask_to_stop()
+        for worker in workers:
+            worker.end()
 
 
 def _hand_out(tasks: Iterator[Task], workers: list[_Worker], effort: Effort) -> None:
@@ -183,7 +188,7 @@ def _serve(
 
 
 def _thinned(send: Callable[[str, object], None]) -> Callable[[Progress], None]:
-    """Return a function that sends progress, but not more often than anybody reads."""
+    """Return a function that sends progress a few times a second at the most."""
     last = ("", 0.0)
 
     def show(step: Progress) -> None:

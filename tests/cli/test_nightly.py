@@ -502,6 +502,12 @@ def test_logs_in_json_have_time_run_scene_and_counters(scenes: Path) -> None:
     assert lines(Path("log").read_text())[-1]["level"] == "ERROR"
 
 
+def test_lines_of_a_batch_name_the_scene(scenes: Path) -> None:
+    done = run("batch", "scenes", "--out-dir", "out", *BICUBIC)
+    assert "T32TQM_1.tif: Tiles" in done.stderr
+    assert "\nInputs: 2/2 inputs" in done.stderr
+
+
 def test_bars_are_those_of_the_batch_and_of_scenes(capsys) -> None:
     from rsupres.cli.progress import progress_bars
 
@@ -551,6 +557,7 @@ def test_several_processes_do_what_one_does(scenes: Path, monkeypatch) -> None:
     said = {Path(str(line["scene"])).name for line in kept if line.get("phase")}
     assert {"T32TQM_1.tif", "T33UUP_1.tif"} <= said
     assert any("reflectance" in str(line["message"]) for line in kept)  # of a worker
+    assert all(line["scene"] for line in kept if "reflectance" in str(line["message"]))
 
 
 def test_processes_stop_with_the_batch(scenes: Path, monkeypatch) -> None:
