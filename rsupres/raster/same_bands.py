@@ -40,7 +40,7 @@ def match_bands(part: Raster, first: Raster) -> tuple[int, ...]:
                 f"{part.path}: band {band} has scale {own[0]:g} and offset {own[1]:g}, "
                 f"but {first.path} has {other[0]:g} and {other[1]:g}, so the same "
                 "number means something else; bring them to one scale first, for "
-                "example with gdal_translate -scale."
+                "example each with gdal_translate -ot Float32 -unscale FILE OUT.tif."
             )
     return bands
 

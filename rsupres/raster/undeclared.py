@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from rsupres.raster.dataset import Raster
 
 # Values that no sensor measures, as float32.
-SENTINELS = (-9999.0, -99999.0, -32768.0, 1e20, -1e20, 3.4028235e38, -3.4028235e38)
+SENTINELS = (
+    *(-9999.0, -99999.0, -32768.0, 1e20, -1e20, 1e30, -1e30),
+    *(9.969209968386869e36, 3.4028235e38, -3.4028235e38),  # netCDF's, the largest
+)
 MIN_COLLAR = 0.005  # share of the pixels that are 0 along the edge
 SAMPLE_PIXELS = 1_000_000  # of a file that are looked at
 

@@ -36,6 +36,7 @@ from rsupres.output.trial import check_format
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.extent import window_from_bounds
+from rsupres.raster.nodata import is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
@@ -317,7 +318,11 @@ def _write(
 ) -> TileRecord:
     """Write one tile in all its kinds; return its record with shares."""
     scene = sources.scene
-    pixels, valid = scene.read_stored(tile.lr, scene.data_bands)
+    pixels, apart = scene.read_stored(tile.lr, scene.data_bands, joint=0)
+    valid = join_valid(apart, None)
+    if not _has_one_nodata(scene):  # a tile has one for all bands
+        exact = pixels.astype(np.float64)
+        pixels = to_dtype(exact, scene.dtype, scene.nodata, apart)
     path = _staged(run) / LR / tile.name
     writers[LR].write(path, pixels, plan.scene.crop(tile.lr), valid)
     shares: dict[str, float] = {}
@@ -334,6 +339,11 @@ def _write(
         writers[HR].write(path, pixels, grid, measured)
         shares[HR] = float(measured.mean())
     return replace(tile, valid=float(valid.mean()), shares=shares)
+
+
+def _has_one_nodata(scene: Raster) -> bool:
+    values = [scene.nodata_of(band) for band in scene.data_bands]
+    return all(is_same_nodata(value, values[0]) for value in values)
 
 
 def _read_hr(

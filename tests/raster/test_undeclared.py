@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 
 from rsupres.errors import InputError
@@ -142,3 +143,25 @@ def test_tiles_that_hide_what_they_lack_are_counted(
     with caplog.at_level(logging.WARNING):
         mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
     assert "1 of 2 tiles" in caplog.text
+
+
+def test_tiles_of_bands_with_other_nodata_values_have_one(tmp_path: Path) -> None:
+    pixels = np.full((2, 8, 8), 50, np.uint16)
+    pixels[0, 1, 1], pixels[1, 2, 2], pixels[1, 3, 3] = 7, 14, 7
+    make_scene(tmp_path / "a.tif", pixels=pixels)
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
+    text = (tmp_path / "a.vrt").read_text()
+    for band, value in ((1, 7), (2, 14)):
+        start = f'<VRTRasterBand dataType="UInt16" band="{band}">'
+        text = text.replace(start, f"{start}<NoDataValue>{value}</NoDataValue>")
+        start = f'<VRTRasterBand dataType="UInt16" band="{band}" '
+        assert start not in text
+    (tmp_path / "a.vrt").write_text(text)
+    tile_scene(TileJob(scenes=(str(tmp_path / "a.vrt"),), folder=tmp_path / "tiles"))
+    (tile,) = (tmp_path / "tiles" / "lr").glob("*.tif")
+    with rasterio.open(tile) as file:
+        found = file.read()
+        assert file.nodata == 7
+    expected = pixels.copy()
+    expected[1, 2, 2], expected[1, 3, 3] = 7, 8  # nodata; measured, so no longer 7
+    np.testing.assert_array_equal(found, expected)
