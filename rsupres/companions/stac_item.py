@@ -22,7 +22,7 @@ from rsupres.grid import Grid
 from rsupres.products.model import Product
 from rsupres.products.sentinel2 import BANDS
 from rsupres.raster.dataset import Raster
-from rsupres.raster.files import date_of
+from rsupres.raster.files import date_in, date_of
 from rsupres.raster.product.find import find_product
 from rsupres.version import __version__
 
@@ -63,7 +63,7 @@ def make_item(
             id=output.name.partition(".")[0],
             geometry=geometry,
             bbox=bbox,
-            datetime=_date(scene),
+            datetime=_date(scene, scenes[0]),
             properties=_properties(scene, product),
         )
         item.set_self_href(str(output.with_suffix(".json").absolute()))
@@ -78,16 +78,22 @@ def make_item(
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
-def _date(scene: Raster) -> datetime:
-    """Return when a scene was taken, to the second where its product tells."""
+def _date(scene: Raster, source: str) -> datetime:
+    """Return when a scene was taken, to the second where its product tells.
+
+    Args:
+        scene: the output.
+        source: name of what it was made of, which may hold a date.
+    """
     with suppress(ValueError):
         taken = datetime.fromisoformat(scene.tags.get("PRODUCT_START_TIME", ""))
         return taken if taken.tzinfo else taken.replace(tzinfo=UTC)
-    date, source = date_of(scene)
-    if source == "file time":
-        logger.warning(
-            "%s: nothing tells its date; its item has the file's.", scene.path
-        )
+    date, known_by = date_of(scene)
+    if known_by != "file time":
+        return date
+    if (named := date_in(os.path.basename(source))) is not None:
+        return named
+    logger.warning("%s: no date; its item has that of the file.", scene.path)
     return date
 
 
