@@ -93,7 +93,7 @@ def date_of(scene: Raster) -> tuple[datetime, str]:
     a name without a date; then the time of the file.
     """
     for tag in _DATE_TAGS:
-        date = date_in(scene.tags.get(tag, ""))
+        date = _parse(scene.tags.get(tag, ""))
         if date is not None:
             return date, f"tag {tag}"
     name = os.path.basename(scene.path.rstrip("/"))
@@ -102,7 +102,7 @@ def date_of(scene: Raster) -> tuple[datetime, str]:
         date = datetime(int(year.group(1)), 1, 1, tzinfo=UTC)
     if date is not None:
         return date, "name"
-    date = date_in(scene.tags.get(_FILE_TAG, ""))
+    date = _parse(scene.tags.get(_FILE_TAG, ""))
     if date is not None:
         return date, DATETIME_SOURCE
     if os.path.exists(scene.path):
@@ -154,8 +154,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def date_in(text: str) -> datetime | None:
-    """Return the first date in a text (UTC), None without one."""
+def _parse(text: str) -> datetime | None:
     for found in _DATE.finditer(text):
         try:
             year, month, day = (int(found[group]) for group in (1, 3, 4))
