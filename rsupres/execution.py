@@ -177,9 +177,10 @@ def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[I
 
 @contextmanager
 def stop_signals(time_limit_s: float | None = None) -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and the end of the time into `Interrupted` in this thread.
+    """Turn signals that stop, and the end of the time, into `Interrupted` here.
 
-    A second signal has its ordinary effect. Outside the main thread this does nothing.
+    SIGINT, SIGTERM and SIGUSR1 stop. A second signal has its ordinary effect. Outside
+    the main thread this does nothing.
 
     Args:
         time_limit_s: seconds from now on; None = no limit.
@@ -187,7 +188,7 @@ def stop_signals(time_limit_s: float | None = None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in watched}
 
     def stop(signum: int, frame: FrameType | None) -> None:

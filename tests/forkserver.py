@@ -113,10 +113,6 @@ class Commands:
 def serve() -> None:
     import torch
 
-    import rsupres.tiles.mosaic
-    import rsupres.upscaling.pipeline
-    import rsupres.upscaling.planning  # noqa: F401  # so that children need not
-
     torch.set_num_threads(1)
     while line := sys.stdin.readline():
         request = json.loads(line)
@@ -147,7 +143,7 @@ def _work(request: dict[str, object]) -> None:
         if request["folder"] is not None:
             os.chdir(str(request["folder"]))
         if request["tile_s"]:
-            _slow_down(float(request["tile_s"]))
+            slow_down(float(request["tile_s"]))
         from rsupres.cli import main
 
         try:
@@ -160,7 +156,7 @@ def _work(request: dict[str, object]) -> None:
         os._exit(code)
 
 
-def _slow_down(tile_s: float) -> None:
+def slow_down(tile_s: float) -> None:
     from rsupres.families.bicubic import Bicubic
 
     upscale = Bicubic.upscale

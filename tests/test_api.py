@@ -31,14 +31,16 @@ OF_THE_TERMINAL = {
     *("config", "print_config", "time_limit_s", "is_plan"),
 }
 OF_THE_TERMINAL |= {"report"}  # `make_report` does it
-OF_PYTHON = {"progress", "on_progress", "on_item"}
+OF_PYTHON = {"progress", "on_progress", "on_item", "elsewhere"}
+# Python has `elsewhere` in their place.
+OF_CLUSTERS = {"dask", "dask_scheduler_file", "dask_local", "dask_resources"}
 
 
 def options_of(command: str) -> set[str]:
     found = command_line.get_command(click.Context(command_line), command)
     assert found is not None
     names = {p.name or "" for p in found.params if not getattr(p, "hidden", False)}
-    return names - OF_THE_TERMINAL
+    return names - OF_THE_TERMINAL - OF_CLUSTERS
 
 
 def arguments_of(function: str, *more: type) -> set[str]:

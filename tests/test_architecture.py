@@ -18,8 +18,8 @@ ORDER = (
     *("kernels", "blocks", "degradations", "legends", "diffusion"),
     *("products", "raster"),
     *("families", "output", "checkpoints", "vector", "change", "conditions"),
-    "companions",
-    *("upscaling", "tiles", "datasets", "evaluation", "report", "training", "cli"),
+    *("companions", "upscaling", "tiles", "cluster", "datasets", "evaluation"),
+    *("report", "training", "cli"),
 )
 ROOT_MODULES = frozenset(ORDER[:6])
 HEAVY = ("torch", "rasterio", "diffusers", "geopandas", "osmnx", "shapely", "pyogrio")

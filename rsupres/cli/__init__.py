@@ -175,7 +175,7 @@ def main() -> None:
     """Super-resolve satellite scenes with diffusion models.
 
     Exit codes: 0 done, 1 defect, 2 usage, 3 input, 4 checkpoint, 5 run conflict or
-    output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130, 142 or 143
+    output exists, 6 resources, 7 model output, 8 a --fail-if gate, 130, 138, 142 or 143
     stopped (the same command continues).
 
     \b

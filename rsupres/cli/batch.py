@@ -10,6 +10,7 @@ import click
 from rsupres.cli.batch_request import make_request, show_plan
 from rsupres.cli.console import Console
 from rsupres.cli.log_file import set_scene
+from rsupres.cli.options.cluster import cluster_options
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import batch_options, time_option
@@ -96,6 +97,7 @@ def _check_summary(
     help="Say what would be done, with time and disk, and do nothing.",
 )
 @batch_options
+@cluster_options
 @time_option
 @console_options
 @click.pass_context

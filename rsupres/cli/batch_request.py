@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rsupres.cli.console import Console
+from rsupres.cli.options.cluster import take_batch_cluster
 from rsupres.cli.options.run import make_job
 from rsupres.cli.options.scene_rules import job_chooser, read_rules
 from rsupres.cli.process import tune
@@ -40,6 +41,7 @@ def make_request(
     from rsupres.tiles.batch import BatchRequest
     from rsupres.tiles.batch_jobs import Selection
 
+    elsewhere, devices = take_batch_cluster(options, folder)
     own = {name: options.pop(name) for name in _OF_BATCH}
     rules = read_rules(ctx, options.keys())
     if own["jobs"] > 1 and options["shard"]:
@@ -51,7 +53,14 @@ def make_request(
         scale_is_given=ctx.get_parameter_source("scale") != ParameterSource.DEFAULT,
         selection=Selection(own["recursive"], own["group_bands"]),
         choose=job_chooser(str(folder), options, rules) if rules else None,
-        effort=Effort(own["jobs"], own["retry"], own["max_failures"], tune),
+        effort=Effort(
+            jobs=max(own["jobs"], len(devices)),
+            retries=own["retry"],
+            max_failures=own["max_failures"],
+            set_up=tune,
+            devices=devices,
+            elsewhere=elsewhere,
+        ),
         summary=own["summary"],
     )
 

@@ -57,6 +57,7 @@ def plan(
         *scenes, output = paths
     else:
         scenes = list(paths)
+    options["device"] = str(options["device"]).partition(",")[0]
     job = make_job(tuple(scenes), output or "out.tif", options)
     found = plan_job(job, has_output=output is not None)
     ctx = click.get_current_context()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsupres.cli.console import Console
 from rsupres.cli.log_file import set_scene
+from rsupres.cli.options.cluster import cluster_options, take_cluster
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import check_output_given, expand_lists
 from rsupres.cli.options.run import make_job, time_option, upscale_options
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.argument("scenes", nargs=-1, callback=expand_lists, metavar="SCENE...")
 @click.argument("output", type=click.Path(), callback=check_output_given)
 @upscale_options
+@cluster_options
 @time_option
 @console_options
 def upscale(
@@ -31,7 +33,7 @@ def upscale(
     scenes: tuple[str, ...],
     output: str,
     time_limit_s: float | None,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Upscale SCENE into OUTPUT, a georeferenced raster.
 
@@ -49,10 +51,11 @@ def upscale(
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.upscaling.pipeline import upscale_scene
 
+    elsewhere = take_cluster(options)
     job = make_job(scenes, output, options)
     set_scene(scenes[0])
     with console.work(time_limit_s) as show, reporting(job, options["report"]):
-        summary = upscale_scene(job, on_progress=show)
+        summary = upscale_scene(job, on_progress=show, elsewhere=elsewhere)
     console.emit(summary.to_json(), describe(summary))
 
 

@@ -18,6 +18,9 @@ from typing import NamedTuple, Self
 
 from rsupres.errors import RunConflictError
 
+# Pauses between two attempts to take a lock; many processes may wait for one.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
+
 
 class Owner(NamedTuple):
     """The process that holds a lock.
@@ -53,6 +56,7 @@ class Lock:
             RunConflictError: if another process keeps the lock for longer.
         """
         deadline_s = time.monotonic() + patience_s
+        pause_s = _FIRST_PAUSE_S
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             for operation in operations:
@@ -63,7 +67,8 @@ class Lock:
             os.close(descriptor)
             if time.monotonic() > deadline_s:
                 raise _conflict(path.parent)
-            time.sleep(0.02)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def share(self) -> None:
         """Make an exclusive lock a shared one.

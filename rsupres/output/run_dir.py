@@ -222,12 +222,15 @@ class Run(AbstractContextManager["Run"]):
         }
         return SceneContext(arrays, content["numbers"])
 
-    def lock_shard(self, shard: int, n_shards: int) -> None:
+    def lock_shard(
+        self, shard: int, n_shards: int, *, patience_s: float = _PATIENCE_S
+    ) -> None:
         """Lock one shard until the run is closed.
 
         Args:
             shard: from 1 to `n_shards`.
             n_shards: how many there are.
+            patience_s: how long to wait for a process that works on it.
 
         Raises:
             RunConflictError: if another process works on this shard, or on a shard of
@@ -237,13 +240,17 @@ class Run(AbstractContextManager["Run"]):
             raise ValueError(f"shard {shard} of {n_shards}")
         file = self.path / f"shard-{shard}-of-{n_shards}.lock"
         with translate_os_errors(self.path):
-            for other in self.path.glob("shard-*.lock"):
-                if not other.match(f"*-of-{n_shards}.lock") and is_held(other):
+            for other in self.held_shards():
+                if not other.match(f"*-of-{n_shards}.lock"):
                     raise RunConflictError(
                         f"{self.path}: {other.stem} is being computed, so {file.stem} "
                         "cannot begin; use one number of shards for a run."
                     )
-            self._locks.append(Lock.take(file, [fcntl.LOCK_EX], _PATIENCE_S))
+            self._locks.append(Lock.take(file, [fcntl.LOCK_EX], patience_s))
+
+    def held_shards(self) -> list[Path]:
+        """Return the lock files of the shards that processes work on."""
+        return [file for file in self.path.glob("shard-*.lock") if is_held(file)]
 
     def claim_assembly(self) -> bool:
         """Return whether this process may assemble the output.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from rsupres.errors import RsupresError
@@ -20,6 +20,8 @@ Outcome = RunSummary | Exception  # what was done, or why not
 # Index, outcome and wall time of each attempt when it ends.
 Attempts = Generator[tuple[int, Outcome, float], None, None]
 OnScene = Callable[[int, Progress], None]  # index of an item, and how far it is
+# Makes attempts in other processes, of all jobs and those that are to be attempted.
+Elsewhere = Callable[[Sequence[UpscaleJob], Iterator[Task], OnScene], Attempts]
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,36 @@ class Effort:
         retries: how often inputs that failed are tried again, after all others.
         max_failures: stop when so many inputs have failed; None = never.
         set_up: called first in each process; a function of a module.
+        work: does a job, as `upscale_scene`; a function of a module.
+        devices: of the processes, in turn; empty = those of the jobs.
+        elsewhere: makes the attempts instead; None = processes of this machine do.
     """
 
     jobs: int = 1
     retries: int = 0
     max_failures: int | None = None
     set_up: Callable[[], None] | None = None
+    work: Callable[..., RunSummary] = upscale_scene
+    devices: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
 
-def attempt(job: UpscaleJob, on_progress: OnProgress) -> Outcome:
+def attempt(
+    job: UpscaleJob,
+    on_progress: OnProgress,
+    work: Callable[..., RunSummary] = upscale_scene,
+) -> Outcome:
     """Upscale one scene; return what was done, or the error.
 
     Args:
         job: what to do.
         on_progress: as for `upscale_scene`.
+        work: does it.
     """
     try:
         with translate_os_errors(job.output):
             job.output.parent.mkdir(parents=True, exist_ok=True)
-        return upscale_scene(job, on_progress=on_progress)
+        return work(job, on_progress=on_progress)
     except RsupresError as error:
         return error
     except Exception as error:  # a defect in one must not cost the others

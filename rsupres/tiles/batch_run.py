@@ -110,6 +110,8 @@ class Batch:
         def show(index: int, step: Progress) -> None:
             self.watch.on_progress(replace(step, scene=self.items[index].scene))
 
+        if self.effort.elsewhere is not None:
+            return self.effort.elsewhere(self.jobs, tasks, show)
         if self.effort.jobs == 1:
             return one_by_one(tasks, show)
         return run_workers(tasks, self.effort, show)

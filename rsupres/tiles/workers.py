@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -23,6 +23,7 @@ from rsupres.errors import ResourceError
 from rsupres.execution import Interrupted, Progress, stop_signals
 from rsupres.tiles.attempts import Attempts, Effort, OnScene, Task, attempt
 from rsupres.upscaling.model import keeping_model
+from rsupres.upscaling.summary import RunSummary
 
 _STOP_S = 120.0  # for a process to finish the strip that it writes
 _PROGRESS_S = 0.1  # between two messages about one phase
@@ -35,31 +36,38 @@ class _Worker:
     Attributes:
         process: that attempts tasks.
         connection: to it.
+        device: that it computes on; "" = that of each job.
         index: of the item it works on; None = it waits.
         started: when it began, `time.monotonic`.
     """
 
     process: SpawnProcess
     connection: Connection
+    device: str = ""
     index: int | None = None
     started: float = 0.0
 
     @classmethod
-    def start(cls, effort: Effort) -> _Worker:
-        """Start a process."""
+    def start(cls, effort: Effort, place: int) -> _Worker:
+        """Start a process; `place` is its number."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         level = logging.getLogger().getEffectiveLevel()
         process = context.Process(
-            target=_serve, args=(theirs, effort.set_up, effort.jobs, level), daemon=True
+            target=_serve,
+            args=(theirs, effort.set_up, effort.work, effort.jobs, level),
+            daemon=True,
         )
         process.start()
         theirs.close()
-        return cls(process, ours)
+        devices = effort.devices
+        return cls(process, ours, devices[place % len(devices)] if devices else "")
 
     def give(self, task: Task) -> None:
         """Hand over a task."""
         self.index, self.started = task[0], time.monotonic()
+        if self.device:
+            task = (task[0], replace(task[1], device=self.device))
         with suppress(OSError):  # a process that died meanwhile is found by its end
             self.connection.send(task)
 
@@ -128,7 +136,7 @@ def _hand_out(tasks: Iterator[Task], workers: list[_Worker], effort: Effort) -> 
         if task is None:
             return
         if worker is None:
-            worker = _Worker.start(effort)
+            worker = _Worker.start(effort, place)
             workers.append(worker)
         worker.give(task)
 
@@ -160,7 +168,11 @@ class _Sender(logging.Handler):
 
 
 def _serve(
-    connection: Connection, set_up: Callable[[], None] | None, n_jobs: int, level: int
+    connection: Connection,
+    set_up: Callable[[], None] | None,
+    work: Callable[..., RunSummary],
+    n_jobs: int,
+    level: int,
 ) -> None:
     """Attempt the tasks that arrive, until the parent closes the connection."""
     if set_up is not None:
@@ -184,7 +196,7 @@ def _serve(
         while True:
             _, job = connection.recv()
             sender.scene = job.scenes[0]
-            send("outcome", attempt(job, _thinned(send)))
+            send("outcome", attempt(job, _thinned(send), work))
 
 
 def _thinned(send: Callable[[str, object], None]) -> Callable[[Progress], None]:

@@ -77,18 +77,20 @@ class ChosenModel:
             ) from error
 
 
-_KEPT: ContextVar[dict[Hashable, SuperResolver] | None] = ContextVar(
-    "model that is kept", default=None
-)
+Models = dict[Hashable, SuperResolver]
+_KEPT: ContextVar[Models | None] = ContextVar("model that is kept", default=None)
 
 
 @contextmanager
-def keeping_model() -> Iterator[None]:
+def keeping_model(models: Models | None = None) -> Iterator[None]:
     """Load a model once for all jobs that this thread does inside the block.
 
     One model is kept at a time, the one loaded last, until the block ends.
+
+    Args:
+        models: holds the model that an earlier block kept, and keeps it after this one.
     """
-    token = _KEPT.set({})
+    token = _KEPT.set({} if models is None else models)
     try:
         yield
     finally:

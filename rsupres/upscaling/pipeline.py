@@ -1,8 +1,9 @@
 """Run a job from its scene to its outputs, and finish runs that were interrupted.
 
-`upscale_scene` runs a whole job or one shard of it, `finish_run` ends a run that
-another process began. The order of the steps is here; what each does is in the modules
-that are called. Nothing is printed.
+`upscale_scene` runs a whole job or one shard of it, `compute_shard` a shard of a run
+that another process assembles, `finish_run` ends a run that another process began. The
+order of the steps is here; what each does is in the modules that are called. Nothing is
+printed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -55,59 +56,35 @@ from rsupres.upscaling.outputs import (
     main_meta,
     side_outputs,
 )
+from rsupres.upscaling.summary import RunSummary as RunSummary
+from rsupres.upscaling.summary import summarise, without_warnings
 from rsupres.upscaling.work import Work, open_work
 
 logger = logging.getLogger(__name__)
 
 _SUMS = "sums"  # folder in a run directory: what each strip adds to the figures
+# How long a shard waits for a process that still has its lock: one whose machine lost
+# the network, or died; file servers keep such locks for a minute or two.
+_PATIENCE_WITH_LOST_S = 180.0
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """The result of a run.
-
-    Attributes:
-        output: the file.
-        status: written, existed (skipped), or computed (a shard, others are missing).
-        figures: quality figures, empty unless the output is there.
-        tiles: tiles computed by this process.
-        skipped: those of them without a valid pixel.
-        duration_s: wall time of this process.
-        model: name of the model.
-        missing_strips: strips that other shards still owe.
-    """
-
-    output: Path
-    status: str
-    figures: Mapping[str, float]
-    tiles: int
-    skipped: int
-    duration_s: float
-    model: str
-    missing_strips: int = 0
-
-    def to_json(self) -> dict[str, object]:
-        """Return JSON-able values."""
-        return {
-            "output": str(self.output),
-            "status": self.status,
-            "figures": dict(self.figures),
-            "tiles": self.tiles,
-            "tiles_skipped": self.skipped,
-            "duration_s": round(self.duration_s, 3),
-            "model": self.model,
-            "missing_strips": self.missing_strips,
-        }
+# Computes the strips of a run that are missing: all, or those of the job's shard.
+Compute = Callable[[Work, Run, OnProgress, Counts], None]
 
 
 def upscale_scene(
-    job: UpscaleJob, *, on_progress: OnProgress | None = None
+    job: UpscaleJob,
+    *,
+    on_progress: OnProgress | None = None,
+    elsewhere: Compute | None = None,
 ) -> RunSummary:
     """Upscale a scene, or one shard of it; go on where an earlier run stopped.
 
     Args:
         job: what to do.
         on_progress: called often, from this thread.
+        elsewhere: has other processes compute the strips, such as
+            `rsupres.cluster.dask_scene.OnDask`; None = this one computes them.
 
     Raises:
         RsupresError: any of them; without output under its name, except
@@ -119,14 +96,47 @@ def upscale_scene(
     job.companions.check(job.outputs, job.inputs)
     with beside(job.companions), bounded_cache(), torch.inference_mode():
         if job.compares and job.output.exists():
-            return _compared(job, show, started)
+            return _compared(job, show, started, elsewhere)
         if job.output.exists() and not job.overwrite and job.run_path.exists():
             finished = _finish_removal(job, started)
             if finished is not None:
                 return finished
         job.check_vacant()
         with open_work(job) as work:
-            return _run(work, show, started)
+            return _run(work, show, started, elsewhere)
+
+
+def compute_shard(
+    job: UpscaleJob, *, on_progress: OnProgress | None = None
+) -> RunSummary:
+    """Compute one shard of a run that another process began, and assemble nothing.
+
+    Warnings about the scene are left to that process.
+
+    Args:
+        job: that of the run, with `shard`.
+        on_progress: called often, from this thread; what it raises stops the work.
+
+    Raises:
+        InputError: the run directory is missing.
+        RsupresError: as `upscale_scene`.
+    """
+    assert job.shard is not None
+    started = time.monotonic()
+    show = on_progress or (lambda step: None)
+    Run.load(job.run_path)
+    with ExitStack() as stack:
+        stack.enter_context(bounded_cache())
+        stack.enter_context(torch.inference_mode())
+        with without_warnings():
+            work = stack.enter_context(open_work(job))
+        opened = Run.open(job.run_path, _manifest(work), exclusive=False)
+        run = stack.enter_context(opened)
+        run.lock_shard(*job.shard, patience_s=_PATIENCE_WITH_LOST_S)
+        counts = Counts(batch_size=work.batch_size)
+        _compute(_restored(work, run), run, show, counts)
+        missing = work.grid.shape[0] - len(run.done_strips())
+        return summarise(work, "computed", {}, counts, started, missing)
 
 
 def finish_run(
@@ -168,38 +178,27 @@ def finish_run(
     return upscale_scene(job, on_progress=on_progress)
 
 
-def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
+def _run(
+    work: Work, show: OnProgress, started: float, elsewhere: Compute | None
+) -> RunSummary:
     job = work.job
-    manifest = {
-        "job": work.identity,
-        "options": job.to_json(),
-        "n_strips": work.grid.shape[0],
-        "stretch": work.stretch.to_json(),
-        "gains": list(work.gains),
-        "conditions": work.conditions.settings(),
-    }
     alone = job.shard is None
+    exclusive = alone and elsewhere is None
     with Run.open(
-        job.run_path, manifest, exclusive=alone, restart=job.takes_over
+        job.run_path, _manifest(work), exclusive=exclusive, restart=job.takes_over
     ) as run:
-        kept = run.manifest
-        work = replace(
-            work,
-            stretch=Stretch.from_json(cast(Mapping[str, list[float]], kept["stretch"])),
-            gains=tuple(cast(list[float], kept["gains"])),
-            conditions=work.conditions.restored(
-                cast(Mapping[str, object], kept.get("conditions", {}))
-            ),
-        )
-        counts = Counts(batch_size=work.batch_size)
+        work = _restored(work, run)
+        counts = Counts(batch_size=1 if elsewhere else work.batch_size)
         try:
             with _left_only_if_begun(run, alone=alone):
-                _compute(work, run, show, counts)
+                if job.shard is not None:
+                    run.lock_shard(*job.shard)
+                (elsewhere or _compute)(work, run, show, counts)
             missing = work.grid.shape[0] - len(run.done_strips())
             if missing:
-                return _summary(work, "computed", {}, counts, started, missing)
+                return summarise(work, "computed", {}, counts, started, missing)
             if not run.claim_assembly():  # another shard that ended now does it
-                return _summary(work, "computed", {}, counts, started, 0)
+                return summarise(work, "computed", {}, counts, started, 0)
             return _publish(work, run, show, counts, started)
         except Interrupted as stop:
             stop.advise(
@@ -209,13 +208,36 @@ def _run(work: Work, show: OnProgress, started: float) -> RunSummary:
             raise
 
 
+def _manifest(work: Work) -> Mapping[str, object]:
+    """Return the manifest of a job's run."""
+    return {
+        "job": work.identity,
+        "options": work.job.to_json(),
+        "n_strips": work.grid.shape[0],
+        "stretch": work.stretch.to_json(),
+        "gains": list(work.gains),
+        "conditions": work.conditions.settings(),
+    }
+
+
+def _restored(work: Work, run: Run) -> Work:
+    """Return the work with what the first process of the run found."""
+    kept = run.manifest
+    return replace(
+        work,
+        stretch=Stretch.from_json(cast(Mapping[str, list[float]], kept["stretch"])),
+        gains=tuple(cast(list[float], kept["gains"])),
+        conditions=work.conditions.restored(
+            cast(Mapping[str, object], kept.get("conditions", {}))
+        ),
+    )
+
+
 def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     """Compute the strips of this process' shard that are not there yet."""
     job = work.job
     shards = split_strips(work.grid.shape[0], job.shard[1] if job.shard else 1)
     shard = shards[job.shard[0] - 1 if job.shard else 0]
-    if job.shard is not None:
-        run.lock_shard(*job.shard)
     spans = list(missing_spans(shard, run.done_strips()))
     if not spans:
         return
@@ -269,7 +291,7 @@ def _publish(
         raise QualityGateError(
             f"{job.output} is written and marked, but {texts}.", figures=figures
         )
-    return _summary(work, "written", figures, counts, started, 0)
+    return summarise(work, "written", figures, counts, started, 0)
 
 
 def _packets(work: Work, run: Run) -> Packets:
@@ -347,40 +369,22 @@ def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
         manifest = {"job": work.identity}
         with Run.open(job.run_path, manifest) as run:
             _discard(run)
-        return _summary(work, "written", {}, Counts(), started, 0)
+        return summarise(work, "written", {}, Counts(), started, 0)
 
 
-def _summary(
-    work: Work,
-    status: str,
-    figures: Mapping[str, float],
-    counts: Counts,
-    started: float,
-    missing: int,
+def _compared(
+    job: UpscaleJob, show: OnProgress, started: float, elsewhere: Compute | None
 ) -> RunSummary:
-    return RunSummary(
-        output=work.job.output,
-        status=status,
-        figures=figures,
-        tiles=counts.tiles,
-        skipped=counts.skipped,
-        duration_s=time.monotonic() - started,
-        model=work.model.card.name,
-        missing_strips=missing,
-    )
-
-
-def _compared(job: UpscaleJob, show: OnProgress, started: float) -> RunSummary:
     """Leave an output alone when it is that of the job; else make it anew."""
     with open_work(job) as work:
         if differences := check_existing(work):
             logger.info("%s is made anew: %s.", job.output, "; ".join(differences))
-            return _run(work, show, started)
+            return _run(work, show, started, elsewhere)
         logger.info("%s exists and is up to date; skipped.", job.output)
         _drop_finished(work)
         figures = stored_figures(job.output)
         check_stored_gates(work, figures)
-        return _summary(work, "existed", figures, Counts(), started, 0)
+        return summarise(work, "existed", figures, Counts(), started, 0)
 
 
 def _drop_finished(work: Work) -> None:

@@ -21,7 +21,7 @@ from rsupres.raster.files import StrPath, as_names
 from rsupres.upscaling.job import MaskAction, OtherBands, UpscaleJob
 
 if TYPE_CHECKING:
-    from rsupres.upscaling.pipeline import RunSummary
+    from rsupres.upscaling.pipeline import Compute, RunSummary
     from rsupres.upscaling.planning import Plan
 
 
@@ -228,6 +228,7 @@ def upscale(
     scale: Scale | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
+    elsewhere: Compute | None = None,
     **options: Unpack[UpscaleOptions],
 ) -> RunSummary:
     """Upscale a scene into a georeferenced raster, as `rsupres upscale` does.
@@ -242,6 +243,8 @@ def upscale(
             the model, else 4.
         progress: show a progress bar on stderr.
         on_progress: called often with how far the work is, instead of a bar.
+        elsewhere: has other processes compute, such as
+            `rsupres.cluster.dask_scene.OnDask`.
         **options: see `UpscaleOptions`.
 
     Returns:
@@ -263,7 +266,7 @@ def upscale(
 
     job = make_job(scene, output, scale, options)
     with progress_bar(progress) as show:
-        return upscale_scene(job, on_progress=on_progress or show)
+        return upscale_scene(job, on_progress=on_progress or show, elsewhere=elsewhere)
 
 
 def plan(

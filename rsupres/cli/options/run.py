@@ -72,6 +72,14 @@ device_option = click.option(
     metavar="auto|cpu|cuda[:i]|mps",
     help="Where the model computes; auto is CUDA, else MPS, else the CPU.",
 )
+devices_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:i]|mps[,...]",
+    help="Where the model computes; auto is CUDA, else MPS, else the CPU. Several, "
+    "with commas between them, compute in a process each.",
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -101,7 +109,7 @@ work_options = stacked(
         help="Tiles in one call of the model; auto chooses by the device. Halved when "
         "memory runs out.",
     ),
-    device_option,
+    devices_option,
     precision_option,
     click.option(
         "--shard",
