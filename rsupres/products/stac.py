@@ -53,7 +53,7 @@ _KEPT = {
     "datetime": "PRODUCT_START_TIME",
 }
 _OWN_ADDRESS = "rsupres:self"  # field of an item while it is read
-_Rule = Callable[[str], Radiometry | None]
+_Rule = Callable[[BandFile], Radiometry | None]
 
 
 def read_items(address: str, text: bytes | None = None) -> list[Item]:
@@ -145,7 +145,7 @@ def _with_metadata(product: Product, item: Item) -> Product:
             continue  # the bands stay undecided, which is refused where it matters
         if rule is not None:
             bands = tuple(
-                band if band.radiometry else replace(band, radiometry=rule(band.name))
+                band if band.radiometry else replace(band, radiometry=rule(band))
                 for band in product.bands
             )
             product = replace(product, bands=bands, sources=(address,))
@@ -153,10 +153,17 @@ def _with_metadata(product: Product, item: Item) -> Product:
 
 
 def _read_linked(address: str) -> _Rule | None:
+    """Return what a metadata file tells of bands; None where it tells nothing.
+
+    MTL files number the bands as the names of their files do.
+    """
     if address.lower().endswith(".xml"):
         metadata = read_metadata(address)
-        return metadata.radiometry if metadata else None
-    return mtl_radiometry(address)
+        return (lambda band: metadata.radiometry(band.name)) if metadata else None
+    told = mtl_radiometry(address)
+    if told is None:
+        return None
+    return lambda band: told(posixpath.basename(band.path).rsplit(".", 1)[0])
 
 
 def _linked_metadata(item: Item) -> Iterator[str]:

@@ -206,3 +206,13 @@ def test_bands_of_a_file_that_is_no_product_are_not_chosen(tmp_path: Path) -> No
     ):
         pass
     assert error.value.argument == "bands_out"
+
+
+def test_a_subdataset_of_20_m_is_no_picture_in_colours(product: Path) -> None:
+    name = f"SENTINEL2_L2A:{product}/MTD_MSIL2A.xml:20m:EPSG_32632"
+    with Raster.open(name) as scene:
+        assert scene.grid.gsd_m == 20
+        assert set(scene.descriptions) == {"B05", "B06", "B07", "B8A", "B11", "B12"}
+        assert scene.offsets == pytest.approx((-0.1,) * 6)
+        with pytest.raises(BandError, match="no band for red, green, blue"):
+            choose_bands(scene, ("red", "green", "blue"))
