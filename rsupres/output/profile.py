@@ -196,6 +196,10 @@ def _colours(scene: Raster, bands: Sequence[int]) -> tuple[str, ...]:
     if {"red", "green", "blue"} & set(declared):
         return declared
     named = colours_of_names(scene)
+    has_nodata = any(scene.nodata_of(band) is not None for band in bands)
+    if len(bands) == 4 and has_nodata and bands[3] not in named:
+        # rasterio takes the fourth band beside red for alpha, and its nodata for all's.
+        return declared
     return tuple(
         named.get(band, colour) for band, colour in zip(bands, declared, strict=True)
     )

@@ -239,11 +239,14 @@ def test_what_a_band_is_goes_along_and_what_is_false_does_not(
         (("blue", "green", "red", "nir"), ("blue", "green", "red", "nir")),
         (("B01", "B02", "B03"), ("gray", "undefined", "undefined")),
         (("red", "red", "blue"), ("gray", "undefined", "blue")),
+        (("red", "green", "blue", "LST"), ("gray", *["undefined"] * 3)),
     ],
 )
 def test_bands_named_like_colours_have_them(
     tmp_path: Path, names: tuple[str, ...], colours: tuple[str, ...]
 ) -> None:
-    scene = make_scene(tmp_path / "s.tif", bands=len(names), descriptions=names)
+    scene = make_scene(
+        tmp_path / "s.tif", bands=len(names), descriptions=names, nodata=0
+    )
     with rasterio.open(_upscaled(scene, tmp_path / "o.tif")) as file:
         assert tuple(colour.name for colour in file.colorinterp) == colours
