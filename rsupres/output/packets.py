@@ -35,7 +35,7 @@ from rsupres.raster.virtual import as_dataset
 
 ROWS = 2 * BLOCK  # SR rows of a packet; the overview's are whole blocks, too
 _COLS = 4 * BLOCK  # SR columns that are packed together, which bounds the memory
-_MIN_BYTES = 64 * 2**20  # below, one copy by GDAL costs less than packets
+PACKED_BYTES = 64 * 2**20  # below, one copy by GDAL costs less than packets
 _KNOWN = {"COMPRESS", "LEVEL", "NUM_THREADS", "BIGTIFF"}  # creation options
 
 
@@ -74,7 +74,7 @@ class Packets:
             and given.keys() <= _KNOWN
             and given.get("COMPRESS", "DEFLATE").upper() in PREDICTABLE
             and self.grid.height % 2 == self.grid.width % 2 == 0
-            and n_bytes * np.dtype(self.form.dtype).itemsize >= _MIN_BYTES
+            and n_bytes * np.dtype(self.form.dtype).itemsize >= PACKED_BYTES
         )
 
     def pack(self, strips: range) -> None:

@@ -8,6 +8,7 @@ measures it, and the table lies in the user's cache. Nothing is measured here.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -105,13 +106,7 @@ def memory_bytes(load: Load) -> int:
     pipeline = cast(Mapping[str, float], table["pipeline"])
     row = models.get(load.model) or models.get(f"family {load.family}")
     row = row or models["family unknown"]
-    half = load.precision != "fp32"
-    per_pixel = row.get("half_per_sr_pixel", row["per_sr_pixel"])
-    per_pixel = per_pixel if half else row["per_sr_pixel"]
-    if bands := row.get("bands"):  # of the job that was measured
-        per_pixel *= load.n_bands / bands
-    networks = row["fixed"] + per_pixel * load.batch * load.tile_sr
-    networks += row.get("per_weight_byte", 0.0) * load.weights_bytes
+    networks = _networks_bytes(row, load)
     # Read ahead, in use, and as tensors; three bands in float32.
     networks += 36.0 * load.n_conditions * load.batch * load.tile_sr
     strip = 4.0 * load.strip_values
@@ -119,6 +114,28 @@ def memory_bytes(load: Load) -> int:
     strips = pipeline["per_small_strip"] * near
     strips += pipeline["per_strip"] * (strip - near)
     return int(pipeline["fixed"] + networks + strips)
+
+
+def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
+    """Return what a model holds: for one batch, or while it prepares, if that is more.
+
+    Args:
+        row: of the table; names that begin with "half" are for half precision.
+        load: what of the job decides it.
+    """
+
+    def cost(name: str) -> float:
+        full = row.get(name, 0.0)
+        return full if load.precision == "fp32" else row.get(f"half_{name}", full)
+
+    # Models of any bands run on each; the table is of a job with `bands` of them.
+    bands = load.n_bands / row["bands"] if "bands" in row else 1.0
+    batch = cost("per_sr_pixel") * load.tile_sr + cost("per_lr_pixel") * load.tile_lr
+    batch *= load.batch * bands
+    part = min(1.0, row.get("prepare_sr_limit", math.inf) / load.scene_sr)
+    preparing = cost("prepare_per_lr_pixel") * load.scene_lr * part
+    weights = row.get("per_weight_byte", 0.0) * load.weights_bytes
+    return cost("fixed") + weights + max(batch, preparing)
 
 
 def file_growth(model: str) -> float:

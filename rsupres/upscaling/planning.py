@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rsupres.errors import ResourceError, RsupresError
 from rsupres.execution import run_for
 from rsupres.families.base import ModelSpec
+from rsupres.output.packets import PACKED_BYTES, ROWS
 from rsupres.output.sizes import Sizes, estimate_sizes
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.costs import (
@@ -337,14 +338,22 @@ def _with_sizes(plan: Plan, work: Work) -> Plan:
 
 
 def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
-    """Add what the output takes; raw strips lie beside it until it is whole."""
+    """Add what the output takes, and the strips beside it until it is whole."""
     grid = work.sr_grid
     beside = 0
     if work.has_deviation:
         beside += grid.height * grid.width * len(work.bands.roles) * 4
     if work.job.reference_coverage is not None:
         beside += grid.height * grid.width
-    peak = sizes.raw + sizes.overviews + sizes.file + 2 * beside
+    peak = sizes.raw + sizes.overviews + sizes.file
+    if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
+        # Strips of a row of packets, and a part of the overviews, beside the file.
+        rows = ROWS + max(
+            work.grid.strip(row).height for row in range(work.grid.shape[0])
+        )
+        held = sizes.raw * min(1.0, rows / grid.height)
+        peak = int(1.2 * sizes.file + held)
+    peak += 2 * beside
     return replace(plan, output_bytes=sizes.file, disk_bytes=peak)
 
 
