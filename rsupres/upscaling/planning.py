@@ -348,9 +348,8 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
     peak = sizes.raw + sizes.overviews + sizes.file
     if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
         # Strips of a row of packets, and a part of the overviews, beside the file.
-        rows = ROWS + max(
-            work.grid.strip(row).height for row in range(work.grid.shape[0])
-        )
+        strips = (work.grid.strip(row) for row in range(work.grid.shape[0]))
+        rows = ROWS + max(strip.height for strip in strips)
         held = sizes.raw * min(1.0, rows / grid.height)
         peak = int(1.2 * sizes.file + held)
     peak += 2 * beside

@@ -29,7 +29,7 @@ EDGES = (0, 700, 1024, 1030, 2309, 2310)
 
 @pytest.fixture(autouse=True)
 def _a_small_output_is_packed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MIN_BYTES", 0)
+    monkeypatch.setattr(module, "PACKED_BYTES", 0)
     monkeypatch.setattr(module, "_COLS", 1024)
 
 

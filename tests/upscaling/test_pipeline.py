@@ -504,7 +504,7 @@ def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards
     scene = make_scene(tmp_path / "s.tif", pixels=textured(330, 26, 1), nodata=0)
     options = {"model": "bicubic", "scale": Fraction(4), "tile_size": 64}
     upscale_scene(job_for(scene, "whole.tif", **options))
-    monkeypatch.setattr("rsupres.output.packets._MIN_BYTES", 0)
+    monkeypatch.setattr("rsupres.output.packets.PACKED_BYTES", 0)
     for shard in range(1, n_shards):
         upscale_scene(job_for(scene, shard=(shard, n_shards), **options))
     job = job_for(scene, **options)
