@@ -17,7 +17,7 @@ def main(scene: str, out: str, truth: str | None = None) -> None:
     plan = rsupres.plan(scene, out, scale=4)
     if plan.refusals:
         sys.exit("\n".join(map(str, plan.refusals)))
-    print(f"{plan.model}: {plan.lr_shape} pixels would become {plan.sr_shape}")
+    print(f"{plan.model}: {plan.scene_size} pixels would become {plan.output_size}")
 
     summary = rsupres.upscale(
         scene, out, scale=4, seed=1, co={"COMPRESS": "DEFLATE"}, progress=True

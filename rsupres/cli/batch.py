@@ -124,9 +124,9 @@ def batch(
     An output that exists is skipped when it is whole and of the same scene, model and
     options, else made anew (--update, the default). After a failure the other inputs
     are still upscaled; the exit code is that of the first failure.
-    --uncertainty, --reference-coverage and --run-dir name folders here. 'rsupres status
-    DIR' shows the progress. [[scene]] tables of --config give options to the scenes
-    whose names match.
+    --uncertainty, --interval, --rgb8, --reference-coverage and --run-dir name folders
+    here. 'rsupres status DIR' shows the progress. [[scene]] tables of --config give
+    options to the scenes whose names match.
 
     \b
     Examples:

@@ -91,7 +91,7 @@ def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchIt
     """
     folder, job = request.folder, request.job
     work = request.expand()
-    beside = (job.uncertainty, job.interval_low, job.interval_high)
+    beside = (job.uncertainty, job.interval_low, job.interval_high, job.rgb8)
     for path in (folder, *beside, job.reference_coverage, job.run_dir):
         if path is not None:
             _make(path)

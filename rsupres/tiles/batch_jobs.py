@@ -198,7 +198,7 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
         kind: (path,) if kind in tuples else path
         for kind, path in item.conditions.items()
     }
-    for name in ("uncertainty", "interval_low", "interval_high"):
+    for name in ("uncertainty", "interval_low", "interval_high", "rgb8"):
         folder: Path | None = getattr(job, name)
         if folder is not None:
             given[name] = folder / item.output.name

@@ -138,13 +138,19 @@ def test_lists_and_the_folders_of_deviations_and_runs(tmp_path, monkeypatch):
     model.install(monkeypatch)
     paths = [make_scene(tmp_path / f"{name}.tif") for name in "xy"]
     (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
-    done = run(
+    command = (
         *("batch", f"@{tmp_path / 'list.txt'}", "--out-dir", tmp_path / "out"),
         *("--model", "fake", "--scale", 2, "--samples", 2, "--keep-run"),
         *("--uncertainty", tmp_path / "std", "--run-dir", tmp_path / "runs"),
+        *("--rgb8", tmp_path / "shown"),
     )
-    assert done.exit_code == 0, done.output
-    assert sorted(p.name for p in (tmp_path / "std").iterdir()) == ["x.tif", "y.tif"]
+    for word in ("written", "existed"):  # the second night
+        done = run(*command)
+        assert done.exit_code == 0, done.output
+        assert f"2 {word}" in done.output
+    for folder in ("std", "shown"):
+        found = sorted(p.name for p in (tmp_path / folder).iterdir())
+        assert found == ["x.tif", "y.tif"]
     names = sorted(p.name for p in (tmp_path / "runs").iterdir())
     assert names == ["x.tif.run", "y.tif.run"]
 

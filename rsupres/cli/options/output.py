@@ -29,7 +29,7 @@ update_option = click.option(
 )
 coverage_option = click.option(
     "--reference-coverage",
-    type=click.Path(dir_okay=False),
+    type=click.Path(),
     metavar="PATH",
     help="Raster to write: 1 where the model had a reference, 0 "
     "where it had none, 255 outside the scene. Default: none.",
@@ -48,7 +48,7 @@ companion_options = stacked(
 )
 picture_option = click.option(
     "--rgb8",
-    type=click.Path(dir_okay=False),
+    type=click.Path(),
     metavar="PATH",
     help="Picture of 8 bits in true colours to write: a COG (.tif) with statistics, or "
     "PNG (.png). Default: none.",

@@ -148,12 +148,13 @@ batch_options = stacked(
     format_options,
     overwrite_option,
     companion_options,
+    picture_option,
     run_options,
     gate_option,
     skip_option,
     update_option,
 )
-upscale_options = stacked(batch_options, picture_option, report_option)
+upscale_options = stacked(batch_options, report_option)
 
 
 _EXCLUDE_EACH_OTHER = (

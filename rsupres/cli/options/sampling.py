@@ -39,7 +39,7 @@ sampling_options = stacked(
     ),
     click.option(
         "--uncertainty",
-        type=click.Path(dir_okay=False),
+        type=click.Path(),
         metavar="PATH",
         help="Raster to write, the standard deviation of the error where the model "
         "predicts it, else over the samples (float32, units of the output). "
@@ -47,7 +47,7 @@ sampling_options = stacked(
     ),
     click.option(
         "--interval",
-        type=(float, click.Path(dir_okay=False), click.Path(dir_okay=False)),
+        type=(float, click.Path(), click.Path()),
         metavar="SHARE LOW HIGH",
         help="Two rasters to write, between which this share of the true values is "
         "expected to lie (float32), such as 0.9 low.tif high.tif; for models that "
