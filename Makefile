@@ -20,7 +20,7 @@ help:  ## Show this list
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,eval,train,fast,report,view,dask]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,eval,train,report,view,dask]'
 	touch $@
 
 install: $(INSTALLED)  ## Make .venv with the exact versions of constraints.txt

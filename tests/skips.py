@@ -13,7 +13,6 @@ import re
 REASONS = {
     # Optional libraries; `make install` installs all of them.
     r"LoRA needs peft: rsupres\[distill\]": "with rsupres[distill]",
-    r"needs rsupres\[fast\]": "with rsupres[fast]",
     r"could not import 'pyarrow'.*": "with rsupres[parquet]",
     r"needs Chromium: apt-get install chromium": "where Chromium is installed",
     r"could not import '(websocket|rio_tiler)'.*": "after `make install`",

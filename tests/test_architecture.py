@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A package imports only itself and what stands before it here; deferred imports count.
 ORDER = (
     *("errors", "version", "execution", "grid", "tile_grid", "blend"),
-    *("kernels", "blocks", "degradations", "legends", "diffusion"),
+    *("blocks", "degradations", "legends", "diffusion"),
     *("products", "raster"),
     *("families", "output", "checkpoints", "vector", "change", "conditions"),
     *("companions", "upscaling", "tiles", "cluster", "datasets", "evaluation"),

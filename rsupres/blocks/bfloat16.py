@@ -1,16 +1,29 @@
-"""Conversions between float32 and bfloat16 around products, and a gate, on a CPU.
+"""Float32 inside of networks in bfloat16, and bfloat16 inside of those in float32.
 
-Each function uses a compiled kernel where there is one, else torch; both round to the
-nearest bfloat16.
+Layers that see pixels or make them run in float32, as rounding them shows; the products
+between them do not. Conversions round to the nearest bfloat16.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.kernels import door
+
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run `layer` in float32, also under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = layer(x.float())
+    return out
+
+
+def working_type(x: Tensor) -> torch.dtype:
+    """Return the type of products: autocast's where that is on, else that of `x`."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def subtract_to_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
@@ -23,8 +36,7 @@ def subtract_to_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
     Returns:
         (n, c) bfloat16.
     """
-    y = door.subtract_to_bfloat16(x, mean)
-    return (x - mean).bfloat16() if y is None else y
+    return (x - mean).bfloat16()
 
 
 def add_from_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
@@ -37,8 +49,7 @@ def add_from_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
     Returns:
         (n, c) float32.
     """
-    y = door.add_from_bfloat16(x, mean)
-    return x.float() + mean if y is None else y
+    return x.float() + mean
 
 
 def gate_by_gelu(x: Tensor) -> Tensor:
@@ -50,8 +61,5 @@ def gate_by_gelu(x: Tensor) -> Tensor:
     Returns:
         (n, c) bfloat16.
     """
-    y = door.gate_by_gelu(x)
-    if y is not None:
-        return y
     a, b = x.float().chunk(2, 1)
     return (a * functional.gelu(b)).to(torch.bfloat16)

@@ -110,7 +110,7 @@ def _findings() -> Iterator[tuple[str, str]]:
     import rasterio
     import torch
 
-    from rsupres.kernels.door import describe
+    from rsupres.upscaling.devices import multiplies_bfloat16
 
     for package in _PACKAGES:
         try:
@@ -126,8 +126,8 @@ def _findings() -> Iterator[tuple[str, str]]:
             f"{name} {'yes' if name in there else 'MISSING'}" for name in _DRIVERS
         ),
     )
-    yield "kernels", describe()
-    yield "cpu", f"{torch.get_num_threads()} threads"
+    products = "bf16" if multiplies_bfloat16() else "fp32"
+    yield "cpu", f"{torch.get_num_threads()} threads, fastest in {products}"
     for index in range(torch.cuda.device_count()):
         yield f"cuda:{index}", torch.cuda.get_device_name(index)
     yield "mps", "yes" if torch.backends.mps.is_available() else "no"

@@ -79,7 +79,8 @@ def load_model(
     Args:
         name: a name of `rsupres models list`, or a path to a checkpoint.
         device: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
-        precision: "fp32", "bf16", "fp16", or "auto": bf16 on CUDA, else fp32.
+        precision: "fp32", "bf16", "fp16", or "auto": bf16 on CUDA and on CPUs
+            that multiply it, else fp32.
         detail: 0 = most faithful pixels, 1 = most natural texture, where offered.
         steps: network evaluations per tile; None = the model's own.
         sampler: one that the model offers; None = its own.

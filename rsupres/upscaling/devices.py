@@ -5,13 +5,18 @@ torch is loaded only where a device other than the CPU may be meant.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from glob import glob
+from pathlib import Path
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.families.base import Precision
+
+logger = logging.getLogger(__name__)
 
 _PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # Device files of Linux, one of which any accelerator of torch needs: NVIDIA's cards,
@@ -52,7 +57,9 @@ def find_device(text: str) -> str:
 
 
 def find_precision(text: str, device: str) -> Precision:
-    """Return the arithmetic that a text names; auto is bf16 on CUDA, else fp32.
+    """Return the arithmetic that a text names.
+
+    "auto" is bf16 on CUDA and on processors that multiply it, else fp32.
 
     Args:
         text: auto, fp32, bf16 or fp16.
@@ -62,10 +69,24 @@ def find_precision(text: str, device: str) -> Precision:
         InputError: no arithmetic is called so.
     """
     if text == "auto":
+        if device == "cpu" and multiplies_bfloat16():
+            logger.info("This processor multiplies bfloat16: networks compute in it.")
+            return "bf16"
         return "bf16" if device.startswith("cuda") else "fp32"
     if text not in _PRECISIONS:
         raise InputError(f"precision {text!r} is none of auto, fp32, bf16 or fp16.")
     return _PRECISIONS[text]
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor has instructions for products of bfloat16.
+
+    They are AVX-512 BF16 and AMX; where Linux does not list them, the answer is no.
+    """
+    listed = Path("/proc/cpuinfo")
+    flags = set(listed.read_text().split()) if listed.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def _may_have_accelerator() -> bool:

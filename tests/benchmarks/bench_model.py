@@ -10,7 +10,6 @@ rate. Nothing is asserted: read the table.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,7 +33,6 @@ from rsupres.families.base import (  # noqa: E402
     SuperResolver,
     TileBatch,
 )
-from rsupres.kernels.door import VARIABLE  # noqa: E402
 from rsupres.upscaling import work as decisions  # noqa: E402
 from rsupres.upscaling.job import UpscaleJob  # noqa: E402
 from rsupres.upscaling.pipeline import upscale_scene  # noqa: E402
@@ -95,9 +93,7 @@ def row(
 ) -> None:
     """Upscale twice, the second time counting operations; print one line."""
     whole, inside = upscale(scene, folder, precision, arguments)
-    # The counter knows torch's convolutions only.
-    torchs = mock.patch.dict(os.environ, {VARIABLE: "off"})
-    with torchs, FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         upscale(scene, folder, precision, arguments)
     mpx = (arguments.side * float(_SCALE)) ** 2 / 1e6
     flop = counter.get_total_flops()

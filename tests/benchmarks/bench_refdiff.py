@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -42,7 +40,6 @@ from rsupres.diffusion.edm import karras_sigmas, sample_heun  # noqa: E402
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig  # noqa: E402
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet, freeze_  # noqa: E402
 from rsupres.families.refdiff.resolver import EdmDenoiser  # noqa: E402
-from rsupres.kernels.door import VARIABLE  # noqa: E402
 
 H200_BF16 = 989e12  # operations a second, dense, as NVIDIA states it
 ROOT_HALF = 0.5**0.5
@@ -187,17 +184,9 @@ def mkldnn_bf16() -> Iterator[None]:
     setting = torch.backends.mkldnn.conv
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
     try:
-        with torchs_convolutions():
-            yield
+        yield
     finally:
         setting.fp32_precision = before
-
-
-@contextmanager
-def torchs_convolutions() -> Iterator[None]:
-    """Leave all convolutions to torch."""
-    with mock.patch.dict(os.environ, {VARIABLE: "off"}):
-        yield
 
 
 @torch.inference_mode()
@@ -221,10 +210,9 @@ def compare(config: RefDiffConfig, side: int, steps: int, repeat: int) -> None:
 
     ways: dict[str, Callable[[], Tensor]] = {
         "straightforward, fp32": straightforward,
-        "+ fused, resized once": lambda: ours(apart, torchs_convolutions),
-        "+ channels together": lambda: ours(whole, torchs_convolutions),
+        "+ fused, resized once": lambda: ours(apart),
         "same, `mkldnn.conv.fp32_precision` bf16": lambda: ours(whole, mkldnn_bf16),
-        "+ our 3 x 3 convolutions (`--precision fp32`)": lambda: ours(whole),
+        "+ channels together (`--precision fp32`)": lambda: ours(whole),
         "bf16 (`--precision bf16`)": lambda: ours(half),
     }
     results, seconds = {}, {name: [] for name in ways}

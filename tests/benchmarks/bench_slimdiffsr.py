@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
-from unittest import mock
 
 from rsupres.cli.process import keep_freed_memory, wait_quietly
 
@@ -53,7 +51,6 @@ from rsupres.families.slimdiffsr.network import (  # noqa: E402
     enlarge,
 )
 from rsupres.families.slimdiffsr.released import match_colours  # noqa: E402
-from rsupres.kernels.door import VARIABLE  # noqa: E402
 from tests.parity.golden import name_seeded_tensor  # noqa: E402
 
 Run = Callable[[], Tensor]
@@ -141,22 +138,13 @@ def variants(x: Tensor, weights: Path | None) -> dict[str, Run]:
     def run(made: nn.Module, given: Tensor) -> Run:
         return lambda: made(given)[1]
 
-    def with_torchs(made: nn.Module, given: Tensor) -> Run:
-        def call() -> Tensor:
-            with mock.patch.dict(os.environ, {VARIABLE: "off"}):
-                picture: Tensor = made(given)[1]
-            return picture
-
-        return call
-
     drawn = separate(shared(network), (*_FUSED, DoublingConv))
     fused = separate(shared(network), (DoublingConv,))
     return {
-        FIRST: with_torchs(drawn, first),
-        "+ fused depthwise and aggregation": with_torchs(fused, first),
-        "+ doubling within its filter": with_torchs(network, first),
-        "+ channels last, dead tensors dropped": with_torchs(live(network), last),
-        "+ our 3 x 3 convolutions": run(live(network), last),
+        FIRST: run(drawn, first),
+        "+ fused depthwise and aggregation": run(fused, first),
+        "+ doubling within its filter": run(network, first),
+        "+ channels last, dead tensors dropped": run(live(network), last),
         "+ trunk in bf16": run(halve(live(network)), last),
         "all in bf16, plain": run(live(network).bfloat16(), last.bfloat16()),
     }

@@ -85,7 +85,8 @@ precision_option = click.option(
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="Arithmetic of the networks; auto is bf16 on CUDA and fp32 elsewhere.",
+    help="Arithmetic of the networks; auto is bf16 on CUDA and on processors with "
+    "AVX-512 BF16 or AMX, and fp32 elsewhere.",
 )
 work_options = stacked(
     click.option(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blocks.conv3x3 import Conv3x3, conv3x3
+from rsupres.blocks.bfloat16 import in_float32, working_type
+from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.blocks.resample import centre_positions, make_taps
 from rsupres.families.e2diffsr.config import E2DiffSRConfig
-from rsupres.families.e2diffsr.latent import in_float32
 
 
 class ContrastAttention(nn.Module):
@@ -145,8 +145,8 @@ class SRBranch(nn.Module):
             scale: conditioning scale (clipped to s_max).
         """
         weights = self._weights(scale, lr)  # (frus, 2)
-        first = self.conv_in(lr)
-        features = first
+        first = in_float32(self.conv_in, lr)
+        features = first.to(working_type(lr))
         ordered = list(reversed(priors)) if self.coarse_first else list(priors)
         for i, (conv, unit) in enumerate(zip(self.prior, self.frus, strict=True)):
             prior = conv(ordered[i])
@@ -182,8 +182,6 @@ class WeightNormConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, in, h, w) to (b, out, h, w)."""
-        if self.padding == 1:
-            return conv3x3(x, self.weight(), self.bias)
         return functional.conv2d(x, self.weight(), self.bias, padding=self.padding)
 
 
@@ -285,5 +283,7 @@ def _read_rows(m: Tensor, height: int, start: int, count: int) -> Tensor:
         return m[:, :, start : start + count]
     positions = centre_positions(start, count, m.shape[2] / height, 0.0)
     taps = make_taps(positions, m.shape[2], "linear", m.device)
-    above, below = (m.index_select(2, index) for index in taps.source)
-    return torch.lerp(above, below, taps.weight[1][:, None].to(m.dtype))
+    last = m.permute(0, 2, 3, 1)  # index_select keeps the order of memory that it sees
+    above, below = (last.index_select(1, index) for index in taps.source)
+    read = torch.lerp(above, below, taps.weight[1][:, None, None].to(m.dtype))
+    return read.permute(0, 3, 1, 2)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.attention import SpatialAttention
+from rsupres.blocks.bfloat16 import in_float32
 from rsupres.blocks.embeddings import ScalarEmbedding
 from rsupres.blocks.resnet import Downsample, Norm, ResBlock, Upsample, norm_layer
 
@@ -258,10 +259,3 @@ def _skip_chain(
     inputs = [above, *([width] * blocks)]
     skips = [*([width] * blocks), below]
     return [(a + b, width) for a, b in zip(inputs, skips, strict=True)]
-
-
-def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run `layer` in float32, also under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
-        out: Tensor = layer(x.float())
-    return out

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.families.base import TAILS
 from rsupres.families.optical.config import FACTS, OpticalConfig
@@ -114,7 +115,7 @@ class Tail(nn.Module):
 
     def forward(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
         """Return (b, 3 up up, h, w)."""
-        out: Tensor = self.head(self.features(x, first, told))
+        out = in_float32(self.head, self.features(x, first, told))
         return out
 
     def features(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
@@ -189,8 +190,9 @@ class OpticalNetwork(nn.Module):
 
     def trunk(self, lr: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trunk's features and those of the first layer, (b, c, h, w)."""
-        first = features = self.conv_in(lr)
-        film = self.film(told).to(first.dtype)
+        first = in_float32(self.conv_in, lr)
+        features = first.to(working_type(lr))
+        film = self.film(told).to(features.dtype)
         step = self.config.blocks
         for i, unit in enumerate(self.units):
             features = unit(features, film[:, i * step : (i + 1) * step])

@@ -38,7 +38,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blocks.conv3x3 import use_conv3x3
 from rsupres.blocks.stable_diffusion_run import (
     ContextKeys,
     make_context_keys,
@@ -293,7 +292,6 @@ def from_checkpoint(
     networks.load_state_dict(tensors, assign=True)
     networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
     networks.eval().requires_grad_(False)
-    use_conv3x3(networks)
     _halve(networks, options)
     return Sgdm(checkpoint.spec, networks, config, options, sampling, device)
 

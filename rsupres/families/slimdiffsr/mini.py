@@ -85,7 +85,8 @@ class MiniNetwork(nn.Module):
 
     def encode(self, lr: Tensor) -> Tensor:
         """Return the encoder's map, (b, c, h, w)."""
-        features: Tensor = self.encoder(lr.to(self.head.weight.dtype))
+        first = self.encoder[0](lr.to(self.head.weight.dtype))
+        features: Tensor = self.encoder[1:](first.to(self.down.weight.dtype))
         return features
 
     def transform(self, features: Tensor, shared: Shared = None) -> Tensor:
@@ -96,6 +97,7 @@ class MiniNetwork(nn.Module):
 
     def decode(self, z: Tensor, lr: Tensor) -> Tensor:
         """Return the picture (b, 3, H, W) in float32."""
-        detail = self.head(self.decoder(functional.relu(z)))
+        shown = self.decoder(functional.relu(z))
+        detail = self.head(shown.to(self.head.weight.dtype))
         detail = functional.pixel_shuffle(detail, self.config.scale)
         return detail.float() + enlarge(lr.float(), self.config.scale)

@@ -227,6 +227,9 @@ def _halve(network: AnyNetwork, device: torch.device) -> None:
             halve(network)
     elif not isinstance(network, TeacherNetwork):
         network.to(torch.bfloat16)
+        if isinstance(network, MiniNetwork):  # its pixels go in and out in float32
+            for layer in (network.encoder[0], network.head):
+                layer.float()
 
 
 def make_network(config: AnyConfig) -> AnyNetwork:
