@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 from rsupres.errors import GridError
-from rsupres.grid import Grid, PixelWindow, round_up
+from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 
 if TYPE_CHECKING:
     pass
@@ -63,6 +63,7 @@ class TileGrid(Sequence[Tile]):
         scene: LR frame as given; the output is `scene.refine(scale)`.
         scale: SR pixels along one LR pixel.
         size: LR pixels along a tile side; an axis shorter than that has one tile.
+        width: LR pixels along a tile's rows where tiles are no squares.
         overlap: LR pixels that neighbouring tiles share; the last ones share more.
         halo: LR pixels at a tile's inner sides that weigh nothing.
     """
@@ -74,6 +75,7 @@ class TileGrid(Sequence[Tile]):
     size: int
     overlap: int
     halo: int
+    width: int | None = None
 
     @classmethod
     def plan(
@@ -84,6 +86,7 @@ class TileGrid(Sequence[Tile]):
         overlap: int,
         halo: int,
         multiple: int = 1,
+        width: int | None = None,
     ) -> TileGrid:
         """Cut a scene into tiles.
 
@@ -94,6 +97,7 @@ class TileGrid(Sequence[Tile]):
             overlap: LR pixels that neighbouring tiles share.
             halo: LR pixels at a tile's inner sides that weigh nothing.
             multiple: SR tile sides and starts must be multiples of this.
+            width: LR pixels along a tile's rows; None = `size`.
 
         Raises:
             GridError: if the scale is below 1; size or overlap is not a multiple of
@@ -107,10 +111,12 @@ class TileGrid(Sequence[Tile]):
         if multiple < 1:
             raise GridError(f"multiple {multiple} is below 1.")
         step = lr_step(scale, multiple)
-        _check_sides(size, overlap, halo, step, scale)
-        height, width = (round_up(side, step) for side in (scene.height, scene.width))
-        lr = Grid(scene.crs, scene.transform, height, width)
-        return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo)
+        for side in (size, size if width is None else width):
+            _check_sides(side, overlap, halo, step, scale)
+        sides = (round_up(side, step) for side in (scene.height, scene.width))
+        lr = Grid(scene.crs, scene.transform, *sides)
+        wide = None if width == size else width
+        return cls(lr, lr.refine(scale), scene, scale, size, overlap, halo, wide)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,7 +126,13 @@ class TileGrid(Sequence[Tile]):
     @property
     def tile_shape(self) -> tuple[int, int]:
         """Height and width of every tile, in LR pixels."""
-        return min(self.size, self.lr.height), min(self.size, self.lr.width)
+        width = self.width or self.size
+        return min(self.size, self.lr.height), min(width, self.lr.width)
+
+    @property
+    def sides(self) -> list[int]:
+        """Size, overlap and, where tiles are no squares, width; for tags and hashes."""
+        return [self.size, self.overlap, *([self.width] if self.width else [])]
 
     def tile_row(self, row: int) -> Sequence[Tile]:
         """Return the tiles of one row, left to right.
@@ -185,7 +197,7 @@ class TileGrid(Sequence[Tile]):
 
     @cached_property
     def _col_starts(self) -> tuple[int, ...]:
-        return _starts(self.lr.width, self.size, self.overlap)
+        return _starts(self.lr.width, self.width or self.size, self.overlap)
 
     def _tile(self, row: int, col: int) -> Tile:
         n_rows, n_cols = self.shape
@@ -207,6 +219,26 @@ def lr_step(scale: Fraction, multiple: int = 1) -> int:
     (3, 12, 2)
     """
     return scale.denominator * (multiple // math.gcd(multiple, scale.numerator))
+
+
+def fit_side(length: int, largest: int, overlap: int, step: int) -> int:
+    """Return the tile side that cuts a length into few tiles with little to spare.
+
+    As many tiles as those of the largest side need are made as small as they can be.
+
+    Args:
+        length: of the axis, a multiple of `step`.
+        largest: side that is allowed, a multiple of `step` above the overlap.
+        overlap: that neighbours share, a multiple of `step`.
+        step: of all sides.
+
+    >>> fit_side(512, 256, 40, 1), fit_side(200, 256, 40, 1)
+    (198, 200)
+    """
+    if length <= largest:
+        return length
+    n_tiles = ceil_div(length - overlap, largest - overlap)
+    return round_up(ceil_div(length + (n_tiles - 1) * overlap, n_tiles), step)
 
 
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:

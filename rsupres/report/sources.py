@@ -164,12 +164,13 @@ class Sources:
         Args:
             halo: of the model, LR pixels.
         """
-        size, _, overlap = self.tags.get("tile", "").partition(",")
-        if not size.isdigit() or not overlap.isdigit():
+        sides = self.tags.get("tile", "").split(",")
+        if len(sides) not in (2, 3) or not all(side.isdigit() for side in sides):
             return None
+        size, overlap, *width = map(int, sides)
         try:
             lr = self.frame.refine(1 / self.scale)
-            return TileGrid.plan(lr, self.scale, int(size), int(overlap), halo)
+            return TileGrid.plan(lr, self.scale, size, overlap, halo, 1, *width)
         except GridError:
             return None
 

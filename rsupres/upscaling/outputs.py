@@ -142,7 +142,7 @@ def job_tags(
         "RSUPRES_MASK": mask_text(job),
         "RSUPRES_OTHER_BANDS": work.other_bands if work.bands.others else "",
         "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
-        "RSUPRES_TILE": f"{work.grid.size},{work.grid.overlap}",
+        "RSUPRES_TILE": ",".join(map(str, work.grid.sides)),
         "RSUPRES_JOB": work.identity_sha256,
         "RSUPRES_IDENTITY": json.dumps(work.stamp, sort_keys=True),
         "RSUPRES_GATE": gate,

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, round_up
-from rsupres.tile_grid import TileGrid, lr_step
+from rsupres.tile_grid import TileGrid, fit_side, lr_step
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8
+# Sides of default tiles in overlaps: a twelfth of the rows and a twenty-ninth of the
+# columns are computed twice. Wide tiles leave strips, which memory must hold, low.
+_ROWS, _COLS = 13, 30
+# Memory that a tile of a model's own side may take, about, and the shares of the
+# machine's that go to a tile and to a strip of the mosaic.
+_TILE_BYTES = 2**29
+_TILE_SHARE, _STRIP_SHARE = 4, 16
 # SR bytes of one batch on a CPU; more only costs memory there.
 _CPU_BATCH_BYTES = 16 * 2**20
 _MAX_CPU_BATCH = 8  # tiles
 _GPU_BATCH = 16  # tiles
+_GPU_PIXELS = 16 * 256**2  # LR pixels of one batch
 
 
 def plan_tiles(
@@ -24,6 +33,7 @@ def plan_tiles(
     model: str,
     size: int | None = None,
     overlap: int | None = None,
+    n_bands: int = 3,
 ) -> TileGrid:
     """Return the tiles of a frame.
 
@@ -32,9 +42,10 @@ def plan_tiles(
         scale: SR pixels along one LR pixel.
         spec: of the model.
         model: its name, for messages.
-        size: LR pixels along a tile's side; None = the model's, rounded up to what the
-            scale asks.
+        size: LR pixels along a tile's side; None = fitted to the frame, as large as the
+            memory of the machine lets tiles of the model be.
         overlap: LR pixels that neighbours share; None = two halos and a ramp.
+        n_bands: of the output, whose strips default tiles leave room for.
 
     Raises:
         InputError: the size is too small for the model's halo.
@@ -46,8 +57,17 @@ def plan_tiles(
     if shared is None:
         shared = round_up(2 * spec.halo + _DEFAULT_RAMP, step)
     if size is None:
-        size = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
-    elif overlap is None and shared >= size:
+        least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
+        row_bytes = int(4 * frame.width * scale**2) * n_bands
+        largest = _largest_sides(least, shared, row_bytes, _memory_bytes())
+        height, width = (
+            fit_side(round_up(length, step), round_up(side, step), shared, step)
+            for length, side in zip((frame.height, frame.width), largest, strict=True)
+        )
+        return TileGrid.plan(
+            frame, scale, height, shared, spec.halo, spec.multiple, width
+        )
+    if overlap is None and shared >= size:
         least = round_up(floor, step) + step
         raise InputError(
             f"{size} is too small for model {model}, whose halo is {spec.halo}; use at "
@@ -59,6 +79,28 @@ def plan_tiles(
     return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
 
 
+def _largest_sides(
+    least: int, overlap: int, row_bytes: int, memory: int
+) -> tuple[int, int]:
+    """Return the largest height and width of default tiles.
+
+    Args:
+        least: side of the model's own tiles, which its memory suits.
+        overlap: LR pixels that neighbours share.
+        row_bytes: of the mosaic's rows on one LR row.
+        memory: of the machine, bytes.
+    """
+    area = least**2 * max(1, memory // _TILE_SHARE // _TILE_BYTES)
+    strip_rows = memory // _STRIP_SHARE // row_bytes
+    rows = max(least, min(_ROWS * overlap, strip_rows, area // least))
+    return rows, max(least, min(_COLS * overlap, area // rows))
+
+
+def _memory_bytes() -> int:
+    """Return the memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def find_batch_size(grid: TileGrid, n_bands: int, device: str) -> int:
     """Return how many tiles suit one call of a model on a device.
 
@@ -67,8 +109,8 @@ def find_batch_size(grid: TileGrid, n_bands: int, device: str) -> int:
         n_bands: bands of the model.
         device: where it computes.
     """
-    if device != "cpu":
-        return _GPU_BATCH
     height, width = grid.tile_shape
+    if device != "cpu":
+        return max(1, min(_GPU_BATCH, _GPU_PIXELS // (height * width)))
     n_values = height * width * grid.scale**2 * max(n_bands, 1)
     return max(1, min(_MAX_CPU_BATCH, int(_CPU_BATCH_BYTES // (4 * n_values))))

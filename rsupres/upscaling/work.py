@@ -184,7 +184,7 @@ class Work:
             "grid": _grid_to_json(self.grid.scene),
             "bands": list(self.file_bands),
             "n_model": len(self.bands.roles),
-            "tile": [self.grid.size, self.grid.overlap, self.grid.halo],
+            "tile": [*self.grid.sides, self.grid.halo],
             "precision": self.model.options.precision,
             "conditions": self.conditions.fingerprint(),
             **self.job.identity(),
@@ -330,9 +330,9 @@ def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
     bands = find_bands(job, scene, spec)
     if job.rgb8 is not None or job.qml:
         choose_bands(scene, COLOURS, remedies=("bands_out",))
-    grid = plan_tiles(
-        scene.grid, job.scale, spec, card.name, job.tile_size, job.overlap
-    )
+    n_bands = len(bands.roles) + len(bands.others)
+    sides = job.tile_size, job.overlap
+    grid = plan_tiles(scene.grid, job.scale, spec, card.name, *sides, n_bands)
     check_type(scene, job.dtype or scene.dtype, job.nodata)
     warn_of_idle_nodata(scene, job.nodata)
     device = find_device(job.device)

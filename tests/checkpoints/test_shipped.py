@@ -33,6 +33,8 @@ from rsupres.families.optical.resolver import Optical
 from rsupres.grid import Grid
 from rsupres.raster.files import file_sha256
 from rsupres.tile_grid import TileGrid
+from rsupres.upscaling.array import load_model as load_for_arrays
+from rsupres.upscaling.array import upscale_array
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 
@@ -66,9 +68,11 @@ def _upscale(card: Card, out: Path, tile_size: int) -> tuple[np.ndarray, TileGri
         grid = Grid(town.crs, town.transform, town.height, town.width)
     with rasterio.open(out) as sr:
         pixels = sr.read().astype(np.float64)
-        size, overlap = (int(n) for n in sr.tags()["RSUPRES_TILE"].split(","))
+        sides = [int(n) for n in sr.tags()["RSUPRES_TILE"].split(",")]
+    size, overlap, *width = sides
     spec = card.spec
-    return pixels, TileGrid.plan(grid, scale, size, overlap, spec.halo, spec.multiple)
+    own = (spec.halo, spec.multiple, *width)
+    return pixels, TileGrid.plan(grid, scale, size, overlap, *own)
 
 
 def test_there_is_something_that_ships() -> None:
@@ -170,3 +174,15 @@ def test_a_scene_that_was_thinned_is_known_by_its_aliases() -> None:
     assert mean.transfer is not None
     assert thinned.transfer[3] > 0.6
     assert mean.transfer[3] < 0.1
+
+
+@pytest.mark.parametrize("name", ["optical-small", "slimdiffsr-mini"])
+def test_half_precision_moves_no_pixel_by_more_than_a_level(name: str) -> None:
+    with rasterio.open(TOWN) as town:
+        pixels = town.read((1, 2, 3)).astype(np.float32)[:, 24:72, :48]
+    lr = (pixels - pixels.min()) / np.ptp(pixels)
+    whole, half = (
+        upscale_array(lr, load_for_arrays(name, "cpu", precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(whole - half).max() <= 1 / 255

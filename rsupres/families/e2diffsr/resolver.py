@@ -57,7 +57,7 @@ from rsupres.families.e2diffsr.geometry import Geometry, span_taps
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.levels import band_levels, scene_levels
 from rsupres.grid import Grid, PixelWindow
-from rsupres.tile_grid import TileGrid
+from rsupres.tile_grid import TileGrid, fit_side
 
 if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField
@@ -150,8 +150,12 @@ class E2DiffSR:
             "latent", (self.config.latent, *geometry.cells), "float32"
         )
         frame = Grid(None, Affine.identity(), *geometry.cells)
+        height, width = (
+            fit_side(cells, _LATENT_TILE, _LATENT_OVERLAP, 1)
+            for cells in geometry.cells
+        )
         tiles = TileGrid.plan(
-            frame, Fraction(1), _LATENT_TILE, _LATENT_OVERLAP, _LATENT_HALO
+            frame, Fraction(1), height, _LATENT_OVERLAP, _LATENT_HALO, width=width
         )
         mosaic = Mosaic(tiles, self.config.latent)
         for tile in tiles:
