@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _PACKAGES = (
     "rsupres",
     "torch",
-    "numba",
     "numpy",
     "rasterio",
     "geopandas",
