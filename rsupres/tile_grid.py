@@ -232,11 +232,11 @@ def fit_side(length: int, largest: int, overlap: int, step: int) -> int:
         overlap: that neighbours share, a multiple of `step`.
         step: of all sides.
 
-    >>> fit_side(512, 256, 40, 1), fit_side(200, 256, 40, 1)
-    (198, 200)
+    >>> fit_side(512, 256, 40, 1), fit_side(200, 256, 40, 1), fit_side(7, 256, 40, 1)
+    (198, 200, 41)
     """
     if length <= largest:
-        return length
+        return max(length, overlap + step)  # one tile, of the length
     n_tiles = ceil_div(length - overlap, largest - overlap)
     return round_up(ceil_div(length + (n_tiles - 1) * overlap, n_tiles), step)
 

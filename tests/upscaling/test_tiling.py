@@ -79,7 +79,7 @@ def test_a_fitted_side_is_allowed_and_covers_the_length(
         return
     side = fit_side(length, largest, overlap, step)
     assert side % step == 0
-    assert overlap < side <= max(largest, min(length, largest))
+    assert overlap < side <= largest
     n_tiles = 1 if length <= side else -(-(length - overlap) // (side - overlap))
     at_least = 1 if length <= largest else -(-(length - overlap) // (largest - overlap))
     assert n_tiles <= at_least
@@ -96,10 +96,20 @@ def test_little_memory_makes_smaller_tiles(
     assert math.prod(small.tile_shape) <= max(1, memory // 2) * 256**2 * 1.01
 
 
-def test_wide_scenes_of_many_bands_get_low_tiles() -> None:
+def test_wide_scenes_of_many_bands_get_low_tiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiling, "_memory_bytes", lambda: 32 * GB)
     few, many = (plan(10_980, 10_980, n_bands=n) for n in (3, 13))
     assert many.tile_shape[0] < few.tile_shape[0]
     assert excess(few) <= 1.15
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (39, 41), (7, 2000)])
+def test_frames_smaller_than_the_overlap_have_one_tile_there(
+    shape: tuple[int, int],
+) -> None:
+    assert plan(*shape).tile_shape[0] == shape[0]
 
 
 def test_sides_that_are_asked_for_stay() -> None:
