@@ -98,10 +98,11 @@ def test_a_reference_changes_only_where_it_is_valid() -> None:
     lr, reference = noise(32, 32), noise(256, 256)
     valid = np.zeros((256, 256), bool)
     valid[:, :96] = True
+    model = rsupres.load_model("refdiff-mini", "cpu", precision="fp32")
     with_it = rsupres.upscale_array(
-        lr, "refdiff-mini", 8, reference=reference, reference_valid=valid
+        lr, model, 8, reference=reference, reference_valid=valid
     )
-    without = rsupres.upscale_array(lr, "refdiff-mini", 8)
+    without = rsupres.upscale_array(lr, model, 8)
     changed = np.abs(with_it - without).max(axis=(0, 1))
     assert changed[:64].min() > 0.01
     assert changed[-32:].max() < 1e-5
