@@ -104,6 +104,10 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def emulate_media(self, media: str) -> None:
+        """Show the page as on "print", or as on the screen again ("")."""
+        self._call("Emulation.setEmulatedMedia", media=media)
+
     def press(self, key: str) -> None:
         """Press and release a key, such as "ArrowRight" or "Home"."""
         code = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]

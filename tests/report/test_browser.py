@@ -146,6 +146,22 @@ def test_tile_borders_appear_on_request(browser: Browser, result: Path) -> None:
     assert browser.evaluate("document.querySelectorAll('.borders line').length") == 6
 
 
+def test_a_printed_page_shows_both_pictures_by_halves(
+    browser: Browser, result: Path
+) -> None:
+    open_page(browser, result)
+    set_slider(browser, 10)
+    browser.emulate_media("print")
+    try:
+        box = stage(browser)
+        clip = "getComputedStyle(document.querySelector('.is-after')).clipPath"
+        assert browser.evaluate(clip) == "inset(0px 0px 0px 50%)"
+        assert box["width"] / box["height"] == pytest.approx(120 / 96)
+        assert box["height"] > 100
+    finally:
+        browser.emulate_media("")
+
+
 def test_the_index_begins_with_failures_and_sorts(
     browser: Browser, tmp_path: Path, result: Path
 ) -> None:
@@ -186,6 +202,7 @@ def test_a_view_shows_input_and_result_side_by_side(
                 "new Promise(d => { const wait = () => "
                 f"({loaded}) ? d(true) : setTimeout(wait, 10); wait(); }})"
             )
+            browser.evaluate("paint()")  # now, not at the next frame
             picture = browser.screenshot()
         finally:
             it.shutdown()
