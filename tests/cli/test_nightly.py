@@ -441,16 +441,20 @@ def test_a_summary_does_not_replace_an_input(tmp_path: Path) -> None:
 
 def test_a_batch_stops_in_time_and_goes_on(scenes: Path, monkeypatch) -> None:
     whole = attempts.upscale_scene
+    limits: list[float] = []
 
     def slow(job, **options):
         if "T33" in job.scenes[0]:
+            limits.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            signal.setitimer(signal.ITIMER_REAL, 0.01)  # the hour is over
             signal.pause()
         return whole(job, **options)
 
     monkeypatch.setattr(attempts, "upscale_scene", slow)
     call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--summary", "s.csv")
     before = signal.getsignal(signal.SIGALRM)
-    stopped = run(*call, "--time-limit", "3s", "--log-file", "log")
+    stopped = run(*call, "--time-limit", "1h", "--log-file", "log")
+    assert 3000 < limits[0] <= 3600
     assert stopped.exit_code == 142
     assert "Stopped by the time limit. The same command continues." in stopped.stderr
     assert "Exit code 142" in Path("log").read_text()
