@@ -22,6 +22,7 @@ from rsupres.cluster.token import token_in
 from rsupres.errors import ResourceError
 from rsupres.execution import OnProgress
 from rsupres.output.run_dir import Run
+from rsupres.tiles.attempts import Outcome
 from rsupres.upscaling.inference import Counts
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.summary import RunSummary
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from rsupres.cluster.workers import Demands, Report
 
-    Task = Future[RunSummary]
+    Task = Future[Outcome]
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,10 @@ def _results(
             time.sleep(POLL_S)
             check_connected(client)
             for task in [task for task in pending if task.done()]:
-                yield result_of(task)
+                outcome = result_of(task)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
                 pending.remove(task)
             counter.update()
     finally:

@@ -23,7 +23,7 @@ from rsupres.tiles.attempts import Outcome, attempt
 from rsupres.upscaling.devices import find_device
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.model import Models, keeping_model
-from rsupres.upscaling.pipeline import compute_shard
+from rsupres.upscaling.pipeline import compute_shard, upscale_scene
 from rsupres.upscaling.summary import RunSummary
 from rsupres.version import __version__
 
@@ -75,6 +75,7 @@ async def report(demands: Demands, dask_worker: Worker) -> Report:
         name = f"Worker {dask_worker.address}"
         device = await asyncio.to_thread(examine, demands, name)
     except RsupresError as fault:
+        _bare(fault)
         return Report(fault)
     return Report(None, device, state.nthreads, dict(state.total_resources))
 
@@ -162,36 +163,43 @@ class ModelKeeper(WorkerPlugin):
                 yield
 
 
-def run_shard(stored: Mapping[str, object], plugin: str) -> RunSummary:
+def run_shard(stored: Mapping[str, object], plugin: str) -> Outcome:
     """Compute a shard, as a task of a Dask worker.
 
     Args:
         stored: its `UpscaleJob` as JSON.
         plugin: name of the `ModelKeeper`.
-
-    Raises:
-        RsupresError: as `compute_shard`.
     """
-    check = stop_when_unwanted()
-    with _keeper(plugin).at_work():
-        check(None)
-        return compute_shard(UpscaleJob.from_json(stored), on_progress=check)
+    return _run(stored, plugin, compute_shard)
 
 
 def run_scene(stored: Mapping[str, object], plugin: str) -> Outcome:
-    """Attempt a scene of a batch, as a task of a Dask worker.
+    """Upscale a scene of a batch, as a task of a Dask worker.
 
     Args:
         stored: its `UpscaleJob` as JSON.
         plugin: name of the `ModelKeeper`.
-
-    Raises:
-        RsupresError: the worker does not meet the demands.
     """
+    return _run(stored, plugin, upscale_scene)
+
+
+def _run(
+    stored: Mapping[str, object], plugin: str, work: Callable[..., RunSummary]
+) -> Outcome:
     check = stop_when_unwanted()
-    with _keeper(plugin).at_work():
-        check(None)
-        return attempt(UpscaleJob.from_json(stored), check)
+    try:
+        with _keeper(plugin).at_work():
+            check(None)
+            outcome = attempt(UpscaleJob.from_json(stored), check, work)
+    except RsupresError as error:
+        outcome = error
+    return _bare(outcome) if isinstance(outcome, Exception) else outcome
+
+
+def _bare(error: Exception) -> Exception:
+    """Return an error without its causes, as those of GDAL cannot be sent."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _keeper(plugin: str) -> ModelKeeper:
