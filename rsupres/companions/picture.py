@@ -13,8 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from rsupres.companions.request import COLOURS
-from rsupres.errors import InputError
+from rsupres.companions.request import COLOURS, PICTURES
 from rsupres.output.atomic import publishing
 from rsupres.output.picture import copy_picture
 from rsupres.raster.bands import choose_bands
@@ -25,19 +24,6 @@ from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 BRIGHTEST = 0.3  # reflectance that becomes 255
 _PERCENTILES = (2.0, 98.0)
 _SAMPLE_PIXELS = 1_000_000
-_DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
-
-
-def driver_of(path: Path) -> str:
-    """Return the format of a picture by its name.
-
-    Raises:
-        InputError: it is neither `.tif` nor `.png`.
-    """
-    driver = _DRIVERS.get(path.suffix.lower())
-    if driver is None:
-        raise InputError(f"{path}: give a name with .tif or .png.", argument="rgb8")
-    return driver
 
 
 def find_colours(scene: Raster) -> tuple[tuple[int, ...], list[tuple[float, float]]]:
@@ -73,10 +59,10 @@ def write_picture(output: Path, path: Path) -> None:
         path: `.tif` (a COG with statistics) or `.png`.
 
     Raises:
-        InputError: the name is of another format, or a band of a colour is missing.
+        BandError: a band of a colour is missing.
         ResourceError: the disk is full.
     """
-    driver = driver_of(path)
+    driver = PICTURES[path.suffix.lower()]
     with Raster.open(output) as scene:
         bands, limits = find_colours(scene)
         virtual = [

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsupres.errors import RunConflictError
+from rsupres.errors import InputError, RunConflictError
 from rsupres.output.atomic import check_writable
 from rsupres.output.geotiff import read_tags
 from rsupres.output.protect import check_apart
 
 COLOURS = ("red", "green", "blue")  # of a picture
+PICTURES = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}  # formats by name
 _MARK = "rsupres"  # in the text of every file that is written here
 
 
@@ -58,10 +59,14 @@ class Companions:
 
         Raises:
             ArgumentError: a file is an input, or another output.
-            InputError: a folder cannot be written.
+            InputError: a folder cannot be written, or the picture's format is none.
             RunConflictError: a file exists that is not of an earlier run.
         """
         check_apart(self.paths, inputs)
+        if self.rgb8 is not None and self.rgb8.suffix.lower() not in PICTURES:
+            raise InputError(
+                f"{self.rgb8}: give a name with .tif or .png.", argument="rgb8"
+            )
         for name, path in self.paths.items():
             check_apart({name: path}, {key: [str(p)] for key, p in outputs.items()})
             check_writable(path, name)

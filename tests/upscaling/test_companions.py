@@ -215,6 +215,14 @@ def test_a_scene_without_colours_is_refused_before_it_is_upscaled(
     assert not list(tmp_path.glob("a.tif*"))
 
 
+def test_a_picture_of_another_format_is_refused_at_once(
+    product: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"give a name with \.tif or \.png"):
+        upscale(product, tmp_path / "a.tif", rgb8=tmp_path / "p.jpg")
+    assert not list(tmp_path.glob("a.tif*"))
+
+
 def test_files_of_others_are_not_replaced(product: Path, tmp_path: Path) -> None:
     other = tmp_path / "a.json"
     other.write_text("{}")
