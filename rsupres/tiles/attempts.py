@@ -50,19 +50,19 @@ class Effort:
 def attempt(
     job: UpscaleJob,
     on_progress: OnProgress,
-    work: Callable[..., RunSummary] = upscale_scene,
+    work: Callable[..., RunSummary] | None = None,
 ) -> Outcome:
     """Upscale one scene; return what was done, or the error.
 
     Args:
         job: what to do.
         on_progress: as for `upscale_scene`.
-        work: does it.
+        work: does it; None = `upscale_scene`.
     """
     try:
         with translate_os_errors(job.output):
             job.output.parent.mkdir(parents=True, exist_ok=True)
-        return work(job, on_progress=on_progress)
+        return (work or upscale_scene)(job, on_progress=on_progress)
     except RsupresError as error:
         return error
     except Exception as error:  # a defect in one must not cost the others
