@@ -37,6 +37,8 @@ NOT_RUN = {
     "runs/my-model": "a model that the page trains",
     "--config night.toml": "job files have tests of their own",
     "--protocol": "a data set that is too large to commit",
+    "/shared/": "folders and schedulers of a cluster",
+    "--dask-local": "starts workers, which have tests of their own",
     "make lint": "checks the checkout itself",
 }
 # Blocks without these run no network.
