@@ -135,6 +135,7 @@ def test_two_devices_make_the_bytes_of_one(commands, job):
     assert job.output.read_bytes() == whole_of(job)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_named(commands, job):
     done = commands.run(
         *("upscale", job.scenes[0], job.output, *OPTIONS, "--device", "cpu,tpu")
