@@ -214,6 +214,20 @@ def test_glint_keeps_its_brightness() -> None:
     assert sr[:, :30, :30].max() < 1.5
 
 
+def test_further_bands_are_not_taken_for_softer_than_the_first() -> None:
+    model = make_model(replace(CONFIG, estimator=8))
+    sharp = picture(3, side=64)
+    rows = sampling_matrix(64, 64, gaussian_of(0.001))
+    soft = sample(picture(1, side=64, seed=1).astype(np.float64), rows, rows)
+    numbers = batch_of(
+        model, np.concatenate([sharp, soft.astype(np.float32)]), Fraction(2)
+    ).scene.numbers
+    alone = batch_of(model, soft.astype(np.float32), Fraction(2)).scene.numbers
+    for k in range(2, 6):
+        wanted = max(alone[f"told_0_{k}"], numbers[f"told_0_{k}"])
+        assert numbers[f"told_1_{k}"] == pytest.approx(wanted)
+
+
 def told_of(**facts: object) -> Tensor:
     plain: dict[str, object] = {"transfer": gaussian_transfer(0.2), "noise": 0.0}
     return Facts(**{**plain, **facts}).as_tensor(4.0)  # type: ignore[arg-type]  # by name

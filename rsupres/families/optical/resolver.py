@@ -91,10 +91,13 @@ class Optical:
         windows = read_windows(scene)
         used = float(min(scale, Fraction(self.network.config.up)))
         numbers: dict[str, float] = {}
+        shared: Facts | None = None  # of the first group
         for g, bands in enumerate(band_groups(len(windows[0][0]))):
             parts = [(pixels[list(bands)], valid) for pixels, valid in windows]
             low, high = _levels([pixels[:, valid[0]] for pixels, valid in parts])
             facts = self._facts(parts, low, high)
+            shared = facts if shared is None else shared
+            facts = _not_softer(facts, shared)
             told = facts.as_tensor(used)
             if g == 0:
                 numbers |= _found(facts, high - low)
@@ -342,6 +345,18 @@ def make_spec(
         unclipped=True,
         tails=tails,
     )
+
+
+def _not_softer(facts: Facts, shared: Facts) -> Facts:
+    """Return facts of further bands with no stronger blur than the first ones have.
+
+    Bands that were enlarged before, such as those of 20 m, look blurred without end;
+    the network would draw worms where it takes that for the sensor's blur.
+    """
+    if facts.transfer is None or shared.transfer is None:
+        return facts
+    pairs = zip(facts.transfer, shared.transfer, strict=True)
+    return replace(facts, transfer=tuple(max(own, first) for own, first in pairs))
 
 
 def _found(facts: Facts, span: float) -> dict[str, float]:
