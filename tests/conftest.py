@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -21,6 +21,19 @@ _unlisted: list[str] = []
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note a test that is skipped for a reason that `tests.skips` does not list."""
     _note_skip(report)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Escape names in captured logs that are no UTF-8: workers could not send them."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
