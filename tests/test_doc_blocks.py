@@ -87,11 +87,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scene.descriptions = names
     (folder / "chips").mkdir()
     with rasterio.open(sample / "town_aerial.tif") as aerial:
-        sharp = aerial.read((1, 2, 3))[:, :256, :256]
+        sharp = aerial.read((1, 2, 3))
     for name in ("bath_2018_1", "bath_2020_1", "leeds_2018_1", "leeds_2020_1"):
-        east = 5e5 + 5000 * name.startswith("leeds")
+        col = 256 * name.startswith("leeds")
+        part, east = sharp[:, :256, col : col + 256], 5e5 + 5000 * bool(col)
         path = folder / "chips" / f"{name}.tif"
-        write_image(path, sharp, gsd_m=2.5, origin=(east, 5e6))
+        write_image(path, part, gsd_m=2.5, origin=(east, 5e6))
     with rasterio.open(sample / "town_change.tif") as change:
         shape, crs, place, bounds = (
             change.shape,
