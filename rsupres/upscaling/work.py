@@ -185,9 +185,10 @@ class Work:
             "bands": list(self.file_bands),
             "n_model": len(self.bands.roles),
             "tile": [*self.grid.sides, self.grid.halo],
-            "precision": self.model.options.precision,
             "conditions": self.conditions.fingerprint(),
             **self.job.identity(),
+            # "auto" is not the same on every machine.
+            "precision": self.model.options.precision,
         }
 
     @cached_property
@@ -206,13 +207,15 @@ class Work:
     def stamp(self) -> dict[str, object]:
         """Return the values that make an output that of this job, JSON-able.
 
-        It is the identity without the scene's modification time and the version, with
-        the format of the file.
+        It is the identity without the scene's modification time, the version, and the
+        tiles and precision that the machine chose, with the format of the file.
         """
         scene = dict(self.scene.fingerprint())
         scene.pop("mtime_ns", None)
         stamp = {**self.identity, "scene": scene}
         stamp.pop("version")
+        stamp.pop("tile")
+        stamp["precision"] = self.job.precision
         form = self.format
         return {**stamp, "driver": form.driver, "creation": dict(form.creation)}
 
