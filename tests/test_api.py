@@ -16,7 +16,7 @@ import rasterio
 
 import rsupres
 from rsupres.cli import main as command_line
-from rsupres.errors import ArgumentError, InputError
+from rsupres.errors import InputError
 from rsupres.output.strips import WritingOptions
 from rsupres.tiles.request import TileConditions
 from rsupres.upscaling.job import UpscaleJob
@@ -79,10 +79,7 @@ def test_arguments_are_the_options_of_the_command(
 
 
 def test_batch_takes_the_options_of_upscale() -> None:
-    single = {"rgb8"}  # one picture of one scene
-    assert arguments_of("batch", UpscaleOptions) - single == options_of("batch")
-    with pytest.raises(ArgumentError, match="one scene"):
-        rsupres.batch([SCENE], "out", rgb8="picture.png")
+    assert arguments_of("batch", UpscaleOptions) == options_of("batch")
 
 
 def test_options_are_the_fields_of_a_job() -> None:

@@ -121,6 +121,9 @@ def translate_os_errors(path: Path, n_bytes: int | None = None) -> Iterator[None
                 f"{where}: exists and is no run directory; choose another one.",
                 remedies=("run_dir",),
             ) from error
+        named = os.fspath(error.filename or path)
+        if error.errno == errno.ENOENT and not named.startswith(os.fspath(path)):
+            raise  # a file of the caller's own is missing
         kind = InputError if error.errno in _IMPOSSIBLE else ResourceError
         raise kind(f"{where}: cannot be written ({error.strerror}).") from error
 

@@ -43,7 +43,7 @@ def check_type(scene: Raster, dtype: str, nodata: float | None = None) -> None:
 def can_hold(kind: np.dtype[np.generic], value: float) -> bool:
     """Return whether a type has a number, for floats but for rounding.
 
-    >>> can_hold(np.dtype("uint8"), -9999.0), can_hold(np.dtype("float32"), 1.8e308)
+    >>> can_hold(np.dtype("uint8"), -9999.0), can_hold(np.dtype("float32"), 1e300)
     (False, False)
     """
     if kind.kind == "f":

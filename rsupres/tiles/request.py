@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from rsupres.conditions.base import ConditionRequest
-from rsupres.errors import ArgumentError, InputError
+from rsupres.errors import InputError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
@@ -245,12 +245,10 @@ def batch(
         All items with their status, in the order of the inputs.
 
     Raises:
-        ArgumentError: an option is of a single scene, or an output is an input.
+        ArgumentError: an output is an input.
         InputError: an input cannot be found, or two have the same output.
         RunConflictError: another batch works on the folder.
     """
-    if options.get("rgb8") is not None:
-        raise ArgumentError("names a picture of one scene.", argument="rgb8")
     from rsupres.tiles.attempts import Effort
     from rsupres.tiles.batch import BatchRequest, run_batch
     from rsupres.tiles.batch_jobs import Selection

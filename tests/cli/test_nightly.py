@@ -113,6 +113,7 @@ VALUES: dict[str, object] = {
     "time-limit": "1h30m",
     "summary": "s.csv",
     "log-file": "log",
+    "dask-resources": "GPU=1",
 }
 
 

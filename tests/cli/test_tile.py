@@ -40,7 +40,7 @@ def test_the_command_cuts_and_mosaic_puts_together(tmp_path, scene):
     assert run("tile", scene, tiles).exit_code == 5
     again = run("tile", scene, tiles, "--overwrite", "--halo", 3)
     assert again.exit_code == 0, again.output
-    assert "1 x 1 tiles of 50 x 60 LR pixels, overlap 16" in again.stdout
+    assert "1 x 1 tiles of 60 x 50 LR pixels, overlap 16" in again.stdout
     assert read_index(tiles / "tiles.gpkg").plan.halo == 3
 
 

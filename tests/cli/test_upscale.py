@@ -304,15 +304,16 @@ def test_a_rotated_transform_works(tmp_path):
         assert dataset.transform.almost_equals(turned @ Affine.scale(0.5), 1e-12)
 
 
-def test_nan_pixels_are_masked_and_the_rest_is_fine(tmp_path):
+def test_nan_pixels_are_masked_in_their_band_and_the_rest_is_fine(tmp_path):
     pixels = textured().astype(np.float32)
     pixels[1, 10:14, 10:14] = np.nan
     scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=np.nan)
     sr = read(upscale(scene))
     hole = np.zeros((80, 72), bool)
     hole[20:28, 20:28] = True
-    assert np.isnan(sr[:, hole]).all()
+    assert np.isnan(sr[1, hole]).all()
     assert np.isfinite(sr[:, ~hole]).all()
+    assert np.isfinite(sr[[0, 2]]).all()
 
 
 def test_an_option_that_would_do_nothing_is_refused(scene, tmp_path):

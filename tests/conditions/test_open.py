@@ -106,7 +106,8 @@ def looking(monkeypatch, needs: tuple[str, ...] = (), **values: object) -> Looki
 
 
 def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob:
-    options = {"scale": Fraction(2), "model": "fake", "overlap": 6, **options}
+    tiles = {"tile_size": 16, "overlap": 6}
+    options = {"scale": Fraction(2), "model": "fake", **tiles, **options}
     for key in ("reference", "vector_map"):
         if key in options:
             options[key] = (str(options[key]),)
