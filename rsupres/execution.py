@@ -216,18 +216,7 @@ def run_interruptible(work: Callable[[], None]) -> None:
     A long call into a C library cannot be interrupted. When `Interrupted` arrives, it
     is raised at once and the thread keeps running: see `abandoned`.
     """
-    failure: list[BaseException] = []
-    finished = threading.Event()
-
-    def target() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
+    thread, finished, failure = _background(work)
     try:
         thread.start()
         # Not thread.join: an exception inside it makes a live thread look dead.
@@ -253,6 +242,20 @@ def run_for(limit_s: float, work: Callable[[], None]) -> bool:
     Returns:
         Whether the work was done in time.
     """
+    thread, finished, failure = _background(work)
+    thread.start()
+    if not finished.wait(limit_s):
+        _ABANDONED.append(finished)
+        return False
+    if failure:
+        raise failure[0]
+    return True
+
+
+def _background(
+    work: Callable[[], None],
+) -> tuple[threading.Thread, threading.Event, list[BaseException]]:
+    """Return a thread for work, an event for its end, and a list for its error."""
     failure: list[BaseException] = []
     finished = threading.Event()
 
@@ -264,13 +267,8 @@ def run_for(limit_s: float, work: Callable[[], None]) -> bool:
         finally:
             finished.set()
 
-    threading.Thread(target=target, name="rsupres-work", daemon=True).start()
-    if not finished.wait(limit_s):
-        _ABANDONED.append(finished)
-        return False
-    if failure:
-        raise failure[0]
-    return True
+    thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
+    return thread, finished, failure
 
 
 _ABANDONED: list[threading.Event] = []
