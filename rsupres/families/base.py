@@ -24,7 +24,7 @@ from rsupres.errors import CheckpointError
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from rsupres.diffusion.noise import NoiseField
     from rsupres.grid import PixelWindow
@@ -342,6 +342,23 @@ def fit_tensors(
                 f"{path}: tensor '{name}' has shape {tuple(tensors[name].shape)}, the"
                 f" architecture needs {tuple(shape)}."
             )
+
+
+def fill_network(
+    network: nn.Module, checkpoint: Checkpoint, device: torch.device
+) -> None:
+    """Give a network a checkpoint's weights in float32, on a device, channels last.
+
+    Raises:
+        CheckpointError: the tensors do not fit.
+    """
+    import torch
+
+    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
+    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
+    network.eval().requires_grad_(False)
 
 
 def config_to_json(config: object) -> dict[str, object]:

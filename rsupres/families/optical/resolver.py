@@ -35,7 +35,7 @@ from rsupres.families.base import (
     SceneReader,
     TileBatch,
     config_from_json,
-    fit_tensors,
+    fill_network,
 )
 from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
 from rsupres.families.optical.network import OpticalNetwork
@@ -148,9 +148,12 @@ class Optical:
         network = self.network
         with self._autocast():
             features, first = network.trunk(signed, told)
-            last = network.mean.features(features, first, told)
+            wanted = self.options.detail < 1.0 or spread
+            last = network.mean.features(features, first, told) if wanted else None
             residual = self._residual(features, first, last, told, batch)
-            scales = network.spread(last) if spread and network.spread else None
+            scales = None
+            if spread and network.spread:
+                scales = network.spread(last)
         found = [network.enlarge(residual, signed, size)]
         if scales is not None:
             found.append(network.fine(scales, size))
@@ -176,7 +179,7 @@ class Optical:
         self,
         features: Tensor,
         first: Tensor,
-        last: Tensor,
+        last: Tensor | None,
         told: Tensor,
         batch: TileBatch,
     ) -> Tensor:
@@ -184,6 +187,7 @@ class Optical:
         detail = self.options.detail
         parts = []
         if detail < 1.0:
+            assert last is not None
             mean = self.network.mean.head(last)
             parts.append((1.0 - detail) * mean if detail else mean)
         if detail > 0.0:
@@ -317,11 +321,7 @@ def from_checkpoint(
         raise InputError("The model takes one step and no sampler.")
     config = config_from_json(OpticalConfig, checkpoint.architecture, checkpoint.path)
     network = OpticalNetwork(config)
-    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
-    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
-    network.eval().requires_grad_(False)
+    fill_network(network, checkpoint, device)
     return Optical(checkpoint.spec, network, options, device)
 
 

@@ -18,7 +18,7 @@ from rsupres.families.base import (
     FixedScales,
     ModelSpec,
     config_from_json,
-    fit_tensors,
+    fill_network,
 )
 from rsupres.families.sharpening.network import (
     FACTOR,
@@ -135,9 +135,5 @@ def from_checkpoint(
         SharpeningConfig, checkpoint.architecture, checkpoint.path
     )
     network = SharpeningNetwork(config)
-    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
-    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
-    network.eval().requires_grad_(False)
+    fill_network(network, checkpoint, device)
     return Sharpener(config, network, device)
