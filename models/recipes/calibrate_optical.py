@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import rasterio
@@ -25,20 +24,16 @@ from rasterio.windows import Window
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.degradations.any_sensor import AnySensor
-from rsupres.diffusion.noise import NoiseField
 from rsupres.families.base import (
     TAILS,
-    Conditions,
-    PredictsSpread,
     SamplerOptions,
     SuperResolver,
-    TileBatch,
 )
-from rsupres.grid import PixelWindow
-from rsupres.upscaling.memory import ArrayReader
+from rsupres.upscaling.array import upscale_with_deviation
 
 FloatArray = NDArray[np.float32]
 
+CPU = torch.device("cpu")
 SIDE, BORDER, THINNED = 256, 4, 3
 ROUNDS = 4  # degradations of every cut
 SCALES = (4, 4, 4, 2, 3)
@@ -103,7 +98,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_model(str(given.checkpoint), torch.device("cpu"), SamplerOptions())
+    model = load_model(str(given.checkpoint), CPU, SamplerOptions())
     found = list(errors(model, [read(given.data / f, r, c) for f, r, c in CUTS]))
     sizes, deviations = (np.concatenate(part) for part in zip(*found, strict=True))
     ratios = [np.sqrt(np.mean(e**2) / np.mean(d**2)) for e, d in found]
@@ -145,34 +140,11 @@ def errors(
         truth = hr[:, : side * scale, : side * scale]
         taken = AnySensor().take(torch.from_numpy(truth)[None], (side, side), random)
         lr = taken.lr[0].numpy().clip(0, 1)
-        sr, deviation = run(
-            model, np.round(lr * np.float32(255)) / np.float32(255), scale
-        )
+        rounded = np.round(lr * np.float32(255)) / np.float32(255)
+        sr, deviation = upscale_with_deviation(model, rounded, Fraction(scale), CPU)
         inner = np.s_[:, BORDER:-BORDER, BORDER:-BORDER]
         size = np.abs(sr - truth)[inner].ravel()[::THINNED]
         yield size, deviation[inner].ravel()[::THINNED]
-
-
-def run(
-    model: SuperResolver, lr: FloatArray, scale: int
-) -> tuple[FloatArray, FloatArray]:
-    """Return SR and its predicted standard deviation, both (3, H, W)."""
-    ratio, noise = Fraction(scale), NoiseField(0)
-    window = PixelWindow(0, 0, lr.shape[1], lr.shape[2])
-    batch = TileBatch(
-        lr=torch.from_numpy(lr)[None],
-        valid=torch.ones((1, 1, *lr.shape[1:]), dtype=torch.bool),
-        conditions=Conditions(),
-        noise=noise,
-        windows_lr=[window],
-        windows_sr=[window.scaled(ratio)],
-        scene=model.prepare(ArrayReader(lr), ratio, noise),
-    )
-    with torch.inference_mode():
-        both = cast(PredictsSpread, model).upscale_with_variance(batch, ratio)[0]
-    sr: FloatArray = both[:3].numpy()
-    deviation: FloatArray = both[3:].sqrt().numpy()
-    return sr, deviation
 
 
 if __name__ == "__main__":

@@ -219,6 +219,27 @@ def upscale_whole(
     return _run(model, lr, tiles, device, seed, seen)
 
 
+def upscale_with_deviation(
+    model: SuperResolver, lr: FloatArray, scale: Fraction, device: torch.device
+) -> tuple[FloatArray, FloatArray]:
+    """Return SR of one image, and the standard deviation of its error.
+
+    Args:
+        model: one that predicts it, see `ModelSpec.tails`.
+        lr: as for `upscale_whole`; sides must suit scale and model.
+        scale: as for `upscale_whole`.
+        device: where the model lives.
+
+    Returns:
+        `(sr, deviation)`, both (c, h * scale, w * scale) float32.
+    """
+    side = max(lr.shape[1:])
+    tiles = TileGrid.plan(_frame(lr), scale, side, 0, 0, model.spec.multiple)
+    both = _run(model, lr, tiles, device, 0, Conditions(), has_variance=True)
+    sr, variance = np.split(both, 2)
+    return sr, np.sqrt(variance)
+
+
 def _run(
     model: SuperResolver,
     lr: FloatArray,
@@ -227,8 +248,13 @@ def _run(
     seed: int,
     conditions: Conditions,
     progress: bool = False,
+    *,
+    has_variance: bool = False,
 ) -> FloatArray:
-    """Run a model on the tiles of an image and blend them, as for a scene."""
+    """Run a model on the tiles of an image and blend them, as for a scene.
+
+    With `has_variance`, variances follow the means, band by band.
+    """
     import torch
 
     channels, height, width = lr.shape
@@ -244,9 +270,11 @@ def _run(
         conditions=ArrayConditions(given),
         device=device,
         seed=seed,
+        has_variance=has_variance,
     )
     counts = Counts(batch_size=find_batch_size(tiles, channels, str(device)))
-    sr = np.empty((channels, floor(height * scale), floor(width * scale)), np.float32)
+    planes = channels * (2 if has_variance else 1)
+    sr = np.empty((planes, floor(height * scale), floor(width * scale)), np.float32)
     with torch.inference_mode(), progress_bar(progress) as show:
         context = model.prepare(reader, scale, NoiseField(seed))
         runner = TileRunner(source, model, (context,), counts, show, len(tiles))

@@ -13,24 +13,17 @@ import argparse
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 import wide_set
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.calibration import NORMAL_TAILS, Calibration, calibrate
 from rsupres.families.base import (
-    Conditions,
-    PredictsSpread,
     SamplerOptions,
-    SuperResolver,
-    TileBatch,
 )
-from rsupres.grid import PixelWindow
-from rsupres.upscaling.memory import ArrayReader
+from rsupres.upscaling.array import upscale_with_deviation
 
 CPU = torch.device("cpu")
 
@@ -53,7 +46,9 @@ def main() -> None:
         made = []
         for number, place in enumerate(places):
             lr = wide_set.degrade(place.pixels, degradation, given.scale, number)
-            sr, deviation = run(model, lr.astype(np.float32) / 255, given.scale)
+            sr, deviation = upscale_with_deviation(
+                model, lr.astype(np.float32) / 255, Fraction(given.scale), CPU
+            )
             inner = np.s_[:, given.scale : -given.scale, given.scale : -given.scale]
             truth = place.pixels.astype(np.float32) / 255
             made.append((sr[inner] - truth[inner], deviation[inner], sr[inner]))
@@ -62,27 +57,6 @@ def main() -> None:
         if given.gradient:
             errors, predicted = by_gradient(made)
             show(degradation, "gradient", calibrate(errors, predicted, NORMAL_TAILS))
-
-
-def run(
-    model: SuperResolver, lr: np.ndarray, scale: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return SR and its predicted standard deviation, both (c, H, W)."""
-    ratio, noise = Fraction(scale), NoiseField(0)
-    window = PixelWindow(0, 0, lr.shape[1], lr.shape[2])
-    batch = TileBatch(
-        lr=torch.from_numpy(lr)[None],
-        valid=torch.ones((1, 1, *lr.shape[1:]), dtype=torch.bool),
-        conditions=Conditions(),
-        noise=noise,
-        windows_lr=[window],
-        windows_sr=[window.scaled(ratio)],
-        scene=model.prepare(ArrayReader(lr), ratio, noise),
-    )
-    with torch.inference_mode():
-        both = cast(PredictsSpread, model).upscale_with_variance(batch, ratio)[0]
-    half = len(lr)
-    return both[:half].numpy(), both[half:].sqrt().numpy()
 
 
 def joined(
