@@ -180,7 +180,7 @@ def _find(choice: str, product: Product | None, path: str) -> tuple[str, str]:
 def _on(frame: Grid, dataset: rasterio.DatasetReader, name: str) -> Iterator[WarpedVRT]:
     """Open a raster on another grid, by the nearest pixel; 0 beyond its edges."""
     if dataset.crs is None:
-        raise InputError(f"{name}: the mask has no CRS, so nobody knows where it lies.")
+        raise InputError(f"{name}: the mask has no CRS, so it has no place.")
     with WarpedVRT(
         dataset,
         crs=frame.crs,
