@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from rsupres.evaluation.lpips import FEATURES_FILE, HEADS_FILE, LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import FEATURES_FILE, HEADS_FILE, LpipsSqueeze
 
 
 def texture(height: int, width: int, seed: int = 0, bands: int = 3) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rsupres.errors import InputError
-from rsupres.evaluation.calibration import Calibration, calibrate_file
-from rsupres.evaluation.metrics import consistency
+from rsupres.evaluation.measures.calibration import Calibration, calibrate_file
+from rsupres.evaluation.measures.metrics import consistency
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.evaluation.pairs import (
     Layer,
     Pair,
@@ -29,7 +30,6 @@ from rsupres.evaluation.pairs import (
 )
 from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.report import Row, score
-from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.grid import PixelWindow
 from rsupres.raster.files import StrPath
 from rsupres.raster.stretch import parse_stretch

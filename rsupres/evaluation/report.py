@@ -1,7 +1,7 @@
 """Measure all figures of a picture, average rows of figures, and lay out their table.
 
-The figures themselves are in `rsupres.evaluation.metrics`, `.edges`, `.seams` and
-`.lpips`. Nothing here opens files or runs models.
+The figures themselves are in `rsupres.evaluation.measures` and `.perceptual`. Nothing
+here opens files or runs models.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.evaluation import metrics
-from rsupres.evaluation.edges import find_edges, map_borders
+from rsupres.evaluation.measures import metrics
+from rsupres.evaluation.measures.edges import find_edges, map_borders
 from rsupres.raster.registration import find_shift
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from rsupres.datasets.chips import Chip
 from rsupres.errors import InputError
 from rsupres.evaluation.candidates import Candidate
 from rsupres.evaluation.images import Degradation, stored_lr
-from rsupres.evaluation.metrics import consistency
+from rsupres.evaluation.measures.metrics import consistency
 from rsupres.evaluation.report import Row, score
 from rsupres.evaluation.resize import sizes_at
 

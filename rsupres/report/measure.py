@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from scipy.ndimage import distance_transform_edt
 
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.grid import Grid, PixelWindow, ceil_div
 from rsupres.report.sources import Floats, Picture, Sources, read_on
 from rsupres.tile_grid import TileGrid

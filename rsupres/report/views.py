@@ -17,7 +17,7 @@ import numpy as np
 from rasterio.enums import Resampling
 from scipy.ndimage import uniform_filter
 
-from rsupres.evaluation.seams import tile_borders
+from rsupres.evaluation.measures.seams import tile_borders
 from rsupres.grid import Grid, PixelWindow, ceil_div
 from rsupres.raster.warp import places
 from rsupres.report.measure import DifferenceMap

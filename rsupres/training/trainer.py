@@ -207,7 +207,7 @@ def _load_perceptual(
 ) -> nn.Module | None:
     if not stage.perceptual_weight:
         return None
-    from rsupres.evaluation.lpips import LpipsSqueeze
+    from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 
     if config.lpips_weights is None:
         raise InputError(

@@ -20,7 +20,7 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.optics import gaussian_of, sample, sampling_matrix
-from rsupres.evaluation.metrics import psnr
+from rsupres.evaluation.measures.metrics import psnr
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.upscaling.array import upscale_whole
 

@@ -19,7 +19,7 @@ import torch
 import wide_set
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.evaluation.calibration import NORMAL_TAILS, Calibration, calibrate
+from rsupres.evaluation.measures.calibration import NORMAL_TAILS, Calibration, calibrate
 from rsupres.families.base import (
     SamplerOptions,
 )

@@ -30,8 +30,8 @@ import wide_set
 from wide_set import Pixels, Place
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.evaluation.lpips import LpipsSqueeze
-from rsupres.evaluation.metrics import psnr
+from rsupres.evaluation.measures.metrics import psnr
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import SamplerOptions
 from rsupres.upscaling.array import upscale_whole

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import Conditions, SamplerOptions, SuperResolver
 from rsupres.upscaling.array import upscale_whole

@@ -3,8 +3,8 @@
 ``python tests/benchmarks/bench_refdiff_seams.py [MODEL]`` upscales a place at x8 with a
 reference in small tiles and in one piece, and prints how far apart the two are, in
 levels of 8 bits, and the seam ratio of the tiled one at the borders of its tiles
-(`rsupres.evaluation.metrics.seam_ratio`; that of one piece is what the ground itself
-has there). The place is an invented town, see sample_data.
+(`rsupres.evaluation.measures.seams.seam_ratio`; that of one piece is what the ground
+itself has there). The place is an invented town, see sample_data.
 
 MODEL "released" (the default beside `refdiff-mini`) is the released architecture,
 narrower (``--channels``, modulations too), with weights that follow from the
@@ -28,8 +28,8 @@ import torch
 from affine import Affine
 
 from rsupres.checkpoints.file import write_checkpoint
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.evaluation.resize import resize_bicubic
-from rsupres.evaluation.seams import seam_ratio, tile_borders
 from rsupres.families.refdiff.config import RELEASED
 from rsupres.families.refdiff.network import parameter_shapes
 from rsupres.families.refdiff.resolver import make_spec

@@ -2,9 +2,9 @@
 
 ``python tests/benchmarks/bench_sgdm_seams.py [MODEL] [--norm group]`` enlarges a part
 of the Sentinel-2 scene of Rio in one piece and in tiles of 64 LR pixels, and prints for
-each way the seam ratio (`rsupres.evaluation.metrics.seam_ratio` at the borders of the
-tiles; that of one piece is what the ground itself has there), the RMS difference from
-one piece, and CPU seconds, everything in one process.
+each way the seam ratio (`rsupres.evaluation.measures.seams.seam_ratio` at the borders
+of the tiles; that of one piece is what the ground itself has there), the RMS difference
+from one piece, and CPU seconds, everything in one process.
 
 * ``cut``: tiles side by side, each with its own result; what the others must beat.
 * ``image``: tiles overlap and are blended after decoding, as `rsupres upscale` does.
@@ -42,7 +42,7 @@ from rsupres.blocks.stable_diffusion_run import ContextKeys, StepShifts
 from rsupres.checkpoints.catalogue import load_model, read_card
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.levels import band_levels
 from rsupres.families.sgdm.config import SgdmConfig

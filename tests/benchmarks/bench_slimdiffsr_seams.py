@@ -24,7 +24,7 @@ import torch
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.diffusion.noise import NoiseField
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.slimdiffsr.config import SlimDiffSRConfig
 from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork

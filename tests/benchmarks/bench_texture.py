@@ -27,8 +27,8 @@ import wide_set
 from scipy import ndimage
 
 from rsupres.checkpoints.catalogue import load_model
-from rsupres.evaluation.lpips import LpipsSqueeze
-from rsupres.evaluation.metrics import psnr
+from rsupres.evaluation.measures.metrics import psnr
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.upscaling.array import upscale_whole

@@ -25,8 +25,8 @@ from rsupres.degradations.optics import (
     sample,
     sampling_matrix,
 )
-from rsupres.evaluation.metrics import psnr
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.metrics import psnr
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.families.base import SamplerOptions
 from rsupres.families.optical.config import Facts
 from rsupres.families.optical.resolver import Optical

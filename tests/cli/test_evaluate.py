@@ -17,7 +17,7 @@ from rsupres.checkpoints import catalogue as checkpoints
 from rsupres.cli import main
 from rsupres.datasets.chips import read_chip
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
-from rsupres.evaluation.edges import edge_f1
+from rsupres.evaluation.measures.edges import edge_f1
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import (
     ModelSpec,

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rsupres.cli import main
-from rsupres.evaluation.calibration import NORMAL_TAILS, calibrate
+from rsupres.evaluation.measures.calibration import NORMAL_TAILS, calibrate
 from rsupres.families.base import TAILS
 from tests.helpers import make_scene
 

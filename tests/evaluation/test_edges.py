@@ -10,14 +10,14 @@ from scipy import ndimage
 from skimage.feature import canny
 
 from rsupres.errors import InputError
-from rsupres.evaluation.edges import (
+from rsupres.evaluation.measures.edges import (
     SIGMA,
     STEEP,
     edge_f1,
     find_edges,
     map_borders,
 )
-from rsupres.evaluation.metrics import luma
+from rsupres.evaluation.measures.metrics import luma
 from tests.pictures import texture
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.lpips import (
+from rsupres.evaluation.perceptual.lpips import (
     ENVIRONMENT,
     FEATURES_FILE,
     HEADS_FILE,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsupres.evaluation import metrics
+from rsupres.evaluation.measures import metrics
 from rsupres.evaluation.measures.more import enlarge, similarity_figures
 from rsupres.evaluation.measures.opensr import (
     consistency_figures,

@@ -15,9 +15,16 @@ from scipy.ndimage import binary_erosion
 from skimage.metrics import structural_similarity
 
 from rsupres.errors import InputError
-from rsupres.evaluation.lpips import LpipsSqueeze, lpips_distance
-from rsupres.evaluation.metrics import consistency, ergas, luma, psnr, sam_deg, ssim
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.metrics import (
+    consistency,
+    ergas,
+    luma,
+    psnr,
+    sam_deg,
+    ssim,
+)
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze, lpips_distance
 from rsupres.grid import Grid
 from rsupres.raster.registration import find_shift
 from rsupres.tile_grid import TileGrid

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.lpips import FEATURES_FILE, HEADS_FILE
 from rsupres.evaluation.perceptual import weights
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import alex_features, vgg_layers
+from rsupres.evaluation.perceptual.lpips import FEATURES_FILE, HEADS_FILE
 from rsupres.evaluation.perceptual.weights import find_weights, load_measures
 from rsupres.raster.files import file_sha256
 from tests.helpers import shared_data

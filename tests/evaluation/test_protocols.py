@@ -23,7 +23,7 @@ from rsupres.evaluation.comparison.protocols import (
 )
 from rsupres.evaluation.comparison.tables import published
 from rsupres.evaluation.measure_models import ModelsRequest
-from rsupres.evaluation.metrics import psnr
+from rsupres.evaluation.measures.metrics import psnr
 from rsupres.evaluation.resize import resize_bicubic
 from tests.pictures import texture
 

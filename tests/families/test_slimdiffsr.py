@@ -18,7 +18,7 @@ from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.seams import seam_ratio, tile_borders
+from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.slimdiffsr.blocks import (
     DirectionSeparable,

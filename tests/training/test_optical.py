@@ -12,7 +12,7 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
-from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.families.base import TAILS, SamplerOptions
 from rsupres.families.optical.config import OpticalConfig
 from rsupres.families.optical.network import Spread

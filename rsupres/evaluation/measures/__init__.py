@@ -1,1 +1,1 @@
-"""Measures beyond the usual ones, which are computed when they are asked for."""
+"""Figures of pictures that need no network."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.evaluation.lpips import blocks_of
 from rsupres.evaluation.measures.opensr import correctness, synthesis
+from rsupres.evaluation.perceptual.lpips import blocks_of
 
 Mask = NDArray[np.bool_]
 

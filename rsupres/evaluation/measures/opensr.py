@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.evaluation.metrics import sam_deg
+from rsupres.evaluation.measures.metrics import sam_deg
 from rsupres.raster.registration import find_shift
 
 Doubles = NDArray[np.float64]

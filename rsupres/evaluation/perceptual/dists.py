@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.lpips import blocks_of
 from rsupres.evaluation.perceptual.features import VGG_STAGES, VGG_TAPS, vgg_layers
+from rsupres.evaluation.perceptual.lpips import blocks_of
 
 MAX_BLOCK = 512  # pixels along a side that are seen at once
 MIN_SIDE = 32  # below it the features have no pixel left

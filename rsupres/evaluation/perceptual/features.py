@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 
 
 def fill_features(

@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.lpips import (
-    FEATURES_FILE,
-    HEADS_FILE,
-    LpipsSqueeze,
-    load_lpips,
-    lpips_distance,
-)
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import (
     Lpips,
     alex_features,
     fill_features,
     vgg_features,
+)
+from rsupres.evaluation.perceptual.lpips import (
+    FEATURES_FILE,
+    HEADS_FILE,
+    LpipsSqueeze,
+    load_lpips,
+    lpips_distance,
 )
 from rsupres.raster.files import file_sha256
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rsupres.degradations.any_sensor import AnySensor, Taken
 from rsupres.degradations.spectra import SpectrumParams, change_spectra
-from rsupres.evaluation.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.families.optical import sensing
 from rsupres.families.optical.config import FACTS, SMALL, Facts, OpticalConfig
 from rsupres.families.optical.network import OpticalNetwork

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from rsupres.evaluation.metrics import checked_mask, luma
+from rsupres.evaluation.measures.metrics import checked_mask, luma
 
 Mask = NDArray[np.bool_]
 

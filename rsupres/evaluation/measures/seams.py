@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.evaluation.metrics import checked_mask
+from rsupres.evaluation.measures.metrics import checked_mask
 
 if TYPE_CHECKING:
     from rsupres.tile_grid import TileGrid

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError, InputError
-from rsupres.evaluation.metrics import checked_mask
+from rsupres.evaluation.measures.metrics import checked_mask
 
 FEATURES_FILE = "squeezenet1_1_features_fp16.safetensors"
 HEADS_FILE = "lpips_lin_squeeze_v0.1.pth"
