@@ -2,8 +2,9 @@
 
 Every error that a user can cause or meet derives from `RsupresError`. It says what is
 wrong, in one or two sentences with the value and the file, and names the arguments
-concerned as the Python API names them. The command line (`rsupres.cli.wording`) turns
-those names into its options; no other package names an option.
+concerned as the Python API names them. The command line
+(`rsupres.cli.terminal.wording`) turns those names into its options; no other package
+names an option.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans take their time, as a machine that tests on all cores is slow."""
-    monkeypatch.setattr("rsupres.upscaling.planning.LIMIT_S", 120.0)
+    monkeypatch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 120.0)
 
 
 @pytest.fixture

@@ -55,8 +55,12 @@ class FakeModel:
     def install(self, monkeypatch) -> FakeModel:
         """Be the model that every name stands for."""
         card = Card("fake", self.spec)
-        monkeypatch.setattr("rsupres.upscaling.model.read_card", lambda name: card)
-        monkeypatch.setattr("rsupres.upscaling.model.load_model", lambda *args: self)
+        monkeypatch.setattr(
+            "rsupres.upscaling.preparation.model.read_card", lambda name: card
+        )
+        monkeypatch.setattr(
+            "rsupres.upscaling.preparation.model.load_model", lambda *args: self
+        )
         return self
 
 

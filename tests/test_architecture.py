@@ -168,14 +168,14 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
     rooms_for_rasters = {
         "rsupres.raster.open",
         "rsupres.raster.dataset",
-        "rsupres.output.cog",
-        "rsupres.output.sizes",
-        "rsupres.output.trial",
+        "rsupres.output.tiff.cog",
+        "rsupres.output.tiff.sizes",
+        "rsupres.output.tiff.trial",
         "rsupres.raster.product.mask",
-        "rsupres.output.geotiff",
-        "rsupres.output.packets",
-        "rsupres.output.picture",
-        "rsupres.output.verify",
+        "rsupres.output.tiff.geotiff",
+        "rsupres.output.tiff.packets",
+        "rsupres.output.tiff.picture",
+        "rsupres.output.tiff.verify",
     }
     in_memory = {"rsupres.raster.virtual"}
     assert openers <= rooms_for_rasters | in_memory

@@ -29,7 +29,7 @@ from rsupres.legends.class_table import (
 from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of, footprint
-from rsupres.raster.warp import source_pixels_per_pixel, source_window
+from rsupres.raster.place.warp import source_pixels_per_pixel, source_window
 
 logger = logging.getLogger(__name__)
 

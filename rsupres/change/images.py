@@ -40,10 +40,15 @@ from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
-from rsupres.raster.registration import find_shift
+from rsupres.raster.place.registration import find_shift
+from rsupres.raster.place.warp import (
+    Source,
+    source_pixels_per_pixel,
+    source_window,
+    warp,
+)
 from rsupres.raster.stretch import Stretch
 from rsupres.raster.undeclared import heed_undeclared
-from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window, warp
 
 logger = logging.getLogger(__name__)
 

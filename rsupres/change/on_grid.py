@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rsupres.grid import Grid, PixelWindow, ceil_div
 from rsupres.legends.class_table import NODATA
 from rsupres.raster.blocks import Blocks
-from rsupres.raster.warp import places, source_pixels_per_pixel
+from rsupres.raster.place.warp import places, source_pixels_per_pixel
 
 Codes = NDArray[np.uint8]
 

@@ -24,13 +24,13 @@ from rsupres.change.options import ChangeOptions, CompareBy, choose_options
 from rsupres.execution import OnProgress, Progress, progress_bar
 from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.legends.class_table import NODATA, TABLE_TAG, UNCHANGED
-from rsupres.output.profile import OutputMeta
 from rsupres.output.scene_grid import (
     SceneGridJob,
     SceneGridSummary,
     write_on_scene_grid,
 )
 from rsupres.output.strips import Rows, WritingOptions, make_destination
+from rsupres.output.tiff.profile import OutputMeta
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache

@@ -18,35 +18,36 @@ from typing import Any
 
 import click
 
-from rsupres.cli.log_file import json_line, note, note_early
 from rsupres.cli.process import tune
-from rsupres.cli.streams import LOST, tolerant_streams
-from rsupres.cli.wording import error_line
+from rsupres.cli.terminal.log_file import json_line, note, note_early
+from rsupres.cli.terminal.streams import LOST, tolerant_streams
+from rsupres.cli.terminal.wording import error_line
 from rsupres.errors import RsupresError, code_of_os_error
 from rsupres.version import __version__
 
-COMMANDS = (
-    "upscale",
-    "plan",
-    "tile",
-    "mosaic",
-    "batch",
-    "rasterize",
-    "change",
-    "status",
-    "models",
-    "dataset",
-    "train",
-    "distill",
-    "evaluate",
-    "report",
-    "view",
-    "doctor",
-)
+# Commands in reading order, and the module of each below this package.
+COMMANDS = {
+    "upscale": "upscale",
+    "plan": "plan",
+    "tile": "tile",
+    "mosaic": "mosaic",
+    "batch": "batch",
+    "rasterize": "rasterize",
+    "change": "change",
+    "status": "status",
+    "models": "models",
+    "dataset": "training.dataset",
+    "train": "training.train",
+    "distill": "training.distill",
+    "evaluate": "evaluation.evaluate",
+    "report": "evaluation.report",
+    "view": "evaluation.view",
+    "doctor": "doctor",
+}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in `rsupres.cli.<name>` under the same name."""
+    """A group that imports a command, a function of its name, when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in reading order."""
@@ -56,7 +57,7 @@ class LazyGroup(click.Group):
         """Import and return one command; None when there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"rsupres.cli.{cmd_name}"), cmd_name)
+        command = getattr(import_module(f"rsupres.cli.{COMMANDS[cmd_name]}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

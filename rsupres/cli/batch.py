@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsupres.cli.batch_request import make_request, show_plan
-from rsupres.cli.console import Console
-from rsupres.cli.log_file import set_scene
 from rsupres.cli.options.cluster import cluster_options
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists
 from rsupres.cli.options.run import batch_options, time_option
-from rsupres.cli.wording import error_line
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.log_file import set_scene
+from rsupres.cli.terminal.wording import error_line
 
 if TYPE_CHECKING:
-    from rsupres.tiles.journal import BatchItem
+    from rsupres.tiles.batches.journal import BatchItem
 
 
 def _check_summary(
@@ -134,9 +134,9 @@ def batch(
       rsupres batch tiles --out-dir sharp --model bicubic
       rsupres batch --config night.toml --jobs 2 --time-limit 5h
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiles.batch import run_batch
-    from rsupres.tiles.batch_run import Watch
-    from rsupres.tiles.journal import summarise
+    from rsupres.tiles.batches.batch import run_batch
+    from rsupres.tiles.batches.journal import summarise
+    from rsupres.tiles.batches.run import Watch
 
     request = make_request(ctx, inputs, folder, options)
     if is_plan:

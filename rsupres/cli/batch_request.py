@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from rsupres.cli.console import Console
 from rsupres.cli.options.cluster import take_batch_cluster
 from rsupres.cli.options.run import make_job
 from rsupres.cli.options.scene_rules import job_chooser, read_rules
 from rsupres.cli.process import tune
-from rsupres.cli.wording import error_line
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.wording import error_line
 
 if TYPE_CHECKING:
-    from rsupres.tiles.batch import BatchRequest
+    from rsupres.tiles.batches.batch import BatchRequest
 
 _OF_BATCH = ("recursive", "group_bands", "jobs", "retry", "max_failures", "summary")
 
@@ -37,9 +37,9 @@ def make_request(
         click.UsageError: options exclude each other, or a table [[scene]] of the job
             file is wrong.
     """
-    from rsupres.tiles.attempts import Effort
-    from rsupres.tiles.batch import BatchRequest
-    from rsupres.tiles.batch_jobs import Selection
+    from rsupres.tiles.batches.attempts import Effort
+    from rsupres.tiles.batches.batch import BatchRequest
+    from rsupres.tiles.batches.jobs import Selection
 
     elsewhere, devices = take_batch_cluster(options, folder)
     own = {name: options.pop(name) for name in _OF_BATCH}
@@ -76,7 +76,7 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         ctx: of the command.
     """
     from rsupres.cli import leave_if_abandoned
-    from rsupres.upscaling.planning import Plan, plan_job, size_text
+    from rsupres.upscaling.estimates.planning import Plan, plan_job, size_text
 
     plans: list[Plan] = []
     for item, job in request.expand():

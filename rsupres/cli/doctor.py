@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
-from rsupres.cli.wording import error_line
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.wording import error_line
 from rsupres.errors import RsupresError
 from rsupres.execution import Progress
 
 if TYPE_CHECKING:
-    from rsupres.upscaling.self_test import SelfTest
+    from rsupres.upscaling.estimates.self_test import SelfTest
 
 _PACKAGES = (
     "rsupres",
@@ -49,7 +49,7 @@ def doctor(console: Console, calibrate: bool) -> None:
       rsupres doctor --json
       rsupres doctor --calibrate
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.upscaling.self_test import run_self_tests
+    from rsupres.upscaling.estimates.self_test import run_self_tests
 
     for name, found in _findings():
         console.emit({"check": name, "found": found}, f"{name:<12}{found}")
@@ -85,7 +85,7 @@ def _quietly(tests: Iterator[SelfTest]) -> Iterator[SelfTest]:
 
 def _calibrate(console: Console) -> None:
     """Measure this machine and keep the table."""
-    from rsupres.upscaling.calibration import keep, measure
+    from rsupres.upscaling.estimates.calibration import keep, measure
 
     with console.work() as show:
         done: list[str] = []
@@ -109,7 +109,7 @@ def _findings() -> Iterator[tuple[str, str]]:
     import rasterio
     import torch
 
-    from rsupres.upscaling.devices import multiplies_bfloat16
+    from rsupres.upscaling.preparation.devices import multiplies_bfloat16
 
     for package in _PACKAGES:
         try:

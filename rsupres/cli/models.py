@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
+from rsupres.cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from rsupres.checkpoints.catalogue import Card

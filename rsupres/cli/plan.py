@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists, former_option
 from rsupres.cli.options.run import make_job, upscale_options
-from rsupres.cli.wording import error_line
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.wording import error_line
 
 if TYPE_CHECKING:
-    from rsupres.upscaling.planning import Plan, PlannedBand, Size
+    from rsupres.upscaling.estimates.planning import Plan, PlannedBand, Size
 
 
 @click.command()
@@ -51,7 +51,7 @@ def plan(
       rsupres plan scene.tif scene_x2.tif --scale 2 --json
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.cli import leave_if_abandoned
-    from rsupres.upscaling.planning import plan_job
+    from rsupres.upscaling.estimates.planning import plan_job
 
     if output is None and len(paths) > 1:
         *scenes, output = paths
@@ -74,7 +74,7 @@ def describe(plan: Plan, refused: Sequence[str]) -> str:
     """Return a plan as lines for a person.
 
     Args:
-        plan: of `rsupres.upscaling.planning.plan_job`.
+        plan: of `rsupres.upscaling.estimates.planning.plan_job`.
         refused: its refusals, worded.
     """
     lines = [("model", _model(plan))]
@@ -96,7 +96,7 @@ def _model(plan: Plan) -> str:
 
 def _found(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield the lines of what is known once a scene is open."""
-    from rsupres.upscaling.planning import size_text
+    from rsupres.upscaling.estimates.planning import size_text
 
     gsd, nodata = plan.gsd_m or 0.0, _nodata(plan.input_nodata)
     yield "scene", f"{_size(plan.scene_size)} pixels of {gsd:.4g} m, {nodata}"

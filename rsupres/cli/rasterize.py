@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsupres.cli.console import Console
-from rsupres.cli.options.area import like_option
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import destination_options, take_writing
 from rsupres.cli.options.parameters import LayersType, expand_lists, former_option
 from rsupres.cli.options.run import scale_option
+from rsupres.cli.options.scene import like_option
+from rsupres.cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from rsupres.vector.rasterize import RasterizeSummary

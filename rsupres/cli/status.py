@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsupres.cli.console import Console
 from rsupres.cli.options.console import console_options
+from rsupres.cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from rsupres.output.run_state import RunState
@@ -67,9 +67,9 @@ def _show_runs(console: Console, runs: Sequence[Path]) -> None:
 
 def _show_output(console: Console, path: Path) -> bool:
     """Show an output that is there; return whether the file is one."""
-    from rsupres.output.geotiff import read_tags
-    from rsupres.output.verify import find_damage
-    from rsupres.upscaling.existing import GATE, is_output, stored_figures
+    from rsupres.output.tiff.geotiff import read_tags
+    from rsupres.output.tiff.verify import find_damage
+    from rsupres.upscaling.preparation.existing import GATE, is_output, stored_figures
 
     if not is_output(path):
         return False
@@ -98,7 +98,7 @@ def _show_output(console: Console, path: Path) -> bool:
 
 def _show_batch(console: Console, folder: Path) -> None:
     from rsupres.cli.batch import describe, describe_item
-    from rsupres.tiles.journal import (
+    from rsupres.tiles.batches.journal import (
         FAILED,
         RUNNING,
         WAITING,

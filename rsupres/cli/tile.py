@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from rsupres.cli.console import Console
-from rsupres.cli.options.area import bounds_options
-from rsupres.cli.options.bands import input_nodata_option
 from rsupres.cli.options.conditions import map_options, raster_condition_options
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import check_output_given, expand_lists
 from rsupres.cli.options.run import model_scale_option
-from rsupres.cli.wording import usage_errors
+from rsupres.cli.options.scene import bounds_options, input_nodata_option
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.wording import usage_errors
 
 if TYPE_CHECKING:
     from rsupres.tiles.cut import TileSummary

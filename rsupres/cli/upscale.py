@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsupres.cli.console import Console
-from rsupres.cli.log_file import set_scene
 from rsupres.cli.options.cluster import cluster_options, take_cluster
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import check_output_given, expand_lists
 from rsupres.cli.options.run import make_job, time_option, upscale_options
+from rsupres.cli.terminal.console import Console
+from rsupres.cli.terminal.log_file import set_scene
 
 if TYPE_CHECKING:
     from rsupres.upscaling.job import UpscaleJob

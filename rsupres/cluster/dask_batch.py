@@ -25,7 +25,7 @@ from rsupres.cluster.scheduler import Scheduler, check_connected, wait_for_worke
 from rsupres.cluster.token import token_in
 from rsupres.errors import ResourceError, RsupresError
 from rsupres.raster.files import file_sha256
-from rsupres.tiles.attempts import Attempts, OnScene, Outcome, Task
+from rsupres.tiles.batches.attempts import Attempts, OnScene, Outcome, Task
 from rsupres.upscaling.job import UpscaleJob
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from rsupres.cluster.token import token_in
 from rsupres.errors import ResourceError
 from rsupres.execution import OnProgress
 from rsupres.output.run_dir import Run
-from rsupres.tiles.attempts import Outcome
+from rsupres.tiles.batches.attempts import Outcome
 from rsupres.upscaling.inference import Counts
 from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.preparation.work import Work
 from rsupres.upscaling.summary import RunSummary
-from rsupres.upscaling.work import Work
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from rsupres.cluster.shards import StripCounter, shard_jobs, wait_for_earlier
 from rsupres.execution import OnProgress
 from rsupres.output.run_dir import Run
-from rsupres.tiles.attempts import Effort
-from rsupres.tiles.workers import run_workers
+from rsupres.tiles.batches.attempts import Effort
+from rsupres.tiles.batches.workers import run_workers
 from rsupres.upscaling.inference import Counts
 from rsupres.upscaling.pipeline import compute_shard
-from rsupres.upscaling.work import Work
+from rsupres.upscaling.preparation.work import Work
 
 
 @dataclass(frozen=True)

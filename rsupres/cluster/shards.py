@@ -14,7 +14,7 @@ from rsupres.errors import RunConflictError
 from rsupres.execution import OnProgress, Progress, split_strips
 from rsupres.output.run_dir import Run
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.work import Work
+from rsupres.upscaling.preparation.work import Work
 
 # Several shards a process, so that a slow one or a late one does not hold up the end.
 _SHARDS_A_PROCESS = 4

@@ -19,11 +19,11 @@ from rsupres.cluster.token import Token
 from rsupres.errors import CheckpointError, ResourceError, RsupresError
 from rsupres.execution import Progress
 from rsupres.raster.files import file_sha256
-from rsupres.tiles.attempts import Outcome, attempt
-from rsupres.upscaling.devices import find_device
+from rsupres.tiles.batches.attempts import Outcome, attempt
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.model import Models, keeping_model
 from rsupres.upscaling.pipeline import compute_shard, upscale_scene
+from rsupres.upscaling.preparation.devices import find_device
+from rsupres.upscaling.preparation.model import Models, keeping_model
 from rsupres.upscaling.summary import RunSummary
 from rsupres.version import __version__
 

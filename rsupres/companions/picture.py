@@ -15,7 +15,7 @@ import numpy as np
 
 from rsupres.companions.request import COLOURS, PICTURES
 from rsupres.output.atomic import publishing
-from rsupres.output.picture import copy_picture
+from rsupres.output.tiff.picture import copy_picture
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import has_scale

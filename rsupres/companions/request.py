@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rsupres.errors import InputError, RunConflictError
 from rsupres.output.atomic import check_writable
-from rsupres.output.geotiff import read_tags
 from rsupres.output.protect import check_apart
+from rsupres.output.tiff.geotiff import read_tags
 
 COLOURS = ("red", "green", "blue")  # of a picture
 PICTURES = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}  # formats by name

@@ -25,8 +25,8 @@ from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.class_table import CHANGED, load_class_table
 from rsupres.raster.dataset import Raster
+from rsupres.raster.place.warp import places
 from rsupres.raster.stack import open_scenes
-from rsupres.raster.warp import places
 
 logger = logging.getLogger(__name__)
 

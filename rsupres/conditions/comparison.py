@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rsupres.conditions.base import TargetScene
 from rsupres.errors import ConditionError
 from rsupres.grid import PixelWindow, ceil_div
-from rsupres.raster.registration import CommonShift, Shift, find_common_shift
+from rsupres.raster.place.registration import CommonShift, Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
 
 logger = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_of, footprint
+from rsupres.raster.place.warp import Source, source_pixels_per_pixel, source_window
 from rsupres.raster.stretch import Stretch, find_stretch, parse_stretch
 from rsupres.raster.undeclared import find_undeclared
 from rsupres.raster.virtual import warp_array
-from rsupres.raster.warp import Source, source_pixels_per_pixel, source_window
 
 logger = logging.getLogger(__name__)
 

@@ -36,9 +36,9 @@ from rsupres.conditions.reference_files import (
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.blocks import Blocks
-from rsupres.raster.registration import Shift
+from rsupres.raster.place.registration import Shift
+from rsupres.raster.place.warp import Source, warp
 from rsupres.raster.stretch import Stretch
-from rsupres.raster.warp import Source, warp
 
 logger = logging.getLogger(__name__)
 

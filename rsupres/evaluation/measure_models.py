@@ -36,7 +36,7 @@ from rsupres.execution import OnProgress, Progress
 from rsupres.families.base import ModelSpec, SamplerOptions
 from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
 from rsupres.raster.files import find_images
-from rsupres.upscaling.devices import find_device, find_precision
+from rsupres.upscaling.preparation.devices import find_device, find_precision
 
 if TYPE_CHECKING:
     import numpy as np

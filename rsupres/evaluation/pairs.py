@@ -22,7 +22,7 @@ from rsupres.errors import BandError, GridError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
-from rsupres.raster.registration import Shift, find_shift
+from rsupres.raster.place.registration import Shift, find_shift
 from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch, has_scale
 from rsupres.raster.undeclared import heed_undeclared
 from rsupres.raster.virtual import warp_array

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rsupres.evaluation.measures import metrics
 from rsupres.evaluation.measures.edges import find_edges, map_borders
-from rsupres.raster.registration import find_shift
+from rsupres.raster.place.registration import find_shift
 
 if TYPE_CHECKING:
     from rsupres.evaluation.perceptual.weights import Measure

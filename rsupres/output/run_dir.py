@@ -2,10 +2,10 @@
 
 `run.json` says which job this is (`rsupres.output.manifest`); `strips/*.tif` are the
 finished strips, `strips/*.packed` stand for those whose rows are in `packets/`
-(`rsupres.output.packets`); `context/` holds the arrays that the model computed once for
-the whole scene; `run.lock` is locked while a process works here. Everything appears
-under its name only when it is complete and on disk. This module computes no pixels, and
-it removes nothing that it did not make.
+(`rsupres.output.tiff.packets`); `context/` holds the arrays that the model computed
+once for the whole scene; `run.lock` is locked while a process works here. Everything
+appears under its name only when it is complete and on disk. This module computes no
+pixels, and it removes nothing that it did not make.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
 _STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
 # Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
-# `rsupres.output.packets`.
+# `rsupres.output.tiff.packets`.
 _CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "packets")
 # Temporary files of ours, and locks.
 _PASSING = re.compile(

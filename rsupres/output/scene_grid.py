@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.profile import OutputMeta
 from rsupres.output.strips import (
     Destination,
     Rows,
@@ -23,7 +22,8 @@ from rsupres.output.strips import (
     frame_identity,
     write_strips,
 )
-from rsupres.output.trial import check_format
+from rsupres.output.tiff.profile import OutputMeta
+from rsupres.output.tiff.trial import check_format
 from rsupres.raster.dataset import Raster
 from rsupres.version import __version__
 

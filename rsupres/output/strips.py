@@ -20,16 +20,16 @@ from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_writable, publishing
-from rsupres.output.geotiff import assemble, write_strip
-from rsupres.output.packets import Packets
-from rsupres.output.profile import (
+from rsupres.output.protect import check_apart
+from rsupres.output.run_dir import Run
+from rsupres.output.tiff.geotiff import assemble, write_strip
+from rsupres.output.tiff.packets import Packets
+from rsupres.output.tiff.profile import (
     OutputFormat,
     OutputMeta,
     check_extension,
     is_lossy,
 )
-from rsupres.output.protect import check_apart
-from rsupres.output.run_dir import Run
 from rsupres.raster.files import StrPath
 from rsupres.version import __version__
 

@@ -1,8 +1,7 @@
 """Read rasters: files become numbers and a valid mask.
 
-`open` finds and checks files, `header` reads what they say about their bands, `dataset`
-reads windows, `nodata` decides which pixels are valid and fills the others, `stack`
-joins files. `bands` and `stretch` turn them into what a model takes; `extent`, `warp`,
-`registration` and `blocks` place rasters on each other; `product` opens products.
-Many modules, as each of these subjects is read alone.
+`open` finds and checks files, `dataset` reads windows of one, `stack` joins several,
+`nodata` decides which pixels are valid and fills the others. `bands` and `stretch` turn
+numbers into what a model takes. `reading` is the inside of `dataset`, `place` puts
+rasters and areas on the grid of another, `product` opens products with their metadata.
 """

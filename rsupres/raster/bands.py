@@ -19,7 +19,7 @@ from rsupres.products.sentinel2 import band_code
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
-    from rsupres.raster.header import Header
+    from rsupres.raster.reading.header import Header
 
 _SENTINEL2 = {"2": "blue", "3": "green", "4": "red", "8": "nir"}
 _LANDSAT_OLI = {"2": "blue", "3": "green", "4": "red", "5": "nir"}  # 8 and 9

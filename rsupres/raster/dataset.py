@@ -23,7 +23,6 @@ from rasterio.enums import Resampling
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow, reflected_positions
-from rsupres.raster.fingerprint import fingerprint
 from rsupres.raster.nodata import FILL_REACH, as_floats, fill_bands, join_valid
 from rsupres.raster.open import (
     check_complete,
@@ -39,8 +38,9 @@ from rsupres.raster.product.describe import (
     open_product,
 )
 from rsupres.raster.product.find import find_product, undecided_file
-from rsupres.raster.readings import Readings
-from rsupres.raster.source import Source
+from rsupres.raster.reading.fingerprint import fingerprint
+from rsupres.raster.reading.readings import Readings
+from rsupres.raster.reading.source import Source
 from rsupres.raster.virtual import is_inside, with_nested
 
 if TYPE_CHECKING:

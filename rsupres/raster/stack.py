@@ -28,7 +28,7 @@ from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
 from rsupres.raster.product.describe import Refinement, open_product, place_on
 from rsupres.raster.product.find import find_product
-from rsupres.raster.same_bands import match_bands
+from rsupres.raster.reading.same_bands import match_bands
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 # Pixels by which origins may miss a whole number of pixels, for rounding in headers.

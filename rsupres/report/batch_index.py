@@ -24,7 +24,7 @@ from rsupres.report.page import render, write_page
 from rsupres.report.pictures import encode, find_limits, shade
 from rsupres.report.request import given_of, write_report
 from rsupres.report.sources import Given, Picture, read_on
-from rsupres.tiles.journal import DONE, FAILED, BatchItem
+from rsupres.tiles.batches.journal import DONE, FAILED, BatchItem
 from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)

@@ -25,14 +25,14 @@ from rsupres.errors import BandError, GridError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
 from rsupres.legends.legend_file import load_legend
-from rsupres.output.geotiff import read_tags
+from rsupres.output.tiff.geotiff import read_tags
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import StrPath
+from rsupres.raster.place.warp import places, source_pixels_per_pixel, source_window
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import StretchChoice, find_stretch
 from rsupres.raster.virtual import warp_array
-from rsupres.raster.warp import places, source_pixels_per_pixel, source_window
 from rsupres.tile_grid import TileGrid
 from rsupres.vector.map import VectorMap
 

@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter
 
 from rsupres.evaluation.measures.seams import tile_borders
 from rsupres.grid import Grid, PixelWindow, ceil_div
-from rsupres.raster.warp import places
+from rsupres.raster.place.warp import places
 from rsupres.report.measure import DifferenceMap
 from rsupres.report.pictures import (
     DIVERGING_RAMP,

@@ -29,15 +29,15 @@ from rsupres.errors import InputError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import Grid, PixelWindow, round_up
 from rsupres.output.atomic import publishing, sync, translate_os_errors
-from rsupres.output.profile import OutputFormat
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
-from rsupres.output.trial import check_format
+from rsupres.output.tiff.profile import OutputFormat
+from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
-from rsupres.raster.extent import window_from_bounds
 from rsupres.raster.nodata import is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
+from rsupres.raster.place.extent import window_from_bounds
 from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.raster.undeclared import heed_undeclared

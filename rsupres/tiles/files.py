@@ -24,8 +24,8 @@ from rsupres.legends.class_table import TABLE_TAG
 from rsupres.legends.legend import LEGEND_TAG
 from rsupres.legends.legend_file import load_legend, shipped_legends
 from rsupres.output.atomic import sync, translate_os_errors
-from rsupres.output.geotiff import write_whole
-from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.tiff.geotiff import write_whole
+from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import TILE_STRETCH, Stretch
 from rsupres.tiles.index import FOLDERS, HR, LR, Tiling

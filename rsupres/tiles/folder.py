@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rsupres.errors import ArgumentError, InputError, RsupresError, RunConflictError
 from rsupres.output.atomic import check_writable
-from rsupres.output.geotiff import read_tags
+from rsupres.output.tiff.geotiff import read_tags
 from rsupres.tiles.index import FOLDERS, INDEX, LR, read_index
 
 logger = logging.getLogger(__name__)

@@ -23,15 +23,15 @@ import numpy as np
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.profile import OutputFormat, OutputMeta, is_lossy
 from rsupres.output.strips import Destination, Rows, StripRaster, write_strips
-from rsupres.output.trial import check_format
+from rsupres.output.tiff.profile import OutputFormat, OutputMeta, is_lossy
+from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
-from rsupres.raster.same_bands import match_bands
+from rsupres.raster.reading.same_bands import match_bands
 from rsupres.raster.stack import covers, union_grid
 from rsupres.raster.undeclared import Undeclared, find_undeclared
 from rsupres.tiles.feather import BlendedRows, feathered

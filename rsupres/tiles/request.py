@@ -21,8 +21,8 @@ from rsupres.tile_grid import lr_step
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
+    from rsupres.tiles.batches.journal import BatchItem
     from rsupres.tiles.cut import TileSummary
-    from rsupres.tiles.journal import BatchItem
     from rsupres.upscaling.pipeline import RunSummary
     from rsupres.upscaling.request import UpscaleOptions
 
@@ -249,10 +249,10 @@ def batch(
         InputError: an input cannot be found, or two have the same output.
         RunConflictError: another batch works on the folder.
     """
-    from rsupres.tiles.attempts import Effort
-    from rsupres.tiles.batch import BatchRequest, run_batch
-    from rsupres.tiles.batch_jobs import Selection
-    from rsupres.tiles.batch_run import Watch
+    from rsupres.tiles.batches.attempts import Effort
+    from rsupres.tiles.batches.batch import BatchRequest, run_batch
+    from rsupres.tiles.batches.jobs import Selection
+    from rsupres.tiles.batches.run import Watch
     from rsupres.upscaling.request import make_job
 
     job = make_job((), folder, scale, options)
@@ -283,7 +283,7 @@ def check_tile_options(conditions: TileConditions) -> None:
     Raises:
         ConditionError: one does.
     """
-    from rsupres.upscaling.requirements import check_companions
+    from rsupres.upscaling.preparation.requirements import check_companions
 
     check_companions(_request(Path(), None, conditions))
 

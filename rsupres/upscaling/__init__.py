@@ -1,8 +1,7 @@
 """Upscale scenes and arrays: from a request to finished strips and outputs.
 
-The package has more than twelve modules, because one run has many steps and each has
-its own: the request (`request`, `job`), what it means (`work`, `model`, `requirements`,
-`tiling`, `devices`, `injection`, `gates`), running it (`pipeline`, `context`,
-`inference`, `finishing`, `outputs`), estimating it (`planning`), arrays instead of
-files (`array`, `memory`) and a test of the installation (`self_test`).
+A request (`request`, `job`) is settled in `preparation`, before the first tile.
+`pipeline` runs it: `inference` computes strips, `finishing` gives them their type,
+`outputs` names and tags the files, `gates` judges the result. `estimates` says what a
+job would cost; `array` and `memory` do the same work for arrays instead of files.
 """

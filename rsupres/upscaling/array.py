@@ -31,7 +31,7 @@ from rsupres.upscaling.memory import (
     on_pixels,
     reflect,
 )
-from rsupres.upscaling.tiling import find_batch_size, plan_tiles
+from rsupres.upscaling.preparation.tiling import find_batch_size, plan_tiles
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def load_model(
     """
     import torch
 
-    from rsupres.upscaling.devices import find_device, find_precision
+    from rsupres.upscaling.preparation.devices import find_device, find_precision
 
     place = find_device(device)
     where = torch.device(place)

@@ -1,8 +1,8 @@
 """Define `UpscaleJob`, one request to upscale a scene, and store it as JSON.
 
 A job is plain values: it can be sent to another process and compared. Nothing here
-opens a raster or loads a model; `rsupres.upscaling.work` decides what the values mean
-for one scene and one model.
+opens a raster or loads a model; `rsupres.upscaling.preparation.work` decides what the
+values mean for one scene and one model.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ class UpscaleJob(GivenConditions, Destination):
         """Return the options that decide pixels: equal in all calls of one run.
 
         Left out are where and how the output is stored, fields marked `FREE`, and names
-        of files (`rsupres.upscaling.work` adds what the files hold). Of the outputs
-        beside the main one it counts which are written.
+        of files (`rsupres.upscaling.preparation.work` adds what the files hold). Of the
+        outputs beside the main one it counts which are written.
         """
         free = {_key(item) for item in fields(Destination)}
         free |= {_key(item) for item in fields(self) if item.metadata}

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from rsupres.families.base import FOUND, TAILS
 from rsupres.grid import PixelWindow
-from rsupres.output.profile import OutputFormat, OutputMeta
+from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from rsupres.products.masks import parse_classes
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.work import Work
+from rsupres.upscaling.preparation.work import Work
 from rsupres.version import __version__
 
 if TYPE_CHECKING:

@@ -32,19 +32,13 @@ from rsupres.execution import (
 )
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
-from rsupres.output.geotiff import read_tags, write_strip
 from rsupres.output.manifest import is_manifest_of
-from rsupres.output.packets import Packets
 from rsupres.output.run_dir import Run
 from rsupres.output.strips import write_finished, write_output
+from rsupres.output.tiff.geotiff import read_tags, write_strip
+from rsupres.output.tiff.packets import Packets
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
-from rsupres.upscaling.context import context_of, prepare_samples
-from rsupres.upscaling.existing import (
-    check_existing,
-    check_stored_gates,
-    stored_figures,
-)
 from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
@@ -56,9 +50,15 @@ from rsupres.upscaling.outputs import (
     main_meta,
     side_outputs,
 )
+from rsupres.upscaling.preparation.context import context_of, prepare_samples
+from rsupres.upscaling.preparation.existing import (
+    check_existing,
+    check_stored_gates,
+    stored_figures,
+)
+from rsupres.upscaling.preparation.work import Work, open_work
 from rsupres.upscaling.summary import RunSummary as RunSummary
 from rsupres.upscaling.summary import summarise, without_warnings
-from rsupres.upscaling.work import Work, open_work
 
 logger = logging.getLogger(__name__)
 

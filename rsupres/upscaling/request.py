@@ -21,8 +21,8 @@ from rsupres.raster.files import StrPath, as_names
 from rsupres.upscaling.job import MaskAction, OtherBands, UpscaleJob
 
 if TYPE_CHECKING:
+    from rsupres.upscaling.estimates.planning import Plan
     from rsupres.upscaling.pipeline import Compute, RunSummary
-    from rsupres.upscaling.planning import Plan
 
 
 class UpscaleOptions(TypedDict, total=False):
@@ -287,7 +287,7 @@ def plan(
     Returns:
         Tiles, sizes, memory, disk, a time estimate, and why the job would be refused.
     """
-    from rsupres.upscaling.planning import plan_job
+    from rsupres.upscaling.estimates.planning import plan_job
 
     job = make_job(scene, "out.tif" if output is None else output, scale, options)
     return plan_job(job, has_output=output is not None)

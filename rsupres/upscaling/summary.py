@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsupres.upscaling.inference import Counts
-from rsupres.upscaling.work import Work
+from rsupres.upscaling.preparation.work import Work
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from rsupres.legends.legend import DRAWING_KEYS
 from rsupres.raster.files import file_sha256
 from rsupres.vector.features import BoxesIn, Features
 from rsupres.vector.geometry import Box
-from rsupres.vector.osm_files import checked_osm, history_error, is_history
-from rsupres.vector.tags import TagReader, osm_configuration
+from rsupres.vector.osm.files import checked_osm, history_error, is_history
+from rsupres.vector.osm.tags import TagReader, osm_configuration
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from rsupres.grid import Grid
-from rsupres.raster.densify import densified
+from rsupres.raster.place.densify import densified
 from rsupres.vector.wkb import Shapes, repair
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyproj
 import shapely
 
 from rsupres.errors import InputError
-from rsupres.vector.tags import TagReader
+from rsupres.vector.osm.tags import TagReader
 
 if TYPE_CHECKING:
     from rsupres.vector.features import BoxesIn, Features

@@ -29,8 +29,8 @@ from rsupres.vector.geometry import (
     snap,
     split_kinds,
 )
-from rsupres.vector.osm_rings import with_rings
-from rsupres.vector.tags import MAIN_KEYS, plain_flags
+from rsupres.vector.osm.rings import with_rings
+from rsupres.vector.osm.tags import MAIN_KEYS, plain_flags
 from rsupres.vector.wkb import Shapes, parse
 
 MAX_TAG_WIDTH_M = 60.0  # a wider `width` tag may be cut off outside the margin

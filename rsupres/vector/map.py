@@ -31,9 +31,9 @@ from rsupres.vector.burn import Burner
 from rsupres.vector.files import read_features, source_sha256
 from rsupres.vector.geometry import Box, PixelPlane, enlarged
 from rsupres.vector.inks import Drawing, Tally, area_keys, reach_m
-from rsupres.vector.osm_copies import download_date
-from rsupres.vector.overpass import resolve
-from rsupres.vector.tags import osm_areas
+from rsupres.vector.osm.copies import download_date
+from rsupres.vector.osm.overpass import resolve
+from rsupres.vector.osm.tags import osm_areas
 
 logger = logging.getLogger(__name__)
 

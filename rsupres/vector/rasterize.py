@@ -19,18 +19,18 @@ from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Grid, Scale, as_scale
 from rsupres.legends.legend import DEFAULT_CLASS_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
-from rsupres.output.profile import OutputMeta
 from rsupres.output.scene_grid import (
     SceneGridJob,
     SceneGridSummary,
     write_on_scene_grid,
 )
 from rsupres.output.strips import WritingOptions, make_destination
+from rsupres.output.tiff.profile import OutputMeta
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.vector import LIVE
 from rsupres.vector.map import VectorMap
-from rsupres.vector.overpass import bbox_area, download, place_area
+from rsupres.vector.osm.overpass import bbox_area, download, place_area
 
 _RGB = ("red", "green", "blue")
 

@@ -30,10 +30,10 @@ from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import ConditionSet, open_conditions
 from rsupres.output.run_dir import Run
 from rsupres.raster.open import bounded_cache
-from rsupres.upscaling.context import context_of, prepare_samples
 from rsupres.upscaling.inference import Counts, TileRunner
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.work import Work, open_work
+from rsupres.upscaling.preparation.context import context_of, prepare_samples
+from rsupres.upscaling.preparation.work import Work, open_work
 
 ROOT = Path(__file__).parents[2]
 TOWN = ROOT / "sample_data"

@@ -33,9 +33,9 @@ from rsupres.families.base import (  # noqa: E402
     SuperResolver,
     TileBatch,
 )
-from rsupres.upscaling import work as decisions  # noqa: E402
 from rsupres.upscaling.job import UpscaleJob  # noqa: E402
 from rsupres.upscaling.pipeline import upscale_scene  # noqa: E402
+from rsupres.upscaling.preparation import work as decisions  # noqa: E402
 
 _TOWN = Path(__file__).resolve().parents[2] / "sample_data" / "town_s2.tif"
 _SCALE = Fraction(4)

@@ -35,7 +35,7 @@ from rsupres.families.refdiff.network import parameter_shapes
 from rsupres.families.refdiff.resolver import make_spec
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
-from rsupres.upscaling.work import open_work
+from rsupres.upscaling.preparation.work import open_work
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rsupres.tiles.journal import BatchItem, Journal
+from rsupres.tiles.batches.journal import BatchItem, Journal
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import compute_shard, upscale_scene
 from tests.helpers import make_scene

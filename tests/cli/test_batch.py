@@ -18,12 +18,12 @@ from rsupres.cli import main
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.output.locks import Lock
-from rsupres.tiles.batch import BatchRequest, run_batch
+from rsupres.tiles.batches.batch import BatchRequest, run_batch
+from rsupres.tiles.batches.journal import JOURNAL, LOCK, read_batch
 from rsupres.tiles.cut import TileJob, tile_scene
-from rsupres.tiles.journal import JOURNAL, LOCK, read_batch
-from rsupres.upscaling import model as models
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
+from rsupres.upscaling.preparation import model as models
 from tests.fakes import LookingModel, spec
 from tests.helpers import NORTH_UP, make_scene
 
@@ -184,7 +184,7 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
             raise Interrupted(15)
         return upscale_scene(job, **options)
 
-    monkeypatch.setattr("rsupres.tiles.attempts.upscale_scene", stop_at_c)
+    monkeypatch.setattr("rsupres.tiles.batches.attempts.upscale_scene", stop_at_c)
     with pytest.raises(Interrupted, match="same command"):
         run_batch(BatchRequest([str(scenes)], out, job))
     statuses = [item.status for item in read_batch(out)]
@@ -234,7 +234,7 @@ def tiles(tmp_path: Path) -> Path:
 def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monkeypatch):
     model = LookingModel(spec(bands=("red", "green", "blue"), accepts=LOOKS))
     model.install(monkeypatch)
-    monkeypatch.setattr("rsupres.tiles.batch_jobs.read_card", models.read_card)
+    monkeypatch.setattr("rsupres.tiles.batches.jobs.read_card", models.read_card)
     done = run("batch", tiles, "--out-dir", tmp_path / "o", "--model", "fake", "--json")
     assert done.exit_code == 0, done.output
     *items, _ = lines(done)

@@ -24,7 +24,12 @@ from rsupres.cli import COMMANDS, LazyGroup, main
 from rsupres.cli.models import FAMILIES
 from rsupres.errors import InputError
 from rsupres.execution import abandoned
-from rsupres.upscaling.costs import MachineTimes, ModelTimes, table_path, times_text
+from rsupres.upscaling.estimates.costs import (
+    MachineTimes,
+    ModelTimes,
+    table_path,
+    times_text,
+)
 from rsupres.upscaling.request import find_scale
 from tests.fakes import spec
 from tests.helpers import make_scene
@@ -200,14 +205,14 @@ def test_a_plan_shows_bands_stretch_offset_and_why_the_model(tmp_path, patient):
 
 
 def test_what_takes_too_long_for_a_plan_is_left_out_and_named(scene, monkeypatch):
-    monkeypatch.setattr("rsupres.upscaling.planning.LIMIT_S", 2.0)
+    monkeypatch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 2.0)
     enough = threading.Event()
 
     def slow(scene: object, choice: object) -> object:
         enough.wait()
         raise InputError("too late to be heard")
 
-    monkeypatch.setattr("rsupres.upscaling.work.find_stretch", slow)
+    monkeypatch.setattr("rsupres.upscaling.preparation.work.find_stretch", slow)
     monkeypatch.setattr("rsupres.cli.leave_if_abandoned", lambda code: None)
     told, result = plan(scene)
     enough.set()
@@ -233,7 +238,7 @@ def test_a_plan_for_a_disk_that_is_too_small_says_so(scene, monkeypatch, patient
 
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(
-        "rsupres.upscaling.planning.shutil.disk_usage", lambda path: usage
+        "rsupres.upscaling.estimates.planning.shutil.disk_usage", lambda path: usage
     )
     told, result = plan(scene)
     assert result.exit_code == 6
@@ -249,7 +254,7 @@ def test_a_plan_of_a_model_with_one_scale_takes_that_scale(scene, patient):
 
 def test_settling_a_job_loads_neither_torch_nor_scipy():
     code = (
-        "import sys, rsupres.upscaling.planning as p;"
+        "import sys, rsupres.upscaling.estimates.planning as p;"
         "print(sorted({'torch', 'scipy', 'pyproj', 'shapely'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -328,7 +333,9 @@ def test_the_doctor_tests_models_and_fails_with_the_first_bad_one(
     names = ("bicubic", "damaged", "absent")
     cards = [card for card in list_cards() if card.name in names]
     assert len(cards) == 3
-    monkeypatch.setattr("rsupres.upscaling.self_test.list_cards", lambda: cards)
+    monkeypatch.setattr(
+        "rsupres.upscaling.estimates.self_test.list_cards", lambda: cards
+    )
     result = invoke("doctor", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     tests = {r["model"]: r["good"] for r in records if r.get("check") == "self-test"}

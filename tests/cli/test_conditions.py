@@ -242,7 +242,7 @@ def test_a_style_is_followed_or_drawn(scene, tmp_path, monkeypatch, model):
     assert model.prepared[-1].style.shape == (3, 20, 30)
     options = []
     monkeypatch.setattr(
-        "rsupres.upscaling.model.load_model",
+        "rsupres.upscaling.preparation.model.load_model",
         lambda *given: options.append(given[2]) or model,
     )
     output = upscale(scene, "--style-sample", "--sampler", "heun")

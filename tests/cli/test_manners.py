@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.cli import main
-from rsupres.cli.console import configure_logging
+from rsupres.cli.terminal.console import configure_logging
 from rsupres.errors import QualityGateError
 from rsupres.evaluation.report import COLUMNS
-from rsupres.output.profile import OTHER_FORMATS
-from rsupres.upscaling.calibration import _Probe, _split
-from rsupres.upscaling.costs import read_times
+from rsupres.output.tiff.profile import OTHER_FORMATS
+from rsupres.upscaling.estimates.calibration import _Probe, _split
+from rsupres.upscaling.estimates.costs import read_times
+from rsupres.upscaling.estimates.self_test import SelfTest
 from rsupres.upscaling.gates import FIGURES
-from rsupres.upscaling.self_test import SelfTest
 from tests.helpers import make_scene
 from tests.test_docs import LEAVES
 
@@ -115,10 +115,12 @@ def test_a_warning_is_said_once_in_a_command(capsys):
 
 def test_doctor_says_nothing_about_its_own_scene(monkeypatch):
     def tests():
-        logging.getLogger("rsupres.upscaling.model").warning("pixels of 10 m")
+        logging.getLogger("rsupres.upscaling.preparation.model").warning(
+            "pixels of 10 m"
+        )
         yield SelfTest("bicubic", 0.1)
 
-    monkeypatch.setattr("rsupres.upscaling.self_test.run_self_tests", tests)
+    monkeypatch.setattr("rsupres.upscaling.estimates.self_test.run_self_tests", tests)
     result = invoke("doctor")
     assert result.exit_code == 0
     assert "self-test   bicubic: good" in result.stdout
@@ -131,8 +133,12 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cards = [read_card("bicubic")]
-    monkeypatch.setattr("rsupres.upscaling.calibration.list_cards", lambda: cards)
-    monkeypatch.setattr("rsupres.upscaling.calibration._import_s", lambda: 1.5)
+    monkeypatch.setattr(
+        "rsupres.upscaling.estimates.calibration.list_cards", lambda: cards
+    )
+    monkeypatch.setattr(
+        "rsupres.upscaling.estimates.calibration._import_s", lambda: 1.5
+    )
     result = invoke("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]

@@ -19,8 +19,8 @@ from rsupres.cli import main
 from rsupres.cli.batch import batch as batch_command
 from rsupres.cli.options.job_file import option_keys
 from rsupres.execution import Interrupted, Progress
-from rsupres.tiles import attempts, workers
-from rsupres.tiles.journal import JOURNAL, read_batch
+from rsupres.tiles.batches import attempts, workers
+from rsupres.tiles.batches.journal import JOURNAL, read_batch
 from tests.helpers import NORTH_UP, make_scene
 
 NAMES = ("B04", "B03", "B02")
@@ -514,7 +514,7 @@ def test_lines_of_a_batch_name_the_scene(scenes: Path) -> None:
 
 
 def test_bars_are_those_of_the_batch_and_of_scenes(capsys) -> None:
-    from rsupres.cli.progress import progress_bars
+    from rsupres.cli.terminal.progress import progress_bars
 
     with progress_bars() as show:
         show(Progress("Inputs", 0, 2, "inputs"))

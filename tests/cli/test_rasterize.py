@@ -15,9 +15,9 @@ from rsupres.cli import main
 from rsupres.grid import Grid
 from rsupres.legends.legend_file import load_legend
 from rsupres.output import scene_grid
-from rsupres.vector import overpass
 from rsupres.vector import rasterize as rasterizing
 from rsupres.vector.map import VectorMap
+from rsupres.vector.osm import overpass
 from tests.helpers import make_scene
 from tests.vector.test_overpass import Server, server  # noqa: F401  # a fixture
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from rsupres.cli import main
 from rsupres.output.run_dir import Run
-from rsupres.tiles.batch import _alone
-from rsupres.tiles.journal import read_batch
+from rsupres.tiles.batches.batch import _alone
+from rsupres.tiles.batches.journal import read_batch
 from tests.helpers import make_scene
 
 BICUBIC = ("--model", "bicubic", "--scale", "2")

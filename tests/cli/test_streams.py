@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from rsupres.cli import main
-from rsupres.cli.streams import LOST, TolerantStream, tolerant_streams
+from rsupres.cli.terminal.streams import LOST, TolerantStream, tolerant_streams
 from tests.helpers import make_scene
 
 RSUPRES = (sys.executable, "-m", "rsupres")

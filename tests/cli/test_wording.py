@@ -8,7 +8,7 @@ import pickle
 import click
 import pytest
 
-from rsupres.cli.wording import WordingFilter, error_line, option_of
+from rsupres.cli.terminal.wording import WordingFilter, error_line, option_of
 from rsupres.errors import BandError, InputError
 
 

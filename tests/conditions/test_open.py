@@ -30,10 +30,10 @@ from rsupres.errors import BandError, ConditionError, InputError, RunConflictErr
 from rsupres.families.base import STYLE_SIDE, Conditions, SamplerOptions
 from rsupres.grid import PixelWindow
 from rsupres.upscaling import inference
+from rsupres.upscaling.estimates.planning import plan_job
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
-from rsupres.upscaling.planning import plan_job
-from rsupres.upscaling.requirements import check_conditions
+from rsupres.upscaling.preparation.requirements import check_conditions
 from tests.fakes import LookingModel, noisy, spec
 from tests.helpers import NORTH_UP, UTM, make_scene, write_vector
 from tests.pictures import texture
@@ -590,7 +590,7 @@ def test_models_that_accept_a_condition_are_named(scene, monkeypatch):
     blind = Card("blind", spec())
     absent = Card("absent", spec(accepts=frozenset({"reference"})), file=Path("/no"))
     monkeypatch.setattr(
-        "rsupres.upscaling.requirements.list_cards",
+        "rsupres.upscaling.preparation.requirements.list_cards",
         lambda: [blind, looks, needs, absent],
     )
     job = job_for(scene, reference="r.tif")
@@ -608,7 +608,7 @@ def test_a_drawn_style_serves_a_model_that_needs_one(scene, monkeypatch):
         options.append(chosen)
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.preparation.model.load_model", load)
     upscale_scene(job_for(scene, style_sample=True))
     assert options[0].style_sample is True
     assert tags_of(scene.with_name("out.tif"))["RSUPRES_STYLE_SAMPLE"] == "yes"

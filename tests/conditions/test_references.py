@@ -27,7 +27,7 @@ from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_in, date_of
-from rsupres.raster.registration import Shift, find_common_shift
+from rsupres.raster.place.registration import Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
 from tests.helpers import NORTH_UP, UTM, make_scene
 from tests.pictures import texture

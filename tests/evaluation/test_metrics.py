@@ -26,7 +26,7 @@ from rsupres.evaluation.measures.metrics import (
 from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.evaluation.perceptual.lpips import LpipsSqueeze, lpips_distance
 from rsupres.grid import Grid
-from rsupres.raster.registration import find_shift
+from rsupres.raster.place.registration import find_shift
 from rsupres.tile_grid import TileGrid
 from tests.pictures import texture
 

@@ -97,7 +97,8 @@ def test_half_precision_is_chosen_by_its_option(
 ) -> None:
     """`auto` is bf16 on processors that multiply it, else fp32; these differ little."""
     monkeypatch.setattr(
-        "rsupres.upscaling.devices.multiplies_bfloat16", lambda: has_products
+        "rsupres.upscaling.preparation.devices.multiplies_bfloat16",
+        lambda: has_products,
     )
     model = weights(tmp_path / "m.safetensors", STUDENT)
     scene = make_scene(tmp_path / "in.tif", 40, 40)

@@ -21,9 +21,9 @@ from rio_cogeo import cog_validate
 
 from rsupres.errors import InputError, ResourceError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.geotiff import assemble, read_tags, write_strip
-from rsupres.output.profile import OutputFormat, OutputMeta
-from rsupres.output.trial import check_format
+from rsupres.output.tiff.geotiff import assemble, read_tags, write_strip
+from rsupres.output.tiff.profile import OutputFormat, OutputMeta
+from rsupres.output.tiff.trial import check_format
 from tests.helpers import NORTH_UP, UTM, ramp
 
 HEIGHTS = (100, 30, 470)  # of strips; no multiples of a block
@@ -347,8 +347,10 @@ def test_where_room_is_scarce_every_block_is_read_back(
     pixels = np.random.default_rng(0).integers(1, 60000, (3, *SIZE)).astype("uint16")
     meta, form = make_meta(), OutputFormat("GTiff")
     strips = write_strips(tmp_path, pixels, meta)
-    monkeypatch.setattr("rsupres.output.geotiff.rasterio.shutil.copy", copy_and_damage)
-    monkeypatch.setattr("rsupres.output.verify.room_left", lambda path: 1000)
+    monkeypatch.setattr(
+        "rsupres.output.tiff.geotiff.rasterio.shutil.copy", copy_and_damage
+    )
+    monkeypatch.setattr("rsupres.output.tiff.verify.room_left", lambda path: 1000)
     with pytest.raises(ResourceError):
         assemble(strips, meta, form, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
@@ -361,8 +363,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from rsupres.errors import ResourceError
 from tests.output.test_geotiff import DRIVERS, SIZE, make_meta, write_strips
-from rsupres.output.geotiff import assemble
-from rsupres.output.profile import OutputFormat
+from rsupres.output.tiff.geotiff import assemble
+from rsupres.output.tiff.profile import OutputFormat
 folder = Path(sys.argv[1])
 pixels = np.random.default_rng(0).integers(1, 60000, (3, *SIZE)).astype("uint16")
 meta = make_meta()

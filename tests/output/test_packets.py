@@ -15,12 +15,12 @@ from rio_cogeo import cog_validate
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output import packets as module
-from rsupres.output.geotiff import assemble, write_strip
-from rsupres.output.packets import Packets
-from rsupres.output.profile import OutputFormat, OutputMeta
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import read_state
+from rsupres.output.tiff import packets as module
+from rsupres.output.tiff.geotiff import assemble, write_strip
+from rsupres.output.tiff.packets import Packets
+from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from tests.helpers import NORTH_UP, UTM
 
 SIZE = (2310, 1034)  # neither side is a multiple of a block, and half of it is odd

@@ -28,9 +28,9 @@ from shapely.geometry import Point, Polygon, box
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
-from rsupres.raster.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.nodata import FILL_REACH, fill_invalid
 from rsupres.raster.open import bounded_cache
+from rsupres.raster.place.extent import window_from_aoi, window_from_bounds
 from tests.helpers import NORTH_UP, UTM, make_scene, ramp, write_vector
 
 ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)

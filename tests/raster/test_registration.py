@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsupres.raster.registration import find_shift
+from rsupres.raster.place.registration import find_shift
 from tests.pictures import fourier_shift, texture
 
 

@@ -18,7 +18,7 @@ from rsupres.report.batch_index import BatchPages, page_data
 from rsupres.report.pictures import Limits, shade
 from rsupres.report.request import make_report
 from rsupres.report.view import Mosaic, serve
-from rsupres.tiles.journal import BatchItem
+from rsupres.tiles.batches.journal import BatchItem
 from rsupres.upscaling.job import UpscaleJob
 from tests.browser import Browser
 from tests.helpers import NORTH_UP, make_scene

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsupres.errors import InputError
-from rsupres.upscaling import devices
-from rsupres.upscaling.devices import find_precision, multiplies_bfloat16
+from rsupres.upscaling.preparation import devices
+from rsupres.upscaling.preparation.devices import find_precision, multiplies_bfloat16
 
 
 @pytest.mark.parametrize(

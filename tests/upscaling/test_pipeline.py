@@ -28,11 +28,11 @@ from rsupres.errors import (
 )
 from rsupres.families.base import SamplerOptions, SceneContext
 from rsupres.grid import PixelWindow
-from rsupres.output.geotiff import write_strip
-from rsupres.upscaling.context import context_of
+from rsupres.output.tiff.geotiff import write_strip
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import INTERVAL, interval_reach
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
+from rsupres.upscaling.preparation.context import context_of
 from tests.fakes import RANGE, FakeModel, PreparingModel, SureModel, noisy, spec
 from tests.helpers import make_scene
 
@@ -504,7 +504,7 @@ def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards
     scene = make_scene(tmp_path / "s.tif", pixels=textured(330, 26, 1), nodata=0)
     options = {"model": "bicubic", "scale": Fraction(4), "tile_size": 64}
     upscale_scene(job_for(scene, "whole.tif", **options))
-    monkeypatch.setattr("rsupres.output.packets.PACKED_BYTES", 0)
+    monkeypatch.setattr("rsupres.output.tiff.packets.PACKED_BYTES", 0)
     for shard in range(1, n_shards):
         upscale_scene(job_for(scene, shard=(shard, n_shards), **options))
     job = job_for(scene, **options)
@@ -593,7 +593,7 @@ def test_choices_about_the_model_reach_it(scene, monkeypatch):
         given.append((device, options))
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.preparation.model.load_model", load)
     upscale_scene(job_for(scene, steps=3, detail=0.5, precision="bf16", device="cpu"))
     options = SamplerOptions(steps=3, detail=0.5, precision="bf16")
     assert given == [(torch.device("cpu"), options)]
@@ -607,7 +607,7 @@ def test_what_is_known_of_the_sensor_reaches_the_model(scene, monkeypatch):
         given.append(options)
         return model
 
-    monkeypatch.setattr("rsupres.upscaling.model.load_model", load)
+    monkeypatch.setattr("rsupres.upscaling.preparation.model.load_model", load)
     job = job_for(scene, sensor_mtf=0.2, noise=50.0, stretch="0,1000")
     upscale_scene(job)
     assert given[0].sensor_mtf == 0.2

@@ -18,7 +18,7 @@ import rsupres
 from rsupres.errors import InputError, RsupresError
 from rsupres.products.sentinel2 import ALL_TEN
 from rsupres.raster.stack import open_scenes
-from rsupres.upscaling import scene as scenes
+from rsupres.upscaling.preparation import scene as scenes
 from tests.helpers import make_scene, write_vector
 from tests.miniature_safe import CIRRUS, CLOUD, SHADOW, Miniature, write_jp2
 
@@ -81,7 +81,9 @@ def test_the_network_is_better_than_the_regression_is_used(
         network = found.read()
         assert found.descriptions == ("B11", "B05")
     monkeypatch.setattr(scenes, "sharpened_by", lambda scene: None)
-    monkeypatch.setattr("rsupres.upscaling.work.sharpened_by", lambda scene: None)
+    monkeypatch.setattr(
+        "rsupres.upscaling.preparation.work.sharpened_by", lambda scene: None
+    )
     with upscaled(product, tmp_path / "b.tif", bands_out="B11,B05") as found:
         regression = found.read()
         assert "RSUPRES_SHARPENED_BY" not in found.tags()

@@ -14,8 +14,8 @@ from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid
 from rsupres.tile_grid import TileGrid, fit_side
-from rsupres.upscaling import tiling
-from rsupres.upscaling.tiling import find_batch_size, plan_tiles
+from rsupres.upscaling.preparation import tiling
+from rsupres.upscaling.preparation.tiling import find_batch_size, plan_tiles
 from tests.fakes import RANGE
 
 GB = 2**30

@@ -22,7 +22,7 @@ from rsupres.grid import Grid
 from rsupres.legends.legend import width_of_tag
 from rsupres.legends.legend_file import load_legend
 from rsupres.raster.dataset import Raster
-from rsupres.raster.extent import window_from_aoi
+from rsupres.raster.place.extent import window_from_aoi
 from rsupres.vector.map import VectorMap
 from tests.vector.test_map import CLASSES, GRID, SQUARE, codes, write_osm
 

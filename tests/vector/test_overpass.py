@@ -20,10 +20,10 @@ from rasterio.crs import CRS
 from rsupres.errors import ConditionError
 from rsupres.grid import Grid
 from rsupres.legends.legend_file import load_legend
-from rsupres.vector import overpass
 from rsupres.vector.map import VectorMap
-from rsupres.vector.osm_copies import download_date
-from rsupres.vector.overpass import bbox_area, download, footprint, wanted_tags
+from rsupres.vector.osm import overpass
+from rsupres.vector.osm.copies import download_date
+from rsupres.vector.osm.overpass import bbox_area, download, footprint, wanted_tags
 
 LEGEND = load_legend("classes")
 GRID = Grid(CRS.from_epsg(32632), Affine(2, 0, 563200, 0, -2, 5393120), 100, 120)

@@ -12,7 +12,7 @@ from rsupres.cli.options.parameters import stacked
 
 if TYPE_CHECKING:
     from rsupres.cluster.scheduler import Scheduler
-    from rsupres.tiles.attempts import Elsewhere
+    from rsupres.tiles.batches.attempts import Elsewhere
     from rsupres.upscaling.pipeline import Compute
 
 

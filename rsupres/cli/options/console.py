@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from rsupres.cli.console import Console, configure_logging
-from rsupres.cli.log_file import fault_of
 from rsupres.cli.options.job_file import effective, job_file_options
 from rsupres.cli.options.parameters import stacked
+from rsupres.cli.terminal.console import Console, configure_logging
+from rsupres.cli.terminal.log_file import fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every command; pass `console` to the function.
 
     Use it directly above the function, below ``@click.command`` and its options. The
-    function takes a keyword `console` (`rsupres.cli.console.Console`) and none of the
-    options.
+    function takes a keyword `console` (`rsupres.cli.terminal.console.Console`) and none
+    of the options.
     """
 
     @click.pass_context

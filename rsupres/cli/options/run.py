@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from rsupres.cli.options.area import area_options
-from rsupres.cli.options.bands import band_options, mask_options
 from rsupres.cli.options.conditions import condition_options
 from rsupres.cli.options.output import (
     companion_options,
@@ -37,6 +35,7 @@ from rsupres.cli.options.parameters import (
     stacked,
 )
 from rsupres.cli.options.sampling import sampling_options
+from rsupres.cli.options.scene import area_options, band_options, mask_options
 
 if TYPE_CHECKING:
     from rsupres.upscaling.job import UpscaleJob

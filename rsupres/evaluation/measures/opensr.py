@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.evaluation.measures.metrics import sam_deg
-from rsupres.raster.registration import find_shift
+from rsupres.raster.place.registration import find_shift
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -33,7 +33,7 @@ from rsupres.products.masks import (
 from rsupres.products.model import Product
 from rsupres.products.sentinel2 import code_in_file_name
 from rsupres.raster.open import first_line, locate, open_dataset
-from rsupres.raster.polygons import read_polygons
+from rsupres.raster.place.polygons import read_polygons
 from rsupres.raster.virtual import is_inside
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Commands that measure results and show them."""

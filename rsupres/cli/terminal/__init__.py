@@ -1,0 +1,1 @@
+"""Talk with the terminal: results, logs, progress, log files, wording of errors."""

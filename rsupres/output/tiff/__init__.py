@@ -1,0 +1,1 @@
+"""Formats of outputs, GeoTIFF and COG first: types, tags, blocks, errors, checks."""

@@ -1,0 +1,203 @@
+"""Write a Cloud Optimized GeoTIFF from blocks that are compressed already.
+
+GDAL writes the header, of a file without pixels, and the overviews. The blocks are
+copied behind them as they are, in the order and with the frames that GDAL gives them,
+so the file has the bytes that GDAL's COG driver writes for the same pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import rasterio
+import rasterio.shutil
+from rasterio.io import MemoryFile
+
+from rsupres.grid import PixelWindow
+from rsupres.output.tiff.creation import cog_options
+from rsupres.output.tiff.geotiff import describe_bands
+from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.raster.open import stored_blocks
+from rsupres.raster.virtual import virtual_raster
+
+_FRAME = 4  # bytes before a block, its length, and after it, its last bytes again
+_OFFSETS, _LENGTHS = 324, 325  # TIFF tags
+_FORMATS = {3: "H", 4: "I", 16: "Q"}  # of TIFF types, for `struct`
+
+
+class _Array(NamedTuple):
+    """Where a TIFF keeps an array of numbers.
+
+    Attributes:
+        place: of the first, in bytes.
+        kind: of each, for `struct`.
+        length: how many there are.
+    """
+
+    place: int
+    kind: str
+    length: int
+
+
+class _Directory(NamedTuple):
+    """The arrays of one resolution: where its blocks lie, and their lengths."""
+
+    offsets: _Array
+    lengths: _Array
+
+
+def begin_cog(
+    packets: Sequence[Path],
+    overviews: Path,
+    meta: OutputMeta,
+    form: OutputFormat,
+    part: Path,
+) -> None:
+    """Write a COG up to the blocks of the full resolution, which `copy_blocks` adds.
+
+    Args:
+        packets: files with those blocks, top to bottom.
+        overviews: a COG whose levels are the overviews, from the first on.
+        meta: description of the output.
+        form: how it is stored, as the other files are.
+        part: file to write.
+    """
+    header = bytearray(_header(meta, form))
+    full, *smaller = _directories(header)
+    with part.open("wb") as target, overviews.open("rb") as source:
+        target.write(header)
+        levels = range(-1, len(smaller) - 1)  # -1: the first is its full resolution
+        for directory, level in reversed([*zip(smaller, levels, strict=True)]):
+            options = {} if level < 0 else {"overview_level": level}
+            with rasterio.open(overviews, **options) as dataset:
+                blocks = [block for block in stored_blocks(dataset) if block]
+            place = target.tell()
+            _set_blocks(header, directory, place, [length for _, length in blocks])
+            for offset, length in blocks:
+                source.seek(offset)
+                _write_block(target, source.read(length))
+        place = target.tell()
+        lengths = [
+            length for path in packets for _, length in _blocks_of(path) if length
+        ]
+        _set_blocks(header, full, place, lengths)
+        target.truncate(place + sum(lengths) + 2 * _FRAME * len(lengths))
+        target.seek(0)
+        target.write(header)
+
+
+def copy_blocks(packet: Path, first: int, part: Path) -> None:
+    """Copy the blocks of a packet into a COG of `begin_cog`, and wait for the disk.
+
+    Args:
+        packet: a file with rows of blocks.
+        first: number of its first block in the output.
+        part: the COG; its other blocks stay.
+    """
+    with part.open("r+b") as target, packet.open("rb") as source:
+        offsets = _full_resolution(target).offsets
+        size = struct.calcsize(offsets.kind)
+        target.seek(offsets.place + first * size)
+        (place,) = struct.unpack(f"<{offsets.kind}", target.read(size))
+        target.seek(place - _FRAME)
+        for offset, length in _blocks_of(packet):
+            source.seek(offset)
+            _write_block(target, source.read(length))
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _blocks_of(path: Path) -> Iterator[tuple[int, int]]:
+    with rasterio.open(path) as dataset:
+        for block in stored_blocks(dataset):
+            assert block is not None  # checked when the file was written
+            yield block
+
+
+def _write_block(target: BinaryIO, block: bytes) -> None:
+    target.write(struct.pack("<I", len(block)) + block + block[-_FRAME:])
+
+
+def _header(meta: OutputMeta, form: OutputFormat) -> bytes:
+    """Return a COG without pixels, as GDAL writes it: only its header."""
+    height, width = meta.grid.height, meta.grid.width
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
+        smaller: list[str] = []
+        while max(height, width) > BLOCK:
+            height, width = height // 2, width // 2
+            window = PixelWindow(0, 0, height, width)
+            empty = _without_pixels(replace(meta, grid=meta.grid.crop(window)), form)
+            smaller.append(_in_memory(stack, empty))
+        whole = _in_memory(stack, _without_pixels(meta, form, smaller))
+        target = stack.enter_context(MemoryFile(ext=".tif"))
+        options = cog_options(meta, form) | {"SPARSE_OK": "TRUE"}
+        rasterio.shutil.copy(whole, target.name, driver="COG", **options)
+        return bytes(target.read())
+
+
+def _without_pixels(
+    meta: OutputMeta, form: OutputFormat, overviews: Sequence[str] = ()
+) -> str:
+    bands = [
+        replace(band, overviews=overviews)
+        for band in describe_bands(meta, form, lambda number: [])
+    ]
+    return virtual_raster(meta.grid, meta.tags, bands)
+
+
+def _in_memory(stack: ExitStack, xml: str) -> str:
+    name: str = stack.enter_context(MemoryFile(xml.encode(), ext=".vrt")).name
+    return name
+
+
+def _set_blocks(
+    header: bytearray, directory: _Directory, place: int, lengths: Sequence[int]
+) -> None:
+    """Enter blocks that follow one another from byte `place` on."""
+    offsets = []
+    for length in lengths:
+        offsets.append(place + _FRAME)
+        place += length + 2 * _FRAME
+    for array, values in zip(directory, (offsets, lengths), strict=True):
+        assert array.length == len(values)
+        kind = f"<{array.length}{array.kind}"
+        struct.pack_into(kind, header, array.place, *values)
+
+
+def _full_resolution(file: BinaryIO) -> _Directory:
+    """Return the arrays of a COG's first directory."""
+    size = 1 << 16
+    while True:
+        file.seek(0)
+        start = file.read(size)
+        try:
+            return next(_directories(start))
+        except struct.error:  # the directory is longer
+            size *= 2
+
+
+def _directories(header: bytes | bytearray) -> Iterator[_Directory]:
+    """Yield the arrays of each directory of a little-endian TIFF or BigTIFF."""
+    is_big = header[2] == 43
+    pointer, size, counter = ("<Q", 20, "<Q") if is_big else ("<I", 12, "<H")
+    (place,) = struct.unpack_from(pointer, header, 8 if is_big else 4)
+    while place:
+        (n_tags,) = struct.unpack_from(counter, header, place)
+        place += struct.calcsize(counter)
+        found: dict[int, _Array] = {}
+        for entry in range(place, place + n_tags * size, size):
+            tag, kind, count = struct.unpack_from("<HH" + pointer[1], header, entry)
+            if tag in (_OFFSETS, _LENGTHS):
+                value = entry + 4 + struct.calcsize(pointer)
+                if count * struct.calcsize(_FORMATS[kind]) > struct.calcsize(pointer):
+                    (value,) = struct.unpack_from(pointer, header, value)
+                found[tag] = _Array(value, _FORMATS[kind], count)
+        yield _Directory(found[_OFFSETS], found[_LENGTHS])
+        (place,) = struct.unpack_from(pointer, header, place + n_tags * size)

@@ -1,0 +1,1 @@
+"""Parts of `raster.dataset`: header, pixels as stored, other readings, fingerprint."""

@@ -1,0 +1,1 @@
+"""Batches: upscale many scenes, or folders of tiles, with a journal of each attempt."""

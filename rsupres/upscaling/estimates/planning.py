@@ -1,0 +1,371 @@
+"""Estimate what a job would cost, and find what would refuse it, without running it.
+
+Sizes follow from the tiling, the file's size from compressing a sample, memory and time
+from tables of `rsupres.upscaling.estimates.costs`. No weights are loaded and nothing is
+written. What takes longer than the time allowed is left out, and named.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsupres.errors import ResourceError, RsupresError
+from rsupres.execution import run_for
+from rsupres.families.base import ModelSpec
+from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
+from rsupres.output.tiff.sizes import Sizes, estimate_sizes
+from rsupres.raster.open import bounded_cache
+from rsupres.upscaling.estimates.costs import (
+    Load,
+    duration_s,
+    file_growth,
+    memory_bytes,
+    read_times,
+)
+from rsupres.upscaling.estimates.parts import enlarged_parts
+from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.preparation.existing import check_existing
+from rsupres.upscaling.preparation.work import Work, open_work
+
+LIMIT_S = 3.5  # of wall time; the rest of 5 s is the program's start
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class PlannedBand:
+    """A band of the output.
+
+    Attributes:
+        band: of the file, from 1.
+        name: in the file, None without one.
+        role: what the model takes it for; "" = enlarged beside the model.
+        low: digital number that becomes 0, None = not found in time.
+        high: digital number that becomes 1.
+        scale: physical value = digital number * scale + offset.
+        offset: see `scale`.
+    """
+
+    band: int
+    name: str | None
+    role: str
+    low: float | None
+    high: float | None
+    scale: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do. Sizes are (width, height).
+
+    Attributes:
+        model: name; None when refused before it was known.
+        reason: why this model.
+        scale: text.
+        gsd_m: metres per pixel of the scene.
+        scene_size: pixels of the scene as used.
+        output_size: pixels of the output.
+        bands: of the output, in its order.
+        other_bands: what becomes of those without a role.
+        dtype: of the output.
+        input_nodata: value that is no measurement in the scene, None without one.
+        nodata: of the output; None without one, or a mask instead.
+        tile_size: LR pixels.
+        tiles: columns and rows of tiles.
+        batch_size: tiles in one call of the model.
+        device: where the model computes.
+        precision: of its networks.
+        memory_bytes: estimated peak of the process.
+        memory_free_bytes: of this machine; None when unknown.
+        disk_bytes: estimated peak of run directory and output together.
+        output_bytes: estimated size of the output.
+        free_bytes: on the output's disk.
+        conditions: one line by name of each condition given.
+        conditions_s: estimated time for reading them, part of `duration_s`.
+        duration_s: estimated; None when this machine was not measured.
+        measured_on: date of the table that the time is from.
+        left_out: what took too long to find out, "" when nothing did.
+        refusals: the errors that would end the job; empty when it would run.
+        exit_code: the one that the job would have, 0 when it would run.
+    """
+
+    model: str | None
+    scale: str
+    reason: str = ""
+    gsd_m: float | None = None
+    scene_size: Size | None = None
+    output_size: Size | None = None
+    bands: tuple[PlannedBand, ...] = ()
+    other_bands: str = ""
+    dtype: str | None = None
+    input_nodata: float | None = None
+    nodata: float | None = None
+    tile_size: Size | None = None
+    tiles: Size | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    free_bytes: int | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    conditions_s: float | None = None
+    duration_s: float | None = None
+    measured_on: str | None = None
+    left_out: str = ""
+    refusals: tuple[RsupresError, ...] = ()
+    exit_code: int = 0
+
+
+def plan_job(
+    job: UpscaleJob, *, has_output: bool = True, limit_s: float | None = None
+) -> Plan:
+    """Estimate what a job would do; errors that refuse it become part of the answer.
+
+    Args:
+        job: what is asked.
+        has_output: the job's output is one that the user named; else no output is
+            checked.
+        limit_s: seconds after which the answer is given as far as it is known; None =
+            `LIMIT_S`.
+    """
+    limit_s = LIMIT_S if limit_s is None else limit_s
+    refusals: list[RsupresError] = []
+    is_compared = has_output and job.compares and job.output.exists()
+    checks = [job.check_files, *([] if is_compared else [job.check_vacant])]
+    for check in checks if has_output else []:
+        try:
+            check()
+        except RsupresError as error:
+            refusals.append(error)
+    draft = _Draft(Plan(job.model, str(job.scale)))
+    try:
+        if not run_for(limit_s, lambda: _fill(draft, job, compared=is_compared)):
+            text = f"{draft.next} takes longer than {limit_s:g} s and is left out"
+            draft.plan = replace(draft.plan, left_out=text)
+    except RsupresError as error:
+        refusals.append(error)
+    plan = draft.plan
+    if plan.free_bytes is not None and plan.disk_bytes is not None:
+        short = plan.disk_bytes - plan.free_bytes
+        if short > 0:
+            text = f"The disk may be {size_text(short)} too small for run and output."
+            refusals.append(ResourceError(text))
+    codes = [error.exit_code for error in refusals if isinstance(error, ResourceError)]
+    code = (codes or [error.exit_code for error in refusals] or [0])[0]
+    return replace(plan, refusals=tuple(refusals), exit_code=code)
+
+
+@dataclass
+class _Draft:
+    """A plan that grows, and what is found out next."""
+
+    plan: Plan
+    next: str = "opening the scene"
+
+
+def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
+    """Find out all that can be known, what is quick to find first."""
+
+    def settled(work: Work, is_stretched: bool) -> None:
+        draft.plan = _measured(work, is_stretched=is_stretched)
+        draft.next = "opening the conditions" if is_stretched else "the stretch"
+
+    with bounded_cache(), open_work(job, settled) as work:
+        if compared:
+            draft.next = "comparing the output"
+            check_existing(work)
+        draft.next = "reading the conditions"
+        draft.plan = _with_conditions(draft.plan, work)
+        draft.next = "the size of the file"
+        draft.plan = _with_sizes(draft.plan, work)
+
+
+def _measured(work: Work, *, is_stretched: bool) -> Plan:
+    grid, output, spec = work.grid, work.sr_grid, work.model.spec
+    load, times = _load(work), read_times()
+    folder = work.job.output.absolute().parent
+    time_s = duration_s(load, times) if work.model.device == "cpu" else None
+    rows, cols = grid.shape
+    plan = Plan(
+        model=work.model.card.name,
+        reason=_reason(work),
+        scale=str(grid.scale),
+        gsd_m=grid.scene.gsd_m,
+        scene_size=(grid.scene.width, grid.scene.height),
+        output_size=(output.width, output.height),
+        bands=tuple(_bands(work, is_stretched=is_stretched)),
+        other_bands=work.job.other_bands,
+        dtype=work.dtype,
+        input_nodata=work.scene.nodata,
+        nodata=work.nodata,
+        tile_size=(grid.tile_shape[1], grid.tile_shape[0]),
+        tiles=(cols, rows),
+        batch_size=min(work.batch_size, max(cols, 1)),
+        device=work.model.device,
+        precision=work.model.options.precision if spec.family != "bicubic" else None,
+        memory_bytes=memory_bytes(load),
+        memory_free_bytes=_free_memory(),
+        free_bytes=shutil.disk_usage(folder).free if folder.is_dir() else None,
+        duration_s=time_s,
+        measured_on=times.date if times and time_s is not None else None,
+    )
+    return _with_bytes(plan, work, _sizes(work, ()))
+
+
+def _load(work: Work) -> Load:
+    """Return what of a job decides its cost."""
+    grid, spec, card = work.grid, work.model.spec, work.model.card
+    n_model = len(work.bands.roles)
+    n_variances = n_model if work.has_deviation else 0
+    height, width = grid.tile_shape
+    strip = max(grid.strip(row).height for row in range(grid.shape[0]))
+    output = work.sr_grid
+    return Load(
+        model=card.name,
+        family=spec.family,
+        precision=work.model.options.precision,
+        weights_bytes=card.file.stat().st_size if card.file else 0,
+        tile_sr=int(height * width * grid.scale**2),
+        tile_lr=height * width,
+        n_tiles=len(grid),
+        batch=min(work.batch_size, grid.shape[1]),
+        n_bands=n_model,
+        scene_sr=int(grid.sr.height * grid.sr.width),
+        scene_lr=grid.lr.height * grid.lr.width,
+        strip_values=grid.sr.width * strip * (len(work.order) + n_variances),
+        written_values=output.width * output.height * len(work.order),
+        samples=work.job.samples,
+        n_conditions=len(work.job.given_conditions),
+    )
+
+
+def _reason(work: Work) -> str:
+    """Return why the job has this model, as a clause."""
+    spec, gsd = work.model.spec, work.grid.scene.gsd_m
+    if work.job.model is not None:
+        return "as asked" + _range_text(spec, gsd)
+    scale, n_bands = work.grid.scale, len(work.bands.roles)
+    bands = f"{n_bands} bands" if n_bands > 1 else "1 band"
+    return f"the default for {bands} at x{_number(scale)}" + _range_text(spec, gsd)
+
+
+def _range_text(spec: ModelSpec, gsd: float) -> str:
+    if spec.gsd is None:
+        return ""
+    low, high = spec.gsd
+    place = "within" if 0.99 * low <= gsd <= 1.01 * high else "outside of"
+    return f"; {gsd:.3g} m is {place} its {low:g} to {high:g} m"
+
+
+def _number(scale: Fraction) -> str:
+    return f"{float(scale):g}" if scale.denominator in (1, 2, 4, 5, 10) else str(scale)
+
+
+def _bands(work: Work, *, is_stretched: bool) -> list[PlannedBand]:
+    scene, n_model = work.scene, len(work.bands.roles)
+    roles = work.model.spec.bands or ("model",) * n_model
+    found = []
+    for place in work.order:
+        band = work.file_bands[place]
+        found.append(
+            PlannedBand(
+                band=band,
+                name=scene.descriptions[band - 1],
+                role=roles[place] if place < n_model else "",
+                low=work.stretch.low[place] if is_stretched else None,
+                high=work.stretch.high[place] if is_stretched else None,
+                scale=scene.scales[band - 1],
+                offset=scene.offsets[band - 1],
+            )
+        )
+    return found
+
+
+def _free_memory() -> int | None:
+    """Return the bytes that a process may still take, None where nothing tells."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _with_conditions(plan: Plan, work: Work) -> Plan:
+    """Add what the conditions are, and what reading them for every tile takes.
+
+    A tile in the middle of the scene is read and timed, after one beside it, which
+    opens what is opened once.
+    """
+    conditions = work.conditions
+    if not conditions.given:
+        return plan
+    rows, cols = work.grid.shape
+    tile = work.grid.tile_row(rows // 2)[cols // 2]
+    conditions.read(work.grid.tile_row(rows // 2)[max(0, cols // 2 - 1)].sr)
+    started = time.perf_counter()
+    conditions.read(tile.sr)
+    tile_s = time.perf_counter() - started
+    read_s = tile_s * len(work.grid) if conditions.has_tiles else 0.0
+    return replace(
+        plan,
+        conditions=conditions.describe(),
+        conditions_s=read_s,
+        duration_s=None if plan.duration_s is None else plan.duration_s + read_s,
+    )
+
+
+def _with_sizes(plan: Plan, work: Work) -> Plan:
+    """Estimate the file from compressing parts of the scene, enlarged by bicubic."""
+    return _with_bytes(plan, work, _sizes(work, enlarged_parts(work)))
+
+
+def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
+    """Add what the output takes, and the strips beside it until it is whole."""
+    grid = work.sr_grid
+    beside = 0
+    if work.has_deviation:
+        beside += grid.height * grid.width * len(work.bands.roles) * 4
+    if work.job.reference_coverage is not None:
+        beside += grid.height * grid.width
+    peak = sizes.raw + sizes.overviews + sizes.file
+    if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
+        # Strips of a row of packets, and a part of the overviews, beside the file.
+        strips = (work.grid.strip(row) for row in range(work.grid.shape[0]))
+        rows = ROWS + max(strip.height for strip in strips)
+        held = sizes.raw * min(1.0, rows / grid.height)
+        peak = int(1.2 * sizes.file + held)
+    peak += 2 * beside
+    return replace(plan, output_bytes=sizes.file, disk_bytes=peak)
+
+
+def _sizes(work: Work, sample: tuple[NDArray[np.generic], ...]) -> Sizes:
+    output = work.sr_grid
+    shape = len(work.order), output.height, output.width
+    return estimate_sizes(sample, shape, work.format, file_growth(work.model.card.name))
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a size with its unit, three digits: "1.23 MB"."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n_bytes < 1000 or unit == "TB":
+            break
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} {unit}"

@@ -1,0 +1,1 @@
+"""Settle a job before the first tile: scene, bands, model, device, tiling, checks."""

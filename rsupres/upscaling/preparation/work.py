@@ -1,0 +1,385 @@
+"""Settle bands, tiling, stretch and identity of a job before the first tile.
+
+`open_work` opens the scene, reads the model's card, and settles bands, stretch, tiling,
+type of the output and the run's identity, or raises the error that refuses the job. It
+loads no weights, reads few pixels and writes nothing, so that planning uses it, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsupres.checkpoints.catalogue import read_card
+from rsupres.companions.request import COLOURS
+from rsupres.conditions.base import TargetScene
+from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
+from rsupres.grid import Grid, PixelWindow
+from rsupres.output.tiff.profile import OutputFormat
+from rsupres.output.tiff.trial import check_format
+from rsupres.raster.bands import BandChoice, choose_bands, class_bands
+from rsupres.raster.dataset import Raster
+from rsupres.raster.files import file_sha256
+from rsupres.raster.kinds import check_type
+from rsupres.raster.stretch import (
+    Stretch,
+    StretchChoice,
+    find_stretch,
+    parse_stretch,
+    split_excess,
+)
+from rsupres.tile_grid import TileGrid
+from rsupres.upscaling.gates import Gate, parse_gates
+from rsupres.upscaling.job import OtherBands, UpscaleJob
+from rsupres.upscaling.preparation.band_use import find_bands
+from rsupres.upscaling.preparation.devices import find_device
+from rsupres.upscaling.preparation.injection import find_gains
+from rsupres.upscaling.preparation.model import ChosenModel, find_card
+from rsupres.upscaling.preparation.requirements import (
+    check_conditions,
+    check_options,
+    condition_request,
+    sampler_options,
+)
+from rsupres.upscaling.preparation.scene import open_scene, sharpened_by, with_network
+from rsupres.upscaling.preparation.tiling import find_batch_size, plan_tiles
+from rsupres.upscaling.preparation.validity import (
+    warn_of_idle_nodata,
+    warn_of_lost,
+    warn_of_rounding,
+)
+from rsupres.version import __version__
+
+if TYPE_CHECKING:
+    from rsupres.upscaling.finishing import LrRows, StripRules
+    from rsupres.upscaling.inference import TileSource
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job with everything settled that it needs for its scene and its model.
+
+    Attributes:
+        job: what was asked for.
+        scene: open, cropped to what is wanted.
+        model: with its device and options.
+        bands: of the file: the model's, and the others that are written.
+        stretch: per band, the model's first, then the others that are written.
+        grid: the tiling.
+        gates: conditions under which the run counts as failed.
+        gains: per other band, how much of the model's detail it gets; empty = none.
+        sharpening: name of the network that sharpened coarse bands, None without.
+        conditions: open on the scene's SR frame; empty when none was given.
+    """
+
+    job: UpscaleJob
+    scene: Raster
+    model: ChosenModel
+    bands: BandChoice
+    stretch: Stretch
+    grid: TileGrid
+    gates: tuple[Gate, ...]
+    gains: tuple[float, ...]
+    sharpening: str | None = None
+    conditions: ConditionSet = NO_CONDITIONS
+
+    @property
+    def file_bands(self) -> tuple[int, ...]:
+        """Bands that are read: the model's, then the others that are written."""
+        return self.bands.roles + self.bands.others
+
+    @property
+    def sr_grid(self) -> Grid:
+        """Frame of the output: the scene, `scale` times finer."""
+        return self.grid.scene.refine(self.grid.scale)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """For each band of the output, its place among `file_bands`.
+
+        Bands keep the file's order, or that of the roles when others are left out.
+        """
+        places = range(len(self.file_bands))
+        named = self.model.spec.bands or self.job.bidx or self.job.named_bands
+        if self.job.other_bands == "skip" and named:
+            return tuple(places)
+        return tuple(sorted(places, key=lambda place: self.file_bands[place]))
+
+    @property
+    def other_bands(self) -> OtherBands:
+        """How bands that the model does not see are enlarged."""
+        is_left = self.job.other_bands in ("auto", "model")
+        return "cubic" if is_left else self.job.other_bands
+
+    @property
+    def n_joint(self) -> int:
+        """How many of the bands read, from the first, are invalid where one is.
+
+        A model of given bands needs all of them. A mask holds for every band of a file.
+        """
+        if self.nodata is None:
+            return len(self.file_bands)
+        return len(self.bands.roles) if self.model.spec.bands else 0
+
+    @property
+    def dtype(self) -> str:
+        """Type of the output."""
+        return self.job.dtype or self.scene.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        """Nodata value of the output; None when it has none, or a mask instead."""
+        wanted = self.scene.nodata if self.job.nodata is None else self.job.nodata
+        return self.job.format(self.dtype, wanted).nodata
+
+    @property
+    def has_deviation(self) -> bool:
+        """Whether standard deviations are written, or limits made of them."""
+        return self.job.uncertainty is not None or self.job.interval is not None
+
+    @property
+    def rules(self) -> StripRules:
+        """How strips are finished."""
+        from rsupres.upscaling.finishing import StripRules
+
+        return StripRules(
+            grid=self.grid,
+            stretch=self.stretch,
+            n_model=len(self.bands.roles),
+            order=self.order,
+            dtype=self.dtype,
+            nodata=self.nodata,
+            gains=self.gains,
+            codes=tuple(
+                place
+                for place, band in enumerate(self.bands.others)
+                if band in class_bands(self.scene)
+            ),
+            lock=self.job.lock_low_frequencies,
+            deviation=self.has_deviation,
+        )
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        """Return the values that must be equal for another run to continue this one."""
+        return {
+            "version": __version__,
+            "scene": self.scene.fingerprint(),
+            "model": self.model.card.name,
+            "model_sha256": self.model.sha256,
+            "aoi_sha256": _file_hash(self.job.aoi),
+            "mask": _file_hash(self.job.mask),
+            "sharpening": self.sharpening_sha256,
+            "grid": _grid_to_json(self.grid.scene),
+            "bands": list(self.file_bands),
+            "n_model": len(self.bands.roles),
+            "tile": [*self.grid.sides, self.grid.halo],
+            "conditions": self.conditions.fingerprint(),
+            **self.job.identity(),
+            # "auto" is not the same on every machine.
+            "precision": self.model.options.precision,
+        }
+
+    @cached_property
+    def sharpening_sha256(self) -> str | None:
+        """Return the hash of the network that sharpened bands, None without one."""
+        file = read_card(self.sharpening).file if self.sharpening else None
+        return None if file is None else file_sha256(file)
+
+    @cached_property
+    def identity_sha256(self) -> str:
+        """Return the hash of `stamp`."""
+        text = json.dumps(self.stamp, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def stamp(self) -> dict[str, object]:
+        """Return the values that make an output that of this job, JSON-able.
+
+        It is the identity without the scene's modification time, the version, and the
+        tiles and precision that the machine chose, with the format of the file.
+        """
+        scene = dict(self.scene.fingerprint())
+        scene.pop("mtime_ns", None)
+        stamp = {**self.identity, "scene": scene}
+        stamp.pop("version")
+        stamp.pop("tile")
+        stamp["precision"] = self.job.precision
+        form = self.format
+        return {**stamp, "driver": form.driver, "creation": dict(form.creation)}
+
+    @property
+    def batch_size(self) -> int:
+        """How many tiles go into one call of the model."""
+        n_bands = len(self.bands.roles)
+        return self.job.batch_size or find_batch_size(
+            self.grid, n_bands, self.model.device
+        )
+
+    @property
+    def tile_source(self) -> TileSource:
+        """The tiles of the scene, with their conditions."""
+        import torch
+
+        from rsupres.upscaling.inference import TileSource
+
+        return TileSource(
+            grid=self.grid,
+            n_bands=len(self.bands.roles),
+            read_rows=self.read_rows,
+            conditions=self.conditions,
+            device=torch.device(self.model.device),
+            seed=self.job.seed,
+            samples=self.job.samples,
+            has_variance=self.has_deviation,
+        )
+
+    def read_rows(self, start: int, stop: int) -> LrRows:
+        """Return LR rows [start, stop) of the padded frame in units of the stretch."""
+        window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
+        rows = self._read(self.scene, window)
+        if not self.scene.has_hidden or self.job.mask_action == "nodata":
+            return rows
+        shown = self._read(self.scene.with_mask(None), window)
+        hidden = shown.valid & ~rows.valid
+        return rows._replace(
+            others=shown.others,
+            valid=shown.valid,
+            hidden=hidden[: len(rows.seen)],
+            kept=shown.wanted()[: len(rows.seen)],
+        )
+
+    def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
+        """Return what a view of the scene holds in a window of the padded frame."""
+        from rsupres.upscaling.finishing import LrRows
+
+        dn, valid = scene.read_filled(window, self.file_bands, self.n_joint)
+        unit = self.stretch.to_unit(dn)
+        n_model = len(self.bands.roles)
+        seen, excess = self.split_excess(unit[:n_model])
+        return LrRows(
+            top=window.row,
+            seen=seen,
+            excess=excess,
+            others=unit[n_model:] if len(unit) > n_model else None,
+            valid=valid,
+        )
+
+    def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the part of unit values that the model sees, and the rest, if any."""
+        if self.model.spec.unclipped:
+            return unit, None
+        seen, excess = split_excess(unit)
+        return seen, excess if excess.any() else None
+
+    @property
+    def format(self) -> OutputFormat:
+        """How the output is stored."""
+        return self.job.format(self.dtype, self.nodata)
+
+
+@contextmanager
+def open_work(
+    job: UpscaleJob, on_settled: Callable[[Work, bool], None] | None = None
+) -> Iterator[Work]:
+    """Open a job's scene and settle everything; close the scene on leaving.
+
+    Args:
+        job: what is asked.
+        on_settled: called with what is settled so far and whether the stretch is:
+            before pixels are read for it, and before conditions are opened.
+
+    Raises:
+        RsupresError: the job is refused; the message says why and what to do.
+    """
+    measured = job.uncertainty is not None or job.interval is not None
+    gates = parse_gates(job.fail_if, has_uncertainty=measured)
+    choice = parse_stretch(job.stretch)
+    settled = on_settled or (lambda work, is_stretched: None)
+    with open_scene(job) as scene:
+        work = _settle(job, scene, gates)
+        settled(work, False)
+        work = _with_stretch(work, choice)
+        settled(work, True)
+        scene = work.scene
+        warn_of_rounding(scene, work.stretch, work.dtype)
+        warn_of_lost(
+            scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
+        )
+        spec, roles = work.model.spec, work.bands.roles
+        stretch = work.stretch.for_bands(range(1, len(roles) + 1))
+        frame = TargetScene(scene, roles, spec.bands, stretch, job.scale)
+        with open_conditions(condition_request(job, spec), frame) as conditions:
+            yield replace(work, conditions=conditions)
+
+
+def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
+    """Return what is known of the work before pixels are read for the stretch."""
+    card = find_card(job, scene)
+    spec = card.spec
+    check_options(job, spec)
+    check_conditions(job, spec, card.name)
+    bands = find_bands(job, scene, spec)
+    if job.rgb8 is not None or job.qml:
+        choose_bands(scene, COLOURS, remedies=("bands_out",))
+    n_bands = len(bands.roles) + len(bands.others)
+    sides = job.tile_size, job.overlap
+    grid = plan_tiles(scene.grid, job.scale, spec, card.name, *sides, n_bands)
+    check_type(scene, job.dtype or scene.dtype, job.nodata)
+    warn_of_idle_nodata(scene, job.nodata)
+    device = find_device(job.device)
+    options = sampler_options(job, device, span=1.0)
+    model = ChosenModel(job.model or card.name, card, device, options)
+    unknown = Stretch((), ())
+    work = Work(
+        job=job,
+        scene=scene,
+        model=model,
+        bands=bands,
+        stretch=unknown,
+        grid=grid,
+        gates=gates,
+        gains=(),
+        sharpening=sharpened_by(scene),
+    )
+    check_format(work.format, len(work.order), work.sr_grid)
+    return work
+
+
+def _with_stretch(work: Work, choice: StretchChoice) -> Work:
+    """Return the work with what reading the scene's pixels tells."""
+    scene, bands, job = work.scene, work.bands, work.job
+    stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
+    span = stretch.high[0] - stretch.low[0]
+    model = replace(work.model, options=sampler_options(job, work.model.device, span))
+    if work.sharpening:
+        scene = with_network(scene, model.device)
+    inject = job.other_bands == "inject"
+    gains = find_gains(scene, bands, stretch) if inject else ()
+    return replace(work, scene=scene, stretch=stretch, model=model, gains=gains)
+
+
+def _grid_to_json(grid: Grid) -> dict[str, object]:
+    return {
+        "crs": grid.crs.to_wkt() if grid.crs else None,
+        "transform": list(grid.transform)[:6],
+        "height": grid.height,
+        "width": grid.width,
+    }
+
+
+def _file_hash(name: str | None) -> str | None:
+    if name is None or not Path(name).is_file():
+        return name
+    return file_sha256(name)

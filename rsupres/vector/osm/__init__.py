@@ -1,0 +1,1 @@
+"""Read OpenStreetMap: its files, its tags in other files, and its server Overpass."""
