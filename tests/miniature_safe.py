@@ -212,8 +212,8 @@ def _frame(gsd: int) -> Affine:
         return Affine(gsd, 0, dataset.transform.c, 0, -gsd, dataset.transform.f)
 
 
-def write_jp2(path: Path, pixels: NDArray[np.generic], gsd: int) -> None:
-    """Write (c, h, w) or (h, w) pixels of the tile without loss."""
+def write_jp2(path: Path, pixels: NDArray[np.generic], gsd: int, col: int = 0) -> None:
+    """Write (c, h, w) or (h, w) pixels of the tile without loss, from a column on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     planes = pixels if pixels.ndim == 3 else pixels[np.newaxis]
     with rasterio.open(
@@ -225,7 +225,7 @@ def write_jp2(path: Path, pixels: NDArray[np.generic], gsd: int) -> None:
         width=planes.shape[2],
         dtype=planes.dtype,
         crs="EPSG:32632",
-        transform=_frame(gsd),
+        transform=_frame(gsd) @ Affine.translation(col, 0),
         QUALITY=100,
         REVERSIBLE="YES",
     ) as dataset:

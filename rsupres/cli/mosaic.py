@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rsupres.cli.options.bands import input_nodata_option
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import (
     format_options,
@@ -17,11 +18,20 @@ from rsupres.cli.options.output import (
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.upscale import describe
 
+_OF_TILES = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("driver", "co", "dtype", "nodata", "input_nodata"),
+        *("run_dir", "restart"),
+    )
+}
+
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path), metavar="DIR|RUN_DIR")
 @click.argument("output", type=click.Path(path_type=Path))
 @format_options
+@input_nodata_option
 @overwrite_option
 @run_options
 @console_options
@@ -43,7 +53,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 
     if is_run(source):
         _refuse_format()
-        for name in ("driver", "co", "dtype", "nodata", "run_dir", "restart"):
+        for name in _OF_TILES:
             options[name] = None
     writing = take_writing(options)
     with console.work() as show:
@@ -54,9 +64,7 @@ def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None
 def _refuse_format() -> None:
     """Refuse options that were fixed when a run was started."""
     context = click.get_current_context()
-    names = {"driver": "--driver", "co": "--co", "dtype": "--dtype"}
-    names |= {"nodata": "--nodata", "run_dir": "--run-dir", "restart": "--restart"}
-    for name, option in names.items():
+    for name, option in _OF_TILES.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise click.UsageError(

@@ -17,7 +17,7 @@ from rsupres.errors import ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.legend import LEGEND_TAG
 from rsupres.raster.dataset import Raster
-from rsupres.raster.stack import NamedGrid, union_grid
+from rsupres.raster.place.union import NamedGrid, union_grid
 from rsupres.vector.map import VectorMap
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsupres.errors import ArgumentError
+from rsupres.raster.reading.names import gdal_name
 
 # Files that GDAL reads with NAME: NAME + ending, or NAME's stem + ending.
 SIDECARS = (".aux.xml", ".ovr", ".msk")
@@ -254,7 +255,7 @@ def _named_files(name: str) -> list[Path]:
     if os.path.exists(name):
         return [Path(name)]
     # Names in parts, such as NETCDF:"FILE":VARIABLE or GTIFF_DIR:1:FILE.
-    parts = [name, *re.findall(r'"([^"]+)"', name), *name.split(":")]
+    parts = [gdal_name(name), *re.findall(r'"([^"]+)"', name), *name.split(":")]
     if ":" in name:
         parts.append(name.partition(":")[2].rpartition(":")[0])
     found = []

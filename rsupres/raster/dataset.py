@@ -39,6 +39,7 @@ from rsupres.raster.product.describe import (
 )
 from rsupres.raster.product.find import find_product, undecided_file
 from rsupres.raster.reading.fingerprint import fingerprint
+from rsupres.raster.reading.names import local_name
 from rsupres.raster.reading.readings import Readings
 from rsupres.raster.reading.source import Source
 from rsupres.raster.virtual import is_inside, with_nested
@@ -107,7 +108,7 @@ class Raster(Readings, AbstractContextManager["Raster"]):
         name = os.fspath(path)
         if (product := find_product(name)) is not None:
             return cls.open_product(open_product(product))
-        dataset = open_dataset(locate(name), name)
+        dataset = open_dataset(locate(local_name(name)), name)
         try:
             check_kind(dataset, name, is_classes=is_classes)
             grid = find_grid(dataset, name, needs_crs)

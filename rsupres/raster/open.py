@@ -279,40 +279,6 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".")
 
 
-# Schemes that rasterio translates for GDAL, and GDAL's own file systems.
-_FILE_SYSTEMS = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "ftp": "/vsicurl/ftp://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-    "file": "",
-}
-_ARCHIVES = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
-
-
-def gdal_name(name: str) -> str:
-    """Return a name as GDAL itself takes it, such as inside a virtual raster.
-
-    >>> gdal_name("https://example.org/scene.tif")
-    '/vsicurl/https://example.org/scene.tif'
-    >>> gdal_name("zip+https://example.org/scenes.zip!a.tif")
-    '/vsizip/vsicurl/https://example.org/scenes.zip/a.tif'
-    """
-    schemes, found, rest = name.partition("://")
-    archive, _, inner = schemes.rpartition("+")
-    if inner in _ARCHIVES:
-        archive, inner = inner, "file"
-    if not found or inner not in _FILE_SYSTEMS or archive not in ("", *_ARCHIVES):
-        return name
-    if not archive:
-        return _FILE_SYSTEMS[inner] + rest
-    outside, _, inside = rest.partition("!")
-    path = f"{outside}/{inside.lstrip('/')}" if inside else outside
-    return _ARCHIVES[archive] + _FILE_SYSTEMS[inner].lstrip("/") + path
-
-
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
 

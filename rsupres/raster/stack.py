@@ -11,28 +11,28 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-from affine import Affine
 from rasterio.io import MemoryFile
 
 from rsupres.errors import BandError, InputError
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import PixelWindow
 from rsupres.products.masks import is_class_name
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_in
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
+from rsupres.raster.place.union import covers, union_grid
 from rsupres.raster.product.describe import Refinement, open_product, place_on
 from rsupres.raster.product.find import find_product
+from rsupres.raster.reading import common_scale
+from rsupres.raster.reading.common_scale import Rescaling
 from rsupres.raster.reading.same_bands import match_bands
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
-# Pixels by which origins may miss a whole number of pixels, for rounding in headers.
-MISALIGNED = 1e-3
 _DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
 _BAND_IN_NAME = re.compile(
     r"(?:^|[_.!])((?:SR_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
@@ -42,45 +42,29 @@ _BAND_IN_NAME = re.compile(
 logger = logging.getLogger(__name__)
 
 
-class Placed(Protocol):
-    """An object with a name and a frame, such as an open scene."""
-
-    @property
-    def path(self) -> str:
-        """As the user gave it."""
-
-    @property
-    def grid(self) -> Grid:
-        """Its frame."""
-
-
-@dataclass(frozen=True)
-class NamedGrid:
-    """A frame that is no file's, with a name for messages.
-
-    Attributes:
-        path: the name, such as "the SR grid".
-        grid: the frame.
-    """
-
-    path: str
-    grid: Grid
-
-
 @contextmanager
 def open_scenes(
-    names: Sequence[str], nodata: float | None = None, bands_out: str | None = None
+    names: Sequence[str],
+    nodata: float | None = None,
+    bands_out: str | None = None,
+    *,
+    is_told: bool = False,
+    sample_pixels: int | None = None,
 ) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
     Files of one band each become bands, in the order given, on the grid of the finest;
     files with the same bands on aligned grids become a mosaic, the later ones on top,
-    where a pixel that is nodata or masked shows the file below.
+    where a pixel that is nodata or masked shows the file below. Numbers of the later
+    ones are brought to the scale and offset of the first, where this is exact.
 
     Args:
         names: files, folders, URLs or GDAL names.
         nodata: value without a measurement, instead of what the files declare.
         bands_out: bands of a product that are wanted; None = its finest.
+        is_told: the user says what the numbers of all files mean, whatever their tags.
+        sample_pixels: how many are looked at to see whether numbers on another scale
+            fit the type; None = all.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
@@ -89,7 +73,7 @@ def open_scenes(
         raise InputError("No scene is given.")
     with ExitStack() as stack:
         opened = [stack.enter_context(_open(name, bands_out)) for name in names]
-        parts = [_declared(scene, nodata) for scene in opened]
+        parts = [declare_nodata(scene, nodata) for scene in opened]
         if len(names) == 1:
             yield parts[0]
             return
@@ -97,7 +81,7 @@ def open_scenes(
         if _are_bands(parts):
             xml, refinement = _as_bands(parts)
         else:
-            xml = _as_mosaic(parts)
+            xml = _as_mosaic(parts, is_told=is_told, sample_pixels=sample_pixels)
         stack.enter_context(memory := MemoryFile(xml.encode(), filename="scene.vrt"))
         label = f"{os.path.basename(names[0])} and {len(names) - 1} more"
         try:
@@ -123,8 +107,16 @@ def _open(name: str, bands_out: str | None) -> Raster:
     return Raster.open_product(open_product(product, bands_out))
 
 
-def _declared(scene: Raster, nodata: float | None) -> Raster:
-    """Return a scene with the nodata value that the user knows of it."""
+def declare_nodata(scene: Raster, nodata: float | None) -> Raster:
+    """Return a scene with the nodata value that the user knows of it.
+
+    Args:
+        scene: open.
+        nodata: None = as the file says.
+
+    Raises:
+        InputError: the scene's type cannot hold the value.
+    """
     if nodata is None:
         return scene
     if not can_hold(np.dtype(scene.dtype), nodata):
@@ -134,53 +126,6 @@ def _declared(scene: Raster, nodata: float | None) -> Raster:
             argument="input_nodata",
         )
     return scene.with_nodata(nodata)
-
-
-def union_grid(scenes: Sequence[Placed]) -> tuple[Grid, list[PixelWindow]]:
-    """Return the smallest frame that holds all scenes, and where each lies in it.
-
-    Raises:
-        InputError: their CRS, pixel sizes or origins do not fit, naming the first.
-    """
-    first = scenes[0].grid
-    offsets = [_offset(scene, scenes[0]) for scene in scenes]
-    top = min(row for row, _ in offsets)
-    left = min(col for _, col in offsets)
-    places = [
-        PixelWindow(row - top, col - left, scene.grid.height, scene.grid.width)
-        for (row, col), scene in zip(offsets, scenes, strict=True)
-    ]
-    height = max(place.row_stop for place in places)
-    width = max(place.col_stop for place in places)
-    transform = first.transform @ Affine.translation(left, top)
-    return Grid(first.crs, transform, height, width), places
-
-
-def _offset(scene: Placed, first: Placed) -> tuple[int, int]:
-    """Return the row and column of a scene's corner in the pixels of another's."""
-    here, there = scene.grid, first.grid
-    if here.crs != there.crs:
-        raise InputError(
-            f"{scene.path}: CRS {_name(here)} differs from {_name(there)} of "
-            f"{first.path}; reproject one, for example with rio warp."
-        )
-    a, b, _, d, e, _ = here.transform[:6]
-    a0, b0, c0, d0, e0, f0 = there.transform[:6]
-    side = max(abs(a0), abs(b0))
-    limit = MISALIGNED * side / max(here.height, here.width)
-    if max(abs(a - a0), abs(b - b0), abs(d - d0), abs(e - e0)) > limit:
-        raise InputError(
-            f"{scene.path}: pixels of {a:g} by {e:g} differ from {a0:g} by {e0:g} of "
-            f"{first.path}; resample one first."
-        )
-    col, row = ~Affine(a0, b0, c0, d0, e0, f0) @ (here.transform.c, here.transform.f)
-    if max(abs(col - round(col)), abs(row - round(row))) > MISALIGNED:
-        raise InputError(
-            f"{scene.path}: its pixels lie {col - round(col):+.3f}, "
-            f"{row - round(row):+.3f} pixels off the grid of {first.path}; resample it "
-            "to that grid first, for example with gdalwarp -tap."
-        )
-    return round(row), round(col)
 
 
 def _are_bands(parts: Sequence[Raster]) -> bool:
@@ -246,7 +191,9 @@ def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -
         )
 
 
-def _as_mosaic(parts: Sequence[Raster]) -> str:
+def _as_mosaic(
+    parts: Sequence[Raster], *, is_told: bool, sample_pixels: int | None
+) -> str:
     grid, places = union_grid(parts)
     first = parts[0]
     if len(set(places)) < len(places):
@@ -262,12 +209,12 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
                 "scenes that are joined must have the same."
             )
     placed = [
-        _Part(part, match_bands(part, first), place)
+        _place(part, first, place, is_told=is_told)
         for part, place in zip(parts, places, strict=True)
     ]
     is_masked = any(part.has_file_mask for part in parts) or any(
         not is_same_nodata(part.nodata_of(band), first.nodata_of(first_band))
-        for part, bands, _ in placed
+        for part, bands, *_ in placed
         for band, first_band in zip(bands, first.data_bands, strict=True)
     )
     if not is_masked and first.nodata is None and not covers(grid, places):
@@ -276,38 +223,31 @@ def _as_mosaic(parts: Sequence[Raster]) -> str:
             "give one in virtual copies, for example with gdal_translate -of VRT "
             "-a_nodata 0 FILE COPY.vrt, and use those."
         )
+    for part, part_bands, _, rescalings in placed[1:]:
+        common_scale.check(part, part_bands, rescalings, first, sample_pixels)
     bands = [_band(placed, at, is_masked) for at in range(len(first.data_bands))]
     return virtual_raster(grid, first.tags, bands)
 
 
-def covers(grid: Grid, places: Sequence[PixelWindow]) -> bool:
-    """Return whether windows cover every pixel of a frame.
-
-    Args:
-        grid: the frame.
-        places: windows inside it.
-    """
-    rows = sorted(
-        {0, grid.height, *(edge for p in places for edge in (p.row, p.row_stop))}
-    )
-    cols = sorted(
-        {0, grid.width, *(edge for p in places for edge in (p.col, p.col_stop))}
-    )
-    covered = np.zeros((len(rows) - 1, len(cols) - 1), bool)
-    for place in places:
-        covered[
-            rows.index(place.row) : rows.index(place.row_stop),
-            cols.index(place.col) : cols.index(place.col_stop),
-        ] = True
-    return bool(covered.all())
+def _place(part: Raster, first: Raster, place: PixelWindow, *, is_told: bool) -> _Part:
+    """Return a file with its bands and numbers brought to those of the first one."""
+    bands = match_bands(part, first)
+    rescalings = common_scale.find(part, bands, first, is_told=is_told)
+    return _Part(part, bands, place, rescalings)
 
 
 class _Part(NamedTuple):
-    """A file, its bands in the order of the joined scene, and its place there."""
+    """A file, its bands in the order of the joined scene, and its place there.
+
+    Attributes:
+        scene, bands, place: as said.
+        rescalings: of its bands, to the scale of the joined scene; empty = none.
+    """
 
     scene: Raster
     bands: tuple[int, ...]
     place: PixelWindow
+    rescalings: tuple[Rescaling, ...] = ()
 
 
 def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
@@ -332,6 +272,7 @@ def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
                 hidden=part.scene.nodata_of(part.bands[at]),
                 is_masked=part.scene.has_file_mask,
                 size=(part.scene.grid.height, part.scene.grid.width),
+                **part.rescalings[at]._asdict() if part.rescalings else {},
             )
             for part in parts
         ],
@@ -372,7 +313,3 @@ def _band_name(part: Raster) -> str | None:
     name = part.descriptions[part.data_bands[0] - 1]
     found = _BAND_IN_NAME.search(Path(part.path).stem)
     return name or (found.group(1).upper() if found else None)
-
-
-def _name(grid: Grid) -> str:
-    return str(grid.crs.to_string()) if grid.crs else "none"

@@ -73,6 +73,8 @@ class VirtualSource:
         hidden: pixels of this value show the file below; None = none do.
         is_masked: pixels that the file's mask hides show the file below.
         constant: stands for every value of the file; None = the file's own values.
+        ratio: values of the file are multiplied with it,
+        shift: and this is added.
         size: rows and columns of the file where its pixels are larger than the
             raster's; None = `place` has its size.
         lut: pairs of a value of the file and its value here, rising; in between
@@ -86,6 +88,8 @@ class VirtualSource:
     hidden: float | None = None
     is_masked: bool = False
     constant: int | None = None
+    ratio: float = 1.0
+    shift: float = 0.0
     size: tuple[int, int] | None = None
     lut: Sequence[tuple[float, float]] = ()
 
@@ -212,6 +216,9 @@ def _source(source: VirtualSource, kind: str) -> str:
     if source.constant is not None:
         choices += f"<ScaleOffset>{source.constant}</ScaleOffset>"
         choices += "<ScaleRatio>0</ScaleRatio>"
+    elif (source.ratio, source.shift) != (1.0, 0.0):
+        choices += f"<ScaleOffset>{source.shift!r}</ScaleOffset>"
+        choices += f"<ScaleRatio>{source.ratio!r}</ScaleRatio>"
     if source.lut:
         pairs = ",".join(f"{one!r}:{other!r}" for one, other in source.lut)
         choices += f"<LUT>{pairs}</LUT>"

@@ -38,7 +38,8 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.nodata import is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.place.extent import window_from_bounds
-from rsupres.raster.stack import NamedGrid, open_scenes, union_grid
+from rsupres.raster.place.union import NamedGrid, union_grid
+from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import lr_step

@@ -31,8 +31,11 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.kinds import check_holds, check_type
 from rsupres.raster.nodata import is_measured, is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
+from rsupres.raster.place.union import covers, union_grid
+from rsupres.raster.reading import common_scale
+from rsupres.raster.reading.common_scale import Rescaling
 from rsupres.raster.reading.same_bands import match_bands
-from rsupres.raster.stack import covers, union_grid
+from rsupres.raster.stack import declare_nodata
 from rsupres.raster.undeclared import Undeclared, find_undeclared
 from rsupres.tiles.feather import BlendedRows, feathered
 from rsupres.tiles.folder import find_tiles, mosaic_tag
@@ -57,12 +60,14 @@ class _Tile:
         fingerprint: of its content.
         undeclared: a value without a measurement that the file does not declare.
         bands: of its file, in the order of the first tile's.
+        rescalings: of these bands, to the scale and offset of the first tile.
     """
 
     path: str
     grid: Grid
     fingerprint: dict[str, str]
     bands: tuple[int, ...]
+    rescalings: tuple[Rescaling, ...]
     undeclared: Undeclared | None = None
 
 
@@ -71,16 +76,15 @@ class _PlacedTile:
     """A tile of a file and its weights along both axes.
 
     Attributes:
-        path, place: its file, and where it lies in the mosaic.
+        tile: its file.
+        place: where it lies in the mosaic.
         rows, cols: (h,) and (w,) in (0, 1].
-        bands: of its file, in the order of the result.
     """
 
-    path: str
+    tile: _Tile
     place: PixelWindow
     rows: np.ndarray
     cols: np.ndarray
-    bands: tuple[int, ...]
 
 
 def mosaic_tiles(
@@ -91,6 +95,7 @@ def mosaic_tiles(
     creation: Sequence[tuple[str, str]] = (),
     dtype: str | None = None,
     nodata: float | None = None,
+    input_nodata: float | None = None,
     overwrite: bool = False,
     run_dir: Path | str | None = None,
     keep_run: bool = False,
@@ -107,6 +112,7 @@ def mosaic_tiles(
         creation: creation options.
         dtype: numpy name, None = the tiles'.
         nodata: None = the tiles'; needed when tiles leave gaps.
+        input_nodata: value of invalid pixels in the tiles, None = as they declare.
         overwrite: replace an output that exists.
         run_dir: where finished strips wait; None = the output's name with `.run`.
         keep_run: keep it after success.
@@ -127,7 +133,8 @@ def mosaic_tiles(
         keep_run=keep_run,
         restart=restart,
     )
-    return _mosaic(folder, into, dtype, nodata, on_progress or (lambda step: None))
+    chosen = (dtype, nodata, input_nodata)
+    return _mosaic(folder, into, *chosen, on_progress or (lambda step: None))
 
 
 def _mosaic(
@@ -135,6 +142,7 @@ def _mosaic(
     into: Destination,
     dtype: str | None,
     nodata: float | None,
+    input_nodata: float | None,
     show: OnProgress,
 ) -> RunSummary:
     started = time.monotonic()
@@ -144,12 +152,14 @@ def _mosaic(
     names = find_tiles(folder, into.output)
     into.check({"source": names})
     with bounded_cache(), ExitStack() as stack:
-        first = stack.enter_context(Raster.open(names[0]))
+        first = stack.enter_context(_open(names[0], input_nodata))
         form = into.format(
             dtype or first.dtype, first.nodata if nodata is None else nodata
         )
         check_type(first, form.dtype, nodata)
-        raster = _raster(names, first, form, index_path)
+        found = [_look(name, first, form, input_nodata) for name in names]
+        _warn_of_undeclared(found)
+        raster = _raster(found, first, form, index_path, input_nodata)
         check_format(form, raster.n_bands, raster.grid)
         write_strips(raster, into, show)
     return RunSummary(
@@ -163,12 +173,24 @@ def _mosaic(
     )
 
 
+def _open(name: str, input_nodata: float | None) -> Raster:
+    """Open a tile, with the nodata value that the user knows of it."""
+    scene = Raster.open(name)
+    try:
+        return declare_nodata(scene, input_nodata)
+    except InputError:
+        scene.close()
+        raise
+
+
 def _raster(
-    names: Sequence[str], first: Raster, form: OutputFormat, index_path: Path | None
+    found: Sequence[_Tile],
+    first: Raster,
+    form: OutputFormat,
+    index_path: Path | None,
+    input_nodata: float | None,
 ) -> StripRaster:
     """Return the raster that the tiles make together."""
-    found = [_look(name, first, form) for name in names]
-    _warn_of_undeclared(found)
     if index_path is None:
         tiles, grid = _place(found)
     else:
@@ -176,8 +198,8 @@ def _raster(
     is_closed = is_lossy(form.creation) or covers(grid, [tile.place for tile in tiles])
     if form.nodata is None and not is_closed:
         raise InputError(
-            f"{Path(names[0]).parent}: the tiles leave gaps and have no nodata value; "
-            "set one.",
+            f"{Path(found[0].path).parent}: the tiles leave gaps and have no nodata "
+            "value; set one.",
             remedies=("nodata",),
         )
     return StripRaster(
@@ -189,22 +211,33 @@ def _raster(
             "mosaic": [tile.fingerprint for tile in found],
             "dtype": form.dtype,
             "nodata": None if form.nodata is None else repr(form.nodata),
+            "input_nodata": None if input_nodata is None else repr(input_nodata),
         },
         phase="Mosaic",
-        make=lambda window: _blend(tiles, window, first, form),
-        meta=lambda: _meta(first, grid, names),
+        make=lambda window: _blend(tiles, window, first, form, input_nodata),
+        meta=lambda: _meta(first, grid, [tile.path for tile in found]),
         has_packets=True,
     )
 
 
-def _look(name: str, first: Raster, form: OutputFormat) -> _Tile:
+def _look(
+    name: str, first: Raster, form: OutputFormat, input_nodata: float | None
+) -> _Tile:
     """Open a tile for its frame and fingerprint; check that it fits the first one."""
-    with Raster.open(name) as scene:
+    with _open(name, input_nodata) as scene:
         _check_alike(scene, first)
         bands = match_bands(scene, first)
+        rescalings = common_scale.find(scene, bands, first)
+        common_scale.check(scene, bands, rescalings, first)
         check_holds(scene, form.dtype)
-        undeclared = find_undeclared(scene, bands)
-        return _Tile(name, scene.grid, scene.fingerprint(), bands, undeclared)
+        return _Tile(
+            name,
+            scene.grid,
+            scene.fingerprint(),
+            bands,
+            rescalings,
+            find_undeclared(scene, bands),
+        )
 
 
 def _warn_of_undeclared(found: Sequence[_Tile]) -> None:
@@ -213,13 +246,12 @@ def _warn_of_undeclared(found: Sequence[_Tile]) -> None:
     if held and (first := held[0].undeclared):
         logger.warning(
             "%d of %d tiles, such as %s, hold pixels that are exactly %g in all bands, "
-            "and declare no nodata value; these are blended like others. Declare it, "
-            "for example with gdal_edit.py -a_nodata %g FILE.",
+            "and declare no nodata value; these are blended like others.",
             len(held),
             len(found),
             held[0].path,
             first.value,
-            first.value,
+            extra={"remedies": (f"input_nodata={first.value:g}",)},
         )
 
 
@@ -227,7 +259,7 @@ def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
     """Return tiles of any origin with their weights, and the frame of the result."""
     grid, places = union_grid(found)
     tiles = [
-        _PlacedTile(tile.path, place, *feathered(place, places), tile.bands)
+        _PlacedTile(tile, place, *feathered(place, places))
         for tile, place in zip(found, places, strict=True)
     ]
     return tiles, grid
@@ -258,7 +290,7 @@ def _place_as_planned(
         place = record.lr if is_lr else record.sr
         _check_place(tile, frame.crop(place), path)
         weights = rows[record.row], cols[record.col]
-        tiles.append(_PlacedTile(tile.path, place, *weights, tile.bands))
+        tiles.append(_PlacedTile(tile, place, *weights))
     return tiles, frame
 
 
@@ -284,6 +316,7 @@ def _blend(
     window: PixelWindow,
     first: Raster,
     form: OutputFormat,
+    input_nodata: float | None,
 ) -> Rows:
     """Return the rows of one strip in the output's type, and its valid mask."""
     is_joint = form.nodata is None
@@ -291,17 +324,19 @@ def _blend(
     classes = class_bands(first)
     codes = [at for at, band in enumerate(first.data_bands) if band in classes]
     blended = BlendedRows(n_bands, window, first.dtype, is_joint=is_joint, codes=codes)
-    for tile in tiles:
-        shared = tile.place.intersection(window)
+    for placed in tiles:
+        shared = placed.place.intersection(window)
         if shared is None:
             continue
-        inside = shared.relative_to(tile.place)
+        inside = shared.relative_to(placed.place)
         rows, cols = inside.slices()
-        with Raster.open(tile.path) as scene:
+        tile = placed.tile
+        with _open(tile.path, input_nodata) as scene:
             joint = None if is_joint else 0
             dn, valid = scene.read_stored(inside, tile.bands, joint)
             usable = valid | _hides_alike(scene, form)
-        weights = tile.rows[rows][:, None] * tile.cols[cols]
+        dn = np.where(valid, common_scale.apply(dn, tile.rescalings), dn)
+        weights = placed.rows[rows][:, None] * placed.cols[cols]
         at = shared.relative_to(window).slices()
         blended.add(at, dn, valid, usable, weights)
     valid = blended.weight > 0

@@ -142,6 +142,7 @@ def mosaic(
     *,
     dtype: str | None = None,
     nodata: float | None = None,
+    input_nodata: float | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
     **writing: Unpack[WritingOptions],
@@ -154,6 +155,7 @@ def mosaic(
         output: the raster to write.
         dtype: numpy name; None = the tiles'.
         nodata: None = the tiles'; needed when tiles leave gaps.
+        input_nodata: value of invalid pixels in the tiles; None = as they declare.
         progress: show a progress bar on stderr.
         on_progress: called after each strip, instead of a bar.
         **writing: see `rsupres.output.strips.WritingOptions`.
@@ -177,6 +179,7 @@ def mosaic(
                 creation=into.creation,
                 dtype=dtype,
                 nodata=nodata,
+                input_nodata=input_nodata,
                 overwrite=into.overwrite,
                 run_dir=into.run_dir,
                 keep_run=into.keep_run,
@@ -185,8 +188,9 @@ def mosaic(
             )
         from rsupres.upscaling.pipeline import finish_run
 
-        given = {**writing, "dtype": dtype, "nodata": nodata}
-        for name in (*_OF_TILES, "dtype", "nodata"):
+        settled = {"dtype": dtype, "nodata": nodata, "input_nodata": input_nodata}
+        given = {**writing, **settled}
+        for name in (*_OF_TILES, *settled):
             if given.get(name) is not None:
                 raise InputError(
                     "was settled when the run began; it is for folders of tiles.",

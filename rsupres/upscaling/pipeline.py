@@ -129,7 +129,7 @@ def compute_shard(
         stack.enter_context(bounded_cache())
         stack.enter_context(torch.inference_mode())
         with without_warnings():
-            work = stack.enter_context(open_work(job))
+            work = stack.enter_context(open_work(job, is_checked=False))
         opened = Run.open(job.run_path, _manifest(work), exclusive=False)
         run = stack.enter_context(opened)
         run.lock_shard(*job.shard, patience_s=_PATIENCE_WITH_LOST_S)

@@ -55,6 +55,54 @@ def test_folder_zip_and_metadata_open_as_10_m_bands(
         np.testing.assert_allclose(stretch.high, [10_000 - (wanted.offset or 0)] * 4)
 
 
+FORMS = ("/vsizip/{}/{}", "zip://{}!/{}", "zip+file://{}!{}")
+
+
+@pytest.mark.parametrize("form", [*FORMS, "file://{1}", "{1}"])
+def test_names_of_any_kind_find_the_metadata_of_their_product(
+    product: Path, form: str
+) -> None:
+    archive = Path(f"{product}.zip")
+    if not archive.exists():
+        shutil.make_archive(str(product), "zip", product.parent, product.name)
+    files = [next(product.rglob(f"*_{code}_10m.jp2")) for code in ("B04", "B03")]
+    inside = [str(file.relative_to(product.parent)) for file in files]
+    in_zip = "{1}" not in form
+    names = [
+        form.format(archive, member) if in_zip else form.format("", file)
+        for file, member in zip(files, inside, strict=True)
+    ]
+    whole = form.format(archive if in_zip else "", product.name if in_zip else product)
+    ends = [whole, form.format(archive, "").rstrip("/!")] if in_zip else [whole]
+    with Raster.open(names[0]) as one, open_scenes(names) as joined:
+        assert (one.descriptions, joined.descriptions) == (("B04",), ("B04", "B03"))
+        assert joined.offsets == pytest.approx((-0.1, -0.1))
+        assert (one.offsets[0], one.nodata) == (pytest.approx(-0.1), 0)
+        assert joined.fingerprint()["sha256"]
+    for name in ends:
+        with Raster.open(name) as scene:
+            assert (scene.path, scene.descriptions) == (name, TEN_METRES)
+            assert scene.offsets == pytest.approx((-0.1,) * 4)
+
+
+def test_products_of_two_baselines_are_joined_at_the_same_reflectance(
+    tmp_path: Path,
+) -> None:
+    new = Miniature().build(tmp_path / "new")
+    old = Miniature(baseline="03.00", offset=None).build(tmp_path / "old")
+    for path in old.rglob("*_10m.jp2"):  # 960 m farther east
+        band = path.stem.split("_")[-2]
+        numbers = np.maximum(Miniature(offset=None).bands[band], 1)
+        write_jp2(path, numbers, 10, col=96)
+    with open_scenes([str(new), str(old)]) as scene:
+        assert scene.offsets == pytest.approx((-0.1,) * 4)
+        dn, _ = scene.read_stored(scene.grid.window, (1, 2, 3, 4))
+    wanted = [Miniature().bands[name] for name in TEN_METRES]
+    shown = np.array(wanted) > 0
+    assert_array_equal(dn[:, :, :96][shown], np.array(wanted)[shown])
+    assert_array_equal(dn[:, :, 96:][shown], np.array(wanted)[shown])
+
+
 def test_all_ten_bands_keep_what_was_measured(product: Path) -> None:
     with opened(product, "all") as scene:
         assert scene.descriptions == ALL_TEN

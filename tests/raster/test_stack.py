@@ -169,8 +169,7 @@ def test_bands_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        ({"offsets": (-0.1,) * 3, "scales": (1e-4,) * 3}, "offset -0.1"),
-        ({"scales": (2e-4,) * 3}, "scale 0.0002"),
+        ({"scales": (1.5e-4,) * 3}, "scale 0.00015"),
         ({"descriptions": ["B04", "B03", "B08"]}, "B08"),
     ],
 )

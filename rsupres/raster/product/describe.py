@@ -26,10 +26,10 @@ from rsupres.raster.open import (
     check_complete,
     check_kind,
     find_grid,
-    gdal_name,
     open_dataset,
 )
 from rsupres.raster.product.find import SUBDATASET
+from rsupres.raster.reading.names import gdal_name
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 
 MISPLACED = 0.1  # fine pixels by which a coarse grid may miss the fine one

@@ -14,6 +14,7 @@ import rasterio
 
 from rsupres.errors import InputError
 from rsupres.products.model import BandFile, Product
+from rsupres.products.reading import split_zip
 from rsupres.products.safe import (
     SafeMetadata,
     find_metadata,
@@ -30,6 +31,7 @@ from rsupres.products.sentinel2 import (
 )
 from rsupres.products.stac import open_item, read_items
 from rsupres.raster.open import locate, open_dataset
+from rsupres.raster.reading.names import local_name
 
 # Names of STAC items: a JSON file, or an address of an API.
 _ITEM = re.compile(r"\.(geo)?json(#[^/]*)?$|^https?://.*/items/[^/]+$", re.IGNORECASE)
@@ -51,13 +53,20 @@ def find_product(path: str, text: bytes | None = None) -> Product | None:
     """
     if text is not None or _ITEM.search(path.partition("?")[0]):
         return _find_item(path, text)
+    label, path = path, local_name(path)
+    found = _find(path)
+    return None if found is None else replace(found, path=label)
+
+
+def _find(path: str) -> Product | None:
+    """Return the product of a name without a scheme."""
     if subdataset := SUBDATASET.fullmatch(path):
         found = find_product(subdataset.group(1))
         size = float(subdataset.group(2))
         if found is None:
             return None
         same = tuple(band for band in found.bands if band.gsd == size)
-        return replace(found, path=path, bands=same)
+        return replace(found, bands=same)
     name = _metadata_of(path)
     if name is None:
         return _find_band(path)
@@ -72,6 +81,8 @@ def _metadata_of(path: str) -> str | None:
     if os.path.isdir(path):
         named = [name for name in metadata_in(path) if _is_of_product(name)]
         return named[0] if named else locate(path)
+    if split_zip(path) and (inside := list(metadata_in(path))):
+        return inside[0]
     if path.lower().endswith((".zip", ".xml")):
         located = locate(path)
         return located if is_metadata_name(located.rsplit("/", 1)[-1]) else None
@@ -103,7 +114,7 @@ def undecided_file(dataset: rasterio.DatasetReader, path: str) -> tuple[str, ...
         dataset: open.
         path: as the user gave it.
     """
-    stem = os.path.basename(path).rsplit(".", 1)[0]
+    stem = os.path.basename(local_name(path)).rsplit(".", 1)[0]
     code = code_in_file_name(stem)
     if code is None or not is_esa_band_file(stem) or dataset.count > 1:
         return ()

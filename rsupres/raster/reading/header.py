@@ -14,7 +14,8 @@ from rasterio.enums import MaskFlags
 
 from rsupres.grid import Grid
 from rsupres.products.model import Radiometry
-from rsupres.raster.open import color_name, gdal_name
+from rsupres.raster.open import color_name
+from rsupres.raster.reading.names import gdal_name
 
 TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from rsupres.errors import InputError
 from rsupres.raster.dataset import Raster
 from rsupres.raster.open import usual_band_name
@@ -20,8 +18,7 @@ def match_bands(part: Raster, first: Raster) -> tuple[int, ...]:
         first: open.
 
     Raises:
-        InputError: some names are shared and others are not, or scale or offset of
-            bands that would be joined differ.
+        InputError: some names are shared and others are not.
     """
     theirs, ours = _labels(first), _labels(part)
     bands = part.data_bands
@@ -32,16 +29,6 @@ def match_bands(part: Raster, first: Raster) -> tuple[int, ...]:
                 f"{first.path}; files that are joined must have the same bands."
             )
         bands = tuple(bands[ours.index(label)] for label in theirs)
-    for band, first_band in zip(bands, first.data_bands, strict=True):
-        own = part.scales[band - 1], part.offsets[band - 1]
-        other = first.scales[first_band - 1], first.offsets[first_band - 1]
-        if not np.allclose(own, other, rtol=1e-9, atol=0):
-            raise InputError(
-                f"{part.path}: band {band} has scale {own[0]:g} and offset {own[1]:g}, "
-                f"but {first.path} has {other[0]:g} and {other[1]:g}, so the same "
-                "number means something else; bring them to one scale first, for "
-                "example each with gdal_translate -ot Float32 -unscale FILE OUT.tif."
-            )
     return bands
 
 

@@ -182,7 +182,7 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
         draft.plan = _measured(work, is_stretched=is_stretched)
         draft.next = "opening the conditions" if is_stretched else "the stretch"
 
-    with bounded_cache(), open_work(job, settled) as work:
+    with bounded_cache(), open_work(job, settled, is_checked=False) as work:
         if compared:
             draft.next = "comparing the output"
             check_existing(work)

@@ -40,14 +40,24 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_scene(job: UpscaleJob) -> Iterator[Raster]:
+def open_scene(job: UpscaleJob, sample_pixels: int | None = None) -> Iterator[Raster]:
     """Open the scene that a job is about, and close it on leaving.
+
+    Args:
+        job: what is asked.
+        sample_pixels: as in `open_scenes`.
 
     Raises:
         InputError: it cannot be opened or read as the job says.
     """
     with ExitStack() as stack:
-        opened = open_scenes(job.scenes, job.input_nodata, job.bands_out)
+        opened = open_scenes(
+            job.scenes,
+            job.input_nodata,
+            job.bands_out,
+            is_told=job.dn_scale is not None or job.dn_offset is not None,
+            sample_pixels=sample_pixels,
+        )
         scene = _with_units(stack.enter_context(opened), job)
         if job.mask is not None:
             mask = open_mask(

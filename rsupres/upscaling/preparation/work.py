@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from rsupres.upscaling.finishing import LrRows, StripRules
     from rsupres.upscaling.inference import TileSource
 
+_SAMPLE_PIXELS = 1_000_000  # of a file, where not all are looked at
+
 logger = logging.getLogger(__name__)
 
 
@@ -291,7 +293,10 @@ class Work:
 
 @contextmanager
 def open_work(
-    job: UpscaleJob, on_settled: Callable[[Work, bool], None] | None = None
+    job: UpscaleJob,
+    on_settled: Callable[[Work, bool], None] | None = None,
+    *,
+    is_checked: bool = True,
 ) -> Iterator[Work]:
     """Open a job's scene and settle everything; close the scene on leaving.
 
@@ -299,6 +304,8 @@ def open_work(
         job: what is asked.
         on_settled: called with what is settled so far and whether the stretch is:
             before pixels are read for it, and before conditions are opened.
+        is_checked: look at all pixels where those of a sample may hide what refuses
+            the job; reads whole files where scenes of several scales are joined.
 
     Raises:
         RsupresError: the job is refused; the message says why and what to do.
@@ -307,7 +314,7 @@ def open_work(
     gates = parse_gates(job.fail_if, has_uncertainty=measured)
     choice = parse_stretch(job.stretch)
     settled = on_settled or (lambda work, is_stretched: None)
-    with open_scene(job) as scene:
+    with open_scene(job, None if is_checked else _SAMPLE_PIXELS) as scene:
         work = _settle(job, scene, gates)
         settled(work, False)
         work = _with_stretch(work, choice)
