@@ -271,12 +271,14 @@ def _outermost_file(name: str) -> Path | None:
     bare = re.sub(r"^(/vsi[a-z0-9]+(/\{)?)+", "", name).replace("}", "")
     if not bare.strip("/\"' "):
         return None
-    path = Path(bare)
-    if path.exists():
-        return path
-    for parent in path.parents:
-        if parent.is_file():
-            return parent
+    is_inside = bare != name and bare.startswith("/")
+    # After a prefix such as /vsizip/ a path may be relative.
+    for path in (Path(bare), *([Path(bare[1:])] if is_inside else [])):
+        if path.exists():
+            return path
+        for parent in path.parents:
+            if parent.is_file():
+                return parent
     return None
 
 

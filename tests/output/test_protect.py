@@ -23,6 +23,7 @@ def scene(tmp_path: Path) -> Path:
 
 def spelled(scene: Path, way: str) -> str:
     folder, name = scene.parent, scene.name
+    near = os.path.relpath(scene)
     return {
         "plain": str(scene),
         "dots": f"{folder}/../{folder.name}/{name}",
@@ -30,12 +31,18 @@ def spelled(scene: Path, way: str) -> str:
         "braces": f"/vsizip/{{{scene}}}/a.tif",
         "subdataset": f"GTIFF_DIR:1:{scene}",
         "quoted": f'NETCDF:"{scene}":band',
+        "file URL": f"file://{scene}",
+        "zip URL": f"zip+file://{scene}!a/b.tif",
+        "relative zip member": f"/vsizip/{near}/a/b.tif",
+        "relative zip URL": f"zip://{near}!a/b.tif",
     }[way]
 
 
-@pytest.mark.parametrize(
-    "way", ["plain", "dots", "zip member", "braces", "subdataset", "quoted"]
-)
+WAYS = ("plain", "dots", "zip member", "braces", "subdataset", "quoted", "file URL")
+ZIP_WAYS = ("zip URL", "relative zip member", "relative zip URL")
+
+
+@pytest.mark.parametrize("way", [*WAYS, *ZIP_WAYS])
 def test_an_output_that_is_an_input_is_refused(scene: Path, way: str) -> None:
     inputs = {"scenes": [spelled(scene, way)]}
     with pytest.raises(ArgumentError, match=r"^output .*scene\.tif: is the input"):
