@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from rsupres.cli.options.bands import input_nodata_option
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import (
     format_options,
@@ -15,6 +14,7 @@ from rsupres.cli.options.output import (
     run_options,
     take_writing,
 )
+from rsupres.cli.options.scene import input_nodata_option
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.upscale import describe
 
