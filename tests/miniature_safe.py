@@ -155,7 +155,7 @@ class Miniature:
         if self.level == "L2A":
             return
         if self.baseline < "04.00":
-            (folder / "MSK_CLOUDS_B00.gml").write_text(_clouds_gml())
+            (folder / "MSK_CLOUDS_B00.gml").write_text(clouds_gml())
             return
         scl = self.classes[: self.rows // 2]
         masks = np.stack([scl == CLOUD, scl == CIRRUS, scl == 11])
@@ -181,7 +181,7 @@ class Miniature:
         return f"{value}<{group}>{offsets}</{group}>"
 
     def _granule_xml(self) -> str:
-        frame = _frame(10)
+        frame = frame_of(10)
         sizes = "".join(
             f'<Size resolution="{side}"><NROWS>{self.rows * 10 // side}</NROWS>'
             f"<NCOLS>{960 // side}</NCOLS></Size>"
@@ -207,13 +207,31 @@ def _mean(plane: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
     return np.asarray(blocks.mean(axis=(1, 3)))
 
 
-def _frame(gsd: int) -> Affine:
+def frame_of(gsd: int) -> Affine:
+    """Return the transform of the tile's pixels of a size."""
     with rasterio.open(SAMPLE) as dataset:
         return Affine(gsd, 0, dataset.transform.c, 0, -gsd, dataset.transform.f)
 
 
-def write_jp2(path: Path, pixels: NDArray[np.generic], gsd: int, col: int = 0) -> None:
-    """Write (c, h, w) or (h, w) pixels of the tile without loss, from a column on."""
+def write_jp2(
+    path: Path,
+    pixels: NDArray[np.generic],
+    gsd: int,
+    *,
+    col: int = 0,
+    south_m: int = 0,
+    zone: int = 32,
+) -> None:
+    """Write (c, h, w) or (h, w) pixels of the tile without loss.
+
+    Args:
+        path: of the file.
+        pixels: their upper left corner is that of the tile.
+        gsd: metres.
+        col: column of the tile in which they begin.
+        south_m: metres by which they lie further south.
+        zone: of UTM.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     planes = pixels if pixels.ndim == 3 else pixels[np.newaxis]
     with rasterio.open(
@@ -224,21 +242,23 @@ def write_jp2(path: Path, pixels: NDArray[np.generic], gsd: int, col: int = 0) -
         height=planes.shape[1],
         width=planes.shape[2],
         dtype=planes.dtype,
-        crs="EPSG:32632",
-        transform=_frame(gsd) @ Affine.translation(col, 0),
+        crs=f"EPSG:326{zone}",
+        transform=Affine.translation(0, -south_m)
+        @ frame_of(gsd)
+        @ Affine.translation(col, 0),
         QUALITY=100,
         REVERSIBLE="YES",
     ) as dataset:
         dataset.write(planes)
 
 
-def _clouds_gml() -> str:
+def clouds_gml() -> str:
     """Return the cloud mask of early Level 1C: polygons with a kind each."""
     members = ""
     for value, kind in ((CLOUD, "OPAQUE"), (CIRRUS, "CIRRUS")):
         rows, cols = PATCHES[value]
         corners = [
-            _frame(20) @ (col, row)
+            frame_of(20) @ (col, row)
             for row, col in (
                 (rows.start, cols.start),
                 (rows.start, cols.stop),

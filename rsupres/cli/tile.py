@@ -12,7 +12,11 @@ from rsupres.cli.options.console import console_options
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import check_output_given, expand_lists
 from rsupres.cli.options.run import model_scale_option
-from rsupres.cli.options.scene import bounds_options, input_nodata_option
+from rsupres.cli.options.scene import (
+    bands_out_option,
+    bounds_options,
+    input_nodata_option,
+)
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.terminal.wording import usage_errors
 
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     "have the same.",
 )
 @input_nodata_option
+@bands_out_option
 @bounds_options
 @map_options
 @raster_condition_options

@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from xml.etree import ElementTree
 
@@ -21,7 +21,12 @@ from rsupres.products.model import BandFile, Product, Radiometry
 from rsupres.products.reading import names_in, read_bytes, split_zip
 from rsupres.products.sentinel2 import BANDS, band_code, code_in_file_name
 
-METADATA_NAMES = ("MTD_MSIL*.xml", "S2?_OPER_MTD_SAFL*.xml", "product_metadata.xml")
+METADATA_NAMES = (
+    "MTD_MSIL*.xml",
+    "S2?_OPER_MTD_SAFL*.xml",  # before 2016-12
+    "S2?_USER_MTD_SAFL*.xml",  # the same, by Sen2Cor
+    "product_metadata.xml",
+)
 MAX_FOLDERS_UP = 5  # from a band file to the metadata of its product
 _QUANTIFICATION = (
     "QUANTIFICATION_VALUE",
@@ -30,6 +35,11 @@ _QUANTIFICATION = (
     "L1C_QUANTIFICATION_VALUE",
 )
 _OFFSET = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
+_IMAGE = re.compile(r"IMAGE_(FILE|ID)(_2A)?")  # elements
+_CLOUDS = (  # masks of Level 1C, the older ones last
+    (re.compile(r"MSK_CLASSI_B00\.jp2"), "CLASSI"),
+    (re.compile(r"(S2\w+_)?MSK_CLOUDS_(\w+_)?B00(_MSIL1C)?\.gml"), "CLOUDS"),
+)
 _KEPT = (
     "PRODUCT_URI",
     "PROCESSING_LEVEL",
@@ -66,6 +76,16 @@ class SafeMetadata:
     saturated: float | None
     images: tuple[str, ...]
 
+    @property
+    def granules(self) -> tuple[str, ...]:
+        """Folders of the granules below the product, such as GRANULE/L2A_T32UNU_A1."""
+        return tuple(dict.fromkeys("/".join(i.split("/")[:2]) for i in self.images))
+
+    def of_granule(self, granule: str) -> SafeMetadata:
+        """Return the metadata of one granule of `granules`."""
+        own = tuple(i for i in self.images if i.startswith(f"{granule}/"))
+        return replace(self, images=own)
+
     def radiometry(self, band: str) -> Radiometry | None:
         """Return what numbers of a band mean; None where the file does not tell.
 
@@ -101,12 +121,26 @@ def read_metadata(path: str) -> SafeMetadata | None:
         offsets=_offsets(root, path),
         nodata=special.get("NODATA"),
         saturated=special.get("SATURATED"),
-        images=tuple(
-            text
-            for element in root.iter()
-            if _local(element) == "IMAGE_FILE" and (text := _text(element))
-        ),
+        images=tuple(_images(root)),
     )
+
+
+def _images(root: ElementTree.Element) -> Iterator[str]:
+    """Yield the paths of images below the product, without suffix.
+
+    Products of before 2016-12 list names without folders.
+    """
+    for granule in root.iter():
+        if _local(granule) not in ("Granule", "Granules"):
+            continue
+        folder = f"GRANULE/{granule.get('granuleIdentifier', '')}/IMG_DATA"
+        for element in granule:
+            name = _text(element)
+            if not name or not _IMAGE.fullmatch(_local(element)):
+                continue
+            size = _size_in_name(name)
+            place = f"{folder}/R{size}m" if size else folder
+            yield name if "/" in name else f"{place}/{name}"
 
 
 def find_metadata(band_file: str) -> SafeMetadata | None:
@@ -200,13 +234,11 @@ def open_safe(path: str, metadata: SafeMetadata) -> Product:
 
 def _cloud_masks(root: str, image: str) -> dict[str, BandFile]:
     """Return the cloud mask of Level 1C, as an image or as polygons."""
-    granule = re.sub(r"/IMG_DATA/.*", "", f"{root}/{image}")
-    names = names_in(f"{granule}/QI_DATA")
-    for wanted, layer in (("MSK_CLASSI_B00.jp2", "CLASSI"), ("MSK_CLOUDS_B00.gml", "")):
-        if wanted in names:
-            path = f"{granule}/QI_DATA/{wanted}"
-            name = layer or "CLOUDS"
-            return {name: BandFile(name, path)}
+    folder = re.sub(r"/IMG_DATA/.*", "/QI_DATA", f"{root}/{image}")
+    names = names_in(folder)
+    for pattern, layer in _CLOUDS:
+        if found := next(filter(pattern.fullmatch, names), None):
+            return {layer: BandFile(layer, f"{folder}/{found}")}
     return {}
 
 

@@ -54,7 +54,9 @@ _IN_FILE_NAME = re.compile(
 )
 # Band files as the ground segment names them.
 _ESA_BAND = re.compile(
-    r"(?:L2A_)?T\d\d[A-Z]{3}_\d{8}T\d{6}_(B(?:0[1-9]|1[0-2]|8A))(?:_[126]0m)?"
+    r"(?:(?:L2A_)?T\d\d[A-Z]{3}_\d{8}T\d{6}|"
+    r"S2[A-D]_(?:OPER|USER)_MSI_L(?:1C|2A)_TL_\w+_T\d\d[A-Z]{3})"
+    r"_(B(?:0[1-9]|1[0-2]|8A))(?:_[126]0m)?"
 )
 
 

@@ -1,4 +1,4 @@
-"""Open several files as one scene: one file a band, or neighbours on one grid.
+"""Open several files as one scene: files of different bands, or neighbours.
 
 Both are described to GDAL as a virtual raster, which is opened like any other scene.
 Files that cannot be joined without resampling are refused. Only headers are read here.
@@ -13,25 +13,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rasterio.io import MemoryFile
 
 from rsupres.errors import BandError, InputError
-from rsupres.grid import PixelWindow
+from rsupres.grid import Grid, PixelWindow
 from rsupres.products.masks import is_class_name
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import date_in
 from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
+from rsupres.raster.open import usual_band_name
 from rsupres.raster.place.union import covers, union_grid
-from rsupres.raster.product.describe import Refinement, open_product, place_on
+from rsupres.raster.product.describe import (
+    Coarse,
+    Refinement,
+    open_product,
+    place_on,
+)
 from rsupres.raster.product.find import find_product
 from rsupres.raster.reading import common_scale
-from rsupres.raster.reading.common_scale import Rescaling
+from rsupres.raster.reading.joined import Part, joined_band
 from rsupres.raster.reading.same_bands import match_bands
-from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
+from rsupres.raster.virtual import VirtualBand, virtual_raster
 
 _DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
 _BAND_IN_NAME = re.compile(
@@ -53,7 +58,7 @@ def open_scenes(
 ) -> Iterator[Raster]:
     """Open one scene, or several files as one, and close it on leaving.
 
-    Files of one band each become bands, in the order given, on the grid of the finest;
+    Files of different bands become one scene, in order, on the grid of the finest;
     files with the same bands on aligned grids become a mosaic, the later ones on top,
     where a pixel that is nodata or masked shows the file below. Numbers of the later
     ones are brought to the scale and offset of the first, where this is exact.
@@ -129,41 +134,72 @@ def declare_nodata(scene: Raster, nodata: float | None) -> Raster:
 
 
 def _are_bands(parts: Sequence[Raster]) -> bool:
-    """Return whether files are bands of one scene: one each, on one ground."""
-    if any(len(part.data_bands) != 1 for part in parts):
-        return False
+    """Return whether files are bands of one scene, not parts of a mosaic.
+
+    Files of one band each on one ground are, and those with pixels of several sizes;
+    files of several bands only if every band has a name that no other has.
+    """
     grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
-    sizes = {tuple(np.round(part.grid.transform[:2], 9)) for part in parts}
-    return len(grids) == 1 or len(sizes) > 1
+    if len(grids) > 1 and not _differ_in_size(parts):
+        return False
+    if all(len(part.data_bands) == 1 for part in parts):
+        return True
+    names = [usual_band_name(name.upper()) for name in _band_names(parts) if name]
+    n_bands = sum(len(part.data_bands) for part in parts)
+    return len(set(names)) == n_bands
+
+
+def _differ_in_size(parts: Sequence[Raster]) -> bool:
+    """Return whether files have pixels of several sizes."""
+    return len({tuple(np.round(part.grid.transform[:2], 9)) for part in parts}) > 1
 
 
 def _as_bands(parts: Sequence[Raster]) -> tuple[str, Refinement]:
-    """Join files of one band each; those with coarser pixels are sharpened."""
+    """Join files of different bands; those with coarser pixels are sharpened."""
     grid = min((part.grid for part in parts), key=lambda grid: abs(grid.transform.a))
-    placed = [place_on(grid, part.grid, part.path) for part in parts]
-    names = [_band_name(part) for part in parts]
+    placed = [_place_on(grid, part) for part in parts]
+    names = _band_names(parts)
     _warn_of_other_dates(parts, names)
     is_masked = any(part.has_file_mask for part in parts) or not all(
         covers(grid, [place.intersection(grid.window) or place]) for place, _ in placed
     )
     dtype = str(np.result_type(*(part.dtype for part in parts)))
-    bands = [
-        replace(
-            _band([_Part(part, part.data_bands, place)], 0, is_masked),
-            name=name,
-            colour=None,
-            dtype=dtype,
+    bands: list[VirtualBand] = []
+    coarse: dict[int, Coarse] = {}
+    fine: list[int] = []
+    for part, (place, kind) in zip(parts, placed, strict=True):
+        own = Part(part, part.data_bands, place)
+        for at in range(len(part.data_bands)):
+            name = names[len(bands)]
+            band = joined_band([own], at, is_masked)
+            colour = None if len(part.data_bands) == 1 else band.colour
+            bands.append(replace(band, name=name, colour=colour, dtype=dtype))
+            if is_class_name(name or ""):
+                continue
+            if kind.factor > 1:
+                coarse[len(bands)] = kind
+            else:
+                fine.append(len(bands))
+    guides = tuple(fine) if coarse else ()
+    return virtual_raster(grid, parts[0].tags, bands), Refinement(coarse, guides)
+
+
+def _doubtful(parts: Sequence[Raster]) -> str:
+    """Return why bands of several files cannot be told apart by their names."""
+    named = [name for name in _band_names(parts) if name]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    return f"{twice} is there twice" if twice else "some have none"
+
+
+def _place_on(grid: Grid, part: Raster) -> tuple[PixelWindow, Coarse]:
+    """Return where a file lies on the finest grid, and how its pixels do."""
+    place, kind = place_on(grid, part.grid, part.path)
+    if place.intersection(grid.window) is None:
+        raise InputError(
+            f"{part.path}: lies beside the files with finer pixels, so it holds no "
+            "bands of their scene."
         )
-        for part, name, (place, _) in zip(parts, names, placed, strict=True)
-    ]
-    coarse = {
-        number: kind
-        for number, ((_, kind), name) in enumerate(zip(placed, names, strict=True), 1)
-        if kind.factor > 1 and not is_class_name(name or "")
-    }
-    numbers = range(1, len(parts) + 1)
-    fine = tuple(n for n in numbers if placed[n - 1][1].factor == 1) if coarse else ()
-    return virtual_raster(grid, parts[0].tags, bands), Refinement(coarse, fine)
+    return place, kind
 
 
 def _dates_in(name: str) -> frozenset[object]:
@@ -194,12 +230,20 @@ def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -
 def _as_mosaic(
     parts: Sequence[Raster], *, is_told: bool, sample_pixels: int | None
 ) -> str:
+    if _differ_in_size(parts):
+        raise InputError(
+            f"{parts[0].path} and {len(parts) - 1} more: files with pixels of several "
+            "sizes are joined as bands of one scene if each band has a name that no "
+            f"other has; here {_doubtful(parts)}. Name the bands, for example with "
+            "gdal_translate -of VRT and <Description> in each band, or resample to "
+            "one size first."
+        )
     grid, places = union_grid(parts)
     first = parts[0]
     if len(set(places)) < len(places):
         raise InputError(
             "Two of the scenes cover the same ground with several bands each; give one "
-            "scene, or one file a band."
+            "scene, or files in which each band has a name of its own."
         )
     for part in parts[1:]:
         if (len(part.data_bands), part.dtype) != (len(first.data_bands), first.dtype):
@@ -225,91 +269,24 @@ def _as_mosaic(
         )
     for part, part_bands, _, rescalings in placed[1:]:
         common_scale.check(part, part_bands, rescalings, first, sample_pixels)
-    bands = [_band(placed, at, is_masked) for at in range(len(first.data_bands))]
+    bands = [joined_band(placed, at, is_masked) for at in range(len(first.data_bands))]
     return virtual_raster(grid, first.tags, bands)
 
 
-def _place(part: Raster, first: Raster, place: PixelWindow, *, is_told: bool) -> _Part:
+def _place(part: Raster, first: Raster, place: PixelWindow, *, is_told: bool) -> Part:
     """Return a file with its bands and numbers brought to those of the first one."""
     bands = match_bands(part, first)
     rescalings = common_scale.find(part, bands, first, is_told=is_told)
-    return _Part(part, bands, place, rescalings)
+    return Part(part, bands, place, rescalings)
 
 
-class _Part(NamedTuple):
-    """A file, its bands in the order of the joined scene, and its place there.
-
-    Attributes:
-        scene, bands, place: as said.
-        rescalings: of its bands, to the scale of the joined scene; empty = none.
-    """
-
-    scene: Raster
-    bands: tuple[int, ...]
-    place: PixelWindow
-    rescalings: tuple[Rescaling, ...] = ()
-
-
-def _band(parts: Sequence[_Part], at: int, is_masked: bool) -> VirtualBand:
-    """Return a virtual band over one band of several files, the later ones on top.
-
-    Pixels that are nodata in their file, or hidden by its mask, show the file below.
-
-    Args:
-        parts: the files; type, name, nodata and scale are those of the first.
-        at: index of the band among their `bands`.
-        is_masked: a mask says which pixels are valid, as no nodata value can.
-    """
-    first = parts[0].scene
-    band = parts[0].bands[at]
-    return VirtualBand(
-        dtype=first.dtype,
-        sources=[
-            VirtualSource(
-                part.scene.gdal_name,
-                part.bands[at],
-                part.place,
-                hidden=part.scene.nodata_of(part.bands[at]),
-                is_masked=part.scene.has_file_mask,
-                size=(part.scene.grid.height, part.scene.grid.width),
-                **part.rescalings[at]._asdict() if part.rescalings else {},
-            )
-            for part in parts
-        ],
-        name=first.descriptions[band - 1],
-        nodata=_common_nodata(parts, at),
-        colour=first.colorinterp[band - 1],
-        scale=first.scales[band - 1],
-        offset=first.offsets[band - 1],
-        mask=[_shown(part, at) for part in parts] if is_masked else [],
-        tags=first.band_tags(band),
-        unit=first.band_units[band - 1],
-    )
-
-
-def _common_nodata(parts: Sequence[_Part], at: int) -> float | None:
-    """Return the nodata value that a band has in all files, None without one."""
-    values = [part.scene.nodata_of(part.bands[at]) for part in parts]
-    is_common = all(is_same_nodata(value, values[0]) for value in values)
-    return values[0] if is_common else None
-
-
-def _shown(part: _Part, at: int) -> VirtualSource:
-    """Return 255 where a file has a valid pixel in a band; elsewhere nothing."""
-    scene, band = part.scene, part.bands[at]
-    return VirtualSource(
-        scene.gdal_name,
-        band,
-        part.place,
-        hidden=scene.nodata_of(band),
-        is_masked=scene.has_file_mask,
-        constant=255,
-        size=(scene.grid.height, scene.grid.width),
-    )
-
-
-def _band_name(part: Raster) -> str | None:
-    """Return the name of the only band, or else a band code in the name of the file."""
-    name = part.descriptions[part.data_bands[0] - 1]
-    found = _BAND_IN_NAME.search(Path(part.path).stem)
-    return name or (found.group(1).upper() if found else None)
+def _band_names(parts: Sequence[Raster]) -> list[str | None]:
+    """Return the names of all bands; of a file with one, also a code in its name."""
+    names: list[str | None] = []
+    for part in parts:
+        own = [part.descriptions[band - 1] or None for band in part.data_bands]
+        if len(own) == 1 and own[0] is None:
+            found = _BAND_IN_NAME.search(Path(part.path).stem)
+            own = [found.group(1).upper() if found else None]
+        names += own
+    return names

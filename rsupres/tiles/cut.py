@@ -25,9 +25,8 @@ import numpy as np
 
 from rsupres.conditions.base import ConditionRequest, TargetScene, given_files
 from rsupres.conditions.open import open_conditions
-from rsupres.errors import InputError
 from rsupres.execution import Interrupted, OnProgress, Progress
-from rsupres.grid import Grid, PixelWindow, round_up
+from rsupres.grid import round_up
 from rsupres.output.atomic import publishing, sync, translate_os_errors
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
@@ -38,13 +37,13 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.nodata import is_same_nodata, join_valid, to_dtype
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.place.extent import window_from_bounds
-from rsupres.raster.place.union import NamedGrid, union_grid
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tile_grid import lr_step
 from rsupres.tiles.files import RGB, Sources, TileWriter, as_stored, make_writers
 from rsupres.tiles.folder import check_tile_folder
+from rsupres.tiles.hr_image import open_hr, read_hr
 from rsupres.tiles.index import (
     FOLDERS,
     HR,
@@ -56,6 +55,7 @@ from rsupres.tiles.index import (
     records,
     write_index,
 )
+from rsupres.upscaling.scene import sharpened_by, with_network
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,10 @@ class TileJob:
         halo: LR pixels at inner sides that weigh nothing when tiles are put together.
         multiple: SR sides of tiles are multiples of it.
         roles: bands that a reference is read in, such as ("red", "green", "blue");
-            None = these three where the scene has as many, else all.
+            None = these three where a reference is given and the scene has as many,
+            else all.
         input_nodata: value of invalid pixels in the scene, None = as it declares.
+        bands_out: bands of a product that are wanted, None = its finest.
         stretch: of LR tiles, for `rsupres.raster.stretch.parse_stretch`.
         bounds: west, south, east, north; None = all.
         bounds_crs: CRS of `bounds`, None = the scene's.
@@ -95,6 +97,7 @@ class TileJob:
     multiple: int = 1
     roles: tuple[str, ...] | None = None
     input_nodata: float | None = None
+    bands_out: str | None = None
     stretch: str = "auto"
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None
@@ -209,40 +212,25 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
 def _open(job: TileJob) -> Iterator[Sources]:
     choice = parse_stretch(job.stretch)
     with ExitStack() as stack:
-        scene = stack.enter_context(open_scenes(job.scenes, job.input_nodata))
-        scene = heed_undeclared(scene, ("input_nodata",))
+        opened = open_scenes(job.scenes, job.input_nodata, job.bands_out)
+        scene = heed_undeclared(stack.enter_context(opened), ("input_nodata",))
         if job.bounds is not None:
             scene = scene.crop(window_from_bounds(scene, job.bounds, job.bounds_crs))
         stretch = find_stretch(scene, choice)
+        if sharpened_by(scene) is not None:
+            scene = with_network(scene, "cpu")
         roles = job.roles
         if roles is None:
-            roles = RGB if len(scene.data_bands) >= len(RGB) else ()
+            needed = job.conditions.reference or job.conditions.change_mask == "detect"
+            roles = RGB if needed and len(scene.data_bands) >= len(RGB) else ()
         bands = choose_bands(scene, roles).roles
         check_format(OutputFormat("GTiff", {}, scene.dtype), 1, scene.grid)
         frame = TargetScene(
             scene, bands, tuple(roles), stretch.for_bands(bands), job.scale
         )
         conditions = stack.enter_context(open_conditions(job.conditions, frame))
-        hr = None if job.hr is None else _open_hr(job.hr, frame.sr, stack)
+        hr = None if job.hr is None else open_hr(job.hr, frame.sr, stack)
         yield Sources(scene, conditions, hr, stretch.for_bands(scene.data_bands))
-
-
-def _open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]:
-    """Open a sharp image and find where the SR frame lies in it."""
-    scene = heed_undeclared(stack.enter_context(Raster.open(name)))
-    try:
-        _, (own, wanted) = union_grid([scene, NamedGrid("the SR grid", sr)])
-    except InputError as error:
-        raise InputError(
-            f"{name}: is not on the SR grid of the scene; bring it there, for example "
-            f"with rio warp. ({error})",
-            argument="hr",
-        ) from error
-    if wanted.intersection(own) is None:
-        raise InputError(
-            f"{name}: lies beside the scene; they do not touch.", argument="hr"
-        )
-    return scene, wanted.relative_to(own)
 
 
 def _plan(job: TileJob, sources: Sources) -> Tiling:
@@ -257,6 +245,8 @@ def _plan(job: TileJob, sources: Sources) -> Tiling:
     fingerprints: dict[str, object] = {
         "version": __version__,
         "scene": scene.fingerprint(),
+        "bands": [scene.descriptions[band - 1] for band in scene.data_bands],
+        "sharpening": sharpened_by(scene),
         "dtype": scene.dtype,
         "conditions": sources.conditions.fingerprint(),
         "describe": sources.conditions.describe(),
@@ -321,7 +311,8 @@ def _write(
     scene = sources.scene
     pixels, apart = scene.read_stored(tile.lr, scene.data_bands, joint=0)
     valid = join_valid(apart, None)
-    if not _has_one_nodata(scene):  # a tile has one for all bands
+    # A tile has one value for all bands, and sharpened bands have none.
+    if scene.refinement.coarse or not _has_one_nodata(scene):
         exact = pixels.astype(np.float64)
         pixels = to_dtype(exact, scene.dtype, scene.nodata, apart)
     path = _staged(run) / LR / tile.name
@@ -335,7 +326,7 @@ def _write(
         shares[kind] = share
     if sources.hr is not None:
         image, corner = sources.hr
-        pixels, measured = _read_hr(image, corner, tile.sr)
+        pixels, measured = read_hr(image, corner, tile.sr)
         path = _staged(run) / FOLDERS[HR] / tile.name
         writers[HR].write(path, pixels, grid, measured)
         shares[HR] = float(measured.mean())
@@ -345,23 +336,6 @@ def _write(
 def _has_one_nodata(scene: Raster) -> bool:
     values = [scene.nodata_of(band) for band in scene.data_bands]
     return all(is_same_nodata(value, values[0]) for value in values)
-
-
-def _read_hr(
-    image: Raster, corner: PixelWindow, window: PixelWindow
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return an SR window of the sharp image; what it does not cover is invalid."""
-    bands = image.data_bands
-    place = window._replace(row=window.row + corner.row, col=window.col + corner.col)
-    shape = (window.height, window.width)
-    blank = 0 if image.nodata is None else image.nodata
-    pixels = np.full((len(bands), *shape), blank, image.dtype)
-    valid = np.zeros((1, *shape), bool)
-    inside = place.intersection(image.grid.window)
-    if inside is not None:
-        rows, cols = inside.relative_to(place).slices()
-        pixels[:, rows, cols], valid[:, rows, cols] = image.read_stored(inside, bands)
-    return pixels, valid
 
 
 def _publish(job: TileJob, index: TileIndex, run: Run) -> None:

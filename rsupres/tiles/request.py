@@ -65,6 +65,7 @@ def tile(
     overlap: int | None = None,
     halo: int | None = None,
     input_nodata: float | None = None,
+    bands_out: str | None = None,
     stretch: str = "auto",
     bounds: tuple[float, float, float, float] | None = None,
     bounds_crs: str | None = None,
@@ -87,6 +88,8 @@ def tile(
         overlap: LR pixels that neighbours share; None = 16, or more for the halo.
         halo: LR pixels at inner sides that weigh nothing in `mosaic`.
         input_nodata: value of invalid pixels in the scene; None = as it declares.
+        bands_out: bands of a product or a STAC item, such as "all"; coarse ones are
+            brought to the grid of 10 m. None = its finest.
         stretch: how numbers of the scene become [0, 1].
         bounds: west, south, east, north; None = all.
         bounds_crs: CRS of `bounds`; None = the scene's.
@@ -125,6 +128,7 @@ def tile(
         multiple=multiple,
         roles=roles,
         input_nodata=input_nodata,
+        bands_out=bands_out,
         stretch=stretch,
         bounds=bounds,
         bounds_crs=bounds_crs,

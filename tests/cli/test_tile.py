@@ -11,8 +11,11 @@ import rasterio
 from click.testing import CliRunner, Result
 
 from rsupres.cli import main
+from rsupres.raster.stack import open_scenes
 from rsupres.tiles.index import read_index
+from rsupres.upscaling.scene import with_network
 from tests.helpers import make_scene
+from tests.miniature_safe import Miniature
 
 
 def run(*arguments: object) -> Result:
@@ -42,6 +45,25 @@ def test_the_command_cuts_and_mosaic_puts_together(tmp_path, scene):
     assert again.exit_code == 0, again.output
     assert "1 x 1 tiles of 60 x 50 LR pixels, overlap 16" in again.stdout
     assert read_index(tiles / "tiles.gpkg").plan.halo == 3
+
+
+def test_tiles_of_a_product_hold_the_bands_that_are_asked_for(tmp_path):
+    product = Miniature().build(tmp_path)
+    bands = ("--bands-out", "B04,B11,SCL", "--scale", 2)
+    done = run("tile", product, tmp_path / "t", *bands, "--tile-size", 64)
+    assert done.exit_code == 0, done.output
+    back = run("mosaic", tmp_path / "t", tmp_path / "back.tif")
+    assert back.exit_code == 0, back.output
+    with open_scenes([str(product)], bands_out="B04,B11,SCL") as scene:
+        scene = with_network(scene, "cpu")
+        dn, valid = scene.read(scene.grid.window, scene.data_bands, joint=0)
+    with rasterio.open(tmp_path / "back.tif") as found:
+        assert found.descriptions == ("B04", "B11", "SCL")
+        wanted = np.where(valid, dn, 0)
+        np.testing.assert_allclose(found.read(), wanted, atol=1)
+    refused = run("tile", tmp_path / "back.tif", tmp_path / "u", "--bands-out", "all")
+    assert refused.exit_code == 3
+    assert "chooses bands of products" in refused.output
 
 
 def test_a_part_of_the_scene_by_bounds(tmp_path, scene):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from numpy.testing import assert_array_equal
+from rasterio.crs import CRS
 
 from rsupres.errors import BandError, InputError
 from rsupres.grid import PixelWindow
@@ -18,8 +21,10 @@ from rsupres.raster.product.describe import open_product
 from rsupres.raster.product.find import find_product
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.upscaling.scene import sharpened_by
 from tests.helpers import make_scene
-from tests.miniature_safe import ALL, Miniature, write_jp2
+from tests.miniature_safe import ALL, Miniature, frame_of, write_jp2
+from tests.old_safe import OldMiniature
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +269,137 @@ def test_a_subdataset_of_20_m_is_no_picture_in_colours(product: Path) -> None:
         assert scene.offsets == pytest.approx((-0.1,) * 6)
         with pytest.raises(BandError, match="no band for red, green, blue"):
             choose_bands(scene, ("red", "green", "blue"))
+
+
+# Files of several bands each.
+
+FOUR, SIX = ("B02", "B03", "B04", "B08"), ("B05", "B06", "B07", "B8A", "B11", "B12")
+
+
+def write_bands(
+    path: Path, names: tuple[str, ...], *, labels: bool = True, south_m: int = 0
+) -> str:
+    """Write bands of the miniature into one file, with their names."""
+    planes = [Miniature().bands[name] for name in names]
+    gsd = BANDS[names[0]].gsd
+    frame = Affine.translation(0, -south_m) @ frame_of(gsd)
+    return str(
+        make_scene(
+            path,
+            pixels=np.stack(planes),
+            nodata=0,
+            crs=CRS.from_epsg(32632),
+            transform=frame,
+            descriptions=names if labels else None,
+            scales=[1e-4] * len(names),
+            offsets=[-0.1] * len(names),
+        )
+    )
+
+
+def test_files_of_several_bands_and_sizes_are_the_product(
+    product: Path, tmp_path: Path
+) -> None:
+    files = [
+        write_bands(tmp_path / "six.tif", SIX),
+        write_bands(tmp_path / "four.tif", FOUR),
+    ]
+    with open_scenes(files) as scene, opened(product, ",".join(SIX + FOUR)) as whole:
+        assert scene.descriptions == SIX + FOUR
+        assert (scene.grid, scene.offsets) == (whole.grid, whole.offsets)
+        assert choose_bands(scene, ("red", "green", "blue")).roles == (9, 8, 7)
+        dn, valid = scene.read(scene.grid.window, scene.data_bands)
+        wanted, measured = whole.read(scene.grid.window, scene.data_bands)
+        assert sharpened_by(scene) == "s2-bands-small"
+    # The guides stand in another order, so sums are rounded otherwise.
+    np.testing.assert_allclose(dn, wanted, atol=1)
+    assert_array_equal(valid, measured)
+
+
+def test_files_of_different_bands_on_one_grid_are_joined(tmp_path: Path) -> None:
+    files = [
+        write_bands(tmp_path / "a.tif", FOUR[:2]),
+        write_bands(tmp_path / "b.tif", FOUR[2:]),
+    ]
+    with open_scenes(files) as scene:
+        assert scene.descriptions == FOUR
+        dn, _ = scene.read(scene.grid.window, (3,))
+    assert_array_equal(dn[0], Miniature().bands["B04"])
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (("B8A", "B8A"), {}, "B8A is there twice"),
+        (SIX, {"labels": False}, "some have none"),
+        (SIX, {"south_m": 2000}, "lies beside the files with finer pixels"),
+    ],
+)
+def test_bands_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, names: tuple[str, ...], options: dict[str, Any], message: str
+) -> None:
+    files = [
+        write_bands(tmp_path / "four.tif", FOUR),
+        write_bands(tmp_path / "six.tif", names, **options),
+    ]
+    with pytest.raises(InputError, match=message), open_scenes(files):
+        pass
+
+
+# Products of before December 2016.
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_granules_of_one_zone_are_joined(level: str, tmp_path: Path) -> None:
+    old = OldMiniature(level)
+    folder = old.build(tmp_path)
+    archive = shutil.make_archive(str(folder), "zip", tmp_path, folder.name)
+    for path in (folder, folder / old.metadata, archive):
+        with opened(path, "all") as scene:
+            assert scene.descriptions == ALL_TEN
+            assert scene.scales == pytest.approx((1e-4,) * 10)
+            dn, _ = scene.read(scene.grid.window, (1, 7))
+        assert_array_equal(dn, [old.pixels.bands[name] for name in ("B02", "B08")])
+
+
+def test_granules_of_several_zones_are_opened_one_by_one(tmp_path: Path) -> None:
+    old = OldMiniature(zones=(32, 33))
+    folder = old.build(tmp_path)
+    south = folder / "GRANULE" / old.granule("T32UNV")
+    with pytest.raises(InputError, match="several UTM zones") as error:
+        opened(folder)
+    assert str(south) in str(error.value)
+    name = f"SENTINEL2_L1C:{folder / old.metadata}:10m:EPSG_32633"
+    for path in (south, name):
+        with Raster.open(path) as scene:
+            assert scene.grid.crs.to_epsg() == 32633
+            assert scene.descriptions[:1] in (("B04",), ("B02",))
+            assert scene.grid.height == 60
+    with opened(south, "B02,B11,B01") as scene:
+        dn, _ = scene.read(scene.grid.window, (1,))
+    assert_array_equal(dn[0], old.pixels.bands["B02"][36:])
+
+
+def test_one_granule_has_its_mask_and_its_band_files(tmp_path: Path) -> None:
+    old = OldMiniature(tiles=("T32UNU",))
+    folder = old.build(tmp_path)
+    found = find_product(str(folder))
+    assert found is not None
+    assert list(found.layers) == ["CLOUDS"]
+    with Raster.open(next(folder.rglob("*_B11.jp2"))) as scene:
+        assert scene.descriptions == ("B11",)
+        assert scene.scales == pytest.approx((1e-4,))
+
+
+def test_the_granule_of_a_new_product_is_the_product(product: Path) -> None:
+    with Raster.open(next((product / "GRANULE").iterdir())) as scene:
+        assert scene.descriptions == TEN_METRES
+        assert scene.offsets == pytest.approx((-0.1,) * 4)
+
+
+def test_an_old_band_file_without_metadata_is_undecided(tmp_path: Path) -> None:
+    old = OldMiniature(tiles=("T32UNU",))
+    band = next(old.build(tmp_path).rglob("*_B04.jp2"))
+    alone = shutil.copy(band, tmp_path / band.name)
+    with Raster.open(alone) as scene:
+        assert scene.undecided == ("B04",)

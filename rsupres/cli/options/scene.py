@@ -48,6 +48,13 @@ input_nodata_option = click.option(
     help="Value of pixels in the scene that hold no measurement. Default: as the file "
     "declares.",
 )
+bands_out_option = click.option(
+    "--bands-out",
+    metavar="10m|all|B02,B8A,...",
+    help="Bands of a Sentinel-2 product or a STAC item, also of 20 and 60 m, which are "
+    "brought to the grid of 10 m; SCL adds the scene classification. Default: the four "
+    "of 10 m.",
+)
 band_options = stacked(
     click.option(
         "-b",
@@ -75,13 +82,7 @@ band_options = stacked(
         "auto is model where that is possible, else cubic.",
     ),
     input_nodata_option,
-    click.option(
-        "--bands-out",
-        metavar="10m|all|B02,B8A,...",
-        help="Bands of a Sentinel-2 product or a STAC item, also of 20 and 60 m, which "
-        "are brought to the grid of 10 m; SCL adds the scene classification. Default: "
-        "the four of 10 m.",
-    ),
+    bands_out_option,
     click.option(
         "--dn-scale",
         type=float,

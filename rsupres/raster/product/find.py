@@ -1,13 +1,15 @@
 """Find the product that a path names, and describe it.
 
-A path may name a `.SAFE` folder, its zip or metadata file, one of its band files, a
-subdataset as GDAL names it, or a STAC item.
+A path may name a `.SAFE` folder, its zip or metadata file, the folder of one of its
+granules, one of its band files, a subdataset as GDAL names it, or a STAC item.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import rasterio
@@ -35,14 +37,17 @@ from rsupres.raster.reading.names import local_name
 
 # Names of STAC items: a JSON file, or an address of an API.
 _ITEM = re.compile(r"\.(geo)?json(#[^/]*)?$|^https?://.*/items/[^/]+$", re.IGNORECASE)
+# The folder of a granule: that of its product, and its place there.
+_GRANULE = re.compile(r"(.+)/(GRANULE/[^/]+)")
+_SHOWN = 4  # granules that a message names
 SUBDATASET = re.compile(r"SENTINEL2_L(?:1C|2A):(.+):(10|20|60)m:[^:]*")
 
 
 def find_product(path: str, text: bytes | None = None) -> Product | None:
     """Return the product that a path names; None for anything else.
 
-    A product is a `.SAFE` folder, its zip or its metadata file, a subdataset of these
-    as GDAL names it, or a STAC item.
+    A product is a `.SAFE` folder, its zip or its metadata file, the folder of a
+    granule, a subdataset of these as GDAL names it, or a STAC item.
 
     Args:
         path: as the user gave it.
@@ -60,27 +65,35 @@ def find_product(path: str, text: bytes | None = None) -> Product | None:
 
 def _find(path: str) -> Product | None:
     """Return the product of a name without a scheme."""
-    if subdataset := SUBDATASET.fullmatch(path):
-        found = find_product(subdataset.group(1))
-        size = float(subdataset.group(2))
-        if found is None:
-            return None
-        same = tuple(band for band in found.bands if band.gsd == size)
-        return replace(found, bands=same)
-    name = _metadata_of(path)
+    subdataset = SUBDATASET.fullmatch(path)
+    granule = _GRANULE.fullmatch(os.path.abspath(path))
+    name = _metadata_of(subdataset.group(1) if subdataset else path)
+    if name is None and granule:
+        name = next(iter(metadata_in(granule.group(1))), None)
     if name is None:
         return _find_band(path)
     metadata = read_metadata(name)
     if metadata is None:
         raise InputError(f"{name}: metadata of a granule, not those of a product.")
-    return open_safe(path, metadata) if metadata.images else _old(path, metadata)
+    if granule:
+        metadata = metadata.of_granule(granule.group(2))
+    if not metadata.images:
+        raise InputError(f"{path}: {name} lists no image of it.")
+    if len(metadata.granules) > 1:
+        return _join_granules(path, metadata, [path] if subdataset else None)
+    found = open_safe(path, metadata)
+    if subdataset is None:
+        return found
+    size = float(subdataset.group(2))
+    return replace(found, bands=tuple(b for b in found.bands if b.gsd == size))
 
 
 def _metadata_of(path: str) -> str | None:
     """Return the metadata file of a product, None where there is none."""
     if os.path.isdir(path):
         named = [name for name in metadata_in(path) if _is_of_product(name)]
-        return named[0] if named else locate(path)
+        if named or not _GRANULE.fullmatch(os.path.abspath(path)):
+            return named[0] if named else locate(path)
     if split_zip(path) and (inside := list(metadata_in(path))):
         return inside[0]
     if path.lower().endswith((".zip", ".xml")):
@@ -140,30 +153,46 @@ def _find_item(path: str, text: bytes | None) -> Product | None:
     return open_item(items[0], path)
 
 
-def _old(path: str, metadata: SafeMetadata) -> Product:
-    """Describe a product of before 2016-12, in which GDAL joins several granules."""
-    parent = open_dataset(metadata.path, path)
-    with parent:
-        names = [name for name in parent.subdatasets if name.startswith("SENTINEL2_L")]
+def _join_granules(
+    path: str, metadata: SafeMetadata, parts: Sequence[str] | None = None
+) -> Product:
+    """Describe a product of before 2016-12, in which GDAL joins several granules.
+
+    Args:
+        path: as the user gave it.
+        metadata: of it.
+        parts: subdatasets as GDAL names them; None = all.
+
+    Raises:
+        InputError: the granules lie in several UTM zones.
+    """
+    if parts is None:
+        with open_dataset(metadata.path, path) as parent:
+            parts = parent.subdatasets
     bands: list[BandFile] = []
-    for size in (10, 20, 60):
-        parts = [name for name in names if f":{size}m:" in name]
-        if len(parts) > 1:
+    for part in parts:
+        found = SUBDATASET.fullmatch(part)
+        if found is None:  # a preview
+            continue
+        size = float(found.group(2))
+        if any(band.gsd == size and band.path != part for band in bands):
+            root = posixpath.dirname(metadata.path)
+            granules = [f"{root}/{granule}" for granule in metadata.granules]
             raise InputError(
-                f"{path}: the product lies in {len(parts)} UTM zones, which cannot be "
-                f"joined: {', '.join(parts)}."
+                f"{path}: its {len(granules)} granules lie in several UTM zones, which "
+                f"cannot be joined; name one: {', '.join(granules[:_SHOWN])}"
+                f"{' and more' if len(granules) > _SHOWN else ''}."
             )
-        for part in parts:
-            with open_dataset(part, path) as dataset:
-                codes = [
-                    band_code(dataset.tags(band).get("BANDNAME", ""))
-                    for band in dataset.indexes
-                ]
-            bands += [
-                BandFile(code, part, band, metadata.radiometry(code), float(size))
-                for band, code in enumerate(codes, 1)
-                if code
+        with open_dataset(part, path) as dataset:
+            codes = [
+                band_code(dataset.tags(band).get("BANDNAME", ""))
+                for band in dataset.indexes
             ]
+        bands += [
+            BandFile(code, part, band, metadata.radiometry(code), size)
+            for band, code in enumerate(codes, 1)
+            if code
+        ]
     return Product(
         path,
         tuple(bands),
