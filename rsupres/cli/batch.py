@@ -114,8 +114,9 @@ def batch(
 ) -> None:
     """Upscale many INPUTS into DIR and sum up.
 
-    An input is a scene, a folder of scenes (rasters, .SAFE, zips, folders of tiles), a
-    pattern in quotes, @list.txt, or a folder of 'rsupres tile'.
+    An input is a scene, a folder of scenes (rasters, .SAFE, zips, STAC items, folders
+    of tiles), a pattern in quotes, @list.txt, a folder of 'rsupres tile', or a STAC
+    collection or catalog (file, address, - for stdin), each item of which is a scene.
     Tiles are upscaled at the scale that they were cut for, with those of their maps,
     references and change masks that the model looks at. Each tile counts as a scene of
     its own, so that noise and values found for a whole scene differ between tiles.

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rsupres.cli.options.cluster import take_batch_cluster
-from rsupres.cli.options.run import make_job
+from rsupres.cli.options.run import kept_item, make_job
 from rsupres.cli.options.scene_rules import job_chooser, read_rules
 from rsupres.cli.process import tune
 from rsupres.cli.terminal.console import Console
@@ -43,6 +43,11 @@ def make_request(
 
     elsewhere, devices = take_batch_cluster(options, folder)
     own = {name: options.pop(name) for name in _OF_BATCH}
+    if "-" in inputs:
+        if not ctx.params["is_plan"]:
+            folder.mkdir(parents=True, exist_ok=True)
+        kept = kept_item(str(folder / "batch"), may_replace=True)
+        inputs = tuple(kept if name == "-" else name for name in inputs)
     rules = read_rules(ctx, options.keys())
     if own["jobs"] > 1 and options["shard"]:
         raise click.UsageError("--jobs and --shard exclude each other.")

@@ -167,7 +167,7 @@ _EXCLUDE_EACH_OTHER = (
 def kept_item(output: str, *, may_replace: bool) -> str:
     """Keep the STAC item that stands on stdin beside the output, and return its name.
 
-    From that file, the same command continues an unfinished run. `plan`, which writes
+    From that file, the same command continues an unfinished run. A plan, which writes
     nothing, keeps it in a temporary folder.
 
     Raises:
@@ -185,7 +185,7 @@ def kept_item(output: str, *, may_replace: bool) -> str:
         ) from error
     path = Path(f"{output}.item.json")
     ctx = click.get_current_context()
-    if ctx.info_name == "plan":
+    if ctx.info_name == "plan" or ctx.params.get("is_plan"):
         folder = ctx.with_resource(tempfile.TemporaryDirectory())
         path = Path(folder) / path.name
     elif path.exists() and path.read_bytes() != text and not may_replace:

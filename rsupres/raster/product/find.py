@@ -15,6 +15,7 @@ from dataclasses import replace
 import rasterio
 
 from rsupres.errors import InputError
+from rsupres.products.catalogs import is_stac_name
 from rsupres.products.model import BandFile, Product
 from rsupres.products.reading import split_zip
 from rsupres.products.safe import (
@@ -35,8 +36,6 @@ from rsupres.products.stac import open_item, read_items
 from rsupres.raster.open import locate, open_dataset
 from rsupres.raster.reading.names import local_name
 
-# Names of STAC items: a JSON file, or an address of an API.
-_ITEM = re.compile(r"\.(geo)?json(#[^/]*)?$|^https?://.*/items/[^/]+$", re.IGNORECASE)
 # The folder of a granule: that of its product, and its place there.
 _GRANULE = re.compile(r"(.+)/(GRANULE/[^/]+)")
 _SHOWN = 4  # granules that a message names
@@ -56,7 +55,7 @@ def find_product(path: str, text: bytes | None = None) -> Product | None:
     Raises:
         InputError: there is a product, but it cannot be read.
     """
-    if text is not None or _ITEM.search(path.partition("?")[0]):
+    if text is not None or is_stac_name(path):
         return _find_item(path, text)
     label, path = path, local_name(path)
     found = _find(path)

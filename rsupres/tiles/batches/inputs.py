@@ -1,8 +1,8 @@
 """Find the scenes of a batch in folders, and say what is passed over.
 
 In a folder, rasters, Sentinel-2 products (`.SAFE`, zips of them), zips of one raster
-and folders of tiles are inputs. Names are looked at, and what zips hold; no raster is
-opened.
+and folders of tiles are inputs, and STAC items where no raster lies beside them. Names
+are looked at, what zips hold, and STAC documents; no raster is opened.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rsupres.errors import InputError
 from rsupres.output.protect import SIDECARS
+from rsupres.products.catalogs import is_item_file, is_stac_name, item_names
 from rsupres.raster.files import SUFFIXES
 from rsupres.raster.open import locate
 from rsupres.tiles.batches.journal import JOURNAL, read_batch
@@ -63,7 +64,9 @@ class _Search:
 
     def look(self, folder: Path, below: Path) -> Iterator[Found]:
         """Yield the inputs in a folder."""
-        for path in sorted(folder.iterdir()):
+        paths = sorted(folder.iterdir())
+        has_rasters = any(path.suffix.lower() in _RASTERS for path in paths)
+        for path in paths:
             if path.is_dir():
                 yield from self._look_at_folder(path, below)
             elif path.suffix.lower() in _RASTERS:
@@ -76,6 +79,8 @@ class _Search:
                     self.passed.append(str(error))
                 else:
                     yield Found(str(path), below)
+            elif not has_rasters and _is_items(path):
+                yield from (Found(name, below) for name in item_names(str(path)))
             elif not _is_silent(path):
                 self.passed.append(str(path))
 
@@ -96,8 +101,8 @@ def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
     """Return what one input of a batch stands for.
 
     Args:
-        name: a raster, product, zip, folder of tiles, a folder of such, or a pattern
-            ("scenes/**/*.tif").
+        name: a raster, product, zip, folder of tiles, a folder of such, a pattern
+            ("scenes/**/*.tif"), or a STAC item, collection or catalog.
         out: folder of the outputs.
         recursive: search subfolders, too.
 
@@ -110,7 +115,7 @@ def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
     if (path / INDEX).is_file():
         return [Found(name, is_tiles=True)]
     if not path.is_dir() or is_product(path):
-        return [Found(name)]
+        return [Found(one) for one in _items_of(name)]
     search = _Search(out.resolve(), _outputs_of(out), recursive)
     found = list(search.look(path, Path()))
     if search.passed:
@@ -123,7 +128,9 @@ def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
             extra={"remedies": ("recursive",)},
         )
     if not found:
-        raise InputError(f"{name}: holds no raster, product or folder of tiles.")
+        raise InputError(
+            f"{name}: holds no raster, product, STAC item or folder of tiles."
+        )
     return found
 
 
@@ -138,11 +145,33 @@ def _find_matching(pattern: str, out: Path, *, recursive: bool) -> list[Found]:
             continue
         if path.is_dir() and not is_input and "**" in pattern:
             continue  # what it holds matches, too
-        if is_input or path.is_dir() or path.suffix.lower() in (*_RASTERS, ".zip"):
+        if is_input or path.is_dir() or _is_named_as_input(path):
             found += find_inputs(name, out, recursive=recursive)
     if not found:
         raise InputError(f"{pattern}: matches no raster, product or folder.")
     return found
+
+
+def _is_named_as_input(path: Path) -> bool:
+    return path.suffix.lower() in (*_RASTERS, ".zip", ".json", ".geojson")
+
+
+def _is_items(path: Path) -> bool:
+    return path.suffix.lower() in (".json", ".geojson") and is_item_file(str(path))
+
+
+def _items_of(name: str) -> list[str]:
+    """Return the items of a STAC document, and any other name as it is.
+
+    A document that cannot be read counts as one scene, whose failure is reported.
+    """
+    if not is_stac_name(name) or "#" in name:
+        return [name]
+    try:
+        return item_names(name)
+    except InputError as error:
+        logger.warning("%s", error)
+        return [name]
 
 
 def is_product(path: Path) -> bool:

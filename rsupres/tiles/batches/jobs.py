@@ -16,6 +16,7 @@ from pathlib import Path
 from rsupres.checkpoints.catalogue import default_model, read_card
 from rsupres.errors import InputError
 from rsupres.output.protect import Inputs, check_regular
+from rsupres.products.catalogs import is_stac_name
 from rsupres.raster.dataset import Raster
 from rsupres.tiles.batches.band_files import group_bands
 from rsupres.tiles.batches.inputs import Found, find_inputs
@@ -218,11 +219,15 @@ def _job_of(item: BatchItem, job: UpscaleJob) -> UpscaleJob:
 
 
 def _stem(scene: str) -> str:
-    """Return a scene's name without folder and suffix, also that of a product.
+    """Return a scene's name without folder and suffix; of a STAC item, its id.
 
     >>> _stem("https://example.org/a/scene.tif?sig=x/y.z"), _stem("b/S2A_1.SAFE/")
     ('scene', 'S2A_1')
+    >>> _stem("https://example.org/items?limit=9#S2A_v1.0")
+    'S2A_v1.0'
     """
+    if is_stac_name(scene) and "#" in scene:
+        return re.sub(r"[^\w.+-]", "_", scene.rpartition("#")[2])
     if "://" in scene:  # without the signature that a store's address may carry
         scene = re.split(r"[?#]", scene)[0]
     name = scene.rstrip("/").rsplit("/", 1)[-1]
