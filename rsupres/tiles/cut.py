@@ -55,7 +55,7 @@ from rsupres.tiles.index import (
     records,
     write_index,
 )
-from rsupres.upscaling.scene import sharpened_by, with_network
+from rsupres.upscaling.preparation.scene import sharpened_by, with_network
 from rsupres.version import __version__
 
 logger = logging.getLogger(__name__)

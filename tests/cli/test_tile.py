@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rsupres.cli import main
 from rsupres.raster.stack import open_scenes
 from rsupres.tiles.index import read_index
-from rsupres.upscaling.scene import with_network
+from rsupres.upscaling.preparation.scene import with_network
 from tests.helpers import make_scene
 from tests.miniature_safe import Miniature
 

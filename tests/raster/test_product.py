@@ -21,7 +21,7 @@ from rsupres.raster.product.describe import open_product
 from rsupres.raster.product.find import find_product
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import find_stretch, parse_stretch
-from rsupres.upscaling.scene import sharpened_by
+from rsupres.upscaling.preparation.scene import sharpened_by
 from tests.helpers import make_scene
 from tests.miniature_safe import ALL, Miniature, frame_of, write_jp2
 from tests.old_safe import OldMiniature
