@@ -240,6 +240,19 @@ class Raster(Readings, AbstractContextManager["Raster"]):
         Raises:
             InputError: the file cannot be read there: truncated or damaged.
         """
+        native, apart = self._read_reflected(window, bands)
+        return as_floats(native), join_valid(apart, joint)
+
+    def read_reflected(
+        self, window: PixelWindow, bands: Sequence[int]
+    ) -> NDArray[np.generic]:
+        """Read a window as `read`, but in the file's type; without a mask."""
+        return self._read_reflected(window, bands)[0]
+
+    def _read_reflected(
+        self, window: PixelWindow, bands: Sequence[int]
+    ) -> tuple[NDArray[np.generic], BoolArray]:
+        """Read a window, which may leave the scene, with masks (c, h, w)."""
         rows = reflected_positions(window.row, window.height, self.grid.height)
         cols = reflected_positions(window.col, window.width, self.grid.width)
         top, left = int(rows.min()), int(cols.min())
@@ -247,14 +260,10 @@ class Raster(Readings, AbstractContextManager["Raster"]):
             top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
         )
         native, apart = self._read_native(inner, bands, None)
-        dn, valid = as_floats(native), join_valid(apart, joint)
-        if (inner.height, inner.width) != (window.height, window.width) or (
-            inner.row,
-            inner.col,
-        ) != (window.row, window.col):
-            down, right = (rows - top)[:, np.newaxis], cols - left
-            dn, valid = dn[:, down, right], valid[:, down, right]
-        return dn, valid
+        if inner == window:
+            return native, apart
+        down, right = (rows - top)[:, np.newaxis], cols - left
+        return native[:, down, right], apart[:, down, right]
 
     def read_filled(
         self, window: PixelWindow, bands: Sequence[int], joint: int | None = None

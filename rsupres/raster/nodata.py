@@ -188,6 +188,34 @@ def to_dtype(
     return quantise(dn, ones, np.zeros_like(ones), dtype, nodata, valid)
 
 
+def copy_to_dtype(
+    dn: NDArray[np.generic],
+    dtype: str,
+    nodata: float | None = None,
+    valid: BoolArray | None = None,
+) -> NDArray[np.generic]:
+    """Return numbers as `to_dtype` does, without a way through floats if possible.
+
+    Args:
+        dn: (c, H, W), as a file stores them.
+        dtype: numpy name of the output's type.
+        nodata: value that no valid pixel may take, None for none.
+        valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
+            one.
+    """
+    kind = np.dtype(dtype)
+    if not np.can_cast(dn.dtype, kind):
+        return to_dtype(dn.astype(np.float64), dtype, nodata, valid)
+    out = dn.astype(kind)
+    taken = _as_dtype(nodata, kind)
+    if taken is not None:
+        out[out == taken] = _neighbour(taken, kind)
+    if valid is not None:
+        outside = np.zeros((), kind) if taken is None else taken
+        np.copyto(out, outside, where=~valid)
+    return out
+
+
 def quantise(
     pixels: Floats,
     gain: Floats,

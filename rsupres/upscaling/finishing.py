@@ -28,6 +28,7 @@ from rsupres.blocks.separable import (
     inverse_map,
 )
 from rsupres.grid import PixelWindow, round_up
+from rsupres.raster.nodata import copy_to_dtype
 from rsupres.raster.stretch import Stretch
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.gates import StripSums
@@ -48,6 +49,7 @@ class LrRows(NamedTuple):
         hidden: bool, (1, h, w) or (c, h, w): the model sees other pixels filled in
             there, and the result is the enlargement of `kept`; None = nowhere.
         kept: (c, h, w) float32, the model's bands as measured; None without `hidden`.
+        codes: (k, h, w) bands of codes, as the file stores them; None without.
     """
 
     top: int
@@ -57,6 +59,7 @@ class LrRows(NamedTuple):
     valid: np.ndarray
     hidden: np.ndarray | None = None
     kept: np.ndarray | None = None
+    codes: np.ndarray | None = None
 
     def cut(self, start: int, stop: int) -> LrRows:
         """Return rows [start, stop) of the frame, as views."""
@@ -69,6 +72,7 @@ class LrRows(NamedTuple):
             self.valid[:, rows],
             None if self.hidden is None else self.hidden[:, rows],
             None if self.kept is None else self.kept[:, rows],
+            None if self.codes is None else self.codes[:, rows],
         )
 
     def wanted(self) -> np.ndarray:
@@ -112,7 +116,7 @@ class StripRules:
         dtype: numpy name of the output's type.
         nodata: of the output.
         gains: per other band, how much of the model's detail it gets; empty = none.
-        codes: places among the other bands of those that are copied by nearest pixel.
+        codes: places of bands of codes, which are copied by nearest pixel.
         lock: make the result average to the input.
         deviation: whether mosaics carry variances after the means.
     """
@@ -228,12 +232,6 @@ class Finisher:
             detail = sr.mean(dim=0) - enlarge(luminance)[0]
             for band, gain in zip(others, rules.gains, strict=True):
                 band += gain * detail
-        if rules.codes:
-            rows = slice(start - near.top, stop - near.top)
-            codes = near.others[list(rules.codes)][:, rows]
-            others[list(rules.codes)] = torch.from_numpy(
-                nearest(codes, rules.grid.scale)
-            )
         return torch.cat([sr, others])
 
     def _release(self, known: int) -> None:
@@ -269,8 +267,6 @@ class Finisher:
         q = apply_rows(q, inverse_map(residual.shape[1], scale))
         low = max(0, rows[0] - CUBIC_REACH - window[0])
         high = rows[1] + CUBIC_REACH - window[0]
-        for place in self._rules.codes:
-            q[self._rules.n_model + place] = 0
         sr += _enlarge_rows(
             q[:, low:high].numpy(),
             rows[0] - window[0] - low,
@@ -298,6 +294,9 @@ class Finisher:
         pixels = rules.stretch.for_bands(bands).to_pixels(
             inside, rules.dtype, rules.nodata, shown
         )
+        if lr.codes is not None:
+            codes = nearest(lr.codes, rules.grid.scale)
+            self._copy(codes[:, : window.height, : window.width], pixels, shown)
         deviation = self._deviation(item.strip, window, valid)
         sums = self._sum(item, lr, deviation)
         if valid is not None:
@@ -306,6 +305,15 @@ class Finisher:
             FinishedStrip(item.strip.index, window, pixels, valid, deviation, sums)
         )
 
+    def _copy(
+        self, codes: np.ndarray, pixels: np.ndarray, valid: np.ndarray | None
+    ) -> None:
+        """Put codes (k, H, W) into the bands of the output that hold them."""
+        rules = self._rules
+        places = [rules.order.index(place) for place in rules.codes]
+        shown = None if valid is None else valid if len(valid) == 1 else valid[places]
+        pixels[places] = copy_to_dtype(codes, rules.dtype, rules.nodata, shown)
+
     def _deviation(
         self, strip: Strip, window: PixelWindow, valid: np.ndarray | None
     ) -> np.ndarray | None:
@@ -313,8 +321,7 @@ class Finisher:
         if not rules.deviation:
             return None
         variance = strip.pixels[rules.n_model :, : window.height, : window.width]
-        stretch = rules.stretch
-        span = np.subtract(stretch.high, stretch.low)[: rules.n_model]
+        span = np.subtract(rules.stretch.high, rules.stretch.low)[: rules.n_model]
         deviation = np.sqrt(variance) * span.astype(np.float32)[:, None, None]
         if valid is not None:
             shown = np.broadcast_to(valid[: rules.n_model], deviation.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +40,57 @@ def test_bands_of_codes_are_copied_by_nearest_pixel(tmp_path: Path, lock: bool) 
         np.testing.assert_array_equal(
             file.read(4), np.kron(pixels[3], np.ones((2, 2), np.uint16))
         )
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "uint64", "int64"])
+@pytest.mark.parametrize("lock", [False, True])
+def test_codes_of_any_size_are_copied_to_the_last_bit(
+    tmp_path: Path, dtype: str, lock: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(300, 3000, (4, 20, 20)).astype(dtype)
+    largest = np.iinfo(dtype).max
+    pixels[3] = rng.choice(np.array([largest, largest - 1, 2**24 + 1], dtype), (20, 20))
+    pixels[:, 3, :5] = 0
+    scene = make_scene(
+        tmp_path / "s.tif",
+        pixels=pixels,
+        nodata=0,
+        descriptions=["QA_PIXEL" if k == 3 else f"B0{4 - k}" for k in range(4)],
+    )
+    with caplog.at_level(logging.INFO):
+        out = _upscaled(scene, tmp_path / "o.tif", lock_low_frequencies=lock)
+    with rasterio.open(out) as file:
+        assert file.dtypes[3] == dtype
+        np.testing.assert_array_equal(
+            file.read(4), np.kron(pixels[3], np.ones((2, 2), dtype))
+        )
+    assert "band 4 is of classes or bits" in caplog.text
+    assert "bicubically" not in caplog.text
+    assert "bits are kept" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["SCL.tif", "LC09_X_T1_QA_PIXEL.TIF", "a.Fmask.tif"])
+def test_a_file_of_codes_alone_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(1).choice([3, 4, 9], (1, 20, 20)).astype(np.uint16)
+    scene = make_scene(tmp_path / name, pixels=pixels)
+    out = _upscaled(scene, tmp_path / "o.tif")
+    with rasterio.open(out) as file:
+        assert file.descriptions[0] in ("SCL", "QA_PIXEL", "FMASK")
+        np.testing.assert_array_equal(
+            file.read(1), np.kron(pixels[0], np.ones((2, 2), np.uint16))
+        )
+
+
+def test_chosen_bands_of_codes_are_copied_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).choice([300, 900], (3, 20, 20)).astype(np.uint16)
+    names = ["SCL", "B03", "B02"]
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels, descriptions=names)
+    out = _upscaled(scene, tmp_path / "o.tif", bidx=(3, 1), other_bands="skip")
+    with rasterio.open(out) as file:
+        codes = file.read(file.descriptions.index("SCL") + 1)
+        assert set(np.unique(file.read(file.descriptions.index("B02") + 1))) > {300}
+    np.testing.assert_array_equal(codes, np.kron(pixels[0], np.ones((2, 2), np.uint16)))
 
 
 @pytest.mark.parametrize("compress", ["JPEG", "WEBP"])

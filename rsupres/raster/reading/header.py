@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
@@ -17,6 +19,11 @@ from rsupres.products.model import Radiometry
 from rsupres.raster.open import color_name
 from rsupres.raster.reading.names import gdal_name
 
+# As products name their files: LC09_.._QA_PIXEL.TIF, T33TWM_.._SCL_20m.jp2.
+_CLASSES_IN_NAME = re.compile(
+    r"(?:^|[_.!])(SCL|FMASK|BQA|QA60|QA_(?:PIXEL|RADSAT|AEROSOL)|PIXEL_QA)(?=[_.])",
+    re.IGNORECASE,
+)
 TAGS_NOT_KEPT = ("AREA_OR_POINT", "STATISTICS_", "OVR_RESAMPLING", "RSUPRES_")
 
 
@@ -119,8 +126,16 @@ class Header:
 
     @cached_property
     def descriptions(self) -> tuple[str | None, ...]:
-        """Band names as the file gives them."""
-        return tuple(self._dataset.descriptions)
+        """Band names as the file gives them.
+
+        A band of classes that is alone in its file often has its name there only.
+        """
+        names = tuple(self._dataset.descriptions)
+        alone = self.data_bands[0] - 1 if len(self.data_bands) == 1 else None
+        found = _CLASSES_IN_NAME.search(os.path.basename(self.path))
+        if alone is None or names[alone] or found is None:
+            return names
+        return (*names[:alone], found.group(1).upper(), *names[alone + 1 :])
 
     @cached_property
     def scales(self) -> tuple[float, ...]:

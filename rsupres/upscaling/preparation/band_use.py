@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from rsupres.errors import BandError
 from rsupres.families.base import ModelSpec
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
+
+_CODES = "of classes or bits by name, and numbers between these mean nothing"
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +37,24 @@ def find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
             argument="other_bands",
             remedies=("other_bands=cubic",),
         )
-    if job.other_bands == "skip" or not bands.others:
-        return BandChoice(bands.roles, ())
-    logger.info(
-        "%s: bands %s are not the model's; %s.",
-        scene.path,
-        ", ".join(map(str, bands.others)),
-        "enlarged with the model's detail"
-        if job.other_bands == "inject"
-        else "enlarged by bicubic interpolation",
-    )
+    if job.other_bands == "skip":
+        bands = BandChoice(bands.roles, ())
+    codes = class_bands(scene)
+    how = "interpolated bicubically"
+    if job.other_bands == "inject":
+        how = "interpolated, with the model's detail"
+    _say(scene, [b for b in bands.others if b not in codes], f"not the model's; {how}")
+    written = bands.roles + bands.others
+    _say(scene, [b for b in written if b in codes], f"{_CODES}; the nearest is copied")
     return bands
+
+
+def _say(scene: Raster, bands: Sequence[int], text: str) -> None:
+    """Log what becomes of some bands of a scene."""
+    if bands:
+        numbers = ", ".join(map(str, bands))
+        verb = "band %s is" if len(bands) == 1 else "bands %s are"
+        logger.info(f"%s: {verb} %s.", scene.path, numbers, text)
 
 
 def _of_any_bands(

@@ -45,12 +45,12 @@ def warn_of_rounding(scene: Raster, stretch: Stretch, dtype: str) -> None:
 
     Args:
         scene: open.
-        stretch: of the bands that are written.
+        stretch: of the bands that are interpolated.
         dtype: numpy name of the output's type.
     """
     if np.can_cast(np.dtype(dtype), np.float32) or np.dtype(dtype).kind == "f":
         return
-    span = max(np.subtract(stretch.high, stretch.low))
+    span = max(np.subtract(stretch.high, stretch.low), default=0)
     if span > 1 << _FLOAT_BITS:
         logger.warning(
             "%s: its numbers span %.3g, of which %d bits are kept, so that numbers "

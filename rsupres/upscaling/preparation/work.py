@@ -118,6 +118,13 @@ class Work:
             return tuple(places)
         return tuple(sorted(places, key=lambda place: self.file_bands[place]))
 
+    @cached_property
+    def codes(self) -> tuple[int, ...]:
+        """Places of bands of codes among `file_bands`; numbers between mean nothing."""
+        codes = class_bands(self.scene)
+        places = enumerate(self.file_bands)
+        return tuple(place for place, band in places if band in codes)
+
     @property
     def other_bands(self) -> OtherBands:
         """How bands that the model does not see are enlarged."""
@@ -163,11 +170,7 @@ class Work:
             dtype=self.dtype,
             nodata=self.nodata,
             gains=self.gains,
-            codes=tuple(
-                place
-                for place, band in enumerate(self.bands.others)
-                if band in class_bands(self.scene)
-            ),
+            codes=self.codes,
             lock=self.job.lock_low_frequencies,
             deviation=self.has_deviation,
         )
@@ -260,6 +263,7 @@ class Work:
             valid=shown.valid,
             hidden=hidden[: len(rows.seen)],
             kept=shown.wanted()[: len(rows.seen)],
+            codes=shown.codes,
         )
 
     def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
@@ -270,12 +274,14 @@ class Work:
         unit = self.stretch.to_unit(dn)
         n_model = len(self.bands.roles)
         seen, excess = self.split_excess(unit[:n_model])
+        codes = [self.file_bands[place] for place in self.codes]
         return LrRows(
             top=window.row,
             seen=seen,
             excess=excess,
             others=unit[n_model:] if len(unit) > n_model else None,
             valid=valid,
+            codes=scene.read_reflected(window, codes) if codes else None,
         )
 
     def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -320,7 +326,8 @@ def open_work(
         work = _with_stretch(work, choice)
         settled(work, True)
         scene = work.scene
-        warn_of_rounding(scene, work.stretch, work.dtype)
+        measured = [p + 1 for p in work.order if p not in work.codes]
+        warn_of_rounding(scene, work.stretch.for_bands(measured), work.dtype)
         warn_of_lost(
             scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
         )
