@@ -37,7 +37,7 @@ from rsupres.change.options import DetectionOptions
 from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
-from rsupres.raster.bands import choose_bands
+from rsupres.raster.bands import choose_bands, measured_bands
 from rsupres.raster.blocks import Blocks
 from rsupres.raster.dataset import Raster
 from rsupres.raster.place.registration import find_shift
@@ -228,9 +228,9 @@ def matched_bands(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the bands of both images that are compared.
 
-    These are all bands where both images have the same ones, else the bands of the same
-    colours. Without common colours they are all bands again, because IR-MAD can compare
-    different bands.
+    These are all bands, but for codes of classes, where both images have the same
+    ones, else the bands of the same colours. Without common colours they are all bands
+    again, because IR-MAD can compare different bands.
 
     Args:
         before: earlier image.
@@ -243,10 +243,10 @@ def matched_bands(
     Raises:
         BandError: CVA has nothing to compare.
     """
-    one, other = before.data_bands, after.data_bands
+    one, other = measured_bands(before), measured_bands(after)
     names = [
-        [scene.descriptions[band - 1] for band in scene.data_bands]
-        for scene in (before, after)
+        [scene.descriptions[band - 1] for band in bands]
+        for scene, bands in ((before, one), (after, other))
     ]
     if len(one) == len(other) and names[0] == names[1]:
         chosen = one, other

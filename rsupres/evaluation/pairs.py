@@ -20,7 +20,7 @@ from rasterio.enums import Resampling
 from rsupres.datasets.chips import ROLES
 from rsupres.errors import BandError, GridError, InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.raster.bands import choose_bands
+from rsupres.raster.bands import choose_bands, measured_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.place.registration import Shift, find_shift
 from rsupres.raster.stretch import Stretch, StretchChoice, find_stretch, has_scale
@@ -265,7 +265,7 @@ def same_bands(scene: Raster, count: int) -> tuple[int, ...]:
     Raises:
         BandError: the file has others.
     """
-    bands = scene.data_bands
+    bands = measured_bands(scene)
     if len(bands) != count:
         bands = choose_bands(scene, ROLES).roles
     if len(bands) != count:
@@ -274,12 +274,15 @@ def same_bands(scene: Raster, count: int) -> tuple[int, ...]:
 
 
 def _common_bands(sr: Raster, hr: Raster) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return bands of both files that mean the same: red, green, blue, else all."""
+    """Return bands of both files that mean the same: red, green, blue, else all.
+
+    Codes of classes are never compared as numbers.
+    """
     try:
         return choose_bands(sr, ROLES).roles, choose_bands(hr, ROLES).roles
     except BandError:
-        if len(sr.data_bands) == len(hr.data_bands):
-            return sr.data_bands, hr.data_bands
+        if len(measured_bands(sr)) == len(measured_bands(hr)):
+            return measured_bands(sr), measured_bands(hr)
         raise BandError(
             f"{sr.path} has {len(sr.data_bands)} bands and {hr.path} "
             f"{len(hr.data_bands)}, and not both have red, green and blue."

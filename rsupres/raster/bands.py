@@ -131,7 +131,8 @@ def _find_roles(
 def _find_left(
     scene: Raster, roles: Sequence[str], taken: set[int], remedies: Sequence[str]
 ) -> dict[str, int]:
-    free = [band for band in scene.data_bands if band not in taken]
+    codes = class_bands(scene)
+    free = [b for b in scene.data_bands if b not in taken and b not in codes]
     by_name = _first_of_each(free, _role_of_names(scene))
     by_colour = _first_of_each(free, lambda band: scene.colorinterp[band - 1])
     if _only_numbers(scene):
@@ -222,6 +223,12 @@ def class_bands(scene: Header) -> frozenset[int]:
         for band in scene.data_bands
         if is_class_name(scene.descriptions[band - 1] or "")
     )
+
+
+def measured_bands(scene: Header) -> tuple[int, ...]:
+    """Return the bands that hold numbers, not codes; all where there is no other."""
+    codes = class_bands(scene)
+    return tuple(b for b in scene.data_bands if b not in codes) or scene.data_bands
 
 
 def _first_ones(

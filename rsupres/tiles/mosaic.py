@@ -216,7 +216,7 @@ def _raster(
         phase="Mosaic",
         make=lambda window: _blend(tiles, window, first, form, input_nodata),
         meta=lambda: _meta(first, grid, [tile.path for tile in found]),
-        has_packets=True,
+        has_packets=not class_bands(first),
     )
 
 

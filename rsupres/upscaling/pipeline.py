@@ -298,7 +298,9 @@ def _packets(work: Work, run: Run) -> Packets:
     """Return the packets of the strips of the upscaled scene."""
     edges = [work.grid.strip(strip).row for strip in range(work.grid.shape[0])]
     edges.append(work.sr_grid.height)
-    return Packets(run, work.sr_grid, len(work.order), work.format, edges)
+    return Packets(
+        run, work.sr_grid, len(work.order), work.format, edges, bool(work.codes)
+    )
 
 
 def _save_strip(

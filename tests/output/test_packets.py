@@ -193,6 +193,7 @@ def test_a_strip_that_is_gone_is_named(tmp_path: Path, run: Run) -> None:
     [
         ({}, True),
         ({"form": OutputFormat("GTiff")}, False),
+        ({"has_codes": True}, False),
         ({"form": OutputFormat("COG", {"COMPRESS": "JPEG"})}, False),
         ({"form": OutputFormat("COG", {"OVERVIEWS": "NONE"})}, False),
         ({"grid": Grid(UTM, NORTH_UP, 2311, 1034)}, False),

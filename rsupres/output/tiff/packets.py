@@ -49,6 +49,7 @@ class Packets:
         n_bands: of the output.
         form: how it is stored.
         edges: first row of each strip, and the height of the output.
+        has_codes: a band holds classes or bits, whose overview is no average.
     """
 
     run: Run
@@ -56,6 +57,7 @@ class Packets:
     n_bands: int
     form: OutputFormat
     edges: Sequence[int]
+    has_codes: bool = False
 
     @property
     def folder(self) -> Path:
@@ -71,6 +73,7 @@ class Packets:
         n_bytes = self.grid.height * self.grid.width * self.n_bands
         return (
             self.form.driver == "COG"
+            and not self.has_codes
             and given.keys() <= _KNOWN
             and given.get("COMPRESS", "DEFLATE").upper() in PREDICTABLE
             and self.grid.height % 2 == self.grid.width % 2 == 0
