@@ -35,6 +35,7 @@ REASONS = {
     r"root may write everywhere": "for users other than root",
     r"glibc's settings are Linux's": "on Linux",
     r"this system has no /dev/full": "on Linux",
+    r"this system has no /proc": "on Linux",
     r"cannot mount a file system here": "on Linux, with user namespaces",
     r"needs root and the right to mount a tmpfs": "as root, outside containers",
 }

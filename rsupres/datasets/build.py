@@ -21,6 +21,7 @@ from rsupres.datasets.sidecars import renamed
 from rsupres.datasets.splits import TRAIN, VALIDATION, check_apart, split_by_place
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import OnProgress, Progress
+from rsupres.output.atomic import check_writable, make_folder
 from rsupres.output.protect import Inputs, check_regular
 from rsupres.raster.files import find_images
 
@@ -183,10 +184,6 @@ def _targets(request: BuildRequest) -> Mapping[str, Path]:
     for path in targets.values():
         if path.exists() and not request.overwrite:
             raise RunConflictError(f"{path} exists.", remedies=("overwrite",))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be made ({error.strerror})."
-            ) from error
+        make_folder(path.parent, "out")
+        check_writable(path, "out")
     return targets

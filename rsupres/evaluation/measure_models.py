@@ -35,6 +35,7 @@ from rsupres.evaluation.testset import run_testset
 from rsupres.execution import OnProgress, Progress
 from rsupres.families.base import ModelSpec, SamplerOptions
 from rsupres.legends.legend import DEFAULT_COLOUR_LEGEND
+from rsupres.output.atomic import make_folder
 from rsupres.raster.files import find_images
 from rsupres.upscaling.preparation.devices import find_device, find_precision
 
@@ -162,7 +163,7 @@ def measure_models(
     _check_conditions(request, specs)
     chips, n_images, degradation = _find_images(request, _sidecars(request, specs))
     if request.pictures is not None:
-        request.pictures.mkdir(parents=True, exist_ok=True)
+        make_folder(request.pictures, "pictures")
     worst = WorstImages() if keep_worst else None
     rows: list[Row] = []
     seen: set[str] = set()

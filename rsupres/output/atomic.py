@@ -161,11 +161,58 @@ def check_writable(path: Path, argument: str) -> None:
         )
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.", argument=argument)
-    if not os.access(folder, os.W_OK | os.X_OK) or _is_read_only(folder):
+    _check_takes_files(path, folder, argument)
+
+
+def check_folder(path: Path, argument: str) -> None:
+    """Check that files can be made in a folder, which may have to be made first.
+
+    Args:
+        path: the folder; where its parent is missing, nothing is checked.
+        argument: name of the argument that gave the path, for the message.
+
+    Raises:
+        InputError: it is read-only, or cannot be made.
+        RunConflictError: it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunConflictError(f"{path}: is a file; name a folder.", argument=argument)
+    folder = path if path.is_dir() else path.absolute().parent
+    if folder.is_dir():
+        _check_takes_files(path, folder, argument)
+
+
+def make_folder(path: Path, argument: str) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Args:
+        path: the folder.
+        argument: name of the argument that gave the path, for the message.
+
+    Raises:
+        InputError: it cannot be made there, or not be written.
+        ResourceError: the disk is full.
+        RunConflictError: it is a file.
+    """
+    check_folder(path, argument)
+    with translate_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    check_folder(path, argument)
+
+
+def _check_takes_files(path: Path, folder: Path, argument: str) -> None:
+    """Refuse a folder in which no file can be made."""
+    system = os.statvfs(folder)
+    is_read_only = bool(system.f_flag & os.ST_RDONLY)
+    if is_read_only or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(
             f"{path}: the folder {folder} is read-only.", argument=argument
         )
-
-
-def _is_read_only(folder: Path) -> bool:
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    if system.f_blocks == 0:  # no disk, such as /proc: only a trial tells
+        try:
+            _mode_of_new_files(folder / f".{secrets.token_hex(4)}.tmp")
+        except OSError as error:
+            raise InputError(
+                f"{path}: no file can be made in {folder} ({error.strerror}).",
+                argument=argument,
+            ) from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.atomic import check_writable, publishing
+from rsupres.output.atomic import check_folder, check_writable, publishing
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.output.tiff.geotiff import assemble, write_strip
@@ -129,6 +129,8 @@ class Destination:
                 extension of another format.
         """
         check_apart(self.outputs, self.inputs)
+        if self.run_dir is not None:
+            check_folder(self.run_dir, "run_dir")
         seen: dict[Path, str] = {}
         for name, path in self.outputs.items():
             check_writable(path, name)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rsupres.errors import RsupresError, RunConflictError
 from rsupres.grid import ceil_div
+from rsupres.output.atomic import make_folder
 from rsupres.raster.dataset import Raster
 from rsupres.report.explain import LOOK, explain
 from rsupres.report.page import render, write_page
@@ -87,7 +88,7 @@ class BatchPages:
         """
         self._folder = folder
         self._job = job
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, "report")
         self._check(folder / INDEX)
 
     def add(self, item: BatchItem) -> None:

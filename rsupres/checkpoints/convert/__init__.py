@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.families.base import ModelSpec
+from rsupres.output.atomic import check_writable, make_folder
 from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ def import_checkpoint(
             raise CheckpointError(f"{source}: no such file or folder.")
     name = name or f"{family}-{sources[0].stem}"
     path = _output(out, name, overwrite)
+    make_folder(path.parent, "out")
+    check_writable(path, "out")
     made = module.convert(sources, options)
-    path.parent.mkdir(parents=True, exist_ok=True)
     sha256 = write_checkpoint(
         path, made.tensors, made.spec, made.architecture, made.origin
     )

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
-from rsupres.output.atomic import check_writable, publishing, translate_os_errors
+from rsupres.output.atomic import (
+    check_writable,
+    make_folder,
+    publishing,
+    translate_os_errors,
+)
 from rsupres.output.locks import Lock
 from rsupres.tiles.batches.attempts import Effort
 from rsupres.tiles.batches.jobs import Choose, Selection, check_batch, expand_inputs
@@ -168,6 +173,5 @@ def _copy_indices(items: Sequence[BatchItem]) -> None:
 
 
 def _make(folder: Path) -> None:
-    with translate_os_errors(folder / JOURNAL):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "folder")
     check_writable(folder / JOURNAL, "folder")

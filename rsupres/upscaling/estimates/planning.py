@@ -143,7 +143,11 @@ def plan_job(
     limit_s = LIMIT_S if limit_s is None else limit_s
     refusals: list[RsupresError] = []
     is_compared = has_output and job.compares and job.output.exists()
-    checks = [job.check_files, *([] if is_compared else [job.check_vacant])]
+    checks = [
+        job.check_files,
+        lambda: job.companions.check(job.outputs, job.inputs),
+        *([] if is_compared else [job.check_vacant]),
+    ]
     for check in checks if has_output else []:
         try:
             check()
@@ -162,8 +166,7 @@ def plan_job(
         if short > 0:
             text = f"The disk may be {size_text(short)} too small for run and output."
             refusals.append(ResourceError(text))
-    codes = [error.exit_code for error in refusals if isinstance(error, ResourceError)]
-    code = (codes or [error.exit_code for error in refusals] or [0])[0]
+    code = refusals[0].exit_code if refusals else 0
     return replace(plan, refusals=tuple(refusals), exit_code=code)
 
 

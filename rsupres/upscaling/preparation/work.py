@@ -326,8 +326,8 @@ def open_work(
         work = _with_stretch(work, choice)
         settled(work, True)
         scene = work.scene
-        measured = [p + 1 for p in work.order if p not in work.codes]
-        warn_of_rounding(scene, work.stretch.for_bands(measured), work.dtype)
+        interpolated = [p + 1 for p in work.order if p not in work.codes]
+        warn_of_rounding(scene, work.stretch.for_bands(interpolated), work.dtype)
         warn_of_lost(
             scene, work.file_bands[: work.n_joint], has_nodata=work.nodata is not None
         )
