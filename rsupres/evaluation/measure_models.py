@@ -29,6 +29,7 @@ from rsupres.evaluation.images import (
     named_degradation,
     stored_degradation,
 )
+from rsupres.evaluation.perceptual.sets import Sets
 from rsupres.evaluation.perceptual.weights import load_measures
 from rsupres.evaluation.report import Row, mean_rows
 from rsupres.evaluation.testset import run_testset
@@ -68,7 +69,7 @@ class ModelsRequest:
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
         metric_weights: folder of weights of all measures; None =
             `RSUPRES_METRIC_WEIGHTS`.
-        all_figures: measure MS-SSIM, UIQI and those of opensr-test.
+        all_figures: measure MS-SSIM, UIQI, NIQE and those of opensr-test.
         middle: take only the middle of each image, this many HR pixels a side; None =
             all of it.
         lr_from: rules "OLD=NEW" from an image's path to an LR image of the same ground;
@@ -165,6 +166,8 @@ def measure_models(
     if request.pictures is not None:
         make_folder(request.pictures, "pictures")
     worst = WorstImages() if keep_worst else None
+    weights = load_measures(request.metric_weights, request.lpips_weights, device)
+    sets = None if weights.features is None else Sets(weights.features)
     rows: list[Row] = []
     seen: set[str] = set()
     for row in run_testset(
@@ -173,9 +176,10 @@ def measure_models(
         request.scales,
         degradation,
         border=request.border,
-        perceptual=load_measures(request.metric_weights, request.lpips_weights, device),
+        perceptual=weights.measures,
         pictures=request.pictures,
         worst=worst,
+        sets=sets,
         all_figures=request.all_figures,
     ):
         rows.append(row)
@@ -185,6 +189,8 @@ def measure_models(
     if not rows:
         raise InputError(f"{request.inputs[0]}: no image is fit for the test.")
     means = sorted(mean_rows(rows), key=lambda row: -Fraction(row.scale))
+    if sets is not None:
+        means = sets.complete(means)
     kept = {} if worst is None else worst.by_model()
     return ModelsResult(tuple(rows), tuple(means), degradation.name, kept)
 

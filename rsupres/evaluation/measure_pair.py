@@ -60,7 +60,7 @@ class PairRequest:
             `RSUPRES_METRIC_WEIGHTS`.
         calibration: raster of standard deviations that was written beside SR, to be
             held against the errors; None = none.
-        all_figures: measure MS-SSIM and UIQI and, with `lr`, those of opensr-test.
+        all_figures: measure MS-SSIM, UIQI, NIQE and, with `lr`, those of opensr-test.
     """
 
     sr: str
@@ -155,9 +155,10 @@ def evaluate(
         crop_border: SR pixels left out at every side for PSNR, SSIM, SAM and ERGAS.
         lpips_weights: folder of the LPIPS (squeeze) weights; None = the folder that the
             environment variable `RSUPRES_LPIPS` names, else no LPIPS.
-        metric_weights: folder with weights of LPIPS (squeeze, alex, vgg) and DISTS;
-            None = the folder that `RSUPRES_METRIC_WEIGHTS` names, else none.
-        all_figures: measure MS-SSIM and UIQI, and with `lr` those of opensr-test.
+        metric_weights: folder with weights of LPIPS (squeeze, alex, vgg), DISTS,
+            CLIP-IQA and NIQE; None = the folder that `RSUPRES_METRIC_WEIGHTS` names,
+            else none.
+        all_figures: measure MS-SSIM, UIQI, NIQE, and with `lr` those of opensr-test.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
 
     Returns:
@@ -224,7 +225,9 @@ def measure_pair(request: PairRequest) -> PairResult:
         float(of_lr.scale),
         border=request.border or 0,
         valid=pair.valid,
-        perceptual=load_measures(request.metric_weights, request.lpips_weights, "cpu"),
+        perceptual=load_measures(
+            request.metric_weights, request.lpips_weights, "cpu"
+        ).measures,
     )
     if request.lr is None:
         figures.pop("ergas")  # needs the scale

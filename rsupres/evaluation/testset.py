@@ -27,6 +27,7 @@ from rsupres.evaluation.resize import sizes_at
 
 if TYPE_CHECKING:
     from rsupres.evaluation.comparison.worst import WorstImages
+    from rsupres.evaluation.perceptual.sets import Sets
     from rsupres.evaluation.perceptual.weights import Measure
 
 Pixels = NDArray[np.uint8]
@@ -42,6 +43,7 @@ def run_testset(
     perceptual: Mapping[str, Measure] | None = None,
     pictures: Path | None = None,
     worst: WorstImages | None = None,
+    sets: Sets | None = None,
     all_figures: bool = False,
 ) -> Iterator[Row]:
     """Measure every candidate on every image at every scale.
@@ -56,7 +58,8 @@ def run_testset(
         pictures: existing folder for one PNG per image and scale, with LR, the result
             of every candidate and HR side by side; None = none.
         worst: takes the images, to keep the worst; None = none are kept.
-        all_figures: measure MS-SSIM, UIQI and those of opensr-test, too.
+        sets: takes the images, to compare all results with all truths; None = not.
+        all_figures: measure MS-SSIM, UIQI, NIQE and those of opensr-test, too.
 
     Yields:
         One row per image, scale and candidate, in that order.
@@ -92,6 +95,8 @@ def run_testset(
                     figures |= _all_figures(sr, hr, lr, degradation)
                 found[name] = figures
                 yield Row(name, str(scale), chip.name, 1, figures)
+            if sets is not None:
+                sets.add(str(scale), made, hr)
             if worst is not None:
                 versions = {"input": _repeat(lr, hr_size), **made, "truth": hr}
                 worst.add(chip.name, str(scale), versions, found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +15,21 @@ from rsupres.errors import CheckpointError
 from rsupres.evaluation.perceptual import weights
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import alex_features, vgg_layers
+from rsupres.evaluation.perceptual.inception import Inception
 from rsupres.evaluation.perceptual.lpips import FEATURES_FILE, HEADS_FILE
 from rsupres.evaluation.perceptual.weights import find_weights, load_measures
 from rsupres.raster.files import file_sha256
+from tests.evaluation.clip_file import clip_tensors, write_clip
 from tests.helpers import shared_data
 from tests.pictures import texture, write_random_weights
 
+DISTANCES = ("lpips_squeeze", "lpips_alex", "lpips_vgg", "dists")
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with random weights of all measures, whose hashes are taken for good."""
-    below = tmp_path / "weights" / "deep"
-    below.mkdir(parents=True)
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of all measures, written once."""
+    below = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     write_random_weights(below)
     for name, layers in (
@@ -49,6 +54,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         torch.save(heads, below / f"lpips_lin_{kind}_v0.1.pth")
     shares = {name: torch.rand(1, 1475, 1, 1) for name in ("alpha", "beta")}
     torch.save(shares, below / "dists_alpha_beta.pt")
+    write_clip(below / "ViT-B-16.pt", clip_tensors())
+    mean, covariance = np.zeros((1, 36)), np.eye(36)
+    np.savez(
+        below / "niqe_pris_params.npz", mu_pris_param=mean, cov_pris_param=covariance
+    )
+    with torch.device("meta"):
+        layers = Inception().state_dict()
+    inception = {n: torch.zeros(v.shape, dtype=v.dtype) for n, v in layers.items()}
+    torch.save(
+        inception | {"fc.weight": torch.zeros(1)},
+        below / "pt_inception-2015-12-05-6726825d.pth",
+    )
+    return below
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of those files, whose hashes are taken for good."""
+    below = tmp_path / "weights" / "deep"
+    shutil.copytree(made, below, copy_function=os.link)
     known = {
         figure: tuple(f._replace(sha256=file_sha256(below / f.name)) for f in files)
         for figure, files in weights.FILES.items()
@@ -61,11 +86,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_measure_is_zero_for_equal_pictures_and_rises_with_noise(
     folder: Path,
 ) -> None:
-    measures = load_measures(folder, None, "cpu")
-    assert list(measures) == ["lpips_squeeze", "lpips_alex", "lpips_vgg", "dists"]
+    measures = load_measures(folder, None, "cpu").measures
+    assert set(measures) == {*DISTANCES, "clip_iqa", "niqe"}
     hr, valid = texture(64, 70), np.ones((64, 70), bool)
     noise = np.random.default_rng(0).normal(0, 1, hr.shape)
-    for measure in measures.values():
+    for measure in (measures[name] for name in DISTANCES):
         assert measure(hr, hr, valid) == pytest.approx(0.0, abs=1e-5)
         near, far = (measure(hr + k * noise, hr, valid) for k in (0.02, 0.2))
         assert 0 < near < far
@@ -74,9 +99,11 @@ def test_every_measure_is_zero_for_equal_pictures_and_rises_with_noise(
 def test_the_environment_names_the_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load_measures(None, None, "cpu") == {}
+    assert load_measures(None, None, "cpu") == ({}, None)
     monkeypatch.setenv(weights.ENVIRONMENT, str(folder))
-    assert len(load_measures(None, None, "cpu")) == 4
+    found = load_measures(None, None, "cpu")
+    assert len(found.measures) == 6
+    assert found.features is not None
 
 
 def test_what_is_missing_is_named_in_one_line_with_its_source(
@@ -84,18 +111,23 @@ def test_what_is_missing_is_named_in_one_line_with_its_source(
 ) -> None:
     (folder / "deep" / "alexnet-owt-7be5be79.pth").unlink()
     (folder / "deep" / "lpips_lin_alex_v0.1.pth").unlink()
+    (folder / "deep" / "pt_inception-2015-12-05-6726825d.pth").unlink()
     with caplog.at_level(logging.WARNING):
         found = find_weights(folder)
-    assert set(found) == {"lpips_squeeze", "lpips_vgg", "dists"}
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "lpips_alex is not measured" in line
+    assert set(found) == set(weights.FILES) - {"lpips_alex", "fid"}
+    line, of_sets = [record.getMessage() for record in caplog.records]
+    assert line.startswith("lpips_alex not measured: ")
+    assert of_sets.startswith("FID and KID not measured: ")
+    assert "6726825d.pth (Inception v3 for FID, of pytorch-fid)" in of_sets
     assert "alexnet-owt-7be5be79.pth (torchvision's AlexNet)" in line
     assert "lpips_lin_alex_v0.1.pth (LPIPS v0.1 of its authors)" in line
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(folder: Path) -> None:
     path = folder / "deep" / "dists_alpha_beta.pt"
-    path.write_bytes(path.read_bytes() + b" ")
+    stored = path.read_bytes()
+    path.unlink()  # a name of the file that all tests share
+    path.write_bytes(stored + b" ")
     with pytest.raises(CheckpointError, match="SHA-256 begins with") as raised:
         load_measures(folder, None, "cpu")
     assert raised.value.argument == "metric_weights"

@@ -168,7 +168,9 @@ def test_tables_of_the_papers_have_all_scales() -> None:
         for dataset in protocol.datasets:
             for scale in protocol.scales:
                 rows = published(name, dataset.name, scale)
-                assert bool(rows) == (name != "slimdiffsr"), (name, dataset, scale)
+                is_charted = (dataset.name, scale) != ("DIOR", "4")
+                wanted = not (name == "slimdiffsr" and is_charted)
+                assert bool(rows) == wanted, (name, dataset, scale)
                 for row in rows.values():
                     assert set(row) <= set(protocol.figures)
 

@@ -258,16 +258,17 @@ figure_options = stacked(
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Folder, searched with its subfolders, of weights of LPIPS (squeeze, "
-        "alex, vgg) and DISTS; what is there is measured, and a line names the files "
-        "that are missing. Default: the folder that the environment variable "
-        "RSUPRES_METRIC_WEIGHTS names, else none.",
+        "alex, vgg), DISTS, CLIP-IQA, NIQE and, for a test set, FID and KID; what is "
+        "there is measured, and a line names the files that are missing. Default: the "
+        "folder that the environment variable RSUPRES_METRIC_WEIGHTS names, else none.",
     ),
     click.option(
         "--all-figures",
         is_flag=True,
-        help="Measure also MS-SSIM, UIQI (torchmetrics) and, where LR is known, what "
-        "opensr-test measures: synthesis, improvement, omission, hallucination, angle "
-        "and shift against LR. Default: the usual figures.",
+        help="Measure also MS-SSIM, UIQI (torchmetrics), NIQE by a model of aerial "
+        "images and, where LR is known, what opensr-test measures: synthesis, "
+        "improvement, omission, hallucination, angle and shift against LR. Default: "
+        "the usual figures.",
     ),
     click.option(
         "--fail-if",

@@ -1,4 +1,4 @@
-"""All further figures of a picture: similarity by torchmetrics, and opensr-test's.
+"""All further figures of a picture: by torchmetrics, NIQE, and opensr-test's.
 
 They are measured when asked for (`all_figures`), as they take longer. MS-SSIM and UIQI
 know no masks, so they are means over blocks without an invalid pixel.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
+from rsupres.evaluation.measures.niqe import aerial_model, niqe
 from rsupres.evaluation.measures.opensr import correctness, synthesis
 from rsupres.evaluation.perceptual.lpips import blocks_of
 
@@ -24,9 +25,9 @@ UIQI_SIDE = 16
 
 
 def similarity_figures(sr: np.ndarray, hr: np.ndarray, valid: Mask) -> dict[str, float]:
-    """Return MS-SSIM and UIQI.
+    """Return MS-SSIM, UIQI and, of RGB, NIQE by the model of aerial images.
 
-    Wang, Simoncelli, Bovik 2003; Wang, Bovik 2002.
+    Wang, Simoncelli, Bovik 2003; Wang, Bovik 2002; `rsupres.evaluation.measures.niqe`.
 
     Args:
         sr: (c, H, W) in [0, 1].
@@ -49,7 +50,11 @@ def similarity_figures(sr: np.ndarray, hr: np.ndarray, valid: Mask) -> dict[str,
         raise InputError(
             "MS-SSIM and UIQI need torchmetrics: pip install 'rsupres[eval]'."
         ) from error
+    blind = {}
+    if len(sr) >= 3:
+        blind["niqe_aerial"] = niqe(sr[:3], valid, aerial_model())
     return {
+        **blind,
         "ms_ssim": _mean(
             sr, hr, valid, MS_SSIM_SIDE, lambda a, b: ms_ssim(a, b, data_range=1.0)
         ),

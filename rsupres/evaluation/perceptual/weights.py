@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rsupres.errors import CheckpointError
+from rsupres.evaluation.measures.niqe import Sharp, niqe, read_model
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import (
     Lpips,
@@ -26,6 +27,7 @@ from rsupres.evaluation.perceptual.features import (
     fill_features,
     vgg_features,
 )
+from rsupres.evaluation.perceptual.inception import Inception, features_of
 from rsupres.evaluation.perceptual.lpips import (
     FEATURES_FILE,
     HEADS_FILE,
@@ -33,6 +35,7 @@ from rsupres.evaluation.perceptual.lpips import (
     load_lpips,
     lpips_distance,
 )
+from rsupres.evaluation.perceptual.sets import Features
 from rsupres.raster.files import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ _SQUEEZE = WeightFile(
     "features of torchvision's SqueezeNet 1.1 in float16",
 )
 _LPIPS = "LPIPS v0.1 of its authors"
-FILES: Mapping[str, tuple[WeightFile, WeightFile]] = {
+FILES: Mapping[str, tuple[WeightFile, ...]] = {
     "lpips_squeeze": (
         _SQUEEZE,
         WeightFile(
@@ -91,12 +94,47 @@ FILES: Mapping[str, tuple[WeightFile, WeightFile]] = {
             "weights.pt of DISTS' authors",
         ),
     ),
+    "clip_iqa": (
+        WeightFile(
+            "ViT-B-16.pt",
+            "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+            "CLIP ViT-B/16 of OpenAI",
+        ),
+    ),
+    "niqe": (
+        WeightFile(
+            "niqe_pris_params.npz",
+            "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+            "NIQE's model of photographs, of BasicSR",
+        ),
+    ),
+    "fid": (
+        WeightFile(
+            "pt_inception-2015-12-05-6726825d.pth",
+            "6726825d",
+            "Inception v3 for FID, of pytorch-fid",
+        ),
+    ),
 }
+OF_SETS = {"fid": "FID and KID"}  # figures of all images of a test together
+
+
+class Perceptual(NamedTuple):
+    """Measures whose weights the user has.
+
+    Attributes:
+        measures: by figure, functions of (sr, hr, valid): (3, H, W) in [0, 1] and
+            (H, W) bool.
+        features: of a picture of 8 bits, for FID and KID; None without their weights.
+    """
+
+    measures: dict[str, Measure]
+    features: Features | None = None
 
 
 def load_measures(
     folder: Path | None, lpips_folder: Path | None, device: str | torch.device
-) -> dict[str, Measure]:
+) -> Perceptual:
     """Return the perceptual measures whose weights the user has, by figure.
 
     Args:
@@ -104,9 +142,6 @@ def load_measures(
             variable `RSUPRES_METRIC_WEIGHTS` names.
         lpips_folder: of LPIPS (squeeze) alone; None = `RSUPRES_LPIPS`.
         device: where the networks compute.
-
-    Returns:
-        Functions of (sr, hr, valid): (3, H, W) in [0, 1] and (H, W) bool.
 
     Raises:
         CheckpointError: a file that is there is not the published one, or the folder
@@ -118,15 +153,16 @@ def load_measures(
     if (lpips := load_lpips(lpips_folder, device)) is not None:
         found["lpips_squeeze"] = _lpips_measure(lpips)
     if folder is None:
-        return found
+        return Perceptual(found)
     paths = find_weights(folder)
-    for figure, (features, head) in paths.items():
-        found.setdefault(figure, _load(figure, features, head, device))
-    return found
+    for figure, (first, *rest) in paths.items():
+        if figure not in OF_SETS and figure not in found:
+            found[figure] = _load(figure, first, rest, device)
+    return Perceptual(found, _load_features(paths, device))
 
 
-def find_weights(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the two files of each measure whose files are there and good.
+def find_weights(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each measure whose files are there and good.
 
     A line of the log names what is missing for each of the others.
 
@@ -139,11 +175,12 @@ def find_weights(folder: Path) -> dict[str, tuple[Path, Path]]:
         missing = [file for file in files if file.name not in there]
         if missing:
             names = " and ".join(f"{file.name} ({file.source})" for file in missing)
-            logger.warning("%s is not measured: %s lacks %s.", figure, folder, names)
+            named = OF_SETS.get(figure, figure)
+            logger.warning("%s not measured: %s lacks %s.", named, folder, names)
             continue
         for file in files:
             _check(there[file.name], file)
-        found[figure] = (there[files[0].name], there[files[1].name])
+        found[figure] = tuple(there[file.name] for file in files)
     if not found:
         raise CheckpointError(
             f"{folder}: holds the weights of no measure, such as {HEADS_FILE} and "
@@ -164,23 +201,44 @@ def _check(path: Path, file: WeightFile) -> None:
 
 
 def _load(
-    figure: str, features: Path, head: Path, device: str | torch.device
+    figure: str, first: Path, rest: Sequence[Path], device: str | torch.device
 ) -> Measure:
     """Return a measure whose files are known to be good."""
+    if figure == "niqe":
+        return _niqe_measure(read_model(first))
+    if figure == "clip_iqa":
+        from rsupres.evaluation.perceptual.clip_iqa import ClipIqa, read_clip
+
+        return ClipIqa(first, read_clip(first), device)
+    (head,) = rest
     if figure == "lpips_squeeze":
-        return _lpips_measure(LpipsSqueeze.load_files(features, head).to(device))
-    weights = _read(features)
+        return _lpips_measure(LpipsSqueeze.load_files(first, head).to(device))
+    weights = _read(first)
     if figure == "dists":
         dists = Dists()
-        fill_features(dists.features, weights, features)
+        fill_features(dists.features, weights, first)
         dists.set_shares(_read(head))
         dists.requires_grad_(False)
         return _dists_measure(dists.to(device).eval())
     net = Lpips(alex_features() if figure == "lpips_alex" else vgg_features(), figure)
-    fill_features(net.backbone.layers, weights, features)
+    fill_features(net.backbone.layers, weights, first)
     net.set_heads(_read(head))
     net.requires_grad_(False)
     return _lpips_measure(net.to(device).eval())
+
+
+def _load_features(
+    paths: Mapping[str, tuple[Path, ...]], device: str | torch.device
+) -> Features | None:
+    if "fid" not in paths:
+        return None
+    (path,) = paths["fid"]
+    network = Inception.load(path, _read(path)).to(device)
+    return lambda picture: features_of(network, picture)
+
+
+def _niqe_measure(model: Sharp) -> Measure:
+    return lambda sr, hr, valid: niqe(sr, valid, model)
 
 
 def _lpips_measure(module: LpipsSqueeze) -> Measure:
