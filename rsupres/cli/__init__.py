@@ -6,11 +6,9 @@ None of them imports numpy, torch or rasterio at its top, so that help answers a
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +16,7 @@ from typing import Any
 
 import click
 
-from rsupres.cli.process import tune
+from rsupres.cli.process import leave_at_once, tune
 from rsupres.cli.terminal.log_file import json_line, note, note_early
 from rsupres.cli.terminal.streams import LOST, tolerant_streams
 from rsupres.cli.terminal.wording import error_line
@@ -44,6 +42,27 @@ COMMANDS = {
     "view": "evaluation.view",
     "doctor": "doctor",
 }
+# Short help of each, so that listing the commands imports none of them.
+SHORT_HELP: Mapping[str, str] = {
+    "upscale": "Upscale SCENE into OUTPUT, a georeferenced raster.",
+    "plan": "Say what `upscale` would do with the same arguments; write nothing.",
+    "tile": "Cut SCENE into overlapping tiles in DIR, with all that belongs to each.",
+    "mosaic": "Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.",
+    "batch": "Upscale many INPUTS into DIR and sum up.",
+    "rasterize": "Burn the vector map MAP on the grid of a scene, SCALE times finer, "
+    "into OUT.",
+    "change": "Write where the land changed, and into what, on the grid of a scene.",
+    "status": "Tell how far the run in FOLDER is, or the batch and all runs in it.",
+    "models": "List, show, verify and import models.",
+    "dataset": "Make and check packs of training crops.",
+    "train": "Train a model as CONFIG, a TOML file, says; continue if it was stopped.",
+    "distill": "Distil a student from a teacher as CONFIG, a TOML file, says.",
+    "evaluate": "Measure SR against HR, or models on a test set of HR images.",
+    "report": "Write a page about SR: before and after, figures, conditions, "
+    "provenance.",
+    "view": "Show SR in the browser at any zoom, also a mosaic of 40000 pixels a side.",
+    "doctor": "Print versions, devices and models, and test whether they work.",
+}
 
 
 class LazyGroup(click.Group):
@@ -61,10 +80,22 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the list of commands, as Click does, from `SHORT_HELP`."""
+        limit = formatter.width - 6 - max(map(len, SHORT_HELP))
+        rows = [
+            (name, click.Command(name, help=text).get_short_help_str(limit))
+            for name, text in SHORT_HELP.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def main(self, args: Any = None, *more: Any, **extra: Any) -> Any:  # as Click's
         """Run the command line; readers of its output may go away meanwhile."""
         words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)]
-        with tolerant_streams() as output:
+        with tolerant_streams() as output, leave_at_once(is_whole=args is None):
             try:
                 return super().main(words, *more, **extra)
             except SystemExit as stop:
@@ -132,10 +163,14 @@ def _fail(
 ) -> None:
     """Print `message` in one line and exit with `code`; JSON has the figures, too."""
     if ctx.meta.get("rsupres.debug"):
+        import traceback
+
         traceback.print_exc()
         note(traceback.format_exc(), logging.ERROR)
     line = " ".join(message.split())
     if ctx.meta.get("rsupres.json"):
+        import json
+
         more = {} if figures is None else {"figures": dict(figures)}
         click.echo(json.dumps({"error": line, "exit_code": code, **more}))
     as_json = bool(ctx.meta.get("rsupres.json_logs"))

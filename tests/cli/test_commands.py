@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from rsupres.checkpoints.catalogue import list_cards
 from rsupres.checkpoints.convert import CONVERTERS
 from rsupres.checkpoints.file import write_checkpoint
-from rsupres.cli import COMMANDS, LazyGroup, main
+from rsupres.cli import COMMANDS, SHORT_HELP, LazyGroup, main
 from rsupres.cli.models import FAMILIES
 from rsupres.errors import InputError
 from rsupres.execution import abandoned
@@ -46,10 +46,14 @@ def invoke(*arguments: object) -> Result:
 
 def test_every_command_is_found_under_its_own_name():
     assert isinstance(main, LazyGroup)
-    for name in COMMANDS:
-        result = invoke(name, "--help")
-        assert result.exit_code == 0
-        assert f"Usage: rsupres {name}" in result.output
+    with click.Context(main) as context:
+        for name in COMMANDS:
+            result = invoke(name, "--help")
+            assert result.exit_code == 0
+            assert f"Usage: rsupres {name}" in result.output
+            command = main.get_command(context, name)
+            assert command is not None
+            assert command.get_short_help_str(200) == SHORT_HELP[name]
 
 
 def test_the_group_is_a_plugin_of_rio():

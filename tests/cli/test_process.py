@@ -65,3 +65,39 @@ def test_threads_sleep_soon_unless_the_user_has_other_wishes(
 def test_another_c_library_is_left_alone(monkeypatch) -> None:
     monkeypatch.setattr(processor.ctypes, "CDLL", lambda name: object())
     processor.keep_freed_memory()
+
+
+# A command line that fails, with more to do when the process ends.
+_LEAVING = """
+import atexit, logging, sys, threading, time
+from rsupres.cli import main
+class Late:
+    def __del__(self):
+        print("taken apart")
+kept = sys.modules["kept"] = Late()
+late = threading.Thread(target=lambda: (time.sleep(0.1), print("joined")))
+late.start()
+sys.argv = ["rsupres", *sys.argv[1:]]
+try:
+    main()
+finally:
+    atexit.register(print, "registered")
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["upscael"], 2)])
+def test_a_command_line_leaves_once_all_work_is_done(
+    words: list[str], code: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LEAVING, *words], capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-2:] == ["joined", "registered"]
+    assert ("upscael" in done.stderr) == bool(code)
+
+
+def test_python_code_that_calls_a_command_goes_on() -> None:
+    code = "from rsupres.cli import main\ntry:\n    main(['--version'])\n"
+    code += "except SystemExit:\n    pass\nraise SystemExit(7)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7

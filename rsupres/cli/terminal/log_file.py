@@ -6,11 +6,9 @@ was written. Lines are text, or JSON objects with time, run, scene and counters.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -33,7 +31,7 @@ class _Now:
         scene: that a batch is at, "" outside of scenes.
     """
 
-    run = secrets.token_hex(6)
+    run = os.urandom(6).hex()
     scene = ""
 
 
@@ -58,6 +56,8 @@ def json_line(level: str, message: str, fields: Mapping[str, object]) -> str:
         "message": message,
         **fields,
     }
+    import json
+
     return json.dumps(content, default=str)
 
 

@@ -148,7 +148,7 @@ def _embed(model: Any, **inputs: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def _config(stored: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
