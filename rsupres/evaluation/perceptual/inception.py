@@ -7,7 +7,7 @@ average pooling counts no padding, and the last block takes a maximum instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from rsupres.errors import CheckpointError
 SIDE = 299  # pixels along a side that the network sees
 N_FEATURES = 2048
 
+Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Size = tuple[int, int]
 Step = tuple[str, int, Size, int]  # name, channels, kernel, stride
 Branch = tuple[Step, ...]

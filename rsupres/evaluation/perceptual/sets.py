@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsupres.errors import InputError
+from rsupres.evaluation.perceptual.inception import Features
 from rsupres.evaluation.report import Row
 
 logger = logging.getLogger(__name__)
 
-Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 FEW_IMAGES = 1000  # below it FID depends on their number
 KID_SUBSET = 1000  # images that KID draws at a time, at most
 KID_DRAWS = 100

@@ -27,7 +27,7 @@ from rsupres.evaluation.perceptual.features import (
     fill_features,
     vgg_features,
 )
-from rsupres.evaluation.perceptual.inception import Inception, features_of
+from rsupres.evaluation.perceptual.inception import Features, Inception, features_of
 from rsupres.evaluation.perceptual.lpips import (
     FEATURES_FILE,
     HEADS_FILE,
@@ -35,7 +35,6 @@ from rsupres.evaluation.perceptual.lpips import (
     load_lpips,
     lpips_distance,
 )
-from rsupres.evaluation.perceptual.sets import Features
 from rsupres.raster.files import file_sha256
 
 logger = logging.getLogger(__name__)
