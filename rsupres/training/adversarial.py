@@ -18,12 +18,18 @@ class PatchDiscriminator(nn.Module):
         width: channels of the first layer (64 in the paper).
         norm: "batch" as published; "spectral" where batches are too small for
             statistics (Miyato et al. 2018).
+        channels: of the image, with those of a condition where it sees one.
     """
 
-    def __init__(self, width: int = 64, norm: str = "batch") -> None:
+    def __init__(
+        self, width: int = 64, norm: str = "batch", channels: int = 3
+    ) -> None:
         super().__init__()
         batch = norm == "batch"
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, width, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+        ]
         channels = width
         for stride in (2, 2, 1):
             conv = nn.Conv2d(channels, 2 * channels, 4, stride, 1, bias=not batch)
@@ -39,7 +45,7 @@ class PatchDiscriminator(nn.Module):
             self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (b, 3, H, W) to logits (b, 1, about H / 8, about W / 8)."""
+        """Map (b, c, H, W) to logits (b, 1, about H / 8, about W / 8)."""
         logits: Tensor = self.main(image)
         return logits
 

@@ -43,11 +43,14 @@ class Stage:
             the adversarial loss; None = the stage has no adversarial loss.
         options: frozen dataclass of the options that the stage takes beyond
             `StageConfig`, written as ``[stage.options]`` in TOML.
+        judged: channels that a discriminator sees, the picture's and those of its
+            conditions.
     """
 
     trains: tuple[str, ...]
     last_layer: str | None = None
     options: type[object] = NoOptions
+    judged: int = 3
 
     def covers(self, parameter: str) -> bool:
         """Return whether the named parameter trains."""

@@ -62,6 +62,7 @@ class PatchOptions:
 
     Attributes:
         lr_side: LR pixels of a patch side; fewer where a crop is too small.
+        hr_side: most HR pixels of a patch side; 0 = no limit.
         batch: patches per batch.
         scale_min: smallest scale.
         scale_max: largest scale.
@@ -78,6 +79,7 @@ class PatchOptions:
     scale_power: float = 1.0
     tone: bool = False
     fixed_scales: tuple[float, ...] = ()
+    hr_side: int = 0
 
     def offers(self, scale: Fraction) -> bool:
         """Return whether the plan includes a scale."""
@@ -136,7 +138,8 @@ class PatchSource:
 
     def _sides(self, rng: np.random.Generator, group: _Group) -> tuple[int, int]:
         """Draw the sides of the HR patch, a multiple of 8, and of the LR patch."""
-        plan, room = self.plan, group.side
+        plan = self.plan
+        room = min(group.side, plan.hr_side or group.side)
         if group.scale is not None:
             step = lr_step(group.scale, HR_MULTIPLE)
             side_lr = min(plan.lr_side, int(room / group.scale)) // step * step

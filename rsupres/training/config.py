@@ -69,6 +69,8 @@ class DataConfig:
         train: packs to train on; paths relative to the configuration file.
         validation: packs of held-out crops for validation.
         lr_side: LR pixels of a patch side.
+        hr_side: most HR pixels of a patch side, so that large scales do not cost more;
+            0 = no limit.
         batch: patches per batch.
         scales: smallest and largest scale.
         scale_power: density of the scale is proportional to scale ** power.
@@ -80,6 +82,7 @@ class DataConfig:
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
     lr_side: int = 32
+    hr_side: int = 0
     batch: int = 6
     scales: tuple[float, float] = (1.0, 4.0)
     scale_power: float = 1.0

@@ -180,6 +180,7 @@ class _Run:
             data.scale_power,
             data.tone,
             data.fixed_scales,
+            data.hr_side,
         )
         weights = {float(k): float(v) for k, v in data.gsd_weights.items()}
         return PatchSource(packs, plan, self.config.seed, weights)

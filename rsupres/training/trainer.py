@@ -61,7 +61,9 @@ class Trainer:
         self.discriminator: PatchDiscriminator | None = None
         if stage.adversarial_weight:
             torch.manual_seed(config.seed + 1)
-            self.discriminator = PatchDiscriminator(32, "spectral").to(device)
+            self.discriminator = PatchDiscriminator(
+                32, "spectral", self.plan.judged
+            ).to(device)
             self.discriminator_optimizer = torch.optim.Adam(
                 self.discriminator.parameters(), lr=stage.lr, betas=(0.5, 0.9)
             )

@@ -110,7 +110,7 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     scale = _number(options, "scale", 16 if config.encoder.modulated == "lr" else 32)
     return Converted(
         tensors=tensors,
-        spec=make_spec(config, scale),
+        spec=make_spec(config, (scale,)),
         architecture=config_to_json(config),
         origin=f"SGDM, converted from {where}",
         licence=_LICENCE,

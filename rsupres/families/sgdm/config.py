@@ -38,10 +38,12 @@ class SgdmConfig:
 
     Attributes:
         unet: the denoiser.
-        autoencoder: of the latent.
+        autoencoder: of the latent; None = the latent is the difference between HR and
+            enlarged LR, its pixels folded into cells.
+        cell: SR pixels along such a cell; an autoencoder has its own factor.
         encoder: of LR, map and style.
         flow: SFlow; None = without, and styles cannot be drawn.
-        prediction: what the denoiser returns.
+        prediction: what the denoiser returns: the noise, v, or the latent itself.
         steps: diffusion steps in training.
         beta: first and last variance, linear in the root.
         feature_scale: of the adapter's features before they join the U-Net.
@@ -54,10 +56,11 @@ class SgdmConfig:
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    autoencoder: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
+    cell: int = 2
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     flow: FlowConfig | None = None
-    prediction: Literal["eps", "v"] = "eps"
+    prediction: Literal["eps", "v", "x0"] = "eps"
     steps: int = 1000
     beta: tuple[float, float] = (0.00085, 0.012)
     feature_scale: float = LATENT_SCALE
@@ -67,6 +70,11 @@ class SgdmConfig:
     normalise: Literal["none", "scene"] = "none"
     sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
     sampling_steps: int = 50
+
+    @property
+    def factor(self) -> int:
+        """SR pixels along one cell of the latent."""
+        return self.cell if self.autoencoder is None else self.autoencoder.factor
 
     @property
     def adapter_widths(self) -> tuple[int, ...]:
@@ -89,36 +97,28 @@ VARIANTS = {
 }
 
 
-# Ours: no text, no style, and local statistics only, so that tiles cannot show.
+# Ours: no text, no autoencoder, and local statistics only, so that tiles cannot show.
 MINI = SgdmConfig(
     unet=UNetConfig(
-        latent=4,
-        width=36,
-        multipliers=(1, 2, 3),
+        latent=12,
+        width=24,
+        multipliers=(1, 2, 4, 4),
         attention_levels=(),
         mid_attention=False,
         context_width=None,
         groups=4,
         norm="pixel",
     ),
-    autoencoder=AutoencoderConfig(
-        latent=4,
-        width=16,
-        multipliers=(1, 2, 4),
-        blocks=1,
-        mid_attention=False,
-        groups=8,
-        norm="pixel",
-    ),
+    autoencoder=None,
     encoder=EncoderConfig(
-        stem=12, widths=(16, 40), out=56, modulated="lr", style=False, guide=40
+        stem=12, widths=(32,), out=48, modulated="lr", style=False, guide=24
     ),
-    prediction="v",
+    prediction="x0",
     feature_scale=1.0,
     enlarge="bicubic",
     empty_map=(0, 0, 0),
     normalise="scene",
     colour="wavelet",
     sampler="dpm++",
-    sampling_steps=8,
+    sampling_steps=4,
 )

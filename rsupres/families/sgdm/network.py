@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ from rsupres.families.sgdm.style import (
     restyle,
     spatial_statistics,
 )
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 _SLOPE = 0.1
 PROMPT_TOKENS = 77
@@ -270,9 +273,11 @@ class SgdmNetworks(nn.Module):
         super().__init__()
         self.config = config
         self.unet = build_unet(config.unet)
-        self.autoencoder = build_autoencoder(config.autoencoder)
-        if not encodes:
-            drop_encoder(self.autoencoder)
+        self.autoencoder: AutoencoderKL | None = None
+        if config.autoencoder is not None:
+            self.autoencoder = build_autoencoder(config.autoencoder)
+            if not encodes:
+                drop_encoder(self.autoencoder)
         self.adapter = Adapter(config)
         self.flow_mean: StyleFlow | None = None
         self.flow_std: StyleFlow | None = None
@@ -317,15 +322,37 @@ class SgdmNetworks(nn.Module):
         )
         return out.to(z.dtype)
 
-    def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return scaled latents of pictures in [-1, 1]: sampled, or means."""
+    def encode(
+        self, image: Tensor, enlarged: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Return scaled latents: sampled, or means.
+
+        Args:
+            image: pictures (b, 3, H, W) in [-1, 1].
+            enlarged: their LR enlarged, (b, 3, H, W) in [0, 1]; read where the latent
+                is a difference.
+            noise: standard normal of the latent's shape; None = means.
+        """
+        if self.autoencoder is None:
+            difference = image - (2.0 * enlarged - 1.0)
+            return self.latent_scale * functional.pixel_unshuffle(
+                difference, self.config.cell
+            )
         mean, logvar = encode_moments(self.autoencoder, image)
         if noise is not None:
             mean = mean + (0.5 * logvar).exp() * noise
         return self.latent_scale * mean
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return pictures of scaled latents, in about [0, 1], not clamped."""
+    def decode(self, z: Tensor, enlarged: Tensor) -> Tensor:
+        """Return pictures of scaled latents, in about [0, 1], not clamped.
+
+        Args:
+            z: scaled latents.
+            enlarged: see `encode`.
+        """
+        if self.autoencoder is None:
+            difference = functional.pixel_shuffle(z / self.latent_scale, self.config.cell)
+            return enlarged + 0.5 * difference
         dtype = self.autoencoder.post_quant_conv.weight.dtype
         unscaled = (z / self.latent_scale).to(dtype)
         image = decode_latent(self.autoencoder, unscaled).to(z.dtype)

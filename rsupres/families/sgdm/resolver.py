@@ -137,7 +137,7 @@ class Sgdm:
             self.sampling,
             lambda t: self._noise(batch.noise, t, cells),
         )
-        image = self.networks.decode(z)
+        image = self.networks.decode(z, enlarged)
         if self.config.colour == "wavelet":
             image = correct_by_wavelets(image, enlarged)
         return (low + (high - low) * image).clamp(0.0, 1.0)
@@ -161,7 +161,7 @@ class Sgdm:
 
     def _cells(self, window_sr: PixelWindow) -> PixelWindow:
         """Return the latent cells of an SR window, absolute."""
-        return window_sr.scaled(Fraction(1, self.config.autoencoder.factor))
+        return window_sr.scaled(Fraction(1, self.config.factor))
 
     def _noise(
         self, noise: NoiseField, draw: int, cells: Sequence[PixelWindow]
@@ -304,7 +304,7 @@ def empty_map(config: SgdmConfig, like: Tensor) -> Tensor:
 
 def make_spec(
     config: SgdmConfig,
-    scale: int,
+    scales: Sequence[int],
     *,
     halo: int | None = None,
     gsd: tuple[float, float] | None = None,
@@ -313,7 +313,7 @@ def make_spec(
 
     Args:
         config: the architecture.
-        scale: SR pixels along an LR pixel.
+        scales: SR pixels along an LR pixel, each that the model knows.
         halo: LR pixels at a tile edge not to trust; None = 32 SR pixels.
         gsd: smallest and largest metres per LR pixel seen in training.
     """
@@ -323,12 +323,12 @@ def make_spec(
     halvings = len(config.unet.multipliers) - 1
     return ModelSpec(
         family="sgdm",
-        scales=FixedScales(frozenset({Fraction(scale)})),
+        scales=FixedScales(frozenset(Fraction(scale) for scale in scales)),
         bands=("red", "green", "blue"),
         accepts=frozenset(accepts),
-        tile_size=_TILE_SR // scale,
-        multiple=config.autoencoder.factor * 2**halvings,
-        halo=max(32 // scale, 1) if halo is None else halo,
+        tile_size=_TILE_SR // min(scales),
+        multiple=config.factor * 2**halvings,
+        halo=max(32 // min(scales), 1) if halo is None else halo,
         gsd=gsd,
         stochastic=True,
         steps=config.sampling_steps,
@@ -344,7 +344,8 @@ def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:
     # diffusers' own `to` warns of layers to keep in float32, of which there are none.
     if options.precision == "bf16":
         nn.Module.to(networks.unet, torch.bfloat16)
-        nn.Module.to(networks.autoencoder, torch.bfloat16)
+        if networks.autoencoder is not None:
+            nn.Module.to(networks.autoencoder, torch.bfloat16)
     elif options.precision == "fp16":
         nn.Module.to(networks.unet, torch.float16)
 

@@ -90,7 +90,10 @@ def sample_latent(
         predicted = networks.predict(z, step, context, features)
         if config.prediction == "eps":
             return predicted
-        power = float(kept[t])  # Salimans & Ho 2022: v = sqrt(ab) eps - sqrt(1 - ab) x0
+        power = float(kept[t])
+        if config.prediction == "x0":
+            return (z - math.sqrt(power) * predicted) / math.sqrt(1.0 - power)
+        # Salimans & Ho 2022: v = sqrt(ab) eps - sqrt(1 - ab) x0
         return math.sqrt(power) * predicted + math.sqrt(1.0 - power) * z
 
     if sampling.sampler in ("dpm++", "unipc"):

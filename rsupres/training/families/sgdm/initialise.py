@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rsupres.blocks.stable_diffusion import encode_moments
 from rsupres.families.sgdm.network import ContentStyleEncoder, SgdmNetworks
@@ -19,6 +20,17 @@ _MAP_BATCHES = 8
 
 def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
     """Return 1 / std of sampled latents over all patches of the batches."""
+    if networks.autoencoder is None:
+        scale, networks.latent_scale = networks.latent_scale, torch.tensor(1.0)
+        latents = []
+        for batch in batches:
+            size = batch.hr.shape[-2:]
+            enlarged = functional.interpolate(
+                batch.lr, size, mode=networks.config.enlarge
+            )
+            latents.append(networks.encode(2.0 * batch.hr - 1.0, enlarged).flatten())
+        networks.latent_scale = scale
+        return 1.0 / float(torch.cat(latents).std())
     means, variances = [], []
     with torch.no_grad():
         for batch in batches:
@@ -45,7 +57,9 @@ def balance_map(maps: Sequence[Tensor], networks: SgdmNetworks) -> None:
     encoder = networks.adapter.encoder
     if not maps or not isinstance(encoder, ContentStyleEncoder):
         return
-    x = 2.0 * torch.cat(list(maps[:_MAP_BATCHES])) - 1.0
+    chosen = maps[:_MAP_BATCHES]
+    side = min(min(m.shape[2:]) for m in chosen)
+    x = 2.0 * torch.cat([m[:, :, :side, :side] for m in chosen]) - 1.0
     x = x.contiguous(memory_format=torch.channels_last)
     found: list[tuple[Tensor, Tensor]] = []
 

@@ -23,10 +23,12 @@ from torch.nn import functional
 from rsupres.blocks.stable_diffusion import decode_latent, encode_moments
 from rsupres.diffusion.samplers import diffuse
 from rsupres.diffusion.schedules import sqrt_linear_betas
+from rsupres.families.sgdm.colour import correct_by_wavelets
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
-from rsupres.families.sgdm.resolver import empty_map
+from rsupres.families.sgdm.resolver import LEGEND, empty_map
+from rsupres.legends.legend_file import load_legend
 from rsupres.training.batches import Batch
 from rsupres.training.losses import Outcome, StageSetup, normal, picture_terms, uniform
 
@@ -50,11 +52,19 @@ class DiffusionOptions:
     Attributes:
         drop_map: share of patches that see no map, so that the model also works on a
             scene without one.
+        foreign_map: share of patches that see the map of another patch.
+        outdated_map: share of patches whose map lacks the features of some rectangles
+            and has those of another patch in others.
+        shift_map: largest shift of a map along rows and columns in SR pixels; half of
+            the maps are shifted.
         measured_batches: batches from which the stage "diffusion" measures the scale
             of the latent and the gain of the map's branch.
     """
 
     drop_map: float = 0.0
+    foreign_map: float = 0.0
+    outdated_map: float = 0.0
+    shift_map: int = 0
     measured_batches: int = 100
 
 
@@ -64,9 +74,11 @@ class PictureOptions(DiffusionOptions):
 
     Attributes:
         prior_weight: weight of the denoising loss beside that of the picture.
+        pure: share of patches that start from pure noise, as the sampler does.
     """
 
     prior_weight: float = 0.05
+    pure: float = 0.5
 
 
 class Model(NamedTuple):
@@ -114,6 +126,7 @@ def autoencoder_loss(
     """Reconstruct HR through the sampled latent (Rombach et al. 2022, KL variant)."""
     assert isinstance(setup.options, AutoencoderOptions)
     autoencoder = model.networks.autoencoder
+    assert autoencoder is not None
     mean, logvar = encode_moments(autoencoder, patches.hr)
     z = mean + (0.5 * logvar).exp() * normal(mean, generator).to(mean.dtype)
     image = decode_latent(autoencoder, z)
@@ -138,16 +151,25 @@ def picture_loss(
 ) -> Outcome:
     """Decode the x0 predicted from a noised latent, and compare pictures.
 
-    Not in the paper. Half of the patches start from pure noise, because the few-step
-    sampler of inference does; a small share of the denoising loss stays.
+    Not in the paper. Many patches start from pure noise, because the few-step sampler
+    of inference does; a small share of the denoising loss stays. The discriminator also
+    sees the map and the enlarged LR, so that it judges whether the picture fits them.
     """
     assert isinstance(setup.options, PictureOptions)
-    made = _predict(model, patches, generator, setup, pure=0.5)
-    image = 2.0 * model.networks.decode(made.x0) - 1.0
+    made = _predict(model, patches, generator, setup, pure=setup.options.pure)
+    decoded = model.networks.decode(made.x0, patches.enlarged)
+    if model.architecture.colour == "wavelet":
+        decoded = correct_by_wavelets(decoded, patches.enlarged)
+    image = 2.0 * decoded - 1.0
     terms = picture_terms(image, patches.hr, setup)
     error = (made.predicted.float() - made.target).square().mean()
     terms["latent"] = setup.options.prior_weight * error
-    return Outcome(terms, image, patches.hr)
+    given = [2.0 * patches.enlarged - 1.0]
+    if made.shown is not None:
+        given.append(2.0 * made.shown - 1.0)
+    return Outcome(
+        terms, torch.cat([image, *given], 1), torch.cat([patches.hr, *given], 1)
+    )
 
 
 def sflow_loss(
@@ -174,15 +196,17 @@ LOSSES: Mapping[str, Loss] = {
     "autoencoder": autoencoder_loss,
     "diffusion": diffusion_loss,
     "picture": picture_loss,
+    "pixels": picture_loss,
 }
 
 
 class _Prediction(NamedTuple):
-    """The output of the denoiser, its target, and the x0 that follows from it."""
+    """The output of the denoiser, its target, its x0, and the maps that it saw."""
 
     predicted: Tensor
     target: Tensor
     x0: Tensor
+    shown: Tensor | None
 
 
 def _predict(
@@ -205,18 +229,20 @@ def _predict(
     modules, config = model.networks, model.architecture
     assert isinstance(setup.options, DiffusionOptions)
     n = len(patches.hr)
-    size = [side // config.autoencoder.factor for side in patches.hr.shape[2:]]
-    like = patches.hr.new_empty(n, config.autoencoder.latent, *size)
+    size = [side // config.factor for side in patches.hr.shape[2:]]
+    like = patches.hr.new_empty(n, config.unet.latent, *size)
     with torch.no_grad():
-        z0 = modules.encode(patches.hr, normal(like, generator)).float()
+        noise = normal(like, generator)
+        z0 = modules.encode(patches.hr, patches.enlarged, noise).float()
     t = (uniform(n, z0, generator) * config.steps).long().clamp_max(config.steps - 1)
     t = torch.where(uniform(n, z0, generator) < pure, config.steps - 1, t)
     betas = sqrt_linear_betas(config.steps, *config.beta)
     kept = torch.from_numpy(np.cumprod(1.0 - betas)).to(z0.device)[t]
     noise = normal(z0, generator)
     x_t = diffuse(z0, noise, kept)
-    dropped = uniform(n, z0, generator) < setup.options.drop_map
-    shown = drop_map(patches, dropped)
+    if config.prediction == "x0":  # nothing of the truth in the sampler's first state
+        x_t = torch.where((t == config.steps - 1)[:, None, None, None], noise, x_t)
+    shown = shown_maps(patches, setup.options, generator)
     style = modules.adapter.style(patches.hr) if config.encoder.style else None
     features = modules.features(patches.enlarged, shown, style)
     context = prompt_contexts(modules, shown, z0)
@@ -224,10 +250,71 @@ def _predict(
     root, rest = (
         power.sqrt().to(z0.dtype)[:, None, None, None] for power in (kept, 1.0 - kept)
     )
+    if config.prediction == "x0":
+        return _Prediction(predicted, z0, predicted.float(), shown)
     if config.prediction == "eps":
-        return _Prediction(predicted, noise, (x_t - rest * predicted) / root)
+        return _Prediction(predicted, noise, (x_t - rest * predicted) / root, shown)
     target = root * noise - rest * z0
-    return _Prediction(predicted, target, root * x_t - rest * predicted.float())
+    x0 = root * x_t - rest * predicted.float()
+    return _Prediction(predicted, target, x0, shown)
+
+
+def shown_maps(
+    patches: Patches, options: DiffusionOptions, generator: torch.Generator
+) -> Tensor | None:
+    """Return the maps that a training step shows: some missing, wrong or displaced.
+
+    Maps of real places are incomplete, outdated and some metres off, so the network
+    must learn to weigh them against LR.
+
+    Args:
+        patches: the batch.
+        options: shares of each kind of error.
+        generator: of all draws.
+    """
+    if patches.vector_map is None:
+        return None
+    maps = patches.vector_map
+    n = len(maps)
+    other = maps.roll(1, 0)
+    if options.outdated_map:
+        background = maps.new_tensor(load_legend(LEGEND).background) / 255.0
+        changed = uniform(n, maps, generator) < options.outdated_map
+        for source in (background[None, :, None, None].expand_as(maps), other):
+            where = _rectangles(maps, generator) & changed[:, None, None, None]
+            maps = torch.where(where, source, maps)
+    if options.foreign_map:
+        foreign = uniform(n, maps, generator) < options.foreign_map
+        maps = torch.where(foreign[:, None, None, None], other, maps)
+    if options.shift_map:
+        maps = _shifted(maps, options.shift_map, generator)
+    dropped = uniform(n, maps, generator) < options.drop_map
+    return drop_map(patches._replace(vector_map=maps), dropped)
+
+
+def _rectangles(maps: Tensor, generator: torch.Generator) -> Tensor:
+    """Return (b, 1, H, W): true in two rectangles a patch, up to half its sides."""
+    n, _, height, width = maps.shape
+    inside = torch.zeros(n, 1, height, width, dtype=torch.bool)
+    drawn = torch.rand(n, 2, 4, generator=generator).tolist()
+    for k, rectangles in enumerate(drawn):
+        for top, left, tall, wide in rectangles:
+            rows = slice(int(top * height), int((top + 0.5 * tall) * height))
+            columns = slice(int(left * width), int((left + 0.5 * wide) * width))
+            inside[k, :, rows, columns] = True
+    return inside.to(maps.device)
+
+
+def _shifted(maps: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return maps, every second of which is shifted by up to `most` pixels."""
+    moves = torch.randint(-most, most + 1, (len(maps), 2), generator=generator)
+    moved = torch.rand(len(maps), generator=generator) < 0.5
+    padded = functional.pad(maps, (most,) * 4, mode="replicate")
+    height, width = maps.shape[2:]
+    rows = []
+    for k, (down, right) in enumerate((moves * moved[:, None] + most).tolist()):
+        rows.append(padded[k, :, down : down + height, right : right + width])
+    return torch.stack(rows)
 
 
 def drop_map(patches: Patches, dropped: Tensor) -> Tensor | None:

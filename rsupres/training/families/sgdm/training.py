@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
 from rsupres.families.base import config_to_json
+from rsupres.families.sgdm.colour import correct_by_wavelets
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.families.sgdm.resolver import make_spec
@@ -44,6 +45,7 @@ from rsupres.training.validation import mean_psnr, write_picture
 
 _LOG = logging.getLogger(__name__)
 _LAST_LAYER = "autoencoder.decoder.conv_out.weight"
+_JUDGED = 9  # picture, enlarged LR and map
 _VALIDATION_CROPS = 8
 _VALIDATION_LR_SIDE = 24
 
@@ -71,8 +73,7 @@ ARCHITECTURES: Mapping[str, SgdmConfig] = {
     "tiny-mini": replace(
         MINI,
         unet=replace(MINI.unet, width=8, blocks=1),
-        autoencoder=replace(MINI.autoencoder, width=8, groups=4),
-        encoder=replace(MINI.encoder, stem=8, widths=(8, 8), out=16, guide=8),
+        encoder=replace(MINI.encoder, stem=8, widths=(8,), out=16, guide=8),
     ),
 }
 
@@ -90,12 +91,14 @@ class SgdmOptions:
     """Options of an SGDM run beyond `TrainConfig`.
 
     Attributes:
-        scale: SR pixels along an LR pixel, the only scale of the model.
+        scale: SR pixels along an LR pixel; validation measures this scale.
+        other_scales: further scales of the model.
         recompute: recompute the activations of the U-Net in the backward pass
             (gradient checkpointing): less memory, a third more time.
     """
 
     scale: int = 16
+    other_scales: tuple[int, ...] = ()
     recompute: bool = False
 
 
@@ -126,6 +129,10 @@ class SgdmTraining:
             ("adapter", "unet", "autoencoder.decoder", "autoencoder.post_quant_conv"),
             _LAST_LAYER,
             PictureOptions,
+            _JUDGED,
+        ),
+        "pixels": Stage(
+            ("adapter", "unet"), "unet.conv_out.weight", PictureOptions, _JUDGED
         ),
     }
 
@@ -160,7 +167,10 @@ class SgdmTraining:
             raise InputError(
                 "stage 'sflow': the architecture has no flow; set one in [overrides]."
             )
-        if stage.name == "diffusion" and draw is not None:
+        begins = stage.name == "diffusion" or (
+            stage.name == "pixels" and self.config.start_from is None
+        )
+        if begins and draw is not None:
             options = stage_options(self, stage)
             assert isinstance(options, DiffusionOptions)
             batches = [draw(k) for k in range(options.measured_batches)]
@@ -182,7 +192,7 @@ class SgdmTraining:
         """Return all networks but the encoding half of the autoencoder."""
         spec = make_spec(
             self.architecture,
-            self.choices.scale,
+            (self.choices.scale, *self.choices.other_scales),
             halo=self.config.halo,
             gsd=self.config.gsd,
         )
@@ -205,19 +215,24 @@ class SgdmTraining:
             PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
         )
         patches = Patches.of(batch, self.architecture)
-        images = {
-            "bicubic": 2.0 * patches.enlarged - 1.0,
-            "autoencoder": self._decode(self.modules.encode(patches.hr)),
-        }
+        images = {"bicubic": 2.0 * patches.enlarged - 1.0}
+        if self.modules.autoencoder is not None:
+            z = self.modules.encode(patches.hr, patches.enlarged)
+            images["autoencoder"] = self._decode(z, patches)
         if validation.stage not in ("autoencoder", "sflow"):
-            images["sample"] = self._decode(self._sample(patches, patches.vector_map))
-            images["no_map"] = self._decode(self._sample(patches, patches.empty_map))
+            images["sample"] = self._decode(
+                self._sample(patches, patches.vector_map), patches
+            )
+            images["no_map"] = self._decode(
+                self._sample(patches, patches.empty_map), patches
+            )
         figures = {
             f"psnr_{name}": mean_psnr(image, patches.hr)
             for name, image in images.items()
         }
-        shown = [images["bicubic"], *([images["sample"]] if "sample" in images else [])]
-        write_picture(validation.picture, [*shown, images["autoencoder"], patches.hr])
+        shown = ("bicubic", "sample", "no_map", "autoencoder")
+        rows = [images[name] for name in shown if name in images]
+        write_picture(validation.picture, [*rows, patches.hr])
         return figures
 
     def _sample(self, patches: Patches, vector_map: Tensor | None) -> Tensor:
@@ -226,7 +241,7 @@ class SgdmTraining:
         if self.architecture.encoder.style:
             style = self.modules.adapter.style(patches.hr)
         features = self.modules.features(patches.enlarged, vector_map, style)
-        f = self.architecture.autoencoder.factor
+        f = self.architecture.factor
         height, width = (side // f for side in patches.hr.shape[2:])
         channels = self.architecture.unet.latent
         generator = torch.Generator().manual_seed(0)
@@ -238,6 +253,9 @@ class SgdmTraining:
         start = start.to(patches.hr.device)
         return sample_latent(self.modules, start, features, context, sampling)
 
-    def _decode(self, z: Tensor) -> Tensor:
+    def _decode(self, z: Tensor, patches: Patches) -> Tensor:
         """Return the picture of scaled latents in about [-1, 1]."""
-        return 2.0 * self.modules.decode(z) - 1.0
+        image = self.modules.decode(z, patches.enlarged)
+        if self.architecture.colour == "wavelet":
+            image = correct_by_wavelets(image, patches.enlarged)
+        return 2.0 * image - 1.0
