@@ -21,9 +21,7 @@ class PatchDiscriminator(nn.Module):
         channels: of the image, with those of a condition where it sees one.
     """
 
-    def __init__(
-        self, width: int = 64, norm: str = "batch", channels: int = 3
-    ) -> None:
+    def __init__(self, width: int = 64, norm: str = "batch", channels: int = 3) -> None:
         super().__init__()
         batch = norm == "batch"
         layers: list[nn.Module] = [

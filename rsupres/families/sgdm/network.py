@@ -351,7 +351,9 @@ class SgdmNetworks(nn.Module):
             enlarged: see `encode`.
         """
         if self.autoencoder is None:
-            difference = functional.pixel_shuffle(z / self.latent_scale, self.config.cell)
+            difference = functional.pixel_shuffle(
+                z / self.latent_scale, self.config.cell
+            )
             return enlarged + 0.5 * difference
         dtype = self.autoencoder.post_quant_conv.weight.dtype
         unscaled = (z / self.latent_scale).to(dtype)
