@@ -22,7 +22,7 @@ from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.resolver import make_spec
 from tests.checkpoints.test_convert_sgdm import REAL, Weights, released, save, tower
-from tests.families.test_sgdm import MINI, SCALE, STYLED, checkpoint
+from tests.families.test_sgdm import LATENT, MINI, SCALE, STYLED, checkpoint
 from tests.helpers import NORTH_UP, make_scene
 
 NOMAP = replace(
@@ -37,6 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Random weights of every variant, and weights that are no numbers."""
     kinds = {
         "mini": MINI,
+        "latent": LATENT,
         "styled": STYLED,
         "flowless": replace(STYLED, flow=None),
         "nomap": NOMAP,
@@ -55,7 +56,7 @@ def broken(path: Path, config: SgdmConfig) -> Path:
     networks = SgdmNetworks(config)
     networks.unet.conv_out.weight.data[0, 0, 0, 0] = math.nan
     tensors = dict(networks.state_dict())
-    spec = make_spec(config, int(SCALE), halo=2)
+    spec = make_spec(config, (int(SCALE),), halo=2)
     write_checkpoint(path, tensors, spec, config_to_json(config), "broken")
     return path
 
@@ -204,7 +205,7 @@ def test_styles_and_maps_that_cannot_be_are_refused(
     refused(attempt("styled", "--style", grey), 3, "grey.tif", "2 band")
     drawn = attempt("flowless", "--style-sample")
     refused(drawn, 3, "flow_mean and flow_std")
-    refused(attempt("mini", "--style", grey), 3, "--style")
+    refused(attempt("latent", "--style", grey), 3, "--style")
     refused(attempt("nomap", "--vector-map", town), 3, "--vector-map")
     refused(attempt("styled", "--steps", 1001), 3, "1 to 1000")
     refused(attempt("styled", "--sampler", "heun"), 3, "unipc")

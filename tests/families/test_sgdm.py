@@ -48,6 +48,7 @@ CPU = torch.device("cpu")
 SCALE = Fraction(8)
 STYLED = replace(ARCHITECTURES["tiny"], sampling_steps=3)
 MINI = replace(ARCHITECTURES["tiny-mini"], sampling_steps=2)
+LATENT = replace(ARCHITECTURES["tiny-latent"], sampling_steps=2)
 BACKGROUND, BUILDING, WATER = (245, 240, 228), (226, 224, 210), (133, 203, 249)
 
 
@@ -64,14 +65,14 @@ def checkpoint(folder: Path, config: SgdmConfig, **spec: int) -> Path:
             torch.nn.init.normal_(flow.couplings[0][-1].weight)
     path = folder / "x.safetensors"
     tensors = dict(networks.state_dict())
-    origin = make_spec(config, int(SCALE), **spec)  # type: ignore[arg-type]
+    origin = make_spec(config, (int(SCALE),), **spec)  # type: ignore[arg-type]
     write_checkpoint(path, tensors, origin, config_to_json(config), "random")
     return path
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    kinds = {"styled": STYLED, "mini": MINI}
+    kinds = {"styled": STYLED, "mini": MINI, "latent": LATENT}
     return {
         name: checkpoint(tmp_path_factory.mktemp(name), config, halo=2)
         for name, config in kinds.items()
@@ -226,7 +227,7 @@ def test_a_nan_is_told_and_not_written(tmp_path: Path) -> None:
     networks = SgdmNetworks(MINI)
     networks.latent_scale.fill_(math.nan)
     path = tmp_path / "nan.safetensors"
-    spec = make_spec(MINI, int(SCALE))
+    spec = make_spec(MINI, (int(SCALE),))
     tensors = dict(networks.state_dict())
     write_checkpoint(path, tensors, spec, config_to_json(MINI), "broken")
     with pytest.raises(ModelOutputError, match="NaN or infinity"):

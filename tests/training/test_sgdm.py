@@ -95,7 +95,7 @@ def test_a_small_model_goes_through_its_stages(tmp_path: Path) -> None:
         stage("diffusion", options={"drop_map": 0.5}),
         stage("picture"),
     )
-    made = config("tiny-mini", *stages)
+    made = config("tiny-latent", *stages)
     made = replace(
         made,
         data=replace(made.data, validation=("towns.safetensors",)),
@@ -140,7 +140,7 @@ def test_the_papers_stages_train_what_the_paper_trains(tmp_path: Path) -> None:
 )
 def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> None:
     """Measured on one batch with the same draws, before and after."""
-    architecture = "tiny" if name == "sflow" else "tiny-mini"
+    architecture = "tiny" if name == "sflow" else "tiny-latent"
     write_towns(tmp_path / "towns.safetensors")
     made = config(architecture, stage(name, iterations, ema=0.5))
     pack = Pack.load(tmp_path / "towns.safetensors")
@@ -169,8 +169,8 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> No
     """Stopped after every save; also between stages, whose scale was measured once."""
     write_towns(tmp_path / "towns.safetensors")
     stages = (stage("autoencoder", 1), stage("diffusion"), stage("picture", 1))
-    wanted = load_file(train(config("tiny-mini", *stages), tmp_path))
-    stopped = config("tiny-mini", *stages, out="stopped")
+    wanted = load_file(train(config("tiny-latent", *stages), tmp_path))
+    stopped = config("tiny-latent", *stages, out="stopped")
     path, n = None, 0
     while path is None:
         path = train_on(stopped, tmp_path, CPU, stop_after_s=0.0)
@@ -182,7 +182,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> No
 
 def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
-    made = config("tiny-mini", stage("diffusion"))
+    made = config("tiny-latent", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
     batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
     gradients = []
@@ -199,7 +199,7 @@ def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
 def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     """With every map dropped, the loss is that of a batch without maps."""
     write_towns(tmp_path / "towns.safetensors")
-    made = config("tiny-mini", stage("diffusion"))
+    made = config("tiny-latent", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
     batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
     torch.manual_seed(0)
@@ -222,7 +222,7 @@ def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
     batch = PatchSource([pack], PatchOptions(16, 3, 4.0, 4.0), seed=0).batch(0)
     drawn_map = batch.conditions.vector_map
     assert drawn_map is not None
-    networks = SgdmNetworks(ARCHITECTURES["tiny-mini"])
+    networks = SgdmNetworks(ARCHITECTURES["tiny-latent"])
 
     def loudness() -> float:
         with torch.no_grad():
@@ -238,7 +238,7 @@ def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
 def test_a_model_without_flows_cannot_learn_them(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
     with pytest.raises(InputError, match="has no flow"):
-        train(config("tiny-mini", stage("sflow")), tmp_path)
+        train(config("tiny-latent", stage("sflow")), tmp_path)
 
 
 def test_the_released_variants_can_be_named() -> None:

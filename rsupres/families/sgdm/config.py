@@ -40,7 +40,6 @@ class SgdmConfig:
         unet: the denoiser.
         autoencoder: of the latent; None = the latent is the difference between HR and
             enlarged LR, its pixels folded into cells.
-        cell: SR pixels along such a cell; an autoencoder has its own factor.
         encoder: of LR, map and style.
         flow: SFlow; None = without, and styles cannot be drawn.
         prediction: what the denoiser returns: the noise, v, or the latent itself.
@@ -53,11 +52,13 @@ class SgdmConfig:
         normalise: "scene" brings the percentiles of a scene to 0 and 1 and back.
         sampler: default sampler, one of `rsupres.families.sgdm.sampling.SAMPLERS`.
         sampling_steps: default number of steps.
+        cell: SR pixels along a cell of a latent without autoencoder.
+        picture_style: AdaIN on the finished picture instead of on features; styles are
+            then means and deviations of the three bands, and `flow` draws those.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
-    cell: int = 2
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     flow: FlowConfig | None = None
     prediction: Literal["eps", "v", "x0"] = "eps"
@@ -70,11 +71,18 @@ class SgdmConfig:
     normalise: Literal["none", "scene"] = "none"
     sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
     sampling_steps: int = 50
+    cell: int = 2
+    picture_style: bool = False
 
     @property
     def factor(self) -> int:
         """SR pixels along one cell of the latent."""
         return self.cell if self.autoencoder is None else self.autoencoder.factor
+
+    @property
+    def has_style(self) -> bool:
+        """Whether a style can be followed."""
+        return self.encoder.style or self.picture_style
 
     @property
     def adapter_widths(self) -> tuple[int, ...]:
@@ -113,6 +121,7 @@ MINI = SgdmConfig(
     encoder=EncoderConfig(
         stem=12, widths=(32,), out=48, modulated="lr", style=False, guide=24
     ),
+    flow=FlowConfig(dim=3, couplings=6, hidden=(16, 16)),
     prediction="x0",
     feature_scale=1.0,
     enlarge="bicubic",
@@ -121,4 +130,5 @@ MINI = SgdmConfig(
     colour="wavelet",
     sampler="dpm++",
     sampling_steps=4,
+    picture_style=True,
 )

@@ -59,7 +59,7 @@ from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
-from rsupres.families.sgdm.style import Statistics
+from rsupres.families.sgdm.style import Statistics, picture_statistics, restyle
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ _START_DRAW = 0  # of the noise field; step t of the ancestral sampler draws t
 _STYLE_DRAW = 1 << 20
 _PREPARE_SR = 512  # SR pixels of a window side while statistics are gathered
 _TILE_SR = 512
+_MIN_DEVIATION = 0.02  # of a drawn picture style; the flow may draw negative ones
 _STYLE_MULTIPLE = 8  # pixels; the style encoder halves three times
 
 
@@ -111,7 +112,7 @@ class Sgdm:
             number = self._scene_prompt(scene, scale)
             numbers["prompt"] = float(number)
             logger.info("Prompt of the scene: '%s'.", prompt_text(number))
-        style = self._wanted_style(scene, noise)
+        style = self._wanted_style(scene, scale, noise)
         if style is not None:
             arrays["style"] = _to_array(style)
             found = self._content_statistics(scene, scale, numbers)
@@ -124,14 +125,16 @@ class Sgdm:
         lr = (batch.lr.to(self.device) - low) / (high - low)
         enlarged = self._enlarge(lr, scale)
         cells = [self._cells(window) for window in batch.windows_sr]
+        style, own = (
+            self._statistics(batch.scene.arrays, name) for name in ("style", "content")
+        )
         z = sample_latent(
             self.networks,
             self._noise(batch.noise, _START_DRAW, cells),
             self.networks.features(
                 enlarged,
                 self._chart(batch.conditions.vector_map, enlarged),
-                self._statistics(batch.scene.arrays, "style"),
-                self._statistics(batch.scene.arrays, "content"),
+                *((style, own) if self.config.encoder.style else ()),
             ),
             self._context(batch.scene.numbers),
             self.sampling,
@@ -140,6 +143,8 @@ class Sgdm:
         image = self.networks.decode(z, enlarged)
         if self.config.colour == "wavelet":
             image = correct_by_wavelets(image, enlarged)
+        if self.config.picture_style and style is not None and own is not None:
+            image = restyle(image, own, style)
         return (low + (high - low) * image).clamp(0.0, 1.0)
 
     def _enlarge(self, lr: Tensor, scale: Fraction) -> Tensor:
@@ -208,14 +213,19 @@ class Sgdm:
             )
         return number
 
-    def _wanted_style(self, scene: SceneReader, noise: NoiseField) -> Statistics | None:
+    def _wanted_style(
+        self, scene: SceneReader, scale: Fraction, noise: NoiseField
+    ) -> Statistics | None:
         """Return the statistics to take on: drawn, those of an image, or none."""
-        if not self.config.encoder.style:
+        if not self.config.has_style:
             return None
         if self.options.style_sample:
             return self._drawn_style(noise)
         if scene.style is None:
             return None
+        if self.config.picture_style:
+            image = scene.style[None].to(self.device)
+            return picture_statistics(image, int(scale))
         height, width = (
             side - side % _STYLE_MULTIPLE for side in scene.style.shape[1:]
         )
@@ -233,22 +243,21 @@ class Sgdm:
         drawn = noise.draw(_STYLE_DRAW, window, len(flows))[:, 0]
         eps = torch.from_numpy(drawn).to(self.device)
         mean, std = (f.sample(e[None])[0] for f, e in zip(flows, eps, strict=True))
+        if self.config.picture_style:
+            std = std.clamp_min(_MIN_DEVIATION)
         return Statistics(mean, std)
 
     def _content_statistics(
         self, scene: SceneReader, scale: Fraction, levels: Mapping[str, float]
     ) -> Statistics:
-        """Return mean and deviation of the content features over the whole scene."""
+        """Return mean and deviation of the content over the whole scene."""
         low, high = band_levels(levels, self.device)
         n = 0
         total = square = torch.zeros((), dtype=torch.float64)
         for window in _windows(scene, scale):
             lr = torch.from_numpy(scene.read(window)[0])[None].to(self.device)
             enlarged = self._enlarge((lr - low) / (high - low), scale)
-            conditions = scene.read_conditions(window.scaled(scale))
-            chart = self._chart(conditions.vector_map, enlarged)
-            whole = None if chart is None else 2.0 * chart - 1.0
-            found = self.networks.adapter.content(2.0 * enlarged - 1.0, whole).lr
+            found = self._content(enlarged, window.scaled(scale), scene)
             flat = found.double().cpu().flatten(2)[0]  # (c, n)
             n += flat.shape[1]
             total, square = total + flat.sum(1), square + flat.square().sum(1)
@@ -256,6 +265,16 @@ class Sgdm:
         variance = (square - n * mean.square()) / max(n - 1, 1)
         std = variance.clamp_min(0.0).sqrt() + 1e-6
         return Statistics(mean[None].float(), std[None].float())
+
+    def _content(
+        self, enlarged: Tensor, window_sr: PixelWindow, scene: SceneReader
+    ) -> Tensor:
+        """Return what a style changes: the picture, or features of LR and map."""
+        if self.config.picture_style:
+            return enlarged
+        chart = self._chart(scene.read_conditions(window_sr).vector_map, enlarged)
+        whole = None if chart is None else 2.0 * chart - 1.0
+        return self.networks.adapter.content(2.0 * enlarged - 1.0, whole).lr
 
 
 def from_checkpoint(
@@ -318,7 +337,7 @@ def make_spec(
         gsd: smallest and largest metres per LR pixel seen in training.
     """
     accepts = {"vector_map"} if config.encoder.modulated is not None else set()
-    if config.encoder.style:
+    if config.has_style:
         accepts.add("style")
     halvings = len(config.unet.multipliers) - 1
     return ModelSpec(

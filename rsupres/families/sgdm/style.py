@@ -35,6 +35,18 @@ def spatial_statistics(features: Tensor) -> Statistics:
     return Statistics(flat.mean(2), flat.std(2) + _STD_EPS)
 
 
+def picture_statistics(image: Tensor, factor: int) -> Statistics:
+    """Return the statistics of pictures after averaging over squares of pixels.
+
+    Args:
+        image: (b, 3, H, W).
+        factor: pixels along a square. A sharp style image is compared with LR, which
+            has less contrast, so it is brought to about the size of LR pixels first.
+    """
+    side = min(factor, *image.shape[2:])
+    return spatial_statistics(functional.avg_pool2d(image, side))
+
+
 def restyle(features: Tensor, own: Statistics, wanted: Statistics) -> Tensor:
     """Give feature maps (b, c, h, w) other statistics (AdaIN).
 

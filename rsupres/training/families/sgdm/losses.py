@@ -28,9 +28,13 @@ from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
 from rsupres.families.sgdm.resolver import LEGEND, empty_map
+from rsupres.families.sgdm.style import picture_statistics
 from rsupres.legends.legend_file import load_legend
 from rsupres.training.batches import Batch
 from rsupres.training.losses import Outcome, StageSetup, normal, picture_terms, uniform
+
+_LATTICE = 16  # pixels, the largest stride of LPIPS (squeeze)
+_STYLE_SQUARE = 8  # HR pixels averaged before a picture's style is measured
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,15 @@ def picture_loss(
     if model.architecture.colour == "wavelet":
         decoded = correct_by_wavelets(decoded, patches.enlarged)
     image = 2.0 * decoded - 1.0
-    terms = picture_terms(image, patches.hr, setup)
+    part = _random_part(image, generator)
+    terms = picture_terms(image[part], patches.hr[part], setup)
     error = (made.predicted.float() - made.target).square().mean()
     terms["latent"] = setup.options.prior_weight * error
     given = [2.0 * patches.enlarged - 1.0]
     if made.shown is not None:
         given.append(2.0 * made.shown - 1.0)
-    return Outcome(
-        terms, torch.cat([image, *given], 1), torch.cat([patches.hr, *given], 1)
-    )
+    fake, real = (torch.cat([x, *given], 1)[part] for x in (image, patches.hr))
+    return Outcome(terms, fake, real)
 
 
 def sflow_loss(
@@ -180,7 +184,10 @@ def sflow_loss(
     assert modules.flow_mean is not None
     assert modules.flow_std is not None
     with torch.no_grad():
-        style = modules.adapter.style(patches.hr)
+        if model.architecture.picture_style:
+            style = picture_statistics(0.5 * (patches.hr + 1.0), _STYLE_SQUARE)
+        else:
+            style = modules.adapter.style(patches.hr)
     return Outcome(
         {
             "nll_mean": -modules.flow_mean.log_prob(style.mean.float()).mean(),
@@ -198,6 +205,19 @@ LOSSES: Mapping[str, Loss] = {
     "picture": picture_loss,
     "pixels": picture_loss,
 }
+
+
+def _random_part(image: Tensor, generator: torch.Generator) -> tuple[slice, ...]:
+    """Return the index of pictures without some rows and columns at their sides.
+
+    LPIPS and discriminator begin with strided convolutions, whose gradient has a
+    lattice. Where pictures always begin at a cell of the latent, the network learns
+    that lattice; a random beginning averages it out.
+    """
+    height, width = image.shape[2:]
+    top, left = torch.randint(0, _LATTICE, (2,), generator=generator).tolist()
+    rows, columns = height - _LATTICE, width - _LATTICE
+    return np.s_[:, :, top : top + rows, left : left + columns]
 
 
 class _Prediction(NamedTuple):

@@ -72,8 +72,24 @@ ARCHITECTURES: Mapping[str, SgdmConfig] = {
     "tiny": TINY,
     "tiny-mini": replace(
         MINI,
-        unet=replace(MINI.unet, width=8, blocks=1),
+        unet=replace(MINI.unet, width=8, multipliers=(1, 2), blocks=1),
         encoder=replace(MINI.encoder, stem=8, widths=(8,), out=16, guide=8),
+    ),
+    "tiny-latent": replace(
+        MINI,
+        unet=replace(MINI.unet, latent=4, width=8, multipliers=(1, 2, 3), blocks=1),
+        flow=None,
+        picture_style=False,
+        autoencoder=AutoencoderConfig(
+            width=8,
+            multipliers=(1, 2, 4),
+            blocks=1,
+            mid_attention=False,
+            groups=4,
+            norm="pixel",
+        ),
+        encoder=replace(MINI.encoder, stem=8, widths=(8, 8), out=16, guide=8),
+        prediction="v",
     ),
 }
 
@@ -119,7 +135,7 @@ class SgdmTraining:
     modules: SgdmNetworks
 
     options: ClassVar[type[object]] = SgdmOptions
-    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
+    may_begin_fresh: ClassVar[tuple[str, ...]] = ("flow_mean.", "flow_std.")
     stages: ClassVar[Mapping[str, Stage]] = {
         "stage1": _Stage1((), options=DiffusionOptions),
         "sflow": Stage(("flow_mean", "flow_std")),
