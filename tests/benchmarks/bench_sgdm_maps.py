@@ -206,7 +206,7 @@ def draw(place: Place, hr: Path) -> NDArray[np.uint8]:
 def upscaled(
     model: object, scene: Scene, other: NDArray[np.uint8], scale: int
 ) -> dict[str, Picture]:
-    """Return bicubic and the model's pictures by the name of their input."""
+    """Return bicubic, the model's pictures by the name of their input, and truth."""
     truth = torch.from_numpy(scene.hr)[None]
     size = (truth.shape[2] // scale, truth.shape[3] // scale)
     generator = torch.Generator().manual_seed(0)
@@ -229,7 +229,7 @@ def upscaled(
             given = Conditions(vector_map=unit)
         sr = upscale_whole(model, lr[0].numpy(), Fraction(scale), CPU, 0, given)  # type: ignore[arg-type]  # a SuperResolver
         made[name] = sr.clip(0, 1)
-    return made
+    return made | {"truth": scene.hr}
 
 
 def measure(sr: Picture, scene: Scene, lpips: LpipsSqueeze) -> list[float]:
@@ -237,7 +237,7 @@ def measure(sr: Picture, scene: Scene, lpips: LpipsSqueeze) -> list[float]:
     pair = [2 * torch.from_numpy(x)[None] - 1 for x in (sr, scene.hr)]
     with torch.no_grad():
         distance = float(lpips(*pair).mean())
-    error = float(np.mean((sr - scene.hr) ** 2))
+    error = max(float(np.mean((sr - scene.hr) ** 2)), 1e-10)
     near = map_borders(scene.chart)
     return [
         -10 * float(np.log10(error)),
@@ -297,7 +297,7 @@ def peak(sr: Picture) -> float:
 
 def save(path: Path, scene: Scene, made: dict[str, Picture]) -> None:
     """Write the map, the pictures and the truth side by side."""
-    rows = [scene.chart.astype(np.float32) / 255, *made.values(), scene.hr]
+    rows = [scene.chart.astype(np.float32) / 255, *made.values()]
     strip = np.concatenate(rows, 2).transpose(1, 2, 0)
     Image.fromarray((strip * 255).round().astype(np.uint8)).save(path)
 

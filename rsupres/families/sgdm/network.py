@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _SLOPE = 0.1
+_AROUND = 9  # cells along the square in which a lattice is measured
 PROMPT_TOKENS = 77
 
 
@@ -351,14 +352,32 @@ class SgdmNetworks(nn.Module):
             enlarged: see `encode`.
         """
         if self.autoencoder is None:
-            difference = functional.pixel_shuffle(
-                z / self.latent_scale, self.config.cell
-            )
+            even = without_lattice(z / self.latent_scale, self.config.cell)
+            difference = functional.pixel_shuffle(even, self.config.cell)
             return enlarged + 0.5 * difference
         dtype = self.autoencoder.post_quant_conv.weight.dtype
         unscaled = (z / self.latent_scale).to(dtype)
         image = decode_latent(self.autoencoder, unscaled).to(z.dtype)
         return (image + 1.0) / 2.0
+
+
+def without_lattice(cells: Tensor, cell: int) -> Tensor:
+    """Remove the pattern that repeats from cell to cell from folded pictures.
+
+    The pixels of a cell come from channels of their own, and LPIPS rewards a small
+    offset between them, seen as a lattice. The mean of each over the cells around
+    becomes the mean of all.
+
+    Args:
+        cells: (b, 3 cell², h, w), differences of pictures folded by pixel-unshuffle.
+        cell: pixels along a cell.
+    """
+    around = functional.avg_pool2d(
+        cells, _AROUND, 1, _AROUND // 2, count_include_pad=False
+    )
+    apart = around.unflatten(1, (-1, cell * cell))
+    offset = apart - apart.mean(dim=2, keepdim=True)
+    return cells - offset.flatten(1, 2)
 
 
 def drop_encoder(autoencoder: nn.Module) -> None:
