@@ -375,9 +375,10 @@ def without_lattice(cells: Tensor, cell: int) -> Tensor:
     around = functional.avg_pool2d(
         cells, _AROUND, 1, _AROUND // 2, count_include_pad=False
     )
-    apart = around.unflatten(1, (-1, cell * cell))
+    batch, _, height, width = around.shape
+    apart = around.reshape(batch, -1, cell * cell, height, width)
     offset = apart - apart.mean(dim=2, keepdim=True)
-    return cells - offset.flatten(1, 2)
+    return cells - offset.reshape(cells.shape)
 
 
 def drop_encoder(autoencoder: nn.Module) -> None:

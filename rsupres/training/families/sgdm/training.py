@@ -108,14 +108,14 @@ class SgdmOptions:
 
     Attributes:
         scale: SR pixels along an LR pixel; validation measures this scale.
-        other_scales: further scales of the model.
         recompute: recompute the activations of the U-Net in the backward pass
             (gradient checkpointing): less memory, a third more time.
+        other_scales: further scales of the model.
     """
 
     scale: int = 16
-    other_scales: tuple[int, ...] = ()
     recompute: bool = False
+    other_scales: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""Measure how far a style moves a result, and draw the styles that SFlow knows.
+
+``python tests/benchmarks/bench_sgdm_styles.py [MODEL] [--out FOLDER]`` upscales places
+of ``$RSUPRES_DATA`` x8 with the looks of others as `--style` and prints a table in
+Markdown: the share of the way from the own means and deviations of the bands to those
+of the style image that the result has gone, and the F1 of the result's edges against
+those of the result without a style (1 = no edge has moved). FOLDER/styles.png shows
+means and deviations of the red and blue bands of four sources of images and of 300
+styles that SFlow drew (needs the extra ``report``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from data_root import data_folder
+from numpy.typing import NDArray
+
+from rsupres.checkpoints.catalogue import load_model
+from rsupres.degradations.registry import make_degradation
+from rsupres.evaluation.measures.edges import edge_f1
+from rsupres.families.base import Conditions, SamplerOptions
+from rsupres.families.sgdm.resolver import Sgdm
+from rsupres.families.sgdm.style import Statistics, picture_statistics
+from rsupres.upscaling.array import upscale_whole
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+SCALE = 8
+SIDE = 256
+DRAWN = 300
+SOURCES = {
+    "NAIP, California": "aerial/naip_ca/riverside_2020_*.tif",
+    "OpenAerialMap, Banepa": "aerial/oam/banepa_*_c06.tif",
+    "OpenAerialMap, Philippines": "aerial/oam/oam_set4_*.tif",
+    "NGI, South Africa": "osm/swellendam_za/ngi_*.tif",
+}
+Picture = NDArray[np.float32]
+
+
+def main() -> None:
+    """Print the table and write the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="sgdm-mini")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "styles")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    model = load_model(given.model, CPU, SamplerOptions())
+    assert isinstance(model, Sgdm)
+    looks = {name: pictures(pattern) for name, pattern in SOURCES.items()}
+    print("| scene | style | of the way, means | deviations | edge F1 |")
+    print("|---|---|---|---|---|")
+    for scene, own in looks.items():
+        lr = degraded(own[0])
+        plain = upscaled(model, lr, None)
+        for name, others in looks.items():
+            if name != scene:
+                styled = upscaled(model, lr, others[0])
+                shares = [way(k, plain, styled, others[0]) for k in (0, 1)]
+                moved = edge_f1(styled.clip(0, 1), plain.clip(0, 1))
+                print(
+                    f"| {scene} | {name} | {shares[0]:.2f} | {shares[1]:.2f} |"
+                    f" {moved:.3f} |",
+                    flush=True,
+                )
+    plot(looks, drawn(given.model), given.out / "styles.png")
+
+
+def pictures(pattern: str) -> list[Picture]:
+    """Return the middles of up to 40 images, (3, SIDE, SIDE) in [0, 1]."""
+    found = []
+    for path in sorted(data_folder().glob(pattern))[:40]:
+        with rasterio.open(path) as image:
+            pixels = image.read((1, 2, 3)).astype(np.float32) / 255
+        top, left = ((length - SIDE) // 2 for length in pixels.shape[1:])
+        found.append(pixels[:, top : top + SIDE, left : left + SIDE])
+    return found
+
+
+def degraded(hr: Picture) -> Picture:
+    """Return LR of a picture by the Sentinel-2-like sensor."""
+    size = (hr.shape[1] // SCALE, hr.shape[2] // SCALE)
+    generator = torch.Generator().manual_seed(0)
+    sensor = make_degradation("sentinel2", {})
+    lr = sensor.degrade(torch.from_numpy(hr)[None], size, generator)
+    return np.asarray(lr[0].numpy(), np.float32)
+
+
+def upscaled(model: Sgdm, lr: Picture, style: Picture | None) -> Picture:
+    """Return the result with a style, or without."""
+    given = Conditions()
+    if style is not None:
+        given = Conditions(style=torch.from_numpy(style))
+    return upscale_whole(model, lr, Fraction(SCALE), CPU, 0, given)
+
+
+def way(which: int, plain: Picture, styled: Picture, style: Picture) -> float:
+    """Return the share of the way to the style's statistics, mean over the bands.
+
+    Args:
+        which: 0 = the means, 1 = the deviations.
+        plain: the result without a style.
+        styled: the result with it.
+        style: the style image.
+    """
+    own, got, wanted = (statistics(x)[which][0].numpy() for x in (plain, styled, style))
+    whole = wanted - own
+    return float((whole * (got - own)).sum() / (whole * whole).sum())
+
+
+def statistics(picture: Picture) -> Statistics:
+    """Return means and deviations of the bands, averaged to LR pixels."""
+    return picture_statistics(torch.from_numpy(picture)[None], SCALE)
+
+
+def drawn(name: str) -> Picture:
+    """Return styles that SFlow draws, (DRAWN, 2, 3)."""
+    model = load_model(name, CPU, SamplerOptions(style_sample=True))
+    assert isinstance(model, Sgdm)
+    flows = model.networks.flow_mean, model.networks.flow_std
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for flow in flows:
+        assert flow is not None
+        eps = torch.randn(DRAWN, flow.loc.shape[1], generator=generator)
+        with torch.no_grad():
+            found.append(flow.sample(eps)[0])
+    return np.asarray(torch.stack(found, 1).numpy(), np.float32)
+
+
+def plot(looks: dict[str, list[Picture]], styles: Picture, path: Path) -> None:
+    """Plot means and deviations of red against blue."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+    for axis, which, title in zip(axes, (0, 1), ("mean", "deviation"), strict=True):
+        axis.scatter(*styles[:, which, [0, 2]].T, s=6, c="0.75", label="drawn by SFlow")
+        for name, found in looks.items():
+            points = np.array([statistics(x)[which][0].numpy() for x in found])
+            axis.scatter(points[:, 0], points[:, 2], s=12, label=name)
+        axis.set(xlabel=f"{title} of red", ylabel=f"{title} of blue")
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
