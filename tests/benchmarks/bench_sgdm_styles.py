@@ -6,7 +6,7 @@ Markdown: the share of the way from the own means and deviations of the bands to
 of the style image that the result has gone, and the F1 of the result's edges against
 those of the result without a style (1 = no edge has moved). FOLDER/styles.png shows
 means and deviations of the red and blue bands of four sources of images and of 300
-styles that SFlow drew (needs the extra ``report``).
+styles that SFlow drew.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import rasterio
 import torch
 from data_root import data_folder
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.registry import make_degradation
@@ -34,6 +35,8 @@ CPU = torch.device("cpu")
 SCALE = 8
 SIDE = 256
 DRAWN = 300
+PANEL = 380  # pixels of a panel of the plot
+COLOURS = ("silver", "royalblue", "firebrick", "darkorange", "seagreen")
 SOURCES = {
     "NAIP, California": "aerial/naip_ca/riverside_2020_*.tif",
     "OpenAerialMap, Banepa": "aerial/oam/banepa_*_c06.tif",
@@ -134,21 +137,25 @@ def drawn(name: str) -> Picture:
 
 
 def plot(looks: dict[str, list[Picture]], styles: Picture, path: Path) -> None:
-    """Plot means and deviations of red against blue."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-    for axis, which, title in zip(axes, (0, 1), ("mean", "deviation"), strict=True):
-        axis.scatter(*styles[:, which, [0, 2]].T, s=6, c="0.75", label="drawn by SFlow")
-        for name, found in looks.items():
-            points = np.array([statistics(x)[which][0].numpy() for x in found])
-            axis.scatter(points[:, 0], points[:, 2], s=12, label=name)
-        axis.set(xlabel=f"{title} of red", ylabel=f"{title} of blue")
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    """Plot means and deviations, red along the bottom and blue up."""
+    sheet = Image.new("RGB", (2 * PANEL, PANEL + 16 * (len(looks) + 2)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for panel, (which, span) in enumerate(((0, 1.0), (1, 0.35))):
+        left = panel * PANEL
+        draw.rectangle((left + 30, 10, left + PANEL - 10, PANEL - 30), outline="black")
+        title = f"{('mean', 'deviation')[which]}, 0 to {span:g}: red along, blue up"
+        draw.text((left + 34, PANEL - 26), title, fill="black")
+        points = {"drawn by SFlow": styles[:, which]} | {
+            name: np.array([statistics(x)[which][0].numpy() for x in found])
+            for name, found in looks.items()
+        }
+        for k, (name, numbers) in enumerate(points.items()):
+            for red, _, blue in numbers:
+                x = left + 30 + red / span * (PANEL - 40)
+                y = PANEL - 30 - blue / span * (PANEL - 40)
+                draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=COLOURS[k])
+            draw.text((34, PANEL + 16 * k), name, fill=COLOURS[k])
+    sheet.save(path)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model
@@ -31,13 +32,13 @@ from rsupres.families.base import (
 )
 from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
 from rsupres.families.sgdm.config import SgdmConfig
-from rsupres.families.sgdm.network import SgdmNetworks
+from rsupres.families.sgdm.network import SgdmNetworks, without_lattice
 from rsupres.families.sgdm.prompts import prompt_number
 from rsupres.families.sgdm.resolver import (
     Sgdm,
     make_spec,
 )
-from rsupres.families.sgdm.style import spatial_statistics
+from rsupres.families.sgdm.style import picture_statistics, spatial_statistics
 from rsupres.tile_grid import TileGrid
 from rsupres.training.families.sgdm.training import ARCHITECTURES
 from rsupres.upscaling.array import upscale_whole
@@ -167,6 +168,28 @@ def test_statistics_that_a_style_replaces_are_those_of_the_whole_scene(
     got = torch.from_numpy(context.arrays["content"])
     torch.testing.assert_close(got[0], mean[0], atol=0.02, rtol=0.02)
     torch.testing.assert_close(got[1], std[0], atol=0.02, rtol=0.02)
+
+
+def test_a_style_of_the_picture_moves_its_statistics_and_no_edge(
+    weights: dict[str, Path],
+) -> None:
+    model = load(weights["mini"])
+    image = 0.1 + 0.3 * torch.rand(3, 60, 90)
+    plain, styled = upscale(model), upscale(model, style=image)
+    wanted = picture_statistics(image[None], int(SCALE))
+    assert np.corrcoef(plain[0].ravel(), styled[0].ravel())[0, 1] > 0.999
+    np.testing.assert_allclose(styled.mean((1, 2)), wanted.mean[0].numpy(), atol=0.02)
+
+
+def test_a_lattice_between_the_pixels_of_a_cell_is_removed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    detail = torch.randn(1, 3, 64, 64, generator=generator)
+    offsets = torch.tensor([[0.5, -0.5], [-0.25, 0.25]]).repeat(32, 32)
+    cells = functional.pixel_unshuffle(detail + offsets, 2)
+    got = functional.pixel_shuffle(without_lattice(cells, 2), 2)
+    left = functional.pixel_unshuffle(got, 2).mean((2, 3)).view(3, 4)
+    assert float((left - left.mean(1, keepdim=True)).abs().max()) < 0.01
+    assert float((got - detail).square().mean()) < 0.03
 
 
 def test_flows_must_be_there_to_draw_a_style(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,11 @@ from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import balance_map
-from rsupres.training.families.sgdm.losses import DiffusionOptions
+from rsupres.training.families.sgdm.losses import (
+    DiffusionOptions,
+    Patches,
+    shown_maps,
+)
 from rsupres.training.families.sgdm.training import (
     ARCHITECTURES,
     SgdmOptions,
@@ -116,6 +121,23 @@ def test_a_small_model_goes_through_its_stages(tmp_path: Path) -> None:
     assert not any(name.startswith("autoencoder.encoder.") for name in stored)
     assert float(stored["latent_scale"]) != 1.0
     assert list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_model_on_pixels_goes_through_its_stages(tmp_path: Path) -> None:
+    """The picture, with a judge that sees the map, then SFlow."""
+    write_towns(tmp_path / "towns.safetensors")
+    options = {"drop_map": 0.3, "foreign_map": 0.2, "measured_batches": 3}
+    pixels = stage("pixels", adversarial_weight=0.3, options=options)
+    scales = {"scale": 4, "other_scales": [8]}
+    made = config("tiny-mini", pixels, stage("sflow"), options=scales)
+    data = replace(made.data, fixed_scales=(4.0, 8.0), hr_side=64)
+    path = train(replace(made, data=data), tmp_path)
+    model = load_model(str(path), CPU, SamplerOptions(style_sample=True))
+    assert model.spec.accepts == {"vector_map", "style"}
+    assert all(model.spec.scales.offers(scale) for scale in (4, 8))
+    sr = upscale_whole(model, np.full((3, 8, 12), 0.5, np.float32), Fraction(8), CPU)
+    assert sr.shape == (3, 64, 96)
+    assert float(load_file(path)["latent_scale"]) > 1.0
 
 
 def test_the_papers_stages_train_what_the_paper_trains(tmp_path: Path) -> None:
@@ -215,6 +237,32 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     without = replace(batch, conditions=Conditions())
     assert loss(1.0, batch) == loss(0.0, without)
     assert loss(0.0, batch) != loss(0.0, without)
+
+
+def patches_of(maps: torch.Tensor) -> Patches:
+    picture = torch.zeros_like(maps)
+    return Patches(picture, picture, maps, torch.zeros_like(maps))
+
+
+def test_maps_that_err_are_missing_foreign_outdated_or_shifted() -> None:
+    rows = torch.linspace(0.1, 0.9, 32)
+    maps = torch.stack([rows.expand(3, 32, 32), 1.0 - rows.expand(3, 32, 32)])
+    patches = patches_of(maps)
+
+    def shown(seed: int = 1, **options: float) -> torch.Tensor:
+        made = DiffusionOptions(**options)  # type: ignore[arg-type]
+        found = shown_maps(patches, made, torch.Generator().manual_seed(seed))
+        assert found is not None
+        return found
+
+    assert torch.equal(shown(), maps)
+    assert torch.equal(shown(drop_map=1.0), torch.zeros_like(maps))
+    assert torch.equal(shown(foreign_map=1.0), maps.flip(0))
+    moved = torch.stack([(shown(seed, shift_map=3) - maps).abs() for seed in range(9)])
+    assert 0.0 < float(moved.max()) <= 3 * 0.8 / 31 + 1e-6
+    outdated = shown(outdated_map=1.0)
+    same = (outdated == maps).float().mean()
+    assert 0.2 < float(same) < 0.95
 
 
 def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
