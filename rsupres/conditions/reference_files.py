@@ -194,18 +194,19 @@ def _without_undeclared(scene: Raster, bands: tuple[int, ...]) -> Raster:
     found = find_undeclared(scene, bands)
     if found is None:
         return scene
-    place = " along the edge" if found.value == 0 else ""
     logger.warning(
-        "%s: %.1f %% of its pixels are exactly %g in all bands%s, and it declares no "
+        "%s: %.1f %% of its pixels are exactly %g %s, and it declares no "
         "nodata value; pixels of that value are taken as missing. Declare it to make "
         "this certain, for example with gdal_edit.py -a_nodata %g FILE.",
         scene.path,
         100 * found.share,
         found.value,
-        place,
+        found.place,
         found.value,
     )
-    return scene.with_missing(found.value)
+    if found.is_collar:
+        return scene.with_missing(found.value)
+    return scene.with_nodata(found.value)
 
 
 def _bands(scene: Raster, frame: TargetScene) -> tuple[int, ...]:

@@ -245,12 +245,13 @@ def _warn_of_undeclared(found: Sequence[_Tile]) -> None:
     held = [tile for tile in found if tile.undeclared]
     if held and (first := held[0].undeclared):
         logger.warning(
-            "%d of %d tiles, such as %s, hold pixels that are exactly %g in all bands, "
-            "and declare no nodata value; these are blended like others.",
+            "%d of %d tiles, such as %s, hold pixels that are exactly %g %s, and "
+            "declare no nodata value; these are blended like others.",
             len(held),
             len(found),
             held[0].path,
             first.value,
+            first.place,
             extra={"remedies": (f"input_nodata={first.value:g}",)},
         )
 

@@ -75,6 +75,39 @@ def test_a_black_collar_stays_and_is_warned_about(
     assert shown in caplog.text
 
 
+@pytest.mark.parametrize("value", [-9999, 1e20])
+def test_numbers_that_one_band_lacks_are_kept_out_of_its_neighbours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: float
+) -> None:
+    pixels = holed(7, "float32")
+    pixels[0, 5:9, 6:10] = value
+    scene = make_scene(tmp_path / "s.tif", pixels=pixels)
+    output = tmp_path / "o.tif"
+    upscale_scene(
+        UpscaleJob(
+            scenes=(str(scene),), output=output, model="bicubic", scale=Fraction(2)
+        )
+    )
+    assert f"3.3 % of its pixels are exactly {value:g} in a band" in caplog.text
+    with rasterio.open(output) as file:
+        masks, numbers = file.read_masks(), file.read()
+    hidden = np.kron(pixels[0] == np.float32(value), np.ones((2, 2))) > 0
+    np.testing.assert_array_equal(masks[0] == 0, hidden)
+    assert masks[1:].all()
+    assert np.abs(numbers[0][~hidden]).max() < 300
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_white_collar_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: str
+) -> None:
+    white = np.iinfo(dtype).max
+    path = make_scene(tmp_path / "s.tif", pixels=holed(white, dtype, at_edge=True))
+    with Raster.open(path) as opened:
+        assert heed_undeclared(opened, ("input_nodata",)).nodata is None
+    assert f"exactly {white} in all bands along the edge" in caplog.text
+
+
 def test_what_the_user_knows_of_nodata_counts(tmp_path: Path) -> None:
     pixels = holed(0, "uint8", at_edge=True)
     one = make_scene(tmp_path / "a.tif", pixels=pixels, nodata=7)
