@@ -13,11 +13,12 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -160,6 +161,29 @@ def _other_georeference(dataset: rasterio.DatasetReader) -> tuple[str, str] | No
     return None
 
 
+def read_bands(
+    dataset: rasterio.DatasetReader, bands: Sequence[int], **how: object
+) -> NDArray[np.generic]:
+    """Read bands (c, h, w), also where their types differ, which rasterio refuses.
+
+    Args:
+        dataset: open.
+        bands: from 1, in the order wanted.
+        how: as `rasterio` takes it, for one band: `window`, `out_shape` (h, w),
+            `resampling`.
+
+    Returns:
+        In the type that holds every band of the file.
+    """
+    kind = np.result_type(*(np.dtype(name) for name in dataset.dtypes))
+    if len(set(dataset.dtypes)) == 1:
+        if (shape := how.get("out_shape")) is not None:
+            how["out_shape"] = (len(bands), *shape)  # type: ignore[misc]
+        return np.asarray(dataset.read(list(bands), **how))
+    planes = [dataset.read(band, **how).astype(kind) for band in bands]
+    return np.stack(planes)
+
+
 def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
     """Refuse a file whose last pixels are missing.
 
@@ -178,7 +202,7 @@ def check_complete(dataset: rasterio.DatasetReader, name: str) -> None:
         )
     last = Window(dataset.width - 1, dataset.height - 1, 1, 1)
     try:
-        dataset.read(window=last)
+        read_bands(dataset, dataset.indexes, window=last)
     except (RasterioError, OSError) as error:
         raise InputError(
             f"{name}: truncated or damaged: its last pixels cannot be read "

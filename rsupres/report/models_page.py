@@ -13,9 +13,8 @@ from rsupres.evaluation.comparison.paired import HIGHER_IS_BETTER, SIGNED, Diffe
 from rsupres.evaluation.comparison.worst import Shown
 from rsupres.evaluation.measure_models import ModelsResult
 from rsupres.evaluation.report import COLUMNS, Row
-from rsupres.output.atomic import check_writable
 from rsupres.report.batch_index import page_data
-from rsupres.report.page import render, write_page
+from rsupres.report.page import check_page_place, render, write_page
 from rsupres.report.pictures import encode
 
 
@@ -26,7 +25,7 @@ def check_models_page(path: Path) -> None:
         InputError: it cannot.
         RunConflictError: it would replace another file.
     """
-    check_writable(path, "html")
+    check_page_place(path, "html")
     if path.exists() and page_data(path) is None:
         raise RunConflictError(
             f"{path} exists and is no page of rsupres; choose another name."

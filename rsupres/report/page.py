@@ -77,6 +77,23 @@ def _finite(data: object) -> object:
     return data if data is None or isinstance(data, str | int | bool) else str(data)
 
 
+def check_page_place(path: Path, argument: str) -> None:
+    """Check that a page can be written under a name that browsers open.
+
+    Args:
+        path: of the page.
+        argument: name of the argument that gave it, for messages.
+
+    Raises:
+        InputError: another extension, or the folder cannot be written.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(
+            f"{path}: a page is written; name it {path.stem}.html.", argument=argument
+        )
+    check_writable(path, argument)
+
+
 def write_page(path: Path, text: str) -> None:
     """Write a page; it appears under its name when it is complete.
 

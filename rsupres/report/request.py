@@ -16,13 +16,12 @@ from typing import cast
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.conditions.base import DETECT
 from rsupres.errors import CheckpointError, InputError, RunConflictError
-from rsupres.output.atomic import check_writable
 from rsupres.output.protect import Inputs, check_regular
 from rsupres.output.run_dir import Run
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.report.assemble import Findings
-from rsupres.report.page import MAX_BYTES, write_page
+from rsupres.report.page import MAX_BYTES, check_page_place, write_page
 from rsupres.report.sources import Given, open_sources
 from rsupres.report.views import ROOMS
 from rsupres.upscaling.job import UpscaleJob
@@ -157,6 +156,7 @@ def check_page(path: Path, given: Given, *, overwrite: bool) -> None:
     """
     check_regular(path, "output")
     Inputs(given.files).check_file(path, "output")
+    check_page_place(path, "output")
     if path.exists() and not overwrite:
         raise RunConflictError(f"{path} exists.", remedies=("overwrite",))
 
@@ -171,7 +171,7 @@ def check_job_page(path: Path, job: UpscaleJob) -> None:
     check_regular(path, "report")
     written = {name: [str(file)] for name, file in job.outputs.items()}
     Inputs({**job.inputs, **written}).check_file(path, "report")
-    check_writable(path, "report")
+    check_page_place(path, "report")
     if path.exists() and not (job.may_replace or job.skip_existing):
         raise RunConflictError(f"{path} exists.", remedies=("overwrite",))
 

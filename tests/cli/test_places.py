@@ -128,3 +128,21 @@ def test_a_plan_has_the_exit_code_of_the_work(
     monkeypatch.chdir(data)
     names = [part.replace("{}", "/proc") for part in DOORS[door][1:]]
     assert CliRunner().invoke(main, ["plan", *names]).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        ("report", "s.tif", "page.tif"),
+        ("upscale", "s.tif", "o.tif", *BICUBIC, "--report", "page.png"),
+        (*MODELS, "--html", "page.tif"),
+    ],
+)
+def test_a_page_is_named_as_one(
+    data: Path, monkeypatch: pytest.MonkeyPatch, door: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(data)
+    result = CliRunner().invoke(main, list(door))
+    assert result.exit_code == 3
+    assert "name it page.html" in result.stderr
+    assert not list(data.glob("page.*"))

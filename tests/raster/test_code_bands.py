@@ -14,14 +14,16 @@ from rsupres.conditions.base import TargetScene
 from rsupres.conditions.references import open_references
 from rsupres.datasets.chips import read_chip
 from rsupres.evaluation.pairs import Preparation, load_pair
+from rsupres.grid import Grid, PixelWindow
 from rsupres.output.tiff import packets
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch, parse_stretch
+from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
 from rsupres.tiles.mosaic import mosaic_tiles
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
-from tests.helpers import make_scene
+from tests.helpers import NORTH_UP, UTM, make_scene
 
 RGB = ("red", "green", "blue")
 NAMED = ("SCL", "B04", "B03", "B02")
@@ -88,3 +90,20 @@ def test_overviews_of_large_outputs_hold_codes_that_exist(
         assert file.overviews(1)
         small = file.read(1, out_shape=(600, 600))
     assert set(np.unique(small)) == {3, 9}
+
+
+def test_bands_of_several_types_are_read_in_one_that_holds_all(tmp_path: Path) -> None:
+    wide = np.arange(1, 65, dtype=np.uint16).reshape(1, 8, 8) * 700
+    codes = (wide % 7).astype(np.uint8)
+    files = [(wide, "uint16", "B04"), (codes, "uint8", "SCL")]
+    bands = []
+    for pixels, dtype, name in files:
+        source = str(make_scene(tmp_path / f"{name}.tif", pixels=pixels))
+        place = PixelWindow(0, 0, 8, 8)
+        bands.append(VirtualBand(dtype, [VirtualSource(source, 1, place)], name))
+    path = tmp_path / "mixed.vrt"
+    path.write_text(virtual_raster(Grid(UTM, NORTH_UP, 8, 8), {}, bands))
+    with Raster.open(path) as scene:
+        dn, _ = scene.read_stored(scene.grid.window, (1, 2))
+    assert dn.dtype == "uint16"
+    np.testing.assert_array_equal(dn, [wide[0], codes[0]])

@@ -22,7 +22,7 @@ from rsupres.grid import PixelWindow
 from rsupres.products.masks import is_class_name
 from rsupres.products.model import Product, Radiometry
 from rsupres.raster.nodata import is_measured
-from rsupres.raster.open import first_line
+from rsupres.raster.open import first_line, read_bands
 from rsupres.raster.product.describe import Refinement
 from rsupres.raster.product.mask import Mask
 from rsupres.raster.product.refine import refine
@@ -111,10 +111,11 @@ class Source:
         """Read as `read`, with coarse pixels repeated."""
         window = Window(place.col, place.row, place.width, place.height)
         with self.lock:
-            native = self.dataset.read(
-                list(bands),
+            native = read_bands(
+                self.dataset,
+                bands,
                 window=window,
-                out_shape=(len(bands), *shape),
+                out_shape=shape,
                 resampling=resampling,
             )
             shown = self._read_mask(header, window, shape, bands)
