@@ -12,10 +12,16 @@ from tests.forkserver import Commands
 from tests.skips import is_listed
 
 # The time of an example depends on the load of the machine, so none is too long.
-settings.register_profile("rsupres", deadline=None, max_examples=50)
-settings.load_profile("rsupres")
+settings.register_profile("full", deadline=None, max_examples=60)
+settings.register_profile("quick", deadline=None, max_examples=15)
 
 _unlisted: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples where the slow tests are left out, as in `make test`."""
+    quick = "not slow" in config.getoption("markexpr")
+    settings.load_profile("quick" if quick else "full")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

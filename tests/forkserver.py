@@ -16,7 +16,21 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+
+from rsupres.cli import COMMANDS
+
+# Slow to import, and harmless to a process that forks.
+PRELOADED = (
+    *("rasterio", "rasterio.warp", "rasterio.shutil", "scipy.ndimage", "scipy.fft"),
+    *(
+        "rsupres.upscaling.pipeline",
+        "rsupres.upscaling.request",
+        "rsupres.tiles.request",
+    ),
+    *("rsupres.families.bicubic", "rsupres.companions.request"),
+)
 
 
 @dataclass(frozen=True)
@@ -111,9 +125,9 @@ class Commands:
 
 
 def serve() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    for module in (*PRELOADED, *(f"rsupres.cli.{name}" for name in COMMANDS.values())):
+        import_module(module)
+    import_module("torch").set_num_threads(1)
     while line := sys.stdin.readline():
         request = json.loads(line)
         pid = os.fork()

@@ -87,52 +87,24 @@ def make_scene(
 ) -> Path:
     """Write a raster; by default a ramp that holds no zero. Returns `path`.
 
-    Args:
-        path: the file.
-        height: rows, unless `pixels` tell.
-        width: columns, unless `pixels` tell.
-        bands: their number, unless `pixels` tell.
-        dtype: numpy name, unless `pixels` tell.
-        pixels: (bands, height, width).
-        nodata: declared value.
-        crs: None for none.
-        transform: None for none.
-        descriptions: band names.
-        scales: per band.
-        offsets: per band.
-        colorinterp: rasterio's names, per band.
-        tags: of the file.
-        mask: (height, width), False where an internal mask hides pixels.
-        driver: of GDAL.
-        **creation: options of the driver.
+    `pixels`, (bands, height, width), decide sizes and type where they are given. Where
+    `mask`, (height, width), is False, an internal mask hides pixels. All other names
+    are those of rasterio.
     """
     if pixels is None:
         pixels = ramp(height, width, bands, dtype)
-    n_bands, n_rows, n_cols = pixels.shape
-    place = {} if transform is None else {"transform": transform}
+    profile = dict(zip(("count", "height", "width"), pixels.shape, strict=True))
+    profile |= {} if transform is None else {"transform": transform}
+    profile |= {"dtype": pixels.dtype.name, "nodata": nodata, "crs": crs, **creation}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            path,
-            "w",
-            driver=driver,
-            count=n_bands,
-            height=n_rows,
-            width=n_cols,
-            dtype=pixels.dtype.name,
-            nodata=nodata,
-            crs=crs,
-            **place,
-            **creation,
-        ) as dataset,
+        rasterio.open(path, "w", driver=driver, **profile) as dataset,
     ):
         dataset.write(pixels)
-        if descriptions is not None:
-            dataset.descriptions = tuple(descriptions)
-        if scales is not None:
-            dataset.scales = tuple(scales)
-        if offsets is not None:
-            dataset.offsets = tuple(offsets)
+        named = {"descriptions": descriptions, "scales": scales, "offsets": offsets}
+        for name, values in named.items():
+            if values is not None:
+                setattr(dataset, name, tuple(values))
         if colorinterp is not None:
             dataset.colorinterp = [ColorInterp[name] for name in colorinterp]
         if tags is not None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from fractions import Fraction
 
 from affine import Affine
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from rsupres.grid import Grid
 from rsupres.tile_grid import TileGrid, lr_step
 
+# For a property whose examples take a tenth of a second: a fifth of the usual number.
+COSTLY = settings(
+    max_examples=settings().max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 UTM = CRS.from_epsg(32631)
 SCALES = [Fraction(*pair) for pair in [(1, 1), (2, 1), (4, 1), (5, 2), (10, 3), (9, 8)]]
 

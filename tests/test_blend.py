@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic, Strip, edge_weights
@@ -98,7 +98,6 @@ def test_every_pixel_weighs_something(grid: TileGrid) -> None:
 
 
 @given(tile_grids(), seeds)
-@settings(max_examples=40)
 def test_a_copied_image_comes_back(grid: TileGrid, seed: int) -> None:
     shape = (N_CHANNELS, grid.sr.height, grid.sr.width)
     image = np.random.default_rng(seed).random(shape, np.float32) + np.float32(0.5)
@@ -112,14 +111,12 @@ def test_a_copied_image_comes_back(grid: TileGrid, seed: int) -> None:
 
 
 @given(tile_grids(), seeds)
-@settings(max_examples=40)
 def test_streamed_equals_whole_bit_for_bit(grid: TileGrid, seed: int) -> None:
     source = noisy_tiles(seed)
     assert np.array_equal(stack(run(grid, source)), whole_raster_mosaic(grid, source))
 
 
 @given(tile_grids(), seeds)
-@settings(max_examples=40)
 def test_restarting_at_any_strip_gives_the_same_bits(grid: TileGrid, seed: int) -> None:
     source = noisy_tiles(seed, share_skipped=0.3)
     whole = {strip.index: strip for strip in run(grid, source)}
@@ -134,7 +131,6 @@ def test_restarting_at_any_strip_gives_the_same_bits(grid: TileGrid, seed: int) 
 
 
 @given(tile_grids(), seeds, st.integers(1, 4))
-@settings(max_examples=40)
 def test_shards_together_give_the_same_bits(
     grid: TileGrid, seed: int, n_shards: int
 ) -> None:
@@ -152,7 +148,6 @@ def test_shards_together_give_the_same_bits(
 
 
 @given(tile_grids(), seeds)
-@settings(max_examples=40)
 def test_strips_leave_as_soon_as_their_tile_row_is_in(
     grid: TileGrid, seed: int
 ) -> None:
@@ -167,7 +162,6 @@ def test_strips_leave_as_soon_as_their_tile_row_is_in(
 
 
 @given(tile_grids(), seeds)
-@settings(max_examples=40)
 def test_skipped_tiles_leave_their_ground_to_the_neighbours(
     grid: TileGrid, seed: int
 ) -> None:

@@ -22,7 +22,7 @@ from rsupres.checkpoints.catalogue import card_text
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
-from rsupres.families.base import fit_tensors
+from rsupres.families.storage import fit_tensors
 from rsupres.output.atomic import translate_os_errors
 from rsupres.output.locks import Lock
 from rsupres.output.tensors import write_tensors
@@ -41,6 +41,7 @@ from rsupres.training.state import (
 from rsupres.training.trainer import Trainer
 
 _LOCK = "train.lock"
+PROGRESS_EVERY = 50  # iterations; their mean is logged and reported
 _FIRST_MEASURED = 10**9  # batches from here on measure statistics, none trains
 # Fields of a configuration that may change when a run continues.
 _MAY_CHANGE = (
@@ -66,8 +67,8 @@ def train(
         root: directory to which the paths of `config` are relative.
         device: where to train.
         source: the file that `config` was read from, which no output may replace.
-        on_progress: called every 50 iterations with stage, iteration, number of
-            iterations and mean losses. None = a progress bar on a terminal.
+        on_progress: called every `PROGRESS_EVERY` iterations with stage, iteration,
+            number of iterations and mean losses. None = a progress bar on a terminal.
         stop_after_s: save the state and return after so many seconds.
 
     Returns:
@@ -217,7 +218,7 @@ class _Run:
         for k in self._shown(range(begin, stage.iterations), stage):
             meter.add(trainer.step(k, source.batch(offset + k), offset + k))
             last = k + 1 == stage.iterations
-            if (k + 1) % 50 == 0 or last:
+            if (k + 1) % PROGRESS_EVERY == 0 or last:
                 self._log(stage, k + 1, meter.drain())
             if (k + 1) % self.config.validate_every == 0 or last:
                 self._validate(stage, k + 1, trainer)

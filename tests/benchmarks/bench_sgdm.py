@@ -62,19 +62,15 @@ def compare(variant: str, steps: int, repeat: int) -> None:
     """Print the time of both sides, and of the plain loop less one waste each."""
     from tests.parity import test_sgdm as case
 
-    networks = case.fresh(variant).requires_grad_(False)
-    last = case.fresh(variant).requires_grad_(False)
+    networks, last = (case.fresh(variant).requires_grad_(False) for _ in range(2))
     last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     context = case.load("in/context")
     start = case.load("in/x_t")
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(steps + 1, *start.shape, generator=generator)
-
-    def prepared(which: SgdmNetworks) -> list[Tensor]:
-        return case.features(which, variant, "guide")
+    torch.manual_seed(0)
+    noise = torch.randn(steps + 1, *start.shape)
 
     def ours() -> Tensor:
-        features = prepared(last)
+        features = case.features(last, variant, "guide")
         keys = make_context_keys(last.unet, context)
         return sample_latent(
             last, start, features, keys, Sampling("ddpm", steps), lambda t: noise[t]
@@ -84,14 +80,14 @@ def compare(variant: str, steps: int, repeat: int) -> None:
         which = last if "layout" in saved else networks
         if "hr" not in saved:
             which.encode(case.load("in/hr"), start)
-        features = prepared(which)
+        features = case.features(which, variant, "guide")
         keys = make_context_keys(which.unet, context)
         table = tables(which, steps)
         chosen = spaced_steps(which.config.steps, steps)
         z = start
         for t in range(steps, 0, -1):
             if "adapter" not in saved:
-                features = prepared(which)
+                features = case.features(which, variant, "guide")
             if "tables" not in saved:
                 table = tables(which, steps)
             step = torch.full((len(z),), int(chosen[t - 1]))
@@ -108,6 +104,13 @@ def compare(variant: str, steps: int, repeat: int) -> None:
     for key, what in WASTES.items():
         runs[f"plain less {what}"] = lambda key=key: plain([key])  # type: ignore[misc]
     difference = float((plain() - ours()).abs().max() / plain().abs().max())
+    print(f"{variant}, {steps} steps, {tuple(start.shape)}, fp32, 1 thread, CPU s")
+    print(f"largest difference of the results: {difference:.1e} of the largest value")
+    show_times(runs, repeat)
+
+
+def show_times(runs: dict[str, Callable[[], Tensor]], repeat: int) -> None:
+    """Print the median CPU seconds of each, and how often the first one's they are."""
     seconds = {name: [] for name in runs}  # type: dict[str, list[float]]
     for _ in range(repeat):
         for name, run in runs.items():
@@ -115,10 +118,6 @@ def compare(variant: str, steps: int, repeat: int) -> None:
             run()
             seconds[name].append(time.process_time() - began)
     base = statistics.median(seconds["plain loop"])
-    print(
-        f"{variant}, {steps} steps, {tuple(start.shape)}, fp32, 1 thread, CPU seconds"
-    )
-    print(f"largest difference of the results: {difference:.1e} of the largest value")
     for name, values in seconds.items():
         mine = statistics.median(values)
         print(f"{mine:8.3f} s  {base / mine:5.2f} x  {name}")

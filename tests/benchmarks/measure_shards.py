@@ -40,13 +40,30 @@ def moved() -> dict[str, int]:
     return {name: int(n) for name, n in re.findall(r"^([rw]char): (\d+)", text, re.M)}
 
 
-def measure(folder: Path) -> dict[str, object]:
-    """Return all figures."""
+def _scene(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     smooth = rng.integers(500, 3000, (3, SIZE // 16, SIZE // 16)).astype("uint16")
     pixels = np.kron(smooth, np.ones((1, 16, 16), dtype="uint16"))
     pixels += rng.integers(0, 200, pixels.shape).astype("uint16")
-    scene = make_scene(folder / "scene.tif", pixels=pixels, nodata=0)
+    return make_scene(folder / "scene.tif", pixels=pixels, nodata=0)
+
+
+def _journal(folder: Path) -> dict[str, object]:
+    """Return what the journal of a large batch costs."""
+    items = [
+        BatchItem(f"/in/{i:05d}.SAFE", folder / f"{i:05d}.tif", {})
+        for i in range(N_SCENES)
+    ]
+    journal = Journal.begin(folder, {}, None)
+    return {
+        "cpu_s_of_saving_the_journal": round(cpu_s(lambda: journal.save(items), 5), 4),
+        "journal_bytes": (folder / "batch.json").stat().st_size,
+    }
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Return all figures."""
+    scene = _scene(folder)
     job = UpscaleJob(
         scenes=(str(scene),),
         output=folder / "out.tif",
@@ -86,15 +103,7 @@ def measure(folder: Path) -> dict[str, object]:
         output_bytes=job.output.stat().st_size,
         files_in_the_run=sum(path.is_file() for path in job.run_path.rglob("*")),
     )
-    items = [
-        BatchItem(f"/in/{i:05d}.SAFE", folder / f"{i:05d}.tif", {})
-        for i in range(N_SCENES)
-    ]
-    journal = Journal.begin(folder, {}, None)
-    found["cpu_s_of_saving_the_journal"] = round(
-        cpu_s(lambda: journal.save(items), 5), 4
-    )
-    found["journal_bytes"] = (folder / "batch.json").stat().st_size
+    found |= _journal(folder)
     return found
 
 

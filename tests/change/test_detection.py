@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.change.components import drop_small, drop_thin
@@ -16,6 +16,7 @@ from rsupres.change.detection import (
 )
 from rsupres.change.null_distribution import NullDistribution
 from rsupres.errors import ConditionError
+from tests.strategies import COSTLY
 
 METHODS = ("irmad", "cva")
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -65,7 +66,7 @@ def test_bands_need_no_counterpart_for_irmad():
 
 
 @each_method
-@settings(max_examples=8)
+@COSTLY
 @given(gains=st.lists(st.floats(0.01, 1000), min_size=8, max_size=8))
 def test_gains_and_offsets_of_bands_do_not_matter(method, gains):
     before, after = make_pair(noise=0.05)
@@ -192,7 +193,6 @@ def test_canonical_variates_are_as_nielsen_defines_them():
     assert np.abs(spread - np.diag(np.diag(spread))).max() < 0.1 * spread[0, 0]
 
 
-@settings(max_examples=15)
 @given(dof=st.floats(0.5, 4), scale=st.floats(0.01, 100), seed=st.integers(0, 9))
 def test_the_law_of_unchanged_ground_is_found_from_its_quartiles(dof, scale, seed):
     values = scale * 2 * np.random.default_rng(seed).gamma(dof / 2, size=40_000)
@@ -254,7 +254,6 @@ def flooded(mask):
         yield part
 
 
-@settings(max_examples=60)
 @given(masks, st.integers(0, 12))
 def test_parts_below_the_minimum_size_are_dropped_and_no_others(rows, min_pixels):
     mask = np.array(rows, bool)
@@ -265,7 +264,6 @@ def test_parts_below_the_minimum_size_are_dropped_and_no_others(rows, min_pixels
     assert np.array_equal(drop_small(mask, min_pixels), wanted)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.floats(0.1, 0.6))
 def test_what_becomes_of_a_pixel_depends_on_its_surroundings_alone(seed, n, share):
     mask = np.random.default_rng(seed).random((40, 40)) < share

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.features import rasterize
@@ -23,6 +23,7 @@ from rsupres.errors import BandError, ConditionError, InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
 from tests.helpers import NORTH_UP, UTM, make_scene, shared_data
+from tests.strategies import COSTLY
 
 LR = Grid(UTM, NORTH_UP, 24, 32)
 SR = LR.refine(Fraction(4))
@@ -113,7 +114,7 @@ def test_a_class_raster_of_another_crs_agrees_with_gdal(tmp_path):
     assert (read([path]) != wanted).mean() < 0.001
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@COSTLY
 @given(
     st.integers(0, 80),
     st.integers(0, 100),

@@ -29,13 +29,8 @@ from rsupres.checkpoints.file import (
     write_checkpoint,
 )
 from rsupres.errors import CheckpointError
-from rsupres.families.base import (
-    FixedScales,
-    ModelSpec,
-    SamplerOptions,
-    ScaleRange,
-    fit_tensors,
-)
+from rsupres.families.base import FixedScales, ModelSpec, SamplerOptions, ScaleRange
+from rsupres.families.storage import fit_tensors
 from rsupres.raster.files import file_sha256
 
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from rsupres.checkpoints.convert.sgdm_names import TEXT
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import main
-from rsupres.families.base import config_to_json
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.resolver import make_spec
+from rsupres.families.storage import config_to_json
 from tests.checkpoints.test_convert_sgdm import REAL, Weights, released, save, tower
 from tests.families.test_sgdm import LATENT, MINI, SCALE, STYLED, checkpoint
 from tests.helpers import NORTH_UP, make_scene

@@ -73,7 +73,7 @@ def test_training_from_packs_needs_no_raster_libraries(tmp_path: Path) -> None:
 
 def test_the_block_of_that_test_works() -> None:
     process = subprocess.run(
-        [sys.executable, "-c", BLOCKED, "upscale", "a.tif", "b.tif"],
+        [sys.executable, "-c", BLOCKED, "plan", "a.tif", "--scale", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,

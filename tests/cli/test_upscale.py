@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -580,11 +581,8 @@ def test_scenes_that_do_not_fit_together_are_refused(commands, tmp_path):
         assert len(done.err.splitlines()) == 1
 
 
-def test_the_module_runs_as_a_program(scene, tmp_path):
-    import sys
-
-    output = tmp_path / "out.tif"
-    command = [sys.executable, "-m", "rsupres", "upscale", scene, output, *X2, "-q"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+def test_the_module_runs_as_a_program():
+    command = [sys.executable, "-m", "rsupres", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert output.exists()
+    assert done.stdout.startswith("rsupres")

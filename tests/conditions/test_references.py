@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -31,6 +31,7 @@ from rsupres.raster.place.registration import Shift, find_common_shift
 from rsupres.raster.stretch import Stretch
 from tests.helpers import NORTH_UP, UTM, make_scene
 from tests.pictures import texture
+from tests.strategies import COSTLY
 
 LR = Grid(UTM, NORTH_UP, 40, 48)  # 10 m
 SCALE = Fraction(4)
@@ -173,7 +174,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[References]:
         yield reference
 
 
-@settings(max_examples=12)
+@COSTLY
 @given(window=windows(320, 360))
 def test_a_window_is_a_cut_of_the_whole(pieces, window):
     everything = whole(pieces)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -60,7 +60,6 @@ def make_pack(
     return Pack((hr,) * n, meta, lr, {k: (v,) * n for k, v in layers.items()})
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(26, 90),
     width=st.integers(26, 90),
@@ -87,7 +86,6 @@ def test_patches_of_all_rasters_are_cut_at_the_same_ground(
     assert torch.equal(seen.change_mask.float() / 255.0, batch.hr[:, 2:])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     scale=st.sampled_from([Fraction(2), Fraction(4), Fraction(5, 2), Fraction(25, 6)]),
     units=st.tuples(st.integers(1, 6), st.integers(1, 6)),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -39,7 +39,6 @@ def as_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.integers(12, 64), st.floats(0.8, 3.0), st.floats(1.0, 8.5), st.integers(0, 99)
 )
@@ -90,7 +89,6 @@ def test_sentinel2_has_the_mtf_asked_for(scale: float, mtf: float) -> None:
         assert float(amplitude) == pytest.approx(mtf, abs=0.012)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(12, 64), st.integers(12, 64), st.floats(1.0, 8.0))
 def test_sentinel2_keeps_a_constant_at_any_ratio(h: int, w: int, scale: float) -> None:
     hr = torch.full((2, 3, int(h * scale), int(w * scale)), 0.3)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 from skimage.metrics import structural_similarity
@@ -29,6 +29,7 @@ from rsupres.grid import Grid
 from rsupres.raster.place.registration import find_shift
 from rsupres.tile_grid import TileGrid
 from tests.pictures import texture
+from tests.strategies import COSTLY
 
 PAIRWISE: list[Callable[..., object]] = [
     psnr,
@@ -205,7 +206,7 @@ def test_wrong_shapes_are_refused_and_empty_masks_give_nan(
     assert np.isnan(np.array(figure(a, a, np.zeros((24, 24), bool)))).all()
 
 
-@settings(max_examples=10, deadline=None)
+@COSTLY
 @given(st.integers(0, 99), st.floats(0.01, 0.3))
 def test_more_noise_is_worse_by_every_figure(seed: int, level: float) -> None:
     hr = texture(32, 32, seed)

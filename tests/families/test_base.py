@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from rsupres.errors import CheckpointError
-from rsupres.families.base import config_from_json, config_to_json
+from rsupres.families.storage import config_from_json, config_to_json
 
 
 @dataclass(frozen=True)

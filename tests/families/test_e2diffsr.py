@@ -16,7 +16,7 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import Conditions, SamplerOptions, TileBatch, config_to_json
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.e2diffsr.config import (
     SMALL,
     E2DiffSRConfig,
@@ -25,6 +25,7 @@ from rsupres.families.e2diffsr.config import (
 )
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import E2DiffSR, make_spec, sample_latent
+from rsupres.families.storage import config_to_json
 from rsupres.grid import Grid, PixelWindow
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.array import upscale_whole
@@ -119,11 +120,13 @@ def _upscale_in_tiles(
     return np.concatenate(strips, axis=1)
 
 
-@pytest.mark.parametrize("scale", [Fraction(4), Fraction(5, 2)])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(Fraction(4), marks=pytest.mark.slow), Fraction(5, 2)]
+)
 def test_tile_size_does_not_show(scale: Fraction) -> None:
     """With local context only, the halo is all that tells tiles apart."""
     model = _model(SMALL)
-    lr = _picture(110, 130)
+    lr = _picture(80, 100)
     step = scale.denominator
     small = _upscale_in_tiles(model, lr, scale, 64 // step * step, 40)
     large = _upscale_in_tiles(model, lr, scale, 256 // step * step, 40)
@@ -132,7 +135,7 @@ def test_tile_size_does_not_show(scale: Fraction) -> None:
 
 def test_global_context_does_show_so_the_check_can_fail() -> None:
     model = _model(replace(SMALL, attention_window=0))
-    lr = _picture(110, 130)
+    lr = _picture(80, 100)
     small = _upscale_in_tiles(model, lr, Fraction(2), 64, 40)
     large = _upscale_in_tiles(model, lr, Fraction(2), 256, 40)
     assert np.abs(small - large).max() > 1 / 255

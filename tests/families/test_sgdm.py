@@ -23,13 +23,7 @@ from rsupres.diffusion.samplers import sample_ddim
 from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_betas
 from rsupres.diffusion.solvers import sample_solver
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
-from rsupres.families.base import (
-    Conditions,
-    SamplerOptions,
-    TileBatch,
-    config_from_json,
-    config_to_json,
-)
+from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks, without_lattice
@@ -39,6 +33,7 @@ from rsupres.families.sgdm.resolver import (
     make_spec,
 )
 from rsupres.families.sgdm.style import picture_statistics, spatial_statistics
+from rsupres.families.storage import config_from_json, config_to_json
 from rsupres.tile_grid import TileGrid
 from rsupres.training.families.sgdm.training import ARCHITECTURES
 from rsupres.upscaling.array import upscale_whole
@@ -109,10 +104,10 @@ def test_one_pixel_anywhere_decides_the_prompt_of_the_scene(
 ) -> None:
     """The spot lies in the last of several windows that `prepare` reads."""
     model = load(weights["styled"])
-    for spots, number in (((), 0), (((639, 1039, BUILDING), (3, 3, WATER)), 0b1001)):
-        reader = ArrayReader(
-            picture(80, 130), Conditions(vector_map=chart(640, 1040, *spots))
-        )
+    corners = ((639, 1039, BUILDING), (3, 3, WATER))
+    for size, spots, number in (((8, 8), (), 0), ((80, 130), corners, 0b1001)):
+        chart_of_it = chart(size[0] * 8, size[1] * 8, *spots)
+        reader = ArrayReader(picture(*size), Conditions(vector_map=chart_of_it))
         context = model.prepare(reader, SCALE, NoiseField(0))
         assert context.numbers == {"prompt": number}
 
@@ -208,11 +203,13 @@ def test_without_a_map_the_empty_one_is_shown(weights: dict[str, Path]) -> None:
         assert np.abs(without - upscale(model, vector_map=full)).max() > 1e-4
 
 
+STEPS = (("ddpm", 5), ("ddpm", 8), ("ddim", 5), ("dpm++", 5), ("unipc", 5))
+
+
 def test_steps_and_samplers_have_an_effect(weights: dict[str, Path]) -> None:
     pictures = [
         upscale(load(weights["styled"], sampler=sampler, steps=steps))
-        for sampler in ("ddpm", "ddim", "dpm++", "unipc")
-        for steps in (5, 8)
+        for sampler, steps in STEPS
     ]
     for k, one in enumerate(pictures):
         assert all(np.abs(one - two).max() > 1e-5 for two in pictures[:k])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.errors import InputError, ResourceError, RunConflictError
@@ -27,6 +27,7 @@ from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import RunState, read_state
+from tests.strategies import COSTLY
 
 MANIFEST: dict[str, Any] = {
     "job": {"scene": "a.tif", "scale": "4", "tile": {"size": 64}},
@@ -513,7 +514,7 @@ arrays = st.dictionaries(
 )
 
 
-@settings(max_examples=25)  # each one waits for the disk several times
+@COSTLY  # each one waits for the disk several times
 @given(arrays, st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False)))
 def test_a_context_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory,

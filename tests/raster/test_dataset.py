@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
@@ -32,6 +32,7 @@ from rsupres.raster.nodata import FILL_REACH, fill_invalid
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.place.extent import window_from_aoi, window_from_bounds
 from tests.helpers import NORTH_UP, UTM, make_scene, ramp, write_vector
+from tests.strategies import COSTLY
 
 ROTATED = Affine.translation(4e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
 
@@ -539,7 +540,7 @@ def test_filling_without_a_valid_pixel_gives_the_background() -> None:
     assert np.ptp(filled, axis=(1, 2)).max() == 0
 
 
-@settings(max_examples=25)
+@COSTLY
 @given(windows)
 def test_a_filled_value_depends_on_its_position_alone(
     tmp_path_factory: pytest.TempPathFactory, window: PixelWindow

@@ -6,14 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.raster.place.registration import find_shift
 from tests.pictures import fourier_shift, texture
+from tests.strategies import COSTLY
 
 
-@settings(max_examples=15, deadline=None)
+@COSTLY
 @given(st.floats(-5, 5), st.floats(-5, 5), st.integers(0, 9))
 def test_shift_is_found_to_a_few_hundredths(row: float, col: float, seed: int) -> None:
     large = texture(128, 112, seed)

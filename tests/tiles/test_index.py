@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic
@@ -26,6 +26,7 @@ from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import TileIndex, Tiling, profiles, read_index, records
 from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, UTM, make_scene
+from tests.strategies import COSTLY
 
 SR = NORTH_UP @ Affine.scale(0.5)
 ROTATED = (
@@ -59,11 +60,7 @@ def random_scene(path: Path, height: int, width: int, dtype: str, **more) -> np.
     return pixels
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@COSTLY
 @given(
     shape=st.tuples(st.integers(5, 41), st.integers(5, 41)),
     size=st.integers(3, 10),

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -22,6 +22,7 @@ from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import read_index
 from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, make_scene
+from tests.strategies import COSTLY
 
 
 def picture(height: int, width: int, bands: int = 2) -> np.ndarray:
@@ -46,7 +47,7 @@ def read(path: Path) -> np.ndarray:
         return dataset.read()
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@COSTLY
 @given(
     tile=st.integers(12, 30),
     overlap=st.integers(0, 7),

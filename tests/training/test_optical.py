@@ -123,7 +123,7 @@ def test_the_spread_is_learned_as_mean_absolute_error_and_its_shape_noted() -> N
     losses = {s: float(spread_loss(errors, logs)) for s, logs in tries.items()}
     assert min(losses, key=losses.__getitem__) == 0.016  # 0.02 * sqrt(2 / pi)
     spread = Spread(OpticalConfig(16, 2, 1, 8, spread=8))
-    for _ in range(400):
+    for _ in range(200):
         spread.note(errors, tries[0.016])
     assert float(spread.ratio) == pytest.approx(0.02 / 0.016, rel=0.02)
     normal = [0.674, 1.282, 1.645, 1.960, 2.576]

@@ -158,7 +158,7 @@ def test_the_papers_stages_train_what_the_paper_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "term", "iterations"),
-    [("autoencoder", "pixel", 40), ("diffusion", "v", 40), ("sflow", "nll_mean", 30)],
+    [("autoencoder", "pixel", 20), ("diffusion", "v", 20), ("sflow", "nll_mean", 20)],
 )
 def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> None:
     """Measured on one batch with the same draws, before and after."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -14,6 +14,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.vector.burn import Burner
 from rsupres.vector.geometry import LATTICE, PixelPlane, clip, cut, snap, split_kinds
 from rsupres.vector.wkb import parse
+from tests.strategies import COSTLY
 
 UTM = CRS.from_epsg(32633)
 SIDE = 96
@@ -66,7 +67,6 @@ windows = st.builds(
 WHOLE = PixelWindow(-150, -150, SIDE + 400, SIDE + 400)
 
 
-@settings(max_examples=50, deadline=None)
 @given(polygons, windows, st.sampled_from([1, 4]))
 @example([shapely.box(0.5, 0.5, 10.5, 3.5)], PixelWindow(0, 0, 5, 5), 1)
 @example([shapely.box(-5, -5, 2.5, 2.5)], PixelWindow(-3, 2, 9, 9), 4)
@@ -79,7 +79,7 @@ def test_a_window_is_a_cut_of_the_whole(shapes, window, factor):
     assert np.array_equal(burner.burn(window, factor), whole[rows, cols])
 
 
-@settings(max_examples=15, deadline=None)
+@COSTLY
 @given(st.lists(stars, min_size=1, max_size=4))
 def test_a_pixel_is_filled_when_its_centre_is_inside(shapes):
     burner = burner_of(shapes, list(range(len(shapes))))

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -27,6 +27,7 @@ from rsupres.legends.legend_file import load_legend
 from rsupres.raster.files import file_sha256
 from rsupres.vector.map import VectorMap
 from tests.helpers import shared_data
+from tests.strategies import COSTLY
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_data"
@@ -301,7 +302,7 @@ crss = st.sampled_from([32632, 3857, 4326, 2056])
 angles = st.sampled_from([0.0, 17.0, 90.0, 211.0])
 
 
-@settings(max_examples=12, deadline=None)
+@COSTLY
 @given(crss, angles, st.data())
 def test_a_window_is_a_cut_of_the_whole_on_any_grid(
     tmp_path_factory, epsg, angle, data

@@ -58,9 +58,8 @@ def building(number: int, lon: float, lat: float) -> list[dict[str, object]]:
     ]
 
 
-@pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    state = Server()
+def handler_of(state: Server) -> type[BaseHTTPRequestHandler]:
+    """Return what answers questions out of `state`, and notes them there."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -96,7 +95,13 @@ def server(monkeypatch) -> Iterator[Server]:
         def log_message(self, *args: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    state = Server()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{http.server_address[1]}/api"
