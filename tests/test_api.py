@@ -15,12 +15,14 @@ import pytest
 import rasterio
 
 import rsupres
+from rsupres.change.write import ChangeMaskOptions
 from rsupres.cli import main as command_line
 from rsupres.errors import InputError
 from rsupres.output.strips import WritingOptions
-from rsupres.tiles.request import TileConditions
+from rsupres.tiles.request import BatchOptions, TileOptions
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.request import UpscaleOptions
+from rsupres.vector.rasterize import RasterizeOptions
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data"
@@ -64,10 +66,10 @@ def test_dir_shows_exactly_the_public_names() -> None:
     [
         ("upscale", "upscale", (UpscaleOptions,), {"scene": "scenes"}),
         ("plan", "plan", (UpscaleOptions,), {"scene": "paths", "output": "paths"}),
-        ("tile", "tile", (TileConditions,), {"scene": "scenes"}),
+        ("tile", "tile", (TileOptions,), {"scene": "scenes"}),
         ("mosaic", "mosaic", (WritingOptions,), {}),
-        ("rasterize", "rasterize", (WritingOptions,), {}),
-        ("change_mask", "change", (WritingOptions,), {}),
+        ("rasterize", "rasterize", (RasterizeOptions,), {}),
+        ("change_mask", "change", (ChangeMaskOptions,), {}),
         ("make_report", "report", (), {}),
     ],
 )
@@ -79,7 +81,7 @@ def test_arguments_are_the_options_of_the_command(
 
 
 def test_batch_takes_the_options_of_upscale() -> None:
-    assert arguments_of("batch", UpscaleOptions) == options_of("batch")
+    assert arguments_of("batch", BatchOptions) == options_of("batch")
 
 
 def test_options_are_the_fields_of_a_job() -> None:

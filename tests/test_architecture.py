@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def room(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
+@functools.cache
 def all_imports_of(module: str) -> set[str]:
     """Return what a module imports, also for types only."""
     return imported_names(module, ast.walk(TREES[module]))
@@ -101,15 +103,24 @@ def test_every_module_lies_in_a_package_of_the_order() -> None:
     assert {room(name) for name in flat} == ROOT_MODULES
 
 
-@pytest.mark.parametrize("module", IN_PACKAGE)
-def test_imports_follow_the_order(module: str) -> None:
-    rank = ORDER.index(room(module))
+def test_imports_follow_the_order() -> None:
     against = {
-        name
+        (module, name)
+        for module in IN_PACKAGE
         for name in all_imports_of(module) & FILES.keys()
-        if room(name) not in ORDER[: rank + 1]
+        if room(name) not in ORDER[: ORDER.index(room(module)) + 1]
     }
     assert not against
+
+
+def test_what_is_imported_exists() -> None:
+    ours = {
+        (module, name)
+        for module in FILES
+        for name in all_imports_of(module)
+        if name.split(".")[0] == "rsupres"
+    }
+    assert {(module, name) for module, name in ours if name not in FILES} == set()
 
 
 def test_no_circle_of_imports_even_deferred_ones() -> None:
@@ -122,39 +133,60 @@ def test_errors_and_grid_import_nothing_of_ours() -> None:
     assert all_imports_of("rsupres.grid") & FILES.keys() <= {"rsupres.errors"}
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if room(name) == "families"])
-def test_families_never_import_each_other(module: str) -> None:
-    shared = {f"rsupres.families{name}" for name in ("", ".base", ".levels")}
-    family = module.split(".")[2] if module.count(".") > 1 else ""
-    allowed = shared | {
-        name for name in FILES if f"{name}.".startswith(f"rsupres.families.{family}.")
+def test_families_never_import_each_other() -> None:
+    shared = {
+        f"rsupres.families{name}" for name in ("", ".base", ".levels", ".storage")
     }
-    of_families = {
-        n for n in all_imports_of(module) & FILES.keys() if room(n) == "families"
+    families = [name for name in FILES if room(name) == "families"]
+    others = {
+        (module, name)
+        for module in families
+        for name in all_imports_of(module).intersection(families) - shared
+        if name.split(".")[2] != [*module.split("."), ""][2]
     }
-    assert of_families <= allowed
+    assert not others
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if room(name) != "cli"])
-def test_the_library_neither_prints_nor_exits_nor_knows_click(module: str) -> None:
-    if module == "rsupres.__main__":
-        return
-    terminal = {"click", "rich", "tqdm"}
-    if module in ("rsupres.execution", "rsupres.training.loop"):
-        terminal -= {"tqdm"}  # the progress bar of library calls that ask for one
-    assert not terminal & {n.split(".")[0] for n in all_imports_of(module)}
-    called = {
-        ast.unparse(node.func)
-        for node in ast.walk(TREES[module])
-        if isinstance(node, ast.Call)
-    }
-    assert not called & {"print", "input", "exit", "quit", "sys.exit", "os._exit"}
-    raised = {
-        ast.unparse(node.exc)
-        for node in ast.walk(TREES[module])
-        if isinstance(node, ast.Raise) and node.exc is not None
-    }
-    assert not any(text.startswith("SystemExit") for text in raised)
+def calls_and_raises(module: str) -> Iterator[str]:
+    """Yield what a module calls and raises, as written."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+        elif isinstance(node, ast.Raise) and node.exc is not None:
+            yield ast.unparse(node.exc)
+
+
+def test_the_library_neither_prints_nor_exits_nor_knows_click() -> None:
+    with_bars = ("rsupres.execution", "rsupres.training.loop")  # if a caller asks
+    leaving = ("print", "input", "exit", "quit", "sys.exit", "os._exit", "SystemExit")
+    for module in FILES:
+        if room(module) in ("cli", "__main__"):
+            continue
+        terminal = {"click", "rich", "tqdm"} - {"tqdm" if module in with_bars else ""}
+        assert not terminal & {n.split(".")[0] for n in all_imports_of(module)}, module
+        said = {text.partition("(")[0] for text in calls_and_raises(module)}
+        assert not said.intersection(leaving), module
+
+
+def lengths(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the lines and the name of every function, its docstring included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.end_lineno - node.lineno + 1, node.name
+
+
+def test_functions_files_and_packages_are_short() -> None:
+    """At most 50 lines a function, 400 a file of the package, 12 modules a package."""
+    tests = {file: ast.parse(file.read_text()) for file in ROOT.glob("tests/**/*.py")}
+    ours = {FILES[name]: tree for name, tree in TREES.items()}
+    for file, tree in {**tests, **ours}.items():
+        if file in ours:
+            assert len(file.read_text().splitlines()) <= 400, file
+        assert [name for n, name in lengths(tree) if n > 50] == [], file
+    for folder in {file.parent for file in ours} - {ROOT / "rsupres"}:
+        modules = [f.name for f in folder.glob("*.py") if f.name != "__init__.py"]
+        assert len(modules) <= 12, (folder, modules)
 
 
 def test_only_the_rooms_for_rasters_open_them() -> None:

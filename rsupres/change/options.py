@@ -6,9 +6,9 @@ Plain data; `rsupres.change.sources` and `rsupres.change.images` act on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from rsupres.errors import InputError
 from rsupres.raster.files import StrPath
@@ -16,6 +16,32 @@ from rsupres.raster.files import StrPath
 CompareBy = Literal["auto", "irmad", "cva", "land-cover"]
 
 SIGNIFICANCE = 1e-3  # default share of unchanged pixels that may be marked
+
+
+class ChangeChoices(TypedDict, total=False):
+    """Options of `change_mask` about its sources, by the command's names.
+
+    Attributes:
+        method: "irmad", "cva", "land-cover", or "auto", which decides by the sources.
+        significance: share of unchanged pixels that may be marked in images.
+        threshold: mark pixels that differ by more standard deviations of unchanged
+            ground than this, instead.
+        minimum_area: smaller parts are dropped, square metres.
+        land_cover: class raster of the later date, which gives detected change its
+            classes.
+        class_attribute: attribute of polygons that holds their class.
+        class_table: meaning of the codes: a name or a file; None = by the file.
+        output_table: translate the classes into this table.
+    """
+
+    method: CompareBy
+    significance: float | None
+    threshold: float | None
+    minimum_area: float | None
+    land_cover: StrPath | None
+    class_attribute: str | None
+    class_table: StrPath | None
+    output_table: StrPath | None
 
 
 @dataclass(frozen=True)
@@ -79,74 +105,54 @@ class ChangeOptions:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def choose_options(
-    n_sources: int,
-    *,
-    method: CompareBy = "auto",
-    significance: float | None = None,
-    threshold: float | None = None,
-    minimum_area: float | None = None,
-    land_cover: StrPath | None = None,
-    class_attribute: str | None = None,
-    class_table: StrPath | None = None,
-    output_table: StrPath | None = None,
-) -> ChangeOptions:
+def choose_options(n_sources: int, **given: Unpack[ChangeChoices]) -> ChangeOptions:
     """Return the options of a change mask; refuse those without effect.
 
-    All arguments but the number of sources are those of `change_mask`.
+    Args:
+        n_sources: one, or two to compare.
+        **given: see `ChangeChoices`.
 
     Raises:
         InputError: an option has no effect, or two exclude each other.
     """
     if not 1 <= n_sources <= 2:
         raise InputError(f"{n_sources} sources: give one, or an earlier and a later.")
+    detecting = {"significance", "threshold", "land_cover"}
+    method = given.get("method", "auto")
+    significance, threshold = given.get("significance"), given.get("threshold")
     if significance is not None and threshold is not None:
         raise InputError(
             "and the threshold exclude each other.", argument="significance"
         )
-    of_detection = {
-        "significance": significance,
-        "threshold": threshold,
-        "land_cover": land_cover,
-    }
     if n_sources == 1:
-        _refuse({**of_detection, "minimum_area": minimum_area}, "one source")
+        _refuse(given, {*detecting, "minimum_area"}, "one source")
     else:
-        _refuse({"class_attribute": class_attribute}, "two rasters")
+        _refuse(given, {"class_attribute"}, "two rasters")
     if method == "land-cover":
-        _refuse(of_detection, "land covers")
+        _refuse(given, detecting, "land covers")
     if n_sources == 1 and method != "auto":
         raise InputError(
             f"{method} compares two rasters; there is one source.", argument="method"
         )
     return ChangeOptions(
-        class_table=_name(class_table),
-        output_table=_name(output_table),
-        class_attribute=class_attribute,
-        land_cover=_name(land_cover),
+        class_table=_name(given.get("class_table")),
+        output_table=_name(given.get("output_table")),
+        class_attribute=given.get("class_attribute"),
+        land_cover=_name(given.get("land_cover")),
         covers={"auto": None, "land-cover": True}.get(method, False),
-        detection=_detection(method, significance, threshold, minimum_area),
+        detection=DetectionOptions(
+            method=method if method == "irmad" or method == "cva" else "auto",
+            significance=SIGNIFICANCE if significance is None else significance,
+            threshold=threshold,
+            minimum_area_m2=given.get("minimum_area"),
+        ),
     )
 
 
-def _detection(
-    method: CompareBy,
-    significance: float | None,
-    threshold: float | None,
-    minimum_area: float | None,
-) -> DetectionOptions:
-    return DetectionOptions(
-        method=method if method == "irmad" or method == "cva" else "auto",
-        significance=SIGNIFICANCE if significance is None else significance,
-        threshold=threshold,
-        minimum_area_m2=minimum_area,
-    )
-
-
-def _refuse(values: Mapping[str, object], what: str) -> None:
-    for name, value in values.items():
-        if value is not None:
-            raise InputError(f"has no effect for {what}.", argument=name)
+def _refuse(given: ChangeChoices, names: Collection[str], kind: str) -> None:
+    for name, value in given.items():
+        if name in names and value is not None:
+            raise InputError(f"has no effect for {kind}.", argument=name)
 
 
 def _name(path: StrPath | None) -> str | None:

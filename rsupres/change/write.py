@@ -13,14 +13,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.change.detection import Method
 from rsupres.change.mask import ChangeMask, changed_share
-from rsupres.change.options import ChangeOptions, CompareBy, choose_options
+from rsupres.change.options import ChangeChoices, ChangeOptions, choose_options
 from rsupres.execution import OnProgress, Progress, progress_bar
 from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.legends.class_table import NODATA, TABLE_TAG, UNCHANGED
@@ -148,6 +148,10 @@ class _Tally:
         self.area_m2 += counts * grid.gsd_m**2
 
 
+class ChangeMaskOptions(ChangeChoices, WritingOptions, total=False):
+    """Options of `change_mask`: of its sources, and of writing."""
+
+
 def change_mask(
     sources: StrPath | Sequence[StrPath],
     output: StrPath,
@@ -156,15 +160,7 @@ def change_mask(
     scale: Scale = 4,
     progress: bool = False,
     on_progress: OnProgress | None = None,
-    method: CompareBy = "auto",
-    significance: float | None = None,
-    threshold: float | None = None,
-    minimum_area: float | None = None,
-    land_cover: StrPath | None = None,
-    class_attribute: str | None = None,
-    class_table: StrPath | None = None,
-    output_table: StrPath | None = None,
-    **writing: Unpack[WritingOptions],
+    **options: Unpack[ChangeMaskOptions],
 ) -> ChangeSummary:
     """Write where the land changed, and into what, as `rsupres change` does.
 
@@ -177,17 +173,8 @@ def change_mask(
         scale: how many times finer: 4, 2.5, "10/3".
         progress: show a progress bar on stderr.
         on_progress: called after each strip, instead of a bar.
-        method: "irmad", "cva", "land-cover", or "auto", which decides by the sources.
-        significance: share of unchanged pixels that may be marked in images.
-        threshold: mark pixels that differ by more standard deviations of unchanged
-            ground than this, instead.
-        minimum_area: smaller parts are dropped, square metres.
-        land_cover: class raster of the later date, which gives detected change its
-            classes.
-        class_attribute: attribute of polygons that holds their class.
-        class_table: what the codes mean: a name or a file; None = by the file.
-        output_table: translate the classes into this table.
-        **writing: see `rsupres.output.strips.WritingOptions`.
+        **options: see `rsupres.change.options.ChangeChoices` and
+            `rsupres.output.strips.WritingOptions`.
 
     Returns:
         How much ground changed into each class.
@@ -201,26 +188,17 @@ def change_mask(
         >>> made = rsupres.change_mask(
         ...     ["2018.tif", "2024.tif"], "mask.tif", like="2024.tif", scale=4
         ... )  # doctest: +SKIP
-        >>> f"{made.share:.1%} changed"  # doctest: +SKIP
-        '3.2% changed'
     """
     names = as_names(sources)
+    kinds = ChangeChoices.__annotations__
+    choices = {name: value for name, value in options.items() if name in kinds}
+    writing = {name: value for name, value in options.items() if name not in kinds}
     job = ChangeJob(
         sources=names,
-        into=make_destination(output, writing),
+        into=make_destination(output, cast("WritingOptions", writing)),
         like=os.fspath(like),
         scale=as_scale(scale),
-        options=choose_options(
-            len(names),
-            method=method,
-            significance=significance,
-            threshold=threshold,
-            minimum_area=minimum_area,
-            land_cover=land_cover,
-            class_attribute=class_attribute,
-            class_table=class_table,
-            output_table=output_table,
-        ),
+        options=choose_options(len(names), **cast("ChangeChoices", choices)),
     )
     with progress_bar(progress) as show:
         return write_change_mask(job, on_progress=on_progress or show)

@@ -17,6 +17,8 @@ from rsupres.cli.terminal.log_file import set_scene
 from rsupres.cli.terminal.wording import error_line
 
 if TYPE_CHECKING:
+    from rsupres.report.batch_index import BatchPages
+    from rsupres.tiles.batches.batch import BatchRequest
     from rsupres.tiles.batches.journal import BatchItem
 
 
@@ -117,9 +119,9 @@ def batch(
     An input is a scene, a folder of scenes (rasters, .SAFE, zips, STAC items, folders
     of tiles), a pattern in quotes, @list.txt, a folder of 'rsupres tile', or a STAC
     collection or catalog (file, address, - for stdin), each item of which is a scene.
-    Tiles are upscaled at the scale that they were cut for, with those of their maps,
-    references and change masks that the model looks at. Each tile counts as a scene of
-    its own, so that noise and values found for a whole scene differ between tiles.
+    Tiles are upscaled at the scale that they were cut for, with their conditions that
+    the model looks at. Each tile is a scene of its own: noise and what is found for a
+    whole scene differ between tiles.
     Outputs are DIR/NAME.tif, those of tiles DIR/FOLDER/NAME.tif for 'rsupres mosaic'.
 
     An output that exists is skipped when it is whole and of the same scene, model and
@@ -135,22 +137,28 @@ def batch(
       rsupres batch tiles --out-dir sharp --model bicubic
       rsupres batch --config night.toml --jobs 2 --time-limit 5h
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.tiles.batches.batch import run_batch
-    from rsupres.tiles.batches.journal import summarise
-    from rsupres.tiles.batches.run import Watch
-
     request = make_request(ctx, inputs, folder, options)
     if is_plan:
         show_plan(console, request, ctx)
         return
-    pages = None
-    if report is not None:
-        from rsupres.report.batch_index import BatchPages
+    code = _run(ctx, console, request, report, time_limit_s)
+    if code:
+        ctx.exit(code)
 
-        pages = BatchPages(report, request.job)
 
-    def start(item: BatchItem) -> None:
-        set_scene(item.scene)
+def _run(
+    ctx: click.Context,
+    console: Console,
+    request: BatchRequest,
+    report: Path | None,
+    time_limit_s: float | None,
+) -> int:
+    """Run a batch, show its items and its sum; return the exit code."""
+    from rsupres.tiles.batches.batch import run_batch
+    from rsupres.tiles.batches.journal import summarise
+    from rsupres.tiles.batches.run import Watch
+
+    pages = _pages(report, request)
 
     def end(item: BatchItem) -> None:
         if pages is not None:
@@ -159,14 +167,18 @@ def batch(
         set_scene("")
 
     with console.work(time_limit_s) as show:
-        watch = Watch(start, end, show, lambda error: error_line(error, ctx.command))
+        watch = Watch(
+            lambda item: set_scene(item.scene),
+            end,
+            show,
+            lambda error: error_line(error, ctx.command),
+        )
         items = run_batch(request, watch)
         if pages is not None:
             pages.finish(items)
     summary = summarise(items)
     console.emit(summary, describe(summary))
-    if summary["exit_code"]:
-        ctx.exit(int(str(summary["exit_code"])))
+    return int(str(summary["exit_code"]))
 
 
 def describe_item(item: BatchItem) -> str:
@@ -185,3 +197,12 @@ def describe(summary: dict[str, object]) -> str:
         f"{summary['items']} inputs: {', '.join(counts) or 'none'}, in "
         f"{summary['duration_s']:.1f} s{code}."
     )
+
+
+def _pages(folder: Path | None, request: BatchRequest) -> BatchPages | None:
+    """Return what makes the pages of a batch, None when none are asked for."""
+    if folder is None:
+        return None
+    from rsupres.report.batch_index import BatchPages
+
+    return BatchPages(folder, request.job)

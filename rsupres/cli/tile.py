@@ -22,7 +22,7 @@ from rsupres.cli.terminal.wording import usage_errors
 
 if TYPE_CHECKING:
     from rsupres.tiles.cut import TileSummary
-    from rsupres.tiles.request import TileConditions
+    from rsupres.tiles.request import TileOptions
 
 
 @click.command()
@@ -106,7 +106,7 @@ def tile(
     if options["bounds_crs"] and not options["bounds"]:
         raise click.UsageError("--bounds-crs needs --bounds.")
     with usage_errors():
-        check_tile_options(cast("TileConditions", options))
+        check_tile_options(cast("TileOptions", options))
     with console.work() as show:
         summary = cut(scenes, folder, on_progress=show, **options)
     console.emit(summary.to_json(), describe(summary))

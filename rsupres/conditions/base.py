@@ -7,15 +7,16 @@ A condition is something that a model looks at besides the scene. Files are open
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 
 from rsupres.grid import Grid, PixelWindow
+from rsupres.raster.files import StrPath
 from rsupres.vector import LIVE
 
 if TYPE_CHECKING:
@@ -59,6 +60,32 @@ class GivenConditions:
     def condition_values(self) -> dict[str, Any]:
         """Return the values of the fields of this class, not of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(GivenConditions)}
+
+
+class ConditionOptions(TypedDict, total=False):
+    """Conditions as keyword arguments, by the command's names; nothing by default.
+
+    Attributes:
+        vector_map: one file or several, or "overpass".
+        legend: name or file.
+        layers: classes of the legend; None = all.
+        reference: one file or several.
+        coregister: move the reference by the displacement found.
+        fill_reference: fill what the reference misses.
+        change_mask: a file, or "detect".
+        class_table: class table of the mask.
+        class_attribute: attribute of its polygons.
+    """
+
+    vector_map: StrPath | Sequence[StrPath]
+    legend: StrPath | None
+    layers: Sequence[str] | None
+    reference: StrPath | Sequence[StrPath]
+    coregister: bool
+    fill_reference: bool
+    change_mask: StrPath | None
+    class_table: StrPath | None
+    class_attribute: str | None
 
 
 def given_files(given: GivenConditions) -> dict[str, tuple[str, ...]]:

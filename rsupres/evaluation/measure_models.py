@@ -146,18 +146,13 @@ def measure_models(
         keep_worst: keep parts of the images on which each model is worst.
 
     Raises:
-        InputError: no image is fit, a scale is below 1 or not offered, or the models
-            draw maps in different legends.
-        ConditionError: no model looks at a condition that is given.
-        CheckpointError: an unknown model, or weights are missing or damaged.
-        ResourceError: this machine has no such device.
+        InputError: no image is fit, a scale is not offered, or legends differ.
+        RsupresError: a model cannot be loaded, or looks at no condition that is given.
     """
     device = find_device(request.device)
     candidates, specs = load_candidates(
-        request.models,
-        _samplings(request, device),
-        torch.device(device),
-        request.seed,
+        *(request.models, _samplings(request, device)),
+        *(torch.device(device), request.seed),
         style=_read_style(request),
         hidden=request.without,
     )
@@ -167,14 +162,11 @@ def measure_models(
         make_folder(request.pictures, "pictures")
     worst = WorstImages() if keep_worst else None
     weights = load_measures(request.metric_weights, request.lpips_weights, device)
-    sets = None if weights.features is None else Sets(weights.features)
+    sets = Sets(weights.features) if weights.features is not None else None
     rows: list[Row] = []
     seen: set[str] = set()
     for row in run_testset(
-        chips,
-        candidates,
-        request.scales,
-        degradation,
+        *(chips, candidates, request.scales, degradation),
         border=request.border,
         perceptual=weights.measures,
         pictures=request.pictures,
@@ -188,11 +180,13 @@ def measure_models(
             on_progress(Progress("Images", len(seen) - 1, n_images, "images"))
     if not rows:
         raise InputError(f"{request.inputs[0]}: no image is fit for the test.")
-    means = sorted(mean_rows(rows), key=lambda row: -Fraction(row.scale))
-    if sets is not None:
-        means = sets.complete(means)
     kept = {} if worst is None else worst.by_model()
-    return ModelsResult(tuple(rows), tuple(means), degradation.name, kept)
+    return ModelsResult(tuple(rows), _means(rows, sets), degradation.name, kept)
+
+
+def _means(rows: list[Row], sets: Sets | None) -> tuple[Row, ...]:
+    means = sorted(mean_rows(rows), key=lambda row: -Fraction(row.scale))
+    return tuple(means if sets is None else sets.complete(means))
 
 
 def _samplings(request: ModelsRequest, device: str) -> list[SamplerOptions]:

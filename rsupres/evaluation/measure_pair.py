@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -117,30 +117,13 @@ class PairResult:
         }
 
 
-def evaluate(
-    sr: StrPath,
-    hr: StrPath,
-    *,
-    lr: StrPath | None = None,
-    resample: bool = False,
-    hr_nodata: float | None = None,
-    align: tuple[float, float] | Literal["auto"] | None = None,
-    match_histogram: bool = False,
-    stretch: str = "auto",
-    tile_size: int | None = None,
-    overlap: int = 0,
-    halo: int = 0,
-    crop_border: int = 0,
-    lpips_weights: StrPath | None = None,
-    metric_weights: StrPath | None = None,
-    all_figures: bool = False,
-    calibration: StrPath | None = None,
-) -> PairResult:
-    """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
+_FOLDERS = ("lpips_weights", "metric_weights")
 
-    Args:
-        sr: the picture under test.
-        hr: the truth.
+
+class PairOptions(TypedDict, total=False):
+    """Options of `evaluate`, by the command's names.
+
+    Attributes:
         lr: the input of `sr`, for consistency and ERGAS.
         resample: warp the truth to the grid of `sr` where they differ.
         hr_nodata: pixels of the truth with this number in every band do not count.
@@ -160,6 +143,35 @@ def evaluate(
             else none.
         all_figures: measure MS-SSIM, UIQI, NIQE, and with `lr` those of opensr-test.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
+    """
+
+    lr: StrPath | None
+    resample: bool
+    hr_nodata: float | None
+    align: tuple[float, float] | Literal["auto"] | None
+    match_histogram: bool
+    stretch: str
+    tile_size: int | None
+    overlap: int
+    halo: int
+    crop_border: int
+    lpips_weights: StrPath | None
+    metric_weights: StrPath | None
+    all_figures: bool
+    calibration: StrPath | None
+
+
+def evaluate(
+    sr: StrPath,
+    hr: StrPath,
+    **options: Unpack[PairOptions],
+) -> PairResult:
+    """Measure a picture against the truth, as `rsupres evaluate SR HR` does.
+
+    Args:
+        sr: the picture under test.
+        hr: the truth.
+        **options: see `PairOptions`.
 
     Returns:
         The figures, on the common ground and the valid pixels of both.
@@ -173,26 +185,15 @@ def evaluate(
         >>> found.row.figures["psnr"]  # doctest: +SKIP
         33.54
     """
-    return measure_pair(
-        PairRequest(
-            sr=os.fspath(sr),
-            hr=os.fspath(hr),
-            lr=None if lr is None else os.fspath(lr),
-            resample=resample,
-            hr_nodata=hr_nodata,
-            align=() if align == "auto" else align,
-            match_histogram=match_histogram,
-            stretch=stretch,
-            tile_size=tile_size,
-            overlap=overlap,
-            halo=halo,
-            border=crop_border,
-            lpips_weights=None if lpips_weights is None else Path(lpips_weights),
-            metric_weights=None if metric_weights is None else Path(metric_weights),
-            all_figures=all_figures,
-            calibration=None if calibration is None else os.fspath(calibration),
-        )
-    )
+    values = cast("dict[str, Any]", options)
+    kinds = {"lr": os.fspath, "calibration": os.fspath}
+    for name, kind in (kinds | dict.fromkeys(_FOLDERS, Path)).items():
+        if values.get(name) is not None:
+            values[name] = kind(values[name])
+    if values.get("align") == "auto":
+        values["align"] = ()
+    values["border"] = values.pop("crop_border", 0)
+    return measure_pair(PairRequest(os.fspath(sr), os.fspath(hr), **values))
 
 
 def measure_pair(request: PairRequest) -> PairResult:

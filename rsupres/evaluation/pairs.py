@@ -101,8 +101,7 @@ def load_pair(
         preparation: how they are brought together.
 
     Returns:
-        `(pair, sr, stretch)`: the whole SR picture and its stretch, for comparison with
-        the LR input.
+        The pair; the whole SR picture and its stretch, to compare with the LR input.
 
     Raises:
         InputError: unreadable, no common ground, or no valid pixel in common.

@@ -119,8 +119,7 @@ def score(
         scale: LR GSD divided by SR GSD.
         border: pixels left out at every side.
         valid: (H, W) bool; None = all.
-        perceptual: functions of the first three bands, by figure, of
-            `rsupres.evaluation.perceptual.weights`; None = none is measured.
+        perceptual: functions of the first three bands, by figure; None = none.
         chart: (3, H, W) uint8, a map in a legend's colours; edges near its borders are
             measured too; None = no map.
 

@@ -46,63 +46,64 @@ def run_testset(
     sets: Sets | None = None,
     all_figures: bool = False,
 ) -> Iterator[Row]:
-    """Measure every candidate on every image at every scale.
+    """Yield a row for every image, scale and candidate, in that order.
 
     Args:
         chips: HR images.
         candidates: ways to enlarge that are compared.
-        scales: greater than 1.
+        scales: 1 or more.
         degradation: how LR images are made.
         border: SR pixels left out at every side; None = the scale, rounded up.
-        perceptual: functions by figure; None = none is measured.
-        pictures: existing folder for one PNG per image and scale, with LR, the result
-            of every candidate and HR side by side; None = none.
-        worst: takes the images, to keep the worst; None = none are kept.
-        sets: takes the images, to compare all results with all truths; None = not.
+        perceptual: functions by figure.
+        pictures: folder for a PNG of each image and scale.
+        worst: keeps the worst images.
+        sets: compares all results with all truths.
         all_figures: measure MS-SSIM, UIQI, NIQE and those of opensr-test, too.
-
-    Yields:
-        One row per image, scale and candidate, in that order.
 
     Raises:
         InputError: a scale below 1, or an image too small for it.
     """
-    if any(scale < 1 for scale in scales):
-        raise InputError(f"Scales are at least 1, not {min(scales)}.")
+    _check(scales)
     for number, chip in enumerate(chips):
         for scale in scales:
-            height, width = chip.valid.shape
-            lr_size, hr_size = sizes_at(height, width, scale)
-            hr = chip.pixels[:, : hr_size[0], : hr_size[1]]
-            lr = (
-                degradation.degrade(hr, lr_size, number)
-                if chip.lr is None
-                else stored_lr(chip, lr_size)
-            )
-            layers = {
-                name: layer[:, : hr_size[0], : hr_size[1]]
-                for name, layer in chip.layers.items()
-            }
-            made = {c.name: c.enlarge(lr, scale, hr_size, layers) for c in candidates}
+            lr, hr, layers = _prepared(chip, scale, degradation, number)
+            made = {c.name: c.enlarge(lr, scale, _size(hr), layers) for c in candidates}
             edge = math.ceil(scale) if border is None else border
+            given = (scale, edge, degradation, perceptual, layers.get("vector_map"))
             found = {}
             for name, sr in made.items():
-                chart = layers.get("vector_map")
-                figures = _measure(
-                    sr, hr, lr, scale, edge, degradation, perceptual, chart
-                )
-                if all_figures:
-                    figures |= _all_figures(sr, hr, lr, degradation)
-                found[name] = figures
-                yield Row(name, str(scale), chip.name, 1, figures)
+                more = _all_figures(sr, hr, lr, degradation) if all_figures else {}
+                found[name] = _measure(sr, hr, lr, *given) | more
+                yield Row(name, str(scale), chip.name, 1, found[name])
+            shown = {"input": _repeat(lr, _size(hr)), **made, "truth": hr}
             if sets is not None:
                 sets.add(str(scale), made, hr)
             if worst is not None:
-                versions = {"input": _repeat(lr, hr_size), **made, "truth": hr}
-                worst.add(chip.name, str(scale), versions, found)
+                worst.add(chip.name, str(scale), shown, found)
             if pictures is not None:
-                panel = [_repeat(lr, hr_size), *made.values(), hr]
-                _save(pictures / f"{Path(chip.name).stem}_x{float(scale):g}.png", panel)
+                _save(pictures, chip.name, scale, list(shown.values()))
+
+
+def _check(scales: Sequence[Fraction]) -> None:
+    if any(scale < 1 for scale in scales):
+        raise InputError(f"Scales are at least 1, not {min(scales)}.")
+
+
+def _size(picture: Pixels) -> tuple[int, int]:
+    return picture.shape[-2], picture.shape[-1]
+
+
+def _prepared(
+    chip: Chip, scale: Fraction, degradation: Degradation, number: int
+) -> tuple[Pixels, Pixels, dict[str, Pixels]]:
+    """Return LR, HR and the layers of an image at a scale."""
+    lr_size, (height, width) = sizes_at(*chip.valid.shape, scale)
+    hr = chip.pixels[:, :height, :width]
+    if chip.lr is None:
+        lr = degradation.degrade(hr, lr_size, number)
+    else:
+        lr = stored_lr(chip, lr_size)
+    return lr, hr, {name: a[:, :height, :width] for name, a in chip.layers.items()}
 
 
 def _measure(
@@ -159,9 +160,11 @@ def _repeat(lr: Pixels, size: tuple[int, int]) -> Pixels:
     return lr[:, rows][:, :, cols]
 
 
-def _save(path: Path, panel: Sequence[Pixels]) -> None:
+def _save(folder: Path, name: str, scale: Fraction, panel: Sequence[Pixels]) -> None:
     from PIL import Image
 
     gap = np.full((3, panel[0].shape[1], 4), 255, np.uint8)
     parts = [part for picture in panel for part in (picture, gap)][:-1]
-    Image.fromarray(np.concatenate(parts, 2).transpose(1, 2, 0)).save(path)
+    Image.fromarray(np.concatenate(parts, 2).transpose(1, 2, 0)).save(
+        folder / f"{Path(name).stem}_x{float(scale):g}.png"
+    )

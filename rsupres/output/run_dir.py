@@ -233,8 +233,7 @@ class Run(AbstractContextManager["Run"]):
             patience_s: how long to wait for a process that works on it.
 
         Raises:
-            RunConflictError: if another process works on this shard, or on a shard of
-                the same run cut into another number of them.
+            RunConflictError: if a process works on it, or on one of another number.
         """
         if not 1 <= shard <= n_shards:
             raise ValueError(f"shard {shard} of {n_shards}")

@@ -178,7 +178,12 @@ def make_destination(output: StrPath, options: WritingOptions) -> Destination:
         output: the file to write.
         options: keyword arguments of the public function, named as its command's
             options.
+
+    Raises:
+        TypeError: a name is none of `WritingOptions`.
     """
+    if unknown := options.keys() - WritingOptions.__annotations__.keys():
+        raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
     run_dir = options.get("run_dir")
     return Destination(
         output=Path(output),

@@ -6,87 +6,38 @@ The command line calls the functions here with what it parsed, so both do the sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from rsupres.conditions.base import ConditionRequest
+from rsupres.conditions.base import ConditionOptions, ConditionRequest
 from rsupres.errors import InputError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.raster.files import StrPath, as_names
 from rsupres.tile_grid import lr_step
+from rsupres.upscaling.request import UpscaleOptions
 
 if TYPE_CHECKING:
     from rsupres.families.base import ModelSpec
+    from rsupres.tiles.batches.batch import BatchRequest
     from rsupres.tiles.batches.journal import BatchItem
-    from rsupres.tiles.cut import TileSummary
+    from rsupres.tiles.cut import TileJob, TileSummary
     from rsupres.upscaling.pipeline import RunSummary
-    from rsupres.upscaling.request import UpscaleOptions
-
-_OF_TILES = ("driver", "co", "run_dir")
 
 
-class TileConditions(TypedDict, total=False):
-    """What is cut along with a scene, by the command's names; nothing by default.
+class TileOptions(ConditionOptions, total=False):
+    """Options of `tile`, by the command's names; what to cut along is a condition.
 
     Attributes:
-        vector_map: one file or several, or "overpass".
-        legend: name or file.
-        layers: classes of the legend; None = all.
-        reference: one file or several.
-        coregister: move the reference by the displacement found.
-        fill_reference: fill what the reference misses.
-        change_mask: a file, or "detect".
-        class_table: class table of the mask.
-        class_attribute: attribute of its polygons.
-    """
-
-    vector_map: StrPath | Sequence[StrPath]
-    legend: StrPath | None
-    layers: Sequence[str] | None
-    reference: StrPath | Sequence[StrPath]
-    coregister: bool
-    fill_reference: bool
-    change_mask: StrPath | None
-    class_table: StrPath | None
-    class_attribute: str | None
-
-
-def tile(
-    scene: StrPath | Sequence[StrPath],
-    folder: StrPath,
-    *,
-    scale: Scale | None = None,
-    model: str | None = None,
-    tile_size: int | None = None,
-    overlap: int | None = None,
-    halo: int | None = None,
-    input_nodata: float | None = None,
-    bands_out: str | None = None,
-    stretch: str = "auto",
-    bounds: tuple[float, float, float, float] | None = None,
-    bounds_crs: str | None = None,
-    hr: StrPath | None = None,
-    overwrite: bool = False,
-    progress: bool = False,
-    on_progress: OnProgress | None = None,
-    **conditions: Unpack[TileConditions],
-) -> TileSummary:
-    """Cut a scene into overlapping tiles, as `rsupres tile` does.
-
-    Args:
-        scene: what to open: one raster, or several that make one.
-        folder: to make.
-        scale: SR pixels along one LR pixel: 4, 2.5, "10/3"; None = the only one of
-            the model, else 4.
         model: cut for this model: its tile size, halo, multiple, bands, legend and
             class table; None = for none.
         tile_size: LR pixels along a tile's side; None = the model's, else 128.
         overlap: LR pixels that neighbours share; None = 16, or more for the halo.
-        halo: LR pixels at inner sides that weigh nothing in `mosaic`.
+        halo: LR pixels at inner sides that weigh nothing in `mosaic`; None = the
+            model's, else 0.
         input_nodata: value of invalid pixels in the scene; None = as it declares.
         bands_out: bands of a product or a STAC item, such as "all"; coarse ones are
             brought to the grid of 10 m. None = its finest.
@@ -95,9 +46,63 @@ def tile(
         bounds_crs: CRS of `bounds`; None = the scene's.
         hr: a sharp image on the SR grid, cut along.
         overwrite: replace a folder that exists.
+    """
+
+    model: str | None
+    tile_size: int | None
+    overlap: int | None
+    halo: int | None
+    input_nodata: float | None
+    bands_out: str | None
+    stretch: str
+    bounds: tuple[float, float, float, float] | None
+    bounds_crs: str | None
+    hr: StrPath | None
+    overwrite: bool
+
+
+class BatchOptions(UpscaleOptions, total=False):
+    """Options of `batch`: those of `upscale`, and of the batch as a whole.
+
+    `uncertainty`, `reference_coverage` and `run_dir` name folders.
+
+    Attributes:
+        recursive: search subfolders of folders, too.
+        group_bands: join files whose names differ in the band alone; by default True.
+        jobs: scenes at a time, each in a process of its own; a script that asks for
+            several needs ``if __name__ == "__main__":``.
+        retry: how often inputs that failed are tried again, after all others.
+        max_failures: stop when so many inputs have failed; None = never.
+        summary: a .csv, .json or .md file to write; None = none.
+    """
+
+    recursive: bool
+    group_bands: bool
+    jobs: int
+    retry: int
+    max_failures: int | None
+    summary: StrPath | None
+
+
+def tile(
+    scene: StrPath | Sequence[StrPath],
+    folder: StrPath,
+    *,
+    scale: Scale | None = None,
+    progress: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[TileOptions],
+) -> TileSummary:
+    """Cut a scene into overlapping tiles, as `rsupres tile` does.
+
+    Args:
+        scene: what to open: one raster, or several that make one.
+        folder: to make.
+        scale: SR pixels along one LR pixel: 4, 2.5, "10/3"; None = the only one of
+            the model, else 4.
         progress: show a progress bar on stderr.
         on_progress: called after each row of tiles, instead of a bar.
-        **conditions: see `TileConditions`.
+        **options: see `TileOptions` and `rsupres.conditions.base.ConditionOptions`.
 
     Returns:
         How the scene was cut, and what the tiles hold.
@@ -106,38 +111,41 @@ def tile(
         ConditionError: an option without the condition that it is about.
         RsupresError: as `rsupres.tiles.cut.tile_scene`.
     """
-    from rsupres.tiles.cut import TileJob, tile_scene
+    from rsupres.tiles.cut import tile_scene
+
+    job = _tile_job(as_names(scene), Path(folder), scale, options)
+    with progress_bar(progress) as show:
+        return tile_scene(job, on_progress=on_progress or show)
+
+
+def _tile_job(
+    scenes: tuple[str, ...], folder: Path, scale: Scale | None, options: TileOptions
+) -> TileJob:
+    from rsupres.tiles.cut import TileJob
     from rsupres.upscaling.request import find_scale
 
-    check_tile_options(conditions)
+    check_tile_options(options)
+    model, halo = options.get("model"), options.get("halo")
     ratio = find_scale(scale, model)
     spec = None if model is None else _spec(model, ratio)
-    multiple, roles = 1, None
+    tile_size, multiple, roles = options.get("tile_size"), 1, None
     if spec is not None:
         multiple, roles = spec.multiple, spec.bands or None
-        step = lr_step(ratio, multiple)
-        tile_size = tile_size or round_up(spec.tile_size, step)
+        tile_size = tile_size or round_up(spec.tile_size, lr_step(ratio, multiple))
         halo = spec.halo if halo is None else halo
-    job = TileJob(
-        scenes=as_names(scene),
-        folder=Path(folder),
+    found = {"tile_size", "halo", "model", "hr", *ConditionOptions.__annotations__}
+    return TileJob(
+        scenes=scenes,
+        folder=folder,
         scale=ratio,
         tile_size=tile_size,
-        overlap=overlap,
         halo=halo or 0,
         multiple=multiple,
         roles=roles,
-        input_nodata=input_nodata,
-        bands_out=bands_out,
-        stretch=stretch,
-        bounds=bounds,
-        bounds_crs=bounds_crs,
-        conditions=_request(Path(folder), spec, conditions),
-        hr=None if hr is None else os.fspath(hr),
-        overwrite=overwrite,
+        conditions=_request(folder, spec, options),
+        hr=_name(options.get("hr")),
+        **{name: v for name, v in options.items() if name not in found},  # type: ignore[arg-type]
     )
-    with progress_bar(progress) as show:
-        return tile_scene(job, on_progress=on_progress or show)
 
 
 def mosaic(
@@ -154,8 +162,7 @@ def mosaic(
     """Blend a folder of tiles, or finish a run, as `rsupres mosaic` does.
 
     Args:
-        source: a folder of georeferenced tiles, or a run directory; a run keeps the
-            format that it was begun with.
+        source: a folder of georeferenced tiles, or a run directory, whose format stays.
         output: the raster to write.
         dtype: numpy name; None = the tiles'.
         nodata: None = the tiles'; needed when tiles leave gaps.
@@ -165,16 +172,15 @@ def mosaic(
         **writing: see `rsupres.output.strips.WritingOptions`.
 
     Raises:
-        InputError: no tiles, or tiles that do not fit together; or an option that a run
-            has settled already.
+        InputError: no tiles, tiles that do not fit, or an option that is settled.
         RsupresError: as `rsupres.upscaling.pipeline.upscale_scene`.
     """
+    from rsupres.tiles.mosaic import mosaic_tiles
+
     folder = Path(source)
     with progress_bar(progress) as bar:
         show = on_progress or bar
         if not is_run(folder):
-            from rsupres.tiles.mosaic import mosaic_tiles
-
             into = make_destination(output, writing)
             return mosaic_tiles(
                 folder,
@@ -190,23 +196,24 @@ def mosaic(
                 restart=into.restart,
                 on_progress=show,
             )
-        from rsupres.upscaling.pipeline import finish_run
-
         settled = {"dtype": dtype, "nodata": nodata, "input_nodata": input_nodata}
-        given = {**writing, **settled}
-        for name in (*_OF_TILES, *settled):
-            if given.get(name) is not None:
-                raise InputError(
-                    "was settled when the run began; it is for folders of tiles.",
-                    argument=name,
-                )
-        return finish_run(
-            folder,
-            Path(output),
-            overwrite=writing.get("overwrite", False),
-            keep_run=writing.get("keep_run", False),
-            on_progress=show,
-        )
+        return _finish(folder, Path(output), {**writing, **settled}, show)
+
+
+def _finish(
+    run: Path, output: Path, options: Mapping[str, object], show: OnProgress
+) -> RunSummary:
+    """Finish a run; refuse what was settled when it began."""
+    from rsupres.upscaling.pipeline import finish_run
+
+    ends = {name: bool(options.get(name)) for name in ("overwrite", "keep_run")}
+    for name, value in options.items():
+        if name not in (*ends, "restart") and value is not None:
+            raise InputError(
+                "was settled when the run began; it is for folders of tiles.",
+                argument=name,
+            )
+    return finish_run(run, output, **ends, on_progress=show)
 
 
 def batch(
@@ -214,16 +221,10 @@ def batch(
     folder: StrPath,
     *,
     scale: Scale | None = None,
-    recursive: bool = False,
-    group_bands: bool = True,
-    jobs: int = 1,
-    retry: int = 0,
-    max_failures: int | None = None,
-    summary: StrPath | None = None,
     progress: bool = False,
     on_progress: OnProgress | None = None,
     on_item: Callable[[BatchItem], None] | None = None,
-    **options: Unpack[UpscaleOptions],
+    **options: Unpack[BatchOptions],
 ) -> list[BatchItem]:
     """Upscale many scenes into a folder, as `rsupres batch` does.
 
@@ -236,18 +237,10 @@ def batch(
         folder: of the outputs; made if it is missing.
         scale: SR pixels along one LR pixel; None = 4, and the scale of folders of
             tiles.
-        recursive: search subfolders of folders, too.
-        group_bands: join files whose names differ in the band alone.
-        jobs: scenes at a time, each in a process of its own; a script that asks for
-            several needs ``if __name__ == "__main__":``.
-        retry: how often inputs that failed are tried again, after all others.
-        max_failures: stop when so many inputs have failed; None = never.
-        summary: a .csv, .json or .md file to write; None = none.
         progress: show a progress bar on stderr.
         on_progress: called often, instead of a bar.
         on_item: called with each item when it is done.
-        **options: see `rsupres.upscaling.request.UpscaleOptions`; `uncertainty`,
-            `reference_coverage` and `run_dir` name folders.
+        **options: see `BatchOptions` and `rsupres.upscaling.request.UpscaleOptions`.
 
     Returns:
         All items with their status, in the order of the inputs.
@@ -257,22 +250,10 @@ def batch(
         InputError: an input cannot be found, or two have the same output.
         RunConflictError: another batch works on the folder.
     """
-    from rsupres.tiles.batches.attempts import Effort
-    from rsupres.tiles.batches.batch import BatchRequest, run_batch
-    from rsupres.tiles.batches.jobs import Selection
+    from rsupres.tiles.batches.batch import run_batch
     from rsupres.tiles.batches.run import Watch
-    from rsupres.upscaling.request import make_job
 
-    job = make_job((), folder, scale, options)
-    request = BatchRequest(
-        inputs=as_names(inputs),
-        folder=Path(folder),
-        job=job,
-        scale_is_given=scale is not None,
-        selection=Selection(recursive=recursive, group_bands=group_bands),
-        effort=Effort(jobs, retry, max_failures),
-        summary=None if summary is None else Path(summary),
-    )
+    request = _batch_request(as_names(inputs), Path(folder), scale, options)
     with progress_bar(progress) as show:
         watch = Watch(
             on_item=on_item or (lambda item: None), on_progress=on_progress or show
@@ -280,12 +261,41 @@ def batch(
         return run_batch(request, watch)
 
 
+def _batch_request(
+    inputs: tuple[str, ...], folder: Path, scale: Scale | None, options: BatchOptions
+) -> BatchRequest:
+    from rsupres.tiles.batches.attempts import Effort
+    from rsupres.tiles.batches.batch import BatchRequest
+    from rsupres.tiles.batches.jobs import Selection
+    from rsupres.upscaling.request import make_job
+
+    summary = options.pop("summary", None)
+    selection = Selection(
+        recursive=options.pop("recursive", False),
+        group_bands=options.pop("group_bands", True),
+    )
+    effort = Effort(
+        options.pop("jobs", 1),
+        options.pop("retry", 0),
+        options.pop("max_failures", None),
+    )
+    return BatchRequest(
+        inputs=inputs,
+        folder=folder,
+        job=make_job((), folder, scale, options),
+        scale_is_given=scale is not None,
+        selection=selection,
+        effort=effort,
+        summary=None if summary is None else Path(summary),
+    )
+
+
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run directory."""
     return (folder / "run.json").exists()
 
 
-def check_tile_options(conditions: TileConditions) -> None:
+def check_tile_options(conditions: ConditionOptions) -> None:
     """Check that no option lacks the condition that it is about.
 
     Raises:
@@ -308,7 +318,7 @@ def _spec(model: str, scale: Fraction) -> ModelSpec:
 
 
 def _request(
-    folder: Path, spec: ModelSpec | None, given: TileConditions
+    folder: Path, spec: ModelSpec | None, given: ConditionOptions
 ) -> ConditionRequest:
     """Return which conditions are cut along."""
     legend = given.get("legend") or (spec.legend if spec else None)

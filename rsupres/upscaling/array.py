@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from rsupres.upscaling.inference import Counts, TileRunner, TileSource
 from rsupres.upscaling.memory import (
     ArrayConditions,
     ArrayReader,
+    GivenArrays,
     as_conditions,
     on_pixels,
     reflect,
@@ -62,31 +63,41 @@ class Model:
         return self.resolver.spec
 
 
+class ModelOptions(TypedDict, total=False):
+    """Options of `load_model`.
+
+    Attributes:
+        precision: "fp32", "bf16", "fp16", or "auto" (default): bf16 on CUDA and on CPUs
+            that multiply it, else fp32.
+        detail: 0 = most faithful pixels (default), 1 = most natural texture, where
+            offered.
+        steps: network evaluations per tile; None = the model's own.
+        sampler: one that the model offers; None = its own.
+        style_sample: draw a style instead of following an image.
+        sensor_mtf: the sensor's modulation transfer at Nyquist; None = estimated.
+        noise: standard deviation, in the array's units; None = estimated.
+    """
+
+    precision: str
+    detail: float
+    steps: int | None
+    sampler: str | None
+    style_sample: bool
+    sensor_mtf: float | None
+    noise: float | None
+
+
 def load_model(
     name: str,
     device: str = "auto",
-    *,
-    precision: str = "auto",
-    detail: float = 0.0,
-    steps: int | None = None,
-    sampler: str | None = None,
-    style_sample: bool = False,
-    sensor_mtf: float | None = None,
-    noise: float | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Model:
     """Load a model by its name or from a checkpoint file.
 
     Args:
         name: a name of `rsupres models list`, or a path to a checkpoint.
         device: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
-        precision: "fp32", "bf16", "fp16", or "auto": bf16 on CUDA and on CPUs
-            that multiply it, else fp32.
-        detail: 0 = most faithful pixels, 1 = most natural texture, where offered.
-        steps: network evaluations per tile; None = the model's own.
-        sampler: one that the model offers; None = its own.
-        style_sample: draw a style instead of following an image.
-        sensor_mtf: the sensor's modulation transfer at Nyquist; None = estimated.
-        noise: standard deviation, in the array's units; None = estimated.
+        **options: see `ModelOptions`.
 
     Returns:
         The model, ready for `upscale_array`.
@@ -108,16 +119,10 @@ def load_model(
 
     place = find_device(device)
     where = torch.device(place)
-    options = SamplerOptions(
-        steps=steps,
-        sampler=sampler,
-        detail=detail,
-        precision=find_precision(precision, place),
-        style_sample=style_sample,
-        sensor_mtf=sensor_mtf,
-        noise=noise,
-    )
-    return Model(name, catalogue.load_model(name, where, options), where)
+    chosen = cast("dict[str, object]", options)
+    chosen["precision"] = find_precision(options.get("precision", "auto"), place)
+    made = SamplerOptions(**chosen)  # type: ignore[arg-type]  # typed by ModelOptions
+    return Model(name, catalogue.load_model(name, where, made), where)
 
 
 def upscale_array(
@@ -126,14 +131,10 @@ def upscale_array(
     scale: Scale = 4,
     *,
     seed: int = 0,
-    vector_map: NDArray[np.number] | None = None,
-    reference: NDArray[np.number] | None = None,
-    reference_valid: NDArray[np.bool_] | None = None,
-    change_mask: NDArray[np.uint8] | None = None,
-    style: NDArray[np.number] | None = None,
     tile_size: int | None = None,
     overlap: int | None = None,
     progress: bool = False,
+    **conditions: Unpack[GivenArrays],
 ) -> FloatArray:
     """Upscale an image in memory.
 
@@ -146,14 +147,10 @@ def upscale_array(
         model: from `load_model`, or a name.
         scale: SR pixels along one LR pixel: 4, 2.5, "10/3".
         seed: of the noise.
-        vector_map: (3, H, W) in [0, 1], in the colours of the model's legend.
-        reference: (c, H, W) in [0, 1], an earlier sharp image in the same bands.
-        reference_valid: (H, W), where there is a reference; None = everywhere.
-        change_mask: (H, W), 0 = unchanged, else a class, 255 = not known.
-        style: (c, any, any) in [0, 1], an image whose look is followed.
         tile_size: LR pixels along a tile's side; None = the model's.
         overlap: LR pixels that neighbouring tiles share; None = by the model's halo.
         progress: show a progress bar on stderr.
+        **conditions: see `rsupres.upscaling.memory.GivenArrays`.
 
     Returns:
         (c, floor(h * scale), floor(w * scale)) float32; about [0, 1], not clipped.
@@ -171,7 +168,7 @@ def upscale_array(
     loaded = load_model(model) if isinstance(model, str) else model
     ratio = as_scale(scale)
     unit = _check_values(lr)
-    given = as_conditions(vector_map, reference, reference_valid, change_mask, style)
+    given = as_conditions(**conditions)
     _refuse_unseen(loaded.spec, given)
     _check_request(loaded.spec, unit, ratio, given)
     tiles = plan_tiles(

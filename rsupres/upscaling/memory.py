@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,22 +104,32 @@ class ArrayConditions:
         return Conditions(**layers, style=self.given.style)
 
 
-def as_conditions(
-    vector_map: NDArray[np.number] | None,
-    reference: NDArray[np.number] | None,
-    reference_valid: NDArray[np.bool_] | None,
-    change_mask: NDArray[np.uint8] | None,
-    style: NDArray[np.number] | None,
-) -> Conditions:
-    """Return arrays as conditions: a batch of one on the CPU.
+class GivenArrays(TypedDict, total=False):
+    """Inputs of a model besides the image, as arrays; None = not given.
 
-    Args:
-        vector_map: (3, H, W) in [0, 1], or None, as all others.
-        reference: (c, H, W) in [0, 1].
-        reference_valid: (H, W); None = the reference is everywhere.
-        change_mask: (H, W) codes.
-        style: (c, any, any) in [0, 1].
+    Attributes:
+        vector_map: (3, H, W) in [0, 1], in the colours of the model's legend.
+        reference: (c, H, W) in [0, 1], an earlier sharp image in the same bands.
+        reference_valid: (H, W), where there is a reference; None = everywhere.
+        change_mask: (H, W), 0 = unchanged, else a class, 255 = not known.
+        style: (c, any, any) in [0, 1], an image whose look is followed.
     """
+
+    vector_map: NDArray[np.number] | None
+    reference: NDArray[np.number] | None
+    reference_valid: NDArray[np.bool_] | None
+    change_mask: NDArray[np.uint8] | None
+    style: NDArray[np.number] | None
+
+
+def as_conditions(
+    vector_map: NDArray[np.number] | None = None,
+    reference: NDArray[np.number] | None = None,
+    reference_valid: NDArray[np.bool_] | None = None,
+    change_mask: NDArray[np.uint8] | None = None,
+    style: NDArray[np.number] | None = None,
+) -> Conditions:
+    """Return arrays as conditions, a batch of one on the CPU; see `GivenArrays`."""
     import torch
 
     def layer(values: NDArray[np.generic] | None, dtype: type) -> Tensor | None:

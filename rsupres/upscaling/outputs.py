@@ -1,4 +1,4 @@
-"""Describe the rasters that a run writes: where each goes, its format and its tags.
+"""Describe the rasters that a run writes: where each goes, its format, its bands.
 
 A run writes the upscaled scene and, if asked for, the standard deviation of its error
 or over its samples, the limits of an interval around it, and the coverage of its
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,14 +20,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.families.base import FOUND, TAILS
+from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.tiff.profile import OutputFormat, OutputMeta
-from rsupres.products.masks import parse_classes
 from rsupres.upscaling.finishing import FinishedStrip
-from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.work import Work
-from rsupres.version import __version__
 
 if TYPE_CHECKING:
     from rsupres.conditions.references import References
@@ -104,71 +100,6 @@ def main_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
     """Return band names, tags and colours of the upscaled scene."""
     bands = [work.file_bands[place] for place in work.order]
     return OutputMeta.like(work.scene, bands, work.sr_grid, tags)
-
-
-def job_tags(
-    work: Work,
-    figures: Mapping[str, float],
-    gate: str,
-    prepared: Mapping[str, float],
-) -> dict[str, str]:
-    """Return the RSUPRES_* tags: the same for the same job on the same scene.
-
-    Args:
-        work: the settled job.
-        figures: of the whole output.
-        gate: what became of the quality gates; "" without any.
-        prepared: numbers that the model found in the scene.
-    """
-    job = work.job
-    tags = {
-        "RSUPRES_VERSION": __version__,
-        "RSUPRES_MODEL": work.model.card.name,
-        "RSUPRES_MODEL_SHA256": work.model.sha256 or "",
-        "RSUPRES_MODEL_LICENCE": work.model.card.licence,
-        "RSUPRES_SCALE": str(job.scale),
-        "RSUPRES_SEED": str(job.seed) if work.model.spec.stochastic else "",
-        "RSUPRES_STEPS": str(job.steps or work.model.spec.steps or ""),
-        "RSUPRES_SAMPLES": str(job.samples) if job.samples > 1 else "",
-        "RSUPRES_DETAIL": f"{work.model.options.detail:g}"
-        if work.model.spec.detail
-        else "",
-        "RSUPRES_SENSOR_MTF": "" if job.sensor_mtf is None else f"{job.sensor_mtf:g}",
-        "RSUPRES_NOISE": "" if job.noise is None else f"{job.noise:g}",
-        "RSUPRES_PRECISION": work.model.options.precision,
-        "RSUPRES_STRETCH": json.dumps(work.stretch.to_json()),
-        "RSUPRES_BANDS": ",".join(map(str, work.bands.roles)),
-        "RSUPRES_SHARPENED_BY": work.sharpening or "",
-        "RSUPRES_MASK": mask_text(job),
-        "RSUPRES_OTHER_BANDS": work.other_bands if work.bands.others else "",
-        "RSUPRES_LOCK_LOW_FREQUENCIES": "yes" if job.lock_low_frequencies else "",
-        "RSUPRES_TILE": ",".join(map(str, work.grid.sides)),
-        "RSUPRES_JOB": work.identity_sha256,
-        "RSUPRES_IDENTITY": json.dumps(work.stamp, sort_keys=True),
-        "RSUPRES_GATE": gate,
-        "RSUPRES_SAMPLER": job.sampler or "",
-        "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
-    }
-    tags |= {
-        f"RSUPRES_{name.upper()}": json.dumps(fingerprint, sort_keys=True)
-        for name, fingerprint in work.conditions.fingerprint().items()
-    }
-    if settings := work.conditions.settings():
-        tags["RSUPRES_MEASURED"] = json.dumps(settings, sort_keys=True)
-    found = {k: v for k, v in prepared.items() if k.startswith(FOUND)}
-    tags |= {
-        f"RSUPRES_{name.upper()}": f"{value:.6g}"
-        for name, value in (*figures.items(), *found.items())
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def mask_text(job: UpscaleJob) -> str:
-    """Return which mask hides pixels, its classes and what becomes of them."""
-    if job.mask is None:
-        return ""
-    classes = ",".join(map(str, parse_classes(job.mask_classes)))
-    return f"{os.path.basename(job.mask)}: {classes}: {job.mask_action}"
 
 
 def _deviation(strip: FinishedStrip) -> np.ndarray:

@@ -43,13 +43,7 @@ from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.outputs import (
-    COVERAGE,
-    DEVIATION,
-    job_tags,
-    main_meta,
-    side_outputs,
-)
+from rsupres.upscaling.outputs import COVERAGE, DEVIATION, main_meta, side_outputs
 from rsupres.upscaling.preparation.context import context_of, prepare_samples
 from rsupres.upscaling.preparation.existing import (
     check_existing,
@@ -59,6 +53,7 @@ from rsupres.upscaling.preparation.existing import (
 from rsupres.upscaling.preparation.work import Work, open_work
 from rsupres.upscaling.summary import RunSummary as RunSummary
 from rsupres.upscaling.summary import summarise, without_warnings
+from rsupres.upscaling.tags import job_tags
 
 logger = logging.getLogger(__name__)
 

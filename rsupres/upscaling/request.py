@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from rsupres.checkpoints.catalogue import read_card
+from rsupres.conditions.base import ConditionOptions
 from rsupres.errors import CheckpointError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.families.base import FixedScales
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import Compute, RunSummary
 
 
-class UpscaleOptions(TypedDict, total=False):
+class UpscaleOptions(ConditionOptions, total=False):
     """Options of `upscale`, `plan` and `batch`: those of the command, by its names.
 
     What is left out has the command's default. The reference of the commands says what
-    each option means.
+    each option means. Conditions are those of `ConditionOptions`.
 
     Attributes:
         model: a name or a checkpoint; None = the shipped model that fits.
@@ -47,15 +48,6 @@ class UpscaleOptions(TypedDict, total=False):
         bounds: west, south, east, north.
         bounds_crs: CRS of `bounds`; None = the scene's.
         aoi: vector file; outside its polygons is nodata.
-        vector_map: one file or several, or "overpass".
-        legend: name or file.
-        layers: classes of the legend; None = all.
-        reference: one file or several.
-        coregister: move the reference by the displacement found.
-        fill_reference: fill what the reference misses.
-        change_mask: a file, or "detect".
-        class_table: class table of the mask.
-        class_attribute: attribute of its polygons.
         style: an image or a folder of images.
         style_sample: draw a style.
         reference_coverage: file to write.
@@ -107,15 +99,6 @@ class UpscaleOptions(TypedDict, total=False):
     bounds: tuple[float, float, float, float] | None
     bounds_crs: str | None
     aoi: StrPath | None
-    vector_map: StrPath | Sequence[StrPath]
-    legend: StrPath | None
-    layers: Sequence[str] | None
-    reference: StrPath | Sequence[StrPath]
-    coregister: bool
-    fill_reference: bool
-    change_mask: StrPath | None
-    class_table: StrPath | None
-    class_attribute: str | None
     style: StrPath | None
     style_sample: bool
     reference_coverage: StrPath | None

@@ -15,12 +15,29 @@ from rsupres.errors import InputError
 from rsupres.vector.osm.tags import TagReader
 
 if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
     from rsupres.vector.features import BoxesIn, Features
     from rsupres.vector.geometry import Box
 
 BATCH_ROWS = 65_536
 
 logger = logging.getLogger(__name__)
+
+
+def _open(name: str, path: str) -> ParquetFile:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading GeoParquet needs pyarrow; install it with "
+            "pip install rsupres[parquet], or convert the file to GeoPackage."
+        ) from error
+    try:
+        return parquet.ParquetFile(name)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file ({error}).") from error
 
 
 def read_parquet(
@@ -43,18 +60,9 @@ def read_parquet(
     """
     from rsupres.vector.features import Features
 
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading GeoParquet needs pyarrow; install it with "
-            "pip install rsupres[parquet], or convert the file to GeoPackage."
-        ) from error
-    try:
-        source = parquet.ParquetFile(name)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file ({error}).") from error
+    source = _open(name, path)
+    import pyarrow
+
     with source:
         column, geometry = _geometry_column(source.schema_arrow.metadata or {}, path)
         crs = _crs(geometry, path)

@@ -112,37 +112,44 @@ class RasterizeSummary(SceneGridSummary):
         }
 
 
+class RasterizeOptions(WritingOptions, total=False):
+    """Options of `rasterize`, by the command's names.
+
+    Attributes:
+        legend: "classes" (one band of codes), "maptiler", "osm-carto" (RGB), or a file.
+        layers: classes of the legend; None = all.
+        place: download this place.
+        bounds: download this box, degrees.
+        antialias: blend the edges of an RGB legend.
+    """
+
+    legend: StrPath
+    layers: Sequence[str] | None
+    place: str | None
+    bounds: tuple[float, float, float, float] | None
+    antialias: bool
+
+
 def rasterize(
     maps: StrPath | Sequence[StrPath],
     output: StrPath,
     *,
     like: StrPath,
     scale: Scale = 4,
-    legend: StrPath = DEFAULT_CLASS_LEGEND,
-    layers: Sequence[str] | None = None,
-    place: str | None = None,
-    bounds: tuple[float, float, float, float] | None = None,
-    antialias: bool = False,
     progress: bool = False,
     on_progress: OnProgress | None = None,
-    **writing: Unpack[WritingOptions],
+    **options: Unpack[RasterizeOptions],
 ) -> RasterizeSummary:
     """Burn a vector map on the grid of a scene, as `rsupres rasterize` does.
 
     Args:
-        maps: vector files, or "overpass" for OpenStreetMap of the scene's ground; empty
-            with `place` or `bounds`.
+        maps: vector files, or "overpass"; none with `place` or `bounds`.
         output: the raster to write.
         like: the scene whose grid, `scale` times finer, is the output's.
         scale: how many times finer: 4, 2.5, "10/3".
-        legend: "classes" (one band of codes), "maptiler", "osm-carto" (RGB), or a file.
-        layers: classes of the legend; None = all.
-        place: download this place.
-        bounds: download this box, degrees.
-        antialias: blend the edges of an RGB legend.
         progress: show a progress bar on stderr.
         on_progress: called after each strip, instead of a bar.
-        **writing: see `rsupres.output.strips.WritingOptions`.
+        **options: see `RasterizeOptions` and `rsupres.output.strips.WritingOptions`.
 
     Returns:
         What was burned, and counts of what was left out.
@@ -158,16 +165,18 @@ def rasterize(
         >>> made.counts["building"]  # doctest: +SKIP
         123
     """
+    legend = options.pop("legend", DEFAULT_CLASS_LEGEND)
+    layers = options.pop("layers", None)
     job = RasterizeJob(
         maps=as_names(maps),
-        into=make_destination(output, writing),
         like=os.fspath(like),
         scale=as_scale(scale),
         legend=os.fspath(legend),
-        layers=None if layers is None else tuple(layers),
-        place=place,
-        bounds=bounds,
-        antialias=antialias,
+        layers=layers and tuple(layers),
+        place=options.pop("place", None),
+        bounds=options.pop("bounds", None),
+        antialias=options.pop("antialias", False),
+        into=make_destination(output, options),
     )
     with progress_bar(progress) as show:
         return rasterize_map(job, on_progress=on_progress or show)

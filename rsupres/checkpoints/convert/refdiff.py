@@ -20,10 +20,10 @@ from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.modules import read_module_tensors
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import config_to_json
 from rsupres.families.refdiff.config import RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import parameter_shapes
 from rsupres.families.refdiff.resolver import make_spec
+from rsupres.families.storage import config_to_json
 
 OPTIONS = {
     "scale": "scale that the weights were trained for: 8 (default) or 16",
@@ -67,7 +67,7 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
         raise CheckpointError(
             text if text.startswith(str(path)) else f"{path}: {text}"
         ) from error
-    from rsupres.families.base import fit_tensors
+    from rsupres.families.storage import fit_tensors
 
     fit_tensors(tensors, parameter_shapes(config), path)
     spec = make_spec(

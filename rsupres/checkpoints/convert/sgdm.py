@@ -37,10 +37,10 @@ from rsupres.checkpoints.convert.sgdm_names import (
 )
 from rsupres.checkpoints.convert.sgdm_text import from_transformers, make_contexts
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import config_to_json
 from rsupres.families.sgdm.config import LATENT_SCALE, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.resolver import make_spec
+from rsupres.families.storage import config_to_json
 
 OPTIONS = {
     "scale": "SR pixels along an LR pixel (real: 16, synthetic: 32)",

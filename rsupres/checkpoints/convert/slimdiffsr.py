@@ -17,10 +17,10 @@ from torch import Tensor
 from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
-from rsupres.families.base import fit_tensors
 from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.network import DEAD, SlimDiffSRNetwork, shapes_of
 from rsupres.families.slimdiffsr.resolver import architecture_to_json, make_spec
+from rsupres.families.storage import fit_tensors
 
 OPTIONS = {"scale": "whole factor that the weights are for, 4 or 8"}
 _ORIGIN = "SlimDiffSR (arXiv 2605.02198), weights of its authors, converted from {name}"

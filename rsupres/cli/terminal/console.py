@@ -163,6 +163,20 @@ class _Stderr(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
+def _log_file(name: str, level: int, *, as_json: bool) -> LogFile:
+    """Open a log file, which gets everything from INFO."""
+    try:
+        to_file = LogFile(name, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise click.UsageError(
+            f"--log-file {name} cannot be written: {error.strerror}."
+        ) from error
+    to_file.addFilter(_ByVerbosity(min(level, logging.INFO)))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    to_file.setFormatter(JsonFormatter() if as_json else text)
+    return to_file
+
+
 def configure_logging(
     verbosity: int,
     log_file: str | None,
@@ -191,16 +205,7 @@ def configure_logging(
     stderr.setFormatter(JsonFormatter() if as_json else _OneLine())
     handlers: list[logging.Handler] = [stderr]
     if log_file:
-        try:
-            to_file = LogFile(log_file, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise click.UsageError(
-                f"--log-file {log_file} cannot be written: {error.strerror}."
-            ) from error
-        to_file.addFilter(_ByVerbosity(min(level, logging.INFO)))
-        text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        to_file.setFormatter(JsonFormatter() if as_json else text)
-        handlers.append(to_file)
+        handlers.append(_log_file(log_file, level, as_json=as_json))
     before = root.level
     root.setLevel(min(level, logging.INFO))
     for handler in handlers:

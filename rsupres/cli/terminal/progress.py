@@ -14,6 +14,8 @@ import click
 from rsupres.cli.terminal.log_file import json_line, note
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from rsupres.execution import Progress
 
 _PLAIN_EVERY_S = 10.0
@@ -78,20 +80,9 @@ class PlainLines:
         note(line, fields=fields)
 
 
-@contextmanager
-def progress_bars() -> Iterator[Callable[[Progress], None]]:
-    """Show a bar for each scene that is worked on, and one for the batch."""
-    from rich.console import Console as Terminal
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        Task,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
+def _rate_column() -> ProgressColumn:
+    """Return a column of how many units are done in a second."""
+    from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -100,11 +91,27 @@ def progress_bars() -> Iterator[Callable[[Progress], None]]:
             unit = task.fields.get("unit", "")
             return Text(f"{speed:.3g} {unit}/s" if speed else "")
 
+    return Rate()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[Progress], None]]:
+    """Show a bar for each scene that is worked on, and one for the batch."""
+    from rich.console import Console as Terminal
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(),
+        _rate_column(),
         TimeRemainingColumn(),
     )
     terminal = Terminal(stderr=True, highlight=False)

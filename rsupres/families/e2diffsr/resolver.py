@@ -49,13 +49,12 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
-    config_from_json,
-    fit_tensors,
 )
 from rsupres.families.e2diffsr.config import CELL, E2DiffSRConfig, conditioning_scale
 from rsupres.families.e2diffsr.geometry import Geometry, span_taps
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.levels import band_levels, scene_levels
+from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import Grid, PixelWindow
 from rsupres.tile_grid import TileGrid, fit_side
 

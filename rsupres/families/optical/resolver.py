@@ -34,12 +34,11 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
-    config_from_json,
-    fill_network,
 )
 from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
 from rsupres.families.optical.network import OpticalNetwork
 from rsupres.families.optical.sensing import BLOCK
+from rsupres.families.storage import config_from_json, fill_network
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:

@@ -54,8 +54,6 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
-    config_from_json,
-    fit_tensors,
 )
 from rsupres.families.refdiff.config import RefDiffConfig
 from rsupres.families.refdiff.images import Start, make_frame, start_image
@@ -65,6 +63,7 @@ from rsupres.families.refdiff.network import (
     freeze_,
     parameter_shapes,
 )
+from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:

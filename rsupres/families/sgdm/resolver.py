@@ -50,8 +50,6 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
-    config_from_json,
-    fit_tensors,
 )
 from rsupres.families.levels import band_levels, scene_levels
 from rsupres.families.sgdm.colour import correct_by_wavelets
@@ -60,6 +58,7 @@ from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
 from rsupres.families.sgdm.style import Statistics, picture_statistics, restyle
+from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:

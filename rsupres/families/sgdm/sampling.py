@@ -73,8 +73,7 @@ def sample_latent(
         networks: in eval mode.
         start: standard normal, (b, c, h, w) float32.
         features: of `SgdmNetworks.features`, which no step changes.
-        context: the prompt (b or 1, tokens, width), or better its stored keys: no step
-            changes them either.
+        context: the prompt (b or 1, tokens, width), or its keys, which none changes.
         sampling: sampler and number of steps.
         noise: for "ddpm": maps t = steps .. 2 to noise of the shape of `start`.
 

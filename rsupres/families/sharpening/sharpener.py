@@ -14,17 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsupres.families.base import (
-    FixedScales,
-    ModelSpec,
-    config_from_json,
-    fill_network,
-)
+from rsupres.families.base import FixedScales, ModelSpec
 from rsupres.families.sharpening.network import (
     FACTOR,
     SharpeningConfig,
     SharpeningNetwork,
 )
+from rsupres.families.storage import config_from_json, fill_network
 
 if TYPE_CHECKING:
     from rsupres.families.base import Checkpoint, SamplerOptions

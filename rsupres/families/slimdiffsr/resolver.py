@@ -45,9 +45,6 @@ from rsupres.families.base import (
     SceneContext,
     SceneReader,
     TileBatch,
-    config_from_json,
-    config_to_json,
-    fit_tensors,
 )
 from rsupres.families.slimdiffsr.blocks import Finding, Found
 from rsupres.families.slimdiffsr.config import SlimDiffSRConfig
@@ -61,6 +58,7 @@ from rsupres.families.slimdiffsr.network import (
 )
 from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
+from rsupres.families.storage import config_from_json, config_to_json, fit_tensors
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:

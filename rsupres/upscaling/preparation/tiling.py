@@ -53,9 +53,8 @@ def plan_tiles(
     """
     step = lr_step(scale, spec.multiple)
     floor = 2 * spec.halo + 1
-    shared = overlap
-    if shared is None:
-        shared = round_up(2 * spec.halo + _DEFAULT_RAMP, step)
+    ramp = round_up(2 * spec.halo + _DEFAULT_RAMP, step)
+    shared = ramp if overlap is None else overlap
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands

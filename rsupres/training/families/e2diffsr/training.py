@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.families.base import config_to_json
 from rsupres.families.e2diffsr.config import PAPER, SMALL, E2DiffSRConfig
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import make_spec
+from rsupres.families.storage import config_to_json
 from rsupres.training.base import DrawBatch, Exported, NoOptions, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig

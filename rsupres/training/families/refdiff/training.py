@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.errors import InputError
-from rsupres.families.base import Conditions, config_to_json
+from rsupres.families.base import Conditions
 from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet, initialise_
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, make_spec, sample
+from rsupres.families.storage import config_to_json
 from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig

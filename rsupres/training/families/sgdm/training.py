@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
-from rsupres.families.base import config_to_json
 from rsupres.families.sgdm.colour import correct_by_wavelets
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
+from rsupres.families.storage import config_to_json
 from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
