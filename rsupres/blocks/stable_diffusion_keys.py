@@ -35,7 +35,7 @@ _ATTENTION = {
     "to_v": "v",
     "to_out.0": "proj_out",
 }
-# What diffusers called the projections of the autoencoder before version 0.17; the
+# Names that diffusers gave the projections of the autoencoder before version 0.17; the
 # files of SD 2.1-base still do.
 _OLD_ATTENTION = {
     "query": "to_q",

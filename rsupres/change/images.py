@@ -65,7 +65,7 @@ _ROLES = ("red", "green", "blue", "nir")
 
 
 class DetectedChange:
-    """What changed between two images, on the coarser of their grids.
+    """Change between two images, on the coarser of their grids.
 
     A `on_grid.MaskPixels`: 0 unchanged, 1 changed, 255 where one is missing.
 

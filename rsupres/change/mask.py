@@ -4,7 +4,7 @@
         values = mask.read(window)
 
 A mask holds 0 where nothing changed and 255 where nothing is known. Elsewhere it holds
-the class that is there now, or 1 where no class is known. What the sources are is
+the class that is there now, or 1 where no class is known. The kind of the sources is
 decided by `rsupres.change.sources`; nothing is written here.
 """
 

@@ -53,7 +53,7 @@ class OpenSources(NamedTuple):
     """The open sources of a change mask.
 
     Attributes:
-        kind: what they are.
+        kind: polygons, classes, land cover or images.
         pixels: mask values on the SR grid.
         table: class table of the values, None when no class is known.
         files: name, date and hash of each file.

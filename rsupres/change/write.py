@@ -42,7 +42,7 @@ WARN_SHARE = 0.6  # changed share of the ground; more is worth a warning
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeJob(SceneGridJob):
-    """What to read, and where to write it.
+    """The sources of a mask, and the file to write.
 
     Attributes:
         sources: polygons or a class raster; or the earlier and the later raster.
@@ -210,7 +210,7 @@ def write_change_mask(
     """Write a change mask on a scene's SR grid; continue an interrupted call.
 
     Args:
-        job: what to do.
+        job: the sources, and the file to write.
         on_progress: called after each strip.
 
     Returns:

@@ -36,7 +36,7 @@ class Unwanted(Exception):
 
 @dataclass(frozen=True)
 class Demands:
-    """What a worker must have in common with the process that assembles.
+    """Properties that a worker must share with the process that assembles.
 
     Attributes:
         weights: SHA-256 by name or path of a model; None = it has no weights.
@@ -53,7 +53,7 @@ class Demands:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker is.
+    """Properties of a worker.
 
     Attributes:
         fault: why it cannot be used; None = it can.

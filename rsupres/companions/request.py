@@ -22,7 +22,7 @@ class Companions:
 
     Attributes:
         output: the upscaled scene.
-        scenes: what it was made of.
+        scenes: the files that it was made of.
         stac: write a STAC item, named as the output.
         rgb8: picture in true colours to write, None = none.
         qml: write a style for QGIS, named as the output.

@@ -44,7 +44,7 @@ def make_item(
 
     Args:
         output: the upscaled scene.
-        scenes: what it was made of.
+        scenes: the files that it was made of.
         picture: of it in true colours, None without one.
 
     Raises:
@@ -133,9 +133,9 @@ def _box(ring: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
 
 def _properties(scene: Raster, product: Product | None) -> dict[str, Any]:
     parent: Mapping[str, Any] = product.item or {} if product else {}
-    told: Mapping[str, Any] = parent.get("properties", {})
+    given: Mapping[str, Any] = parent.get("properties", {})
     craft = scene.tags.get("SPACECRAFT_NAME", "").lower()
-    kept = {"license": "other", **{name: told[name] for name in _KEPT if name in told}}
+    kept = {"license": "other", **{n: given[n] for n in _KEPT if n in given}}
     if craft:
         kept.setdefault("platform", craft)
     mask = scene.any_tag("RSUPRES_MASK")

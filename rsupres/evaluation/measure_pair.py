@@ -265,7 +265,7 @@ def check_request(request: PairRequest) -> None:
 
 
 class _OfInput(NamedTuple):
-    """What the LR input adds.
+    """The figures that the LR input adds.
 
     Attributes:
         scale: SR pixels along one LR pixel.

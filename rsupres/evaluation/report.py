@@ -69,7 +69,7 @@ class Row:
     """Figures of one picture, or means over several.
 
     Attributes:
-        model: what made the picture.
+        model: name of the model, or of the method, that made the picture.
         scale: text such as "4" or "10/3".
         image: name; None for a mean.
         n_images: how many pictures went into it.

@@ -97,7 +97,8 @@ def _prepared(
     chip: Chip, scale: Fraction, degradation: Degradation, number: int
 ) -> tuple[Pixels, Pixels, dict[str, Pixels]]:
     """Return LR, HR and the layers of an image at a scale."""
-    lr_size, (height, width) = sizes_at(*chip.valid.shape, scale)
+    rows, cols = chip.valid.shape
+    lr_size, (height, width) = sizes_at(rows, cols, scale)
     hr = chip.pixels[:, :height, :width]
     if chip.lr is None:
         lr = degradation.degrade(hr, lr_size, number)

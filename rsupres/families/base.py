@@ -86,7 +86,7 @@ class ModelSpec:
             the default for its users; None = not known.
         classes: the class table of change masks that it was trained on; masks of other
             tables are brought to it. None = codes are taken as they are.
-        sensor: whether it can be told the sensor's blur and noise.
+        sensor: whether it takes the sensor's blur and noise.
         unclipped: whether it also looks at values beyond the stretch, outside [0, 1];
             else these are enlarged by bicubic interpolation beside it.
         tails: at `TAILS`, how many predicted standard deviations hold this share of
@@ -174,7 +174,7 @@ class SceneContext:
 
     Attributes:
         arrays: named arrays, possibly memory-mapped; read only.
-        numbers: named scalars; those whose names begin with `FOUND` are told to the
+        numbers: named scalars; those whose names begin with `FOUND` are shown to the
             user.
     """
 

@@ -20,7 +20,7 @@ from rsupres.errors import InputError
 from rsupres.legends.toml_table import Colour
 
 Geometry = Literal["area", "line", "any"]
-# What a rule requires of tags: any value but "no" (None), or one of a set.
+# The values that a rule requires of tags: any value but "no" (None), or one of a set.
 Wanted = Mapping[str, frozenset[str] | None]
 
 DEFAULT_CLASS_LEGEND = "classes"  # of `rasterize`: one band of codes

@@ -52,8 +52,8 @@ class Product:
         path: as the user gave it.
         bands: the measured bands, each at its finest pixel size.
         layers: bands of classes or bits, by name: "SCL", "QA60".
-        nodata: DN that stands for no measurement; None = not told.
-        saturated: DN that stands for a saturated detector; None = not told.
+        nodata: DN that stands for no measurement; None = the file does not say.
+        saturated: DN of a saturated detector; None = the file does not say.
         tags: facts that the output keeps.
         item: the STAC item as JSON; None without.
         item_address: where the item is; "" without.
@@ -86,7 +86,7 @@ class Product:
 
 def overridden(
     path: str,
-    told: Radiometry | None,
+    stated: Radiometry | None,
     scale: float | None,
     offset: float | None,
     is_undecided: bool,
@@ -95,20 +95,20 @@ def overridden(
 
     Args:
         path: of the scene, for messages.
-        told: what the file says; None = nothing.
+        stated: scale and offset of the file; None = it has none.
         scale: physical value of one DN; None = as the file says.
         offset: in DN, added before the multiplication; None = as the file says.
         is_undecided: it is a product that should say it, so neither part has a
             default.
 
     Raises:
-        InputError: a part is neither given nor told.
+        InputError: a part is neither given nor in the file.
     """
-    if told is None and (scale is None or (offset is None and is_undecided)):
+    if stated is None and (scale is None or (offset is None and is_undecided)):
         raise undecided(path, ("the bands",))
-    unit = scale if scale is not None else told.scale if told else 1.0
+    unit = scale if scale is not None else stated.scale if stated else 1.0
     if offset is None:
-        offset = told.offset / told.scale if told else 0.0
+        offset = stated.offset / stated.scale if stated else 0.0
     return Radiometry(unit, offset * unit)
 
 

@@ -56,15 +56,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SafeMetadata:
-    """What the metadata file of a Sentinel-2 product says.
+    """The metadata file of a Sentinel-2 product.
 
     Attributes:
         path: of the file.
         tags: facts that outputs keep, by the names of their elements.
-        quantification: DN of reflectance 1; None = not told.
+        quantification: DN of reflectance 1; None = the file does not say.
         offsets: DN added before the division, by band; empty = none are declared.
-        nodata: DN; None = not told.
-        saturated: DN; None = not told.
+        nodata: DN; None = the file does not say.
+        saturated: DN; None = the file does not say.
         images: paths of the band files below the product, without their suffix.
     """
 

@@ -12,7 +12,7 @@ from rsupres.errors import BandError
 
 
 class BandFacts(NamedTuple):
-    """What is the same in every product.
+    """A band, as it is in every product.
 
     Attributes:
         number: `band_id` in the metadata.

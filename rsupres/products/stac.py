@@ -160,10 +160,10 @@ def _read_linked(address: str) -> _Rule | None:
     if address.lower().endswith(".xml"):
         metadata = read_metadata(address)
         return (lambda band: metadata.radiometry(band.name)) if metadata else None
-    told = mtl_radiometry(address)
-    if told is None:
+    stated = mtl_radiometry(address)
+    if stated is None:
         return None
-    return lambda band: told(posixpath.basename(band.path).rsplit(".", 1)[0])
+    return lambda band: stated(posixpath.basename(band.path).rsplit(".", 1)[0])
 
 
 def _linked_metadata(item: Item) -> Iterator[str]:
@@ -237,7 +237,7 @@ def _first(item: Item, asset: Asset, name: str) -> Any:
 
 
 def _radiometry(item: Item, asset: Asset) -> Radiometry | None:
-    """Return scale and offset of an asset; None where its scale is not told."""
+    """Return scale and offset of an asset; None where it has no scale."""
     scale, offset = _first(item, asset, "scale"), _first(item, asset, "offset")
     if scale is None:
         return None
@@ -253,8 +253,8 @@ def _nodata(item: Item) -> float | None:
         for key, asset in item.assets.items()
         if _band_name(item, key, asset) in BANDS
     }
-    told = values - {None}
-    return float(told.pop()) if len(told) == 1 else None
+    known = values - {None}
+    return float(known.pop()) if len(known) == 1 else None
 
 
 def _gsd(item: Item, asset: Asset, name: str) -> float | None:

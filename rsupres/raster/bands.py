@@ -351,5 +351,5 @@ def landsat_reflectance(scene: Raster) -> tuple[float, float] | None:
     if scene.dtype != "uint16":
         return None
     name = scene.path.replace("\\", "/").rsplit("/", 1)[-1].upper()
-    told = named_radiometry(name, scene.tags, scene.descriptions)
-    return None if told is None else (told.scale, told.offset)
+    stated = named_radiometry(name, scene.tags, scene.descriptions)
+    return None if stated is None else (stated.scale, stated.offset)

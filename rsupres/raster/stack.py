@@ -185,7 +185,7 @@ def _as_bands(parts: Sequence[Raster]) -> tuple[str, Refinement]:
 
 
 def _doubtful(parts: Sequence[Raster]) -> str:
-    """Return why bands of several files cannot be told apart by their names."""
+    """Return why bands of several files have no different names."""
     named = [name for name in _band_names(parts) if name]
     twice = next((name for name in named if named.count(name) > 1), None)
     return f"{twice} is there twice" if twice else "some have none"

@@ -36,7 +36,7 @@ MAX_COMPARED = 4_096  # SR pixels along a side that are compared with the truth 
 
 
 class Findings:
-    """What is found once about a result; `page` lays it out."""
+    """Everything that a page shows of a result; `page` lays it out."""
 
     def __init__(self, sources: Sources, run: dict[str, str]) -> None:
         self._sources = sources

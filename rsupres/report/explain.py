@@ -23,7 +23,7 @@ GOOD, USUAL, LOOK = "good", "usual", "look closer"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a figure means.
+    """The meaning of a figure.
 
     Attributes:
         title: as the page shows it.
@@ -239,7 +239,7 @@ def _figure(name: str, value: float, about: Explanation) -> Figure:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a model looked at, or what a result is compared with.
+    """A picture that a model looked at, or that a result is compared with.
 
     Attributes:
         kind: such as "Reference".

@@ -76,7 +76,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on the pixels.
+    """Measurements on the pixels.
 
     Attributes:
         histograms: one for each band.

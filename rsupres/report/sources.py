@@ -1,7 +1,7 @@
 """Open what a page shows, and read it on the pixels of a view.
 
 Bands are found by their names, as models find them. A view is a frame: a part of the
-result at full size, or all of it reduced. What is finer than the frame is averaged,
+result at full size, or all of it reduced. Sources finer than the frame are averaged,
 what is coarser is enlarged by the kernel that the caller names. Memory depends on the
 frame, not on the file, because reduced reads use the file's overviews.
 """

@@ -119,7 +119,7 @@ class TileJob:
 
 @dataclass(frozen=True)
 class TileSummary:
-    """What was cut.
+    """The result of cutting.
 
     Attributes:
         folder: of the tiles.
@@ -161,7 +161,7 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
     """Cut a scene into tiles; go on where an earlier call stopped.
 
     Args:
-        job: what to do.
+        job: the scene, and how to cut it.
         on_progress: called after each tile row.
 
     Raises:

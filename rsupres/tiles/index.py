@@ -179,7 +179,7 @@ class TileRecord:
 
 @dataclass(frozen=True)
 class TileIndex:
-    """What `tiles.gpkg` says: the plan and its tiles, row-major."""
+    """The content of `tiles.gpkg`: the plan and its tiles, row-major."""
 
     plan: Tiling
     tiles: tuple[TileRecord, ...]

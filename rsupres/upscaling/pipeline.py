@@ -76,7 +76,7 @@ def upscale_scene(
     """Upscale a scene, or one shard of it; go on where an earlier run stopped.
 
     Args:
-        job: what to do.
+        job: the job.
         on_progress: called often, from this thread.
         elsewhere: has other processes compute the strips, such as
             `rsupres.cluster.dask_scene.OnDask`; None = this one computes them.

@@ -15,7 +15,7 @@ from rsupres.upscaling.preparation.work import Work
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         output: the file.

@@ -172,7 +172,7 @@ def rasterize(
         like=os.fspath(like),
         scale=as_scale(scale),
         legend=os.fspath(legend),
-        layers=layers and tuple(layers),
+        layers=None if layers is None else tuple(layers),
         place=options.pop("place", None),
         bounds=options.pop("bounds", None),
         antialias=options.pop("antialias", False),
@@ -188,7 +188,7 @@ def rasterize_map(
     """Burn vector maps on a scene's SR grid; continue an interrupted call.
 
     Args:
-        job: what to do.
+        job: the map, and the raster to write.
         on_progress: called after each strip.
 
     Returns:

@@ -21,7 +21,7 @@ from rsupres.errors import CheckpointError
 _WRAPPER = "module."  # what torch's DataParallel puts before every name
 _INNER = "state_dict"
 _MAX_HEADER = 100_000_000  # bytes, of safetensors
-# What torch raises on files that are cut short or no pickles at all.
+# Errors that torch raises on files that are cut short or no pickles at all.
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError),
     *(TypeError, AssertionError, struct.error),

@@ -16,7 +16,7 @@ from rsupres.cli.terminal.console import Console
 if TYPE_CHECKING:
     from rsupres.evaluation.comparison.protocols import Table
 
-# What a protocol leaves to its user.
+# Options that a protocol leaves to its user.
 _OPEN = (
     *("models", "scales", "device", "precision", "seed", "steps", "sampler", "details"),
     *("class_table", "legend", "lpips_weights", "metric_weights", "all_figures"),

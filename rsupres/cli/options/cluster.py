@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ResourceType(click.ParamType[Any]):
-    """What a task takes of a Dask worker, ``GPU=1``."""
+    """The resources that a task takes of a Dask worker, such as ``GPU=1``."""
 
     name = "name=number"
 

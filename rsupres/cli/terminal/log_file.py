@@ -24,7 +24,7 @@ _logger = logging.getLogger("rsupres.console")
 
 
 class _Now:
-    """What the lines of this process have in common.
+    """Values that all lines of this process share.
 
     Attributes:
         run: identifies the process in a log that several append to.

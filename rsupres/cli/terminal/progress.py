@@ -23,7 +23,7 @@ _PLAIN_EVERY_S = 10.0
 
 @dataclass
 class _Phase:
-    """What a scene is at: since when, when it was said last, and units done before."""
+    """The phase of a scene: its begin, the time of its last line, units done before."""
 
     name: str
     started: float

@@ -1,9 +1,9 @@
 """The tests of the families' papers as requests: data layout, scale, crop, figures.
 
 A protocol turns the folder of a data set, laid out as its publisher does, into requests
-for `rsupres.evaluation.measure_models`. What a paper leaves open (which images were
-drawn) is chosen by a fixed rule, which `notes` say. docs/how-to/evaluate.md has the
-folders.
+for `rsupres.evaluation.measure_models`. Choices that a paper leaves open (which images
+were drawn) is chosen by a fixed rule, which `notes` say. docs/how-to/evaluate.md has
+the folders.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One model for optical imagery of any sensor and band, told what is known of both."""
+"""One model for optical imagery of any sensor and band, which takes facts of both."""

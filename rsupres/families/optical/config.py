@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsupres.degradations.optics import FREQUENCIES
 
-FACTS = 12  # numbers that the network is told of a picture
+FACTS = 12  # numbers about a picture that the network takes
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Facts:
     quality: float | None = None
     sharp: float | None = None
 
-    LARGEST_NOISE: ClassVar[float] = 0.05  # told as 1
+    LARGEST_NOISE: ClassVar[float] = 0.05  # the input 1 stands for it
     JPEG_RANGE: ClassVar[tuple[float, float]] = (105.0, 50.0)
 
     @classmethod
     def quality_of(cls, strength: float) -> float:
-        """Return the quality of JPEG that is told as this strength."""
+        """Return the quality of JPEG that this strength stands for."""
         top, span = cls.JPEG_RANGE
         return top - span * strength
 

@@ -1,8 +1,8 @@
-"""The network of an optical model: all work on the LR grid, told what is known.
+"""The network of an optical model: all work on the LR grid, with facts as input.
 
 Trunk: the units of IMDN (Hui et al. 2019) with attention of single pixels, so that no
 tile sees more of the scene than another. Before each block, every channel is scaled and
-shifted by what the network is told (Perez et al. 2018, FiLM). Tail: one more unit, and
+shifted by the facts of the picture (Perez et al. 2018, FiLM). Tail: one more unit, and
 a convolution to the pixels of a grid `up` times finer. That residual is resampled to
 the size wanted and added to the bicubic enlargement.
 

@@ -27,7 +27,7 @@ _TINY = 1e-9
 _QUIET = 0.25  # share of the blocks with the least contrast
 N_FEATURES = 3 * _RINGS + 2 * _AXIS_BINS + 4
 _N_OUT = len(FREQUENCIES) + 2
-# Estimates below this strength (quality 88) are not told: false alarms cost more.
+# Estimates below this strength (quality 88) are not passed on: false alarms cost more.
 _JPEG_FROM = 0.34
 
 

@@ -108,7 +108,7 @@ class BlockShape(NamedTuple):
 
 
 class Block(nn.Module):
-    """What encoder and decoder blocks have in common."""
+    """The common part of encoder and decoder blocks."""
 
     def __init__(self, shape: BlockShape, config: RefDiffConfig) -> None:
         super().__init__()

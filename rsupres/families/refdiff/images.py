@@ -39,7 +39,7 @@ class PreparedTiles:
 
     Attributes:
         guidance: what the network is shown.
-        base: what detail is added to, (b, 3, H, W) in [0, 1]; None = a picture.
+        base: the image under the detail, (b, 3, H, W) in [0, 1]; None = a picture.
         gain: of the detail.
     """
 

@@ -36,7 +36,7 @@ from rsupres.families.refdiff.config import RefDiffConfig
 
 
 class Guidance(NamedTuple):
-    """What the network looks at, all on the grid of its input, (b, ., H, W).
+    """The inputs of the network, all on the grid of its input, (b, ., H, W).
 
     Attributes:
         lr: the enlarged LR image, 3 channels in [-1, 1].

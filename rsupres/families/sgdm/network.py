@@ -122,7 +122,7 @@ class MappedScale(nn.Module):
 
 
 class Content(NamedTuple):
-    """What the encoder knows before style: features of LR and of the map, (b, c, h, w).
+    """State of the encoder before style: features of LR and of the map, (b, c, h, w).
 
     Without a map, `lr` is F_cond already and `chart` None.
     """

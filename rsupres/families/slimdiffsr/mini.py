@@ -78,7 +78,7 @@ class MiniNetwork(nn.Module):
 
         Args:
             lr: (b, 3, h, w) in [-1, 1], sides multiples of 4.
-            shared: what sees the whole picture.
+            shared: the values found once for the whole picture.
         """
         z = self.transform(self.encode(lr), shared)
         return z, self.decode(z, lr)

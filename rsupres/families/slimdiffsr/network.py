@@ -279,7 +279,7 @@ class SlimDiffSRNetwork(nn.Module):
 
         Args:
             x: the enlarged picture in [-1, 1], (b, 3, H, W), sides multiples of 16.
-            shared: what sees the whole picture.
+            shared: the values found once for the whole picture.
         """
         z = self.transform(self.vae.encoder(x), shared)
         return z, self.vae.decoder(z)

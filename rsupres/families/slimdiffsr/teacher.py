@@ -90,14 +90,14 @@ class _Sample(Protocol):
 
 
 class _Autoencoder(Protocol):
-    """What we use of the autoencoders of diffusers, which are not typed."""
+    """The methods of diffusers' autoencoders that are used here; they are not typed."""
 
     def encode(self, picture: Tensor) -> _Encoded: ...
     def decode(self, z: Tensor) -> _Sample: ...
 
 
 class _Unet(Protocol):
-    """What we use of the U-Net of diffusers, which is not typed."""
+    """The methods of diffusers' U-Net that are used here; they are not typed."""
 
     def __call__(self, z: Tensor, t: Tensor, prompt: Tensor) -> _Sample: ...
     def add_adapter(self, config: object, name: str) -> None: ...

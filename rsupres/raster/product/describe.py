@@ -237,7 +237,7 @@ class _Opened:
         """Return the band on the product's grid, in a type that holds all bands."""
         facts = BANDS.get(self.band.name)
         is_layer = self.band in product.layers.values()
-        told = None if is_layer else self.radiometry
+        stated = None if is_layer else self.radiometry
         nodata = self.nodata if product.nodata is None else product.nodata
         return VirtualBand(
             dtype=dtype,
@@ -249,8 +249,8 @@ class _Opened:
             name=self.band.name,
             nodata=nodata,
             colour=facts.colour if facts else None,
-            scale=told.scale if told else 1.0,
-            offset=told.offset if told else 0.0,
+            scale=stated.scale if stated else 1.0,
+            offset=stated.offset if stated else 0.0,
         )
 
 

@@ -43,7 +43,7 @@ class Source:
         missing: value that stands for no measurement in all bands, though undeclared.
         product: that the file describes; None for other files.
         refinement: which bands have coarser pixels.
-        undecided: bands whose scale and offset should be told, but are not.
+        undecided: bands that should state scale and offset, but do not.
         files: read beside those of the dataset.
         units: of all bands, instead of what the file says.
         nodata: of all bands, instead of what the file says.

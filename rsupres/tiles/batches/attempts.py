@@ -55,7 +55,7 @@ def attempt(
     """Upscale one scene; return what was done, or the error.
 
     Args:
-        job: what to do.
+        job: the job.
         on_progress: as for `upscale_scene`.
         work: does it; None = `upscale_scene`.
     """

@@ -35,7 +35,7 @@ from rsupres.upscaling.preparation.model import keeping_model
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What to upscale, where to, and how.
+    """The inputs of a batch, its folder, and how to upscale.
 
     Attributes:
         inputs: rasters, products, patterns, folders of rasters or of `rsupres tile`.
@@ -82,7 +82,7 @@ def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchIt
     """Upscale every input into a folder; consecutive ones of a model load it once.
 
     Args:
-        request: what to do.
+        request: the inputs, and how to upscale them.
         watch: callbacks; None = none.
 
     Returns:

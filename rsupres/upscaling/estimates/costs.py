@@ -22,7 +22,7 @@ _FORMAT = 1  # of the table in the user's cache
 
 @dataclass(frozen=True)
 class Load:
-    """What of a job decides its cost.
+    """The parts of a job that decide its cost.
 
     Attributes:
         model: name of its card.
@@ -78,7 +78,7 @@ class ModelTimes:
 
 @dataclass(frozen=True)
 class MachineTimes:
-    """What `rsupres doctor --calibrate` measured.
+    """The measurements of `rsupres doctor --calibrate`.
 
     Attributes:
         date: when, ISO 8601.
@@ -121,7 +121,7 @@ def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
 
     Args:
         row: of the table; names that begin with "half" are for half precision.
-        load: what of the job decides it.
+        load: the parts of the job that decide it.
     """
 
     def cost(name: str) -> float:

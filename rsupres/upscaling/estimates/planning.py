@@ -2,7 +2,7 @@
 
 Sizes follow from the tiling, the file's size from compressing a sample, memory and time
 from tables of `rsupres.upscaling.estimates.costs`. No weights are loaded and nothing is
-written. What takes longer than the time allowed is left out, and named.
+written. Estimates that take longer than the time allowed are left out, and named.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PlannedBand:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job would do. Sizes are (width, height).
+    """The plan of a job. Sizes are (width, height).
 
     Attributes:
         model: name; None when refused before it was known.

@@ -81,12 +81,12 @@ def _with_units(scene: Raster, job: UpscaleJob) -> Raster:
         return scene
     if job.dn_scale is not None and not job.dn_scale > 0:
         raise InputError(f"{job.dn_scale:g} is not positive.", argument="dn_scale")
-    told = None
+    stated = None
     if has_scale(scene):
         first = scene.data_bands[0] - 1
-        told = Radiometry(scene.scales[first], scene.offsets[first])
+        stated = Radiometry(scene.scales[first], scene.offsets[first])
     is_undecided = bool(scene.undecided)
-    units = overridden(scene.path, told, job.dn_scale, job.dn_offset, is_undecided)
+    units = overridden(scene.path, stated, job.dn_scale, job.dn_offset, is_undecided)
     return scene.with_units(units)
 
 
