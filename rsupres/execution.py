@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Generic, NoReturn, TypeVar
+from weakref import WeakSet
 
 Item = TypeVar("Item")
 
@@ -213,18 +214,14 @@ def stop_signals(time_limit_s: float | None = None) -> Iterator[None]:
 def run_interruptible(work: Callable[[], None]) -> None:
     """Do uninterruptible work in a thread, so that a signal still stops the program.
 
-    A long call into a C library cannot be interrupted. When `Interrupted` arrives, it
-    is raised at once and the thread keeps running: see `abandoned`.
+    A long call into a C library cannot be interrupted: `Interrupted` is raised at once,
+    and the thread keeps running, see `abandoned`.
     """
     thread, finished, failure = _background(work)
-    try:
-        thread.start()
-        # Not thread.join: an exception inside it makes a live thread look dead.
-        while not finished.wait(_POLL_S):
-            pass
-    except KeyboardInterrupt:
-        _ABANDONED.append(finished)
-        raise
+    _start(thread)
+    # Not thread.join: an exception inside it makes a live thread look dead.
+    while not finished.wait(_POLL_S):
+        pass
     if failure:
         raise failure[0]
 
@@ -243,9 +240,8 @@ def run_for(limit_s: float, work: Callable[[], None]) -> bool:
         Whether the work was done in time.
     """
     thread, finished, failure = _background(work)
-    thread.start()
+    _start(thread)
     if not finished.wait(limit_s):
-        _ABANDONED.append(finished)
         return False
     if failure:
         raise failure[0]
@@ -271,15 +267,21 @@ def _background(
     return thread, finished, failure
 
 
-_ABANDONED: list[threading.Event] = []
+_STARTED: WeakSet[threading.Thread] = WeakSet()
+
+
+def _start(thread: threading.Thread) -> None:
+    _STARTED.add(thread)
+    thread.start()
 
 
 def abandoned() -> bool:
-    """Return whether a thread of `run_interruptible` still runs after an interruption.
+    """Return whether a thread that this module started still runs.
 
-    The program then has to end with `os._exit`: an orderly end would wait for it.
+    The program then has to end with `os._exit`: an orderly end kills the thread inside
+    of a C++ library, which aborts the process.
     """
-    return not all(finished.is_set() for finished in _ABANDONED)
+    return any(thread in _STARTED for thread in threading.enumerate())
 
 
 class _Stopped(Exception):
@@ -296,7 +298,7 @@ class _ReadAhead(Generic[Item]):
         )
 
     def __enter__(self) -> Iterator[Item]:
-        self._thread.start()
+        _start(self._thread)
         return self._items()
 
     def __exit__(self, *error: object) -> None:
@@ -349,7 +351,7 @@ class _WriteBehind(Generic[Item]):
         )
 
     def __enter__(self) -> _WriteBehind[Item]:
-        self._thread.start()
+        _start(self._thread)
         return self
 
     def put(self, item: Item) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -149,14 +150,17 @@ def test_signals_interrupt_while_waiting_for_the_reader(number):
 
     before = signal.getsignal(number)
 
+    reader = read_ahead(source())
+
     def wait() -> None:
         with stop_signals():
-            next(read_ahead(source()).__enter__())
+            next(reader.__enter__())
 
     with pytest.raises(Interrupted) as stopped:
         wait()
     assert not release.is_set()
     release.set()
+    reader.__exit__(None, None, None)
     assert stopped.value.signum == number
     assert signal.getsignal(number) == before
 
@@ -182,6 +186,30 @@ def test_uninterruptible_work_goes_on_alone_when_a_signal_comes():
     release.set()
     workers[0].join(30)
     assert not abandoned()
+
+
+def test_a_writer_that_is_left_behind_is_known(monkeypatch):
+    """A thread that ends inside of GDAL when Python does aborts the process."""
+    monkeypatch.setattr("rsupres.execution._JOIN_S", 0.01)
+    release, working = threading.Event(), threading.Event()
+
+    def sink(item):
+        working.set()
+        release.wait(10)
+
+    def interrupted() -> None:
+        with write_behind(sink) as writer:
+            writer.put(1)
+            assert working.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert abandoned()
+    release.set()
+    end = time.monotonic() + 30
+    while abandoned():
+        assert time.monotonic() < end
 
 
 def test_errors_of_uninterruptible_work_reach_the_caller():

@@ -3,15 +3,18 @@
 Run it with ``python tests/benchmarks/bench_pipeline.py [--side N] [--rows N,N]``. It
 makes its own scenes, runs both tools in turn in one go, and prints a table; wall time
 and peak memory are those of the whole process, disk is the most that output, run
-directory and temporary files took together. Nothing is asserted: read the table.
+directory and temporary files took together. With ``--interrupt``, rsupres is stopped
+and continued, in a row each. Nothing is asserted: read the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +46,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2000, help="width of those")
     parser.add_argument("--driver", default="COG", choices=["COG", "GTiff"])
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument(
+        "--interrupt",
+        action="store_true",
+        help="stop rsupres by SIGTERM at half of its strips, and start it again",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         compare_tools(Path(folder), arguments)
@@ -59,8 +67,12 @@ def compare_tools(folder: Path, arguments: argparse.Namespace) -> None:
     print_header()
     for turn in range(arguments.repeat):
         for name, command in commands(scene, folder, arguments.driver).items():
-            measured = run(command, folder / "out.tif")
-            print_row(f"{name} ({turn + 1})", measured)
+            label = f"{name} ({turn + 1})"
+            if arguments.interrupt and name.startswith("rsupres"):
+                first = run(command, folder / "out.tif", is_stopped=True)
+                print_row(f"{label}, stopped", first)
+                label = f"{label}, resumed"
+            print_row(label, run(command, folder / "out.tif"))
 
 
 def compare_heights(folder: Path, arguments: argparse.Namespace) -> None:
@@ -86,29 +98,52 @@ def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
     ours = [sys.executable, "-m", "rsupres", "upscale", str(scene), str(out)]
     ours += ["--scale", str(SCALE), "--model", "bicubic", "--driver", driver, "-q"]
     return {
-        "gdal_translate": [*gdal, str(scene), str(out)],
         "rsupres bicubic": ours,
+        "gdal_translate": [*gdal, str(scene), str(out)],
     }
 
 
-def run(command: list[str], output: Path) -> Measured:
-    """Run a command and measure it; remove its output."""
+def run(command: list[str], output: Path, *, is_stopped: bool = False) -> Measured:
+    """Run a command and measure it; remove its output.
+
+    Args:
+        command: with its arguments.
+        output: of it.
+        is_stopped: it gets SIGTERM when half of its strips are done, and the sizes are
+            those of the run directory that it leaves.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     ended, disk = threading.Event(), [0]
     watcher = threading.Thread(target=watch_disk, args=(output, ended, disk))
     watcher.start()
+    if is_stopped:
+        stop_at_half(process, output.with_name(output.name + ".run"))
     _, status, usage = os.wait4(process.pid, 0)
     ended.set()
     wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode != (143 if is_stopped else 0):
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    size = output.stat().st_size / 1e6
-    output.unlink()
+    size = 0.0
+    if not is_stopped:
+        size = output.stat().st_size / 1e6
+        output.unlink()
     cpu_s = usage.ru_utime + usage.ru_stime
     watcher.join()
     return Measured(wall_s, cpu_s, usage.ru_maxrss / 1024, size, disk[0] / 1e6)
+
+
+def stop_at_half(process: subprocess.Popen[bytes], run_dir: Path) -> None:
+    """Send SIGTERM when half of the strips of a run are done."""
+    manifest = run_dir / "run.json"
+    while process.poll() is None:
+        time.sleep(0.2)
+        if manifest.exists():
+            n_strips = json.loads(manifest.read_text())["n_strips"]
+            if len(list(run_dir.glob("strips/*"))) * 2 >= n_strips:
+                process.send_signal(signal.SIGTERM)
+                return
 
 
 def watch_disk(output: Path, ended: threading.Event, most: list[int]) -> None:

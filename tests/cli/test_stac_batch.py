@@ -50,7 +50,7 @@ def batch(folder: Path, *inputs: object, text: str | None = None) -> Result:
 
 def items(folder: Path, *names: str) -> list[dict[str, object]]:
     """Return items with ids, whose assets are named beside the document."""
-    found = []
+    found: list[dict[str, object]] = []
     for name in names:
         make_scene(folder / "pixels" / f"{name}.tif", bands=1, dtype="uint16")
         asset = {
