@@ -8,9 +8,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas
@@ -20,6 +24,7 @@ import shapely
 from click.testing import CliRunner, Result
 
 from rsupres.cli import main
+from tests.forkserver import Commands
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/how-to/nightly.md").read_text(encoding="utf-8")
@@ -55,7 +60,7 @@ def statuses() -> list[str]:
 
 
 def test_the_commands_of_the_page_run_in_their_order(data: Path) -> None:
-    """The second night changes nothing; a changed scene and a killed run are redone."""
+    """Options are shown, the night is planned, and then it is run."""
     shown, planned, night = re.findall(r"^rsupres batch.*$", PAGE, flags=re.MULTILINE)
     stored = tomllib.loads(run(shown).stdout)
     assert stored["batch"]["scale"] == "2"
@@ -73,6 +78,45 @@ def test_the_commands_of_the_page_run_in_their_order(data: Path) -> None:
     with rasterio.open("sharp/T33UUP_town.tif") as made:
         assert made.width == 2 * 96
     assert "2 written" in Path("night.log").read_text()
+
+
+def test_the_next_nights_redo_a_changed_scene_and_finish_a_killed_run(
+    data: Path, commands: Commands
+) -> None:
+    """kill -9 in the middle of the second night; the third has the bytes of a first."""
+    night = next(re.finditer(r"^rsupres (batch --config night.toml)$", PAGE, re.M))
+    words = [*shlex.split(night[1]), "--tile-size", "24"]
+    assert commands.run(*words, folder=data).code == 0
+    old = Path("sharp/T32TQM_town.tif").read_bytes()
+    with rasterio.open("scenes/T33UUP_town.tif", "r+") as scene:
+        scene.write(scene.read()[:, ::-1])
+
+    def kill(pid: int) -> None:
+        end = time.monotonic() + 100
+        while not list(Path("sharp/T33UUP_town.tif.run/strips").glob("*")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+
+    killed = commands.run(*words, folder=data, tile_s=0.2, while_running=kill)
+    assert killed.code == -signal.SIGKILL
+    waiting = commands.run("status", "sharp", "--json", folder=data).out
+    assert '"running": 1' not in waiting  # its process is dead
+    for changed in (["existed", "written"], ["existed", "existed"]):
+        done = commands.run(*words, folder=data)
+        assert done.code == 0, done.err
+        assert statuses() == changed
+    assert Path("sharp/T32TQM_town.tif").read_bytes() == old
+    found = Path("sharp/T33UUP_town.tif").read_bytes()
+    assert sorted(os.listdir("sharp")) == [
+        "T32TQM_town.tif",
+        "T33UUP_town.tif",
+        "batch.json",
+        "night.csv",
+    ]
+    shutil.rmtree("sharp")
+    assert commands.run(*words, folder=data).code == 0
+    assert Path("sharp/T33UUP_town.tif").read_bytes() == found
 
 
 def test_the_line_of_the_crontab_runs_as_cron_runs_it(data: Path) -> None:
@@ -125,46 +169,81 @@ def test_the_units_are_what_systemd_reads(data: Path) -> None:
     assert '"phase"' in done.stderr
 
 
-def test_the_container_writes_where_it_may(data: Path, monkeypatch) -> None:
+@pytest.fixture
+def image(data: Path) -> Iterator[Path]:
+    """The file system of the container, in a folder that other users may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_the_container_writes_where_it_may(
+    data: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The steps of the Containerfile in a folder: no home, all but two places fixed.
 
     Steps that need a network (FROM, pip) are left out; the wheel is tested by
-    `make dist`.
+    `make dist`. Where the test may change its user, the night runs as the user of the
+    Containerfile, to whom everything but these places belongs not.
     """
     steps = [line.split(maxsplit=1) for line in BLOCKS["Containerfile"].splitlines()]
     kinds = [kind for kind, _ in steps]
     assert kinds.index("USER") < kinds.index("ENTRYPOINT")
-    assert dict(steps)["USER"] != "root"
-    root = data / "root"
-    place = {"/etc/rsupres/night.toml": root / "etc/rsupres/night.toml"}
-    place["/etc/rsupres/night.toml"].parent.mkdir(parents=True)
-    shutil.copy(data / "night.toml", place["/etc/rsupres/night.toml"])
-    work = root / dict(steps)["WORKDIR"].lstrip("/")
+    user = dict(steps)["USER"]
+    added = next(text for kind, text in steps if text.startswith("useradd"))
+    assert f"--uid {user} " in added
+    (source, target) = next(
+        text.split() for kind, text in steps if kind == "COPY" and "toml" in text
+    )
+    place = image / target.lstrip("/")
+    place.parent.mkdir(parents=True)
+    shutil.copy(data / source, place)
+    work = image / dict(steps)["WORKDIR"].lstrip("/")
     work.mkdir()
     for name in ("scenes", "areas"):
         shutil.copytree(data / name, work / name)
-    for name in (root / "tmp", work / "sharp"):
+    for name in (image / "tmp", work / "sharp"):
         name.mkdir()
+        if os.geteuid() == 0:
+            os.chown(name, int(user), int(user))
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     for word in shlex.split(dict(steps)["ENV"]):
         name, _, value = word.partition("=")
-        monkeypatch.setenv(name, value.replace("/tmp", str(root / "tmp")))
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.chdir(work)
-    before = contents(root)
+        environment[name] = value.replace("/tmp", str(image / "tmp"))
+    before = contents(image)
     command = re.search(r"rsupres-night (batch .*?)```", PAGE, flags=re.DOTALL)
     assert command is not None
-    words = command[1].replace("\\\n", " ")
-    for inside, outside in place.items():
-        words = words.replace(inside, str(outside))
-    done = run(f"rsupres {words}")
-    assert done.exit_code == 0, done.output
+    words = shlex.split(command[1].replace("\\\n", " ").replace(target, str(place)))
+    done = subprocess.run(
+        [*as_user(user), sys.executable, "-m", "rsupres", *words],
+        env=environment,
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(work)
     assert statuses() == ["written", "written"]
-    writable = (str(work / "sharp"), str(root / "tmp"))
-    after = contents(root)
+    if os.geteuid() == 0 and as_user(user):
+        assert Path("sharp/T32TQM_town.tif").stat().st_uid == int(user)
+    writable = (str(work / "sharp"), str(image / "tmp"))
+    after = contents(image)
     assert {
         path: text for path, text in after.items() if not path.startswith(writable)
     } == before
-    assert not [path for path in after if path.startswith(str(root / "tmp"))]
+    assert not [path for path in after if path.startswith(str(image / "tmp"))]
+
+
+def as_user(user: str) -> list[str]:
+    """Return how to run as a user who may read all files; [] where that is denied."""
+    only = "-all,+dac_read_search"  # Python itself may lie in the home of root
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    words += [f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return []
+    probe = subprocess.run([*words, "true"], capture_output=True, check=False)
+    return [] if probe.returncode else words
 
 
 def contents(folder: Path) -> dict[str, bytes]:
