@@ -196,16 +196,8 @@ def test_the_container_writes_where_it_may(
         text.split() for kind, text in steps if kind == "COPY" and "toml" in text
     )
     place = image / target.lstrip("/")
-    place.parent.mkdir(parents=True)
-    shutil.copy(data / source, place)
     work = image / dict(steps)["WORKDIR"].lstrip("/")
-    work.mkdir()
-    for name in ("scenes", "areas"):
-        shutil.copytree(data / name, work / name)
-    for name in (image / "tmp", work / "sharp"):
-        name.mkdir()
-        if os.geteuid() == 0:
-            os.chown(name, int(user), int(user))
+    lay_out(data, image, {source: place}, work, int(user))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     for word in shlex.split(dict(steps)["ENV"]):
         name, _, value = word.partition("=")
@@ -233,6 +225,22 @@ def test_the_container_writes_where_it_may(
         path: text for path, text in after.items() if not path.startswith(writable)
     } == before
     assert not [path for path in after if path.startswith(str(image / "tmp"))]
+
+
+def lay_out(
+    data: Path, image: Path, copied: dict[str, Path], work: Path, user: int
+) -> None:
+    """Make the files of the container, of which the user may write two folders."""
+    for source, place in copied.items():
+        place.parent.mkdir(parents=True)
+        shutil.copy(data / source, place)
+    work.mkdir()
+    for name in ("scenes", "areas"):
+        shutil.copytree(data / name, work / name)
+    for name in (image / "tmp", work / "sharp"):
+        name.mkdir()
+        if os.geteuid() == 0:
+            os.chown(name, user, user)
 
 
 def as_user(user: str) -> list[str]:
