@@ -63,6 +63,7 @@ def read_map(where, layer="multipolygons"):
     return pyogrio.read_dataframe(DATA / "town.osm", layer=layer, where=where)
 
 
+@pytest.mark.slow
 def test_the_generator_makes_the_committed_bytes(tmp_path):
     pins = dict(
         line.strip().split("==")
@@ -223,15 +224,15 @@ def test_the_map_holds_what_later_tools_draw():
 
 
 def test_each_seed_gives_a_town_of_its_own():
-    scene, other = make_town(0, 600, 2.5), make_town(11, 600, 2.5)
-    assert scene.now.shape == scene.earlier.shape == (4, 240, 240)
-    assert scene.cover.shape == scene.change.shape == (240, 240)
+    scene, other = make_town(0, 400, 2.5), make_town(11, 400, 2.5)
+    assert scene.now.shape == scene.earlier.shape == (4, 160, 160)
+    assert scene.cover.shape == scene.change.shape == (160, 160)
     assert np.isfinite(scene.now).all()
     assert scene.now.min() > 0
     assert scene.now.max() < 1
     assert 0 < (scene.change > 0).mean() < 0.3
     assert not np.array_equal(scene.now, other.now)
-    assert scene.now.tobytes() == make_town(0, 600, 2.5).now.tobytes()
+    assert scene.now.tobytes() == make_town(0, 400, 2.5).now.tobytes()
 
 
 @pytest.mark.parametrize(("seed", "size_m"), [(34, 600), (50, 760), (12, 1040)])
@@ -243,7 +244,9 @@ def test_all_shapes_are_valid_where_slivers_fold_over(seed, size_m):
     assert all(shape.is_valid and not shape.is_empty for shape in shapes)
 
 
-@pytest.mark.parametrize("seed", [3, 7, 20])
+@pytest.mark.parametrize(
+    "seed", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 20))]
+)
 def test_buildings_stand_on_dry_land_beside_roads_and_trees(seed):
     town = lay_out_town(seed, 900)
     outlines = [building.footprint() for building in town.buildings]

@@ -170,7 +170,6 @@ def test_what_released_scripts_ignore_works(
         (),
         ("--steps", 5),
         ("--steps", 5, "--sampler", "unipc"),
-        ("--seed", 1),
         ("--style", style),
         ("--style-sample",),
         ("--style-sample", "--seed", 1),

@@ -49,8 +49,9 @@ def upscale(scene: Path, model: Path, *more: str) -> tuple[Result, Path]:
 
 
 @each_config
-@pytest.mark.parametrize("sampler", ["scene", "alone"])
-@pytest.mark.parametrize("size", [(1, 1), (3, 40), (70, 5)])
+@pytest.mark.parametrize(
+    ("size", "sampler"), [((1, 1), "scene"), ((3, 40), "alone"), ((70, 5), "scene")]
+)
 def test_scenes_smaller_than_the_padding_are_upscaled(
     tmp_path: Path, config: Config, sampler: str, size: tuple[int, int]
 ) -> None:
@@ -77,8 +78,9 @@ def test_a_scale_that_the_weights_are_not_for_is_told(
 
 
 @each_config
-@pytest.mark.parametrize("sampler", ["scene", "alone"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("sampler", "precision"), [("scene", "fp32"), ("alone", "bf16")]
+)
 def test_weights_that_are_no_numbers_write_nothing(
     tmp_path: Path, config: Config, sampler: str, precision: str
 ) -> None:

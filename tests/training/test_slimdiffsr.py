@@ -247,7 +247,8 @@ DISTILL = (
 
 
 @pytest.mark.parametrize(
-    ("student", "adversarial"), [("tiny", 0.0), ("tiny-mini", 0.1)]
+    ("student", "adversarial"),
+    [pytest.param("tiny", 0.0, marks=pytest.mark.slow), ("tiny-mini", 0.1)],
 )
 def test_a_student_is_distilled_and_a_stopped_run_continues(
     tmp_path: Path, student: str, adversarial: float
@@ -288,7 +289,9 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize("student", ["tiny", "tiny-mini"])
+@pytest.mark.parametrize(
+    "student", [pytest.param("tiny", marks=pytest.mark.slow), "tiny-mini"]
+)
 def test_the_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: str
 ) -> None:

@@ -85,6 +85,18 @@ def write_map(path: Path, features: Sequence[Feature]) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The town as OSM XML."""
+    return write_osm(tmp_path_factory.mktemp("town") / "town.osm", TOWN)
+
+
+@pytest.fixture(scope="module")
+def expected(town: Path) -> np.ndarray:
+    """Its codes on the grid."""
+    return codes(town)
+
+
 def codes(path: Path | str, grid: Grid = GRID, **options: object) -> np.ndarray:
     with VectorMap.open([str(path)], grid, CLASSES, **options) as opened:  # type: ignore[arg-type]
         return opened.burn(grid.window)[0]
@@ -98,8 +110,8 @@ TOWN: list[Feature] = [
 ]
 
 
-def test_features_come_out_where_they_are(tmp_path):
-    found = codes(write_osm(tmp_path / "town.osm", TOWN))
+def test_features_come_out_where_they_are(expected):
+    found = expected
     assert (found[10:25, 10:30] == 1).all()
     assert (found == 1).sum() == 300
     assert (found[48:52, 0:60] == 2).all()  # 12 m, of 94 to 106
@@ -116,15 +128,14 @@ SUFFIXES = (
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_format_gives_the_same_pixels(tmp_path, suffix):
-    expected = codes(write_osm(tmp_path / "plain.osm", TOWN))
+def test_every_format_gives_the_same_pixels(tmp_path, suffix, town, expected):
     path = tmp_path / f"town.{suffix}"
     table = frame_of(TOWN)
     if suffix.startswith("osm."):
         import gzip
 
         packed = bz2.compress if suffix == "osm.bz2" else gzip.compress
-        path.write_bytes(packed((tmp_path / "plain.osm").read_bytes()))
+        path.write_bytes(packed(town.read_bytes()))
     elif suffix == "parquet":
         pytest.importorskip("pyarrow")
         table.to_parquet(path)
@@ -168,8 +179,7 @@ def test_several_files_are_drawn_as_one(tmp_path):
 
 
 @pytest.mark.parametrize("epsg", [4326, 3857, 25832, 2056, 3035])
-def test_vectors_of_any_crs_fall_on_the_same_pixels(tmp_path, epsg):
-    expected = codes(write_osm(tmp_path / "town.osm", TOWN))
+def test_vectors_of_any_crs_fall_on_the_same_pixels(tmp_path, epsg, expected):
     path = tmp_path / "town.gpkg"
     frame_of(TOWN).to_crs(epsg).to_file(path)
     assert (codes(path) != expected).mean() < 1e-3  # datum shifts of a few decimetres
@@ -426,10 +436,9 @@ def test_the_fingerprint_follows_files_and_legend(tmp_path):
     assert first != fingerprint()
 
 
-def test_unsorted_ids_are_read_another_way(tmp_path):
-    path = write_osm(tmp_path / "town.osm", TOWN)
-    expected = codes(path)
-    lines = path.read_text().splitlines()
+def test_unsorted_ids_are_read_another_way(tmp_path, town, expected):
+    path = tmp_path / "town.osm"
+    lines = town.read_text().splitlines()
     nodes = [line for line in lines if line.startswith("<node")]
     rest = [line for line in lines if not line.startswith(("<node", "<osm"))]
     path.write_text("\n".join([lines[0], *reversed(nodes), *rest]))

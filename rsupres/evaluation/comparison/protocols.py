@@ -2,8 +2,8 @@
 
 A protocol turns the folder of a data set, laid out as its publisher does, into requests
 for `rsupres.evaluation.measure_models`. Choices that a paper leaves open (which images
-were drawn) is chosen by a fixed rule, which `notes` say. docs/how-to/evaluate.md has
-the folders.
+were drawn) follow a fixed rule, which `notes` say. docs/how-to/evaluate.md has the
+folders.
 """
 
 from __future__ import annotations
