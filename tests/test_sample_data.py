@@ -224,15 +224,15 @@ def test_the_map_holds_what_later_tools_draw():
 
 
 def test_each_seed_gives_a_town_of_its_own():
-    scene, other = make_town(0, 400, 2.5), make_town(11, 400, 2.5)
-    assert scene.now.shape == scene.earlier.shape == (4, 160, 160)
-    assert scene.cover.shape == scene.change.shape == (160, 160)
+    scene, other = make_town(0, 600, 2.5), make_town(11, 600, 2.5)
+    assert scene.now.shape == scene.earlier.shape == (4, 240, 240)
+    assert scene.cover.shape == scene.change.shape == (240, 240)
     assert np.isfinite(scene.now).all()
     assert scene.now.min() > 0
     assert scene.now.max() < 1
     assert 0 < (scene.change > 0).mean() < 0.3
     assert not np.array_equal(scene.now, other.now)
-    assert scene.now.tobytes() == make_town(0, 400, 2.5).now.tobytes()
+    assert scene.now.tobytes() == make_town(0, 600, 2.5).now.tobytes()
 
 
 @pytest.mark.parametrize(("seed", "size_m"), [(34, 600), (50, 760), (12, 1040)])
