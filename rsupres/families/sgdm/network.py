@@ -344,14 +344,15 @@ class SgdmNetworks(nn.Module):
             mean = mean + (0.5 * logvar).exp() * noise
         return self.latent_scale * mean
 
-    def decode(self, z: Tensor, enlarged: Tensor) -> Tensor:
+    def decode(self, z: Tensor, enlarged: Tensor | None = None) -> Tensor:
         """Return pictures of scaled latents, in about [0, 1], not clamped.
 
         Args:
             z: scaled latents.
-            enlarged: see `encode`.
+            enlarged: see `encode`; models with an autoencoder need none.
         """
         if self.autoencoder is None:
+            assert enlarged is not None
             even = without_lattice(z / self.latent_scale, self.config.cell)
             difference = functional.pixel_shuffle(even, self.config.cell)
             return enlarged + 0.5 * difference
