@@ -22,6 +22,7 @@ from rsupres.output.tensors import write_tensors
 from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 CHECKPOINT_FORMAT = 1
@@ -79,6 +80,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
     assert isinstance(architecture, dict)
     tensors = unpack_weights(stored)
     return Checkpoint(path, _spec_of(header, path), architecture, tensors)
+
+
+def read_part(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    """Return the tensors whose names begin with a prefix, without it, as arrays.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            names = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118
+            return {k.removeprefix(prefix): file.get_tensor(k) for k in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({error}).") from error
 
 
 def read_spec(path: Path) -> ModelSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,8 @@ def _found(plan: Plan) -> Iterator[tuple[str, str]]:
         bands = ", ".join(str(band.band) for band in others)
         yield "others", f"{bands} beside the model ({plan.other_bands})"
     yield from _numbers(plan.bands)
+    if plan.sensor:
+        yield "sensor", _sensor(plan.sensor)
     yield (
         "output",
         f"{_size(plan.output_size)} pixels, {len(plan.bands)} band(s) of {plan.dtype}, "
@@ -126,6 +128,16 @@ def _found(plan: Plan) -> Iterator[tuple[str, str]]:
         f"about {size_text(plan.disk_bytes or 0)} at the most, "
         f"{size_text(plan.free_bytes or 0)} free",
     )
+
+
+def _sensor(found: Mapping[str, float]) -> str:
+    """Return what the model takes for known of the sensor, given or read."""
+    named = {
+        "sensor_mtf": "MTF {:.2f} at Nyquist",
+        "noise": "noise {:.2g} of the stretch",
+        "jpeg_quality": "blocks of JPEG, quality {:.0f}",
+    }
+    return ", ".join(text.format(found[k]) for k, text in named.items() if k in found)
 
 
 def _size(size: Size | None) -> str:

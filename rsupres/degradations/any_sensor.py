@@ -2,9 +2,9 @@
 
 The blur ranges from optics that nearly lose the Nyquist frequency to files that were
 thinned without a filter. Noise may grow with the signal, bands may be displaced, values
-may be rounded to 8 bits or coarser steps, and JPEG blocks may begin anywhere. The facts
-(transfer, noise, quality) are returned too, so that a model can learn to take some as
-input and to estimate the others.
+may be rounded to 8 bits or coarser steps, JPEG blocks may begin anywhere, and pixels
+may have been interpolated onto another grid. The facts of each image are returned too,
+so that a model can learn to take some as input and to estimate the others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsupres.degradations.base import Degradation, check_size
-from rsupres.degradations.jpeg import Subsampling, recompress
+from rsupres.degradations.jpeg import Subsampling, recompress, recompress_2000
 from rsupres.degradations.optics import (
     Kernel,
     KernelKind,
     gaussian_of,
+    interpolated_matrix,
     response,
     sample,
     sampling_matrix,
@@ -49,12 +50,25 @@ class Taken:
         transfer: (b, 4) at `optics.FREQUENCIES`.
         noise: (b,) standard deviation.
         quality: (b,) of JPEG, 0 = none.
+        interpolated: (b,) 1 = the pixels were warped onto another grid, else 0.
     """
 
     lr: Tensor
     transfer: Tensor
     noise: Tensor
     quality: Tensor
+    interpolated: Tensor
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One LR image, its transfer, noise and quality, and whether it was warped."""
+
+    lr: Pixels
+    transfer: NDArray[np.float64]
+    noise: float
+    quality: float
+    warped: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,11 @@ class AnySensor(Degradation):
         grey: share of noise that is the same in all bands.
         compressed: share of images that JPEG has stored.
         quality: of JPEG.
+        wavelet: share of images that JPEG 2000 has stored.
+        rate: how many times smaller that made them.
+        warped: share of images that were interpolated onto another grid, linearly or
+            by cubic convolution; these have a Gaussian kernel.
+        step: pixels of the sensor's own grid, LR pixels.
         rounded: share of the others that are rounded to whole steps.
     """
 
@@ -100,6 +119,10 @@ class AnySensor(Degradation):
     grey: float = 0.2
     compressed: float = 0.2
     quality: tuple[int, int] = (50, 95)
+    wavelet: float = 0.04
+    rate: tuple[float, float] = (4.0, 24.0)
+    warped: float = 0.1
+    step: tuple[float, float] = (0.94, 1.06)
     rounded: float = 0.8
 
     def degrade(
@@ -116,32 +139,56 @@ class AnySensor(Degradation):
         seed = torch.randint(2**62, (1,), generator=generator).item()
         random = np.random.default_rng(int(seed))
         shots = [self._shoot(image, size, random) for image in hr.float().cpu().numpy()]
-        lr, transfer, noise, quality = zip(*shots, strict=True)
         return Taken(
-            torch.from_numpy(np.stack(lr)),
-            torch.from_numpy(np.stack(transfer)).float(),
-            torch.tensor(noise, dtype=torch.float32),
-            torch.tensor(quality, dtype=torch.float32),
+            torch.from_numpy(np.stack([shot.lr for shot in shots])),
+            torch.from_numpy(np.stack([shot.transfer for shot in shots])).float(),
+            torch.tensor([shot.noise for shot in shots]),
+            torch.tensor([shot.quality for shot in shots]),
+            torch.tensor([float(shot.warped) for shot in shots]),
         )
 
     def _shoot(
         self, image: Pixels, size: tuple[int, int], random: np.random.Generator
-    ) -> tuple[Pixels, NDArray[np.float64], float, float]:
-        """Return one image (3, h, w), its transfer, noise and quality."""
-        kernels = self._draw_kernels(random)
-        lr, transfer = self._sample(image, size, kernels, random)
+    ) -> _Shot:
+        warped = random.random() < self.warped
+        if warped:
+            lr, transfer = self._warp(image, size, random)
+        else:
+            lr, transfer = self._sample(image, size, self._draw_kernels(random), random)
         noise, quality = 0.0, 0
         if random.random() < self.noisy:
             low, high = (math.log(v) for v in self.noise)
             noise = math.exp(random.uniform(low, high))
             lr = self._add_noise(lr, noise, random)
-        if random.random() < self.compressed:
+        stored = random.random()
+        if stored < self.compressed:
             quality = int(random.integers(self.quality[0], self.quality[1] + 1))
             lr = compress(lr, quality, random)
+        elif stored < self.compressed + self.wavelet:
+            lr = _from_bytes(recompress_2000(_as_bytes(lr), random.uniform(*self.rate)))
         elif random.random() < self.rounded:
             step = float(random.choice(_STEPS)) / 255.0
             lr = np.asarray(np.round(lr / step) * step, np.float32)
-        return lr.astype(np.float32), transfer, noise, float(quality)
+        return _Shot(lr.astype(np.float32), transfer, noise, float(quality), warped)
+
+    def _warp(
+        self, image: Pixels, size: tuple[int, int], random: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.float64]]:
+        """Return the image after an interpolation, and its mean transfer."""
+        kernel, cubic = gaussian_of(random.uniform(*self.mtf)), random.random() < 0.5
+        rows, columns = (
+            interpolated_matrix(
+                small,
+                large,
+                kernel,
+                random.uniform(*self.step),
+                phase=random.random(),
+                cubic=cubic,
+            )
+            for small, large in zip(size, image.shape[1:], strict=True)
+        )
+        transfer = (response(rows) + response(columns)) / 2.0
+        return sample(image, rows, columns), transfer
 
     def _draw_kernels(self, random: np.random.Generator) -> tuple[Kernel, Kernel]:
         """Return the kernels of rows and columns."""
@@ -197,9 +244,15 @@ class AnySensor(Degradation):
 def compress(image: Pixels, quality: int, random: np.random.Generator) -> Pixels:
     """Return an image (3, h, w) after JPEG; the grid of its blocks begins anywhere."""
     top, left = random.integers(0, 8, 2) if random.random() < 0.6 else (0, 0)
-    levels = np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    padded = np.pad(levels, ((0, 0), (top, 0), (left, 0)), mode="edge")
+    padded = np.pad(_as_bytes(image), ((0, 0), (top, 0), (left, 0)), mode="edge")
     choices: tuple[Subsampling, ...] = ("4:2:0", "4:4:4")
     subsampling = choices[random.integers(2)]
-    read = recompress(padded, quality, subsampling)[:, top:, left:]
-    return read.astype(np.float32) / np.float32(255)
+    return _from_bytes(recompress(padded, quality, subsampling)[:, top:, left:])
+
+
+def _as_bytes(image: Pixels) -> NDArray[np.uint8]:
+    return np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _from_bytes(image: NDArray[np.uint8]) -> Pixels:
+    return image.astype(np.float32) / np.float32(255)

@@ -1,9 +1,9 @@
-"""Compress images as JPEG and decode them again, with Pillow."""
+"""Compress images as JPEG or JPEG 2000 and decode them again, with Pillow."""
 
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,25 @@ def recompress(
     Raises:
         InputError: Pillow is not installed.
     """
+    return _through(image, "JPEG", quality=quality, subsampling=subsampling)
+
+
+def recompress_2000(image: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:
+    """Return an image after lossy JPEG 2000.
+
+    Args:
+        image: (3, h, w), red, green and blue.
+        rate: how many times fewer bytes it takes than the pixels do.
+
+    Raises:
+        InputError: Pillow is not installed.
+    """
+    options = {"quality_mode": "rates", "quality_layers": [rate], "irreversible": True}
+    return _through(image, "JPEG2000", **options)
+
+
+def _through(image: NDArray[np.uint8], kind: str, **options: Any) -> NDArray[np.uint8]:
+    """Return an image after writing it as this kind of file."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -57,6 +76,6 @@ def recompress(
         ) from error
     buffer = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    picture.save(buffer, kind, **options)
     with Image.open(buffer) as decoded:
         return np.asarray(decoded).transpose(2, 0, 1).copy()

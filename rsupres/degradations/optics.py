@@ -47,6 +47,8 @@ KINDS: tuple[KernelKind, ...] = get_args(KernelKind)
 # Of the LR grid, cycles per pixel; 0.5 is Nyquist, what lies above folds back.
 FREQUENCIES = (0.25, 0.5, 0.75, 1.0)
 _DETECTOR = 2.0 / math.pi  # MTF of a square detector at Nyquist
+_MARGIN = 4  # of a sensor's pixels beyond the ends of a picture
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,47 @@ def sampling_matrix(n_lr: int, n_hr: int, kernel: Kernel, shift: float = 0.0) ->
         kernel: the point spread function.
         shift: of all LR pixels, LR pixels.
     """
+    return _sampled((np.arange(n_lr) + 0.5 + shift) * n_hr / n_lr, n_lr, n_hr, kernel)
+
+
+def interpolated_matrix(
+    n_lr: int, n_hr: int, kernel: Kernel, step: float, *, phase: float, cubic: bool
+) -> Floats:
+    """Return the weights of a sensor whose pixels were then warped onto the LR grid.
+
+    Products on a map grid were often interpolated like that; it blurs some pixels much
+    and others not at all.
+
+    Args:
+        n_lr: LR pixels.
+        n_hr: HR pixels.
+        kernel: of the sensor, on its own grid.
+        step: LR pixels from one of the sensor's pixels to the next, about 1.
+        phase: of the sensor's pixels, 0 to 1.
+        cubic: interpolate by cubic convolution (a = -1/2), else linearly.
+    """
+    n = math.ceil(n_lr / step) + 2 * _MARGIN
+    places = (np.arange(n) - _MARGIN + 0.5 + phase) * step  # LR pixels
     ratio = n_hr / n_lr
-    centres = (np.arange(n_lr) + 0.5 + shift) * ratio
+    seen = _sampled(places * ratio, n_lr / step, n_hr, kernel)
+    distance = (np.arange(n_lr)[:, None] + 0.5 - places[None]) / step
+    taps = _cubic(distance, -0.5) if cubic else np.clip(1 - np.abs(distance), 0, None)
+    return np.asarray(taps / taps.sum(1, keepdims=True) @ seen)
+
+
+def _sampled(
+    centres: NDArray[np.floating], n_lr: float, n_hr: int, kernel: Kernel
+) -> Floats:
+    """Return weights (n, n_hr) of pixels at `centres` among the HR pixels."""
+    ratio = n_hr / n_lr
     if kernel.kind == "nearest":
         hit = np.clip(np.floor(centres), 0, n_hr - 1)
         return np.asarray(np.arange(n_hr)[None] == hit[:, None], np.float64)
     distance = np.arange(n_hr)[None] + 0.5 - centres[:, None]
     weights = _weights(distance, ratio, kernel)
+    # Pixels beyond the picture see its last one.
+    nearest = np.abs(distance).argmin(1)
+    weights[np.arange(len(weights)), nearest] += _LEAST
     return np.asarray(weights / weights.sum(1, keepdims=True))
 
 

@@ -17,6 +17,9 @@ FAMILIES = {
     "sgdm": "rsupres.families.sgdm.resolver",
 }
 
+# Modules that read a scene's sensor as their family will, without torch.
+SENSOR_READERS = {"optical": "rsupres.families.optical.reading"}
+
 
 def family_module(name: str) -> object:
     """Import and return the module of a family.

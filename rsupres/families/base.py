@@ -125,6 +125,9 @@ class SamplerOptions:
             accept a style.
         sensor_mtf: the sensor's modulation transfer at Nyquist; None = not known.
         noise: standard deviation, as a share of the stretch; None = not known.
+        least_mtf: transfer at Nyquist that the platform's products have at least; None
+            = the platform is not known.
+        lock: make results agree with the scene through the sensor's blur.
     """
 
     steps: int | None = None
@@ -134,6 +137,8 @@ class SamplerOptions:
     style_sample: bool = False
     sensor_mtf: float | None = None
     noise: float | None = None
+    least_mtf: float | None = None
+    lock: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Notice scenes whose pixels were repeated: a file of 2 m stored on a grid of 1 m.
+"""Notice scenes that hold less than they seem to: repeated pixels, lossy files.
 
-Enlarging such a scene would sharpen the steps between the copies. Smooth enlargement
-leaves no such trace and is not noticed here.
+Enlarging a scene of 2 m that is stored on a grid of 1 m would sharpen the steps between
+the copies. Smooth enlargement leaves no such trace and is not noticed here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ def warn_of_repeated(scene: Raster) -> None:
             "'gdal_translate -r nearest -outsize %d %d'.",
             *(scene.path, factor, factor, factor),
             *(grid.width // factor, grid.height // factor),
+        )
+
+
+def warn_of_lossy(scene: Raster) -> None:
+    """Warn when a scene's file says that its compression changed the pixels."""
+    if scene.lossy:
+        logger.warning(
+            "%s: its file was compressed with loss (%s). What that left in the pixels "
+            "may be sharpened as if it were ground; prefer the lossless product.",
+            *(scene.path, scene.lossy),
         )
 
 

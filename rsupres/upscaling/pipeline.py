@@ -240,8 +240,7 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     context = run.share_context(lambda: prepare_samples(work, model, run, show))
     contexts = [context_of(context, sample) for sample in range(job.samples)]
     n_rows = sum(
-        len(tile_rows(work.grid, span, lock=job.lock_low_frequencies)[0])
-        for span in spans
+        len(tile_rows(work.grid, span, lock=work.rules.lock)[0]) for span in spans
     )
     total = n_rows * work.grid.shape[1]
     show(Progress("Tiles", 0, total, "tiles"))

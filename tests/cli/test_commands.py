@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.catalogue import list_cards
@@ -254,6 +255,22 @@ def test_a_plan_of_a_model_with_one_scale_takes_that_scale(scene, patient):
     assert record["scale"] == "8"
     assert find_scale(None, "bicubic") == find_scale(None, None) == 4
     assert find_scale("2.5", "sgdm-mini") == Fraction(5, 2)
+
+
+def test_a_plan_reads_the_sensor_as_upscale_does(tmp_path, patient):
+    random = np.random.default_rng(0)
+    pixels = random.integers(500, 3000, (3, 48, 48)).astype(np.uint16)
+    scene = make_scene(tmp_path / "scene.tif", pixels=pixels)
+    options = (scene, tmp_path / "out.tif", "--scale", 2, "--model", "optical-small")
+    text = invoke("plan", *options).stdout
+    told = json.loads(invoke("plan", *options, "--json").stdout)
+    assert f"noise {told['sensor']['noise']:.2g} of the stretch" in text
+    assert invoke("upscale", *options).exit_code == 0
+    with rasterio.open(tmp_path / "out.tif") as output:
+        tags = output.tags()
+    for name, value in told["sensor"].items():
+        found = float(tags[f"RSUPRES_FOUND_{name.upper()}"])
+        assert found == pytest.approx(value, rel=1e-4)
 
 
 def test_settling_a_job_loads_neither_torch_nor_scipy():

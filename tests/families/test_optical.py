@@ -15,7 +15,9 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.degradations.optics import (
     FREQUENCIES,
+    Kernel,
     gaussian_of,
+    response,
     sample,
     sampling_matrix,
 )
@@ -23,18 +25,26 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
 from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
+from rsupres.families.optical.features import N_FEATURES, describe
 from rsupres.families.optical.network import OpticalNetwork
+from rsupres.families.optical.reading import (
+    N_READ,
+    band_groups,
+    estimate,
+    find_groups,
+    gaussian_transfer,
+    read_sensor,
+)
 from rsupres.families.optical.resolver import (
     HALO,
     Optical,
     back_project,
-    band_groups,
     bound,
     from_checkpoint,
-    gaussian_transfer,
     make_spec,
+    nearest_kernel,
 )
-from rsupres.families.optical.sensing import N_FEATURES, describe
+from rsupres.families.optical.sensing import Estimator
 from rsupres.grid import PixelWindow
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader
@@ -228,16 +238,104 @@ def test_further_bands_are_not_taken_for_softer_than_the_first() -> None:
         assert numbers[f"told_1_{k}"] == pytest.approx(wanted)
 
 
+def always(*read: float) -> dict[str, np.ndarray]:
+    """Return weights of an estimator that reads the same from every picture."""
+    return {
+        "mean": np.zeros(N_FEATURES),
+        "deviation": np.ones(N_FEATURES),
+        **{f"layers.{k}.bias": np.zeros(2) for k in (0, 2)},
+        "layers.0.weight": np.zeros((2, N_FEATURES)),
+        "layers.2.weight": np.zeros((2, 2)),
+        "layers.4.weight": np.zeros((N_READ, 2)),
+        "layers.4.bias": np.array(read),
+    }
+
+
+READ = (0.8, 0.3, 0.1, 0.0, 0.5, 0.0)
+LEAST = gaussian_transfer(0.45)
+
+
+@pytest.mark.parametrize(
+    ("least", "transfer"),
+    [(None, READ[:4]), (0.45, LEAST), (0.2, (0.8, 0.3, 0.1, 0.2**4))],
+)
+def test_what_is_read_is_told_within_what_is_known_of_the_platform(
+    least: float | None, transfer: tuple[float, ...]
+) -> None:
+    lr, weights = picture(side=48), always(*READ)
+    options = SamplerOptions(least_mtf=least)
+    (group,) = find_groups(ArrayReader(lr), options, weights)
+    assert group.facts.transfer == pytest.approx(transfer)
+    assert group.facts.noise == pytest.approx(0.25 * Facts.LARGEST_NOISE)
+    found = read_sensor(ArrayReader(lr), options, weights)
+    assert found == group.found()
+    span = group.high - group.low
+    assert found["noise"] == pytest.approx(0.25 * Facts.LARGEST_NOISE * span)
+    given = replace(options, sensor_mtf=0.3, noise=0.0)
+    assert read_sensor(ArrayReader(lr), given, weights) == pytest.approx(
+        {"sensor_mtf": 0.3, "noise": 0.0}
+    )
+
+
+def test_the_estimator_reads_the_same_with_and_without_torch() -> None:
+    torch.manual_seed(3)
+    estimator = Estimator(8).eval()
+    weights = {k: v.numpy() for k, v in estimator.state_dict().items()}
+    window = picture(side=64)
+    with torch.no_grad():
+        wanted = estimator(torch.from_numpy(describe([window]))[None])[0]
+    facts = estimate(weights, [window])
+    assert facts.transfer == pytest.approx(wanted[:4].clamp(0, 1).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "wanted"),
+    [
+        (Kernel("bicubic"), "bicubic"),
+        (Kernel("area"), "area"),
+        (gaussian_of(0.1), "gaussian"),
+        (gaussian_of(0.45), "gaussian"),
+    ],
+)
+def test_the_kernel_is_found_by_its_transfer(kernel: Kernel, wanted: str) -> None:
+    told = tuple(response(sampling_matrix(32, 128, kernel)).tolist())
+    found = nearest_kernel(told)
+    assert found.kind == wanted
+    if wanted == "gaussian":
+        assert found.sigma == pytest.approx(kernel.sigma, rel=0.02)
+
+
+@pytest.mark.parametrize("transfer", [None, gaussian_transfer(0.3), READ[:4]])
+@pytest.mark.parametrize("scale", ["3/2", "4", "6"])
+def test_a_locked_result_agrees_with_the_scene_through_its_blur(
+    transfer: tuple[float, ...] | None, scale: str
+) -> None:
+    lr, s = torch.from_numpy(picture())[None], Fraction(scale)
+    side = int(48 * s)
+    start = torch.nn.functional.interpolate(lr, (side, side), mode="bicubic")
+    kernel = nearest_kernel(transfer) if transfer else Kernel("area")
+    rows = torch.from_numpy(sampling_matrix(48, side, kernel)).float()
+    told = torch.tensor(Facts(transfer, noise=0.02).as_numbers(float(s)))
+    assert back_project(start, lr, told, lock=False) is start
+    locked = back_project(start, lr, told, lock=True)
+    before, after = (
+        float((lr - rows @ sr @ rows.T)[..., 3:-3, 3:-3].square().mean().sqrt())
+        for sr in (start, locked)
+    )
+    assert after < 0.35 * before
+
+
 def told_of(**facts: object) -> Tensor:
     plain: dict[str, object] = {"transfer": gaussian_transfer(0.2), "noise": 0.0}
-    return Facts(**{**plain, **facts}).as_tensor(4.0)  # type: ignore[arg-type]  # by name
+    told = Facts(**{**plain, **facts})  # type: ignore[arg-type]  # by name
+    return torch.tensor(told.as_numbers(4.0))
 
 
 def test_results_agree_with_the_scene_through_a_known_blur() -> None:
     lr = torch.from_numpy(picture())[None]
     rows = torch.from_numpy(sampling_matrix(48, 192, gaussian_of(0.2))).float()
     start = torch.nn.functional.interpolate(lr, scale_factor=4.0, mode="bicubic")
-    better = back_project(start, lr, told_of())
+    better = back_project(start, lr, told_of(), lock=False)
 
     def lack(sr: Tensor) -> float:
         inner = np.s_[:, :, 3:-3, 3:-3]
@@ -250,7 +348,7 @@ def test_results_agree_with_the_scene_through_a_known_blur() -> None:
     "facts",
     [
         {"transfer": None},
-        {"transfer": gaussian_transfer(0.5)},  # sharp scenes have other kernels
+        {"transfer": gaussian_transfer(0.5)},  # hardly blurred
         {"noise": 0.02},
         {"quality": 75.0},
     ],
@@ -260,7 +358,7 @@ def test_unknown_sharp_and_noisy_scenes_are_not_corrected(
 ) -> None:
     lr = torch.from_numpy(picture())[None]
     sr = torch.nn.functional.interpolate(lr, scale_factor=4.0, mode="nearest")
-    assert back_project(sr, lr, told_of(**facts)) is sr
+    assert back_project(sr, lr, told_of(**facts), lock=False) is sr
 
 
 def test_what_is_told_changes_the_result() -> None:
@@ -278,12 +376,12 @@ def test_what_is_told_changes_the_result() -> None:
 
 
 def test_facts_become_the_numbers_that_the_network_was_trained_with() -> None:
-    nothing = Facts().as_tensor(4.0)
-    assert nothing.tolist() == [1.0, *[0.0] * (FACTS - 1)]
-    told = Facts((0.9, 0.6, 0.3, 0.1), 0.0125, 55, 1.0).as_tensor(2.0)
+    nothing = Facts().as_numbers(4.0)
+    assert nothing == [1.0, *[0.0] * (FACTS - 1)]
+    told = Facts((0.9, 0.6, 0.3, 0.1), 0.0125, 55, 1.0).as_numbers(2.0)
     wanted = [0.5, 1.0, 0.9, 0.6, 0.3, 0.1, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
     np.testing.assert_allclose(told, wanted, atol=1e-6)
-    assert Facts(quality=0).as_tensor(1.0)[8:10].tolist() == [1.0, 0.0]
+    assert Facts(quality=0).as_numbers(1.0)[8:10] == [1.0, 0.0]
     assert Facts.quality_of(1.0) == 55
 
 
@@ -326,7 +424,7 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
         from_checkpoint(odd, CPU, SamplerOptions())
 
 
-def spectrum_end(features: Tensor) -> float:
+def spectrum_end(features: np.ndarray) -> float:
     """Return the log power of the highest whole ring of the plain spectrum."""
     return float(features[8])
 
@@ -336,9 +434,9 @@ def test_features_tell_blur_from_sharpness_and_show_jpeg() -> None:
     powers = []
     for mtf in (0.05, 0.2, 0.5):
         matrix = sampling_matrix(128, 512, gaussian_of(mtf))
-        lr = torch.from_numpy(sample(ground.astype(np.float64), matrix, matrix))
+        lr = sample(ground.astype(np.float64), matrix, matrix)
         powers.append(spectrum_end(describe([lr])))
     assert powers[0] < powers[1] - 0.5 < powers[2] - 1.0
-    stepped = lr + torch.tensor([0.0, 0.2]).repeat_interleave(8).repeat(8)
+    stepped = lr + np.tile(np.repeat([0.0, 0.2], 8), 8)
     assert describe([lr]).shape == (N_FEATURES,)
     assert describe([stepped])[-2] > describe([lr])[-2] + 0.2

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from rsupres.raster.dataset import Raster
-from rsupres.raster.repeated import repetition, warn_of_repeated
+from rsupres.raster.repeated import repetition, warn_of_lossy, warn_of_repeated
 from tests.helpers import make_scene
 
 
@@ -46,3 +47,32 @@ def test_the_warning_says_how_to_reduce(
         warn_of_repeated(scene)
     assert "2 x 2 times" in caplog.text
     assert "-outsize 60 60" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("a.jp2", {"driver": "JP2OpenJPEG", "QUALITY": "20"}, "JPEG 2000"),
+        ("b.jp2", {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}, ""),
+        ("c.tif", {"compress": "jpeg", "photometric": "ycbcr"}, "JPEG"),
+        ("d.tif", {"compress": "deflate"}, ""),
+    ],
+)
+def test_files_that_were_compressed_with_loss_are_noticed(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    options: dict[str, str],
+    kind: str,
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    plain = make_scene(tmp_path / "plain.tif", pixels=pixels)
+    with rasterio.open(plain) as file:
+        profile = {k: file.profile[k] for k in ("width", "height", "count", "dtype")}
+        profile |= {"crs": file.crs, "transform": file.transform}
+    with rasterio.open(tmp_path / name, "w", **profile, **options) as file:
+        file.write(pixels)
+    with Raster.open(str(tmp_path / name)) as scene:
+        assert scene.lossy == kind
+        warn_of_lossy(scene)
+    assert ("with loss" in caplog.text) is bool(kind)

@@ -29,10 +29,13 @@ from rsupres.errors import (
 from rsupres.families.base import SamplerOptions, SceneContext
 from rsupres.grid import PixelWindow
 from rsupres.output.tiff.geotiff import write_strip
+from rsupres.products.sentinel2 import LEAST_MTF
+from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import INTERVAL, interval_reach
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
 from rsupres.upscaling.preparation.context import context_of
+from rsupres.upscaling.preparation.requirements import sampler_options
 from tests.fakes import RANGE, FakeModel, PreparingModel, SureModel, noisy, spec
 from tests.helpers import make_scene
 from tests.strategies import COSTLY
@@ -616,6 +619,27 @@ def test_what_is_known_of_the_sensor_reaches_the_model(scene, monkeypatch):
     with rasterio.open(job.output) as dataset:
         assert dataset.tags()["RSUPRES_SENSOR_MTF"] == "0.2"
         assert dataset.tags()["RSUPRES_NOISE"] == "50"
+
+
+@pytest.mark.parametrize(
+    ("name", "gsd", "least"),
+    [
+        ("S2B_MSIL1C_20230818.tif", 10.0, LEAST_MTF),
+        ("sentinel2_town.tif", 9.3, LEAST_MTF),
+        ("sentinel2_reduced.tif", 20.0, None),
+        ("town.tif", 10.0, None),
+    ],
+)
+def test_a_scene_of_a_known_platform_is_not_taken_for_softer(
+    tmp_path, name, gsd, least
+):
+    grid = Affine(gsd, 0.0, 500000.0, 0.0, -gsd, 5200000.0)
+    path = make_scene(tmp_path / name, transform=grid)
+    job = job_for(path, lock_low_frequencies=True)
+    with Raster.open(str(path)) as opened:
+        options = sampler_options(job, "cpu", opened, span=1.0)
+    assert options.least_mtf == least
+    assert options.lock
 
 
 def test_tags_tell_how_the_output_was_made(scene, monkeypatch):

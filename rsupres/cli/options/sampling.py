@@ -77,6 +77,7 @@ sampling_options = stacked(
         "--lock-low-frequencies/--no-lock-low-frequencies",
         default=False,
         show_default=True,
-        help="After blending, correct the result so that it reduces to the input.",
+        help="Correct the result so that it reduces to the input: through the sensor's "
+        "blur where the model is told of it, else by means over each LR pixel.",
     ),
 )

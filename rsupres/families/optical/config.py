@@ -6,9 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rsupres.degradations.optics import FREQUENCIES
 
 FACTS = 12  # numbers about a picture that the network takes
@@ -69,21 +66,18 @@ class Facts:
         top, span = cls.JPEG_RANGE
         return top - span * strength
 
-    def as_tensor(self, scale: float) -> Tensor:
-        """Return the vector (`FACTS`,) that tells the network these facts."""
-        told = torch.zeros(FACTS)
+    def as_numbers(self, scale: float) -> list[float]:
+        """Return the `FACTS` numbers that tell the network these facts."""
+        told = [0.0] * FACTS
         told[0] = math.log2(scale) / 2.0
         if self.transfer is not None:
             assert len(self.transfer) == len(FREQUENCIES)
-            told[1] = 1.0
-            told[2:6] = torch.tensor(self.transfer)
+            told[1:6] = [1.0, *self.transfer]
         if self.noise is not None:
-            told[6] = 1.0
-            told[7] = math.sqrt(max(self.noise, 0.0) / self.LARGEST_NOISE)
+            told[6:8] = [1.0, math.sqrt(max(self.noise, 0.0) / self.LARGEST_NOISE)]
         if self.quality is not None:
-            told[8] = 1.0
             top, span = self.JPEG_RANGE
-            told[9] = (top - self.quality) / span if self.quality else 0.0
+            told[8:10] = [1.0, (top - self.quality) / span if self.quality else 0.0]
         if self.sharp is not None:
-            told[10], told[11] = 1.0, self.sharp
+            told[10:12] = [1.0, self.sharp]
         return told

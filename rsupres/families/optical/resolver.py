@@ -13,10 +13,11 @@ bright roofs nor hot pixels get rings.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.degradations.optics import FREQUENCIES, gaussian_of, sampling_matrix
+from rsupres.degradations.optics import (
+    FREQUENCIES,
+    Kernel,
+    gaussian_of,
+    response,
+    sampling_matrix,
+)
 from rsupres.errors import InputError
 from rsupres.families.base import (
     FOUND,
@@ -37,29 +44,22 @@ from rsupres.families.base import (
 )
 from rsupres.families.optical.config import FACTS, Facts, OpticalConfig
 from rsupres.families.optical.network import OpticalNetwork
-from rsupres.families.optical.sensing import BLOCK
+from rsupres.families.optical.reading import band_groups, find_groups
 from rsupres.families.storage import config_from_json, fill_network
-from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField
     from rsupres.families.base import Checkpoint
 
-logger = logging.getLogger(__name__)
-
 HALO = 16  # LR pixels at a tile's edge that show that the tile ends
-_LEVELS = (2.0, 98.0)  # percentiles that become 0 and 1; saturated pixels are fewer
 _SEEN = (-1.0, 3.0)  # in these levels; what lies beyond is enlarged beside the network
-_MIN_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 _REACH = 2  # LR pixels: results keep to the range of 5 x 5
 _ALLOWED = 0.25  # of that range, beyond it at either end
 _MAX_SCALE = 32
-_ROUNDS = 3  # of back-projection
-_LEAST_MTF, _BLURRED = 0.02, 0.42  # at Nyquist, for that; bicubic reduction has 0.5
+_ROUNDS, _ROUNDS_SHARP, _LOCK_ROUNDS = 3, 1, 4  # of back-projection
+_LEAST_MTF, _BLURRED, _MOST_MTF = 0.02, 0.42, 0.95  # at Nyquist, for that
 _VERY_BLURRED = 0.18
 _QUIET = 0.004  # of the levels: noisier scenes would have their noise sharpened
-_WINDOW = 256  # LR pixels of a side of the windows that stand for a scene
-_MOSTLY = 0.9  # share of valid pixels of a window from which its sensor is estimated
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,13 @@ class Optical:
             Numbers ``low_g`` and ``high_g`` of group g, ``told_g_k``, and what was read
             from the first group of the sensor.
         """
-        windows = read_windows(scene)
         used = float(min(scale, Fraction(self.network.config.up)))
-        numbers: dict[str, float] = {}
-        shared: Facts | None = None  # of the first group
-        for g, bands in enumerate(band_groups(len(windows[0][0]))):
-            parts = [(pixels[list(bands)], valid) for pixels, valid in windows]
-            low, high = _levels([pixels[:, valid[0]] for pixels, valid in parts])
-            facts = self._facts(parts, low, high)
-            shared = facts if shared is None else shared
-            facts = _not_softer(facts, shared)
-            told = facts.as_tensor(used)
-            if g == 0:
-                numbers |= _found(facts, high - low)
-            numbers |= {f"low_{g}": low, f"high_{g}": high}
-            numbers |= {f"told_{g}_{k}": float(v) for k, v in enumerate(told)}
+        groups = find_groups(scene, self.options, self._estimator_weights())
+        numbers = {f"{FOUND}{k}": v for k, v in groups[0].found().items()}
+        for g, group in enumerate(groups):
+            told = group.facts.as_numbers(used)
+            numbers |= {f"low_{g}": group.low, f"high_{g}": group.high}
+            numbers |= {f"told_{g}_{k}": value for k, value in enumerate(told)}
         return SceneContext(numbers=numbers)
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
@@ -160,8 +152,9 @@ class Optical:
             final = (int(rows * scale), int(cols * scale))
             found = [functional.interpolate(x, final, mode="bicubic") for x in found]
         found[0] = (found[0] + 1.0) / 2.0
-        if used == scale:
-            found[0] = back_project(found[0], seen, told[0])
+        lock = self.options.lock
+        if used == scale or lock:
+            found[0] = back_project(found[0], seen, told[0], lock=lock)
         if not torch.equal(seen, levels):
             size = (int(rows * scale), int(cols * scale))
             beyond = levels - seen
@@ -200,25 +193,11 @@ class Optical:
             parts.append(detail * self.network.sample(features, first, told, noise))
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
-    def _facts(
-        self, windows: Sequence[tuple[np.ndarray, np.ndarray]], low: float, high: float
-    ) -> Facts:
-        """Return the facts of a group of bands: those given, else estimates."""
-        mtf, noise = self.options.sensor_mtf, self.options.noise
-        found = Facts()
+    def _estimator_weights(self) -> Mapping[str, np.ndarray] | None:
         estimator = self.network.estimator
-        whole = [
-            (torch.from_numpy(pixels).expand(3, -1, -1) - low) / (high - low)
-            for pixels, valid in windows
-            if min(pixels.shape[1:]) >= BLOCK and valid.mean() >= _MOSTLY
-        ]
-        if estimator is not None and whole and not (mtf and noise is not None):
-            found = estimator.cpu().estimate(whole)
-        if mtf is not None:
-            found = replace(found, transfer=gaussian_transfer(mtf))
-        if noise is not None:
-            found = replace(found, noise=noise / (high - low))
-        return found
+        if estimator is None:
+            return None
+        return {k: v.cpu().numpy() for k, v in estimator.state_dict().items()}
 
     def _autocast(self) -> torch.autocast:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -228,63 +207,61 @@ class Optical:
         )
 
 
-def read_windows(scene: SceneReader) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return pixels and valid mask of up to 4 x 4 windows, spread over a scene.
-
-    They begin at multiples of 8 pixels, as JPEG's blocks do.
-    """
-    rows, cols = (
-        np.unique(np.linspace(0, max(whole - _WINDOW, 0), 4).astype(int) // 8 * 8)
-        for whole in (scene.height, scene.width)
-    )
-    return [
-        scene.read(
-            PixelWindow(
-                int(row),
-                int(col),
-                min(_WINDOW, scene.height - int(row)),
-                min(_WINDOW, scene.width - int(col)),
-            )
-        )
-        for row in rows
-        for col in cols
-    ]
-
-
-def band_groups(n_bands: int) -> list[tuple[int, ...]]:
-    """Return which bands run together: the first three, then each alone."""
-    together = [(0, 1, 2)] if n_bands >= 3 else []
-    return [*together, *((band,) for band in range(3 * len(together), n_bands))]
-
-
-def gaussian_transfer(mtf: float) -> tuple[float, ...]:
-    """Return a Gaussian's transfer at `FREQUENCIES`, given that at Nyquist."""
-    return tuple(mtf ** (4.0 * frequency**2) for frequency in FREQUENCIES)
-
-
-def back_project(sr: Tensor, lr: Tensor, told: Tensor) -> Tensor:
+def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:
     """Correct SR so that it agrees with LR through the sensor's blur.
 
-    Only a Gaussian blur that is known, without noise or JPEG, is worth it (Irani and
-    Peleg 1991); elsewhere SR comes back as it is.
+    Only a blur that is known, without noise or JPEG, is worth it (Irani and Peleg
+    1991); elsewhere SR comes back as it is, unless it is to be locked.
 
     Args:
         sr: (b, c, H, W), in levels.
         lr: (b, c, h, w), in levels.
         told: (FACTS,), see `Facts`.
+        lock: correct in any case, and until little is left.
     """
-    mtf, noise = float(told[3]), Facts.LARGEST_NOISE * float(told[7]) ** 2
-    if not (told[1] and _LEAST_MTF <= mtf <= _BLURRED) or noise > _QUIET or told[9] > 0:
+    noise = Facts.LARGEST_NOISE * float(told[7]) ** 2
+    transfer = tuple(told[2:6].tolist()) if told[1] else None
+    kernel = Kernel("area") if transfer is None else nearest_kernel(transfer)
+    rounds = _LOCK_ROUNDS if lock else 0
+    if not lock and transfer is not None and noise <= _QUIET and told[9] == 0:
+        rounds = _rounds(kernel, transfer[FREQUENCIES.index(0.5)])
+    if not rounds:
         return sr
     rows, cols = (
-        torch.from_numpy(sampling_matrix(n, whole, gaussian_of(mtf))).to(sr)
+        _matrix(n, whole, kernel).to(sr)
         for n, whole in zip(lr.shape[2:], sr.shape[2:], strict=True)
     )
-    # A blur read as stronger than it is would be corrected too much: once only there.
-    for _ in range(_ROUNDS if mtf >= _VERY_BLURRED else 1):
+    for _ in range(rounds):
         lacking = lr - rows @ sr @ cols.T
         sr = sr + functional.interpolate(lacking, sr.shape[2:], mode="bicubic")
     return sr
+
+
+def nearest_kernel(transfer: tuple[float, ...]) -> Kernel:
+    """Return the kernel whose transfer at `FREQUENCIES` comes nearest to one."""
+    mtf = min(max(transfer[FREQUENCIES.index(0.5)], _LEAST_MTF), _MOST_MTF)
+    kernels = (gaussian_of(mtf), Kernel("bicubic"), Kernel("area"))
+    return min(kernels, key=lambda k: math.dist(_transfer_of(k), transfer))
+
+
+@lru_cache(maxsize=64)
+def _transfer_of(kernel: Kernel) -> tuple[float, ...]:
+    return tuple(response(sampling_matrix(16, 128, kernel)).tolist())
+
+
+@lru_cache(maxsize=32)
+def _matrix(n_lr: int, n_sr: int, kernel: Kernel) -> Tensor:
+    return torch.from_numpy(sampling_matrix(n_lr, n_sr, kernel)).float()
+
+
+def _rounds(kernel: Kernel, mtf: float) -> int:
+    """Return how many corrections are worth it through a kernel."""
+    if kernel.kind != "gaussian":
+        return _ROUNDS_SHARP
+    if mtf <= _LEAST_MTF or mtf > _BLURRED:
+        return 0
+    # A blur read as stronger than it is would be corrected too much: once only there.
+    return _ROUNDS if mtf >= _VERY_BLURRED else 1
 
 
 def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -344,52 +321,3 @@ def make_spec(
         unclipped=True,
         tails=tails,
     )
-
-
-def _not_softer(facts: Facts, shared: Facts) -> Facts:
-    """Return facts of further bands with no stronger blur than the first ones have.
-
-    Bands that were enlarged before, such as those of 20 m, look blurred without end;
-    the network would draw worms where it takes that for the sensor's blur.
-    """
-    if facts.transfer is None or shared.transfer is None:
-        return facts
-    pairs = zip(facts.transfer, shared.transfer, strict=True)
-    return replace(facts, transfer=tuple(max(own, first) for own, first in pairs))
-
-
-def _found(facts: Facts, span: float) -> dict[str, float]:
-    """Return the facts of the sensor for log and tags.
-
-    Names are ``found_sensor_mtf`` at Nyquist, ``found_noise`` as a share of the
-    stretch, and ``found_jpeg_quality`` where the scene shows JPEG's blocks.
-    """
-    found: dict[str, float] = {}
-    if facts.transfer is not None:
-        found["sensor_mtf"] = facts.transfer[FREQUENCIES.index(0.5)]
-    if facts.noise is not None:
-        found["noise"] = facts.noise * span
-    if facts.quality:
-        found["jpeg_quality"] = facts.quality
-    if found:
-        logger.info(
-            "The sensor, as given or read from the scene: %s.",
-            ", ".join(f"{name} {value:.3g}" for name, value in found.items()),
-        )
-    if facts.quality:
-        logger.warning(
-            "The scene shows the blocks of JPEG, quality about %.0f; the model takes "
-            "them into account, but traces may remain.",
-            facts.quality,
-        )
-    return {f"{FOUND}{name}": value for name, value in found.items()}
-
-
-def _levels(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the levels that bands share, parts (c, n): their widest percentiles."""
-    values = np.concatenate(parts, axis=1)
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(values, _LEVELS, axis=1)
-    first = float(low.min())
-    return first, max(float(high.max()), first + _MIN_SPAN)

@@ -187,6 +187,15 @@ class Header:
         """Unit of each band's physical values; None where it has none."""
         return tuple(unit or None for unit in self._dataset.units)
 
+    @cached_property
+    def lossy(self) -> str:
+        """Name of the compression that changed the pixels; "" when none is known to."""
+        facts = self._dataset.tags(ns="IMAGE_STRUCTURE")
+        kind = facts.get("COMPRESSION", "").split(" ")[-1]
+        if kind != "JPEG" and facts.get("COMPRESSION_REVERSIBILITY") != "LOSSY":
+            return ""
+        return "JPEG 2000" if self._dataset.driver.startswith("JP2") else kind
+
     def any_tag(self, name: str) -> str:
         """Return any tag of the file, also one of rsupres; "" when it is missing."""
         return str(self._dataset.tags().get(name, ""))

@@ -13,12 +13,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.checkpoints.file import read_part
 from rsupres.errors import ResourceError, RsupresError
 from rsupres.execution import run_for
+from rsupres.families import SENSOR_READERS
 from rsupres.families.base import ModelSpec
 from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
 from rsupres.output.tiff.sizes import Sizes, estimate_sizes
@@ -32,6 +36,7 @@ from rsupres.upscaling.estimates.costs import (
 )
 from rsupres.upscaling.estimates.parts import enlarged_parts
 from rsupres.upscaling.job import UpscaleJob
+from rsupres.upscaling.preparation.context import PreparedScene
 from rsupres.upscaling.preparation.existing import check_existing
 from rsupres.upscaling.preparation.work import Work, open_work
 
@@ -89,6 +94,9 @@ class Plan:
         disk_bytes: estimated peak of run directory and output together.
         output_bytes: estimated size of the output.
         free_bytes: on the output's disk.
+        sensor: what the model will take for known of the scene's sensor: "sensor_mtf"
+            at Nyquist, "noise" as a share of the stretch, "jpeg_quality"; empty where
+            the model takes none, None = not found in time.
         conditions: one line by name of each condition given.
         conditions_s: estimated time for reading them, part of `duration_s`.
         duration_s: estimated; None when this machine was not measured.
@@ -119,6 +127,7 @@ class Plan:
     disk_bytes: int | None = None
     output_bytes: int | None = None
     free_bytes: int | None = None
+    sensor: Mapping[str, float] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     conditions_s: float | None = None
     duration_s: float | None = None
@@ -193,6 +202,8 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
         draft.plan = _with_conditions(draft.plan, work)
         draft.next = "the size of the file"
         draft.plan = _with_sizes(draft.plan, work)
+        draft.next = "reading the sensor"
+        draft.plan = replace(draft.plan, sensor=_sensor(work))
 
 
 def _measured(work: Work, *, is_stretched: bool) -> Plan:
@@ -333,6 +344,18 @@ def _with_conditions(plan: Plan, work: Work) -> Plan:
         conditions_s=read_s,
         duration_s=None if plan.duration_s is None else plan.duration_s + read_s,
     )
+
+
+def _sensor(work: Work) -> dict[str, float]:
+    """Return what the model will take for known of the sensor."""
+    file, spec = work.model.card.file, work.model.spec
+    if spec.family not in SENSOR_READERS or file is None:
+        return {}
+    weights = read_part(file, "estimator.") or None
+    scene = PreparedScene(work, "", None, lambda _: None)
+    reader: Any = import_module(SENSOR_READERS[spec.family])
+    found: dict[str, float] = reader.read_sensor(scene, work.model.options, weights)
+    return found
 
 
 def _with_sizes(plan: Plan, work: Work) -> Plan:

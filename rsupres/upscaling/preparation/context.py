@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from rsupres.diffusion.noise import NoiseField
 from rsupres.execution import OnProgress, Progress
@@ -19,6 +18,8 @@ from rsupres.grid import PixelWindow
 from rsupres.upscaling.preparation.work import Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rsupres.output.run_dir import Run
 
 Value = TypeVar("Value")
@@ -31,14 +32,14 @@ class PreparedScene:
     Attributes:
         work: the settled job.
         prefix: of the names of arrays, one per sample.
-        run: where the arrays live.
+        run: where the arrays live; None = the scene is read only.
         show: called with how many rows the model has read.
         sample: which of the run's samples is prepared.
     """
 
     work: Work
     prefix: str
-    run: Run
+    run: Run | None
     show: OnProgress
     sample: int = 0
     _deepest: list[int] = field(default_factory=lambda: [0])
@@ -82,6 +83,7 @@ class PreparedScene:
 
     def allocate(self, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
         """Return a zeroed array that lives in the run directory."""
+        assert self.run is not None
         return self.run.allocate(f"{self.prefix}{name}", shape, dtype)
 
 

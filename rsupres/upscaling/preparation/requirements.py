@@ -15,6 +15,9 @@ from rsupres.conditions.base import (
 )
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import TAILS, ModelSpec, SamplerOptions
+from rsupres.products.sentinel2 import FINEST_GSD, LEAST_MTF
+from rsupres.raster.bands import names_sentinel2
+from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.devices import find_precision
 
@@ -36,6 +39,8 @@ _ABOUT = {
     "class_table": "change_mask",
     "class_attribute": "change_mask",
 }
+
+_SAME_GSD = 0.15  # pixels of degrees are longer in one direction
 
 
 def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
@@ -139,14 +144,19 @@ def _check_interval(job: UpscaleJob, spec: ModelSpec) -> None:
         )
 
 
-def sampler_options(job: UpscaleJob, device: str, span: float) -> SamplerOptions:
+def sampler_options(
+    job: UpscaleJob, device: str, scene: Raster, span: float
+) -> SamplerOptions:
     """Return the choices of a job about a model's sampling and its sensor.
 
     Args:
         job: what is asked.
         device: where the model computes.
+        scene: open; its platform may be known.
         span: digital numbers that the stretch takes as 0 to 1.
     """
+    is_native = abs((scene.grid.gsd_m or 0.0) / FINEST_GSD - 1.0) <= _SAME_GSD
+    is_sentinel2 = is_native and names_sentinel2(scene)
     return SamplerOptions(
         steps=job.steps,
         sampler=job.sampler,
@@ -155,6 +165,8 @@ def sampler_options(job: UpscaleJob, device: str, span: float) -> SamplerOptions
         style_sample=job.style_sample,
         sensor_mtf=job.sensor_mtf,
         noise=None if job.noise is None else job.noise / span,
+        lock=job.lock_low_frequencies,
+        least_mtf=LEAST_MTF if is_sentinel2 else None,
     )
 
 

@@ -24,7 +24,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.place.extent import window_from_aoi, window_from_bounds
 from rsupres.raster.product.describe import Sharpener
 from rsupres.raster.product.mask import open_mask
-from rsupres.raster.repeated import warn_of_repeated
+from rsupres.raster.repeated import warn_of_lossy, warn_of_repeated
 from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import has_scale
 from rsupres.raster.undeclared import heed_undeclared
@@ -72,6 +72,7 @@ def open_scene(job: UpscaleJob, sample_pixels: int | None = None) -> Iterator[Ra
             raise InputError("needs a mask.", argument="mask_classes")
         scene = heed_undeclared(_restrict(scene, job), ("input_nodata",))
         warn_of_repeated(scene)
+        warn_of_lossy(scene)
         yield scene
 
 

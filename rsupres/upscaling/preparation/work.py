@@ -171,7 +171,7 @@ class Work:
             nodata=self.nodata,
             gains=self.gains,
             codes=self.codes,
-            lock=self.job.lock_low_frequencies,
+            lock=self.job.lock_low_frequencies and not self.model.spec.sensor,
             deviation=self.has_deviation,
         )
 
@@ -353,7 +353,7 @@ def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
     check_type(scene, job.dtype or scene.dtype, job.nodata)
     warn_of_idle_nodata(scene, job.nodata)
     device = find_device(job.device)
-    options = sampler_options(job, device, span=1.0)
+    options = sampler_options(job, device, scene, span=1.0)
     model = ChosenModel(job.model or card.name, card, device, options)
     unknown = Stretch((), ())
     work = Work(
@@ -376,7 +376,8 @@ def _with_stretch(work: Work, choice: StretchChoice) -> Work:
     scene, bands, job = work.scene, work.bands, work.job
     stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
     span = stretch.high[0] - stretch.low[0]
-    model = replace(work.model, options=sampler_options(job, work.model.device, span))
+    options = sampler_options(job, work.model.device, scene, span)
+    model = replace(work.model, options=options)
     if work.sharpening:
         scene = with_network(scene, model.device)
     inject = job.other_bands == "inject"

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +30,7 @@ from rsupres.degradations.spectra import SpectrumParams, change_spectra
 from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.families.optical import sensing
 from rsupres.families.optical.config import FACTS, SMALL, Facts, OpticalConfig
+from rsupres.families.optical.features import describe
 from rsupres.families.optical.network import OpticalNetwork
 from rsupres.families.optical.resolver import make_spec
 from rsupres.training.base import (
@@ -171,7 +173,8 @@ class OpticalTraining:
         source = PatchSource(validation.packs, plan, seed=1)
         batch = source.batch(0).to(validation.device)
         lr, hr = 2.0 * batch.lr - 1.0, 2.0 * batch.hr - 1.0
-        told = Facts().as_tensor(float(batch.scale)).expand(len(lr), -1).to(lr.device)
+        told = torch.tensor(Facts().as_numbers(float(batch.scale)))
+        told = told.expand(len(lr), -1).to(lr.device)
         size = (hr.shape[2], hr.shape[3])
         bicubic = functional.interpolate(lr, size, mode="bicubic")
         image = self.network(lr, told, size)
@@ -232,11 +235,13 @@ def _tell(taken: Taken, scale: float, generator: torch.Generator) -> Tensor:
         elif chance[4] < 0.2:
             known[:] = True
         facts = _facts_of(taken, row, 1.0)
-        told[row] = Facts(
+        known[0] &= not taken.interpolated[row]  # no one blur is told of warped pixels
+        numbers = Facts(
             transfer=facts.transfer if known[0] else None,
             noise=facts.noise if known[1] else None,
             quality=facts.quality if known[2] else None,
-        ).as_tensor(scale)
+        ).as_numbers(scale)
+        told[row] = torch.tensor(numbers)
     return told
 
 
@@ -256,7 +261,7 @@ def _describe_all(taken: Taken) -> tuple[Tensor, Tensor]:
         limits = torch.quantile(image.flatten(1), torch.tensor(_PERCENTILES), dim=1)
         low = float(limits[0].min())
         span = max(float(limits[1].max()) - low, _MIN_SPAN)
-        features.append(sensing.describe([(image - low) / span]))
-        vector = _facts_of(taken, row, span).as_tensor(1.0)
-        told.append(vector[[2, 3, 4, 5, 7, 9]])
-    return torch.stack(features), torch.stack(told)
+        features.append(describe([((image - low) / span).numpy()]))
+        numbers = _facts_of(taken, row, span).as_numbers(1.0)
+        told.append([*numbers[2:6], numbers[7], numbers[9]])
+    return torch.from_numpy(np.stack(features)), torch.tensor(told)
