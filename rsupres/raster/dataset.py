@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 
 from rsupres.errors import InputError
@@ -29,6 +30,7 @@ from rsupres.raster.open import (
     check_kind,
     find_alpha,
     find_grid,
+    first_line,
     locate,
     open_dataset,
 )
@@ -118,6 +120,11 @@ class Raster(Readings, AbstractContextManager["Raster"]):
                 find_alpha(dataset, name),
                 undecided=undecided_file(dataset, name),
             )
+        except CPLE_BaseError as error:
+            dataset.close()
+            raise InputError(
+                f"{name}: truncated or damaged ({first_line(error)})."
+            ) from error
         except BaseException:
             dataset.close()
             raise

@@ -91,6 +91,7 @@ def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
     level = "LEVEL=1" if driver == "COG" else "ZLEVEL=1"
     more = ["OVERVIEW_RESAMPLING=AVERAGE"] if driver == "COG" else ["TILED=YES"]
     options = ["COMPRESS=DEFLATE", predictor, level, "NUM_THREADS=ALL_CPUS", *more]
+    options.append("BIGTIFF=YES")  # or COG ends with an error at 4 GB of overviews
     gdal = ["gdal_translate", "-q", "-of", driver, "-r", "cubic"]
     gdal += ["-outsize", f"{SCALE * 100}%", f"{SCALE * 100}%"]
     for option in options:
@@ -150,9 +151,10 @@ def watch_disk(output: Path, ended: threading.Event, most: list[int]) -> None:
     """Keep in `most` the largest size of all files named after an output."""
     while not ended.wait(0.1):
         size = 0
-        for path in output.parent.rglob("*"):
-            if path.relative_to(output.parent).parts[0].startswith(output.name):
-                with contextlib.suppress(FileNotFoundError):
+        # The run directory goes while it is looked at.
+        with contextlib.suppress(FileNotFoundError):
+            for path in output.parent.rglob("*"):
+                if path.relative_to(output.parent).parts[0].startswith(output.name):
                     size += path.stat().st_blocks * 512
         most[0] = max(most[0], size)
 

@@ -36,7 +36,7 @@ def check(commands, sound: Path, folder: Path, seed: int) -> int:
     return done.code
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(30), 312])
 def test_damaged_files_end_in_a_line_and_a_code(commands, sound, tmp_path, seed):
     check(commands, sound, tmp_path / "case", seed)
 

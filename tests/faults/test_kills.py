@@ -90,6 +90,7 @@ def test_what_was_killed_ends_in_the_same_bytes(commands, sound, tmp_path, name,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hundred_kills_end_in_the_same_bytes(commands, sound, tmp_path):
     kills = 0
     for seed in range(100, 1000):
