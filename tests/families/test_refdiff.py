@@ -20,7 +20,7 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import Conditions, SamplerOptions, SceneContext, TileBatch
 from rsupres.families.refdiff.config import MINI, RELEASED
-from rsupres.families.refdiff.images import enlarge_lr, make_frame, own_detail
+from rsupres.families.refdiff.images import enlarge_lr, make_frame
 from rsupres.families.refdiff.network import RefDiffUNet
 from rsupres.families.refdiff.resolver import SAMPLERS, RefDiff, make_spec
 from rsupres.families.storage import config_to_json
@@ -63,13 +63,6 @@ def batch_of(lr: torch.Tensor, at: tuple[int, int] = (0, 0), **given) -> TileBat
         [window.scaled(SCALE)],
         SceneContext(),
     )
-
-
-def test_own_detail_is_what_area_means_cannot_tell() -> None:
-    lr, reference = images()
-    detail = own_detail(reference, SCALE)
-    assert torch.allclose(reference - detail, enlarge_lr(lr, (128, 128), "bicubic"))
-    assert float(own_detail(torch.full_like(reference, 0.4), SCALE).abs().max()) < 1e-6
 
 
 def test_missing_parts_of_the_reference_show_the_enlarged_scene() -> None:

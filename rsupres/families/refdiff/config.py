@@ -35,6 +35,9 @@ class RefDiffConfig:
             `detail_gain`; the reference is shown in the LR image's colours.
         detail_gain: brings the detail to about the deviation that EDM is made for.
         trust: share of the reference's detail in that blend where nothing changed.
+        fit: move the reference to where it fits the LR image best, and show of its
+            detail the share that the LR image confirms
+            (`rsupres.families.refdiff.fitting`).
         lr_kernel: how the LR image is enlarged to the SR grid.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
             "outlined": where the reference is of no use, what changed, and where parts
@@ -60,6 +63,7 @@ class RefDiffConfig:
     image: Literal["picture", "detail"] = "picture"
     detail_gain: float = 1.0
     trust: float = 0.0
+    fit: bool = False
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     mask: Literal["raw", "outlined"] = "raw"
     sigma_min: float = 0.002
@@ -98,6 +102,7 @@ MINI = RefDiffConfig(
     image="detail",
     detail_gain=3.0,
     trust=0.5,
+    fit=True,
     lr_kernel="bicubic",
     mask="outlined",
     sigma_min=0.05,

@@ -20,12 +20,17 @@ from torch.nn import functional
 
 from rsupres.blocks.separable import (
     CUBIC_REACH,
-    apply_cols,
-    apply_rows,
-    area_map,
     enlarge,
 )
 from rsupres.families.refdiff.config import RefDiffConfig
+from rsupres.families.refdiff.fitting import (
+    Fit,
+    displace,
+    find_fit,
+    local_share,
+    reduce,
+    shown_share,
+)
 from rsupres.families.refdiff.network import Guidance
 
 LrKernel = Literal["nearest", "bilinear", "bicubic"]
@@ -67,6 +72,7 @@ def make_frame(
     mask: Tensor | None,
     scale: Fraction,
     config: RefDiffConfig,
+    fit: Fit | None = None,
 ) -> PreparedTiles:
     """Bring a tile's images into the form that a model was made for.
 
@@ -82,6 +88,7 @@ def make_frame(
             changed.
         scale: SR pixels along one LR pixel.
         config: of the model.
+        fit: of the reference, where the model fits it; None = found in these pictures.
     """
     height, width = (int(side * scale) for side in lr.shape[2:])
     enlarged = enlarge_lr(lr, (height, width), config.lr_kernel)
@@ -91,13 +98,24 @@ def make_frame(
     if reference is None:
         reference, there = enlarged, torch.zeros_like(there)
     reference = torch.where(there, reference, enlarged)
+    codes = torch.zeros_like(there) if mask is None else mask
+    use = there & ~is_changed(codes)
+    if config.fit and use.any():
+        if fit is None:
+            fit = find_fit(lr, reference, use, scale)
+        reference = displace(reference, fit.rows, fit.cols)
+    share = torch.ones_like(enlarged[:, :1])
     if config.image == "detail":
         there = ~_grown(~there, CUBIC_REACH * scale)
-        reference = enlarged + own_detail(reference, scale)
-    codes = torch.zeros_like(there) if mask is None else mask
+        small = reduce(reference, scale)
+        if config.fit and fit is not None:
+            found = local_share(lr, small, use, fit, scale)
+            share = enlarge(shown_share(found), scale).clamp_min(0.0)
+        reference = enlarged + share * (reference - enlarge(small, scale))
     if config.mask == "outlined":
         there = there & ~is_changed(codes)
-        shown = torch.cat([~there, is_changed(codes), is_border(codes)], 1).float()
+        unused = 1.0 - share.clamp(0.0, 1.0) * there
+        shown = torch.cat([unused, is_changed(codes), is_border(codes)], 1).float()
     else:
         shown = raw_values(codes)
     reference = torch.where(there, reference, enlarged)
@@ -117,17 +135,6 @@ def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:
     if kernel == "bicubic":
         return enlarge(lr.float(), Fraction(size[0], lr.shape[2]))
     return functional.interpolate(lr, size, mode=kernel)
-
-
-def own_detail(image: Tensor, scale: Fraction) -> Tensor:
-    """Return what an LR image of the same scene would lack: (b, c, H, W), about 0.
-
-    The LR image is the area mean, enlarged bicubically.
-    """
-    height, width = (int(side / scale) for side in image.shape[2:])
-    means = apply_rows(image.float(), area_map(height, scale))
-    means = apply_cols(means, area_map(width, scale))
-    return image - enlarge(means, scale)
 
 
 def raw_values(mask: Tensor) -> Tensor:

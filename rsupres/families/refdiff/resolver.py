@@ -57,6 +57,7 @@ from rsupres.families.base import (
 )
 from rsupres.families.refdiff.config import RefDiffConfig
 from rsupres.families.refdiff.images import Start, make_frame, start_image
+from rsupres.families.refdiff.lattice import fit_of_tiles, fit_scene
 from rsupres.families.refdiff.network import (
     ConditionMaps,
     RefDiffUNet,
@@ -178,7 +179,7 @@ class RefDiff:
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField
     ) -> SceneContext:
-        """Return an empty context; warn of what is not given."""
+        """Fit the reference, where the model does that; warn of what is not given."""
         side = min(scene.height, scene.width, 4)
         corner = PixelWindow(0, 0, side, side).scaled(scale)
         given = scene.read_conditions(corner)
@@ -194,7 +195,9 @@ class RefDiff:
                 " reference.",
                 extra={"remedies": ("change_mask", "change_mask=detect")},
             )
-        return SceneContext()
+        if given.reference is None or not self.config.fit:
+            return SceneContext()
+        return fit_scene(scene, scale, self.config)
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Sample each tile; noise belongs to the ground that a tile shows."""
@@ -206,6 +209,7 @@ class RefDiff:
             given.change_mask,
             scale,
             self.config,
+            fit_of_tiles(batch.scene, batch.windows_lr, scale, self.device),
         )
         denoise = EdmDenoiser(
             self.network,

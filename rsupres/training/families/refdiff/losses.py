@@ -147,16 +147,17 @@ def spoilt_frame(
 
 
 def frame_of(batch: Batch, config: RefDiffConfig) -> PreparedTiles:
-    """Return the inputs of the network for an unchanged batch."""
+    """Return the inputs of the network for an unchanged batch, in float32."""
     given = batch.conditions
-    return make_frame(
-        batch.lr,
-        given.reference,
-        given.reference_valid,
-        given.change_mask,
-        batch.scale,
-        config,
-    )
+    with torch.autocast(batch.lr.device.type, enabled=False):
+        return make_frame(
+            batch.lr,
+            given.reference,
+            given.reference_valid,
+            given.change_mask,
+            batch.scale,
+            config,
+        )
 
 
 def enlarge_as_released(lr: Tensor, size: tuple[int, int]) -> Tensor:
