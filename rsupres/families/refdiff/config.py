@@ -35,9 +35,9 @@ class RefDiffConfig:
             `detail_gain`; the reference is shown in the LR image's colours.
         detail_gain: brings the detail to about the deviation that EDM is made for.
         trust: share of the reference's detail in that blend where nothing changed.
-        fit: move the reference to where it fits the LR image best, and show of its
-            detail the share that the LR image confirms
-            (`rsupres.families.refdiff.fitting`).
+        fit: with "detail", move the reference to where it fits the LR image best, and
+            show of its detail the share that the LR image confirms, see
+            `rsupres.families.refdiff.fitting`.
         lr_kernel: how the LR image is enlarged to the SR grid.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
             "outlined": where the reference is of no use, what changed, and where parts

@@ -76,9 +76,8 @@ def make_frame(
 ) -> PreparedTiles:
     """Bring a tile's images into the form that a model was made for.
 
-    Where no reference is, the enlarged LR image takes its place, so there is nothing to
-    copy from. A model with an "outlined" mask sees where that is, and does not see what
-    has changed since: nothing of the old ground can be painted in there.
+    Where no reference is, the enlarged LR image takes its place: there is nothing to
+    copy. A model with an "outlined" mask sees where, and not what has changed since.
 
     Args:
         lr: (b, 3, h, w) in [0, 1].
@@ -92,26 +91,19 @@ def make_frame(
     """
     height, width = (int(side * scale) for side in lr.shape[2:])
     enlarged = enlarge_lr(lr, (height, width), config.lr_kernel)
-    there = torch.ones_like(enlarged[:, :1], dtype=torch.bool)
-    if valid is not None:
-        there = valid
+    share = torch.ones_like(enlarged[:, :1])
+    there = share > 0 if valid is None else valid
     if reference is None:
         reference, there = enlarged, torch.zeros_like(there)
     reference = torch.where(there, reference, enlarged)
     codes = torch.zeros_like(there) if mask is None else mask
     use = there & ~is_changed(codes)
-    if config.fit and use.any():
-        if fit is None:
-            fit = find_fit(lr, reference, use, scale)
-        reference = displace(reference, fit.rows, fit.cols)
-    share = torch.ones_like(enlarged[:, :1])
     if config.image == "detail":
         there = ~_grown(~there, CUBIC_REACH * scale)
-        small = reduce(reference, scale)
-        if config.fit and fit is not None:
-            found = local_share(lr, small, use, fit, scale)
-            share = enlarge(shown_share(found), scale).clamp_min(0.0)
-        reference = enlarged + share * (reference - enlarge(small, scale))
+        detail = reference - enlarge(reduce(reference, scale), scale)
+        if config.fit and use.any():
+            detail, share = _fitted_detail(lr, reference, use, scale, fit)
+        reference = enlarged + share * detail
     if config.mask == "outlined":
         there = there & ~is_changed(codes)
         unused = 1.0 - share.clamp(0.0, 1.0) * there
@@ -120,10 +112,21 @@ def make_frame(
         shown = raw_values(codes)
     reference = torch.where(there, reference, enlarged)
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
-    if config.image == "picture":
-        return PreparedTiles(guidance, None, config.detail_gain)
     blend = enlarged + config.trust * (reference - enlarged)
-    return PreparedTiles(guidance, blend, config.detail_gain)
+    base = None if config.image == "picture" else blend
+    return PreparedTiles(guidance, base, config.detail_gain)
+
+
+def _fitted_detail(
+    lr: Tensor, reference: Tensor, use: Tensor, scale: Fraction, fit: Fit | None
+) -> tuple[Tensor, Tensor]:
+    """Return the detail of a reference where it fits, and the share that is shown."""
+    fit = fit or find_fit(lr, reference, use, scale)
+    moved = displace(reference, fit.rows, fit.cols)
+    small = reduce(moved, scale)
+    found = local_share(lr, small, use, fit, scale)
+    share = enlarge(shown_share(found), scale).clamp_min(0.0)
+    return moved - enlarge(small, scale), share
 
 
 def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:
