@@ -65,7 +65,7 @@ def main() -> None:
     images = sorted(folder.glob("riverside_2020_*.tif"))[:: given.every]
     companions = Sidecars(reference=("2020=2018",))
     chips = (companions.attach(read_chip(path), path) for path in images)
-    measures = load_measures(None, data_folder() / "metrics", CPU)
+    measures = load_measures(None, data_folder() / "metrics", CPU).measures
     rows: dict[str, list[tuple[float, float]]] = {}
     clock: dict[str, float] = {}
     timed = [with_clock(c, clock) for c in candidates]

@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/bench_refdiff_reference.py [MODEL] [--scales 8,16]`` upscales
 every sixth chip of riverside 2020 from LR by Pillow's bicubic with the chip of 2018 as
-reference, and prints PSNR and LPIPS (squeeze), 8 bits, without a border of an LR pixel:
+reference, and prints PSNR (without a border of an LR pixel) and LPIPS (squeeze):
 bicubic, no reference, the reference, the same displaced by 2 pixels down and right, the
 same with another tone, with clouds over a third, without its right half, and the chip
 of another place as reference, with no mask, a mask that marks all as changed, and one
@@ -63,7 +63,7 @@ class Bench:
         self.names = sorted(folder.glob("riverside_2020_*.tif"))[::every]
         model = load_model(name, CPU, SamplerOptions())
         self.ours = model_candidate("ours", model, CPU, seed=0)
-        self.measures = load_measures(None, data_folder() / "metrics", CPU)
+        self.measures = load_measures(None, data_folder() / "metrics", CPU).measures
 
     def pixels(self, k: int, year: str) -> Pixels:
         """Return the pixels of a chip in a year."""
