@@ -91,7 +91,8 @@ def displace(image: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     right = torch.arange(width, device=image.device)[None, :] + 0.5
     y = (down + rows[:, 0]) * (2.0 / height) - 1.0
     x = (right + cols[:, 0]) * (2.0 / width) - 1.0
-    grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
+    size = (len(image), height, width)
+    grid = torch.stack([x.expand(size), y.expand(size)], dim=-1)
     return functional.grid_sample(
         image.float(), grid, "bicubic", "border", align_corners=False
     )
