@@ -38,6 +38,18 @@ demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
 	    "10 m=sample_data/town_s2.tif" "bicubic=demo/town_bicubic_x4.tif" \
 	    "model=demo/town_x4.tif" "truth, 2.5 m=sample_data/town_hr.tif" \
 	    --bounds 563480 5392410 563800 5392730
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_x8.tif --scale 8 \
+	    --model sgdm-mini --bounds 563480 5392410 563800 5392730 --overwrite
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_map_x8.tif --scale 8 \
+	    --model sgdm-mini --bounds 563480 5392410 563800 5392730 --overwrite \
+	    --vector-map sample_data/town.osm
+	$(BIN)/rsupres rasterize sample_data/town.osm demo/town_map.tif \
+	    --like demo/town_map_x8.tif --legend maptiler --overwrite
+	$(BIN)/python sample_data/compare.py demo/map.png \
+	    "10 m=sample_data/town_s2.tif" "the map=demo/town_map.tif" \
+	    "without the map=demo/town_x8.tif" "with the map=demo/town_map_x8.tif" \
+	    "truth, 2.5 m=sample_data/town_hr.tif" \
+	    --bounds 563480 5392410 563800 5392730
 
 lint: $(INSTALLED)  ## Check style and formatting with ruff
 	$(BIN)/ruff check rsupres tests sample_data examples docs models
