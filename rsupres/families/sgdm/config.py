@@ -129,6 +129,6 @@ MINI = SgdmConfig(
     normalise="scene",
     colour="wavelet",
     sampler="dpm++",
-    sampling_steps=4,
+    sampling_steps=1,
     picture_style=True,
 )

@@ -143,7 +143,7 @@ class Sgdm:
         if self.config.colour == "wavelet":
             image = correct_by_wavelets(image, enlarged)
         if self.config.picture_style and style is not None and own is not None:
-            image = restyle(image, own, style)
+            return restyle(image, own, style).clamp(0.0, 1.0)  # in the style's tones
         return (low + (high - low) * image).clamp(0.0, 1.0)
 
     def _enlarge(self, lr: Tensor, scale: Fraction) -> Tensor:
