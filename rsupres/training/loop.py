@@ -284,7 +284,11 @@ class _Run:
         kept = asdict(self.config)
         for name in _MAY_CHANGE:
             kept.pop(name)
-        for table, name in ((kept, "options"), (kept["data"], "fixed_scales")):
+        for table, name in (
+            (kept, "options"),
+            (kept["data"], "fixed_scales"),
+            (kept["data"], "hr_side"),
+        ):
             if not table[name]:
                 table.pop(name)
         return json.dumps(kept, sort_keys=True, default=str)

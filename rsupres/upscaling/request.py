@@ -186,7 +186,7 @@ def make_job(
 
 
 def find_scale(scale: Scale | None, model: str | None) -> Fraction:
-    """Return the scale that is meant: where none is given, the model's only one, or 4.
+    """Return the scale that is meant: where none is given, 4, or the model's smallest.
 
     Args:
         scale: as given.
@@ -199,8 +199,8 @@ def find_scale(scale: Scale | None, model: str | None) -> Fraction:
         return as_scale(scale)
     with suppress(CheckpointError):  # which is raised where the model is needed
         offered = read_card(model).spec.scales if model else None
-        if isinstance(offered, FixedScales) and len(offered.values) == 1:
-            return next(iter(offered.values))
+        if isinstance(offered, FixedScales) and not offered.offers(Fraction(4)):
+            return min(offered.values)
     return Fraction(4)
 
 

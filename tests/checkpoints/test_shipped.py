@@ -30,6 +30,7 @@ from rsupres.evaluation.measures.metrics import psnr
 from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.families.base import SamplerOptions
 from rsupres.families.optical.config import Facts
+from rsupres.families.optical.reading import estimate
 from rsupres.families.optical.resolver import Optical
 from rsupres.grid import Grid
 from rsupres.raster.files import file_sha256
@@ -157,16 +158,15 @@ def _estimate(kernel: Kernel, noise: float) -> Facts:
     """Return what `optical-small` reads from the town, reduced and with noise."""
     model = load_model("optical-small", torch.device("cpu"), SamplerOptions())
     assert isinstance(model, Optical)
-    assert model.network.estimator is not None
+    weights = model._estimator_weights()
+    assert weights is not None
     with rasterio.open(TRUTH) as truth:
         hr = truth.read([1, 2, 3]).astype(np.float64) / 4000
     matrix = sampling_matrix(hr.shape[1] // 2, hr.shape[1], kernel)
     lr = sample(hr, matrix, matrix)
     lr = lr + noise * np.random.default_rng(0).standard_normal(lr.shape)
     low, high = np.percentile(lr, (2, 98))
-    facts = model.network.estimator.estimate(
-        [torch.from_numpy((lr - low) / (high - low)).float()]
-    )
+    facts = estimate(weights, [(lr - low) / (high - low)])
     assert facts.noise is not None
     return replace(facts, noise=facts.noise * (high - low))
 

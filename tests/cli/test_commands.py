@@ -250,7 +250,7 @@ def test_a_plan_for_a_disk_that_is_too_small_says_so(scene, monkeypatch, patient
     assert "too small" in told["refused"][0]
 
 
-def test_a_plan_of_a_model_with_one_scale_takes_that_scale(scene, patient):
+def test_a_plan_of_a_model_without_x4_takes_its_smallest_scale(scene, patient):
     record = json.loads(invoke("plan", scene, "--model", "sgdm-mini", "--json").stdout)
     assert record["scale"] == "8"
     assert find_scale(None, "bicubic") == find_scale(None, None) == 4
