@@ -74,10 +74,13 @@ def rasterize(
           --legend maptiler --layers building,road --antialias
       rsupres rasterize overpass map.tif --like scene.tif --scale 8
     """  # noqa: D301  # Click wants the character, not the two letters
+    from rsupres.vector import LIVE
     from rsupres.vector.rasterize import rasterize as burn
 
     if not (maps or options["place"] or options["bounds"]):
-        raise click.UsageError("Give a MAP, --place or --bounds.")
+        if output.exists() or output.name == LIVE:
+            raise click.UsageError("Missing argument 'OUT'.")
+        raise click.UsageError("Give a MAP before OUT, --place or --bounds.")
     if options["place"] and options["bounds"]:
         raise click.UsageError("--place and --bounds exclude each other.")
     writing = take_writing(options)

@@ -39,6 +39,8 @@ def named_radiometry(
         tags: of the file.
         band_names: its descriptions.
     """
+    if re.search(r"_(ST|QA)_", name, re.IGNORECASE):  # heat or bits, no reflectance
+        return None
     text = " ".join([name, *(f"{k}={v}" for k, v in tags.items())]).upper()
     labels = [(label or "").upper() for label in band_names]
     if re.search(r"\bL[CETO]0[45789]_L2S[PR]_", text) or (

@@ -40,7 +40,7 @@ from rsupres.raster.virtual import VirtualBand, virtual_raster
 
 _DATE_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d[01]\d[0-3]\d(?!\d)")
 _BAND_IN_NAME = re.compile(
-    r"(?:^|[_.!])((?:SR_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
+    r"(?:^|[_.!])((?:S[RT]_)?B(?:\d\d|8A|\d)|QA_(?:PIXEL|RADSAT)|SCL|FMASK)(?:[_.]|$)",
     re.IGNORECASE,
 )
 

@@ -333,7 +333,8 @@ def _reflecting(scene: Raster) -> frozenset[int]:
         return _scaled_like_reflectance(scene)
     bands = frozenset(scene.data_bands)
     if landsat_reflectance(scene) is not None:
-        return bands
+        names = {band: scene.descriptions[band - 1] or "" for band in bands}
+        return frozenset(b for b in bands if not names[b].upper().startswith("ST_"))
     kinds = ("uint16", "int16", "uint32", "int32", "float32", "float64")
     is_named = scene.dtype in kinds and names_sentinel2(scene)
     return bands if is_named else frozenset()

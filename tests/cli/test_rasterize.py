@@ -170,6 +170,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
     assert "--co" in refused(3, TOWN, out, *like, "--co", "NONSENSE=1")
     assert "no folder" in refused(3, TOWN, tmp_path / "no" / "map.tif", *like)
     assert "MAP" in refused(2, out, *like)
+    assert "Missing argument 'OUT'" in refused(2, TOWN, *like)
     assert "exclude" in refused(2, out, *like, "--place", "x", "--bounds", 1, 2, 3, 4)
     assert "rising" in refused(3, out, *like, "--bounds", 3, 2, 1, 4)
     refused(2, TOWN, out)

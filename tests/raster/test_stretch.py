@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from rsupres.errors import InputError
 from rsupres.raster.dataset import Raster
 from rsupres.raster.nodata import to_dtype
+from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import (
     Stretch,
     StretchChoice,
@@ -286,3 +287,20 @@ def test_floats_are_reflectance_or_ten_thousandths_of_it(tmp_path: Path) -> None
 def test_given_limits_hold_for_every_band(tmp_path: Path) -> None:
     path = make_scene(tmp_path / "a.tif", bands=2)
     assert found(path, "5,90") == Stretch((5.0, 5.0), (90.0, 90.0))
+
+
+def test_heat_of_landsat_is_no_reflectance(tmp_path: Path) -> None:
+    stem = "LC09_L2SP_198024_20220715_20230408_02_T1"
+    pixels = np.linspace(30_000, 50_000, 64, dtype=np.uint16).reshape(1, 8, 8)
+    heat = make_scene(tmp_path / f"{stem}_ST_B10.TIF", pixels=pixels)
+    red = make_scene(tmp_path / f"{stem}_SR_B4.TIF", pixels=pixels // 4)
+    with Raster.open(heat) as scene:
+        alone = find_stretch(scene, parse_stretch("auto"))
+    assert 30_000 <= alone.low[0] < alone.high[0] <= 50_000
+    with open_scenes([str(red), str(heat)]) as scene:
+        assert scene.descriptions == ("SR_B4", "ST_B10")
+        joined = find_stretch(scene, parse_stretch("auto"))
+    assert joined.high[0] == pytest.approx(1.2 / 2.75e-05)
+    assert (joined.low[1], joined.high[1]) == pytest.approx(
+        (alone.low[0], alone.high[0])
+    )

@@ -70,12 +70,18 @@ def find_precision(text: str, device: str) -> Precision:
     """
     if text == "auto":
         if device == "cpu" and multiplies_bfloat16():
-            logger.info("This processor multiplies bfloat16: networks compute in it.")
+            _say_bfloat16()
             return "bf16"
         return "bf16" if device.startswith("cuda") else "fp32"
     if text not in _PRECISIONS:
         raise InputError(f"precision {text!r} is none of auto, fp32, bf16 or fp16.")
     return _PRECISIONS[text]
+
+
+@cache
+def _say_bfloat16() -> None:
+    """Log the choice once in a process, however many jobs it settles."""
+    logger.info("This processor multiplies bfloat16: networks compute in it.")
 
 
 @cache
