@@ -599,7 +599,7 @@ def test_choices_about_the_model_reach_it(scene, monkeypatch):
 
     monkeypatch.setattr("rsupres.upscaling.preparation.model.load_model", load)
     upscale_scene(job_for(scene, steps=3, detail=0.5, precision="bf16", device="cpu"))
-    options = SamplerOptions(steps=3, detail=0.5, precision="bf16")
+    options = SamplerOptions(steps=3, detail=0.5, precision="bf16", least_mtf=0.45)
     assert given == [(torch.device("cpu"), options)]
 
 

@@ -324,17 +324,21 @@ class SgdmNetworks(nn.Module):
         return out.to(z.dtype)
 
     def encode(
-        self, image: Tensor, enlarged: Tensor, noise: Tensor | None = None
+        self,
+        image: Tensor,
+        noise: Tensor | None = None,
+        enlarged: Tensor | None = None,
     ) -> Tensor:
         """Return scaled latents: sampled, or means.
 
         Args:
             image: pictures (b, 3, H, W) in [-1, 1].
-            enlarged: their LR enlarged, (b, 3, H, W) in [0, 1]; read where the latent
-                is a difference.
             noise: standard normal of the latent's shape; None = means.
+            enlarged: their LR enlarged, (b, 3, H, W) in [0, 1]; models with an
+                autoencoder need none.
         """
         if self.autoencoder is None:
+            assert enlarged is not None
             difference = image - (2.0 * enlarged - 1.0)
             return self.latent_scale * functional.pixel_unshuffle(
                 difference, self.config.cell

@@ -28,7 +28,9 @@ def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
             enlarged = functional.interpolate(
                 batch.lr, size, mode=networks.config.enlarge
             )
-            latents.append(networks.encode(2.0 * batch.hr - 1.0, enlarged).flatten())
+            latents.append(
+                networks.encode(2.0 * batch.hr - 1.0, enlarged=enlarged).flatten()
+            )
         networks.latent_scale = scale
         return 1.0 / float(torch.cat(latents).std())
     means, variances = [], []

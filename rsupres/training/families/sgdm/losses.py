@@ -253,7 +253,7 @@ def _predict(
     like = patches.hr.new_empty(n, config.unet.latent, *size)
     with torch.no_grad():
         noise = normal(like, generator)
-        z0 = modules.encode(patches.hr, patches.enlarged, noise).float()
+        z0 = modules.encode(patches.hr, noise, patches.enlarged).float()
     t = (uniform(n, z0, generator) * config.steps).long().clamp_max(config.steps - 1)
     t = torch.where(uniform(n, z0, generator) < pure, config.steps - 1, t)
     betas = sqrt_linear_betas(config.steps, *config.beta)

@@ -233,7 +233,7 @@ class SgdmTraining:
         patches = Patches.of(batch, self.architecture)
         images = {"bicubic": 2.0 * patches.enlarged - 1.0}
         if self.modules.autoencoder is not None:
-            z = self.modules.encode(patches.hr, patches.enlarged)
+            z = self.modules.encode(patches.hr)
             images["autoencoder"] = self._decode(z, patches)
         if validation.stage not in ("autoencoder", "sflow"):
             images["sample"] = self._decode(
