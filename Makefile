@@ -50,6 +50,17 @@ demo: $(INSTALLED)  ## Upscale the sample scene and measure it against the truth
 	    "without the map=demo/town_x8.tif" "with the map=demo/town_map_x8.tif" \
 	    "truth, 2.5 m=sample_data/town_hr.tif" \
 	    --bounds 563480 5392410 563800 5392730
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_alone_x8.tif --scale 8 \
+	    --model refdiff-mini --bounds 563480 5392410 563800 5392730 --overwrite
+	$(BIN)/rsupres upscale sample_data/town_s2.tif demo/town_reference_x8.tif --scale 8 \
+	    --model refdiff-mini --bounds 563480 5392410 563800 5392730 --overwrite \
+	    --reference sample_data/town_reference.tif \
+	    --change-mask sample_data/town_change.tif
+	$(BIN)/python sample_data/compare.py demo/reference.png \
+	    "10 m=sample_data/town_s2.tif" "reference, years older=sample_data/town_reference.tif" \
+	    "without it=demo/town_alone_x8.tif" "with it=demo/town_reference_x8.tif" \
+	    "truth, 2.5 m=sample_data/town_hr.tif" \
+	    --bounds 563480 5392410 563800 5392730
 
 lint: $(INSTALLED)  ## Check style and formatting with ruff
 	$(BIN)/ruff check rsupres tests sample_data examples docs models

@@ -369,13 +369,9 @@ class SgdmNetworks(nn.Module):
 def without_lattice(cells: Tensor, cell: int) -> Tensor:
     """Remove the pattern that repeats from cell to cell from folded pictures.
 
-    The pixels of a cell come from channels of their own, and LPIPS rewards a small
-    offset between them, seen as a lattice. The mean of each over the cells around
-    becomes the mean of all.
-
-    Args:
-        cells: (b, 3 cell², h, w), differences of pictures folded by pixel-unshuffle.
-        cell: pixels along a cell.
+    LPIPS rewards small offsets between the pixels of a cell, seen as a lattice. The
+    mean of each over the cells around becomes the mean of all. `cells`: (b, 3 cell²,
+    h, w), differences of pictures folded by pixel-unshuffle.
     """
     around = functional.avg_pool2d(
         cells, _AROUND, 1, _AROUND // 2, count_include_pad=False
