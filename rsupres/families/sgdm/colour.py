@@ -10,9 +10,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rsupres.families.sgdm.config import SgdmConfig
+
 _LEVELS = 5
 _VARIANCE_EPS = 1e-5
 REACH = 2**_LEVELS - 1  # pixels on each side that `correct_by_wavelets` looks at
+
+
+def correct_colour(config: SgdmConfig, image: Tensor, enlarged: Tensor) -> Tensor:
+    """Return a decoded picture after the correction that the model has, if any.
+
+    Args:
+        config: names the correction.
+        image: (b, 3, H, W).
+        enlarged: LR on the same pixels and in the same range.
+    """
+    if config.colour == "wavelet":
+        return correct_by_wavelets(image, enlarged)
+    return image
 
 
 def correct_by_wavelets(content: Tensor, style: Tensor) -> Tensor:

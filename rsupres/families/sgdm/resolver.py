@@ -52,7 +52,7 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.families.levels import band_levels, scene_levels
-from rsupres.families.sgdm.colour import correct_by_wavelets
+from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
@@ -139,9 +139,8 @@ class Sgdm:
             self.sampling,
             lambda t: self._noise(batch.noise, t, cells),
         )
-        image = self.networks.decode(z, enlarged)
-        if self.config.colour == "wavelet":
-            image = correct_by_wavelets(image, enlarged)
+        decoded = self.networks.decode(z, enlarged)
+        image = correct_colour(self.config, decoded, enlarged)
         if self.config.picture_style and style is not None and own is not None:
             return restyle(image, own, style).clamp(0.0, 1.0)  # in the style's tones
         return (low + (high - low) * image).clamp(0.0, 1.0)

@@ -23,7 +23,7 @@ from torch.nn import functional
 from rsupres.blocks.stable_diffusion import decode_latent, encode_moments
 from rsupres.diffusion.samplers import diffuse
 from rsupres.diffusion.schedules import sqrt_linear_betas
-from rsupres.families.sgdm.colour import correct_by_wavelets
+from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
@@ -162,9 +162,7 @@ def picture_loss(
     assert isinstance(setup.options, PictureOptions)
     made = _predict(model, patches, generator, setup, pure=setup.options.pure)
     decoded = model.networks.decode(made.x0, patches.enlarged)
-    if model.architecture.colour == "wavelet":
-        decoded = correct_by_wavelets(decoded, patches.enlarged)
-    image = 2.0 * decoded - 1.0
+    image = 2.0 * correct_colour(model.architecture, decoded, patches.enlarged) - 1.0
     part = _random_part(image, generator)
     terms = picture_terms(image[part], patches.hr[part], setup)
     error = (made.predicted.float() - made.target).square().mean()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
-from rsupres.families.sgdm.colour import correct_by_wavelets
+from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
 from rsupres.families.sgdm.resolver import make_spec
@@ -271,7 +271,5 @@ class SgdmTraining:
 
     def _decode(self, z: Tensor, patches: Patches) -> Tensor:
         """Return the picture of scaled latents in about [-1, 1]."""
-        image = self.modules.decode(z, patches.enlarged)
-        if self.architecture.colour == "wavelet":
-            image = correct_by_wavelets(image, patches.enlarged)
-        return 2.0 * image - 1.0
+        decoded = self.modules.decode(z, patches.enlarged)
+        return 2.0 * correct_colour(self.architecture, decoded, patches.enlarged) - 1.0
