@@ -189,6 +189,27 @@ def test_functions_files_and_packages_are_short() -> None:
         assert len(modules) <= 12, (folder, modules)
 
 
+def folders_of(name: str) -> set[str]:
+    """Return the folders, below rsupres/, of the modules and packages of a name."""
+    ours = [file.relative_to(ROOT / "rsupres") for file in FILES.values()]
+    modules = {file for file in ours if file.name != "__init__.py"}
+    packages = {file.parent for file in ours if file.name == "__init__.py"}
+    found = {str(file.parent) for file in modules if file.stem == name}
+    return found | {str(package) for package in packages if package.name == name}
+
+
+def test_tests_lie_in_the_folders_of_what_they_test() -> None:
+    """Each folder of tests/ is one of rsupres/; a module's test is in its folder."""
+    own = ("benchmarks", "faults", "golden", "parity")  # these test the whole package
+    for file in ROOT.glob("tests/**/test_*.py"):
+        folder = file.parent.relative_to(ROOT / "tests")
+        if folder.parts[:1] and folder.parts[0] in own:
+            continue
+        assert (ROOT / "rsupres" / folder / "__init__.py").exists(), file
+        places = folders_of(file.stem.removeprefix("test_"))
+        assert not places or str(folder) in places, (file, places)
+
+
 def test_only_the_rooms_for_rasters_open_them() -> None:
     openers = {
         name

@@ -344,7 +344,7 @@ def test_mosaic_finishes_what_shards_left(commands, scene, whole, tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A tiny E2DiffSR with random weights."""
-    from tests.families.test_e2diffsr import TINY, _networks, _write
+    from tests.families.e2diffsr.test_e2diffsr import TINY, _networks, _write
 
     path = tmp_path / "tiny.safetensors"
     _write(path, _networks(), TINY)

@@ -19,7 +19,7 @@ from rsupres.vector import rasterize as rasterizing
 from rsupres.vector.map import VectorMap
 from rsupres.vector.osm import overpass
 from tests.helpers import make_scene
-from tests.vector.test_overpass import Server, server  # noqa: F401  # a fixture
+from tests.vector.osm.test_overpass import Server, server  # noqa: F401  # a fixture
 
 SAMPLE = Path(__file__).parents[2] / "sample_data"
 TOWN, SCENE = str(SAMPLE / "town.osm"), str(SAMPLE / "town_s2.tif")

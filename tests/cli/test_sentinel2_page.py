@@ -18,9 +18,9 @@ from rasterio.rio.main import main_group as rio
 
 from rsupres.cli import main
 from rsupres.products.sentinel2 import ALL_TEN
+from tests.companions.test_companions import write_stac
 from tests.forkserver import Commands
 from tests.miniature_safe import Miniature
-from tests.upscaling.test_companions import write_stac
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/how-to/sentinel2.md").read_text(encoding="utf-8")

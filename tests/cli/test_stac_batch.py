@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from rsupres.cli import main
 from rsupres.errors import InputError
 from rsupres.products.catalogs import item_names
+from tests.companions.test_companions import write_stac
 from tests.helpers import make_scene
 from tests.miniature_safe import Miniature
-from tests.upscaling.test_companions import write_stac
 
 OPTIONS = ("--model", "bicubic", "--scale", "2", "-q")
 

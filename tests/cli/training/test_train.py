@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rsupres.cli import main
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WITHOUT = (
     *("rasterio", "geopandas", "shapely", "pyogrio", "pyproj", "osmnx"),
     *("diffusers", "affine", "PIL"),

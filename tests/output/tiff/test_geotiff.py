@@ -362,7 +362,7 @@ import numpy as np
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from rsupres.errors import ResourceError
-from tests.output.test_geotiff import DRIVERS, SIZE, make_meta, write_strips
+from tests.output.tiff.test_geotiff import DRIVERS, SIZE, make_meta, write_strips
 from rsupres.output.tiff.geotiff import assemble
 from rsupres.output.tiff.profile import OutputFormat
 folder = Path(sys.argv[1])
@@ -389,7 +389,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path), str(root)],
         capture_output=True,

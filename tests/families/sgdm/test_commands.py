@@ -21,8 +21,8 @@ from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.storage import config_to_json
-from tests.checkpoints.test_convert_sgdm import REAL, Weights, released, save, tower
-from tests.families.test_sgdm import LATENT, MINI, SCALE, STYLED, checkpoint
+from tests.checkpoints.convert.test_sgdm import REAL, Weights, released, save, tower
+from tests.families.sgdm.test_sgdm import LATENT, MINI, SCALE, STYLED, checkpoint
 from tests.helpers import NORTH_UP, make_scene
 
 NOMAP = replace(
