@@ -1,4 +1,4 @@
-"""Read small images whole as 8-bit RGB chips, coarsen them, and cut them into parts.
+"""Read small images whole as chips of three bands, coarsen them, and cut them.
 
 Training crops and test sets are made of chips. Scenes, which may not fit into memory,
 are read in windows by `rsupres.raster.dataset`.
@@ -9,19 +9,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rsupres.datasets.layers import PICTURES, Layers
 from rsupres.errors import InputError
 from rsupres.grid import Grid, ceil_div
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
-from rsupres.raster.stretch import find_stretch, parse_stretch
+from rsupres.raster.stretch import StretchChoice, find_stretch, parse_stretch
 from rsupres.raster.undeclared import heed_undeclared
 
 ROLES = ("red", "green", "blue")
+Pixels = NDArray[Any]  # uint8 or uint16: 0 to the largest number mean [0, 1]
+
+
+@dataclass(frozen=True)
+class ChipOptions:
+    """How the bands and numbers of a file become those of a chip.
+
+    Attributes:
+        bidx: three bands of the file, from 1; None = red, green and blue, by name, by
+            colour interpretation, or else by order.
+        stretch: how the file's numbers become [0, 1].
+        bits: 8 or 16 bits of a stored number.
+    """
+
+    bidx: tuple[int, int, int] | None = None
+    stretch: StretchChoice = field(default_factory=lambda: parse_stretch("auto"))
+    bits: int = 8
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Return the type of a chip's pixels."""
+        return np.uint8 if self.bits == 8 else np.uint16
 
 
 @dataclass(frozen=True)
@@ -29,48 +52,51 @@ class Chip:
     """An image or a part of one.
 
     Attributes:
-        pixels: (3, H, W) uint8, red, green and blue.
+        pixels: (3, H, W) uint8 or uint16; red, green and blue unless other bands were
+            asked for.
         valid: (H, W) bool.
         gsd_m: metres per pixel; 0 when the file has no CRS.
         name: file name, with "@row,col" of the upper-left pixel for a part.
         grid: frame of the whole file, None when it has no CRS.
         layers: rasters on the same pixels, see `rsupres.datasets.layers`.
-        lr: (3, h, w) uint8, an LR image of the same ground that came with it; None
-            where LR is computed.
+        lr: (3, h, w) of the same type, an LR image of the same ground that came with
+            it; None where LR is computed.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     valid: NDArray[np.bool_]
     gsd_m: float
     name: str
     grid: Grid | None = None
     layers: Layers = field(default_factory=dict)
-    lr: NDArray[np.uint8] | None = None
+    lr: Pixels | None = None
 
 
-def read_chip(path: Path) -> Chip:
-    """Read an image whole, as RGB in 8 bits.
+def read_chip(path: Path, options: ChipOptions | None = None) -> Chip:
+    """Read an image whole.
 
-    8-bit files keep their values; others are stretched as `rsupres upscale` does, then
-    rounded. Bands are found by name, by colour interpretation, or else by order.
+    By default a chip is RGB in 8 bits: 8-bit files keep their values; others are
+    stretched as `rsupres upscale` does, then rounded.
 
     Args:
         path: anything that GDAL opens; a CRS is not needed.
+        options: other bands, another stretch or more bits.
 
     Raises:
         InputError: not a raster, or damaged.
         BandError: no three bands that could be red, green and blue.
     """
+    options = options or ChipOptions()
     with Raster.open(path, needs_crs=False) as opened:
         scene = heed_undeclared(opened)
-        bands = choose_bands(scene, ROLES).roles
-        stretch = find_stretch(scene, parse_stretch("auto")).for_bands(bands)
+        bands = choose_bands(scene, ROLES, options.bidx).roles
+        stretch = find_stretch(scene, options.stretch).for_bands(bands)
         dn, valid = scene.read(scene.grid.window, bands)
         grid = scene.grid if scene.grid.crs else None
     unit = np.nan_to_num(stretch.to_unit(dn), copy=False)
     return Chip(
-        to_uint8(np.where(valid, unit, 0.0)),
-        valid[0],
+        to_levels(np.where(valid, unit, 0.0), options.dtype),
+        np.asarray(valid.all(0)),
         round(grid.gsd_m, 3) if grid else 0.0,
         path.name,
         grid,
@@ -79,8 +105,24 @@ def read_chip(path: Path) -> Chip:
 
 def to_uint8(unit: np.ndarray) -> NDArray[np.uint8]:
     """Return values in [0, 1], clipped and rounded half up to 0..255."""
-    levels = np.floor(np.clip(unit, 0.0, 1.0) * np.float64(255) + 0.5)
-    return np.asarray(levels, np.uint8)
+    return np.asarray(to_levels(unit, np.uint8), np.uint8)
+
+
+def to_levels(unit: np.ndarray, dtype: DTypeLike) -> Pixels:
+    """Return values in [0, 1], clipped, as 0 to the largest value of an integer type.
+
+    Args:
+        unit: any shape; halves are rounded up.
+        dtype: uint8 or uint16.
+    """
+    largest = np.float64(np.iinfo(np.dtype(dtype)).max)
+    levels: Pixels = np.floor(np.clip(unit, 0.0, 1.0) * largest + 0.5).astype(dtype)
+    return levels
+
+
+def to_floats(pixels: Pixels) -> NDArray[np.float32]:
+    """Return pixels of uint8 or uint16 as float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def coarsen(chip: Chip, gsd_m: float) -> Chip:
@@ -109,12 +151,12 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
     rows = _area_matrix(chip.valid.shape[0], height, ratio)
     cols = _area_matrix(chip.valid.shape[1], width, ratio).T
 
-    def average(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return to_uint8(rows @ (pixels.astype(np.float32) / 255) @ cols)
+    def average(pixels: Pixels) -> Pixels:
+        return to_levels(rows @ to_floats(pixels) @ cols, pixels.dtype)
 
     middle = [((np.arange(n) + 0.5) * ratio).astype(int) for n in (height, width)]
     layers = {
-        name: average(layer)
+        name: to_uint8(rows @ to_floats(layer) @ cols)
         if name in PICTURES
         else layer[:, middle[0]][..., middle[1]]
         for name, layer in chip.layers.items()

@@ -9,8 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rsupres.datasets.chips import Pixels, to_floats
 from rsupres.datasets.packs import MIN_SIDE, STORED, CropOrigin, Pack
 from rsupres.datasets.splits import TRAIN, VALIDATION
 from rsupres.degradations.registry import make_degradation
@@ -30,7 +30,7 @@ class PackReport:
         by_gsd: number of crops by metres per pixel.
         sides: smallest and largest side of a crop, HR pixels.
         repeats: number of crops with the pixels of an earlier crop of the pack.
-        mean: mean value of all bands, 0..255.
+        mean: mean value of all bands, 0..255 (16 bits are brought to that range).
         layers: names of the layers of every crop.
     """
 
@@ -87,7 +87,7 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
     places = frozenset(origin.place for origin in pack.meta.crops)
     sides = [side for crop in pack.crops for side in crop.shape[1:]]
     n_bytes = sum(crop.nbytes for crop in pack.crops)
-    total = sum(int(crop.sum(dtype=np.int64)) for crop in pack.crops)
+    total = sum(float(to_floats(crop).sum(dtype=np.float64)) for crop in pack.crops)
     report = PackReport(
         path=str(path),
         split=pack.meta.split,
@@ -97,7 +97,7 @@ def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]
         by_gsd=dict(sorted(by_gsd.items())),
         sides=(min(sides), max(sides)),
         repeats=len(pack.crops) - len(hashes),
-        mean=total / n_bytes,
+        mean=255 * total / sum(crop.size for crop in pack.crops),
         layers=pack.meta.layers,
     )
     return report, places, frozenset(hashes)
@@ -131,15 +131,15 @@ def check_packs(paths: Sequence[Path]) -> list[PackReport]:
     return reports
 
 
-def _digest(crop: NDArray[np.uint8]) -> str:
+def _digest(crop: Pixels) -> str:
     head = repr(crop.shape).encode()
     return hashlib.sha256(head + np.ascontiguousarray(crop).tobytes()).hexdigest()
 
 
 def _check_crop(path: Path, crop: np.ndarray, origin: CropOrigin) -> None:
     problem = ""
-    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != 3:
-        problem = f"is {crop.dtype} {crop.shape}, not uint8 (3, H, W)"
+    if crop.dtype not in (np.uint8, np.uint16) or crop.ndim != 3 or crop.shape[0] != 3:
+        problem = f"is {crop.dtype} {crop.shape}, not uint8 or uint16 (3, H, W)"
     elif min(crop.shape[1:]) < MIN_SIDE:
         problem = f"has {crop.shape[2]} x {crop.shape[1]} pixels, too few for a patch"
     elif (crop == crop[:, :1, :1]).all():
@@ -156,7 +156,7 @@ def _check_lr(path: Path, pack: Pack) -> None:
     scale = Fraction(pack.meta.lr_scale)
     for crop, lr, origin in zip(pack.crops, pack.lr, pack.meta.crops, strict=True):
         size = [side * scale for side in lr.shape[1:]]
-        hr_mean, lr_mean = crop.mean((1, 2)), lr.mean((1, 2))
+        hr_mean, lr_mean = (255.0 * to_floats(x).mean((1, 2)) for x in (crop, lr))
         far = 255 if pack.meta.degradation == STORED else 8  # sensors differ in tone
         if size != list(crop.shape[1:]) or np.abs(hr_mean - lr_mean).max() > far:
             raise InputError(

@@ -16,9 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
+from rsupres.datasets.chips import (
+    Chip,
+    ChipOptions,
+    Pixels,
+    coarsen,
+    cut,
+    read_chip,
+    to_floats,
+    to_levels,
+)
 from rsupres.datasets.packs import (
     HR_MULTIPLE,
     MIN_SIDE,
@@ -52,6 +60,7 @@ class PackOptions:
         lr_from: rules "OLD=NEW" that name the LR image of another sensor, of that
             scale.
         sidecars: where references, maps and change masks are found.
+        readings: bands, stretch and bits of the crops; each makes crops of its own.
     """
 
     gsds_m: tuple[float, ...] = ()
@@ -64,6 +73,7 @@ class PackOptions:
     scale: Fraction | None = None
     lr_from: tuple[str, ...] = ()
     sidecars: Sidecars = field(default_factory=Sidecars)
+    readings: tuple[ChipOptions, ...] = (ChipOptions(),)
 
 
 def build_pack(
@@ -100,10 +110,9 @@ def build_pack(
     crops: list[_Crop] = []
     frames: list[tuple[Path, Grid]] = []
     for done, image in enumerate(images, start=1):
-        chip = plan.sidecars.attach(read_chip(image), image)
-        if chip.grid is not None:
-            frames.append((image, chip.grid))
-        is_full = _add_crops(crops, chip, image, place_of(image, pattern), plan)
+        is_full, grid = _add_image(crops, image, place_of(image, pattern), plan)
+        if grid is not None:
+            frames.append((image, grid))
         if on_image:
             on_image(done)
         if is_full:
@@ -121,8 +130,25 @@ class _Crop(NamedTuple):
     """A crop with its layers, and its LR when that comes from another sensor."""
 
     chip: Chip
-    lr: NDArray[np.uint8] | None = None
+    lr: Pixels | None = None
     place: str = ""
+
+
+def _add_image(
+    crops: list[_Crop], image: Path, place: str, plan: PackOptions
+) -> tuple[bool, Grid | None]:
+    """Add the crops of an image, read in each way; return whether the pack is full.
+
+    Also returned is the grid of the image, None without a CRS.
+    """
+    grid, is_full = None, False
+    for reading in plan.readings:
+        chip = plan.sidecars.attach(read_chip(image, reading), image)
+        grid, is_full = (
+            chip.grid,
+            is_full or _add_crops(crops, chip, image, place, plan),
+        )
+    return is_full, grid
 
 
 def _add_crops(
@@ -193,7 +219,7 @@ def _cut_pair(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
     assert plan.scale is not None
     scale, step = plan.scale, lr_step(plan.scale, HR_MULTIPLE)
     other = renamed(path, plan.lr_from, "lr_from")
-    lr = read_chip(other)
+    lr = read_chip(other, plan.readings[0])
     if tuple(side * scale for side in lr.valid.shape) != chip.valid.shape:
         raise InputError(
             f"{other}: {lr.valid.shape} pixels times {scale} are not those of {path},"
@@ -227,18 +253,16 @@ def _window(chip: Chip, window: PixelWindow) -> Chip:
     )
 
 
-def _make_lr(
-    crops: Sequence[NDArray[np.uint8]], plan: PackOptions
-) -> list[NDArray[np.uint8]]:
-    """Return the LR crops to store, in 8 bits; none when the plan has no scale."""
+def _make_lr(crops: Sequence[Pixels], plan: PackOptions) -> list[Pixels]:
+    """Return the LR crops to store; none when the plan has no scale."""
     if plan.scale is None:
         return []
     generator = torch.Generator().manual_seed(plan.seed)
     degradation = make_degradation(plan.degradation, plan.parameters)
-    stored = []
+    stored: list[Pixels] = []
     for crop in crops:
-        hr = torch.from_numpy(crop)[None].float() / 255
+        hr = torch.from_numpy(to_floats(crop))[None]
         height, width = (int(side / plan.scale) for side in crop.shape[1:])
         lr = degradation.degrade(hr, (height, width), generator)
-        stored.append((lr[0] * 255).round().to(torch.uint8).numpy())
+        stored.append(to_levels(lr[0].numpy(), crop.dtype))
     return stored

@@ -1,9 +1,10 @@
 """Packs: crops of HR images with their LR and layers, in one safetensors file.
 
-A pack has a uint8 tensor ``hr/000000`` (3, H, W) per crop and a JSON header with the
-origin of each. It may have ``lr/000000``, of another sensor or of a fixed scale, and
-layers on the pixels of the HR crop, which are the conditions of a model. Format 2 has
-layers, format 1 has none; both are read. Nothing here opens a georeferenced raster;
+A pack has a uint8 or uint16 tensor ``hr/000000`` (3, H, W) per crop, whose largest
+number means 1, and a JSON header with the origin of each. It may have ``lr/000000``, of
+another sensor or of a fixed scale, and layers on the pixels of the HR crop, which are
+the conditions of a model. Format 2 has layers, format 1 has none; both are read.
+Nothing here opens a georeferenced raster;
 `rsupres.datasets.packing` makes the crops.
 """
 
@@ -77,7 +78,7 @@ class Pack:
     """A pack in memory.
 
     Attributes:
-        crops: HR, (3, H, W) uint8 each.
+        crops: HR, (3, H, W) uint8 or uint16 each.
         meta: the header.
         lr: LR of each crop, if stored.
         layers: by name, one (c, H, W) uint8 per crop: vector map, reference and style
@@ -137,7 +138,7 @@ def write_pack(
 
     Args:
         path: the file to write; replaced if there.
-        crops: HR crops, (3, H, W) uint8, in the order of ``meta.crops``.
+        crops: HR crops, (3, H, W) uint8 or uint16, in the order of ``meta.crops``.
         meta: the header.
         lr: LR crops of the same order, when ``meta.lr_scale`` names their scale.
         layers: for each of ``meta.layers`` its arrays in the same order, see `Pack`.

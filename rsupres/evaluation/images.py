@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsupres.datasets.chips import Chip, crop_middle, cut, read_chip, to_uint8
+from rsupres.datasets.chips import (
+    Chip,
+    crop_middle,
+    cut,
+    read_chip,
+    to_floats,
+    to_uint8,
+)
 from rsupres.datasets.packs import STORED, Pack
 from rsupres.datasets.sidecars import Sidecars
 from rsupres.degradations.base import Degradation as Sensor
@@ -85,7 +92,7 @@ def chips_of_pack(pack: Pack) -> list[Chip]:
     """Return the crops of a pack as images, with their layers."""
     return [
         Chip(
-            crop,
+            to_uint8(to_floats(crop)),
             np.ones(crop.shape[1:], bool),
             origin.gsd_m,
             f"{origin.source} {origin.gsd_m:g} m",

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsupres.datasets.chips import to_floats
 from rsupres.datasets.layers import as_conditions
 from rsupres.datasets.packs import HR_MULTIPLE, STORED, Pack
 from rsupres.degradations.base import Degradation
@@ -270,4 +271,4 @@ def _lr_of(
 
 
 def _unit(patches: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(patches)).float() / 255.0
+    return torch.from_numpy(to_floats(np.stack(patches)))

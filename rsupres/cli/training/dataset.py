@@ -18,11 +18,12 @@ from rsupres.cli.options.images import (
     file_choice_options,
 )
 from rsupres.cli.options.output import overwrite_option
-from rsupres.cli.options.parameters import ScaleType
+from rsupres.cli.options.parameters import BandsType, ScaleType
 from rsupres.cli.options.sampling import seed_option
 from rsupres.cli.terminal.console import Console
 
 if TYPE_CHECKING:
+    from rsupres.datasets.chips import ChipOptions
     from rsupres.datasets.inspection import PackReport
     from rsupres.datasets.packing import PackOptions
 
@@ -110,6 +111,32 @@ def dataset() -> None:
     help="Largest side of a crop, HR pixels.",
 )
 @click.option(
+    "-b",
+    "--bidx",
+    "triples",
+    type=BandsType(),
+    multiple=True,
+    metavar="4,3,2",
+    help="Three bands of each file as the bands of its crops; repeated, each triple "
+    "makes crops of its own, so that a model sees near infrared too. Default: red, "
+    "green and blue.",
+)
+@click.option(
+    "--stretch",
+    default="auto",
+    show_default=True,
+    metavar="auto|reflectance|percentile:2,98|LO,HI",
+    help="How the numbers of an image become [0, 1]. auto is 0,255 for bytes, "
+    "reflectance where the file tells, else percentiles.",
+)
+@click.option(
+    "--bits",
+    type=click.Choice(["8", "16"]),
+    default="8",
+    show_default=True,
+    help="Bits of a stored number; 16 keep the tones of 12-bit and reflectance images.",
+)
+@click.option(
     "--degradation",
     type=click.Choice(DEGRADATIONS),
     default="bicubic",
@@ -190,6 +217,8 @@ def build(
           --reference-from 2020=2018
       rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
           --validation tiles_bath
+      rsupres dataset build s2.safetensors --hr sentinel2 --bits 16 \
+          --bidx 3,2,1 --bidx 4,3,2
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.datasets.build import BuildRequest, build_packs, follow_layout
     from rsupres.datasets.layouts import find_layout
@@ -266,18 +295,35 @@ def _make_plan(options: dict[str, Any]) -> PackOptions:
             legend=options["legend"] or DEFAULT_COLOUR_LEGEND,
             class_table=options["class_table"],
         ),
+        readings=_readings(options),
         **{name: options[name] for name in names},
     )
+
+
+def _readings(options: dict[str, Any]) -> tuple[ChipOptions, ...]:
+    """Return how the files are read, once for each triple of bands."""
+    from rsupres.datasets.chips import ChipOptions
+    from rsupres.raster.stretch import parse_stretch
+
+    triples = dict.fromkeys(options["triples"] or (None,))
+    for triple in triples:
+        if triple is not None and len(triple) != 3:
+            raise click.BadParameter(
+                f"{','.join(map(str, triple))}: a crop has three bands, such as 4,3,2.",
+                param_hint="--bidx",
+            )
+    stretch, bits = parse_stretch(options["stretch"]), int(options["bits"])
+    return tuple(ChipOptions(triple, stretch, bits) for triple in triples)
 
 
 def _check_stored_lr(plan: PackOptions, options: dict[str, Any]) -> None:
     """Refuse options that LR of another sensor leaves without effect."""
     made = options["gsds_m"] or options["parameters"]
     made = made or options["degradation"] != "bicubic"
-    if plan.lr_from and (plan.scale is None or made):
+    if plan.lr_from and (plan.scale is None or made or len(plan.readings) > 1):
         raise click.UsageError(
-            "--lr-from needs --scale, and goes with none of --degradation, --params and"
-            " --gsd."
+            "--lr-from needs --scale, and goes with none of --degradation, --params,"
+            " --gsd and more than one --bidx."
         )
 
 

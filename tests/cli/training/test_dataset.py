@@ -16,11 +16,13 @@ from rasterio.crs import CRS
 from shapely.geometry import box
 
 from rsupres.cli import main
-from rsupres.datasets.chips import Chip, coarsen, cut
+from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.degradations.base import degrade_bicubic
 from rsupres.degradations.sentinel2 import Sentinel2Params
 from rsupres.errors import InputError
+from rsupres.evaluation.images import chips_of_pack
+from rsupres.training.batches import PatchOptions, PatchSource
 from tests.helpers import write_image
 
 GSD_M = 0.5
@@ -297,6 +299,95 @@ def test_check_finds_crops_and_places_in_both_splits(tmp_path: Path) -> None:
     assert "1 crops are in both" in result.stderr
     make_pack(validation, [crop(2)], split="validation", crops=bath)
     assert run("check", train, validation).exit_code == 0
+
+
+@pytest.fixture
+def reflectance(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A folder with an image of four bands, 0 to 4000 DN, and its DN."""
+    dn = np.random.default_rng(3).integers(0, 4001, (4, 32, 32), dtype=np.uint16)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    write_image(folder / "a.tif", dn, 10.0, (5e5, 5e6), CRS.from_epsg(32631))
+    return folder, dn
+
+
+def test_16_bits_keep_the_tones_of_every_triple_of_bands(
+    reflectance: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, dn = reflectance
+    options = ("--bits", 16, "--stretch", "0,4000", "--bidx", "3,2,1", "-b", "4,3,2")
+    assert build(tmp_path / "p.safetensors", folder, *options).exit_code == 0
+    pack = Pack.load(tmp_path / "p.safetensors")
+    wanted = dn / 4000 * 65535
+    for crop, bands in zip(pack.crops, ([2, 1, 0], [3, 2, 1]), strict=True):
+        np.testing.assert_allclose(crop, wanted[bands], rtol=0, atol=0.51)
+    assert [origin.place for origin in pack.meta.crops] == ["a", "a"]
+    checked = run("check", tmp_path / "p.safetensors", "--json")
+    mean = json.loads(checked.stdout)["mean"]
+    assert mean == pytest.approx(dn[[2, 1, 0, 3, 2, 1]].mean() / 4000 * 255, abs=0.05)
+    hr = PatchSource([pack], PatchOptions(lr_side=12, batch=1), 0).batch(0).hr
+    assert hr.max() <= 1
+    levels = (hr * 65535).round().to(torch.int64).unique()
+    assert set(levels.tolist()) <= set(np.unique(np.stack(pack.crops)).tolist())
+    assert len(levels) > 256
+    (chip, _) = chips_of_pack(pack)
+    np.testing.assert_allclose(chip.pixels, dn[[2, 1, 0]] / 4000 * 255, atol=0.51)
+
+
+def test_16_bits_are_averaged_and_reduced_as_16_bits(
+    reflectance: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, dn = reflectance
+    options = ("--bits", 16, "--stretch", "0,4000", "--bidx", "3,2,1")
+    coarse = tmp_path / "coarse.safetensors"
+    scaled = tmp_path / "scaled.safetensors"
+    big = tmp_path / "big"
+    big.mkdir()
+    write_image(
+        big / "a.tif",
+        dn.repeat(2, 1).repeat(2, 2),
+        10.0,
+        (5e5, 5e6),
+        CRS.from_epsg(32631),
+    )
+    assert build(coarse, big, *options, "--gsd", 20).exit_code == 0
+    wanted = dn[[2, 1, 0]] / 4000 * 65535
+    np.testing.assert_allclose(Pack.load(coarse).crops[0], wanted, rtol=0, atol=0.51)
+    made = build(scaled, folder, *options, "--scale", 2, "--degradation", "sentinel2")
+    assert made.exit_code == 0, made.output
+    (lr,) = Pack.load(scaled).lr
+    assert lr.dtype == np.uint16
+    assert lr.mean() == pytest.approx(wanted.mean(), rel=0.05)
+    assert run("check", scaled).exit_code == 0
+
+
+def test_a_pixel_without_one_of_its_bands_is_in_no_crop(tmp_path: Path) -> None:
+    pixels = write_noise(tmp_path / "a.tif", 1)
+    pixels[1, 3, 3] = 0
+    write_image(tmp_path / "a.tif", pixels, GSD_M, (5e5, 5e6), CRS.from_epsg(32631), 0)
+    assert not read_chip(tmp_path / "a.tif").valid[3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--bidx", "3,2"), "three bands"),
+        (("--bidx", "5,2,1"), "no band 5"),
+        (("--stretch", "9,1"), "the limits must rise"),
+        (("--bits", "12"), "--bits"),
+        (
+            ("--lr-from", "a=b", "--scale", 2, "-b", "1,2,3", "-b", "3,2,1"),
+            "more than one --bidx",
+        ),
+    ],
+)
+def test_wrong_bands_and_bits_are_refused(
+    reflectance: tuple[Path, np.ndarray], tmp_path: Path, options, words: str
+) -> None:
+    result = build(tmp_path / "p.safetensors", reflectance[0], *options)
+    assert result.exit_code in (2, 3)
+    assert words in result.output
+    assert not (tmp_path / "p.safetensors").exists()
 
 
 def test_coarsening_is_the_mean_of_the_ground_at_any_ratio() -> None:
