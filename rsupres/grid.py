@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ from rsupres.errors import GridError
 
 if TYPE_CHECKING:
     from affine import Affine
+    from pyproj import Geod, Transformer
     from rasterio.crs import CRS
 
-# WGS 84; the gsd of a geographic grid is an estimate for warnings and reports.
-_SEMI_MAJOR_AXIS_M = 6378137.0
-_ECCENTRICITY_SQUARED = 0.0066943799901413165
+_EARTH_RADIUS_M = 6371008.8  # mean
+_NOMINAL = 0.005  # distortion of lengths below which a pixel keeps its nominal side
+_STEP = 1 / 64  # pixels, over which the ground is measured: small beside any pixel
+_LOST = 1e-6  # of the nominal side: less is a place outside the CRS, or a pole
 _MAX_DENOMINATOR = 64  # of a scale
 
 Scale = Fraction | float | str  # as users give it
@@ -189,29 +192,33 @@ class Grid:
         finer = (a / scale, b / scale, c, d / scale, e / scale, f)
         return self._reframed(finer, height, width)
 
-    @property
+    @cached_property
     def gsd_m(self) -> float:
-        """Ground sample distance in metres: geometric mean of both pixel axes.
+        """Ground sample distance in metres: the side of a square of a pixel's area.
 
-        Degrees (or grads) become metres at the centre of the frame on the WGS 84
-        ellipsoid; the distortion of a projection is not undone.
+        Measured on the ground at the centre of the frame, so that neither degrees nor
+        the distortion of a projection counts: at 60 degrees north, a pixel of 10 m in
+        EPSG:3857 has 5 m. Where lengths are off by less than 0.5 %, as in a zone of
+        UTM, the pixel keeps the size by which it is known: 10 m of UTM are 10 m.
 
         Raises:
             GridError: if there is no CRS.
         """
         if self.crs is None:
             raise GridError("a grid without CRS has no ground sample distance.")
-        a, b, _, d, e, f = self.transform[:6]
-        _, factor = self.crs.units_factor
-        east_m = north_m = float(factor)
-        if self.crs.is_geographic:
-            centre = f + d * self.width / 2 + e * self.height / 2
-            east_m, north_m = (
-                float(factor) * radius for radius in _radii_m(centre * float(factor))
-            )
-        col_m = math.hypot(a * east_m, d * north_m)
-        row_m = math.hypot(b * east_m, e * north_m)
-        return math.sqrt(col_m * row_m)
+        a, b, _, d, e, _ = self.transform[:6]
+        unit_m = float(self.crs.units_factor[1])  # radians of a geographic CRS
+        unit_m *= _EARTH_RADIUS_M if self.crs.is_geographic else 1.0
+        nominal = math.sqrt(abs(a * e - b * d)) * unit_m
+        centre = np.array([self.width / 2]), np.array([self.height / 2])
+        steps = ground_steps(self.crs, self.transform, *centre, step=_STEP)
+        if steps is None:
+            return nominal
+        (east, east_down), (north, north_down) = steps[0].tolist()
+        measured = math.sqrt(abs(east * north_down - east_down * north))
+        if not math.isfinite(measured) or measured < _LOST * nominal:
+            return nominal
+        return nominal if abs(measured / nominal - 1) < _NOMINAL else measured
 
     def _reframed(self, transform: Sequence[Fraction], height: int, width: int) -> Grid:
         # Rounded once, from the exact value, so that errors do not add up over crops.
@@ -285,9 +292,73 @@ def reflected_positions(start: int, length: int, size: int) -> NDArray[np.intp]:
     return np.where(turn < size, turn, 2 * size - 1 - turn)
 
 
-def _radii_m(latitude: float) -> tuple[float, float]:
-    """Return metres per radian eastwards and northwards at a latitude in radians."""
-    bulge = 1 - _ECCENTRICITY_SQUARED * math.sin(latitude) ** 2
-    east_m = _SEMI_MAJOR_AXIS_M * abs(math.cos(latitude)) / math.sqrt(bulge)
-    north_m = _SEMI_MAJOR_AXIS_M * (1 - _ECCENTRICITY_SQUARED) / bulge**1.5
-    return east_m, north_m
+def ground_steps(
+    crs: CRS,
+    transform: Affine,
+    cols: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    step: float = 1.0,
+) -> NDArray[np.float64] | None:
+    """Return how far apart pixels are on the ground, on the ellipsoid of a CRS.
+
+    Args:
+        crs: of the coordinates that `transform` gives.
+        transform: from (col, row) to coordinates.
+        cols: (...) columns where it is measured.
+        rows: (...) rows where it is measured.
+        step: pixels over which it is measured.
+
+    Returns:
+        (..., 2, 2) metres a pixel: east and north, for a step to the next column and to
+        the next row; NaN or inf where the CRS has no place. None: the CRS as a whole
+        has no place on Earth, or PROJ does not know it.
+    """
+    known = _geodetic(crs.to_wkt())
+    if known is None:
+        return None
+    to_degrees, geod = known
+    lon, lat = to_degrees.transform(*ground_positions(transform, cols, rows))
+    columns = []
+    for dx, dy in ((step, 0.0), (0.0, step)):
+        beside = to_degrees.transform(
+            *ground_positions(transform, cols + dx, rows + dy)
+        )
+        azimuth, _, length = geod.inv(lon, lat, *beside)
+        angle = np.deg2rad(azimuth)
+        direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        columns.append(direction * (np.asarray(length) / step)[..., None])
+    return np.stack(columns, axis=-1)
+
+
+def ground_positions(
+    transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the coordinates of many positions.
+
+    Args:
+        transform: from (col, row) to coordinates.
+        cols: (...) columns, upper-left corner convention.
+        rows: (...) rows.
+
+    Returns:
+        (...) x and (...) y, in units of the CRS.
+    """
+    a, b, c, d, e, f = transform[:6]
+    return a * cols + b * rows + c, d * cols + e * rows + f
+
+
+@lru_cache(maxsize=64)
+def _geodetic(wkt: str) -> tuple[Transformer, Geod] | None:
+    """Return the way from a CRS to degrees and its ellipsoid; None = not on Earth."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        crs = CRS.from_wkt(wkt)
+        geodetic = crs.geodetic_crs
+        geod = None if geodetic is None else geodetic.get_geod()
+        if geodetic is None or geod is None:
+            return None
+        return Transformer.from_crs(crs, geodetic, always_xy=True), geod
+    except ProjError:
+        return None

@@ -112,11 +112,64 @@ def test_gsd_of_metres_feet_and_degrees() -> None:
     assert make_grid(10, 10).gsd_m == 10.0
     rotated = Affine(2.4, 7.2, 0.0, 3.2, -5.4, 0.0)  # axes of 4 m and 9 m
     assert Grid(UTM, rotated, 5, 5).gsd_m == pytest.approx(6.0)
-    assert make_grid(5, 5, CRS.from_epsg(2263)).gsd_m == pytest.approx(3.048006096)
+    new_york = Affine(10.0, 0.0, 987000.0, 0.0, -10.0, 190000.0)  # feet
+    assert Grid(CRS.from_epsg(2263), new_york, 5, 5).gsd_m == pytest.approx(3.048006096)
     # One degree at 60 degrees north: 111.412 km along the meridian, 55.800 km across.
     degrees = Affine(0.001, 0.0, 10.0, 0.0, -0.001, 60.005)
     gsd_m = Grid(CRS.from_epsg(4326), degrees, 10, 10).gsd_m
     assert gsd_m == pytest.approx(math.sqrt(111.412 * 55.800), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "side", "gsd_m"),
+    [
+        # Mercator on the sphere: k = secant of the latitude; what the ellipsoid adds
+        # is 0.04 and 0.13 % at 60 degrees, so 1 / k = 0.500417 and 0.501259.
+        ("EPSG:3857", 0.0, 0.0, 10.0, 10.0),
+        (
+            "EPSG:3857",
+            1_100_000.0,
+            8_399_738.0,
+            10.0,
+            10 * math.sqrt(0.500417 * 0.501259),
+        ),
+        ("EPSG:3857", 9_519_849.7, -3_203_017.2, 0.298582, 0.264014),
+        # Polar stereographic, true at 70 degrees: k at the pole is 0.969858.
+        ("EPSG:3413", 0.0, 0.0, 100.0, 100 / 0.969858),
+        # Equal areas keep the pixel's, however much they bend its shape.
+        ("EPSG:6933", 1e6, 6.347e6, 1000.0, 1000.0),
+        ("+proj=sinu +R=6371007.181 +units=m", 8e6, 5.5e6, 463.3127, 463.3127),
+        ("EPSG:32633+5773", 5e5, 5.4e6, 10.0, 10.0),  # with heights
+        ("EPSG:32633", 3.8e5, 5.4e6, 10.0, 10.0),
+        # Transverse Mercator on the sphere: k = 0.9996 cosh(easting / 0.9996 R).
+        ("EPSG:32631", 2_442_000.0, 0.0, 10.0, 10 / (0.9996 * math.cosh(0.30459))),
+        (
+            "+proj=eqc +R=1737400 +units=m",
+            0.0,
+            909_700.0,
+            100.0,
+            100 * math.sqrt(0.8660),
+        ),
+        ('LOCAL_CS["site",UNIT["foot",0.3048]]', 0.0, 0.0, 10.0, 3.048),
+    ],
+)
+def test_gsd_is_that_of_the_ground_at_the_centre(
+    crs: str, x: float, y: float, side: float, gsd_m: float
+) -> None:
+    n = 40
+    corner = Affine(side, 0.0, x - side * n / 2, 0.0, -side, y + side * n / 2)
+    grid = Grid(CRS.from_user_input(crs), corner, n, n)
+    assert grid.gsd_m == pytest.approx(gsd_m, rel=2e-3)
+    if gsd_m == side:
+        assert grid.gsd_m == pytest.approx(side, rel=1e-12)
+
+
+def test_gsd_beyond_the_places_of_a_projection_is_the_nominal_one() -> None:
+    far = Affine(10.0, 0.0, 5e5, 0.0, -10.0, 2e7)
+    assert Grid(UTM, far, 5, 5).gsd_m == 10.0
+    pole = Affine(0.001, 0.0, 0.0, 0.0, -0.001, 90.0025)
+    gsd_m = Grid(CRS.from_epsg(4326), pole, 5, 5).gsd_m
+    assert gsd_m == pytest.approx(111.195, rel=1e-4)
 
 
 def test_a_grid_off_the_ground_has_no_gsd() -> None:

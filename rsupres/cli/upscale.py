@@ -77,7 +77,12 @@ def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
     import time
 
     from rsupres.errors import QualityGateError
-    from rsupres.report.request import check_job_page, given_of, write_report
+    from rsupres.report.request import (
+        check_job_page,
+        given_of,
+        is_page_kept,
+        write_report,
+    )
 
     page, started = Path(str(path)), time.monotonic()
     check_job_page(page, job)
@@ -86,7 +91,7 @@ def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
         yield
     except QualityGateError as error:  # the output is there, and marked
         failure = error
-    if job.output.exists():
+    if job.output.exists() and not is_page_kept(page, job):
         duration = f"{time.monotonic() - started:.1f} s"
         write_report(given_of(job), page, {"Run time": duration})
     if failure is not None:

@@ -48,14 +48,35 @@ class Companions:
             found["qml"] = self.output.with_suffix(".qml")
         return found
 
+    @property
+    def due(self) -> Mapping[str, Path]:
+        """The files that are missing or no newer than what they show, by argument.
+
+        All of them where `replaces` is set.
+        """
+        picture = () if self.rgb8 is None else (self.rgb8,)
+        shown = {name: (self.output,) for name in self.paths}
+        shown["stac"] = (self.output, *picture)  # an item names the picture
+        return {
+            name: path
+            for name, path in self.paths.items()
+            if self.replaces or not is_current(path, shown[name])
+        }
+
     def check(
-        self, outputs: Mapping[str, Path], inputs: Mapping[str, Sequence[str]]
+        self,
+        outputs: Mapping[str, Path],
+        inputs: Mapping[str, Sequence[str]],
+        *,
+        is_kept: bool = False,
     ) -> None:
         """Check that the files can be written and replace nothing unasked.
 
         Args:
             outputs: argument -> other files that are written.
             inputs: argument -> names of files that are read.
+            is_kept: the output stays as it is, so that only files that are due are
+                written.
 
         Raises:
             ArgumentError: a file is an input, or another output.
@@ -69,13 +90,28 @@ class Companions:
             )
         for name, path in self.paths.items():
             check_apart({name: path}, {key: [str(p)] for key, p in outputs.items()})
-            check_writable(path, name)
+            if not is_kept or name in self.due:
+                check_writable(path, name)
             if path.exists() and not self.replaces and not _is_ours(path):
                 raise RunConflictError(
                     f"{path} exists and was not written by this command.",
                     argument=name,
                     remedies=("overwrite",),
                 )
+
+
+def is_current(path: Path, shown: Sequence[Path]) -> bool:
+    """Return whether a file is there and newer than the files that it shows.
+
+    Args:
+        path: made of other files.
+        shown: these files.
+    """
+    try:
+        made = path.stat().st_mtime_ns
+        return all(made > file.stat().st_mtime_ns for file in shown)
+    except OSError:
+        return False
 
 
 def _is_ours(path: Path) -> bool:

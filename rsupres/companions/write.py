@@ -30,20 +30,21 @@ def beside(companions: Companions) -> Iterator[None]:
 
 
 def write_companions(companions: Companions) -> None:
-    """Write the files of an output that is there.
+    """Write the files of an output that is there; those that are current stay.
 
     Raises:
         RsupresError: one cannot be made or written.
     """
     from rsupres.companions import picture, stac_item
 
-    output, paths = companions.output, companions.paths
-    if companions.rgb8 is not None:
-        picture.write_picture(output, companions.rgb8)
-    if companions.qml:
+    output, paths = companions.output, companions.due
+    if "rgb8" in paths:
+        picture.write_picture(output, paths["rgb8"])
+    if "qml" in paths:
         with publishing(paths["qml"]) as part:
             part.write_text(picture.write_style(output), encoding="utf-8")
-    if companions.stac:
+    if "stac" in companions.due:  # the picture may be new
+        paths = companions.paths
         item = stac_item.make_item(output, companions.scenes, companions.rgb8)
         with publishing(paths["stac"]) as part:
             part.write_text(json.dumps(item, indent=1), encoding="utf-8")

@@ -200,7 +200,9 @@ def _make_crops(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
             logger.info("%s: %g m is finer than the image.", chip.name, gsd_m)
             continue
         same = not plan.gsds_m or gsd_m <= chip.gsd_m * 1.02
-        for part in cut(chip if same else coarsen(chip, gsd_m), plan.side):
+        # A size within 2 % is the one asked for, by which weights find the crops.
+        sized = replace(chip, gsd_m=gsd_m) if same else coarsen(chip, gsd_m)
+        for part in cut(sized, plan.side):
             n = 1 if plan.scale is None else plan.scale.numerator  # whole LR pixels
             height, width = (side // n * n for side in part.valid.shape)
             if min(height, width) >= MIN_SIDE:

@@ -128,12 +128,23 @@ class Destination:
             InputError: as `check_writable`, two are the same file, or a name has the
                 extension of another format.
         """
-        check_apart(self.outputs, self.inputs)
+        self.check_names()
         if self.run_dir is not None:
             check_folder(self.run_dir, "run_dir")
-        seen: dict[Path, str] = {}
         for name, path in self.outputs.items():
             check_writable(path, name)
+
+    def check_names(self) -> None:
+        """Check that the outputs are no inputs and different files.
+
+        Raises:
+            ArgumentError: an output is an input, or a device, a pipe or a socket.
+            InputError: two are the same file, or a name has the extension of another
+                format.
+        """
+        check_apart(self.outputs, self.inputs)
+        seen: dict[Path, str] = {}
+        for name, path in self.outputs.items():
             check_extension(path, name)
             other = seen.setdefault(path.absolute(), name)
             if other != name:

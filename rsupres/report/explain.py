@@ -331,7 +331,7 @@ def provenance(sources: Sources, run: Mapping[str, str]) -> list[tuple[str, str]
     size = Path(sources.given.sr)
     rows = [
         ("Result", _base(sources.given.sr)),
-        ("Size", f"{frame.height} rows, {frame.width} columns"),
+        ("Size", f"{frame.width} × {frame.height} pixels"),
         ("Bytes", f"{size.stat().st_size:,}" if size.is_file() else ""),
         ("Pixel", f"{frame.gsd_m:.4g} m" if frame.crs is not None else ""),
         ("CRS", crs if len(crs) < 60 else crs[:57] + "…"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from rsupres.checkpoints.catalogue import read_card
+from rsupres.companions.request import is_current
 from rsupres.conditions.base import DETECT
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.output.protect import Inputs, check_regular
@@ -171,9 +172,21 @@ def check_job_page(path: Path, job: UpscaleJob) -> None:
     check_regular(path, "report")
     written = {name: [str(file)] for name, file in job.outputs.items()}
     Inputs({**job.inputs, **written}).check_file(path, "report")
+    if is_page_kept(path, job):
+        return
     check_page_place(path, "report")
     if path.exists() and not (job.may_replace or job.skip_existing):
         raise RunConflictError(f"{path} exists.", remedies=("overwrite",))
+
+
+def is_page_kept(path: Path, job: UpscaleJob) -> bool:
+    """Return whether a page shows the output of a job as it is, and may stay.
+
+    Args:
+        path: of the page.
+        job: its output may be left as it is, too.
+    """
+    return job.compares and is_current(path, (job.output,))
 
 
 def write_report(

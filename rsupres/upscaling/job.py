@@ -149,6 +149,22 @@ class UpscaleJob(GivenConditions, Destination):
             self.output, self.scenes, self.stac, self.rgb8, self.qml, self.overwrite
         )
 
+    def check_before(self, *, is_kept: bool) -> None:
+        """Check the names and places of everything that is written, before the work.
+
+        Args:
+            is_kept: the output is there and may stay as it is; then its folder need
+                not take files.
+
+        Raises:
+            RsupresError: as `check_files` and `Companions.check`.
+        """
+        if is_kept:
+            self.check_names()
+        else:
+            self.check_files()
+        self.companions.check(self.outputs, self.inputs, is_kept=is_kept)
+
     @property
     def may_replace(self) -> bool:
         """Whether an output that exists may be replaced."""

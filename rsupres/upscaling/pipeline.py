@@ -87,10 +87,10 @@ def upscale_scene(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    job.check_files()
-    job.companions.check(job.outputs, job.inputs)
+    is_compared = job.compares and job.output.exists()
+    job.check_before(is_kept=is_compared)
     with beside(job.companions), bounded_cache(), torch.inference_mode():
-        if job.compares and job.output.exists():
+        if is_compared:
             return _compared(job, show, started, elsewhere)
         if job.output.exists() and not job.overwrite and job.run_path.exists():
             finished = _finish_removal(job, started)
@@ -374,6 +374,7 @@ def _compared(
     """Leave an output alone when it is that of the job; else make it anew."""
     with open_work(job) as work:
         if differences := check_existing(work):
+            job.check_before(is_kept=False)
             logger.info("%s is made anew: %s.", job.output, "; ".join(differences))
             return _run(work, show, started, elsewhere)
         logger.info("%s exists and is up to date; skipped.", job.output)
@@ -389,6 +390,11 @@ def _drop_finished(work: Work) -> None:
     manifest = {"job": work.identity}
     if job.keep_run or job.shard is not None:
         return
-    if (job.run_path / "run.json").exists() and is_manifest_of(job.run_path, manifest):
+    is_begun = (job.run_path / "run.json").exists()
+    if not is_begun or not is_manifest_of(job.run_path, manifest):
+        return
+    try:
         with Run.open(job.run_path, manifest) as run:
             _discard(run)
+    except InputError as error:  # a read-only disk
+        logger.info("The rest of the run stays: %s", error)

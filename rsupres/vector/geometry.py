@@ -8,7 +8,6 @@ vertices rounded to a lattice of 1/256 pixel. Broken geometries are repaired bef
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
@@ -17,12 +16,9 @@ from numpy.typing import NDArray
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
-from rsupres.grid import Grid
+from rsupres.grid import Grid, ground_steps
 from rsupres.raster.place.densify import densified
 from rsupres.vector.wkb import Shapes, repair
-
-if TYPE_CHECKING:
-    from affine import Affine
 
 Box = tuple[float, float, float, float]
 
@@ -188,28 +184,15 @@ class PixelPlane:
         x, y = np.meshgrid(
             np.linspace(left, right, NODES), np.linspace(top, bottom, NODES)
         )
-        transform = self.grid.transform
-        geodetic = self.crs.geodetic_crs
-        if geodetic is None:  # an engineering CRS: metres or feet, no place on Earth
+        grid = self.grid
+        assert grid.crs is not None
+        metres = ground_steps(grid.crs, grid.transform, x, y)
+        if metres is None:  # an engineering CRS: metres or feet, no place on Earth
             unit = self.crs.axis_info[0].unit_conversion_factor
-            metres = unit * np.array(
-                [[transform.a, transform.b], [transform.d, transform.e]]
-            )
-            scales = np.broadcast_to(metres, (NODES, NODES, 2, 2))
-            return np.stack([x, y], axis=-1), scales
-        to_degrees = _transformer(self.crs, geodetic)
-        geod = geodetic.get_geod()
-        assert geod is not None
-        lon, lat = to_degrees.transform(*_ground(transform, x, y))
-        columns = []
-        for dx, dy in ((1.0, 0.0), (0.0, 1.0)):
-            beside = to_degrees.transform(*_ground(transform, x + dx, y + dy))
-            azimuth, _, length = geod.inv(lon, lat, *beside)
-            angle = np.deg2rad(azimuth)
-            columns.append(
-                np.stack([np.sin(angle), np.cos(angle)], -1) * length[..., None]
-            )
-        return np.stack([x, y], axis=-1), np.stack(columns, axis=-1)
+            a, b, _, d, e, _ = grid.transform[:6]
+            flat = unit * np.array([[a, b], [d, e]])
+            metres = np.broadcast_to(flat, (NODES, NODES, 2, 2))
+        return np.stack([x, y], axis=-1), metres
 
 
 def split_kinds(
@@ -315,14 +298,6 @@ def _clip_one(shape: BaseGeometry, box: Box) -> BaseGeometry | None:
         except GEOSException:
             return None
     return None if part.is_empty else part
-
-
-def _ground(
-    transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ground coordinates of many pixels."""
-    a, b, c, d, e, f = transform[:6]
-    return a * cols + b * rows + c, d * cols + e * rows + f
 
 
 def _nearest(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp]:

@@ -146,3 +146,48 @@ def test_a_page_is_named_as_one(
     assert result.exit_code == 3
     assert "name it page.html" in result.stderr
     assert not list(data.glob("page.*"))
+
+
+EXISTING = (
+    *("upscale", "s.tif", "{}/o.tif", *BICUBIC, "--stac", "--qml"),
+    *("--rgb8", "{}/r.png", "--report", "{}/r.html", "--skip-existing"),
+)
+
+
+def test_what_is_finished_on_a_read_only_disk_is_left_as_it_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    words = [part.replace("{}", str(tmp_path)) for part in EXISTING]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(before) == 5
+    read_only = _ReadOnly(tmp_path)
+    monkeypatch.setattr(atomic.os, "statvfs", read_only.statvfs)
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0, again.output
+    assert "left as it is" in again.stdout
+    planned = [*words[1:7], "--skip-existing"]
+    assert CliRunner().invoke(main, ["plan", *planned]).exit_code == 0
+    updated = CliRunner().invoke(main, [*words[:-1], "--update"])
+    assert updated.exit_code == 0, updated.output
+    # Another job would have to write, and is refused before its work.
+    other = CliRunner().invoke(main, [*words[:-1], "--update", "--dtype", "float32"])
+    assert other.exit_code == 3
+    assert "is read-only" in other.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_companions_that_are_missing_or_older_are_made_beside_what_exists(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    words = [part.replace("{}", str(tmp_path)) for part in EXISTING]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    made = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    (tmp_path / "o.qml").unlink()
+    os.utime(tmp_path / "r.png", ns=(0, 0))
+    assert CliRunner().invoke(main, words).exit_code == 0
+    new = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    changed = {name for name in made if new[name] != made[name]}
+    assert changed == {"o.qml", "r.png", "o.json"}  # the item names the picture

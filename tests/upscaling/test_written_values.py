@@ -292,6 +292,8 @@ def test_what_a_band_is_goes_along_and_what_is_false_does_not(
         (("B01", "B02", "B03"), ("gray", "undefined", "undefined")),
         (("red", "red", "blue"), ("gray", "undefined", "blue")),
         (("red", "green", "blue", "LST"), ("gray", *["undefined"] * 3)),
+        (("B02", "B03", "B04", "Fmask"), ("blue", "green", "red", "undefined")),
+        (("Fmask", "B04", "B03", "B02"), ("gray", "red", "green", "blue")),
     ],
 )
 def test_bands_named_like_colours_have_them(
@@ -302,3 +304,6 @@ def test_bands_named_like_colours_have_them(
     )
     with rasterio.open(_upscaled(scene, tmp_path / "o.tif")) as file:
         assert tuple(colour.name for colour in file.colorinterp) == colours
+        # All of the scene is measured, for rasterio, too, which asks only band 4 of
+        # four bands that begin with red.
+        assert file.dataset_mask().all()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from rsupres.raster.bands import colours_of_names
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
 
+logger = logging.getLogger(__name__)
 
 # Extensions of raster formats other than GeoTIFF, and GDAL's name of each.
 OTHER_FORMATS: Mapping[str, str] = {
@@ -197,8 +199,15 @@ def _colours(scene: Raster, bands: Sequence[int]) -> tuple[str, ...]:
         return declared
     named = colours_of_names(scene)
     has_nodata = any(scene.nodata_of(band) is not None for band in bands)
-    if len(bands) == 4 and has_nodata and bands[3] not in named:
-        # rasterio takes the fourth band beside red for alpha, and its nodata for all's.
+    is_red_first = len(bands) == 4 and named.get(bands[0]) == "red"
+    if is_red_first and has_nodata and bands[3] not in named:
+        # Where the first of four bands is red, rasterio's `dataset_mask` asks band 4
+        # alone for nodata: a band of codes in which 0 is "clear" would hide the rest.
+        logger.info(
+            "The output names no band as red, green or blue: rasterio would take the "
+            "nodata of band 4, %s, for that of the picture. Bands keep their names.",
+            scene.descriptions[bands[3] - 1] or "without a name",
+        )
         return declared
     return tuple(
         named.get(band, colour) for band, colour in zip(bands, declared, strict=True)

@@ -38,7 +38,9 @@ from rsupres.upscaling.estimates.parts import enlarged_parts
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.context import PreparedScene
 from rsupres.upscaling.preparation.existing import check_existing
+from rsupres.upscaling.preparation.scene import open_scene
 from rsupres.upscaling.preparation.work import Work, open_work
+from rsupres.upscaling.summary import without_warnings
 
 LIMIT_S = 3.5  # of wall time; the rest of 5 s is the program's start
 
@@ -152,14 +154,12 @@ def plan_job(
     limit_s = LIMIT_S if limit_s is None else limit_s
     refusals: list[RsupresError] = []
     is_compared = has_output and job.compares and job.output.exists()
-    checks = [
-        job.check_files,
-        lambda: job.companions.check(job.outputs, job.inputs),
-        *([] if is_compared else [job.check_vacant]),
-    ]
-    for check in checks if has_output else []:
+    for is_done in (True, False) if has_output else ():
         try:
-            check()
+            if is_done:
+                job.check_before(is_kept=is_compared)
+            elif not is_compared:
+                job.check_vacant()
         except RsupresError as error:
             refusals.append(error)
     draft = _Draft(Plan(job.model, str(job.scale)))
@@ -197,13 +197,19 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
     with bounded_cache(), open_work(job, settled, is_checked=False) as work:
         if compared:
             draft.next = "comparing the output"
-            check_existing(work)
+            if check_existing(work):
+                job.check_before(is_kept=False)
         draft.next = "reading the conditions"
         draft.plan = _with_conditions(draft.plan, work)
         draft.next = "the size of the file"
         draft.plan = _with_sizes(draft.plan, work)
         draft.next = "reading the sensor"
         draft.plan = replace(draft.plan, sensor=_sensor(work))
+    if len(job.scenes) > 1:
+        # Nothing is new but what only all numbers of files of several scales tell.
+        draft.next = "looking at all numbers of the scenes"
+        with bounded_cache(), without_warnings(), open_scene(job):
+            pass
 
 
 def _measured(work: Work, *, is_stretched: bool) -> Plan:

@@ -189,3 +189,19 @@ def test_tiles_refuse_a_nodata_value_that_their_type_cannot_hold(
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 3
     assert "--input-nodata" in result.stderr
+
+
+def test_a_plan_looks_at_all_numbers_that_the_work_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One number of many does not fit the other scale; a sample misses it."""
+    monkeypatch.setattr("rsupres.upscaling.preparation.work._SAMPLE_PIXELS", 16)
+    pixels = _ramp("uint16")
+    stored = pixels.copy()
+    stored[1, 5, 13] = 500  # 1000 less are no uint16
+    names = _pair(tmp_path, pixels, (1e-4, 0), (1e-4, -0.1), stored, nodata=0)
+    words = [*names, str(tmp_path / "o.tif"), "--scale", "2", "--model", "bicubic"]
+    answers = [CliRunner().invoke(main, [verb, *words]) for verb in ("plan", "upscale")]
+    assert [answer.exit_code for answer in answers] == [3, 3]
+    assert "go from -500" in answers[0].stdout
+    assert "go from -500" in answers[1].stderr
