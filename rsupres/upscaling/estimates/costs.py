@@ -138,6 +138,21 @@ def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
     return cost("fixed") + weights + max(batch, preparing)
 
 
+def free_memory_bytes() -> int | None:
+    """Return the bytes that a process may still take, None where nothing tells."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
 def file_growth(model: str) -> float:
     """Return by how much a model's output compresses less than bicubic's."""
     models = cast(Mapping[str, Mapping[str, float]], _memory_table()["models"])

@@ -7,7 +7,6 @@ written. Estimates that take longer than the time allowed are left out, and name
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from rsupres.upscaling.estimates.costs import (
     Load,
     duration_s,
     file_growth,
+    free_memory_bytes,
     memory_bytes,
     read_times,
 )
@@ -236,7 +236,7 @@ def _measured(work: Work, *, is_stretched: bool) -> Plan:
         device=work.model.device,
         precision=work.model.options.precision if spec.family != "bicubic" else None,
         memory_bytes=memory_bytes(load),
-        memory_free_bytes=_free_memory(),
+        memory_free_bytes=free_memory_bytes(),
         free_bytes=shutil.disk_usage(folder).free if folder.is_dir() else None,
         duration_s=time_s,
         measured_on=times.date if times and time_s is not None else None,
@@ -311,21 +311,6 @@ def _bands(work: Work, *, is_stretched: bool) -> list[PlannedBand]:
             )
         )
     return found
-
-
-def _free_memory() -> int | None:
-    """Return the bytes that a process may still take, None where nothing tells."""
-    try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
 
 
 def _with_conditions(plan: Plan, work: Work) -> Plan:
