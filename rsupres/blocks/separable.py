@@ -70,7 +70,7 @@ def cubic_map(
     centre = first + 0.5 / float(scale) - 0.5
     nearest = np.floor(centre).astype(np.int64)
     taps = nearest[:, None] + np.arange(-1, 3)
-    weights = _keys(centre[:, None] - taps)
+    weights = keys_kernel(centre[:, None] - taps)
     weights[(taps < 0) | (taps >= n_source)] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
     return _blocks(np.clip(taps, 0, n_source - 1), weights, n_source, _BLOCK)
@@ -188,8 +188,8 @@ def _check(length: int, axis: AxisMap) -> None:
         raise ValueError(f"{length} pixels for a map of {axis.n_source}.")
 
 
-def _keys(t: np.ndarray) -> np.ndarray:
-    """Return the cubic convolution kernel, Keys 1981, Eq. 4, for a = -1/2."""
+def keys_kernel(t: np.ndarray) -> np.ndarray:
+    """Return the cubic convolution kernel at t, Keys 1981, Eq. 4, for a = -1/2."""
     t = np.abs(t)
     near = (1.5 * t - 2.5) * t * t + 1.0
     far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0

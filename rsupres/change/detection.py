@@ -24,9 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.change.components import drop_small
 from rsupres.change.null_distribution import Floats, NullDistribution
-from rsupres.change.options import SIGNIFICANCE
 from rsupres.errors import ConditionError
 
 logger = logging.getLogger(__name__)
@@ -184,51 +182,6 @@ def make_detector(
     if threshold is not None:
         return Detector(differences, null, threshold**2 * null.spread)
     return Detector(differences, null, null.critical(significance))
-
-
-def detect_change(
-    before: NDArray[np.floating],
-    after: NDArray[np.floating],
-    valid: NDArray[np.bool_] | None = None,
-    *,
-    method: Literal["auto", "irmad", "cva"] = "auto",
-    significance: float = SIGNIFICANCE,
-    threshold: float | None = None,
-    min_pixels: int = MIN_PIXELS,
-) -> NDArray[np.uint8]:
-    """Detect what changed between two images on one grid that fit in memory.
-
-    Args:
-        before: (p, h, w), any unit, of the earlier date.
-        after: (q, h, w), any unit, of the later date; the same bands for CVA.
-        valid: (h, w) or (1, h, w) bool, None = all.
-        method: irmad, cva, or auto: IR-MAD, and CVA where that does not converge.
-        significance: share of unchanged pixels that may be marked, before small parts
-            are dropped.
-        threshold: in standard deviations of unchanged ground, instead.
-        min_pixels: smaller parts are dropped.
-
-    Returns:
-        (1, h, w) uint8: 0 unchanged, 1 changed, 255 where invalid.
-
-    Raises:
-        ConditionError: see `fit_differences`; or the shapes differ.
-    """
-    if before.shape[1:] != after.shape[1:] or before.ndim != 3:
-        raise ConditionError(
-            f"Images of shapes {before.shape} and {after.shape} cannot be compared."
-        )
-    x, y = before.astype(np.float64), after.astype(np.float64)
-    usable = np.isfinite(np.concatenate([x, y])).all(axis=0)
-    if valid is not None:
-        usable &= valid.reshape(usable.shape)
-    x, y = np.where(usable, x, 0.0), np.where(usable, y, 0.0)
-    found = fit_differences(x[:, usable], y[:, usable], method, "the images")
-    values = statistic(found.apply(x, y), usable)
-    detector = make_detector(found, values[usable], significance, threshold)
-    with np.errstate(invalid="ignore"):
-        changed = drop_small(values > detector.critical, min_pixels)
-    return np.where(usable, changed, 255).astype(np.uint8)[np.newaxis]
 
 
 def _fit_irmad(x: Floats, y: Floats) -> Differences | None:

@@ -8,7 +8,7 @@ Salmon et al. 2011, as numpy has it) whose key is (seed, sample) and whose count
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
@@ -38,10 +38,6 @@ class NoiseField:
 
     seed: int
     sample: int = 0
-
-    def with_sample(self, sample: int) -> NoiseField:
-        """Return the independent field of another sample of the same run."""
-        return replace(self, sample=sample)
 
     def draw(self, draw: int, window: PixelWindow, channels: int) -> np.ndarray:
         """Return the noise of one draw on a window, float32 (channels, h, w).

@@ -90,13 +90,6 @@ class Stretch:
         unit /= span.astype(unit.dtype)
         return unit.astype(np.float32, copy=False)
 
-    def to_dn(self, unit: FloatArray) -> FloatArray:
-        """Return unit values (c, h, w) as DN, float32, unrounded; undoes `to_unit`."""
-        low, span = self._columns(unit)
-        dn = unit * span.astype(np.float32)
-        dn += low.astype(np.float32)
-        return dn
-
     def to_pixels(
         self,
         unit: FloatArray,
@@ -104,7 +97,7 @@ class Stretch:
         nodata: float | None = None,
         valid: BoolArray | None = None,
     ) -> NDArray[np.generic]:
-        """Return `to_dtype(to_dn(unit), ...)` without intermediate arrays.
+        """Return unit values as pixels of a type, rounded; undoes `to_unit`.
 
         Args:
             unit: (c, H, W) float32.

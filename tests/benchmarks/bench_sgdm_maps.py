@@ -44,7 +44,7 @@ from scipy.ndimage import uniform_filter
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.registry import make_degradation
-from rsupres.evaluation.measures.edges import edge_f1, map_borders
+from rsupres.evaluation.measures.edges import find_edges, map_borders
 from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.grid import Grid
@@ -239,11 +239,12 @@ def measure(sr: Picture, scene: Scene, lpips: LpipsSqueeze) -> list[float]:
         distance = float(lpips(*pair).mean())
     error = max(float(np.mean((sr - scene.hr) ** 2)), 1e-10)
     near = map_borders(scene.chart)
+    edges = find_edges(sr, scene.hr)
     return [
         -10 * float(np.log10(error)),
         distance,
-        edge_f1(sr, scene.hr),
-        edge_f1(sr, scene.hr, near=near) if near.any() else np.nan,
+        edges.f1(),
+        edges.f1(near) if near.any() else np.nan,
         contrast(sr, scene),
         peak(sr),
     ]

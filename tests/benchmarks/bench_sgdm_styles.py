@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.registry import make_degradation
-from rsupres.evaluation.measures.edges import edge_f1
+from rsupres.evaluation.measures.edges import find_edges
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.resolver import Sgdm
 from rsupres.families.sgdm.style import Statistics, picture_statistics
@@ -65,7 +65,7 @@ def main() -> None:
             if name != scene:
                 styled = upscaled(model, lr, others[0])
                 shares = [way(k, plain, styled, others[0]) for k in (0, 1)]
-                moved = edge_f1(styled.clip(0, 1), plain.clip(0, 1))
+                moved = find_edges(styled.clip(0, 1), plain.clip(0, 1)).f1()
                 print(
                     f"| {scene} | {name} | {shares[0]:.2f} | {shares[1]:.2f} |"
                     f" {moved:.3f} |",

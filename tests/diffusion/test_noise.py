@@ -107,10 +107,6 @@ def test_whatever_differs_gives_independent_noise(other: str) -> None:
     assert abs(correlation) < 5 / np.sqrt(one.size)
 
 
-def test_with_sample_changes_the_sample_only() -> None:
-    assert NoiseField(4, 1).with_sample(9) == NoiseField(4, 9)
-
-
 @pytest.mark.parametrize(
     ("window", "channels"), [((0, 0, 0, 5), 1), ((0, 0, 5, 0), 1), ((0, 0, 5, 5), 0)]
 )

@@ -291,7 +291,7 @@ def test_samples_give_the_mean_and_the_standard_deviation(scene, monkeypatch):
         model = FakeModel(
             spec(stochastic=True),
             lambda sr, batch, k=k: noisy(
-                sr, replace(batch, noise=batch.noise.with_sample(k))
+                sr, replace(batch, noise=replace(batch.noise, sample=k))
             ),
         )
         model.install(monkeypatch)

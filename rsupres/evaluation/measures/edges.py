@@ -33,34 +33,6 @@ _RADIUS = 3  # pixels, of the smoothing's kernel
 _ACROSS = ((0, 1), (1, 1), (1, 0), (1, -1))
 
 
-def edge_f1(
-    sr: np.ndarray,
-    hr: np.ndarray,
-    valid: NDArray[np.bool_] | None = None,
-    near: NDArray[np.bool_] | None = None,
-) -> float:
-    """Return the F1 of a picture's edges against the truth's.
-
-    Precision is the share of the picture's edge pixels that are right, recall the share
-    of the truth's that were found; F1 is their harmonic mean.
-
-    Args:
-        sr: (c, H, W) in [0, 1]; of three or more bands, Y of the first three counts,
-            else their mean.
-        hr: the same shape and range.
-        valid: (H, W) or (1, H, W) bool; None = all.
-        near: (H, W) bool, such as of `map_borders`: only edge pixels there count; None
-            = all.
-
-    Returns:
-        In [0, 1]; 1 for equal pictures, NaN where the truth has no edge.
-
-    Raises:
-        InputError: the shapes differ.
-    """
-    return find_edges(sr, hr, valid).f1(near)
-
-
 class Edges(NamedTuple):
     """The edges of a picture and of the truth.
 
@@ -75,9 +47,17 @@ class Edges(NamedTuple):
     counted: Mask
 
     def f1(self, near: Mask | None = None) -> float:
-        """Return the F1 of the edges, of those in `near` (H, W) alone if given.
+        """Return the F1 of the picture's edges against the truth's.
 
-        NaN where the truth has no edge; see `edge_f1`.
+        Precision is the share of the picture's edge pixels that are right, recall the
+        share of the truth's that were found; F1 is their harmonic mean.
+
+        Args:
+            near: (H, W), such as of `map_borders`: only edge pixels there count; None
+                = all.
+
+        Returns:
+            In [0, 1]; 1 for equal pictures, NaN where the truth has no edge.
         """
         counted = self.counted if near is None else self.counted & near
         found, true = self.found & counted, self.true & counted
@@ -93,12 +73,16 @@ class Edges(NamedTuple):
 def find_edges(
     sr: np.ndarray, hr: np.ndarray, valid: NDArray[np.bool_] | None = None
 ) -> Edges:
-    """Find the edges that `edge_f1` compares, to score several parts of a picture.
+    """Find the edges of a picture and of the truth; `Edges.f1` compares them.
 
     Args:
-        sr: (c, H, W) in [0, 1].
+        sr: (c, H, W) in [0, 1]; of three or more bands, Y of the first three counts,
+            else their mean.
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
+
+    Returns:
+        The edges of both, and the pixels that count.
 
     Raises:
         InputError: the shapes differ.

@@ -11,14 +11,14 @@ where the reference shows another place. Works on tensors of one scale; opens no
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.blocks.separable import apply_cols, apply_rows, area_map
+from rsupres.blocks.separable import apply_cols, apply_rows, area_map, keys_kernel
 
 SEARCHED = 5  # SR pixels, the largest displacement
 _EXPECTED = 1.3  # SR pixels, deviation of displacements before a look at the images
@@ -170,7 +170,8 @@ def _reduced_at_offsets(
     The kernel is the antialiased cubic one of Pillow, close to what a sensor passes.
     """
     step = int(scale)
-    kernel = _cubic_taps(step).to(image.device)
+    taps = keys_kernel((np.arange(4 * step) + 0.5) / step - 2.0)
+    kernel = torch.from_numpy((taps / taps.sum()).astype(np.float32)).to(image.device)
     margin = SEARCHED + (len(kernel) - step) // 2
     padded = functional.pad(image[:, None], (margin,) * 4, mode="replicate")
     rows = functional.conv2d(padded, kernel[None, None, :, None])
@@ -182,15 +183,6 @@ def _reduced_at_offsets(
         for col in range(2 * SEARCHED + 1)
     ]
     return torch.stack(places)
-
-
-@lru_cache(maxsize=8)
-def _cubic_taps(step: int) -> Tensor:
-    at = ((torch.arange(4 * step) + 0.5) / step - 2.0).abs()
-    near = (1.5 * at - 2.5) * at * at + 1.0
-    far = ((-0.5 * at + 2.5) * at - 4.0) * at + 2.0
-    taps = torch.where(at <= 1.0, near, far)
-    return taps / taps.sum()
 
 
 def _cells(use: Tensor, scale: Fraction) -> Tensor:

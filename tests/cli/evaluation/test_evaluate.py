@@ -17,7 +17,7 @@ from rsupres.checkpoints import catalogue as checkpoints
 from rsupres.cli import main
 from rsupres.datasets.chips import read_chip
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
-from rsupres.evaluation.measures.edges import edge_f1
+from rsupres.evaluation.measures.edges import find_edges
 from rsupres.evaluation.resize import resize_bicubic
 from rsupres.families.base import (
     ModelSpec,
@@ -231,7 +231,7 @@ def test_models_run_with_and_without_a_map_side_by_side(
         near[22:38, 12:48] = False
         near[[18, 18, 41, 41], [8, 51, 8, 51]] = False
         for name, asked in (("edge_f1", None), ("edge_f1_map", near)):
-            wanted = edge_f1(sr / 255, hr / 255, inner, asked)
+            wanted = find_edges(sr / 255, hr / 255, inner).f1(asked)
             assert row[name] == pytest.approx(wanted)
     assert "edge_f1_map" not in rows_of(run(*base))[0]
 
