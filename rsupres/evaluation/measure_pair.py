@@ -139,8 +139,8 @@ class PairOptions(TypedDict, total=False):
         lpips_weights: folder of the LPIPS (squeeze) weights; None = the folder that the
             environment variable `RSUPRES_LPIPS` names, else no LPIPS.
         metric_weights: folder with weights of LPIPS (squeeze, alex, vgg), DISTS,
-            CLIP-IQA and NIQE; None = the folder that `RSUPRES_METRIC_WEIGHTS` names,
-            else none.
+            CLIP-IQA, MUSIQ and NIQE; None = the folder that the environment variable
+            `RSUPRES_METRIC_WEIGHTS` names, else none.
         all_figures: measure MS-SSIM, UIQI, NIQE, and with `lr` those of opensr-test.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
     """

@@ -258,9 +258,10 @@ figure_options = stacked(
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Folder, searched with its subfolders, of weights of LPIPS (squeeze, "
-        "alex, vgg), DISTS, CLIP-IQA, NIQE and, for a test set, FID and KID; what is "
-        "there is measured, and a line names the files that are missing. Default: the "
-        "folder that the environment variable RSUPRES_METRIC_WEIGHTS names, else none.",
+        "alex, vgg), DISTS, CLIP-IQA, MUSIQ, NIQE and, for a test set, FID and KID; "
+        "what is there is measured, and a line names the files that are missing. "
+        "Default: the folder that the environment variable RSUPRES_METRIC_WEIGHTS "
+        "names, else none.",
     ),
     click.option(
         "--all-figures",

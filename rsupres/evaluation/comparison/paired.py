@@ -22,7 +22,7 @@ SEED = 0  # of the draws, so that a table repeats
 HIGHER_IS_BETTER = frozenset(
     (
         *("psnr", "ssim", "psnr_y", "ssim_y", "edge_f1", "edge_f1_map"),
-        *("ms_ssim", "uiqi", "improvement", "clip_iqa"),
+        *("ms_ssim", "uiqi", "improvement", "clip_iqa", "musiq"),
     )
 )
 SIGNED = frozenset(

@@ -35,6 +35,7 @@ from rsupres.evaluation.perceptual.lpips import (
     load_lpips,
     lpips_distance,
 )
+from rsupres.evaluation.perceptual.musiq import Musiq, musiq_quality
 from rsupres.raster.files import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,13 @@ FILES: Mapping[str, tuple[WeightFile, ...]] = {
             "ViT-B-16.pt",
             "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
             "CLIP ViT-B/16 of OpenAI",
+        ),
+    ),
+    "musiq": (
+        WeightFile(
+            "musiq_koniq_ckpt-e95806b9.pth",
+            "e95806b9",
+            "MUSIQ for KonIQ-10k, of IQA-PyTorch",
         ),
     ),
     "niqe": (
@@ -209,6 +217,9 @@ def _load(
         from rsupres.evaluation.perceptual.clip_iqa import ClipIqa, read_clip
 
         return ClipIqa(first, read_clip(first), device)
+    if figure == "musiq":
+        musiq = Musiq.load(first, _read(first)).to(device)
+        return lambda sr, hr, valid: musiq_quality(musiq, sr, valid)
     (head,) = rest
     if figure == "lpips_squeeze":
         return _lpips_measure(LpipsSqueeze.load_files(first, head).to(device))

@@ -17,6 +17,7 @@ from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import alex_features, vgg_layers
 from rsupres.evaluation.perceptual.inception import Inception
 from rsupres.evaluation.perceptual.lpips import FEATURES_FILE, HEADS_FILE
+from rsupres.evaluation.perceptual.musiq import Musiq
 from rsupres.evaluation.perceptual.weights import find_weights, load_measures
 from rsupres.raster.files import file_sha256
 from tests.evaluation.clip_file import clip_tensors, write_clip
@@ -60,7 +61,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         below / "niqe_pris_params.npz", mu_pris_param=mean, cov_pris_param=covariance
     )
     with torch.device("meta"):
+        musiq = Musiq().state_dict()
         layers = Inception().state_dict()
+    constant = torch.full((1,), 0.01)  # each tensor of the file is a view of it
+    torch.save(
+        {name: constant.expand(value.shape) for name, value in musiq.items()},
+        below / "musiq_koniq_ckpt-e95806b9.pth",
+    )
     inception = {n: torch.zeros(v.shape, dtype=v.dtype) for n, v in layers.items()}
     torch.save(
         inception | {"fc.weight": torch.zeros(1)},
@@ -87,7 +94,7 @@ def test_every_measure_is_zero_for_equal_pictures_and_rises_with_noise(
     folder: Path,
 ) -> None:
     measures = load_measures(folder, None, "cpu").measures
-    assert set(measures) == {*DISTANCES, "clip_iqa", "niqe"}
+    assert set(measures) == {*DISTANCES, "clip_iqa", "musiq", "niqe"}
     hr, valid = texture(64, 70), np.ones((64, 70), bool)
     noise = np.random.default_rng(0).normal(0, 1, hr.shape)
     for measure in (measures[name] for name in DISTANCES):
@@ -102,7 +109,7 @@ def test_the_environment_names_the_folder(
     assert load_measures(None, None, "cpu") == ({}, None)
     monkeypatch.setenv(weights.ENVIRONMENT, str(folder))
     found = load_measures(None, None, "cpu")
-    assert len(found.measures) == 6
+    assert len(found.measures) == 7
     assert found.features is not None
 
 
@@ -111,12 +118,16 @@ def test_what_is_missing_is_named_in_one_line_with_its_source(
 ) -> None:
     (folder / "deep" / "alexnet-owt-7be5be79.pth").unlink()
     (folder / "deep" / "lpips_lin_alex_v0.1.pth").unlink()
+    (folder / "deep" / "musiq_koniq_ckpt-e95806b9.pth").unlink()
     (folder / "deep" / "pt_inception-2015-12-05-6726825d.pth").unlink()
     with caplog.at_level(logging.WARNING):
         found = find_weights(folder)
-    assert set(found) == set(weights.FILES) - {"lpips_alex", "fid"}
-    line, of_sets = [record.getMessage() for record in caplog.records]
+    assert set(found) == set(weights.FILES) - {"lpips_alex", "musiq", "fid"}
+    line, musiq, of_sets = [record.getMessage() for record in caplog.records]
     assert line.startswith("lpips_alex not measured: ")
+    named = "musiq_koniq_ckpt-e95806b9.pth (MUSIQ for KonIQ-10k, of IQA-PyTorch)"
+    assert musiq.startswith("musiq not measured: ")
+    assert musiq.endswith(f"{named}.")
     assert of_sets.startswith("FID and KID not measured: ")
     assert "6726825d.pth (Inception v3 for FID, of pytorch-fid)" in of_sets
     assert "alexnet-owt-7be5be79.pth (torchvision's AlexNet)" in line
