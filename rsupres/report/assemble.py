@@ -61,6 +61,7 @@ class Findings:
             "title": Path(sources.given.sr).name,
             "facts": _facts(sources),
             "gate": sources.tags.get("gate", ""),
+            "not_met": sources.tags.get("gate_not_met", ""),
             "views": shown.views,
             "names": _names(shown),
             "before": before,

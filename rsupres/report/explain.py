@@ -30,6 +30,7 @@ class Explanation:
         sentence: what it says about the result.
         good: up to here it is good; above it where `rising`. None = no experience.
         poor: beyond here it is worth a look.
+        best: value of a perfect result, where a gauge begins.
         form: how it is written, for `format`.
         factor: shown value by value.
         unit: after the shown value.
@@ -39,6 +40,7 @@ class Explanation:
     sentence: str
     good: float | None = None
     poor: float | None = None
+    best: float = 0.0
     form: str = ".4g"
     factor: float = 1.0
     unit: str = ""
@@ -66,6 +68,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Share of the input's pixels that hold a measurement.",
         0.999,
         0.8,
+        best=1.0,
         **_PERCENT,  # type: ignore[arg-type]
     ),
     "clipped": Explanation(
@@ -89,6 +92,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "of the enlarged input; 1 means that the borders do not show.",
         1.03,
         1.15,
+        1.0,
         ".3f",
     ),
     "seam": Explanation(
@@ -118,6 +122,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "error.",
         32.0,
         23.0,
+        41.0,
         ".2f",
         unit=" dB",
     ),
@@ -126,6 +131,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Likeness of local structure with the truth; 1 for equal pictures.",
         0.85,
         0.60,
+        1.0,
         ".3f",
     ),
     "sam": Explanation(
@@ -134,7 +140,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "brightness.",
         1.5,
         4.0,
-        ".2f",
+        form=".2f",
         unit="°",
     ),
     "ergas": Explanation(
@@ -142,7 +148,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Error relative to the mean of each band, over all bands.",
         2.0,
         4.0,
-        ".2f",
+        form=".2f",
     ),
     "edge_f1": Explanation(
         "Edges",
@@ -150,6 +156,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "photographs have about 0.2.",
         0.75,
         0.5,
+        1.0,
         ".3f",
     ),
     "lpips_squeeze": Explanation(
@@ -157,14 +164,14 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Perceptual distance from the truth by SqueezeNet; 0 for equal pictures.",
         0.2,
         0.45,
-        ".3f",
+        form=".3f",
     ),
     "shift": Explanation(
         "Shift",
         "By how many SR pixels result and truth are displaced.",
         0.25,
         1.0,
-        ".2f",
+        form=".2f",
         unit=" px",
     ),
 }
@@ -181,7 +188,8 @@ class Figure:
         text: the number with its unit.
         sentence: what it means.
         verdict: "good", "usual", "look closer", or "" without experience.
-        place: where it lies between good (0) and worth a look (1), for a gauge.
+        place: where it lies between perfect (0), good (1/3), worth a look (2/3) and
+            worse (1), for a gauge.
         typical: the limits in words.
     """
 
@@ -224,7 +232,10 @@ def _figure(name: str, value: float, about: Explanation) -> Figure:
     typical = (
         f"Good {more} {shown(about.good)}; look closer {less} {shown(about.poor)}."
     )
-    place = min(1.0, max(0.0, (share + 1) / 3))
+    if share <= 0:  # the first third of a gauge is good, the second one usual
+        place = max(0.0, (size - about.best) / (about.good - about.best) / 3)
+    else:
+        place = min(1.0, (share + 1) / 3)
     return Figure(
         name,
         value,
@@ -344,13 +355,21 @@ def provenance(sources: Sources, run: Mapping[str, str]) -> list[tuple[str, str]
         ("Samples", tags.get("samples", "")),
         ("Detail", tags.get("detail", "")),
         ("Precision", tags.get("precision", "")),
-        ("Tiles", _tile_words(tags.get("tile", ""))),
+        ("Tiles", tile_words(tags.get("tile", ""))),
         ("rsupres", tags.get("version", "")),
         ("Job", tags.get("job", "")),
     ]
     return [(name, value) for name, value in [*rows, *run.items()] if value]
 
 
-def _tile_words(text: str) -> str:
-    size, _, overlap = text.partition(",")
-    return f"{size} input pixels, {overlap} shared" if overlap else ""
+def tile_words(text: str) -> str:
+    """Return the tag of a result's tiles in words.
+
+    Args:
+        text: rows, overlap and, of tiles that are no squares, columns, in input pixels.
+    """
+    height, *more = text.split(",")
+    if not more:
+        return ""
+    width = more[1] if len(more) > 1 else height
+    return f"{width} × {height} input pixels, {more[0]} shared with each neighbour"

@@ -268,9 +268,9 @@ def _publish(
     figures = total_figures(sums)
     check_finite(figures, work.scene.path)
     failed = [gate for gate in work.gates if gate.fails(figures)]
-    verdict = "failed" if failed else "passed" if work.gates else ""
+    not_met = "; ".join(gate.describe(figures) for gate in failed)
     context = run.load_context() or SceneContext()
-    tags = job_tags(work, figures, verdict, context_of(context, 0).numbers)
+    tags = job_tags(work, figures, not_met, context_of(context, 0).numbers)
     job.check_vacant()
     show(Progress("Write", 0, 1, "files"))
     for side in side_outputs(work):
@@ -281,9 +281,8 @@ def _publish(
     if not job.keep_run:
         _discard(run)
     if failed:
-        texts = "; ".join(gate.describe(figures) for gate in failed)
         raise QualityGateError(
-            f"{job.output} is written and marked, but {texts}.", figures=figures
+            f"{job.output} is written and marked, but {not_met}.", figures=figures
         )
     return summarise(work, "written", figures, counts, started, 0)
 

@@ -16,7 +16,7 @@ from rsupres.version import __version__
 def job_tags(
     work: Work,
     figures: Mapping[str, float],
-    gate: str,
+    not_met: str,
     prepared: Mapping[str, float],
 ) -> dict[str, str]:
     """Return the RSUPRES_* tags: the same for the same job on the same scene.
@@ -24,15 +24,17 @@ def job_tags(
     Args:
         work: the settled job.
         figures: of the whole output.
-        gate: what became of the quality gates; "" without any.
+        not_met: quality gates that are not met, with their figures; "" without any.
         prepared: numbers that the model found in the scene.
     """
     job = work.job
+    gate = "failed" if not_met else "passed" if work.gates else ""
     tags = {
         "RSUPRES_VERSION": __version__,
         **_of_the_model(work),
         **_of_the_scene(work),
         "RSUPRES_GATE": gate,
+        "RSUPRES_GATE_NOT_MET": not_met,
         "RSUPRES_SAMPLER": job.sampler or "",
         "RSUPRES_STYLE_SAMPLE": "yes" if job.style_sample else "",
     }

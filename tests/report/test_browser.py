@@ -25,6 +25,10 @@ from tests.helpers import NORTH_UP, make_scene
 from tests.pictures import texture
 
 BANDS = ("B04", "B03", "B02", "B08")
+FAULT = (
+    "scenes/c.tif: truncated or damaged (c.tif: TIFFReadDirectory:Failed to read "
+    "directory at offset 22538)."
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,36 @@ def test_a_page_loads_without_errors_and_asks_for_nothing(
     assert browser.evaluate(overflow) <= 0
 
 
+def failed_batch(pages: Path) -> Path:
+    """The index of a batch of three scenes, one of which failed."""
+    job = UpscaleJob(scenes=(), output=pages, scale=Fraction(4))
+    items = [
+        BatchItem("b.tif", pages / "b.tif", {}, "written", duration_s=9.5),
+        BatchItem("a.tif", pages / "a.tif", {}, "written", duration_s=80.0),
+        BatchItem("c.tif", pages / "c.tif", {}, "failed", 3, FAULT),
+    ]
+    return BatchPages(pages / "pages", job).finish(items)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_what_failed_and_why_is_seen_without_scrolling(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    browser.open(failed_batch(tmp_path).as_uri(), width)
+    for part in ("badge.failed", "failed .error a, .failed .error span", "failed .bad"):
+        box = json.loads(
+            browser.evaluate(
+                f"JSON.stringify(document.querySelector('.{part}')"
+                ".getBoundingClientRect())"
+            )
+        )
+        assert box["left"] >= 0
+        assert box["right"] <= width
+        assert 0 < box["bottom"] < 800
+    hidden = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))"
+    assert browser.evaluate(hidden) <= 0
+
+
 @pytest.mark.parametrize("zoom", [1, 4])
 def test_zoom_shows_the_pixels_of_the_raster(
     browser: Browser, result: Path, shown: NDArray[np.uint8], zoom: int
@@ -165,14 +199,7 @@ def test_a_printed_page_shows_both_pictures_by_halves(
 def test_the_index_begins_with_failures_and_sorts(
     browser: Browser, tmp_path: Path, result: Path
 ) -> None:
-    job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(4))
-    items = [
-        BatchItem("b.tif", tmp_path / "b.tif", {}, "written", duration_s=9.5),
-        BatchItem("a.tif", tmp_path / "a.tif", {}, "written", duration_s=80.0),
-        BatchItem("c.tif", tmp_path / "c.tif", {}, "failed", 3, "truncated"),
-    ]
-    index = BatchPages(tmp_path / "pages", job).finish(items)
-    browser.open(index.as_uri())
+    browser.open(failed_batch(tmp_path).as_uri())
     names = (
         "[...document.querySelectorAll('tbody tr')].map(r => r.cells[2].dataset.sort)"
     )

@@ -18,7 +18,14 @@ from rsupres.cli import main
 from rsupres.errors import InputError
 from rsupres.report.assemble import Findings
 from rsupres.report.batch_index import page_data
-from rsupres.report.explain import EXPLANATIONS, GOOD, LOOK, USUAL, explain
+from rsupres.report.explain import (
+    EXPLANATIONS,
+    GOOD,
+    LOOK,
+    USUAL,
+    explain,
+    tile_words,
+)
 from rsupres.report.measure import measured_windows, ring_power
 from rsupres.report.page import as_json
 from rsupres.report.plots import outline, place_drawing, round_step
@@ -108,7 +115,7 @@ def test_upscale_writes_the_page_also_after_a_gate_that_fails(tmp_path: Path) ->
     data = page_data(page)
     assert data is not None
     assert data["tags"]["gate"] == "failed"
-    assert "Quality gate failed" in page.read_text()
+    assert "Quality gate failed: valid&gt;0.1 (valid = 1)" in page.read_text()
     assert data["conditions"][0]["source"] == "lr.tif"
     assert "Run time" in data["provenance"]
     again = invoke("upscale", lr, tmp_path / "y.tif", *options, "--report", page)
@@ -245,6 +252,41 @@ def test_figures_are_placed_against_experience(
     assert figure.verdict == verdict
     assert (figure.typical != "") == (verdict != "")
     assert 0 <= figure.place <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "good", "poor"),
+    [
+        ("consistency", 0.0, 0.006, 0.02),
+        ("bias", 0.0, -0.001, -0.005),
+        ("valid", 1.0, 0.999, 0.8),
+        ("seam_over_input", 0.98, 1.03, 1.15),
+        ("psnr", 60.0, 32.0, 23.0),
+    ],
+)
+def test_a_gauge_goes_from_perfect_over_good_and_poor_to_worse(
+    name: str, best: float, good: float, poor: float
+) -> None:
+    def place(value: float) -> float:
+        (figure,) = explain({name: value})
+        return figure.place
+
+    assert place(best) == 0
+    assert place(good) == pytest.approx(1 / 3)
+    assert place(poor) == pytest.approx(2 / 3)
+    assert place(poor + 9 * (poor - good)) == 1
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("64,40", "64 × 64 input pixels, 40 shared with each neighbour"),
+        ("362,40,406", "406 × 362 input pixels, 40 shared with each neighbour"),
+        ("", ""),
+    ],
+)
+def test_tiles_are_told_by_width_height_and_overlap(tag: str, words: str) -> None:
+    assert tile_words(tag) == words
 
 
 def test_nothing_is_explained_that_is_not_known() -> None:
