@@ -110,6 +110,14 @@ def check_kind(
             f"{name}: complex numbers ({dataset.dtypes[0]}) cannot be sharpened; "
             "give the amplitude."
         )
+    for band, pair in enumerate(zip(dataset.scales, dataset.offsets, strict=True), 1):
+        if not all(map(math.isfinite, pair)):
+            raise InputError(
+                f"{name}: band {band} has scale {pair[0]:g} and offset {pair[1]:g}, "
+                "by which its numbers mean nothing; give others in a virtual copy, for "
+                "example with gdal_translate -of VRT -a_scale 1 -a_offset 0 FILE "
+                "COPY.vrt, and use that."
+            )
     if not is_classes and ColorInterp.palette in _colors(dataset):
         raise InputError(
             f"{name}: the pixels are palette entries, not colours; expand them first: "

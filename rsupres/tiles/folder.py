@@ -1,7 +1,7 @@
 """Say which files of a folder are tiles, and which would be lost with the folder.
 
-A mosaic carries the names of two of its tiles in a tag, so that a later mosaic of the
-same folder does not take it for a tile.
+A mosaic carries names and places of its tiles in a tag, so that a later mosaic of the
+same folder does not take it for a tile, also when some tiles are gone or renamed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsupres.errors import ArgumentError, InputError, RsupresError, RunConflictError
+from rsupres.grid import Grid, ceil_div
 from rsupres.output.atomic import check_writable
 from rsupres.output.tiff.geotiff import read_tags
+from rsupres.raster.dataset import Raster
 from rsupres.tiles.index import FOLDERS, INDEX, LR, read_index
 
 logger = logging.getLogger(__name__)
 
-MOSAIC_TAG = "RSUPRES_MOSAIC_OF"  # a JSON list: names of the first and the last tile
+# A JSON list of tiles, each as [name, x, y, width, height]: the place of its upper left
+# corner and its pixels. Mosaics before 0.3 have the names of the first and last tile.
+MOSAIC_TAG = "RSUPRES_MOSAIC_OF"
+_RECORDED = 32  # tiles in the tag, spread over all
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
 
 
@@ -41,10 +46,9 @@ def find_tiles(folder: Path, output: Path) -> list[str]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in _RASTER_SUFFIXES and path.is_file()
     ]
-    names = {path.name for path in paths}
     tiles = []
     for path in paths:
-        if _is_mosaic(path, names):
+        if _is_mosaic(path, paths):
             logger.warning("%s: is an earlier mosaic of these tiles; left out.", path)
         else:
             tiles.append(path)
@@ -59,14 +63,18 @@ def find_tiles(folder: Path, output: Path) -> list[str]:
     return [str(path) for path in tiles]
 
 
-def mosaic_tag(names: Sequence[str]) -> dict[str, str]:
+def mosaic_tag(tiles: Sequence[tuple[str, Grid]]) -> dict[str, str]:
     """Return the tag by which `find_tiles` knows a mosaic.
 
     Args:
-        names: files of the tiles, sorted.
+        tiles: files and frames of the tiles, in the order of the files.
     """
-    ends = [os.path.basename(names[0]), os.path.basename(names[-1])]
-    return {MOSAIC_TAG: json.dumps(ends)}
+    step = ceil_div(len(tiles), _RECORDED)
+    kept = [
+        [os.path.basename(name), *_place(grid)]
+        for name, grid in (*tiles[:-1:step], tiles[-1])
+    ]
+    return {MOSAIC_TAG: json.dumps(kept)}
 
 
 def check_tile_folder(folder: Path, *, overwrite: bool) -> None:
@@ -101,14 +109,38 @@ def check_tile_folder(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _is_mosaic(path: Path, names: set[str]) -> bool:
-    """Return whether a raster is a mosaic of files with these names."""
+def _is_mosaic(path: Path, paths: Sequence[Path]) -> bool:
+    """Return whether a raster is a mosaic of others, by their names or places.
+
+    Half of those that it was made of are enough.
+    """
     try:
-        ends = json.loads(read_tags(path).get(MOSAIC_TAG, "[]"))
+        kept = json.loads(read_tags(path).get(MOSAIC_TAG, "[]"))
     except (RsupresError, ValueError):
         return False  # opening it as a tile says what is wrong with it
-    others = names - {path.name}
-    return bool(ends) and all(name in others for name in ends)
+    if not kept:
+        return False
+    recorded = [one if isinstance(one, list) else [one] for one in kept]
+    others = [other for other in paths if other != path]
+    names = {other.name for other in others}
+    if 2 * sum(name in names for name, *_ in recorded) >= len(recorded):
+        return True
+    places = {_place_of(other) for other in others}
+    return 2 * sum(tuple(place) in places for _, *place in recorded) >= len(recorded)
+
+
+def _place(grid: Grid) -> tuple[float, float, int, int]:
+    """Return the ground of a frame's upper left corner, its width and height."""
+    return grid.transform.c, grid.transform.f, grid.width, grid.height
+
+
+def _place_of(path: Path) -> tuple[float, float, int, int] | None:
+    """Return the place of a raster, None where it cannot be read."""
+    try:
+        with Raster.open(path, needs_crs=False) as opened:
+            return _place(opened.grid)
+    except RsupresError:
+        return None
 
 
 def _foreign_file(folder: Path) -> str | None:

@@ -215,7 +215,7 @@ def _raster(
         },
         phase="Mosaic",
         make=lambda window: _blend(tiles, window, first, form, input_nodata),
-        meta=lambda: _meta(first, grid, [tile.path for tile in found]),
+        meta=lambda: _meta(first, grid, found),
         has_packets=not class_bands(first),
     )
 
@@ -380,6 +380,7 @@ def _check_alike(scene: Raster, first: Raster) -> None:
         )
 
 
-def _meta(scene: Raster, grid: Grid, names: Sequence[str]) -> OutputMeta:
-    tags = {"RSUPRES_VERSION": __version__, **mosaic_tag(names)}
+def _meta(scene: Raster, grid: Grid, tiles: Sequence[_Tile]) -> OutputMeta:
+    made_of = mosaic_tag([(tile.path, tile.grid) for tile in tiles])
+    tags = {"RSUPRES_VERSION": __version__, **made_of}
     return OutputMeta.like(scene, scene.data_bands, grid, tags)

@@ -189,13 +189,15 @@ def _extent_by_reading(name: str, layer: str) -> Box | None:
         if extent is not None:
             return extent
         _, bounds = pyogrio.read_bounds(name, layer=layer)  # (4, n)
+    bounds = bounds[:, np.isfinite(bounds).all(axis=0)]
     if not bounds.size:
         return None
-    return _box([*np.nanmin(bounds[:2], axis=1), *np.nanmax(bounds[2:], axis=1)])
+    return _box([*bounds[:2].min(axis=1), *bounds[2:].max(axis=1)])
 
 
 def _box(bounds: Sequence[float] | None) -> Box | None:
-    if bounds is None or not np.isfinite(bounds).all():
+    # GDAL gives zeros for a layer in which no feature has a geometry.
+    if bounds is None or not np.isfinite(bounds).all() or not np.any(bounds):
         return None
     west, south, east, north = (float(value) for value in bounds)
     return west, south, east, north

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner, Result
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from rsupres.cli import main
 from tests.helpers import make_scene
+
+NAMES = ("B04", "B03", "B02")
 
 
 def run(*arguments: object) -> Result:
@@ -25,8 +29,7 @@ def run(*arguments: object) -> Result:
 def scene(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
-    names = ("B04", "B03", "B02")
-    return make_scene(folder / "scene.tif", 16, 16, descriptions=names)
+    return make_scene(folder / "scene.tif", 16, 16, descriptions=NAMES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -161,6 +164,73 @@ def test_a_mosaic_does_not_read_an_earlier_one(scene: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     assert '"tiles": 1' in result.stdout
     assert f"{moved}: is an earlier mosaic" in result.stderr
+
+
+def _renamed(tiles: Path, mosaic: Path) -> None:
+    for number, path in enumerate(sorted(tiles.glob("*.tif"))):
+        path.rename(tiles / f"renamed_{number}.tif")
+    mosaic.rename(tiles / "all.tif")
+
+
+def _without_some(tiles: Path, mosaic: Path) -> None:
+    first, *_, last = sorted(tiles.glob("*.tif"))
+    first.unlink()
+    last.unlink()
+    mosaic.rename(tiles / "all.tif")
+
+
+def _copied(tiles: Path, mosaic: Path) -> None:
+    with rasterio.open(mosaic) as opened:
+        profile = {**opened.profile, "driver": "GTiff"}
+        with rasterio.open(tiles / "zz.tif", "w", **profile) as copy:
+            copy.write(opened.read())
+            copy.update_tags(**opened.tags())
+
+
+# How an earlier mosaic comes among the tiles.
+WAYS: dict[str, Callable[[Path, Path], object]] = {
+    "moved": lambda tiles, mosaic: mosaic.rename(tiles / "all.tif"),
+    "symlink": lambda tiles, mosaic: (tiles / "all.tif").symlink_to(mosaic),
+    "hard link": lambda tiles, mosaic: (tiles / "0.tif").hardlink_to(mosaic),
+    "copied by GDAL": _copied,
+    "tiles renamed": _renamed,
+    "first and last tile gone": _without_some,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mosaic_never_reads_its_own_output(
+    scene: Path, tmp_path: Path, way: str
+) -> None:
+    tiles = tmp_path / "tiles"
+    sides = ("--tile-size", 8, "--overlap", 2, "--scale", 1)
+    assert run("tile", scene, tiles, *sides).exit_code == 0
+    folder = (tiles / "lr").rename(tmp_path / "loose")
+    n_tiles = len(list(folder.glob("*.tif")))
+    assert n_tiles >= 8
+    assert run("mosaic", folder, tmp_path / "all.tif").exit_code == 0
+    WAYS[way](folder, tmp_path / "all.tif")
+    result = run("mosaic", folder, tmp_path / "again.tif", "--nodata", 0, "--json")
+    assert result.exit_code == 0, result.output
+    n_left = n_tiles - 2 * (way == "first and last tile gone")
+    assert json.loads(result.stdout)["tiles"] == n_left
+    assert "is an earlier mosaic" in result.stderr
+
+
+def test_a_mosaic_of_other_tiles_is_a_tile(scene: Path, tmp_path: Path) -> None:
+    """Mosaics of two areas are blended into one, beside a file of a tile's name."""
+    east = tmp_path / "east"
+    east.mkdir()
+    with rasterio.open(scene) as opened:
+        moved = opened.transform @ Affine.translation(8, 0)
+    make_scene(east / "scene.tif", 16, 16, transform=moved, descriptions=NAMES)
+    make_scene(east / "more.tif", 16, 16, transform=moved, descriptions=NAMES)
+    both = tmp_path / "both"
+    both.mkdir()
+    assert run("mosaic", scene.parent, both / "west.tif").exit_code == 0
+    assert run("mosaic", east, both / "east.tif").exit_code == 0
+    result = run("mosaic", both, tmp_path / "all.tif", "--json")
+    assert json.loads(result.stdout)["tiles"] == 2
 
 
 def test_tiles_do_not_replace_a_folder_that_holds_more(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import re
 from pathlib import Path
 
 import geopandas
@@ -241,6 +242,54 @@ def test_an_empty_layer_is_an_empty_raster(tmp_path, caplog):
     assert not codes(tmp_path / "none.gpkg").any()
     with ChangeMask.open([str(tmp_path / "none.gpkg")], GRID) as mask:
         assert not mask.read(GRID.window).any()
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "shp"])
+def test_a_layer_without_geometries_is_an_empty_raster(tmp_path, caplog, suffix):
+    path = save(tmp_path / f"e.{suffix}", [None, None], highway=["path", "primary"])
+    assert not codes(path).any()
+    assert "no feature in the scene" in caplog.text
+    with ChangeMask.open([str(path)], GRID) as mask:
+        assert not mask.read(GRID.window).any()
+
+
+@pytest.mark.parametrize("suffix", ["osm", "osm.pbf"])
+@pytest.mark.parametrize(
+    ("tags", "node", "is_cut"),
+    [
+        ({"building": "yes"}, None, True),
+        ({"highway": "primary"}, None, True),
+        ({"note": "is not drawn"}, None, False),
+        ({"building": "yes"}, '<node action="delete"', True),
+        ({"building": "yes"}, "<node visible='false'", True),
+        ({"building": "yes"}, "<node", False),
+    ],
+)
+def test_ways_that_lack_nodes_are_counted(tmp_path, caplog, suffix, tags, node, is_cut):
+    """They are drawn without these nodes, as in an extract that was cut hard."""
+    ways = [(INNER, {"building": "yes"}), (FIELD, tags)]
+    path = write_osm(tmp_path / "town.osm", ways)
+    text = path.read_text()
+    last = re.findall(r"<node[^>]*/>", text)[-1]
+    kept = "" if node is None else last.replace("<node", node)
+    path.write_text(text.replace(last, kept))
+    if suffix == "osm.pbf":  # has no deleted objects
+        path.write_text(text.replace(last, kept if kept == last else ""))
+        path = as_pbf(path)
+    codes(path)
+    assert ("1 ways lack nodes" in caplog.text) is is_cut
+
+
+def test_new_nodes_and_ways_before_their_nodes_are_not_missing(tmp_path, caplog):
+    path = write_osm(tmp_path / "town.osm", [(INNER, {"building": "yes"})])
+    plain, text = codes(path), path.read_text()
+    nodes = "\n".join(re.findall(r"<node[^>]*/>", text))
+    assert nodes in text
+    path.write_text(text.replace(nodes, "").replace("</osm>", nodes + "</osm>"))
+    assert np.array_equal(codes(path), plain)
+    path.write_text(re.sub(r'\b(id|ref)="', r'\1="-', text))
+    assert np.array_equal(codes(path), plain)
+    assert "lack nodes" not in caplog.text
 
 
 @pytest.mark.parametrize("epsg", [32632, 4326])

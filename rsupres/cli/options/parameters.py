@@ -164,6 +164,8 @@ class NamedBandsType(click.ParamType[Any]):
             role, _, number = (piece.strip() for piece in part.partition("="))
             if not role or not number.isdecimal() or int(number) < 1:
                 self.fail(f"{part!r} is not ROLE=BAND such as red=3.", param, ctx)
+            if role.lower() in dict(pairs):
+                self.fail(f"{value!r} gives {role.lower()} two bands.", param, ctx)
             pairs.append((role.lower(), int(number)))
         return tuple(pairs)
 

@@ -2,7 +2,7 @@
 
 GDAL's driver draws objects that an editor marked as deleted (`action="delete"`) or that
 are invisible (`visible="false"`), draws every version of an object in a history, and
-passes over relations of which a way is missing.
+passes over relations of which a way is missing, and over nodes missing of a way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsupres.errors import InputError
+
+if TYPE_CHECKING:
+    from osmium.index import LocationTable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,7 @@ _DELETED = re.compile(
 _OBJECT = re.compile(
     rb"<(node|way|relation)\b[^>]*?\sid=%b(-?\d+)%b" % (_QUOTE, _QUOTE)
 )
+_LARGE = 1 << 28  # bytes of a file; PBF of a country, XML of a city
 _CHANGES = re.compile(rb"<osmChange\b")
 
 
@@ -38,12 +43,12 @@ _CHANGES = re.compile(rb"<osmChange\b")
 def checked_osm(name: str, path: str, keys: Collection[str]) -> Iterator[str]:
     """Yield an OSM file without deleted objects: the file itself, or a copy.
 
-    Warns of areas that lack members.
+    Warns of areas that lack members, and of ways that lack nodes.
 
     Args:
         name: that opens the file; what only GDAL opens is yielded as it is.
         path: as the user named it.
-        keys: of tags; areas with none of them are not counted.
+        keys: of tags; areas and ways with none of them are not counted.
 
     Raises:
         InputError: the file holds a history or changes.
@@ -63,6 +68,14 @@ def checked_osm(name: str, path: str, keys: Collection[str]) -> Iterator[str]:
             logger.warning(
                 "%s: %d areas (relations) lack members, as at the border of an "
                 "extract, and are not drawn.",
+                path,
+                n_cut,
+            )
+        n_cut = _count_cut_ways(kept, set(keys))
+        if n_cut:
+            logger.warning(
+                "%s: %d ways lack nodes, as at the border of an extract, and are drawn "
+                "without them, which moves their lines and corners.",
                 path,
                 n_cut,
             )
@@ -165,6 +178,44 @@ def _count_cut_areas(file: Path, keys: set[str]) -> int:
     except RuntimeError:  # damaged: GDAL's message says so
         return 0
     return sum(not members <= there for members in areas)
+
+
+def _count_cut_ways(file: Path, keys: set[str]) -> int:
+    """Return how many ways with one of the keys refer to nodes that are not there.
+
+    0 for a file above `_LARGE`, whose nodes would take too much memory.
+    """
+    import osmium
+
+    if file.stat().st_size > _LARGE:
+        return 0
+    nodes = osmium.index.create_map("flex_mem")
+    try:
+        # It fails at the first node that is missing or new (with a number below 0).
+        handler = osmium.NodeLocationsForWays(nodes)
+        for kind in (osmium.osm.NODE, osmium.osm.WAY):  # in a file, ways may come first
+            with osmium.io.Reader(str(file), kind) as reader:
+                osmium.apply(reader, handler)
+    except KeyError:
+        pass
+    except RuntimeError:  # damaged: GDAL's message says so
+        return 0
+    else:
+        return 0
+    ways = osmium.FileProcessor(str(file), osmium.osm.WAY)
+    return sum(
+        any(node.ref > 0 and not _is_known(nodes, node.ref) for node in way.nodes)
+        for way in ways.with_filter(osmium.filter.KeyFilter(*keys))
+        if isinstance(way, osmium.osm.Way)
+    )
+
+
+def _is_known(nodes: LocationTable, number: int) -> bool:
+    """Return whether a node has a place."""
+    try:
+        return bool(nodes.get(number).valid())
+    except KeyError:
+        return False
 
 
 @contextmanager
