@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
+import rsupres
 from rsupres.cli import main
 from tests.helpers import make_scene
 
@@ -338,6 +339,15 @@ def test_a_folder_of_others_is_no_run_directory(scene: Path, tmp_path: Path) -> 
         )
         assert result.exit_code == 5, result.output
         assert file.read_text() == "mine"
+
+
+def test_no_advice_changes_a_file_in_place() -> None:
+    """What edits a file may re-encode it (JPEG 2000), and makes it another input."""
+    root = Path(rsupres.__file__).parent
+    text = "\n".join(path.read_text() for path in sorted(root.rglob("*.py")))
+    for tool in ("gdal_edit", "edit-info", "gdaladdo", "-update ", "gdal_fillnodata"):
+        assert tool not in text
+    assert text.count("gdal_translate -of VRT") >= 5
 
 
 def test_advice_leaves_the_file_as_it_is(scene: Path, tmp_path: Path) -> None:
