@@ -196,8 +196,8 @@ def _without_undeclared(scene: Raster, bands: tuple[int, ...]) -> Raster:
         return scene
     logger.warning(
         "%s: %.1f %% of its pixels are exactly %g %s, and it declares no "
-        "nodata value; pixels of that value are taken as missing. To make this certain, "
-        "declare it in a virtual copy, for example with "
+        "nodata value; pixels of that value are taken as missing. To make this "
+        "certain, declare it in a virtual copy, for example with "
         "gdal_translate -of VRT -a_nodata %g FILE COPY.vrt, and use that.",
         scene.path,
         100 * found.share,
