@@ -80,6 +80,8 @@ OTHERS = {
         0, 0, "--model refdiff-mini --reference TOWN --tile-size 64"
     ),
     "refdiff 96": Job(96, 200, "--model refdiff-mini"),
+    "refdiff fp32": Job(64, 100, "--model refdiff-mini --precision fp32"),
+    "sgdm fp32": Job(64, 100, "--model sgdm-mini --precision fp32"),
 }
 
 
