@@ -45,3 +45,8 @@ class SlimDiffSRConfig:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     tiny: int = 64
     latent: int = 4
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The one factor that it serves."""
+        return (self.scale,)

@@ -35,7 +35,9 @@ class MiniConfig:
     """The small student.
 
     Attributes:
-        scale: whole factor.
+        scale: whole factor of the network itself.
+        scales: the factors it serves, multiples of `scale`; for a larger one LR is
+            enlarged by bicubic interpolation first, so that only `scale` is left.
         trunk: at half the LR grid and at a quarter.
         tiny: channels of encoder and decoder on the LR grid.
         encoder_blocks: of three convolutions.
@@ -47,6 +49,7 @@ class MiniConfig:
     tiny: int = 48
     encoder_blocks: int = 2
     decoder_blocks: int = 3
+    scales: tuple[int, ...] = (4,)
 
 
 MINI = MiniConfig()

@@ -58,6 +58,7 @@ from rsupres.families.slimdiffsr.network import (
 )
 from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
+from rsupres.families.slimdiffsr.wide import WideTeacher, WideTeacherConfig
 from rsupres.families.storage import config_from_json, config_to_json, fit_tensors
 from rsupres.grid import PixelWindow
 
@@ -66,14 +67,17 @@ if TYPE_CHECKING:
     from rsupres.families.base import Checkpoint
 
 Network = SlimDiffSRNetwork | MiniNetwork
-AnyNetwork = Network | TeacherNetwork
+AnyTeacher = TeacherNetwork | WideTeacher
+AnyNetwork = Network | AnyTeacher
 Config = SlimDiffSRConfig | MiniConfig
-AnyConfig = Config | TeacherConfig
+AnyTeacherConfig = TeacherConfig | WideTeacherConfig
+AnyConfig = Config | AnyTeacherConfig
 
 _KINDS: Mapping[str, type[AnyConfig]] = {
     "student": SlimDiffSRConfig,
     "mini": MiniConfig,
     "teacher": TeacherConfig,
+    "wide-teacher": WideTeacherConfig,
 }
 _SAMPLERS = ("scene", "alone")
 _WINDOW_SR = 512  # sides of the windows that stand for a scene
@@ -113,16 +117,16 @@ class SlimDiffSR:
         windows = _read_windows(scene, int(scale))
         finding = Finding()
         with self._autocast():
-            maps = [self.network.encode(self._signed(lr)) for lr in windows]
+            maps = [self.network.encode(self._signed(lr, scale)) for lr in windows]
             z = self.network.transform(torch.cat(maps), finding)
         numbers: dict[str, float] = {}
         if isinstance(self.network, SlimDiffSRNetwork):
-            numbers = self._find_colours(windows, z)
+            numbers = self._find_colours(windows, z, scale)
         return SceneContext(_pack(finding.values), numbers)
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Return SR of tiles, with what the scene shares."""
-        lr = self._signed(batch.lr)
+        lr = self._signed(batch.lr, scale)
         if self.options.sampler == "alone":
             return self._upscale_alone(lr)
         values = _unpack(batch.scene.arrays, self.device)
@@ -151,11 +155,13 @@ class SlimDiffSR:
                 image = self.network(lr)[1]
         return _unit(image.float())
 
-    def _find_colours(self, windows: list[Tensor], z: Tensor) -> dict[str, float]:
+    def _find_colours(
+        self, windows: list[Tensor], z: Tensor, scale: Fraction
+    ) -> dict[str, float]:
         """Return gain and offset that give the windows the enlarged ones' moments."""
         made, wanted = _Moments(), _Moments()
         for lr, one in zip(windows, z, strict=True):
-            signed = self._signed(lr)
+            signed = self._signed(lr, scale)
             with self._autocast():
                 made.add(self.network.decode(one[None], signed))
             wanted.add(enlarge(signed, self.network.config.scale))
@@ -167,10 +173,9 @@ class SlimDiffSR:
             numbers[f"offset_{k}"] = float(wanted.mean[k] - gain * made.mean[k])
         return numbers
 
-    def _signed(self, lr: Tensor) -> Tensor:
+    def _signed(self, lr: Tensor, scale: Fraction) -> Tensor:
         """Return pictures in [0, 1] as the network sees them, channels last."""
-        signed = lr.to(self.device) * 2.0 - 1.0
-        return signed.contiguous(memory_format=torch.channels_last)
+        return signed_input(lr.to(self.device), self.network.config, scale)
 
     @cached_property
     def _half(self) -> torch.dtype | None:
@@ -223,11 +228,32 @@ def _halve(network: AnyNetwork, device: torch.device) -> None:
     if isinstance(network, SlimDiffSRNetwork) and device.type == "cpu":
         with torch.no_grad():
             halve(network)
-    elif not isinstance(network, TeacherNetwork):
+    elif not isinstance(network, AnyTeacher):
         network.to(torch.bfloat16)
         if isinstance(network, MiniNetwork):  # its pixels go in and out in float32
             for layer in (network.encoder[0], network.head):
                 layer.float()
+
+
+def signed_input(lr: Tensor, config: AnyConfig, scale: Fraction) -> Tensor:
+    """Return pictures as a network takes them: in [-1, 1], channels last.
+
+    A network of several scales has one factor of its own; for a larger scale, bicubic
+    interpolation enlarges LR by the rest first.
+
+    Args:
+        lr: (b, 3, h, w) in [0, 1].
+        config: of the network.
+        scale: one of `config.scales`.
+
+    Returns:
+        (b, 3, h k, w k), k = scale / config.scale.
+    """
+    signed = 2.0 * lr - 1.0
+    rest = scale / config.scale
+    if rest != 1:
+        signed = enlarge(signed, int(rest))
+    return signed.contiguous(memory_format=torch.channels_last)
 
 
 def make_network(config: AnyConfig) -> AnyNetwork:
@@ -236,6 +262,8 @@ def make_network(config: AnyConfig) -> AnyNetwork:
         return MiniNetwork(config)
     if isinstance(config, TeacherConfig):
         return TeacherNetwork(config)
+    if isinstance(config, WideTeacherConfig):
+        return WideTeacher(config)
     return SlimDiffSRNetwork(config)
 
 
@@ -256,10 +284,12 @@ def make_spec(
     own = 8 if mini else math.ceil(128 / config.scale)
     return ModelSpec(
         family="slimdiffsr",
-        scales=FixedScales(frozenset({Fraction(config.scale)})),
+        scales=FixedScales(frozenset(Fraction(scale) for scale in config.scales)),
         bands=("red", "green", "blue"),
         tile_size=256 if mini else 1024 // config.scale,
-        multiple=config.multiple if isinstance(config, TeacherConfig) else MULTIPLE,
+        multiple=(
+            config.multiple if isinstance(config, AnyTeacherConfig) else MULTIPLE
+        ),
         halo=own if halo is None else halo,
         gsd=gsd,
         steps=1,

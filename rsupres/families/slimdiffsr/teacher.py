@@ -43,12 +43,33 @@ LORA = {
 
 
 @dataclass(frozen=True)
+class UnetConfig:
+    """A diffusion U-Net; the defaults are Stable Diffusion 2.1's.
+
+    Attributes:
+        channels: of the U-Net's levels.
+        layers: residual blocks per level.
+        heads: attention heads of each level.
+        groups: of GroupNorm.
+        text: width of the prompt's embedding.
+        tokens: of the prompt.
+    """
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers: int = 2
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    groups: int = 32
+    text: int = 1024
+    tokens: int = 77
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
     """The teacher; the defaults are Stable Diffusion 2.1's.
 
     Attributes:
         scale: whole factor.
-        channels: of the U-Net's levels.
+        channels: of the U-Net's levels, and so on: see `UnetConfig`.
         layers: residual blocks per level.
         heads: attention heads of each level.
         groups: of GroupNorm.
@@ -74,6 +95,18 @@ class TeacherConfig:
     def multiple(self) -> int:
         """Of which number the SR sides must be multiples."""
         return 8 << (len(self.channels) - 1)
+
+    @property
+    def unet(self) -> UnetConfig:
+        """The U-Net."""
+        return UnetConfig(
+            self.channels, self.layers, self.heads, self.groups, self.text, self.tokens
+        )
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The one factor that it serves."""
+        return (self.scale,)
 
 
 class _Distribution(Protocol):
@@ -107,15 +140,23 @@ class _Unet(Protocol):
 
 
 class UncertaintyEstimator(nn.Module):
-    """Mean and log-variance of the HR latent, given the LR latent: five units."""
+    """Mean and log-variance of what HR has, given a map of LR: five units.
 
-    def __init__(self, latent: int = _LATENT, channels: int = 64) -> None:
+    Args:
+        c_in: channels of the map.
+        channels: between the units.
+        predicted: number of channels whose mean is predicted.
+    """
+
+    def __init__(
+        self, c_in: int = _LATENT, channels: int = 64, predicted: int = _LATENT
+    ) -> None:
         super().__init__()
-        widths = [latent, *[channels] * 4, latent + 1]
+        widths = [c_in, *[channels] * 4, predicted + 1]
         self.units = nn.Sequential(*[_Unit(a, b) for a, b in pairwise(widths)])
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean (b, 4, h, w) and log-variance (b, 1, h, w)."""
+        """Return mean (b, predicted, h, w) and log-variance (b, 1, h, w)."""
         both: Tensor = self.units(z)
         return both[:, :-1], both[:, -1:]
 
@@ -146,7 +187,7 @@ class TeacherNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.vae = _make_autoencoder(config)
-        self.unet = _make_unet(config)
+        self.unet = make_unet(config.unet, _LATENT)
         self.estimator = UncertaintyEstimator(_LATENT, config.estimator)
         self.prompt = nn.Parameter(torch.randn(1, config.tokens, config.text) * 0.02)
         self._scale = _KL_SCALE if config.autoencoder == "kl" else 1.0
@@ -175,13 +216,8 @@ class TeacherNetwork(nn.Module):
     def transform(self, z: Tensor, shared: Shared = None) -> Tensor:
         """Take the one step from the LR latent to an estimate of the HR latent."""
         variance = self.estimator(z)[1].exp().detach()
-        table = self._alpha_bar.to(z.device)
-        if shared is None:
-            t = invert_variance(variance, table)
-        else:
-            t = shared.share(lambda: invert_variance(variance[None], table).float())
-        t = t.expand(len(z))
-        kept = alpha_bar_at(t.double(), table)[:, None, None, None].to(z.dtype)
+        t, kept = find_step(variance, self._alpha_bar, shared)
+        kept = kept.to(z.dtype)
         prompt = self.prompt.expand(len(z), -1, -1)
         eps: Tensor = self.unet(z, t.to(z.dtype), prompt).sample
         return (z - (1.0 - kept).sqrt() * eps) / kept.sqrt()
@@ -190,6 +226,19 @@ class TeacherNetwork(nn.Module):
         """Return the picture of a latent; the LR picture is not looked at."""
         picture: Tensor = self.vae.decode(z / self._scale).sample
         return picture
+
+    def likelihood_loss(self, z: Tensor, lr: Tensor, truth: Tensor) -> Tensor:
+        """Return the negative log-likelihood of the latent of the truth.
+
+        Args:
+            z: `encode`'s; the loss does not train what made it.
+            lr: (b, 3, h, w) in [-1, 1].
+            truth: (b, 3, H, W) in [-1, 1].
+        """
+        with torch.no_grad():
+            wanted = self.encode_picture(truth)
+        mean, log_variance = self.estimator(z.detach())
+        return uncertainty_loss(mean.float(), log_variance.float(), wanted.float())
 
     def add_lora(self, rank: int) -> None:
         """Give the U-Net three low-rank adapters; all else of it stops training.
@@ -254,6 +303,28 @@ def invert_variance(variance: Tensor, alpha_bar: Tensor) -> Tensor:
     return nearest + torch.where(inside, fraction, 0.0)
 
 
+def find_step(
+    variance: Tensor, alpha_bar: Tensor, shared: Shared
+) -> tuple[Tensor, Tensor]:
+    """Return the step of each picture from the variance of its latent.
+
+    Args:
+        variance: (b, 1, h, w), positive.
+        alpha_bar: (T,) falling, of the schedule.
+        shared: with it, all pictures are one and take one step.
+
+    Returns:
+        Fractional steps (b,), and alpha_bar there (b, 1, 1, 1).
+    """
+    table = alpha_bar.to(variance.device)
+    if shared is None:
+        t = invert_variance(variance, table)
+    else:
+        t = shared.share(lambda: invert_variance(variance[None], table).float())
+    t = t.expand(len(variance))
+    return t, alpha_bar_at(t.double(), table)[:, None, None, None]
+
+
 def alpha_bar_at(t: Tensor, alpha_bar: Tensor) -> Tensor:
     """Return alpha_bar at fractional steps (b,), interpolated linearly."""
     t = t.clamp(0, len(alpha_bar) - 1)
@@ -267,11 +338,12 @@ def uncertainty_loss(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tenso
     return 0.5 * ((-log_variance).exp() * squares + log_variance).mean()
 
 
-def _make_unet(config: TeacherConfig) -> _Unet:
+def make_unet(config: UnetConfig, width: int) -> _Unet:
+    """Return diffusers' U-Net, of maps with `width` channels to the same."""
     deep = len(config.channels) - 1
     made = import_module("diffusers").UNet2DConditionModel(
-        in_channels=_LATENT,
-        out_channels=_LATENT,
+        in_channels=width,
+        out_channels=width,
         block_out_channels=config.channels,
         layers_per_block=config.layers,
         # diffusers calls the number of heads by the name of their width here.

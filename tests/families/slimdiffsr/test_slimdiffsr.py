@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rsupres.blend import Mosaic
 from rsupres.checkpoints.catalogue import load_model
@@ -134,6 +135,31 @@ def test_borders_of_tiles_do_not_show_unless_each_is_alone(config: Config) -> No
     assert abs(ratio - 1.0) <= 0.01
 
 
+def test_a_larger_scale_is_bicubic_and_then_the_networks_own() -> None:
+    """x8 is x4 of the picture that bicubic interpolation doubled."""
+    both = replace(SMALL_MINI, scales=(4, 8))
+    lr = picture(24, 40)
+    spec = make_spec(both, gsd=None, halo=8)
+    assert spec.scales.offers(Fraction(4))
+    assert spec.scales.offers(Fraction(8))
+    sr = model(both)
+    got = upscale_whole(sr, lr, Fraction(8), CPU)
+    assert got.shape == (3, 192, 320)
+    doubled = functional.interpolate(
+        torch.from_numpy(lr)[None], scale_factor=2.0, mode="bicubic"
+    )
+    wanted = upscale_whole(sr, doubled[0].numpy(), Fraction(4), CPU)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_tiles_of_a_larger_scale_are_those_of_the_whole_scene() -> None:
+    both = replace(SMALL_MINI, scales=(8,))
+    lr = picture(48, 84)
+    whole, _ = tiled(model(both, halo=16), lr, 84, 36)
+    shared, _ = tiled(model(both, halo=16), lr, 48, 36)
+    assert float(np.abs(shared - whole).max()) < 1 / 255
+
+
 @each_config
 def test_what_is_shared_survives_the_run_directory(config: Config) -> None:
     """Values are the same after packing, in order, and shapes of ones stay."""
@@ -141,7 +167,7 @@ def test_what_is_shared_survives_the_run_directory(config: Config) -> None:
     context = sr.prepare(ArrayReader(picture(32, 32)), Fraction(4), NoiseField(0))
     finding = Finding()
     with torch.inference_mode():
-        lr = sr._signed(torch.from_numpy(picture(32, 32))[None])
+        lr = sr._signed(torch.from_numpy(picture(32, 32))[None], Fraction(4))
         sr.network.transform(sr.network.encode(lr), finding)
     from rsupres.families.slimdiffsr.resolver import _unpack
 

@@ -18,7 +18,7 @@ latent as feature maps; a teacher of another family gives pictures only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,8 +33,10 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.errors import InputError
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.families.slimdiffsr.blocks import Finding
-from rsupres.families.slimdiffsr.resolver import AnyNetwork, SlimDiffSR
+from rsupres.families.slimdiffsr.mini import MiniNetwork
+from rsupres.families.slimdiffsr.resolver import AnyNetwork, AnyTeacher, SlimDiffSR
 from rsupres.families.slimdiffsr.teacher import TeacherNetwork
+from rsupres.families.slimdiffsr.wide import WideTeacher, widen_into
 from rsupres.training.config import TrainConfig, resolve_path
 from rsupres.upscaling.array import upscale_whole
 
@@ -134,32 +136,67 @@ class PictureTeacher:
         """Do nothing: the model runs on the CPU, and `run` moves its pictures."""
 
 
-def load_teacher(name_or_path: str, scale: int, root: Path) -> Teacher:
+def load_teacher(name_or_path: str, scales: Sequence[int], root: Path) -> Teacher:
     """Load any checkpoint as a teacher.
 
     Args:
         name_or_path: name of a model, or path of a checkpoint, see `resolve_path`.
-        scale: of the student.
+        scales: of the student.
         root: folder of the configuration.
 
     Raises:
-        InputError: the model does not offer the scale, or needs conditions.
+        InputError: the model does not offer the scales, or needs conditions; or it is
+            of another family and the student has several scales.
         CheckpointError: it cannot be loaded.
     """
-    path = resolve_path(name_or_path, root)
-    name = str(path) if path.is_file() else name_or_path
-    model = load_model(name, torch.device("cpu"), SamplerOptions())
-    if not model.spec.scales.offers(Fraction(scale)):
+    model = _load(name_or_path, root)
+    if not all(model.spec.scales.offers(Fraction(scale)) for scale in scales):
         raise InputError(
             f"teacher '{name_or_path}' offers the scales {model.spec.scales}, the"
-            f" student's is {scale}."
+            f" student's are {', '.join(map(str, scales))}."
         )
     if model.spec.needs:
         needs = ", ".join(sorted(model.spec.needs))
         raise InputError(f"teacher '{name_or_path}' needs {needs}; packs give none.")
     if isinstance(model, SlimDiffSR):
         return FamilyTeacher(model.network)
-    return PictureTeacher(model, scale)
+    if len(scales) > 1:
+        raise InputError(
+            f"teacher '{name_or_path}': a student of several scales needs a teacher"
+            " of its own family."
+        )
+    return PictureTeacher(model, scales[0])
+
+
+def widen_student(network: AnyNetwork, name_or_path: str, root: Path) -> None:
+    """Start a wide teacher's layers from a trained small student.
+
+    Args:
+        network: changed in place.
+        name_or_path: of the student, as for `load_teacher`.
+        root: folder of the configuration.
+
+    Raises:
+        InputError: one of the two is of another kind, or the student is larger.
+        CheckpointError: the student cannot be loaded.
+    """
+    model = _load(name_or_path, root)
+    small = model.network if isinstance(model, SlimDiffSR) else None
+    if not isinstance(network, WideTeacher) or not isinstance(small, MiniNetwork):
+        raise InputError(
+            f"widen: '{name_or_path}' must be a small student, and the architecture a"
+            " wide teacher."
+        )
+    try:
+        widen_into(network.student, small.state_dict())
+    except ValueError as error:
+        raise InputError(f"widen: '{name_or_path}': {error}.") from error
+
+
+def _load(name_or_path: str, root: Path) -> SuperResolver:
+    path = resolve_path(name_or_path, root)
+    name = str(path) if path.is_file() else name_or_path
+    return load_model(name, torch.device("cpu"), SamplerOptions())
 
 
 def check_distillation(config: TrainConfig) -> None:
@@ -182,7 +219,7 @@ def run_with_maps(network: AnyNetwork, lr: Tensor) -> NetworkOutput:
     seen: list[Tensor] = []
     unet = cast(nn.Module, network.unet)
     # diffusers' U-Net ends in norm, SiLU and a convolution; ours in norm and SiLU.
-    inner = isinstance(network, TeacherNetwork)
+    inner = isinstance(network, AnyTeacher)
     end = unet.get_submodule("conv_act") if inner else unet
     handle = end.register_forward_hook(lambda _, __, out: seen.append(out))
     try:
@@ -196,6 +233,8 @@ def map_widths(network: AnyNetwork) -> tuple[int, int]:
     """Return the channels of the feature maps: output of the trunk, latent."""
     if isinstance(network, TeacherNetwork):
         return network.config.channels[0], 4
+    if isinstance(network, WideTeacher):
+        return network.config.unet.channels[0], network.config.student.tiny
     return network.config.trunk.widths[0], network.config.tiny
 
 

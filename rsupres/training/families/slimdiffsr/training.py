@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
@@ -35,15 +34,19 @@ from rsupres.families.slimdiffsr.released import match_colours
 from rsupres.families.slimdiffsr.resolver import (
     AnyConfig,
     AnyNetwork,
+    AnyTeacher,
+    AnyTeacherConfig,
     architecture_to_json,
     make_network,
     make_spec,
+    signed_input,
 )
 from rsupres.families.slimdiffsr.teacher import (
     TeacherConfig,
     TeacherNetwork,
-    uncertainty_loss,
+    UnetConfig,
 )
+from rsupres.families.slimdiffsr.wide import WideTeacherConfig
 from rsupres.training.base import DrawBatch, Exported, Stage, Validation
 from rsupres.training.batches import Batch, PatchOptions, PatchSource
 from rsupres.training.config import StageConfig, TrainConfig
@@ -58,6 +61,7 @@ from rsupres.training.families.slimdiffsr.distillation import (
     mmd_squared,
     run_with_maps,
     transfer_weights,
+    widen_student,
 )
 from rsupres.training.losses import Outcome, StageSetup, picture_terms
 from rsupres.training.registry import choose_architecture
@@ -68,12 +72,18 @@ ARCHITECTURES: Mapping[str, AnyConfig] = {
     "mini": MINI,
     "paper": SlimDiffSRConfig(),
     "teacher": TeacherConfig(),
+    "wide-teacher": WideTeacherConfig(),
     "tiny": SlimDiffSRConfig(
         4, TrunkConfig((16, 32), 64, 1, 4, 8, "group", 4), 8, latent=4
     ),
     "tiny-mini": MiniConfig(4, TrunkConfig((16, 16), 32, 1, 4, 8, "pixel"), 8, 1, 1),
     "tiny-teacher": TeacherConfig(
         4, (16, 32, 64), 1, (2, 2, 2), 4, 8, 3, "tiny", (8,), 8
+    ),
+    "tiny-wide-teacher": WideTeacherConfig(
+        MiniConfig(4, TrunkConfig((16, 16), 32, 1, 4, 8, "pixel"), 12, 1, 1, (4, 8)),
+        UnetConfig((16, 32), 1, (2, 2), 4, 8, 3),
+        8,
     ),
 }
 _VALIDATION_CROPS = 12
@@ -89,10 +99,13 @@ class SlimDiffSROptions:
     Attributes:
         teacher: checkpoint or name of the teacher of stages `distill`.
         transfer: start from the teacher's weights where names and shapes agree.
+        widen: checkpoint or name of a small student whose weights are the start of a
+            wide teacher's layers.
     """
 
     teacher: str | None = None
     transfer: bool = True
+    widen: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class SlimDiffSRTraining:
     teacher: Teacher | None = None
 
     options: ClassVar[type[object]] = SlimDiffSROptions
-    may_begin_fresh: ClassVar[tuple[str, ...]] = ()
+    may_begin_fresh: ClassVar[tuple[str, ...]] = (f"{_ADAPTERS}.",)
     stages: ClassVar[Mapping[str, Stage]] = {
         "direct": Stage(("",), _LAST_LAYER),
         "distill": Stage(("",), _LAST_LAYER, DistillOptions),
@@ -151,8 +164,10 @@ class SlimDiffSRTraining:
         _check(config, architecture, options)
         network = make_network(architecture)
         teacher = None
+        if options.widen is not None:
+            widen_student(network, options.widen, root)
         if options.teacher is not None:
-            teacher = load_teacher(options.teacher, architecture.scale, root)
+            teacher = load_teacher(options.teacher, architecture.scales, root)
             if options.transfer and isinstance(teacher, FamilyTeacher):
                 transfer_weights(network, teacher.network)
             network.add_module(_ADAPTERS, make_adapters(network, teacher))
@@ -184,11 +199,11 @@ class SlimDiffSRTraining:
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the loss terms of the stage."""
-        lr = signed_lr(batch, self.architecture.scale)
+        lr = signed_lr(batch, self.architecture)
         truth = 2.0 * batch.hr - 1.0
         if setup.stage.name == "distill":
             return self._distill(lr, truth, generator, setup)
-        if isinstance(self.network, TeacherNetwork):
+        if isinstance(self.network, AnyTeacher):
             return _teach(self.network, lr, truth, setup)
         image = run_as_one_scene(self.network, lr)
         return Outcome(picture_terms(image, truth, setup), image, truth)
@@ -214,21 +229,25 @@ class SlimDiffSRTraining:
 
         In dB, after rounding to 8 bits.
         """
-        scale = self.architecture.scale
-        plan = PatchOptions(
-            _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(float(scale),)
-        )
-        batch = (
-            PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
-        )
-        lr, hr = signed_lr(batch, scale), 2.0 * batch.hr - 1.0
-        bicubic = functional.interpolate(lr, hr.shape[2:], mode="bicubic")
-        image = run_as_one_scene(self.network, lr)
-        write_picture(validation.picture, [bicubic, image, hr])
-        return {
-            f"psnr_bicubic_x{scale}": mean_psnr(bicubic, hr),
-            f"psnr_student_x{scale}": mean_psnr(image, hr),
-        }
+        figures: dict[str, float] = {}
+        shown: list[Tensor] = []
+        for scale in self.architecture.scales:
+            plan = PatchOptions(
+                _VALIDATION_LR_SIDE * self.architecture.scale // scale,
+                _VALIDATION_CROPS,
+                fixed_scales=(float(scale),),
+            )
+            source = PatchSource(validation.packs, plan, seed=1)
+            batch = source.batch(0).to(validation.device)
+            lr, hr = signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
+            plain = 2.0 * batch.lr - 1.0
+            bicubic = functional.interpolate(plain, hr.shape[2:], mode="bicubic")
+            image = run_as_one_scene(self.network, lr)
+            shown += [bicubic, image, hr]
+            figures[f"psnr_bicubic_x{scale}"] = mean_psnr(bicubic, hr)
+            figures[f"psnr_student_x{scale}"] = mean_psnr(image, hr)
+        write_picture(validation.picture, shown)
+        return figures
 
     def _distill(
         self, lr: Tensor, truth: Tensor, generator: torch.Generator, setup: StageSetup
@@ -275,13 +294,14 @@ def _check(
     Raises:
         InputError: they do not.
     """
-    data, scale = config.data, float(architecture.scale)
-    if (set(data.fixed_scales) or set(data.scales)) != {scale}:
+    data = config.data
+    scales = [float(scale) for scale in architecture.scales]
+    if not set(data.fixed_scales or data.scales) <= set(scales):
         raise InputError(
-            f"data: the network has one scale, {architecture.scale}; set"
-            f" fixed_scales = [{scale}]."
+            f"data: the network's scales are {', '.join(map(str, architecture.scales))}"
+            f"; set fixed_scales = {scales}."
         )
-    of_teachers = isinstance(architecture, TeacherConfig)
+    of_teachers = isinstance(architecture, AnyTeacherConfig)
     for stage in config.stage:
         if stage.name.startswith("teacher") != of_teachers:
             raise InputError(
@@ -307,7 +327,7 @@ def _has_lora(network: TeacherNetwork) -> bool:
 
 
 def _teach(
-    network: TeacherNetwork, lr: Tensor, truth: Tensor, setup: StageSetup
+    network: AnyTeacher, lr: Tensor, truth: Tensor, setup: StageSetup
 ) -> Outcome:
     """Return the teacher's losses: L2, LPIPS, and the likelihood of the HR latent."""
     options = cast(TeacherOptions, setup.options)
@@ -316,10 +336,7 @@ def _teach(
     terms = dict(picture_terms(image, truth, setup))
     squares = (image.float() - truth).square().mean()
     terms["pixel"] = setup.stage.pixel_weight * squares
-    with torch.no_grad():
-        wanted = network.encode_picture(truth)
-    mean, log_variance = network.estimator(z.detach())
-    loss = uncertainty_loss(mean.float(), log_variance.float(), wanted.float())
+    loss = network.likelihood_loss(z, lr, truth)
     terms["uncertainty"] = options.uncertainty_weight * loss
     return Outcome(terms, image, truth)
 
@@ -342,13 +359,15 @@ def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tenso
     return colours.view(c, b, height, width).transpose(0, 1)
 
 
-def signed_lr(batch: Batch, scale: int) -> Tensor:
-    """Return LR in [-1, 1], channels last.
+def signed_lr(batch: Batch, architecture: AnyConfig) -> Tensor:
+    """Return LR in [-1, 1], enlarged to the network's own factor, channels last.
 
     Raises:
-        InputError: the batch has another scale.
+        InputError: the network does not serve the scale of the batch.
     """
-    if batch.scale != Fraction(scale):
-        raise InputError(f"A batch of scale {batch.scale}; the network needs {scale}.")
-    lr = 2.0 * batch.lr - 1.0
-    return lr.contiguous(memory_format=torch.channels_last)
+    if batch.scale not in architecture.scales:
+        scales = ", ".join(map(str, architecture.scales))
+        raise InputError(
+            f"A batch of scale {batch.scale}; the network's scales are {scales}."
+        )
+    return signed_input(batch.lr, architecture, batch.scale)

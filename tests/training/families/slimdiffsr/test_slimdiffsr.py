@@ -19,6 +19,7 @@ from rsupres.cli import main
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.families.base import SamplerOptions
+from rsupres.families.slimdiffsr.mini import MiniNetwork
 from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import make_network
 from rsupres.families.slimdiffsr.teacher import (
@@ -29,6 +30,7 @@ from rsupres.families.slimdiffsr.teacher import (
     schedule,
     uncertainty_loss,
 )
+from rsupres.families.slimdiffsr.wide import WideTeacher, widen_into
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
 from rsupres.training.families.slimdiffsr.distillation import (
     draw_positions,
@@ -317,6 +319,134 @@ def test_any_model_can_teach_by_its_pictures(tmp_path: Path) -> None:
     terms = {key for line in log_of(tmp_path / "out") for key in line}
     assert "pixel_output" in terms
     assert not any(key.startswith(("mmd", "feature")) for key in terms)
+
+
+def wide_teacher() -> WideTeacher:
+    teacher = make_network(ARCHITECTURES["tiny-wide-teacher"])
+    assert isinstance(teacher, WideTeacher)
+    return teacher
+
+
+def test_a_widened_student_does_the_same() -> None:
+    """Twice the channels, the same pictures, until training uses the new ones."""
+    torch.manual_seed(0)
+    student = make_network(ARCHITECTURES["tiny-mini"])
+    assert isinstance(student, MiniNetwork)
+    for parameter in student.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    wide = wide_teacher().student
+    assert wide.config.tiny > student.config.tiny
+    widen_into(wide, student.state_dict())
+    lr = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(wide(lr)[1], student(lr)[1], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="does not fit"):
+        widen_into(student, wide.state_dict())
+
+
+def test_the_wide_teacher_takes_a_step_that_follows_the_uncertainty() -> None:
+    teacher = wide_teacher().eval()
+    lr = torch.rand(1, 3, 16, 16) * 2 - 1
+    steps = []
+    teacher.unet.register_forward_pre_hook(lambda _, given: steps.append(given[1]))
+    with torch.no_grad():
+        z = teacher.student.transform(teacher.encode(lr))
+        before = teacher(lr)[0]
+        # The U-Net adds nothing at first; the step only scales the map a little.
+        ratio = before / z
+        torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
+        last = teacher.estimator.units[-1]
+        last.shortcut.weight[-1] += 1.0  # type: ignore[union-attr,index]
+        teacher(lr)
+    assert not torch.equal(steps[0], steps[1])
+
+
+def test_the_likelihood_is_of_the_detail_that_bicubic_lacks() -> None:
+    """With a mean of zero and a variance of 0.01 everywhere, it has a closed form."""
+    teacher = wide_teacher().eval()
+    for parameter in teacher.estimator.parameters():
+        parameter.data.zero_()
+    lr = torch.rand(1, 3, 16, 16) * 2 - 1
+    bicubic = torch.nn.functional.interpolate(lr, scale_factor=4.0, mode="bicubic")
+    with torch.no_grad():
+        features = teacher.encode(lr)
+        none, some = (
+            float(teacher.likelihood_loss(features, lr, bicubic + detail))
+            for detail in (0.0, 0.2)
+        )
+    assert abs(none - 0.5 * np.log(0.01)) < 1e-4
+    assert abs(some - none - 0.5 * 0.2**2 / 0.01) < 1e-3
+
+
+BOTH = DataConfig(
+    train=("p.safetensors",), lr_side=16, hr_side=64, batch=2, fixed_scales=(4.0, 8.0)
+)
+
+
+def test_a_student_of_two_scales_is_distilled_from_a_wide_teacher(
+    tmp_path: Path,
+) -> None:
+    pack(tmp_path)
+    small = config("tiny-mini", StageConfig("direct", 1), out="small")
+    assert train(small, tmp_path, CPU) is not None
+    teacher = config(
+        "tiny-wide-teacher",
+        StageConfig("teacher", 4, warmup=1),
+        data=replace(BOTH, validation=BOTH.train),
+        options={"widen": "small/tiny.safetensors"},
+        out="teacher",
+    )
+    assert train(teacher, tmp_path, CPU) is not None
+    measured = log_of(tmp_path / "teacher")[-1]
+    assert {"psnr_bicubic_x4", "psnr_student_x8"} <= measured.keys()
+    made = config(
+        "tiny-mini",
+        StageConfig("distill", 4, warmup=1, options={"mmd_positions": 64}),
+        data=BOTH,
+        overrides={"scales": [4, 8]},
+        start_from="small/stage_1.safetensors",
+        options={"teacher": "teacher/tiny.safetensors", "transfer": False},
+    )
+    path = train(made, tmp_path, CPU)
+    assert path is not None
+    terms = {key for line in log_of(tmp_path / "out") for key in line}
+    assert {"feature_0", "feature_1", "mmd_0", "mmd_1"} <= terms
+    lr = np.random.default_rng(0).random((3, 16, 12), np.float32)
+    sr = load_model(str(path), CPU, SamplerOptions())
+    for scale in (4, 8):
+        whole = upscale_whole(sr, lr, Fraction(scale), CPU)
+        assert whole.shape == (3, 16 * scale, 12 * scale)
+
+
+def test_what_cannot_teach_or_be_widened_is_told(tmp_path: Path) -> None:
+    pack(tmp_path)
+    distill = StageConfig("distill", 1)
+    two = {"data": BOTH, "overrides": {"scales": [4, 8]}}
+    for made, told in (
+        (
+            config("tiny-mini", distill, options={"teacher": "bicubic"}, **two),
+            "of its own family",
+        ),
+        (
+            config("tiny-mini", distill, options={"teacher": "e2diffsr-small"}, **two),
+            "of its own family",
+        ),
+        (
+            config("tiny-mini", StageConfig("direct", 1), options={"widen": "bicubic"}),
+            "must be a small student",
+        ),
+        (
+            config(
+                "tiny-wide-teacher",
+                StageConfig("teacher", 1),
+                data=BOTH,
+                options={"widen": "slimdiffsr-mini"},
+            ),
+            "does not fit into the network",
+        ),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(made, tmp_path, CPU)
 
 
 def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
