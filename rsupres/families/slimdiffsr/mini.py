@@ -11,7 +11,9 @@ Gates and context are shared by a scene, and by a batch in training.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,6 +40,8 @@ class MiniConfig:
         scale: whole factor of the network itself.
         scales: the factors it serves, multiples of `scale`; for a larger one LR is
             enlarged by bicubic interpolation first, so that only `scale` is left.
+        own_ends: each of `scales` but the first has encoder, decoder and head of its
+            own; trunk and bridges are shared.
         trunk: at half the LR grid and at a quarter.
         tiny: channels of encoder and decoder on the LR grid.
         encoder_blocks: of three convolutions.
@@ -50,6 +54,7 @@ class MiniConfig:
     encoder_blocks: int = 2
     decoder_blocks: int = 3
     scales: tuple[int, ...] = (4,)
+    own_ends: bool = False
 
 
 MINI = MiniConfig()
@@ -62,19 +67,31 @@ class MiniNetwork(nn.Module):
         super().__init__()
         self.config = config
         c, wide = config.tiny, config.trunk.widths[0]
-        encoder = [TinyBlock(c) for _ in range(config.encoder_blocks)]
-        self.encoder = nn.Sequential(conv3(3, c), *encoder)
+        self.encoder, self.decoder, self.head = _make_ends(config)
         self.down = nn.Conv2d(c, c, 3, 2, 1, bias=False)
         self.merge_conv1 = conv3(c, wide)
         self.unet = Trunk(config.trunk)
         self.merge_conv2 = conv3(wide, c)
         self.up = Upsample(c)
-        self.decoder = nn.Sequential(
-            *[TinyBlock(c) for _ in range(config.decoder_blocks)]
-        )
-        self.head = conv3(c, 3 * config.scale**2)
-        nn.init.normal_(self.head.weight, std=_SMALL_START / (9 * c) ** 0.5)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # it has one
+        if config.own_ends:
+            others = {str(scale): _Ends(config) for scale in config.scales[1:]}
+            self.ends = nn.ModuleDict(others)
+
+    def at(self, scale: Fraction) -> MiniNetwork:
+        """Return the network with encoder, decoder and head of a scale.
+
+        Its layers are those of this network, not copies.
+        """
+        if not self.config.own_ends or scale == self.config.scales[0]:
+            return self
+        view = copy.copy(self)
+        view._modules = {**self._modules, **self.ends[str(scale)]._modules}
+        return view
+
+    def edges(self) -> list[nn.Module]:
+        """Return the first and the last layer of each scale."""
+        views = [self.at(Fraction(scale)) for scale in self.config.scales]
+        return [layer for view in views for layer in (view.encoder[0], view.head)]
 
     def forward(self, lr: Tensor, shared: Shared = None) -> tuple[Tensor, Tensor]:
         """Return z (b, c, h, w) and the picture (b, 3, H, W), not clamped.
@@ -104,3 +121,23 @@ class MiniNetwork(nn.Module):
         detail = self.head(shown.to(self.head.weight.dtype))
         detail = functional.pixel_shuffle(detail, self.config.scale)
         return detail.float() + enlarge(lr.float(), self.config.scale)
+
+
+class _Ends(nn.Module):
+    """Encoder, decoder and head of one scale."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.head = _make_ends(config)
+
+
+def _make_ends(
+    config: MiniConfig,
+) -> tuple[nn.Sequential, nn.Sequential, nn.Conv2d]:
+    c = config.tiny
+    encoder = [TinyBlock(c) for _ in range(config.encoder_blocks)]
+    decoder = [TinyBlock(c) for _ in range(config.decoder_blocks)]
+    head = conv3(c, 3 * config.scale**2)
+    nn.init.normal_(head.weight, std=_SMALL_START / (9 * c) ** 0.5)
+    nn.init.zeros_(head.bias)  # type: ignore[arg-type]  # it has one
+    return nn.Sequential(conv3(3, c), *encoder), nn.Sequential(*decoder), head

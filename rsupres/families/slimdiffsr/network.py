@@ -14,6 +14,7 @@ complete. `resolver` runs the network on scenes and tiles, `released` on whole p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -304,6 +305,25 @@ class SlimDiffSRNetwork(nn.Module):
 def enlarge(lr: Tensor, scale: int) -> Tensor:
     """Return the network's input: torch's bicubic, a = -3/4, not clamped."""
     return functional.interpolate(lr, scale_factor=float(scale), mode="bicubic")
+
+
+def signed_input(lr: Tensor, rest: Fraction) -> Tensor:
+    """Return pictures as a network takes them: in [-1, 1], channels last.
+
+    A network that serves several scales has one factor of its own; what is left of a
+    larger scale, bicubic interpolation does first.
+
+    Args:
+        lr: (b, 3, h, w) in [0, 1].
+        rest: scale over the network's own factor, a whole number.
+
+    Returns:
+        (b, 3, h rest, w rest).
+    """
+    signed = 2.0 * lr - 1.0
+    if rest != 1:
+        signed = enlarge(signed, int(rest))
+    return signed.contiguous(memory_format=torch.channels_last)
 
 
 def shapes_of(network: nn.Module) -> Mapping[str, tuple[int, ...]]:

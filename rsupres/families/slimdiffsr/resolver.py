@@ -55,6 +55,7 @@ from rsupres.families.slimdiffsr.network import (
     SlimDiffSRNetwork,
     enlarge,
     shapes_of,
+    signed_input,
 )
 from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
@@ -117,8 +118,9 @@ class SlimDiffSR:
         windows = _read_windows(scene, int(scale))
         finding = Finding()
         with self._autocast():
-            maps = [self.network.encode(self._signed(lr, scale)) for lr in windows]
-            z = self.network.transform(torch.cat(maps), finding)
+            network = network_at(self.network, scale)
+            maps = [network.encode(self._signed(lr, scale)) for lr in windows]
+            z = network.transform(torch.cat(maps), finding)
         numbers: dict[str, float] = {}
         if isinstance(self.network, SlimDiffSRNetwork):
             numbers = self._find_colours(windows, z, scale)
@@ -128,11 +130,12 @@ class SlimDiffSR:
         """Return SR of tiles, with what the scene shares."""
         lr = self._signed(batch.lr, scale)
         if self.options.sampler == "alone":
-            return self._upscale_alone(lr)
+            return self._upscale_alone(lr, scale)
         values = _unpack(batch.scene.arrays, self.device)
         with self._autocast():
-            z = self.network.transform(self.network.encode(lr), Found(values))
-            image = self.network.decode(z, lr)
+            network = network_at(self.network, scale)
+            z = network.transform(network.encode(lr), Found(values))
+            image = network.decode(z, lr)
         image = image.float()
         numbers = batch.scene.numbers
         if "gain_0" in numbers:
@@ -145,14 +148,14 @@ class SlimDiffSR:
             image = image * gain + offset
         return _unit(image)
 
-    def _upscale_alone(self, lr: Tensor) -> Tensor:
+    def _upscale_alone(self, lr: Tensor, scale: Fraction) -> Tensor:
         """Return SR of tiles, each a picture of its own."""
         with self._autocast():
             if isinstance(self.network, SlimDiffSRNetwork):
                 x, image = run_as_released(self.network, lr)
                 image = match_colours(image.float(), x.float())
             else:
-                image = self.network(lr)[1]
+                image = network_at(self.network, scale)(lr)[1]
         return _unit(image.float())
 
     def _find_colours(
@@ -175,7 +178,7 @@ class SlimDiffSR:
 
     def _signed(self, lr: Tensor, scale: Fraction) -> Tensor:
         """Return pictures in [0, 1] as the network sees them, channels last."""
-        return signed_input(lr.to(self.device), self.network.config, scale)
+        return signed_input(lr.to(self.device), scale / self.network.config.scale)
 
     @cached_property
     def _half(self) -> torch.dtype | None:
@@ -231,29 +234,13 @@ def _halve(network: AnyNetwork, device: torch.device) -> None:
     elif not isinstance(network, AnyTeacher):
         network.to(torch.bfloat16)
         if isinstance(network, MiniNetwork):  # its pixels go in and out in float32
-            for layer in (network.encoder[0], network.head):
+            for layer in network.edges():
                 layer.float()
 
 
-def signed_input(lr: Tensor, config: AnyConfig, scale: Fraction) -> Tensor:
-    """Return pictures as a network takes them: in [-1, 1], channels last.
-
-    A network of several scales has one factor of its own; for a larger scale, bicubic
-    interpolation enlarges LR by the rest first.
-
-    Args:
-        lr: (b, 3, h, w) in [0, 1].
-        config: of the network.
-        scale: one of `config.scales`.
-
-    Returns:
-        (b, 3, h k, w k), k = scale / config.scale.
-    """
-    signed = 2.0 * lr - 1.0
-    rest = scale / config.scale
-    if rest != 1:
-        signed = enlarge(signed, int(rest))
-    return signed.contiguous(memory_format=torch.channels_last)
+def network_at(network: AnyNetwork, scale: Fraction) -> AnyNetwork:
+    """Return a network with the layers that it has for a scale."""
+    return network.at(scale) if isinstance(network, MiniNetwork) else network
 
 
 def make_network(config: AnyConfig) -> AnyNetwork:

@@ -152,6 +152,27 @@ def test_a_larger_scale_is_bicubic_and_then_the_networks_own() -> None:
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_scale_may_have_ends_of_its_own(precision: str) -> None:
+    """x4 does not look at the ends of x8; x8 at no ends but its own."""
+    config = replace(SMALL_MINI, scales=(4, 8), own_ends=True)
+    lr = picture(24, 40)
+    before = {}
+    sr = model(config, precision=precision)
+    for scale in (4, 8):
+        before[scale] = upscale_whole(sr, lr, Fraction(scale), CPU)
+    for name, parameter in sr.network.named_parameters():
+        if name.startswith("ends.8."):
+            parameter.data.mul_(1.5)
+    np.testing.assert_array_equal(upscale_whole(sr, lr, Fraction(4), CPU), before[4])
+    after = upscale_whole(sr, lr, Fraction(8), CPU)
+    assert float(np.abs(after - before[8]).max()) > 0.01
+    for name, parameter in sr.network.named_parameters():
+        if name.startswith(("encoder", "decoder", "head")):
+            parameter.data.zero_()
+    np.testing.assert_array_equal(upscale_whole(sr, lr, Fraction(8), CPU), after)
+
+
 def test_tiles_of_a_larger_scale_are_those_of_the_whole_scene() -> None:
     both = replace(SMALL_MINI, scales=(8,))
     lr = picture(48, 84)

@@ -210,7 +210,7 @@ def check_distillation(config: TrainConfig) -> None:
             f'{config.name}: no teacher; add [options] with teacher = "PATH", or use'
             " 'rsupres train', which needs none."
         )
-    if all(stage.name != "distill" for stage in config.stage):
+    if not any(stage.name.startswith("distill") for stage in config.stage):
         raise InputError(f"{config.name}: no stage is named 'distill'.")
 
 

@@ -5,6 +5,8 @@ Stage                 Trains
 ====================  ===============================================================
 ``direct``            a student on pairs: L1 and LPIPS of the picture
 ``distill``           a student on a teacher, see the module `distillation`
+``direct_ends``,      the same, but of the small student only what stands before and
+``distill_ends``      after its trunk, which several scales may have each of their own
 ``teacher``           a teacher: L2, LPIPS, and the likelihood of the latent
 ``teacher_lora``      the same, the U-Net through low-rank adapters alone
 ====================  ===============================================================
@@ -29,7 +31,7 @@ from torch.nn import functional
 from rsupres.errors import InputError
 from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
 from rsupres.families.slimdiffsr.mini import MINI, MiniConfig
-from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork
+from rsupres.families.slimdiffsr.network import SlimDiffSRNetwork, signed_input
 from rsupres.families.slimdiffsr.released import match_colours
 from rsupres.families.slimdiffsr.resolver import (
     AnyConfig,
@@ -39,7 +41,7 @@ from rsupres.families.slimdiffsr.resolver import (
     architecture_to_json,
     make_network,
     make_spec,
-    signed_input,
+    network_at,
 )
 from rsupres.families.slimdiffsr.teacher import (
     TeacherConfig,
@@ -90,6 +92,8 @@ _VALIDATION_CROPS = 12
 _VALIDATION_LR_SIDE = 32
 _LAST_LAYER = "head.weight"
 _ADAPTERS = "adapters"
+_ENDS = ("encoder", "decoder", "head", "ends")  # of the small student, by scale
+_DISTILLING = ("distill", "distill_ends")
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,9 @@ class SlimDiffSRTraining:
     may_begin_fresh: ClassVar[tuple[str, ...]] = (f"{_ADAPTERS}.",)
     stages: ClassVar[Mapping[str, Stage]] = {
         "direct": Stage(("",), _LAST_LAYER),
+        "direct_ends": Stage(_ENDS, _LAST_LAYER),
         "distill": Stage(("",), _LAST_LAYER, DistillOptions),
+        "distill_ends": Stage((*_ENDS, _ADAPTERS), _LAST_LAYER, DistillOptions),
         "teacher": Stage(("",), options=TeacherOptions),
         "teacher_lora": LoraStage(("estimator",), options=TeacherOptions),
     }
@@ -201,11 +207,11 @@ class SlimDiffSRTraining:
         """Return the loss terms of the stage."""
         lr = signed_lr(batch, self.architecture)
         truth = 2.0 * batch.hr - 1.0
-        if setup.stage.name == "distill":
-            return self._distill(lr, truth, generator, setup)
+        if setup.stage.name in _DISTILLING:
+            return self._distill(lr, batch, generator, setup)
         if isinstance(self.network, AnyTeacher):
             return _teach(self.network, lr, truth, setup)
-        image = run_as_one_scene(self.network, lr)
+        image = run_as_one_scene(network_at(self.network, batch.scale), lr)
         return Outcome(picture_terms(image, truth, setup), image, truth)
 
     def export(self) -> Exported:
@@ -242,7 +248,7 @@ class SlimDiffSRTraining:
             lr, hr = signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
             plain = 2.0 * batch.lr - 1.0
             bicubic = functional.interpolate(plain, hr.shape[2:], mode="bicubic")
-            image = run_as_one_scene(self.network, lr)
+            image = run_as_one_scene(network_at(self.network, batch.scale), lr)
             shown += [bicubic, image, hr]
             figures[f"psnr_bicubic_x{scale}"] = mean_psnr(bicubic, hr)
             figures[f"psnr_student_x{scale}"] = mean_psnr(image, hr)
@@ -250,13 +256,14 @@ class SlimDiffSRTraining:
         return figures
 
     def _distill(
-        self, lr: Tensor, truth: Tensor, generator: torch.Generator, setup: StageSetup
+        self, lr: Tensor, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the losses of a student against its teacher and the truth."""
+        truth = 2.0 * batch.hr - 1.0
         assert self.teacher is not None
         options = cast(DistillOptions, setup.options)
         taught = self.teacher.run(lr)
-        made = run_with_maps(self.network, lr)
+        made = run_with_maps(network_at(self.network, batch.scale), lr)
         image = match_batch_colours(self.network, made.image, lr)
         terms = {
             f"{name}_{who}": weight * term
@@ -308,8 +315,14 @@ def _check(
                 f"stage '{stage.name}' does not train architecture"
                 f" '{config.architecture}'."
             )
-        if stage.name == "distill" and options.teacher is None:
-            raise InputError("stage 'distill': add [options] with teacher = \"PATH\".")
+        if stage.name in _DISTILLING and options.teacher is None:
+            raise InputError(
+                f"stage '{stage.name}': add [options] with teacher = \"PATH\"."
+            )
+        if stage.name.endswith("_ends") and not isinstance(architecture, MiniConfig):
+            raise InputError(
+                f"stage '{stage.name}': only the small student has such layers."
+            )
         if stage.adversarial_weight and not isinstance(architecture, MiniConfig):
             raise InputError(
                 "adversarial_weight: only the small student takes an adversarial loss."
@@ -370,4 +383,4 @@ def signed_lr(batch: Batch, architecture: AnyConfig) -> Tensor:
         raise InputError(
             f"A batch of scale {batch.scale}; the network's scales are {scales}."
         )
-    return signed_input(batch.lr, architecture, batch.scale)
+    return signed_input(batch.lr, batch.scale / architecture.scale)

@@ -419,6 +419,32 @@ def test_a_student_of_two_scales_is_distilled_from_a_wide_teacher(
         assert whole.shape == (3, 16 * scale, 12 * scale)
 
 
+@pytest.mark.parametrize("kind", ["direct", "distill"])
+def test_ends_train_and_the_trunk_stays(tmp_path: Path, kind: str) -> None:
+    pack(tmp_path)
+    teacher = config("tiny-wide-teacher", StageConfig("teacher", 1), data=BOTH)
+    assert train(replace(teacher, out="teacher"), tmp_path, CPU) is not None
+    options = {"teacher": "teacher/tiny.safetensors"} if kind == "distill" else {}
+    made = config(
+        "tiny-mini",
+        StageConfig(kind, 1, warmup=0),
+        StageConfig(f"{kind}_ends", 6, warmup=0, lr=1e-2),
+        data=BOTH,
+        overrides={"scales": [4, 8], "own_ends": True},
+        options=options,
+    )
+    assert train(made, tmp_path, CPU) is not None
+    first, last = (load_file(tmp_path / f"out/stage_{k}.safetensors") for k in (1, 2))
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    wanted = {
+        name
+        for name in first
+        if name.startswith(("encoder", "decoder", "head", "ends.8.", "adapters"))
+    }
+    # Positions and scales are drawn, so both scales trained.
+    assert moved == wanted
+
+
 def test_what_cannot_teach_or_be_widened_is_told(tmp_path: Path) -> None:
     pack(tmp_path)
     distill = StageConfig("distill", 1)
@@ -459,6 +485,8 @@ def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
         (config("tiny-teacher", direct), "does not train"),
         (config("tiny", StageConfig("teacher", 1)), "does not train"),
         (config("tiny", StageConfig("distill", 1)), r"\[options\] with teacher"),
+        (config("tiny-mini", StageConfig("distill_ends", 1)), "with teacher"),
+        (config("tiny", StageConfig("direct_ends", 1)), "only the small student"),
         (config("tiny", replace(direct, adversarial_weight=0.1)), "only the small"),
     ):
         with pytest.raises(InputError, match=told):
