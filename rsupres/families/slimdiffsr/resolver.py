@@ -240,7 +240,9 @@ def _halve(network: AnyNetwork, device: torch.device) -> None:
 
 def network_at(network: AnyNetwork, scale: Fraction) -> AnyNetwork:
     """Return a network with the layers that it has for a scale."""
-    return network.at(scale) if isinstance(network, MiniNetwork) else network
+    if isinstance(network, MiniNetwork | WideTeacher):
+        return network.at(scale)
+    return network
 
 
 def make_network(config: AnyConfig) -> AnyNetwork:

@@ -15,8 +15,10 @@ in the authors' files). What it predicts is the detail, picture minus bicubic, a
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +51,7 @@ class WideTeacherConfig:
     """
 
     student: MiniConfig = field(
-        default_factory=lambda: MiniConfig(tiny=96, scales=(4, 8))
+        default_factory=lambda: MiniConfig(tiny=96, scales=(4, 8), own_ends=True)
     )
     unet: UnetConfig = field(
         default_factory=lambda: UnetConfig(
@@ -92,6 +94,12 @@ class WideTeacher(nn.Module):
         self.prompt = nn.Parameter(torch.randn(shape) * 0.02)
         # Float64 and never saved: a table, not a weight.
         self._alpha_bar = torch.from_numpy(schedule())
+
+    def at(self, scale: Fraction) -> WideTeacher:
+        """Return the teacher with encoder, decoder and head of a scale."""
+        view = copy.copy(self)
+        view._modules = {**self._modules, "student": self.student.at(scale)}
+        return view
 
     def forward(self, lr: Tensor, shared: Shared = None) -> tuple[Tensor, Tensor]:
         """Return the latent and the picture (b, 3, H, W) of LR in [-1, 1]."""

@@ -34,7 +34,13 @@ from rsupres.errors import InputError
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.families.slimdiffsr.blocks import Finding
 from rsupres.families.slimdiffsr.mini import MiniNetwork
-from rsupres.families.slimdiffsr.resolver import AnyNetwork, AnyTeacher, SlimDiffSR
+from rsupres.families.slimdiffsr.network import signed_input
+from rsupres.families.slimdiffsr.resolver import (
+    AnyNetwork,
+    AnyTeacher,
+    SlimDiffSR,
+    network_at,
+)
 from rsupres.families.slimdiffsr.teacher import TeacherNetwork
 from rsupres.families.slimdiffsr.wide import WideTeacher, widen_into
 from rsupres.training.config import TrainConfig, resolve_path
@@ -78,8 +84,8 @@ class Teacher(Protocol):
         """Channels of the feature maps that it gives."""
         ...
 
-    def run(self, lr: Tensor) -> NetworkOutput:
-        """Return pictures and feature maps of a batch (b, 3, h, w) in [-1, 1]."""
+    def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
+        """Return pictures and feature maps of a batch (b, 3, h, w) in [0, 1]."""
         ...
 
     def move(self, device: torch.device) -> None:
@@ -99,9 +105,10 @@ class FamilyTeacher:
         return map_widths(self.network)
 
     @torch.no_grad()
-    def run(self, lr: Tensor) -> NetworkOutput:
+    def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
         """Return pictures and feature maps of a batch treated as one scene."""
-        return run_with_maps(self.network, lr)
+        signed = signed_input(lr, scale / self.network.config.scale)
+        return run_with_maps(network_at(self.network, scale), signed)
 
     def move(self, device: torch.device) -> None:
         """Move the network to a device."""
@@ -113,21 +120,14 @@ class PictureTeacher:
 
     widths: tuple[int, ...] = ()
 
-    def __init__(self, model: SuperResolver, scale: int) -> None:
+    def __init__(self, model: SuperResolver) -> None:
         self.model = model
-        self.scale = scale
 
-    def run(self, lr: Tensor) -> NetworkOutput:
+    def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
         """Return the pictures of the model, each computed as a scene of one tile."""
-        unit = (lr.float() / 2.0 + 0.5).clamp(0.0, 1.0).cpu().numpy()
         made = [
-            upscale_whole(
-                self.model,
-                np.ascontiguousarray(one),
-                Fraction(self.scale),
-                torch.device("cpu"),
-            )
-            for one in unit
+            upscale_whole(self.model, one, scale, torch.device("cpu"))
+            for one in lr.float().contiguous().cpu().numpy()
         ]
         image = torch.from_numpy(np.stack(made)).to(lr.device)
         return NetworkOutput(2.0 * image - 1.0, ())
@@ -145,8 +145,7 @@ def load_teacher(name_or_path: str, scales: Sequence[int], root: Path) -> Teache
         root: folder of the configuration.
 
     Raises:
-        InputError: the model does not offer the scales, or needs conditions; or it is
-            of another family and the student has several scales.
+        InputError: the model does not offer the scales, or needs conditions.
         CheckpointError: it cannot be loaded.
     """
     model = _load(name_or_path, root)
@@ -160,12 +159,7 @@ def load_teacher(name_or_path: str, scales: Sequence[int], root: Path) -> Teache
         raise InputError(f"teacher '{name_or_path}' needs {needs}; packs give none.")
     if isinstance(model, SlimDiffSR):
         return FamilyTeacher(model.network)
-    if len(scales) > 1:
-        raise InputError(
-            f"teacher '{name_or_path}': a student of several scales needs a teacher"
-            " of its own family."
-        )
-    return PictureTeacher(model, scales[0])
+    return PictureTeacher(model)
 
 
 def widen_student(network: AnyNetwork, name_or_path: str, root: Path) -> None:

@@ -209,9 +209,10 @@ class SlimDiffSRTraining:
         truth = 2.0 * batch.hr - 1.0
         if setup.stage.name in _DISTILLING:
             return self._distill(lr, batch, generator, setup)
-        if isinstance(self.network, AnyTeacher):
-            return _teach(self.network, lr, truth, setup)
-        image = run_as_one_scene(network_at(self.network, batch.scale), lr)
+        network = network_at(self.network, batch.scale)
+        if isinstance(network, AnyTeacher):
+            return _teach(network, lr, truth, setup)
+        image = run_as_one_scene(network, lr)
         return Outcome(picture_terms(image, truth, setup), image, truth)
 
     def export(self) -> Exported:
@@ -262,7 +263,7 @@ class SlimDiffSRTraining:
         truth = 2.0 * batch.hr - 1.0
         assert self.teacher is not None
         options = cast(DistillOptions, setup.options)
-        taught = self.teacher.run(lr)
+        taught = self.teacher.run(batch.lr, batch.scale)
         made = run_with_maps(network_at(self.network, batch.scale), lr)
         image = match_batch_colours(self.network, made.image, lr)
         terms = {
