@@ -57,7 +57,7 @@ _REACH = 2  # LR pixels: results keep to the range of 5 x 5
 _ALLOWED = 0.25  # of that range, beyond it at either end
 _MAX_SCALE = 32
 _ROUNDS, _ROUNDS_SHARP, _LOCK_ROUNDS = 3, 1, 4  # of back-projection
-_LEAST_MTF, _BLURRED, _MOST_MTF = 0.02, 0.42, 0.95  # at Nyquist, for that
+_LEAST_MTF, _BLURRED, _MOST_MTF = 0.02, 0.44, 0.95  # at Nyquist, for that
 _VERY_BLURRED = 0.18
 _QUIET = 0.004  # of the levels: noisier scenes would have their noise sharpened
 
@@ -260,7 +260,8 @@ def _rounds(kernel: Kernel, mtf: float) -> int:
         return _ROUNDS_SHARP
     if mtf <= _LEAST_MTF or mtf > _BLURRED:
         return 0
-    # A blur read as stronger than it is would be corrected too much: once only there.
+    # A blur read as stronger than it is would be corrected too much: once only there,
+    # and not at all at the least that Sentinel-2 is taken for, whatever was read.
     return _ROUNDS if mtf >= _VERY_BLURRED else 1
 
 
