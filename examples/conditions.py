@@ -5,7 +5,8 @@ Usage: python examples/conditions.py OUT_DIR
 Writes one row of pictures a place: the input, the conditions, the result without and
 with them, and the truth. `town` comes from the sample data; with the variable
 `RSUPRES_DATA` there is also `riverside`, a real place that no model was trained on.
-SlimDiffSR takes no condition; its row shows bicubic interpolation beside it.
+SlimDiffSR and E2DiffSR take no condition; their rows show bicubic interpolation beside
+them, and E2DiffSR with the smallest error and with natural texture.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main(out: str) -> None:
         row = with_reference(truth, reference, mask, 8)
         save(row, folder / f"refdiff_{name}_x8.png")
         save(one_step(truth, 4), folder / f"slimdiffsr_{name}_x4.png")
+        save(two_details(truth, 4), folder / f"e2diffsr_{name}_x4.png")
 
 
 def town() -> tuple[Floats, Floats, NDArray[np.uint8]]:
@@ -90,6 +92,19 @@ def one_step(truth: Floats, scale: int) -> Mapping[str, Floats]:
         "slimdiffsr-mini": rsupres.upscale_array(lr, "slimdiffsr-mini", scale),
         "truth": truth,
     }
+
+
+def two_details(truth: Floats, scale: int) -> Mapping[str, Floats]:
+    """Return the row of E2DiffSR."""
+    lr = reduce(truth, scale)
+    row = {
+        "input": repeat(lr, scale),
+        "bicubic": rsupres.upscale_array(lr, "bicubic", scale),
+    }
+    for detail in (0, 1):
+        model = rsupres.load_model("e2diffsr-small", detail=detail)
+        row[f"detail {detail}"] = rsupres.upscale_array(lr, model, scale)
+    return {**row, "truth": truth}
 
 
 def reduce(image: Floats, scale: int) -> Floats:
