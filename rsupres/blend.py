@@ -1,8 +1,9 @@
 """Blend overlapping tiles into finished rows.
 
-`Mosaic` takes SR tiles in row-major order and yields strips, each as soon as no later
-tile can change it. It holds about one row of tiles and reads no files. A strip has the
-same bits whether it is computed in one go or after a restart at any strip.
+`Mosaic` takes SR tiles in row-major order and yields strips, piece by piece, each piece
+as soon as no later tile can change it. It holds about one tile, and of a row of tiles
+what overlaps with the next row; it reads no files. A strip has the same bits whether it
+is computed in one go or after a restart at any strip.
 
 The weight of a tile is the product of a row and a column profile, and the tiles of a
 grid are a product of rows and columns too. So the sum of all weights is a product as
@@ -25,22 +26,24 @@ from rsupres.tile_grid import Tile, TileGrid
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Finished full-width SR rows.
+class Piece:
+    """Finished SR rows of a strip, from the left side of one tile to that of the next.
 
     Attributes:
         index: of the strip, counted from the top of the scene.
-        window: SR pixels of the padded frame; `TileGrid.strip(index)`.
+        window: SR pixels of the padded frame; all rows of `TileGrid.strip(index)`.
         pixels: float32 (c, H, W).
+        is_last: no piece of the strip lies further right.
     """
 
     index: int
     window: PixelWindow
     pixels: np.ndarray
+    is_last: bool
 
 
 class Mosaic:
-    """The weighted sum of overlapping tiles, yielded strip by strip.
+    """The weighted sum of overlapping tiles, yielded piece by piece.
 
     To go on with strip k after an interruption, build a new mosaic with
     `first_row = grid.rows_touching(k).start`. Strips that would lack a tile row are not
@@ -72,15 +75,16 @@ class Mosaic:
         self._grid = grid
         self._n_channels = n_channels
         self._rows = _row_spans(grid)
-        self._cols = _col_spans(grid)
+        self._edges = [*(t.sr.col for t in grid.tile_row(0)), grid.sr.width]
+        self._cols = _col_spans(grid, self._edges)
         rows = range(first_row, stop)
         self._due = (tile for row in rows for tile in grid.tile_row(row))
         self._wanted = {
             strip for strip in rows if grid.rows_touching(strip).start >= first_row
         }
-        self._pixels: dict[int, np.ndarray] = {}
+        self._pixels: dict[tuple[int, int], np.ndarray] = {}  # by strip and piece
         self._skipped: dict[int, set[int]] = {}
-        self._finished: list[Strip] = []
+        self._finished: list[Piece] = []
 
     def add(self, tile: Tile, sr: np.ndarray) -> None:
         """Blend one tile in.
@@ -109,7 +113,7 @@ class Mosaic:
                 target[...] = source
             else:
                 np.multiply(source, weights, out=target)
-        self._close_row(tile)
+        self._close(tile)
 
     def skip(self, tile: Tile) -> None:
         """Leave one tile out; pixels that it shares are those of its neighbours alone.
@@ -127,10 +131,10 @@ class Mosaic:
         for rows, cols, target in self._patches(tile):
             if rows.opens and cols.opens:
                 target[...] = 0
-        self._close_row(tile)
+        self._close(tile)
 
-    def finished(self) -> Iterator[Strip]:
-        """Yield the strips that are final by now, each once, top to bottom."""
+    def finished(self) -> Iterator[Piece]:
+        """Yield the pieces that are final by now, each once, row-major."""
         while self._finished:
             yield self._finished.pop(0)
 
@@ -143,55 +147,69 @@ class Mosaic:
     def _patches(self, tile: Tile) -> Iterator[tuple[_Span, _Span, np.ndarray]]:
         """Yield row span, column span and the (c, h, w) part of the mosaic for both."""
         for rows in self._rows[tile.row]:
-            if rows.strip not in self._wanted:
+            if rows.part not in self._wanted:
                 continue
-            pixels = self._pixels_of(rows.strip)
+            height = self._grid.strip(rows.part).height
+            if rows.part != tile.row:  # a later strip: only what the tile reaches yet
+                height = max(
+                    span.place.stop
+                    for span in self._rows[tile.row]
+                    if span.part == rows.part
+                )
             for cols in self._cols[tile.col]:
+                pixels = self._pixels_of(rows.part, cols.part, height)
                 yield rows, cols, pixels[:, rows.place, cols.place]
 
-    def _pixels_of(self, strip: int) -> np.ndarray:
-        if strip not in self._pixels:
-            window = self._grid.strip(strip)
-            shape = (self._n_channels, window.height, window.width)
-            # Not zeroed: memory that no tile has touched yet is not resident, so the
-            # strip below costs what the overlap reaches into it.
-            self._pixels[strip] = np.empty(shape, np.float32)
-        return self._pixels[strip]
+    def _pixels_of(self, strip: int, piece: int, height: int) -> np.ndarray:
+        """Return the first rows of a piece; those that are there stay what they are."""
+        pixels = self._pixels.get((strip, piece))
+        if pixels is None or pixels.shape[1] < height:
+            width = self._edges[piece + 1] - self._edges[piece]
+            grown = np.empty((self._n_channels, height, width), np.float32)
+            if pixels is not None:
+                grown[:, : pixels.shape[1]] = pixels
+            self._pixels[strip, piece] = pixels = grown
+        return pixels
 
-    def _close_row(self, tile: Tile) -> None:
-        _, n_cols = self._grid.shape
-        if tile.col == n_cols - 1 and tile.row in self._wanted:
-            pixels = self._pixels.pop(tile.row)
-            self._share_skipped(tile.row, pixels)
-            window = self._grid.strip(tile.row)
-            self._finished.append(Strip(tile.row, window, pixels))
+    def _close(self, tile: Tile) -> None:
+        """Give out the columns up to the next tile's: no other tile reaches them."""
+        if tile.row not in self._wanted:
+            return
+        strip = self._grid.strip(tile.row)
+        left, right = self._edges[tile.col], self._edges[tile.col + 1]
+        pixels = self._pixels.pop((tile.row, tile.col))
+        self._share_skipped(tile.row, tile.col, pixels)
+        window = strip._replace(col=left, width=right - left)
+        is_last = tile.col == self._grid.shape[1] - 1
+        self._finished.append(Piece(tile.row, window, pixels, is_last))
 
-    def _share_skipped(self, strip: int, pixels: np.ndarray) -> None:
+    def _share_skipped(self, strip: int, piece: int, pixels: np.ndarray) -> None:
         """Divide by the weight that is there where a tile was left out."""
-        window = self._grid.strip(strip)
+        height, width = pixels.shape[1:]
         touching = self._grid.rows_touching(strip)
-        touched = np.zeros(window.width, bool)
+        touched = np.zeros(width, bool)
         for row in touching:
             for col in self._skipped.get(row, ()):
                 for span in self._cols[col]:
-                    touched[span.place] = True
+                    if span.part == piece:
+                        touched[span.place] = True
         for cols in _runs(touched):
-            weight = np.zeros((window.height, cols.stop - cols.start), np.float32)
+            weight = np.zeros((height, cols.stop - cols.start), np.float32)
             for row in touching:
-                present = self._present(row)[cols]
+                present = self._present(row, piece, width)[cols]
                 for span in self._rows[row]:
-                    if span.strip == strip:
+                    if span.part == strip:
                         weight[span.place] += span.weights[:, None] * present
             for channel in pixels[:, :, cols]:
                 np.divide(channel, weight, out=channel, where=weight > 0)
 
-    def _present(self, row: int) -> np.ndarray:
+    def _present(self, row: int, piece: int, width: int) -> np.ndarray:
         """Return the summed weights of the tiles of a row that came, float32 (W,)."""
-        present = np.zeros(self._grid.sr.width, np.float32)
+        present = np.zeros(width, np.float32)
         skipped = self._skipped.get(row, set())
-        for col, spans in enumerate(self._cols):
+        for col, spans in enumerate(self._cols[: piece + 1]):
             for span in spans:
-                if col not in skipped:
+                if span.part == piece and col not in skipped:
                     present[span.place] += span.weights
         return present
 
@@ -228,15 +246,15 @@ class _Span(NamedTuple):
     """A run of rows or columns of one tile that are treated alike.
 
     Attributes:
-        strip: the strip that the rows lie in; 0 for columns.
-        place: in that strip.
+        part: the strip that the rows lie in, or the piece that the columns lie in.
+        place: in that strip or piece.
         cut: in the tile.
         weights: float32 in (0, 1]; over all tiles of the axis they sum to 1.
         is_plain: whether all weights are 1.
         opens: whether no earlier tile of the axis weighs anything here.
     """
 
-    strip: int
+    part: int
     place: slice
     cut: slice
     weights: np.ndarray
@@ -252,14 +270,13 @@ def _row_spans(grid: TileGrid) -> list[list[_Span]]:
     return _spans(grid, starts, grid.sr.height, strips)
 
 
-def _col_spans(grid: TileGrid) -> list[list[_Span]]:
-    """Return for each tile column the spans of its columns."""
-    starts = [tile.sr.col for tile in grid.tile_row(0)]
-    return _spans(grid, starts, grid.sr.width, [0])
+def _col_spans(grid: TileGrid, edges: Sequence[int]) -> list[list[_Span]]:
+    """Return for each tile column the spans of its columns, cut where pieces meet."""
+    return _spans(grid, edges[:-1], grid.sr.width, edges[:-1])
 
 
 def _spans(
-    grid: TileGrid, starts: Sequence[int], length: int, strips: Sequence[int]
+    grid: TileGrid, starts: Sequence[int], length: int, parts: Sequence[int]
 ) -> list[list[_Span]]:
     """Return the spans of every tile of one axis.
 
@@ -267,7 +284,7 @@ def _spans(
         grid: gives the weights.
         starts: first SR pixel of each tile.
         length: SR pixels of the axis; the last tile ends there.
-        strips: first SR pixel of each strip.
+        parts: first SR pixel of each strip, or of each piece.
     """
     side, last = length - starts[-1], len(starts) - 1
     profiles = [edge_weights(grid, side, (i > 0, i < last)) for i in range(last + 1)]
@@ -276,36 +293,36 @@ def _spans(
         place = slice(starts[i], starts[i] + side)
         total[place] += profiles[i]
         first[place][profiles[i] > 0] = i
-    strip_of = np.searchsorted(strips, np.arange(length), side="right") - 1
+    part_of = np.searchsorted(parts, np.arange(length), side="right") - 1
     spans = []
     for i, start in enumerate(starts):
         place = slice(start, start + side)
         weights = (profiles[i] / total[place]).astype(np.float32)
-        spans.append(_cut(weights, first[place] == i, strip_of[place], start, strips))
+        spans.append(_cut(weights, first[place] == i, part_of[place], start, parts))
     return spans
 
 
 def _cut(
     weights: np.ndarray,
     opens: np.ndarray,
-    strip_of: np.ndarray,
+    part_of: np.ndarray,
     start: int,
-    strips: Sequence[int],
+    parts: Sequence[int],
 ) -> list[_Span]:
     """Cut one tile's axis into spans; pixels that weigh nothing are in none."""
-    kind = np.stack([weights > 0, weights == 1, opens, strip_of])
+    kind = np.stack([weights > 0, weights == 1, opens, part_of])
     changes = np.flatnonzero((kind[:, 1:] != kind[:, :-1]).any(axis=0)) + 1
     edges = [0, *changes.tolist(), len(weights)]
     spans = []
     for low, high in itertools.pairwise(edges):
         if weights[low] > 0:
-            strip = int(strip_of[low])
-            offset = start - strips[strip]
+            part = int(part_of[low])
+            offset = start - parts[part]
             place = slice(low + offset, high + offset)
             plain = bool(weights[low] == 1)
             spans.append(
                 _Span(
-                    *(strip, place, slice(low, high), weights[low:high]),
+                    *(part, place, slice(low, high), weights[low:high]),
                     *(plain, bool(opens[low])),
                 )
             )

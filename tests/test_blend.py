@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres.blend import Mosaic, Strip, edge_weights
+from rsupres.blend import Mosaic, Piece, edge_weights
 from rsupres.errors import ModelOutputError
 from rsupres.tile_grid import Tile, TileGrid
 from tests.strategies import make_grid, tile_grids
@@ -40,8 +40,8 @@ def copied_tiles(image: np.ndarray) -> Source:
 
 def run(
     grid: TileGrid, source: Source, first_row: int = 0, last_row: int | None = None
-) -> Iterator[Strip]:
-    """Stream the tiles through a mosaic and yield each strip as soon as it is final."""
+) -> Iterator[Piece]:
+    """Stream the tiles through a mosaic and yield each piece as soon as it is final."""
     mosaic = Mosaic(grid, N_CHANNELS, first_row, last_row)
     stop = grid.shape[0] if last_row is None else last_row
     for row in range(first_row, stop):
@@ -54,8 +54,12 @@ def run(
             yield from mosaic.finished()
 
 
-def stack(strips: Iterator[Strip]) -> np.ndarray:
-    return np.concatenate([strip.pixels for strip in strips], axis=1)
+def stack(pieces: Iterator[Piece]) -> np.ndarray:
+    strips = [
+        np.concatenate([piece.pixels for piece in strip], axis=2)
+        for _, strip in itertools.groupby(pieces, lambda piece: piece.index)
+    ]
+    return np.concatenate(strips, axis=1)
 
 
 def whole_weights(grid: TileGrid, *, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -119,15 +123,19 @@ def test_streamed_equals_whole_bit_for_bit(grid: TileGrid, seed: int) -> None:
 @given(tile_grids(), seeds)
 def test_restarting_at_any_strip_gives_the_same_bits(grid: TileGrid, seed: int) -> None:
     source = noisy_tiles(seed, share_skipped=0.3)
-    whole = {strip.index: strip for strip in run(grid, source)}
-    assert sorted(whole) == list(range(grid.shape[0]))
-    for strip in whole:
+    n_rows, n_cols = grid.shape
+    whole = {(piece.index, piece.window.col): piece for piece in run(grid, source)}
+    assert [index for index, _ in whole] == sorted(list(range(n_rows)) * n_cols)
+    for strip in range(n_rows):
         first_row = grid.rows_touching(strip).start
         again = [late for late in run(grid, source, first_row) if late.index >= strip]
-        assert [late.index for late in again] == list(range(strip, len(whole)))
+        assert [(late.index, late.window.col) for late in again] == [
+            key for key in whole if key[0] >= strip
+        ]
         for late in again:
-            assert late.window == whole[late.index].window == grid.strip(late.index)
-            assert late.pixels.tobytes() == whole[late.index].pixels.tobytes()
+            same = whole[late.index, late.window.col]
+            assert late.window == same.window
+            assert late.pixels.tobytes() == same.pixels.tobytes()
 
 
 @given(tile_grids(), seeds, st.integers(1, 4))
@@ -137,7 +145,7 @@ def test_shards_together_give_the_same_bits(
     source = noisy_tiles(seed, share_skipped=0.2)
     n_rows = grid.shape[0]
     bounds = [n_rows * i // n_shards for i in range(n_shards + 1)]
-    strips: list[Strip] = []
+    strips: list[Piece] = []
     for start, stop in itertools.pairwise(bounds):
         if start < stop:
             first_row = grid.rows_touching(start).start
@@ -148,17 +156,37 @@ def test_shards_together_give_the_same_bits(
 
 
 @given(tile_grids(), seeds)
-def test_strips_leave_as_soon_as_their_tile_row_is_in(
-    grid: TileGrid, seed: int
-) -> None:
+def test_pieces_leave_as_soon_as_their_tile_is_in(grid: TileGrid, seed: int) -> None:
     mosaic, source = Mosaic(grid, N_CHANNELS), noisy_tiles(seed)
     for tile in grid:
         sr = source(tile)
         assert sr is not None
         mosaic.add(tile, sr)
-        indices = [strip.index for strip in mosaic.finished()]
-        assert indices == ([tile.row] if tile.col == grid.shape[1] - 1 else [])
+        (piece,) = mosaic.finished()
+        n_cols = grid.shape[1]
+        stop = grid[tile.col + 1].sr.col if tile.col < n_cols - 1 else grid.sr.width
+        strip = grid.strip(tile.row)
+        left = tile.sr.col
+        assert piece.index == tile.row
+        assert piece.window == strip._replace(col=left, width=stop - left)
+        assert piece.pixels.shape == (N_CHANNELS, *piece.window[2:])
+        assert piece.is_last == (tile.col == n_cols - 1)
     assert not list(mosaic.finished())
+
+
+def test_a_mosaic_holds_a_tile_and_what_overlaps_with_the_next_row() -> None:
+    grid = TileGrid.plan(make_grid(60, 396), Fraction(2), 32, 4, 0)
+    mosaic, source = Mosaic(grid, N_CHANNELS), noisy_tiles(0)
+    held = []
+    for tile in grid:
+        sr = source(tile)
+        assert sr is not None
+        mosaic.add(tile, sr)
+        list(mosaic.finished())
+        held.append(sum(part.size for part in mosaic._pixels.values()))
+    tile_size = N_CHANNELS * 64 * 64
+    shared = N_CHANNELS * 8 * (grid.sr.width + 8)
+    assert max(held) <= tile_size + shared  # a strip has 14 tiles
 
 
 @given(tile_grids(), seeds)

@@ -277,9 +277,9 @@ def _run(
         runner = TileRunner(source, model, (context,), counts, show, len(tiles))
         n_rows = tiles.shape[0]
         with closing(runner.blend(range(n_rows), n_rows)) as strips:
-            for strip, _ in strips:
-                place = sr[:, strip.window.row : strip.window.row_stop]
-                place[...] = strip.pixels[:, : place.shape[1], : place.shape[2]]
+            for piece, _ in strips:
+                place = sr[:, *piece.window.slices()]
+                place[...] = piece.pixels[:, : place.shape[1], : place.shape[2]]
     return sr
 
 

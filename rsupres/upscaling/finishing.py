@@ -1,30 +1,29 @@
-"""Finish blended strips: from unit values to pixels of the output's type.
+"""Finish blended strips, piece by piece: unit values to pixels of the output's type.
 
 Values beyond the stretch are added back, bands that the model does not take are
 enlarged, low frequencies are locked to the input, figures are summed, and numbers
 become the output's type. Every step gives a row the same values in any strip, so that
-neither tiles nor strips show. No files are opened or written here.
+neither tiles nor strips show. Locking needs whole strips, all else the pieces alone.
+No files are opened or written here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from rsupres.blend import Strip
+from rsupres.blend import Piece
 from rsupres.blocks.separable import (
     CUBIC_REACH,
     INVERSE_REACH,
     apply_cols,
     apply_rows,
     area_map,
-    cubic_map,
     inverse_map,
 )
 from rsupres.grid import PixelWindow, round_up
@@ -32,60 +31,15 @@ from rsupres.raster.nodata import copy_to_dtype
 from rsupres.raster.stretch import Stretch
 from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.gates import StripSums
+from rsupres.upscaling.preparation.lr_rows import LrRows, Span, enlarge_part, nearest
 
 # LR rows beyond a strip that locking its low frequencies needs.
 LOCK_REACH = INVERSE_REACH + CUBIC_REACH
 
 
-class LrRows(NamedTuple):
-    """Full-width LR rows of the padded frame, in units of the stretch.
-
-    Attributes:
-        top: first row.
-        seen: (c, h, w) float32 in [0, 1], the model's bands, filled.
-        excess: (c, h, w) float32, how far values lie beyond [0, 1]; None = none does.
-        others: (o, h, w) float32, bands that the model does not take; None without.
-        valid: bool; (1, h, w) of all bands, or (c + o, h, w) of each.
-        hidden: bool, (1, h, w) or (c, h, w): the model sees other pixels filled in
-            there, and the result is the enlargement of `kept`; None = nowhere.
-        kept: (c, h, w) float32, the model's bands as measured; None without `hidden`.
-        codes: (k, h, w) bands of codes, as the file stores them; None without.
-    """
-
-    top: int
-    seen: np.ndarray
-    excess: np.ndarray | None
-    others: np.ndarray | None
-    valid: np.ndarray
-    hidden: np.ndarray | None = None
-    kept: np.ndarray | None = None
-    codes: np.ndarray | None = None
-
-    def cut(self, start: int, stop: int) -> LrRows:
-        """Return rows [start, stop) of the frame, as views."""
-        rows = slice(start - self.top, stop - self.top)
-        return LrRows(
-            start,
-            self.seen[:, rows],
-            None if self.excess is None else self.excess[:, rows],
-            None if self.others is None else self.others[:, rows],
-            self.valid[:, rows],
-            None if self.hidden is None else self.hidden[:, rows],
-            None if self.kept is None else self.kept[:, rows],
-            None if self.codes is None else self.codes[:, rows],
-        )
-
-    def wanted(self) -> np.ndarray:
-        """Return the input that the result must average to: the model's bands first."""
-        seen = self.seen if self.excess is None else self.seen + self.excess
-        if self.hidden is not None and self.kept is not None:
-            seen = np.where(self.hidden, self.kept, seen)
-        return seen if self.others is None else np.concatenate([seen, self.others])
-
-
 @dataclass(frozen=True)
 class FinishedStrip:
-    """The content of a strip's files.
+    """The content of a strip's files, or of some of its columns.
 
     Attributes:
         index: of the strip.
@@ -94,6 +48,7 @@ class FinishedStrip:
         valid: (1, H, W) bool, in any band; None where all are valid in all bands.
         deviation: (c, H, W) float32, NaN where invalid; None unless asked for.
         sums: for the figures.
+        is_last: nothing of the strip lies further right.
     """
 
     index: int
@@ -102,6 +57,7 @@ class FinishedStrip:
     valid: np.ndarray | None
     deviation: np.ndarray | None
     sums: StripSums
+    is_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,7 +95,7 @@ class StripRules:
 
 
 class _Pending(NamedTuple):
-    strip: Strip
+    strip: Piece
     lr: LrRows
     sr: torch.Tensor
 
@@ -167,6 +123,7 @@ class Finisher:
         self._strips = strips
         self._emit = emit
         self._pending: deque[_Pending] = deque()
+        self._pieces: list[Piece] = []  # of a strip that is to be locked
         self._residual: np.ndarray | None = None
         self._residual_top = 0
 
@@ -176,20 +133,27 @@ class Finisher:
         rows = 0 if self._residual is None else self._residual.shape[1]
         return rows, len(self._pending)
 
-    def push(self, strip: Strip, lr: LrRows) -> None:
-        """Take the next strip.
+    def push(self, piece: Piece, lr: LrRows) -> None:
+        """Take the next piece.
 
         Args:
-            strip: means, then variances if asked for, in unit values; changed in place.
-            lr: rows that hold the strip's and `CUBIC_REACH` on each side of them, as
-                far as the frame goes.
+            piece: means, then variances if asked for, in unit values; changed in place.
+            lr: all columns of the strip's rows, and of `CUBIC_REACH` on each side of
+                them, as far as the frame goes.
         """
+        if not self._rules.lock:
+            if piece.index in self._strips:
+                self._finish(_Pending(piece, lr, self._compose(piece, lr)))
+            return
+        self._pieces.append(piece)
+        if piece.is_last:
+            self._push_strip(_join(self._pieces), lr)
+            self._pieces = []
+
+    def _push_strip(self, strip: Piece, lr: LrRows) -> None:
+        """Take the next strip, whole."""
         rows = self._rows(strip)
         sr = self._compose(strip, lr)
-        if not self._rules.lock:
-            if strip.index in self._strips:
-                self._finish(_Pending(strip, lr, sr))
-            return
         residual = -_difference(self._rules, sr, lr.cut(*rows))
         if self._residual is None:
             self._residual, self._residual_top = residual, rows[0]
@@ -199,30 +163,38 @@ class Finisher:
             self._pending.append(_Pending(strip, lr, sr))
         self._release(known=rows[1])
 
-    def _rows(self, strip: Strip) -> tuple[int, int]:
-        """Return the LR rows [start, stop) of a strip."""
-        scale = self._rules.grid.scale
-        window = strip.window.scaled(1 / scale)
+    def _rows(self, strip: Piece) -> Span:
+        """Return the LR rows [start, stop) of a strip or piece."""
+        window = strip.window.scaled(1 / self._rules.grid.scale)
         return window.row, window.row_stop
 
-    def _compose(self, strip: Strip, lr: LrRows) -> torch.Tensor:
+    def _cols(self, strip: Piece) -> Span:
+        """Return the LR columns [start, stop) of a strip or piece."""
+        window = strip.window.scaled(1 / self._rules.grid.scale)
+        return window.col, window.col_stop
+
+    def _compose(self, strip: Piece, lr: LrRows) -> torch.Tensor:
         """Return all bands (n, H, W) in units of their stretch, unclipped."""
         rules = self._rules
-        start, stop = self._rows(strip)
-        near = lr.cut(
-            max(0, start - CUBIC_REACH),
-            min(rules.grid.lr.height, stop + CUBIC_REACH),
+        grid = rules.grid
+        near = lr.cut(*_around(self._rows(strip), grid.lr.height))
+        near = near.columns(*_around(self._cols(strip), grid.lr.width))
+        rows, cols = (
+            (span[0] - first, span[1] - first)
+            for span, first in (
+                (self._rows(strip), near.top),
+                (self._cols(strip), near.left),
+            )
         )
 
-        def enlarge(rows: np.ndarray) -> torch.Tensor:
-            return _enlarge_rows(rows, start - near.top, stop - start, rules.grid.scale)
+        def enlarge(pixels: np.ndarray) -> torch.Tensor:
+            return enlarge_part(pixels, rows, cols, grid.scale)
 
         sr = torch.from_numpy(strip.pixels[: rules.n_model])
         if near.excess is not None and near.excess.any():
             sr += enlarge(near.excess)
         if near.hidden is not None and near.kept is not None and near.hidden.any():
-            rows = slice(start - near.top, stop - near.top)
-            hidden = nearest(near.hidden[:, rows], rules.grid.scale)
+            hidden = nearest(near.hidden[:, slice(*rows), slice(*cols)], grid.scale)
             sr = torch.where(torch.from_numpy(hidden), enlarge(near.kept), sr)
         if near.others is None:
             return sr
@@ -267,17 +239,14 @@ class Finisher:
         q = apply_rows(q, inverse_map(residual.shape[1], scale))
         low = max(0, rows[0] - CUBIC_REACH - window[0])
         high = rows[1] + CUBIC_REACH - window[0]
-        sr += _enlarge_rows(
-            q[:, low:high].numpy(),
-            rows[0] - window[0] - low,
-            rows[1] - rows[0],
-            scale,
-        )
+        first = rows[0] - window[0] - low
+        span = (first, first + rows[1] - rows[0])
+        near = q[:, low:high].numpy()
+        sr += enlarge_part(near, span, (0, near.shape[2]), scale)
 
     def _finish(self, item: _Pending) -> None:
         rules = self._rules
-        rows = self._rows(item.strip)
-        lr = item.lr.cut(*rows)
+        lr = item.lr.cut(*self._rows(item.strip)).columns(*self._cols(item.strip))
         window = item.strip.window.intersection(rules.window)
         assert window is not None
         valid = None
@@ -301,8 +270,9 @@ class Finisher:
         sums = self._sum(item, lr, deviation)
         if valid is not None:
             valid = np.asarray(valid.any(axis=0, keepdims=True))
+        index, is_last = item.strip.index, item.strip.is_last
         self._emit(
-            FinishedStrip(item.strip.index, window, pixels, valid, deviation, sums)
+            FinishedStrip(index, window, pixels, valid, deviation, sums, is_last)
         )
 
     def _copy(
@@ -315,7 +285,7 @@ class Finisher:
         pixels[places] = copy_to_dtype(codes, rules.dtype, rules.nodata, shown)
 
     def _deviation(
-        self, strip: Strip, window: PixelWindow, valid: np.ndarray | None
+        self, strip: Piece, window: PixelWindow, valid: np.ndarray | None
     ) -> np.ndarray | None:
         rules = self._rules
         if not rules.deviation:
@@ -335,7 +305,7 @@ class Finisher:
         scene = rules.grid.scene
         rows = slice(0, scene.height - lr.top)
         difference = _difference(rules, item.sr[: rules.n_model], lr)
-        part = (slice(None), rows, slice(0, scene.width))
+        part = (slice(None), rows, slice(0, scene.width - lr.left))
         valid = lr.valid[part][: rules.n_model]
         measured = valid.any(axis=0)
         n_values = np.count_nonzero(valid) * (rules.n_model // len(valid))
@@ -360,24 +330,25 @@ class Finisher:
         )
 
 
+def _join(pieces: Sequence[Piece]) -> Piece:
+    """Return the pieces of a strip as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first, pixels = pieces[0], np.concatenate([p.pixels for p in pieces], axis=2)
+    window = first.window._replace(width=pixels.shape[2])
+    return Piece(first.index, window, pixels, is_last=True)
+
+
+def _around(span: Span, length: int) -> Span:
+    """Return a span with what enlarging it needs on both sides, within the frame."""
+    return max(0, span[0] - CUBIC_REACH), min(length, span[1] + CUBIC_REACH)
+
+
 def lock_rows(rows: tuple[int, int], grid: TileGrid) -> tuple[int, int]:
     """Return the LR rows whose residuals decide how rows [start, stop) are locked."""
     step = grid.scale.denominator
     margin = round_up(LOCK_REACH, step)
     return max(0, rows[0] - margin), min(grid.lr.height, rows[1] + margin)
-
-
-def nearest(mask: np.ndarray, scale: Fraction) -> np.ndarray:
-    """Return pixels (c, h, w) on SR pixels: each has the value at its centre.
-
-    Both sides times `scale` must be whole.
-    """
-    height, width = (int(side * scale) for side in mask.shape[1:])
-    rows, cols = (
-        (2 * np.arange(n) + 1) * scale.denominator // (2 * scale.numerator)
-        for n in (height, width)
-    )
-    return np.asarray(mask[:, rows][:, :, cols])
 
 
 def _difference(rules: StripRules, sr: torch.Tensor, lr: LrRows) -> np.ndarray:
@@ -388,13 +359,3 @@ def _difference(rules: StripRules, sr: torch.Tensor, lr: LrRows) -> np.ndarray:
     difference = mean.numpy() - lr.wanted()[: len(sr)]
     difference *= lr.valid[: len(sr)]
     return np.asarray(difference)
-
-
-def _enlarge_rows(
-    rows: np.ndarray, shift: int, n_rows: int, scale: Fraction
-) -> torch.Tensor:
-    """Enlarge `n_rows` of (c, h, w) from row `shift` on, to (c, H, W)."""
-    height, width = rows.shape[1:]
-    cols = cubic_map(Fraction(0), width, int(width * scale), scale)
-    down = cubic_map(shift * scale, height, int(n_rows * scale), scale)
-    return apply_rows(apply_cols(torch.from_numpy(rows), cols), down)

@@ -66,6 +66,12 @@ class StripSums:
     deviation: float = 0.0
     deviations: int = 0
 
+    def plus(self, other: StripSums) -> StripSums:
+        """Return the sums of both."""
+        return StripSums(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        )
+
     def to_json(self) -> dict[str, float]:
         """Return plain values for `from_json`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsupres.blend import Mosaic, Strip
+from rsupres.blend import Mosaic, Piece
 from rsupres.blocks.separable import CUBIC_REACH
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
@@ -37,10 +37,10 @@ from rsupres.tile_grid import Tile, TileGrid
 from rsupres.upscaling.finishing import (
     FinishedStrip,
     Finisher,
-    LrRows,
     StripRules,
     lock_rows,
 )
+from rsupres.upscaling.preparation.lr_rows import LrRows
 
 logger = logging.getLogger(__name__)
 
@@ -149,10 +149,12 @@ class TileRunner:
     ) -> None:
         """Compute consecutive strips and hand each to `write`, in another thread.
 
+        Strips come in pieces, from left to right, unless they are locked.
+
         Args:
             strips: non-empty, step 1.
             rules: how strips are finished.
-            write: called top to bottom with finished strips.
+            write: called top to bottom with finished strips or pieces of these.
 
         Raises:
             ModelOutputError: NaN, infinity or a wrong shape from the model.
@@ -161,7 +163,7 @@ class TileRunner:
         rows, stop = tile_rows(self.source.grid, strips, lock=rules.lock)
         finisher = Finisher(rules, strips, write)
 
-        def finish(item: tuple[Strip, LrRows]) -> None:
+        def finish(item: tuple[Piece, LrRows]) -> None:
             finisher.push(*item)
 
         with closing(self.blend(rows, stop)) as blended, write_behind(finish) as behind:
@@ -171,8 +173,8 @@ class TileRunner:
 
     def blend(
         self, rows: range, stop: int
-    ) -> Generator[tuple[Strip, LrRows], None, None]:
-        """Yield blended strips, top to bottom, each with the LR rows around it.
+    ) -> Generator[tuple[Piece, LrRows], None, None]:
+        """Yield the pieces of blended strips, each with the LR rows around the strip.
 
         Args:
             rows: tile rows to run, non-empty, step 1.
@@ -190,14 +192,12 @@ class TileRunner:
         ahead = self.counts.batch_size if source.conditions.has_tiles else n_cols
         with read_ahead(read_tiles(source, rows), ahead) as items:
             for _, tiles in itertools.groupby(items, lambda item: item.tile.row):
-                row = self._add_row(tiles, mosaic)
-                yield from ((strip, row) for strip in mosaic.finished())
+                for row in self._add_row(tiles, mosaic):
+                    yield from ((piece, row) for piece in mosaic.finished())
 
-    def _add_row(self, items: Iterable[ReadTile], mosaic: Mosaic) -> LrRows:
-        """Upscale a tile row and add it to the mosaic; return its LR pixels."""
-        row = None
+    def _add_row(self, items: Iterable[ReadTile], mosaic: Mosaic) -> Iterator[LrRows]:
+        """Upscale a tile row and add it to the mosaic; yield its LR rows each time."""
         for item, sr in self._upscale_row(items):
-            row = item.row
             if sr is None:
                 mosaic.skip(item.tile)
                 self.counts.skipped += 1
@@ -205,8 +205,7 @@ class TileRunner:
                 mosaic.add(item.tile, sr)
             self.counts.tiles += 1
             self.show(Progress("Tiles", self.counts.tiles, self.total, "tiles"))
-        assert row is not None
-        return row
+            yield item.row
 
     def _upscale_row(
         self, items: Iterable[ReadTile]

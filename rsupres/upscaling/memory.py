@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsupres.families.base import Conditions
 from rsupres.grid import PixelWindow
-from rsupres.upscaling.finishing import LrRows
+from rsupres.upscaling.preparation.lr_rows import LrRows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,14 +8,12 @@ printed.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -31,15 +29,13 @@ from rsupres.execution import (
     split_strips,
 )
 from rsupres.families.base import SceneContext
-from rsupres.output.atomic import publishing
 from rsupres.output.manifest import is_manifest_of
 from rsupres.output.run_dir import Run
 from rsupres.output.strips import write_finished, write_output
-from rsupres.output.tiff.geotiff import read_tags, write_strip
+from rsupres.output.tiff.geotiff import read_tags
 from rsupres.output.tiff.packets import Packets
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
-from rsupres.upscaling.finishing import FinishedStrip
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
@@ -51,13 +47,14 @@ from rsupres.upscaling.preparation.existing import (
     stored_figures,
 )
 from rsupres.upscaling.preparation.work import Work, open_work
+from rsupres.upscaling.saving import SUMS, StripSaver
+from rsupres.upscaling.saving import beside as beside_strip
 from rsupres.upscaling.summary import RunSummary as RunSummary
 from rsupres.upscaling.summary import summarise, without_warnings
 from rsupres.upscaling.tags import job_tags
 
 logger = logging.getLogger(__name__)
 
-_SUMS = "sums"  # folder in a run directory: what each strip adds to the figures
 # How long a shard waits for a process that still has its lock: one whose machine lost
 # the network, or died; file servers keep such locks for a minute or two.
 _PATIENCE_WITH_LOST_S = 180.0
@@ -247,8 +244,8 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
     rules, packets = work.rules, _packets(work, run)
     for span in spans:
-        save = partial(_save_strip, work, run, packets, span.start)
-        runner.compute(span, rules, save)
+        with StripSaver(work, run, packets, span.start) as saver:
+            runner.compute(span, rules, saver.take)
         logger.debug("Strips %s are done.", span)
 
 
@@ -258,7 +255,7 @@ def _publish(
     """Make the output of strips that are all there, and remove the run directory."""
     job = work.job
     n_strips = work.grid.shape[0]
-    sums = [read_sums(run.path / _SUMS / f"{n:04d}.json") for n in range(n_strips)]
+    sums = [read_sums(run.path / SUMS / f"{n:04d}.json") for n in range(n_strips)]
     if not any(part.valid for part in sums):
         _discard(run)
         raise InputError(
@@ -274,7 +271,7 @@ def _publish(
     job.check_vacant()
     show(Progress("Write", 0, 1, "files"))
     for side in side_outputs(work):
-        parts = [_beside(run, side.name, strip) for strip in range(n_strips)]
+        parts = [beside_strip(run, side.name, strip) for strip in range(n_strips)]
         write_output(parts, side.meta(tags), side.form, side.path)
     write_finished(_packets(work, run), main_meta(work, tags), job)
     show(Progress("Write", 1, 1, "files"))
@@ -294,32 +291,6 @@ def _packets(work: Work, run: Run) -> Packets:
     return Packets(
         run, work.sr_grid, len(work.order), work.format, edges, bool(work.codes)
     )
-
-
-def _save_strip(
-    work: Work, run: Run, packets: Packets, first: int, strip: FinishedStrip
-) -> None:
-    """Write the files of one strip; the strip itself last, as it is the journal.
-
-    Strips from `first` on were written before, by this process; these are packed now,
-    as another process may make the output once the last strip is there.
-    """
-    packets.pack(range(first, strip.index))
-    (run.path / _SUMS).mkdir(exist_ok=True)
-    with publishing(run.path / _SUMS / f"{strip.index:04d}.json") as part:
-        part.write_text(json.dumps(strip.sums.to_json()))
-    grid = work.sr_grid.crop(strip.window)
-    for side in side_outputs(work):
-        with publishing(_beside(run, side.name, strip.index)) as part:
-            write_strip(part, side.pixels(strip), grid, None, side.form.nodata)
-    with publishing(run.strip_path(strip.index)) as part:
-        write_strip(part, strip.pixels, grid, strip.valid, work.nodata)
-
-
-def _beside(run: Run, kind: str, strip: int) -> Path:
-    """Return the path of a file that accompanies a strip; make its folder."""
-    (run.path / kind).mkdir(exist_ok=True)
-    return run.path / kind / f"{strip:04d}.tif"
 
 
 @contextmanager
@@ -342,7 +313,7 @@ def _left_only_if_begun(run: Run, *, alone: bool) -> Iterator[None]:
 
 def _discard(run: Run) -> None:
     """Remove the run directory."""
-    for name in (_SUMS, DEVIATION, COVERAGE):
+    for name in (SUMS, DEVIATION, COVERAGE):
         shutil.rmtree(run.path / name, ignore_errors=True)
     run.remove()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from affine import Affine
 
-from rsupres.blend import Strip
+from rsupres.blend import Piece
 from rsupres.grid import Grid
 from rsupres.raster.stretch import Stretch
 from rsupres.tile_grid import TileGrid
@@ -16,11 +19,11 @@ from rsupres.upscaling.finishing import (
     LOCK_REACH,
     FinishedStrip,
     Finisher,
-    LrRows,
     StripRules,
     lock_rows,
-    nearest,
 )
+from rsupres.upscaling.gates import StripSums
+from rsupres.upscaling.preparation.lr_rows import LrRows, nearest
 
 WIDTH = 12
 
@@ -33,13 +36,24 @@ def rules(height: int, scale: Fraction = Fraction(2), **more: object) -> StripRu
     return StripRules(grid, stretch, 1, (0,), "float32", None, **more)
 
 
-def feed(finisher: Finisher, plan: StripRules, sr: np.ndarray, lr: np.ndarray):
-    """Push strip after strip; yield after each."""
+def feed(
+    finisher: Finisher,
+    plan: StripRules,
+    sr: np.ndarray,
+    lr: np.ndarray,
+    edges: Sequence[int] = (),
+):
+    """Push strip after strip, in pieces with these edges; yield after each strip."""
     for index in range(plan.grid.shape[0]):
         window = plan.grid.strip(index)
         pixels = sr[:, window.row : window.row_stop].copy()
         valid = np.ones((1, *lr.shape[1:]), bool)
-        finisher.push(Strip(index, window, pixels), LrRows(0, lr, None, None, valid))
+        rows = LrRows(0, lr, None, None, valid)
+        for start, stop in itertools.pairwise(edges or (0, window.width)):
+            part = window._replace(col=start, width=stop - start)
+            is_last = stop == window.width
+            piece = Piece(index, part, pixels[:, :, start:stop].copy(), is_last)
+            finisher.push(piece, rows)
         yield index
 
 
@@ -91,6 +105,52 @@ def test_surroundings_are_not_given_out_but_make_the_same_pixels():
     assert [strip.index for strip in part] == [7, 8]
     for strip in part:
         np.testing.assert_array_equal(strip.pixels, whole[strip.index].pixels)
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_pieces_are_finished_as_whole_strips_are(lock: bool) -> None:
+    plan = rules(40, Fraction(4), lock=lock)
+    lr, sr = pictures(plan)
+    found = []
+    for edges in ((), (0, 8, 20, 48)):
+        out: list[FinishedStrip] = []
+        n_strips = plan.grid.shape[0]
+        list(feed(Finisher(plan, range(n_strips), out.append), plan, sr, lr, edges))
+        found.append(out)
+    whole, parts = found
+    assert len(parts) == len(whole) * (1 if lock else 3)
+    for strip in whole:
+        mine = [part for part in parts if part.index == strip.index]
+        assert [part.is_last for part in mine] == [False] * (len(mine) - 1) + [True]
+        pixels = np.concatenate([part.pixels for part in mine], axis=2)
+        np.testing.assert_array_equal(pixels, strip.pixels)
+        total = StripSums()
+        for part in mine:
+            total = total.plus(part.sums)
+        assert total.values == strip.sums.values
+        assert total.squares == pytest.approx(strip.sums.squares, rel=1e-6)
+
+
+def test_bands_that_are_enlarged_have_the_same_pixels_in_pieces() -> None:
+    plan = replace(
+        rules(40, Fraction(5, 2)), order=(0, 1), stretch=Stretch((0, 0), (1, 1))
+    )
+    _, sr = pictures(plan)
+    frame = plan.grid.lr
+    rng = np.random.default_rng(3)
+    seen, excess, others = rng.random((3, 1, frame.height, frame.width), np.float32)
+    rows = LrRows(0, seen, excess, others, np.ones_like(seen, bool))
+    found = []
+    for edges in ((0, 30), (0, 10, 20, 30)):
+        out: list[FinishedStrip] = []
+        finisher = Finisher(plan, range(1), out.append)
+        window = plan.grid.strip(0)
+        for start, stop in itertools.pairwise(edges):
+            pixels = sr[:, : window.height, start:stop].copy()
+            part = window._replace(col=start, width=stop - start)
+            finisher.push(Piece(0, part, pixels, stop == 30), rows)
+        found.append(np.concatenate([part.pixels for part in out], axis=2))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-6)
 
 
 def test_rows_around_a_strip_are_whole_steps_of_the_scale():

@@ -28,7 +28,7 @@ from rsupres.errors import (
 )
 from rsupres.families.base import SamplerOptions, SceneContext
 from rsupres.grid import PixelWindow
-from rsupres.output.tiff.geotiff import write_strip
+from rsupres.output.tiff.strip import StripWriter
 from rsupres.products.sentinel2 import LEAST_MTF
 from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
@@ -514,12 +514,12 @@ def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards
     job = job_for(scene, **options)
     with monkeypatch.context() as patch:
 
-        def stop_at_the_last(path: Path, *arguments: object) -> None:
+        def stop_at_the_last(path: Path, *arguments: object) -> StripWriter:
             if path.name.startswith("0006"):
                 raise Stop
-            write_strip(path, *arguments)  # type: ignore[arg-type]
+            return StripWriter(path, *arguments)  # type: ignore[arg-type]
 
-        patch.setattr("rsupres.upscaling.pipeline.write_strip", stop_at_the_last)
+        patch.setattr("rsupres.upscaling.saving.StripWriter", stop_at_the_last)
         with pytest.raises(Stop):
             upscale_scene(job)
     packed = [path.name for path in (job.run_path / "strips").glob("*.packed")]

@@ -160,9 +160,8 @@ class E2DiffSR:
         for tile in tiles:
             z = self._latent_tile(scene, tile.lr, geometry, levels, used, noise)
             mosaic.add(tile, z)
-            for strip in mosaic.finished():
-                rows = slice(strip.window.row, strip.window.row_stop)
-                latent[:, rows] = strip.pixels
+            for piece in mosaic.finished():
+                latent[:, *piece.window.slices()] = piece.pixels
         frame_size = {"height": float(scene.height), "width": float(scene.width)}
         return SceneContext({"latent": latent}, {**levels, **frame_size})
 

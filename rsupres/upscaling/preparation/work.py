@@ -23,7 +23,7 @@ from rsupres.checkpoints.catalogue import read_card
 from rsupres.companions.request import COLOURS
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import Grid
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
@@ -60,8 +60,9 @@ from rsupres.upscaling.preparation.validity import (
 from rsupres.version import __version__
 
 if TYPE_CHECKING:
-    from rsupres.upscaling.finishing import LrRows, StripRules
+    from rsupres.upscaling.finishing import StripRules
     from rsupres.upscaling.inference import TileSource
+    from rsupres.upscaling.preparation.lr_rows import LrRows
 
 _SAMPLE_PIXELS = 1_000_000  # of a file, where not all are looked at
 
@@ -252,37 +253,9 @@ class Work:
 
     def read_rows(self, start: int, stop: int) -> LrRows:
         """Return LR rows [start, stop) of the padded frame in units of the stretch."""
-        window = PixelWindow(start, 0, stop - start, self.grid.lr.width)
-        rows = self._read(self.scene, window)
-        if not self.scene.has_hidden or self.job.mask_action == "nodata":
-            return rows
-        shown = self._read(self.scene.with_mask(None), window)
-        hidden = shown.valid & ~rows.valid
-        return rows._replace(
-            others=shown.others,
-            valid=shown.valid,
-            hidden=hidden[: len(rows.seen)],
-            kept=shown.wanted()[: len(rows.seen)],
-            codes=shown.codes,
-        )
+        from rsupres.upscaling.preparation.lr_rows import read_rows
 
-    def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
-        """Return what a view of the scene holds in a window of the padded frame."""
-        from rsupres.upscaling.finishing import LrRows
-
-        dn, valid = scene.read_filled(window, self.file_bands, self.n_joint)
-        unit = self.stretch.to_unit(dn)
-        n_model = len(self.bands.roles)
-        seen, excess = self.split_excess(unit[:n_model])
-        codes = [self.file_bands[place] for place in self.codes]
-        return LrRows(
-            top=window.row,
-            seen=seen,
-            excess=excess,
-            others=unit[n_model:] if len(unit) > n_model else None,
-            valid=valid,
-            codes=scene.read_reflected(window, codes) if codes else None,
-        )
+        return read_rows(self, start, stop)
 
     def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the part of unit values that the model sees, and the rest, if any."""
