@@ -153,22 +153,39 @@ def created(
     with (
         translate_gdal_errors(path, n_bytes),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=n_bands,
-            height=grid.height,
-            width=grid.width,
-            dtype=dtype,
-            nodata=nodata,
-            crs=grid.crs,
-            transform=grid.transform,
-            **options,
-        ) as dataset,
+        open_new(path, grid, n_bands, dtype, nodata, options) as dataset,
     ):
         yield dataset
     check_blocks(path, n_bytes)
+
+
+def open_new(
+    path: Path,
+    grid: Grid,
+    n_bands: int,
+    dtype: str,
+    nodata: float | None,
+    options: Mapping[str, object],
+) -> rasterio.io.DatasetWriter:
+    """Return a new GeoTIFF, open for writing; arguments are those of `created`.
+
+    Raises:
+        RasterioError: it cannot be created.
+    """
+    dataset: rasterio.io.DatasetWriter = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=n_bands,
+        height=grid.height,
+        width=grid.width,
+        dtype=dtype,
+        nodata=nodata,
+        crs=grid.crs,
+        transform=grid.transform,
+        **options,
+    )
+    return dataset
 
 
 def _write_pixels(

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from rsupres.grid import Grid
 from rsupres.output.tiff.creation import raw_options
 from rsupres.output.tiff.gdal_errors import check_room, translate_gdal_errors
+from rsupres.output.tiff.geotiff import open_new
 from rsupres.output.tiff.verify import check_blocks
 
 
@@ -45,19 +46,8 @@ class StripWriter:
         self._is_masked = False
         check_room(path, self._n_bytes)
         with translate_gdal_errors(path, self._n_bytes):
-            self._dataset = rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                count=n_bands,
-                height=grid.height,
-                width=grid.width,
-                dtype=dtype,
-                nodata=nodata,
-                crs=grid.crs,
-                transform=grid.transform,
-                **raw_options(grid.width),
-            )
+            options = raw_options(grid.width)
+            self._dataset = open_new(path, grid, n_bands, dtype, nodata, options)
 
     def write(
         self, pixels: NDArray[np.generic], valid: NDArray[np.bool_] | None = None

@@ -6,7 +6,8 @@ Enlarging a part gives the values that enlarging the whole gives, if the part re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
     from rsupres.raster.dataset import Raster
-    from rsupres.upscaling.preparation.work import Work
+    from rsupres.raster.stretch import Stretch
 
 READ_COLS = 2048  # LR columns that are read at once; more only take memory
 Span = tuple[int, int]  # first and the one after the last
@@ -92,51 +93,71 @@ class LrRows(NamedTuple):
         return seen if self.others is None else np.concatenate([seen, self.others])
 
 
-def read_rows(work: Work, start: int, stop: int) -> LrRows:
-    """Return LR rows [start, stop) of the padded frame in units of the stretch.
+@dataclass(frozen=True)
+class RowReader:
+    """Reads rows of a scene as a job needs them.
 
-    Raises:
-        InputError: the scene cannot be read there.
+    Attributes:
+        scene: open.
+        bands: of the file: the model's, then the others.
+        n_model: how many of them are the model's.
+        n_joint: how many are invalid where one of them is.
+        stretch: of those bands.
+        codes: bands of the file that hold codes.
+        split_excess: splits unit values into what the model sees and the rest.
+        shows_hidden: pixels that a mask hides are enlarged; else they are invalid.
     """
-    window = PixelWindow(start, 0, stop - start, work.grid.lr.width)
-    rows = _read(work, work.scene, window)
-    if not work.scene.has_hidden or work.job.mask_action == "nodata":
-        return rows
-    shown = _read(work, work.scene.with_mask(None), window)
-    hidden = shown.valid & ~rows.valid
-    return rows._replace(
-        others=shown.others,
-        valid=shown.valid,
-        hidden=hidden[: len(rows.seen)],
-        kept=shown.wanted()[: len(rows.seen)],
-        codes=shown.codes,
-    )
 
+    scene: Raster
+    bands: Sequence[int]
+    n_model: int
+    n_joint: int
+    stretch: Stretch
+    codes: Sequence[int]
+    split_excess: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+    shows_hidden: bool
 
-def _read(work: Work, scene: Raster, window: PixelWindow) -> LrRows:
-    """Return what a view of the scene holds in rows of the padded frame."""
-    parts = (
-        window._replace(col=col, width=min(READ_COLS, window.width - col))
-        for col in range(0, window.width, READ_COLS)
-    )
-    return _join_columns((_read_part(work, scene, p) for p in parts), window.width)
+    def read(self, window: PixelWindow) -> LrRows:
+        """Return all columns of some rows of the padded frame, in unit values.
 
+        Raises:
+            InputError: the scene cannot be read there.
+        """
+        rows = self._read(self.scene, window)
+        if not self.scene.has_hidden or not self.shows_hidden:
+            return rows
+        shown = self._read(self.scene.with_mask(None), window)
+        hidden = shown.valid & ~rows.valid
+        return rows._replace(
+            others=shown.others,
+            valid=shown.valid,
+            hidden=hidden[: len(rows.seen)],
+            kept=shown.wanted()[: len(rows.seen)],
+            codes=shown.codes,
+        )
 
-def _read_part(work: Work, scene: Raster, window: PixelWindow) -> LrRows:
-    dn, valid = scene.read_filled(window, work.file_bands, work.n_joint)
-    unit = work.stretch.to_unit(dn)
-    n_model = len(work.bands.roles)
-    seen, excess = work.split_excess(unit[:n_model])
-    codes = [work.file_bands[place] for place in work.codes]
-    return LrRows(
-        top=window.row,
-        seen=seen,
-        excess=excess,
-        others=unit[n_model:] if len(unit) > n_model else None,
-        valid=valid,
-        codes=scene.read_reflected(window, codes) if codes else None,
-        left=window.col,
-    )
+    def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
+        """Return what a view of the scene holds in rows of the padded frame."""
+        parts = (
+            window._replace(col=col, width=min(READ_COLS, window.width - col))
+            for col in range(0, window.width, READ_COLS)
+        )
+        return _join_columns((self._part(scene, part) for part in parts), window.width)
+
+    def _part(self, scene: Raster, window: PixelWindow) -> LrRows:
+        dn, valid = scene.read_filled(window, self.bands, self.n_joint)
+        unit = self.stretch.to_unit(dn)
+        seen, excess = self.split_excess(unit[: self.n_model])
+        codes = self.codes
+        return LrRows(
+            top=window.row,
+            seen=seen,
+            excess=excess,
+            others=unit[self.n_model :] if len(unit) > self.n_model else None,
+            valid=valid,
+            codes=scene.read_reflected(window, codes) if codes else None,
+            left=window.col,
+        )
 
 
 def _join_columns(parts: Iterable[LrRows], width: int) -> LrRows:

@@ -23,7 +23,7 @@ from rsupres.checkpoints.catalogue import read_card
 from rsupres.companions.request import COLOURS
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
-from rsupres.grid import Grid
+from rsupres.grid import Grid, PixelWindow
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
@@ -253,9 +253,19 @@ class Work:
 
     def read_rows(self, start: int, stop: int) -> LrRows:
         """Return LR rows [start, stop) of the padded frame in units of the stretch."""
-        from rsupres.upscaling.preparation.lr_rows import read_rows
+        from rsupres.upscaling.preparation.lr_rows import RowReader
 
-        return read_rows(self, start, stop)
+        reader = RowReader(
+            scene=self.scene,
+            bands=self.file_bands,
+            n_model=len(self.bands.roles),
+            n_joint=self.n_joint,
+            stretch=self.stretch,
+            codes=[self.file_bands[place] for place in self.codes],
+            split_excess=self.split_excess,
+            shows_hidden=self.job.mask_action != "nodata",
+        )
+        return reader.read(PixelWindow(start, 0, stop - start, self.grid.lr.width))
 
     def split_excess(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the part of unit values that the model sees, and the rest, if any."""
