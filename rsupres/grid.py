@@ -220,6 +220,15 @@ class Grid:
             return nominal
         return nominal if abs(measured / nominal - 1) < _NOMINAL else measured
 
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-able values that differ where frames do."""
+        return {
+            "crs": self.crs.to_wkt() if self.crs else None,
+            "transform": list(self.transform)[:6],
+            "height": self.height,
+            "width": self.width,
+        }
+
     def _reframed(self, transform: Sequence[Fraction], height: int, width: int) -> Grid:
         # Rounded once, from the exact value, so that errors do not add up over crops.
         exact = type(self.transform)(*(float(number) for number in transform))

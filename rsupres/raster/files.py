@@ -154,6 +154,13 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_of_file(name: str | None) -> str | None:
+    """Return the hash of a local file; other names, as of URLs, and None unchanged."""
+    if name is None or not Path(name).is_file():
+        return name
+    return file_sha256(name)
+
+
 def _parse(text: str) -> datetime | None:
     for found in _DATE.finditer(text):
         try:

@@ -106,6 +106,8 @@ def heed_undeclared(scene: Raster, remedies: Sequence[str] = ()) -> Raster:
 
 def _from_the_edge(is_zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels that hang together with some at the edge of the picture."""
+    if not any(side.any() for side in (is_zero[[0, -1]], is_zero[:, [0, -1]])):
+        return np.zeros_like(is_zero)
     from scipy import ndimage
 
     parts, _ = ndimage.label(is_zero)

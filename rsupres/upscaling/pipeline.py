@@ -46,11 +46,12 @@ from rsupres.upscaling.preparation.existing import (
     check_stored_gates,
     stored_figures,
 )
+from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Work, open_work
 from rsupres.upscaling.saving import SUMS, StripSaver
 from rsupres.upscaling.saving import beside as beside_strip
 from rsupres.upscaling.summary import RunSummary as RunSummary
-from rsupres.upscaling.summary import summarise, without_warnings
+from rsupres.upscaling.summary import summarise
 from rsupres.upscaling.tags import job_tags
 
 logger = logging.getLogger(__name__)

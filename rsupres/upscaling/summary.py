@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +77,3 @@ def summarise(
         model=work.model.card.name,
         missing_strips=missing,
     )
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Log no warnings of this package, where another process gives them, too."""
-    ours = logging.getLogger("rsupres")
-    before = ours.level
-    ours.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ours.setLevel(before)

@@ -209,7 +209,16 @@ def test_a_plan_shows_bands_stretch_offset_and_why_the_model(tmp_path, patient):
     assert "unknown; 'rsupres doctor --calibrate'" in text
 
 
-def test_what_takes_too_long_for_a_plan_is_left_out_and_named(scene, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("work.find_stretch", "the stretch"),
+        ("scene.heed_undeclared", "looking for numbers that are no measurements"),
+    ],
+)
+def test_what_takes_too_long_for_a_plan_is_left_out_and_named(
+    scene, monkeypatch, place, name
+):
     monkeypatch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 2.0)
     enough = threading.Event()
 
@@ -217,16 +226,17 @@ def test_what_takes_too_long_for_a_plan_is_left_out_and_named(scene, monkeypatch
         enough.wait()
         raise InputError("too late to be heard")
 
-    monkeypatch.setattr("rsupres.upscaling.preparation.work.find_stretch", slow)
+    monkeypatch.setattr(f"rsupres.upscaling.preparation.{place}", slow)
     monkeypatch.setattr("rsupres.cli.leave_if_abandoned", lambda code: None)
     told, result = plan(scene)
     enough.set()
     while abandoned():
         time.sleep(0.01)
     assert result.exit_code == 0
-    assert told["left_out"] == "the stretch takes longer than 2 s and is left out"
+    assert told["left_out"] == f"{name} takes longer than 2 s and is left out"
     assert told["output_size"] == [200, 240]
     assert told["memory_bytes"] > 0
+    assert 0 < told["output_bytes"] < told["disk_bytes"]
 
 
 def test_a_plan_names_what_would_be_refused_and_its_code(scene, tmp_path, patient):

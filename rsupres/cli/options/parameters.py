@@ -159,7 +159,7 @@ class NamedBandsType(click.ParamType[Any]):
         """Return pairs of role and 1-based band number, in the given order."""
         if isinstance(value, tuple):
             return value
-        pairs = []
+        pairs: list[tuple[str, int]] = []
         for part in str(value).split(","):
             role, _, number = (piece.strip() for piece in part.partition("="))
             if not role or not number.isdecimal() or int(number) < 1:

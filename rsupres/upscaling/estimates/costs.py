@@ -99,7 +99,7 @@ def memory_bytes(load: Load) -> int:
     """Return the estimated peak of a process that does a job.
 
     The peak is that of the tiles: libraries, weights, what the networks hold for one
-    batch, and strips of the output on their way to the file.
+    batch, strips of the output on their way to the file, and the file's own overviews.
     """
     table = _memory_table()
     models = cast(Mapping[str, Mapping[str, float]], table["models"])
@@ -113,7 +113,9 @@ def memory_bytes(load: Load) -> int:
     near = min(strip, pipeline["small_strip"])
     strips = pipeline["per_small_strip"] * near
     strips += pipeline["per_strip"] * (strip - near)
-    return int(pipeline["fixed"] + networks + strips)
+    # What a large file takes until it is whole, with its overviews.
+    file = pipeline["per_written_value"] * load.written_values
+    return int(pipeline["fixed"] + networks + strips + file)
 
 
 def _networks_bytes(row: Mapping[str, float], load: Load) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.grid import PixelWindow, ceil_div
+from rsupres.raster.stretch import Stretch
 from rsupres.upscaling.preparation.work import Work
 
 _N = 3  # parts along each side of the scene
@@ -42,6 +43,16 @@ def enlarged_parts(work: Work) -> tuple[NDArray[np.generic], ...]:
         )
         blocks.append(pixels)
     return tuple(blocks)
+
+
+def whole_type_stretch(work: Work) -> Stretch:
+    """Return a stretch by which numbers can be enlarged before their own is known."""
+    kind, n_bands = np.dtype(work.scene.dtype), len(work.file_bands)
+    low, high = 0.0, 1.0
+    if kind.kind != "f":
+        limits = np.iinfo(kind)
+        low, high = float(limits.min), float(limits.max)
+    return Stretch((low,) * n_bands, (high,) * n_bands)
 
 
 def _spread(room: int) -> list[int]:

@@ -34,15 +34,21 @@ from rsupres.upscaling.estimates.costs import (
     memory_bytes,
     read_times,
 )
-from rsupres.upscaling.estimates.parts import enlarged_parts
+from rsupres.upscaling.estimates.parts import enlarged_parts, whole_type_stretch
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.context import PreparedScene
 from rsupres.upscaling.preparation.existing import check_existing
 from rsupres.upscaling.preparation.scene import open_scene
-from rsupres.upscaling.preparation.work import Work, open_work
-from rsupres.upscaling.summary import without_warnings
+from rsupres.upscaling.preparation.validity import without_warnings
+from rsupres.upscaling.preparation.work import Stage, Work, open_work
 
 LIMIT_S = 3.5  # of wall time; the rest of 5 s is the program's start
+
+_NEXT: Mapping[Stage, str] = {
+    "opened": "looking for numbers that are no measurements",
+    "read": "the stretch",
+    "stretched": "opening the conditions",
+}
 
 Size = tuple[int, int]  # width, height
 
@@ -190,9 +196,15 @@ class _Draft:
 def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
     """Find out all that can be known, what is quick to find first."""
 
-    def settled(work: Work, is_stretched: bool) -> None:
-        draft.plan = _measured(work, is_stretched=is_stretched)
-        draft.next = "opening the conditions" if is_stretched else "the stretch"
+    def settled(work: Work, stage: Stage) -> None:
+        known, plan = draft.plan, _measured(work, stage)
+        if stage == "opened":
+            plan = _with_sizes(plan, replace(work, stretch=whole_type_stretch(work)))
+        elif known.output_bytes is not None:
+            found = known.output_bytes, known.disk_bytes
+            plan = replace(plan, output_bytes=found[0], disk_bytes=found[1])
+        draft.plan = plan
+        draft.next = _NEXT[stage]
 
     with bounded_cache(), open_work(job, settled, is_checked=False) as work:
         if compared:
@@ -206,13 +218,13 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
         draft.next = "reading the sensor"
         draft.plan = replace(draft.plan, sensor=_sensor(work))
     if len(job.scenes) > 1:
-        # Nothing is new but what only all numbers of files of several scales tell.
+        # New is only what all numbers of files of several scales tell.
         draft.next = "looking at all numbers of the scenes"
         with bounded_cache(), without_warnings(), open_scene(job):
             pass
 
 
-def _measured(work: Work, *, is_stretched: bool) -> Plan:
+def _measured(work: Work, stage: Stage) -> Plan:
     grid, output, spec = work.grid, work.sr_grid, work.model.spec
     load, times = _load(work), read_times()
     folder = work.job.output.absolute().parent
@@ -225,7 +237,7 @@ def _measured(work: Work, *, is_stretched: bool) -> Plan:
         gsd_m=grid.scene.gsd_m,
         scene_size=(grid.scene.width, grid.scene.height),
         output_size=(output.width, output.height),
-        bands=tuple(_bands(work, is_stretched=is_stretched)),
+        bands=tuple(_bands(work, is_stretched=stage == "stretched")),
         other_bands=work.job.other_bands,
         dtype=work.dtype,
         input_nodata=work.scene.nodata,

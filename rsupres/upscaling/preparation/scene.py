@@ -40,12 +40,17 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_scene(job: UpscaleJob, sample_pixels: int | None = None) -> Iterator[Raster]:
+def open_scene(
+    job: UpscaleJob,
+    sample_pixels: int | None = None,
+    on_opened: Callable[[Raster], None] | None = None,
+) -> Iterator[Raster]:
     """Open the scene that a job is about, and close it on leaving.
 
     Args:
         job: what is asked.
         sample_pixels: as in `open_scenes`.
+        on_opened: called with the scene before pixels of all of it are looked at.
 
     Raises:
         InputError: it cannot be opened or read as the job says.
@@ -70,7 +75,10 @@ def open_scene(job: UpscaleJob, sample_pixels: int | None = None) -> Iterator[Ra
             scene = scene.with_mask(stack.enter_context(mask))
         elif job.mask_classes is not None:
             raise InputError("needs a mask.", argument="mask_classes")
-        scene = heed_undeclared(_restrict(scene, job), ("input_nodata",))
+        scene = _restrict(scene, job)
+        if on_opened is not None:
+            on_opened(scene)
+        scene = heed_undeclared(scene, ("input_nodata",))
         warn_of_repeated(scene)
         warn_of_lossy(scene)
         yield scene

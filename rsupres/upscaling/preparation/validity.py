@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -86,3 +87,15 @@ def warn_of_lost(scene: Raster, joint: Sequence[int], *, has_nodata: bool) -> No
             "mark nodata with a mask" if has_nodata else "give a nodata value",
             extra={"remedies": ("bidx", "other_bands=skip")},
         )
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Log no warnings of this package, where they are given at another place, too."""
+    ours = logging.getLogger("rsupres")
+    before = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)

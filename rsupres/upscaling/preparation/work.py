@@ -11,11 +11,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,12 +22,13 @@ from rsupres.checkpoints.catalogue import read_card
 from rsupres.companions.request import COLOURS
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.open import NO_CONDITIONS, ConditionSet, open_conditions
+from rsupres.errors import RsupresError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import BandChoice, choose_bands, class_bands
 from rsupres.raster.dataset import Raster
-from rsupres.raster.files import file_sha256
+from rsupres.raster.files import file_sha256, hash_of_file
 from rsupres.raster.kinds import check_type
 from rsupres.raster.stretch import (
     Stretch,
@@ -56,6 +56,7 @@ from rsupres.upscaling.preparation.validity import (
     warn_of_idle_nodata,
     warn_of_lost,
     warn_of_rounding,
+    without_warnings,
 )
 from rsupres.version import __version__
 
@@ -65,6 +66,10 @@ if TYPE_CHECKING:
     from rsupres.upscaling.preparation.lr_rows import LrRows
 
 _SAMPLE_PIXELS = 1_000_000  # of a file, where not all are looked at
+
+# How far the work is: the scene is open; the undeclared nodata value is known, which
+# takes reading the scene; the stretch is known, before conditions are opened.
+Stage = Literal["opened", "read", "stretched"]
 
 logger = logging.getLogger(__name__)
 
@@ -184,10 +189,10 @@ class Work:
             "scene": self.scene.fingerprint(),
             "model": self.model.card.name,
             "model_sha256": self.model.sha256,
-            "aoi_sha256": _file_hash(self.job.aoi),
-            "mask": _file_hash(self.job.mask),
+            "aoi_sha256": hash_of_file(self.job.aoi),
+            "mask": hash_of_file(self.job.mask),
             "sharpening": self.sharpening_sha256,
-            "grid": _grid_to_json(self.grid.scene),
+            "grid": self.grid.scene.to_json(),
             "bands": list(self.file_bands),
             "n_model": len(self.bands.roles),
             "tile": [*self.grid.sides, self.grid.halo],
@@ -283,7 +288,7 @@ class Work:
 @contextmanager
 def open_work(
     job: UpscaleJob,
-    on_settled: Callable[[Work, bool], None] | None = None,
+    on_settled: Callable[[Work, Stage], None] | None = None,
     *,
     is_checked: bool = True,
 ) -> Iterator[Work]:
@@ -291,8 +296,7 @@ def open_work(
 
     Args:
         job: what is asked.
-        on_settled: called with what is settled so far and whether the stretch is:
-            before pixels are read for it, and before conditions are opened.
+        on_settled: called with what is settled so far, at each stage.
         is_checked: look at all pixels where those of a sample may hide what refuses
             the job; reads whole files where scenes of several scales are joined.
 
@@ -302,12 +306,18 @@ def open_work(
     measured = job.uncertainty is not None or job.interval is not None
     gates = parse_gates(job.fail_if, has_uncertainty=measured)
     choice = parse_stretch(job.stretch)
-    settled = on_settled or (lambda work, is_stretched: None)
-    with open_scene(job, None if is_checked else _SAMPLE_PIXELS) as scene:
+    settled = on_settled or (lambda work, stage: None)
+
+    def on_opened(scene: Raster) -> None:
+        with suppress(RsupresError), without_warnings():  # they come again below
+            settled(_settle(job, scene, gates), "opened")
+
+    sample = None if is_checked else _SAMPLE_PIXELS
+    with open_scene(job, sample, on_opened if on_settled else None) as scene:
         work = _settle(job, scene, gates)
-        settled(work, False)
+        settled(work, "read")
         work = _with_stretch(work, choice)
-        settled(work, True)
+        settled(work, "stretched")
         scene = work.scene
         interpolated = [p + 1 for p in work.order if p not in work.codes]
         warn_of_rounding(scene, work.stretch.for_bands(interpolated), work.dtype)
@@ -366,18 +376,3 @@ def _with_stretch(work: Work, choice: StretchChoice) -> Work:
     inject = job.other_bands == "inject"
     gains = find_gains(scene, bands, stretch) if inject else ()
     return replace(work, scene=scene, stretch=stretch, model=model, gains=gains)
-
-
-def _grid_to_json(grid: Grid) -> dict[str, object]:
-    return {
-        "crs": grid.crs.to_wkt() if grid.crs else None,
-        "transform": list(grid.transform)[:6],
-        "height": grid.height,
-        "width": grid.width,
-    }
-
-
-def _file_hash(name: str | None) -> str | None:
-    if name is None or not Path(name).is_file():
-        return name
-    return file_sha256(name)
