@@ -12,7 +12,9 @@ import os
 import re
 import stat
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +33,23 @@ _STEM_SIDECARS = (
 _VIRTUAL_SOURCES = ("SourceFilename", "SourceDataset", "SrcDataSource")
 _MAX_VRT_BYTES = 64 * 2**20
 _MAX_DEPTH = 16  # of virtual files in virtual files
+
+# Files that were read before the job was known, by the argument that gave them.
+_READ_BEFORE: ContextVar[Mapping[str, Iterable[str]]] = ContextVar("read before")
+
+
+@contextmanager
+def also_protected(names: Mapping[str, Iterable[str]]) -> Iterator[None]:
+    """Protect more files than a job reads itself, such as the file of its options.
+
+    Args:
+        names: argument -> names of files.
+    """
+    token = _READ_BEFORE.set(names)
+    try:
+        yield
+    finally:
+        _READ_BEFORE.reset(token)
 
 
 def check_apart(
@@ -82,7 +101,8 @@ class Inputs:
     _folders: dict[Path, _Use] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        for giver, names in self.names.items():
+        before = _READ_BEFORE.get({})
+        for giver, names in (*self.names.items(), *before.items()):
             for name in names:
                 for file in local_files(name):
                     self._add(file, giver, name)
@@ -185,8 +205,13 @@ def check_regular(path: Path, argument: str) -> None:
         argument: name of the argument that gave it, for the message.
 
     Raises:
-        ArgumentError: it is a device, a pipe or a socket.
+        ArgumentError: it is a device, a pipe or a socket, or the name is "-".
     """
+    if str(path) == "-":
+        raise ArgumentError(
+            "- would be a file of that name, as no raster goes to stdout; name a file.",
+            argument=argument,
+        )
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -341,7 +341,7 @@ def locate(path: str) -> str:
         return _locate_in_zip(path) if path.lower().endswith(".zip") else path
     if path.startswith("/vsi") or ":" in path.lstrip("/"):
         return path
-    raise InputError(f"{path}: no such file.")
+    raise InputError(f"{path or 'an empty name'}: no such file.")
 
 
 def _locate_in_zip(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,10 +82,35 @@ CALLS: dict[str, Call] = {
     "change like": lambda s, t: ("change", t / "codes.tif", s, "--like", s),
     "sidecar": lambda s, t: ("upscale", s, f"{s}.msk"),
     "log file": lambda s, t: ("upscale", s, t / "o.tif", "--log-file", s),
+    "options": lambda s, t: (
+        *("upscale", "--config", t / "job.toml", s, t / "job.toml"),
+    ),
+    "list": lambda s, t: ("upscale", f"@{t / 'list.txt'}", t / "list.txt"),
+    "log onto options": lambda s, t: (
+        *("upscale", "--config", t / "job.toml", s, t / "o.tif"),
+        *("--log-file", t / "job.toml"),
+    ),
+    "summary onto the list": lambda s, t: (
+        *("batch", f"@{t / 'list.csv'}", "--out-dir", t / "out"),
+        *("--summary", t / "list.csv"),
+    ),
+    "picture": lambda s, t: ("upscale", s, t / "o.tif", "--rgb8", s),
+    "page": lambda s, t: ("upscale", s, t / "o.tif", "--report", s),
+    "page of a pair": lambda s, t: ("report", s, s),
+    "mask": lambda s, t: (*("upscale", s, t / "codes.tif", "--mask", t / "codes.tif"),),
+    "style": lambda s, t: (
+        *("upscale", s, t / "r.tif", "--model", "sgdm-mini", "--scale", 8),
+        *("--style", t / "r.tif"),
+    ),
+    "weights": lambda s, t: ("upscale", s, t / "w.tif", "--model", t / "w.tif"),
+    "legend": lambda s, t: (
+        *("rasterize", t / "map.gpkg", t / "legend.toml", "--like", s),
+        *("--legend", t / "legend.toml"),
+    ),
+    "tiles": lambda s, t: ("tile", s, s.parent),
     "virtual": lambda s, t: ("upscale", t / "v.vrt", s),
     "virtual in virtual": lambda s, t: ("upscale", t / "w.vrt", s),
 }
-NO_OVERWRITE = ("plan", "log file")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -95,6 +121,12 @@ def test_an_output_that_is_an_input_is_refused(
     make_scene(tmp_path / "r.tif", 16, 16)
     polygons(tmp_path / "map.gpkg", scene)
     classes(tmp_path / "codes.tif")
+    (tmp_path / "job.toml").write_text('model = "bicubic"\n')
+    for listed in ("list.txt", "list.csv"):
+        (tmp_path / listed).write_text(f"{scene}\n")
+    shutil.copy(Path(rsupres.__file__).parent / "legends/classes.toml", tmp_path)
+    (tmp_path / "classes.toml").rename(tmp_path / "legend.toml")
+    (tmp_path / "w.tif").write_bytes(b"weights")
     text = (
         '<VRTDataset rasterXSize="16" rasterYSize="16"><VRTRasterBand dataType="UInt16"'
         ' band="1"><SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename>'

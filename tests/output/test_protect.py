@@ -10,7 +10,7 @@ import pytest
 
 from rsupres.errors import ArgumentError, InputError
 from rsupres.output.atomic import check_writable
-from rsupres.output.protect import check_apart, local_files
+from rsupres.output.protect import also_protected, check_apart, local_files
 from rsupres.raster.open import open_dataset
 
 
@@ -98,6 +98,20 @@ def test_special_files_are_no_outputs(tmp_path: Path) -> None:
         for path in (pipe, tmp_path / "socket", Path("/dev/null")):
             with pytest.raises(ArgumentError, match="device"):
                 check_apart({"output": path}, {})
+
+
+def test_stdout_is_no_output() -> None:
+    with pytest.raises(ArgumentError, match=r"^output - would be a file of that name"):
+        check_apart({"output": Path("-")}, {})
+
+
+def test_files_that_were_read_before_are_no_outputs(scene: Path) -> None:
+    with (
+        also_protected({"config": [str(scene)]}),
+        pytest.raises(ArgumentError, match=r"the input .*scene\.tif \(config\)"),
+    ):
+        check_apart({"output": scene}, {})
+    check_apart({"output": scene}, {})
 
 
 def test_names_without_local_files_are_let_through() -> None:

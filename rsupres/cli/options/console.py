@@ -6,12 +6,13 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from rsupres.cli.options.job_file import effective, job_file_options
-from rsupres.cli.options.parameters import stacked
+from rsupres.cli.options.parameters import files_read, stacked
 from rsupres.cli.terminal.console import Console, configure_logging
 from rsupres.cli.terminal.log_file import fault_of
 
@@ -105,7 +106,7 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
         verbosity = verbose - quiet
         if log_file is not None:
             ctx.meta["rsupres.log_file"] = None  # until it is known to be no input
-            _check_log_file(log_file, arguments)
+            _check_log_file(log_file, {**arguments, **files_read(ctx)})
         json_logs = log_format == "json"
         undo = configure_logging(verbosity, log_file, ctx.command, as_json=json_logs)
         ctx.find_root().call_on_close(undo)
@@ -118,7 +119,12 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
             )
             name = given.current.lstrip("-").replace("-", "_").lower()
             arguments[name] = given.value
-        function(console=Console(as_json, verbosity, json_logs), **arguments)
+        with ExitStack() as stack:
+            if read := files_read(ctx):
+                from rsupres.output.protect import also_protected
+
+                stack.enter_context(also_protected(read))
+            function(console=Console(as_json, verbosity, json_logs), **arguments)
 
     return _options(wrapper)
 

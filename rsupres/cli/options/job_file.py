@@ -24,6 +24,7 @@ from rsupres.cli.options.parameters import (
     DurationType,
     LayersType,
     ShardType,
+    note_read,
     stacked,
 )
 from rsupres.version import __version__
@@ -91,6 +92,7 @@ def _load(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     if path is None:
         return
     stored = _read(path)
+    note_read(ctx, "config", path)
     rules = stored.pop(SCENE_TABLES, [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise click.UsageError(f"{path}: [[scene]] stands in two brackets.")

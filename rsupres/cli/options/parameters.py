@@ -227,6 +227,17 @@ def split_creation(
     return tuple(pairs)
 
 
+def note_read(ctx: click.Context, name: str, path: str) -> None:
+    """Note a file that is read to know what is asked, so that no output replaces it."""
+    files_read(ctx).setdefault(name, []).append(path)
+
+
+def files_read(ctx: click.Context) -> dict[str, list[str]]:
+    """Return the files that were read to know what is asked, by parameter."""
+    found: dict[str, list[str]] = ctx.meta.setdefault("rsupres.read", {})
+    return found
+
+
 def expand_lists(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -242,6 +253,7 @@ def expand_lists(
             paths.append(text)
             continue
         try:
+            note_read(ctx, f"list of {param.name}", text[1:])
             stored = Path(text[1:]).read_bytes()
         except OSError as error:
             reason = error.strerror or error

@@ -53,10 +53,13 @@ def option_of(name: str, command: click.Command | None) -> str:
     name, _, value = name.partition("=")
     name = _PARTS.get(name, name)
     spelled = "--" + name.replace("_", "-")
-    for parameter in command.params if command else ():
-        words = re.findall(r"\w+", parameter.metavar or "")
-        if isinstance(parameter, click.Argument) and name.upper() in words:
-            return name.upper()
+    parameters = command.params if command else []
+    if not any(parameter.name == name for parameter in parameters):
+        for parameter in parameters:  # such as DIR|RUN_DIR
+            words = re.findall(r"\w+", parameter.metavar or "")
+            if isinstance(parameter, click.Argument) and name.upper() in words:
+                return name.upper()
+    for parameter in parameters:
         if parameter.name == name:
             spelled = (
                 max(parameter.opts, key=len)

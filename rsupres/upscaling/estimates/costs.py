@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 _MEMORY = Path(__file__).with_name("memory.json")
+PART_ROWS = 4096  # of an output, that its file is made of at a time, roughly
 _FORMAT = 1  # of the table in the user's cache
 
 
@@ -38,6 +39,7 @@ class Load:
         scene_lr: LR pixels of the scene.
         strip_values: values of one strip, all bands and samples' variances.
         written_values: of the output.
+        part_values: of the output's first `PART_ROWS` rows, all bands.
         samples: pictures drawn.
         n_conditions: pictures that the model looks at besides the scene.
     """
@@ -55,6 +57,7 @@ class Load:
     scene_lr: int
     strip_values: int
     written_values: int
+    part_values: int = 0
     samples: int = 1
     n_conditions: int = 0
 
@@ -113,8 +116,10 @@ def memory_bytes(load: Load) -> int:
     near = min(strip, pipeline["small_strip"])
     strips = pipeline["per_small_strip"] * near
     strips += pipeline["per_strip"] * (strip - near)
-    # What a large file takes until it is whole, with its overviews.
-    file = pipeline["per_written_value"] * load.written_values
+    # What a large file takes until it is whole: its rows on their way, its overviews.
+    part = max(0.0, load.part_values - pipeline["small_part"])
+    file = pipeline["per_part_value"] * part
+    file += pipeline["per_written_value"] * load.written_values
     return int(pipeline["fixed"] + networks + strips + file)
 
 

@@ -27,6 +27,7 @@ from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
 from rsupres.output.tiff.sizes import Sizes, estimate_sizes
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.estimates.costs import (
+    PART_ROWS,
     Load,
     duration_s,
     file_growth,
@@ -218,7 +219,6 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
         draft.next = "reading the sensor"
         draft.plan = replace(draft.plan, sensor=_sensor(work))
     if len(job.scenes) > 1:
-        # New is only what all numbers of files of several scales tell.
         draft.next = "looking at all numbers of the scenes"
         with bounded_cache(), without_warnings(), open_scene(job):
             pass
@@ -261,9 +261,8 @@ def _load(work: Work) -> Load:
     grid, spec, card = work.grid, work.model.spec, work.model.card
     n_model = len(work.bands.roles)
     n_variances = n_model if work.has_deviation else 0
-    height, width = grid.tile_shape
+    (height, width), output = grid.tile_shape, work.sr_grid
     strip = max(grid.strip(row).height for row in range(grid.shape[0]))
-    output = work.sr_grid
     return Load(
         model=card.name,
         family=spec.family,
@@ -278,6 +277,7 @@ def _load(work: Work) -> Load:
         scene_lr=grid.lr.height * grid.lr.width,
         strip_values=grid.sr.width * strip * (len(work.order) + n_variances),
         written_values=output.width * output.height * len(work.order),
+        part_values=output.width * min(output.height, PART_ROWS) * len(work.order),
         samples=work.job.samples,
         n_conditions=len(work.job.given_conditions),
     )

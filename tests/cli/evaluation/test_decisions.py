@@ -76,6 +76,9 @@ def test_gates_end_the_comparison_of_two_pictures(chips: Path) -> None:
     result = invoke(sr, hr, "--fail-if", "ssim<0.9")
     assert result.exit_code == 8
     assert "SSIM" in result.stdout
+    # Equal pictures have an infinite PSNR, which is above any limit.
+    assert invoke(hr, hr, "--fail-if", "psnr<90").exit_code == 0
+    assert invoke(hr, hr, "--fail-if", "psnr>90").exit_code == 8
     unknown = invoke(sr, hr, "--fail-if", "valid<0.9")
     assert unknown.exit_code == 3
     assert "--fail-if 'valid<0.9': no figure 'valid'" in unknown.stderr

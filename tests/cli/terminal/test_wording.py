@@ -33,6 +33,18 @@ def test_an_argument_is_spelled_as_the_command_has_it(name: str, typed: str) -> 
     assert option_of(name, command) == typed
 
 
+def test_an_option_goes_before_the_word_of_an_argument() -> None:
+    @click.command()
+    @click.argument("source", metavar="DIR|RUN_DIR")
+    @click.option("--run-dir")
+    def both(source: str, run_dir: str) -> None:
+        pass
+
+    assert option_of("run_dir", both) == "--run-dir"
+    both.params.pop()
+    assert option_of("run_dir", both) == "RUN_DIR"
+
+
 def test_an_error_names_the_option_at_fault_and_those_that_help() -> None:
     error = InputError(
         "x.tif: no classes.", argument="bands", remedies=("class_table",)
