@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -119,14 +119,19 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
             )
             name = given.current.lstrip("-").replace("-", "_").lower()
             arguments[name] = given.value
-        with ExitStack() as stack:
-            if read := files_read(ctx):
-                from rsupres.output.protect import also_protected
-
-                stack.enter_context(also_protected(read))
+        with _protecting(files_read(ctx)):
             function(console=Console(as_json, verbosity, json_logs), **arguments)
 
     return _options(wrapper)
+
+
+def _protecting(read: Mapping[str, list[str]]) -> AbstractContextManager[None]:
+    """Protect the files that were read to know what is asked; there may be none."""
+    if not read:  # short commands need not load what protects
+        return nullcontext()
+    from rsupres.output.protect import also_protected
+
+    return also_protected(read)
 
 
 def _check_log_file(log_file: str, arguments: Mapping[str, object]) -> None:
