@@ -39,7 +39,9 @@ def main(out: str) -> None:
     for name, (truth, reference, mask) in places.items():
         row = with_reference(truth, reference, mask, 8)
         save(row, folder / f"refdiff_{name}_x8.png")
-        save(one_step(truth, 4), folder / f"slimdiffsr_{name}_x4.png")
+        for scale in (4, 8):
+            row = one_step(truth, scale)
+            save(row, folder / f"slimdiffsr_{name}_x{scale}.jpg")
         save(two_details(truth, 4), folder / f"e2diffsr_{name}_x4.png")
 
 
@@ -133,7 +135,7 @@ def save(row: Mapping[str, Floats], path: Path) -> None:
             Image.fromarray(levels.transpose(1, 2, 0)), (k * (SIDE + GAP), LINE)
         )
         draw.text((k * (SIDE + GAP), 2), title, "black")
-    canvas.save(path)
+    canvas.save(path, quality=90)
     print(path)
 
 
