@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import cast
 
 _MEMORY = Path(__file__).with_name("memory.json")
-PART_ROWS = 4096  # of an output, that its file is made of at a time, roughly
 _FORMAT = 1  # of the table in the user's cache
 
 
@@ -39,7 +38,6 @@ class Load:
         scene_lr: LR pixels of the scene.
         strip_values: values of one strip, all bands and samples' variances.
         written_values: of the output.
-        part_values: of the output's first `PART_ROWS` rows, all bands.
         samples: pictures drawn.
         n_conditions: pictures that the model looks at besides the scene.
     """
@@ -57,7 +55,6 @@ class Load:
     scene_lr: int
     strip_values: int
     written_values: int
-    part_values: int = 0
     samples: int = 1
     n_conditions: int = 0
 
@@ -113,13 +110,12 @@ def memory_bytes(load: Load) -> int:
     # Read ahead, in use, and as tensors; three bands in float32.
     networks += 36.0 * load.n_conditions * load.batch * load.tile_sr
     strip = 4.0 * load.strip_values
-    near = min(strip, pipeline["small_strip"])
-    strips = pipeline["per_small_strip"] * near
-    strips += pipeline["per_strip"] * (strip - near)
-    # What a large file takes until it is whole: its rows on their way, its overviews.
-    part = max(0.0, load.part_values - pipeline["small_part"])
-    file = pipeline["per_part_value"] * part
-    file += pipeline["per_written_value"] * load.written_values
+    # Strips are made in pieces of a tile; of small ones, several wait.
+    piece = max(4.0 * load.tile_sr * load.n_bands, pipeline["small_piece"])
+    piece = min(strip, piece)
+    strips = pipeline["per_piece"] * piece + pipeline["per_strip"] * (strip - piece)
+    # What a large file takes until it is whole, with its overviews.
+    file = pipeline["per_written_value"] * load.written_values
     return int(pipeline["fixed"] + networks + strips + file)
 
 

@@ -27,7 +27,6 @@ from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
 from rsupres.output.tiff.sizes import Sizes, estimate_sizes
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.estimates.costs import (
-    PART_ROWS,
     Load,
     duration_s,
     file_growth,
@@ -277,7 +276,6 @@ def _load(work: Work) -> Load:
         scene_lr=grid.lr.height * grid.lr.width,
         strip_values=grid.sr.width * strip * (len(work.order) + n_variances),
         written_values=output.width * output.height * len(work.order),
-        part_values=output.width * min(output.height, PART_ROWS) * len(work.order),
         samples=work.job.samples,
         n_conditions=len(work.job.given_conditions),
     )
