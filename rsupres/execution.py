@@ -111,7 +111,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
-    """Share strips out evenly: sizes differ by at most one, order is kept.
+    """Return shares of the strips: sizes differ by at most one, order is kept.
 
     Args:
         n_strips: strips in all.
@@ -149,7 +149,7 @@ def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
 
 
 def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:
-    """Iterate over `source` in a thread of its own, `depth` items ahead.
+    """Return a reader that takes items of `source` in a thread, `depth` ahead.
 
     A context manager whose value is the iterator. What `source` raises is raised by
     ``next``. Leaving the context stops the thread after its current item.

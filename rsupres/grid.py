@@ -265,6 +265,10 @@ def as_scale(value: Scale) -> Fraction:
 def ceil_div(number: int, divisor: int) -> int:
     """Return `number / divisor` rounded up to a whole number; `divisor` is positive.
 
+    Args:
+        number: to be divided.
+        divisor: positive.
+
     >>> ceil_div(6, 3), ceil_div(7, 3)
     (2, 3)
     """
@@ -273,6 +277,10 @@ def ceil_div(number: int, divisor: int) -> int:
 
 def round_up(length: int, step: int) -> int:
     """Return the smallest multiple of `step` that is at least `length`.
+
+    Args:
+        length: at least 0.
+        step: positive.
 
     >>> round_up(6, 3), round_up(7, 3)
     (6, 9)

@@ -99,6 +99,9 @@ class TileGrid(Sequence[Tile]):
             multiple: SR tile sides and starts must be multiples of this.
             width: LR pixels along a tile's rows; None = `size`.
 
+        Returns:
+            The tiles.
+
         Raises:
             GridError: if the scale is below 1; size or overlap is not a multiple of
                 `lr_step(scale, multiple)`; the overlap is not below the size; or

@@ -8,8 +8,11 @@ four that the sample holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,12 @@ class Miniature:
         return scl
 
     def build(self, folder: Path) -> Path:
+        """Put a copy of the product into a folder and return its own folder."""
+        if "bands" in vars(self):  # a test may have changed them
+            return self.write(folder)
+        return Path(shutil.copytree(_written(self), folder / self.name))
+
+    def write(self, folder: Path) -> Path:
         """Write the product into a folder and return its own folder."""
         product = folder / self.name
         images = product / "GRANULE" / self.granule / "IMG_DATA"
@@ -211,6 +220,14 @@ def frame_of(gsd: int) -> Affine:
     """Return the transform of the tile's pixels of a size."""
     with rasterio.open(SAMPLE) as dataset:
         return Affine(gsd, 0, dataset.transform.c, 0, -gsd, dataset.transform.f)
+
+
+@cache
+def _written(wanted: Miniature) -> Path:
+    """Return where a product is written once for all tests that ask for it."""
+    folder = tempfile.mkdtemp(prefix="miniature")
+    atexit.register(shutil.rmtree, folder)
+    return replace(wanted).write(Path(folder))
 
 
 def write_jp2(

@@ -32,7 +32,11 @@ def module_name(file: Path) -> str:
 
 
 FILES = {module_name(file): file for file in sorted(ROOT.glob("rsupres/**/*.py"))}
-TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+
+
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text())
 
 
 def is_for_types_only(node: ast.stmt) -> bool:
@@ -69,7 +73,7 @@ def imported_names(module: str, nodes: Iterator[ast.AST]) -> set[str]:
 
 def imports(module: str, *, deferred: bool = True) -> set[str]:
     """Return what a module imports when it runs, ours and others'."""
-    return imported_names(module, running_nodes(TREES[module], deferred=deferred))
+    return imported_names(module, running_nodes(tree_of(module), deferred=deferred))
 
 
 def own_imports(module: str, *, deferred: bool = True) -> set[str]:
@@ -83,7 +87,7 @@ def room(module: str) -> str:
 @functools.cache
 def all_imports_of(module: str) -> set[str]:
     """Return what a module imports, also for types only."""
-    return imported_names(module, ast.walk(TREES[module]))
+    return imported_names(module, ast.walk(tree_of(module)))
 
 
 def test_the_tree_is_there() -> None:
@@ -149,7 +153,7 @@ def test_families_never_import_each_other() -> None:
 
 def calls_and_raises(module: str) -> Iterator[str]:
     """Yield what a module calls and raises, as written."""
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func)
         elif isinstance(node, ast.Raise) and node.exc is not None:
@@ -179,7 +183,7 @@ def lengths(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def test_functions_files_and_packages_are_short() -> None:
     """At most 50 lines a function, 400 a file of the package, 12 modules a package."""
     tests = {file: ast.parse(file.read_text()) for file in ROOT.glob("tests/**/*.py")}
-    ours = {FILES[name]: tree for name, tree in TREES.items()}
+    ours = {FILES[name]: tree_of(name) for name in FILES}
     for file, tree in {**tests, **ours}.items():
         if file in ours:
             assert len(file.read_text().splitlines()) <= 400, file
@@ -213,8 +217,8 @@ def test_tests_lie_in_the_folders_of_what_they_test() -> None:
 def test_only_the_rooms_for_rasters_open_them() -> None:
     openers = {
         name
-        for name, tree in TREES.items()
-        for node in ast.walk(tree)
+        for name in FILES
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.Attribute | ast.Name)
         and ast.unparse(node) in ("rasterio.open", "rasterio.shutil.copy", "WarpedVRT")
     }

@@ -25,7 +25,6 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 }
-each_page = pytest.mark.parametrize("page", PAGES)
 SOURCES = [
     path
     for path in [*sorted(ROOT.glob("rsupres/**/*")), *sorted(ROOT.glob("models/**/*"))]
@@ -49,12 +48,12 @@ def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command
 
 
 LEAVES = dict(walk(main, "rsupres"))
-OPTIONS = [
-    pytest.param(option, id=f"{name} {max(option.opts, key=len)}")
+OPTIONS = {
+    f"{name} {max(option.opts, key=len)}": option
     for name, command in LEAVES.items()
     for option in command.params
     if isinstance(option, click.Option) and not option.hidden
-]
+}
 each_command = pytest.mark.parametrize("name", LEAVES)
 
 
@@ -93,9 +92,8 @@ def test_every_command_of_the_contract_exists():
     assert names == set(COMMANDS)
 
 
-@each_command
-def test_every_command_is_in_the_readme(name):
-    assert f"`{name}`" in README
+def test_every_command_is_in_the_readme():
+    assert [name for name in LEAVES if f"`{name}`" not in README] == []
 
 
 @each_command
@@ -109,19 +107,21 @@ def test_every_command_has_help_that_ends_with_an_example_that_could_be_run(name
     assert all(example.startswith(name) for example in found)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_has_help_in_whole_sentences(option):
-    text = option.help or ""
-    assert re.match(r"[A-Z0-9]", text), text
-    assert text.endswith("."), text
-    assert not any("_" in form for form in option.opts)
-    short = {form for form in option.opts if not form.startswith("--")}
-    assert short <= SHORT_FORMS
+def test_every_option_has_help_in_whole_sentences():
+    assert len(OPTIONS) > 400
+    for name, option in OPTIONS.items():
+        text = option.help or ""
+        assert re.match(r"[A-Z0-9]", text), (name, text)
+        assert text.endswith("."), (name, text)
+        assert not any("_" in form for form in option.opts), name
+        short = {form for form in option.opts if not form.startswith("--")}
+        assert short <= SHORT_FORMS, name
 
 
-@each_page
-def test_the_examples_of_a_page_could_be_run(page):
-    found = [e for block in code_blocks(PAGES[page], "bash") for e in examples(block)]
+def test_the_examples_of_the_pages_could_be_run():
+    blocks = [b for text in PAGES.values() for b in code_blocks(text, "bash")]
+    found = [example for block in blocks for example in examples(block)]
+    assert len(found) > 50
     assert [c for c in map(complaint, found) if c] == []
 
 
@@ -144,10 +144,10 @@ def test_the_exit_codes_of_the_pages_are_those_of_the_program():
         assert rows == raised | {"0", "2", "130", "138", "141", "142", "143"}
 
 
-@each_page
-def test_the_code_that_a_page_names_exists(page):
-    names = set(re.findall(r"`(rsupres(?:\.\w+)+)`", PAGES[page]))
-    assert [name for name in names if not is_defined(name)] == []
+def test_the_code_that_the_pages_name_exists():
+    names = set(re.findall(r"`(rsupres(?:\.\w+)+)`", "".join(PAGES.values())))
+    assert len(names) > 10
+    assert [name for name in sorted(names) if not is_defined(name)] == []
 
 
 def is_defined(name: str) -> bool:
@@ -206,6 +206,19 @@ def test_the_make_targets_of_the_pages_exist():
     assert words <= targets
 
 
+def test_the_files_that_the_pages_name_exist():
+    folders = "docs|examples|models|rsupres|sample_data|tests"
+    texts = {**PAGES, "ARCHITECTURE.md": ARCHITECTURE}
+    named = {
+        (page, name)
+        for page, text in texts.items()
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", text)
+        if "NAME" not in name  # stands for any
+    }
+    assert len(named) > 20
+    assert [entry for entry in sorted(named) if not (ROOT / entry[1]).exists()] == []
+
+
 def test_the_files_that_the_readme_links_exist():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
@@ -236,16 +249,83 @@ def test_the_map_names_every_module_and_no_other():
     assert len(ARCHITECTURE.splitlines()) < 150
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "rsupres").rglob("*.py")), ids=lambda path: path.name
-)
-def test_every_module_says_first_what_it_does(path):
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    first = text.partition("\n")[0]
-    assert re.fullmatch(r"[A-Z0-9`].{10,}\.", first), first
+def test_every_module_says_first_what_it_does():
+    for path in sorted((ROOT / "rsupres").rglob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = text.partition("\n")[0]
+        assert re.fullmatch(r"[A-Z0-9`].{10,}\.", first), (path, first)
 
 
 def test_the_change_log_has_this_version_and_a_place_for_what_comes_next():
     changes = PAGES["CHANGELOG.md"]
     assert 0 < changes.index("## Unreleased") < changes.index(f"## {__version__} - 2")
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+# An implementation of these has the arguments that its protocol or base class states.
+OF_PROTOCOLS = frozenset(
+    [
+        "allocate",
+        "build",
+        "conditions",
+        "convert",
+        "decode",
+        "degrade",
+        "encode",
+        "format_commands",
+        "forward",
+        "from_checkpoint",
+        "get_command",
+        "hidden",
+        "loss",
+        "main",
+        "predict",
+        "prepare",
+        "prepare_stage",
+        "read_rows",
+        "release",
+        "transform",
+        "upscale",
+        "upscale_with_variance",
+        "validate",
+    ]
+)
+
+
+def public_functions(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    """Yield functions and methods whose names do not begin with an underscore."""
+    for node in tree.body:
+        if getattr(node, "name", "_").startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node  # type: ignore[misc]
+
+
+def what_is_not_said(function: ast.FunctionDef) -> list[str]:
+    """Return which parts of a docstring are missing that several arguments need."""
+    given = function.args
+    names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
+    marks = " ".join(ast.unparse(mark) for mark in function.decorator_list)
+    own = [name for name in names if name not in ("self", "cls")]
+    if len(own) < 2 or function.name in OF_PROTOCOLS or "click" in marks:
+        return []
+    text = " ".join((ast.get_docstring(function) or "").split())
+    if "Arguments and result are those of" in text:
+        return []
+    result = ast.unparse(function.returns) if function.returns else "?"
+    gives = result not in ("None", "NoReturn", "Iterator[None]")
+    # "Return the ..." and "...; return the ..." state the result, as a section does.
+    says = re.search(r"\b[Rr]eturn|\b[Yy]ield", text)
+    return ["Args"] * ("Args:" not in text) + ["Returns"] * (gives and not says)
+
+
+def test_public_functions_state_their_arguments_and_results():
+    lacking = {
+        f"{path.relative_to(ROOT)}: {function.name}": missing
+        for path in sorted((ROOT / "rsupres").rglob("*.py"))
+        for function in public_functions(ast.parse(path.read_text(encoding="utf-8")))
+        if (missing := what_is_not_said(function))
+    }
+    assert lacking == {}

@@ -223,6 +223,7 @@ def test_the_map_holds_what_later_tools_draw():
     assert areas.geometry.is_valid.all()
 
 
+@pytest.mark.slow
 def test_each_seed_gives_a_town_of_its_own():
     scene, other = make_town(0, 600, 2.5), make_town(11, 600, 2.5)
     assert scene.now.shape == scene.earlier.shape == (4, 240, 240)
@@ -235,7 +236,14 @@ def test_each_seed_gives_a_town_of_its_own():
     assert scene.now.tobytes() == make_town(0, 600, 2.5).now.tobytes()
 
 
-@pytest.mark.parametrize(("seed", "size_m"), [(34, 600), (50, 760), (12, 1040)])
+@pytest.mark.parametrize(
+    ("seed", "size_m"),
+    [
+        pytest.param(34, 600, marks=pytest.mark.slow),
+        pytest.param(50, 760, marks=pytest.mark.slow),
+        pytest.param(12, 1040, marks=pytest.mark.slow),
+    ],
+)
 def test_all_shapes_are_valid_where_slivers_fold_over(seed, size_m):
     town = lay_out_town(seed, size_m)
     parcels = [f.polygon for f in town.fields] + [w.polygon for w in town.woods]

@@ -29,8 +29,12 @@ from torch.nn import functional
 
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.degradations.optics import Kernel, gaussian_of, sample, sampling_matrix
-from rsupres.families.sharpening.network import SharpeningConfig, SharpeningNetwork
-from rsupres.families.sharpening.sharpener import Levels, make_spec
+from rsupres.families.sharpening import (
+    Levels,
+    SharpeningConfig,
+    SharpeningNetwork,
+    make_spec,
+)
 
 FloatArray = NDArray[np.float32]
 

@@ -12,7 +12,15 @@ from torch.nn import functional
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run `layer` in float32, also under autocast."""
+    """Run `layer` in float32, also under autocast.
+
+    Args:
+        layer: that is run.
+        x: (b, c, ...), any floating type.
+
+    Returns:
+        The output of the layer, float32.
+    """
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float())
     return out

@@ -46,7 +46,15 @@ def centre_positions(start: int, count: int, ratio: float, origin: float) -> np.
 def make_taps(
     positions: np.ndarray, length: int, kernel: Kernel, device: torch.device
 ) -> Taps:
-    """Return the taps that read `positions` from an axis of `length` samples."""
+    """Return the taps that read `positions` from an axis of `length` samples.
+
+    Args:
+        positions: (n,) places on the axis in input samples; 0 is the centre of the
+            first.
+        length: samples of the axis.
+        kernel: of the interpolation.
+        device: where the taps are used.
+    """
     base = np.floor(positions).astype(np.int64)
     part = positions - base
     if kernel == "linear":
@@ -66,6 +74,14 @@ def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
     """Resample (..., h, w) to (..., len(rows), len(cols)), rows first.
 
     Computes in float32, also under autocast; the result has the type of `x`.
+
+    Args:
+        x: (..., h, w).
+        rows: taps that read the h rows.
+        cols: taps that read the w columns.
+
+    Returns:
+        (..., len(rows), len(cols)).
     """
     source = x.float()
     tall = sum(

@@ -22,6 +22,10 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
     """Return GroupNorm with the largest legal number of groups up to 32, or nothing.
 
     Widths that are no multiple of 32 get ``min(gcd(32, c), c / 4)`` groups.
+
+    Args:
+        kind: of the normalisation.
+        channels: of the maps that it normalises.
     """
     if kind == "none":
         return nn.Identity()

@@ -131,7 +131,12 @@ def inverse_map(n_pixels: int, scale: Fraction) -> AxisMap:
 
 
 def apply_rows(x: Tensor, rows: AxisMap) -> Tensor:
-    """Return (..., h, w) float32 mapped along its rows, (..., n_target, w)."""
+    """Return (..., h, w) float32 mapped along its rows, (..., n_target, w).
+
+    Args:
+        x: (..., h, w) float32.
+        rows: map of h input pixels.
+    """
     _check(x.shape[-2], rows)
     out = x.new_empty((*x.shape[:-2], rows.n_target, x.shape[-1]))
     with _one_thread():
@@ -141,7 +146,12 @@ def apply_rows(x: Tensor, rows: AxisMap) -> Tensor:
 
 
 def apply_cols(x: Tensor, cols: AxisMap) -> Tensor:
-    """Return (..., h, w) float32 mapped along its columns, (..., h, n_target)."""
+    """Return (..., h, w) float32 mapped along its columns, (..., h, n_target).
+
+    Args:
+        x: (..., h, w) float32.
+        cols: map of w input pixels.
+    """
     _check(x.shape[-1], cols)
     out = x.new_empty((*x.shape[:-1], cols.n_target))
     with _one_thread():
@@ -152,6 +162,10 @@ def apply_cols(x: Tensor, cols: AxisMap) -> Tensor:
 
 def enlarge(x: Tensor, scale: Fraction) -> Tensor:
     """Return (..., h, w) enlarged to (..., h * scale, w * scale), bicubic.
+
+    Args:
+        x: (..., h, w) float32.
+        scale: SR pixels along one LR pixel.
 
     Raises:
         ValueError: if a side would not be whole.

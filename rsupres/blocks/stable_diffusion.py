@@ -162,7 +162,15 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 def with_norm(module: _Module, norm: Norm) -> _Module:
-    """Replace every group normalisation below `module` by the wanted kind, in place."""
+    """Replace every group normalisation below `module` by the wanted kind, in place.
+
+    Args:
+        module: a network.
+        norm: the wanted kind.
+
+    Returns:
+        `module` itself.
+    """
     if norm == "group":
         return module
     for parent in list(module.modules()):
@@ -173,14 +181,24 @@ def with_norm(module: _Module, norm: Norm) -> _Module:
 
 
 def encode_moments(autoencoder: AutoencoderKL, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and clamped log-variance of the latent of (b, 3, H, W) in [-1, 1]."""
+    """Return mean and clamped log-variance of the latent of (b, 3, H, W) in [-1, 1].
+
+    Args:
+        autoencoder: of Stable Diffusion's kind.
+        image: (b, 3, H, W) in [-1, 1].
+    """
     moments = autoencoder.quant_conv(autoencoder.encoder(image))
     mean, logvar = moments.chunk(2, dim=1)
     return mean, logvar.clamp(*LOGVAR_LIMITS)
 
 
 def decode_latent(autoencoder: AutoencoderKL, z: Tensor) -> Tensor:
-    """Return the picture of an unscaled latent, (b, 3, f h, f w), about [-1, 1]."""
+    """Return the picture of an unscaled latent, (b, 3, f h, f w), about [-1, 1].
+
+    Args:
+        autoencoder: of Stable Diffusion's kind.
+        z: (b, 4, h, w), not scaled.
+    """
     image: Tensor = autoencoder.decoder(autoencoder.post_quant_conv(z))
     return image
 

@@ -75,7 +75,12 @@ def make_context_keys(unet: UNet2DConditionModel, context: Tensor) -> ContextKey
 
 
 def make_step_shifts(unet: UNet2DConditionModel, t: Tensor) -> StepShifts:
-    """Return the terms that every residual block adds at diffusion steps (n,)."""
+    """Return the terms that every residual block adds at diffusion steps (n,).
+
+    Args:
+        unet: the latent U-Net.
+        t: (n,) diffusion steps.
+    """
     embedded = unet.time_embedding(unet.time_proj(t).to(dtype_of(unet)))
     active = functional.silu(embedded)
     return StepShifts(tuple(r.time_emb_proj(active) for r, _ in _units(unet)))
@@ -189,6 +194,9 @@ def transform(
         module: with its projections, norms and blocks.
         h: feature maps.
         pairs: keys and values of the context for each of its blocks.
+
+    Returns:
+        (b, c, h, w).
     """
     linear = isinstance(module.proj_in, nn.Linear)
     x = module.norm(h)

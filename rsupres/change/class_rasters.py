@@ -262,7 +262,12 @@ def needed_window(scene: Raster, target: Grid) -> PixelWindow:
 
 
 def coarser_grid(one: Grid, other: Grid) -> Grid:
-    """Return the grid with the larger pixels, `other` where they are alike."""
+    """Return the grid with the larger pixels, `other` where they are alike.
+
+    Args:
+        one: a grid.
+        other: a grid; of any CRS, as the first.
+    """
     return other if source_pixels_per_pixel(one, other) >= 1 / 1.001 else one
 
 

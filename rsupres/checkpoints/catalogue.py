@@ -14,6 +14,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -32,7 +33,7 @@ from rsupres.families.base import (
     SamplerOptions,
     SuperResolver,
 )
-from rsupres.legends.toml_table import read_toml
+from rsupres.legends.toml_table import parse_toml, read_content
 from rsupres.raster.files import file_sha256
 
 if TYPE_CHECKING:
@@ -290,11 +291,18 @@ def card_text(
 
 def _card_from_toml(path: Path) -> Card:
     try:
-        values = read_toml(path)
-        name, file_name = str(values.pop("name")), str(values.pop("file"))
-        spec = spec_from_json(values.pop("spec"))
+        return _parsed_card(path, read_content(path))
     except InputError as error:
         raise CheckpointError(f"not a readable card: {error.problem}") from error
+
+
+@lru_cache(maxsize=256)
+def _parsed_card(path: Path, content: bytes) -> Card:
+    """Return a card; every run looks through all of them, so each is parsed once."""
+    values = parse_toml(path, content)
+    try:
+        name, file_name = str(values.pop("name")), str(values.pop("file"))
+        spec = spec_from_json(values.pop("spec"))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: the card lacks or misspells a value ({error})."

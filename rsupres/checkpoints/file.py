@@ -85,6 +85,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def read_part(path: Path, prefix: str) -> dict[str, np.ndarray]:
     """Return the tensors whose names begin with a prefix, without it, as arrays.
 
+    Args:
+        path: of a checkpoint.
+        prefix: that the names begin with.
+
     Raises:
         CheckpointError: missing or damaged.
     """

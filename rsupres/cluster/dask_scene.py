@@ -143,7 +143,15 @@ def _check_alike(reports: Sequence[Report]) -> None:
 
 @contextmanager
 def keeping_models(client: Client, demands: Demands) -> Iterator[str]:
-    """Let workers keep a model between tasks; the value names the plugin."""
+    """Let workers keep a model between tasks; the value names the plugin.
+
+    Args:
+        client: of the scheduler.
+        demands: what every worker must have.
+
+    Yields:
+        The name of the plugin, while workers have it.
+    """
     from rsupres.cluster.workers import ModelKeeper
 
     name = f"rsupres-{secrets.token_hex(4)}"

@@ -69,7 +69,12 @@ class Report:
 
 
 async def report(demands: Demands, dask_worker: Worker) -> Report:
-    """Return what a worker is; `Client.run` gives the worker."""
+    """Return what a worker is; `Client.run` gives the worker.
+
+    Args:
+        demands: what the worker must have.
+        dask_worker: the worker, as Dask passes it.
+    """
     state = dask_worker.state
     try:
         name = f"Worker {dask_worker.address}"
@@ -169,6 +174,9 @@ def run_shard(stored: Mapping[str, object], plugin: str) -> Outcome:
     Args:
         stored: its `UpscaleJob` as JSON.
         plugin: name of the `ModelKeeper`.
+
+    Returns:
+        How it went, with the error if it failed.
     """
     return _run(stored, plugin, compute_shard)
 
@@ -179,6 +187,9 @@ def run_scene(stored: Mapping[str, object], plugin: str) -> Outcome:
     Args:
         stored: its `UpscaleJob` as JSON.
         plugin: name of the `ModelKeeper`.
+
+    Returns:
+        How it went, with the error if it failed.
     """
     return _run(stored, plugin, upscale_scene)
 

@@ -114,7 +114,15 @@ class ConditionSet:
         return Conditions(**values)
 
     def read_conditions(self, window: PixelWindow, sample: int = 0) -> Conditions:
-        """Read a window as a batch of one tile; see `read` and `conditions`."""
+        """Read a window as a batch of one tile; see `read` and `conditions`.
+
+        Args:
+            window: SR pixels.
+            sample: number of the sample, which chooses among several styles.
+
+        Returns:
+            The conditions of the window.
+        """
         return self.conditions([self.read(window)], sample)
 
     def fingerprint(self) -> dict[str, object]:

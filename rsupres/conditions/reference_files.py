@@ -89,6 +89,9 @@ def open_file(stack: ExitStack, name: str, frame: TargetScene) -> ReferenceFile:
         name: a raster that GDAL opens.
         frame: the scene.
 
+    Returns:
+        The file, checked.
+
     Raises:
         InputError: no raster, or without CRS.
         BandError: it lacks the model's bands.

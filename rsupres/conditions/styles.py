@@ -108,6 +108,9 @@ def open_styles(name: str, roles: Sequence[str], n_bands: int) -> StyleImages:
         roles: of the wanted bands; empty for the first `n_bands`.
         n_bands: of the model.
 
+    Returns:
+        The images, sorted by name.
+
     Raises:
         InputError: no such file or folder, no image in it, or one cannot be read.
         BandError: one lacks the model's bands.

@@ -82,6 +82,9 @@ def read_chip(path: Path, options: ChipOptions | None = None) -> Chip:
         path: anything that GDAL opens; a CRS is not needed.
         options: other bands, another stretch or more bits.
 
+    Returns:
+        The image with its valid pixels and its grid.
+
     Raises:
         InputError: not a raster, or damaged.
         BandError: no three bands that could be red, green and blue.
@@ -126,7 +129,7 @@ def to_floats(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def coarsen(chip: Chip, gsd_m: float) -> Chip:
-    """Average a chip by area to a coarser GSD; any ratio.
+    """Return a chip averaged by area to a coarser GSD; any ratio.
 
     Every new pixel is the mean of the ground that it covers, and valid when all of that
     ground is. A remainder at the bottom or the right is dropped. Layers of codes or
@@ -176,7 +179,12 @@ def coarsen(chip: Chip, gsd_m: float) -> Chip:
 
 
 def crop_middle(chip: Chip, side: int) -> Chip:
-    """Return the middle of a chip, at most `side` pixels high and wide, without LR."""
+    """Return the middle of a chip, at most `side` pixels high and wide, without LR.
+
+    Args:
+        chip: of any size.
+        side: pixels of the result at most.
+    """
     part = tuple(
         slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side))
         for n in chip.valid.shape
@@ -195,6 +203,13 @@ def cut(chip: Chip, side: int) -> Iterator[Chip]:
     """Cut a chip into nearly equal parts without overlap, each axis at most `side`.
 
     Parts with an invalid pixel, and parts of one single colour, are left out.
+
+    Args:
+        chip: of any size.
+        side: pixels of a part at most.
+
+    Yields:
+        The parts, row-major.
     """
     rows, cols = (_stops(n, side) for n in chip.valid.shape)
     for top, bottom in rows:

@@ -60,6 +60,9 @@ def split_by_place(
         pattern: see `place_of`.
         validation: names of validation places, or wildcard patterns of them.
 
+    Returns:
+        Images by split, "train" and "val".
+
     Raises:
         InputError: a validation name matches no place, or all of them.
     """

@@ -134,7 +134,13 @@ class AnySensor(Degradation):
     def take(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
     ) -> Taken:
-        """Return LR images and their facts; values of HR may leave [0, 1]."""
+        """Return LR images and their facts; values of HR may leave [0, 1].
+
+        Args:
+            hr: (b, c, H, W).
+            size: rows and columns of LR.
+            generator: of all draws.
+        """
         check_size(hr, size)
         seed = torch.randint(2**62, (1,), generator=generator).item()
         random = np.random.default_rng(int(seed))
@@ -242,7 +248,13 @@ class AnySensor(Degradation):
 
 
 def compress(image: Pixels, quality: int, random: np.random.Generator) -> Pixels:
-    """Return an image (3, h, w) after JPEG; the grid of its blocks begins anywhere."""
+    """Return an image (3, h, w) after JPEG; the grid of its blocks begins anywhere.
+
+    Args:
+        image: (3, h, w) in [0, 1].
+        quality: of JPEG, 1 to 100.
+        random: draws where the blocks begin.
+    """
     top, left = random.integers(0, 8, 2) if random.random() < 0.6 else (0, 0)
     padded = np.pad(_as_bytes(image), ((0, 0), (top, 0), (left, 0)), mode="edge")
     choices: tuple[Subsampling, ...] = ("4:2:0", "4:4:4")

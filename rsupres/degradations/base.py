@@ -90,14 +90,28 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def round_levels(image: Tensor, levels: int = 255) -> Tensor:
-    """Round half up, as Pillow does, to multiples of 1 / levels in [0, 1]."""
+    """Round half up, as Pillow does, to multiples of 1 / levels in [0, 1].
+
+    Args:
+        image: any shape, in [0, 1].
+        levels: the number of steps between 0 and 1.
+
+    Returns:
+        The shape of `image`.
+    """
     return (image * levels + 0.5).floor().clamp(0, levels) / levels
 
 
 def draw_uniform(
     shape: tuple[int, ...], pair: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Return uniform numbers between the two of a pair, on the generator's device."""
+    """Return uniform numbers between the two of a pair, on the generator's device.
+
+    Args:
+        shape: of the result.
+        pair: smallest and largest number.
+        generator: of the draw.
+    """
     low, high = pair
     unit = torch.rand(shape, generator=generator, device=generator.device)
     return low + (high - low) * unit
@@ -105,6 +119,10 @@ def draw_uniform(
 
 def check_size(hr: Tensor, size: tuple[int, int]) -> None:
     """Check the shape of the batch and the LR size.
+
+    Args:
+        hr: (b, c, H, W).
+        size: rows and columns of LR.
 
     Raises:
         InputError: the batch is not 4-dimensional or LR is larger than HR.

@@ -240,6 +240,9 @@ def rescale(
         shares: of a larger size, a smaller size, and the size itself.
         factors: smallest and largest factor.
         generator: of all draws.
+
+    Returns:
+        (b, c, h', w').
     """
     kind = float(draw_uniform((), (0.0, 1.0), generator))
     if kind < shares[0]:

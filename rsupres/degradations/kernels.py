@@ -47,7 +47,13 @@ class KernelMix:
 
 
 def draw_kernels(n: int, mix: KernelMix, generator: torch.Generator) -> Tensor:
-    """Return (n, SIDE, SIDE) kernels of a mix, each with the sum 1."""
+    """Return (n, SIDE, SIDE) kernels of a mix, each with the sum 1.
+
+    Args:
+        n: how many.
+        mix: kinds of kernels, and how often each is drawn.
+        generator: of all draws.
+    """
     size = _draw_sizes(n, mix.sizes, generator)
     is_sinc = draw_uniform((n,), (0.0, 1.0), generator) < mix.sinc
     # sinc: small kernels hold no lower cutoff
@@ -76,7 +82,14 @@ def draw_kernels(n: int, mix: KernelMix, generator: torch.Generator) -> Tensor:
 def draw_sinc(
     n: int, sizes: tuple[int, int], share: float, generator: torch.Generator
 ) -> Tensor:
-    """Return (n, SIDE, SIDE): sinc kernels, cutoff from pi / 3, or else no blur."""
+    """Return (n, SIDE, SIDE): sinc kernels, cutoff from pi / 3, or else no blur.
+
+    Args:
+        n: how many.
+        sizes: smallest and largest side of a kernel, in pixels.
+        share: of the kernels that are a sinc; the others do not blur.
+        generator: of all draws.
+    """
     size = _draw_sizes(n, sizes, generator)
     cutoff = draw_uniform((n,), (math.pi / 3, math.pi), generator)
     used = draw_uniform((n,), (0.0, 1.0), generator) < share
@@ -90,7 +103,14 @@ def draw_gaussians(
     anisotropic: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return (n, SIDE, SIDE) Gaussians; a share has two deviations and an angle."""
+    """Return (n, SIDE, SIDE) Gaussians; a share has two deviations and an angle.
+
+    Args:
+        n: how many.
+        sigma: smallest and largest deviation, in pixels.
+        anisotropic: share of the kernels with two deviations.
+        generator: of all draws.
+    """
     first = draw_uniform((n,), sigma, generator)
     other = draw_uniform((n,), sigma, generator)
     turn = draw_uniform((n,), (-math.pi, math.pi), generator)
@@ -100,7 +120,13 @@ def draw_gaussians(
 
 
 def draw_motions(n: int, longest: float, generator: torch.Generator) -> Tensor:
-    """Return (n, SIDE, SIDE) centred lines of up to `longest` pixels, any direction."""
+    """Return (n, SIDE, SIDE) centred lines of up to `longest` pixels, any direction.
+
+    Args:
+        n: how many.
+        longest: pixels of the longest line.
+        generator: of all draws.
+    """
     length = draw_uniform((n, 1, 1), (0.0, longest), generator)
     turn = draw_uniform((n, 1, 1), (0.0, math.pi), generator)
     y, x = _grid(turn)
@@ -117,6 +143,9 @@ def filter_images(images: Tensor, kernels: Tensor) -> Tensor:
     Args:
         images: (b, c, h, w) float32, of any size.
         kernels: (b, SIDE, SIDE).
+
+    Returns:
+        (b, c, h, w).
     """
     b, c, height, width = images.shape
     rows, cols = (_reflected(n, images.device) for n in (height, width))

@@ -139,7 +139,13 @@ def _sampled(
 
 
 def sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return (c, h, w) of an image (c, H, W) by two matrices of weights."""
+    """Return (c, h, w) of an image (c, H, W) by two matrices of weights.
+
+    Args:
+        image: (c, H, W).
+        rows: (h, H) weights.
+        columns: (w, W) weights.
+    """
     small: np.ndarray = rows.astype(image.dtype) @ image @ columns.T.astype(image.dtype)
     return small
 
@@ -147,7 +153,12 @@ def sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
 def response(
     matrix: np.ndarray, frequencies: tuple[float, ...] = FREQUENCIES
 ) -> Floats:
-    """Return the transfer of the middle row at frequencies in cycles per LR pixel."""
+    """Return the transfer of the middle row at frequencies in cycles per LR pixel.
+
+    Args:
+        matrix: (n_lr, n_hr) weights along an axis.
+        frequencies: in cycles per LR pixel.
+    """
     n_lr, n_hr = matrix.shape
     position = np.arange(n_hr) * n_lr / n_hr
     waves = np.exp(-2j * np.pi * np.outer(frequencies, position))

@@ -36,4 +36,9 @@ class Denoiser(Protocol[Level]):
 
 
 def ignore_step(step: int, x: Tensor) -> None:
-    """Do nothing after a step; the default of every sampler."""
+    """Do nothing after a step; the default of every sampler.
+
+    Args:
+        step: number of the step.
+        x: the state after it.
+    """

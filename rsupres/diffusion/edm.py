@@ -37,7 +37,12 @@ class Churn:
     inflation: float = 1.003
 
     def share(self, sigma: float, steps: int) -> float:
-        """Return gamma, the relative growth of the noise level in a step."""
+        """Return gamma, the relative growth of the noise level in a step.
+
+        Args:
+            sigma: the noise level.
+            steps: of the whole run.
+        """
         if not self.low <= sigma <= self.high:
             return 0.0
         return min(self.amount / steps, math.sqrt(2.0) - 1.0)
@@ -49,6 +54,12 @@ def karras_sigmas(
     """Return the noise levels of a run, (steps + 1,) float64; falling, the last is 0.
 
     Karras et al. 2022, Eq. 5. A single step goes from `sigma_max` to 0 at once.
+
+    Args:
+        steps: of the run, at least 1.
+        sigma_min: the last level above 0.
+        sigma_max: the first level.
+        rho: exponent; larger ones place more steps at low levels.
     """
     fractions = np.arange(steps, dtype=np.float64) / max(steps - 1, 1)
     low, high = sigma_min ** (1.0 / rho), sigma_max ** (1.0 / rho)

@@ -43,10 +43,24 @@ def edm_coefficients(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Coefficie
 
 
 def edm_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
-    """Return the weight of the squared error of D, which makes that of F even."""
+    """Return the weight of the squared error of D, which makes that of F even.
+
+    Args:
+        sigma: noise levels, any shape.
+        sigma_data: deviation of the data.
+    """
     return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
 
 
 def draw_sigma(normal: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
-    """Turn standard normals into noise levels for training: log-normal ones."""
+    """Turn standard normals into noise levels for training: log-normal ones.
+
+    Args:
+        normal: standard normals, any shape.
+        mean: of ln(sigma).
+        deviation: of ln(sigma).
+
+    Returns:
+        Noise levels, of the shape of `normal`.
+    """
     return torch.exp(mean + deviation * normal)

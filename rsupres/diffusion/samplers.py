@@ -98,7 +98,15 @@ def posterior_step(
     posterior: Posterior,
     prediction: Prediction = "eps",
 ) -> Tensor:
-    """Return the posterior mean of z_{t-1} given z_t and a prediction, t one-based."""
+    """Return the posterior mean of z_{t-1} given z_t and a prediction, t one-based.
+
+    Args:
+        predicted: what the network predicts, of the shape of `z`.
+        z: the state at step t.
+        t: the step, from 1.
+        posterior: coefficients of the chain.
+        prediction: what `predicted` is: noise, the clean state, or v.
+    """
     k = t - 1
     if prediction == "eps":
         return (

@@ -11,12 +11,24 @@ import numpy as np
 
 
 def linear_betas(steps: int, first: float, last: float) -> np.ndarray:
-    """Return (steps,) variances, linear in beta (Ho et al. 2020)."""
+    """Return (steps,) variances, linear in beta (Ho et al. 2020).
+
+    Args:
+        steps: of the chain.
+        first: variance of the first step.
+        last: variance of the last step.
+    """
     return np.linspace(first, last, steps, dtype=np.float64)
 
 
 def sqrt_linear_betas(steps: int, first: float, last: float) -> np.ndarray:
-    """Return (steps,) variances, linear in sqrt(beta) (Rombach et al. 2022)."""
+    """Return (steps,) variances, linear in sqrt(beta) (Rombach et al. 2022).
+
+    Args:
+        steps: of the chain.
+        first: variance of the first step.
+        last: variance of the last step.
+    """
     return np.linspace(first**0.5, last**0.5, steps, dtype=np.float64) ** 2
 
 
@@ -26,6 +38,10 @@ def spaced_steps(total: int, steps: int) -> np.ndarray:
     First and last are always among them (Nichol & Dhariwal 2021, as in their code: the
     stride is added up in floating point and rounded half to even); of a single step,
     the last one.
+
+    Args:
+        total: steps of the training chain.
+        steps: that are wanted.
 
     Raises:
         ValueError: not between 1 and `total`.
@@ -68,7 +84,15 @@ class Posterior:
 
     @classmethod
     def spaced(cls, beta: np.ndarray, steps: np.ndarray) -> Posterior:
-        """Derive the chain that visits only `steps` (zero-based, ascending)."""
+        """Derive the chain that visits only `steps` (zero-based, ascending).
+
+        Args:
+            beta: (total,) variances of the training chain.
+            steps: (n,) that are visited, from 0, ascending.
+
+        Returns:
+            Coefficients of the shorter chain.
+        """
         alpha_bar = np.cumprod(1.0 - beta)[steps]
         before = np.concatenate([[1.0], alpha_bar[:-1]])
         return cls.from_betas(1.0 - alpha_bar / before)

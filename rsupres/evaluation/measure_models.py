@@ -138,7 +138,7 @@ def measure_models(
     on_progress: OnProgress | None = None,
     keep_worst: bool = False,
 ) -> ModelsResult:
-    """Run models on the degraded images of a test set and measure the results.
+    """Run models on the degraded images of a test set; return their figures.
 
     Args:
         request: which images, models and figures.

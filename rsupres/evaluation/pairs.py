@@ -146,6 +146,9 @@ def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
         bands_like: the SR file, for its band names.
         stretch: of the SR picture.
 
+    Returns:
+        The bands that SR has, as units of its stretch.
+
     Raises:
         InputError: a file cannot be read.
         BandError: no bands in common.

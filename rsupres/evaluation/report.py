@@ -186,6 +186,9 @@ def table_lines(rows: Sequence[Row], head: bool = True) -> list[str]:
     Args:
         rows: figures; a missing one shows as "-".
         head: whether a line of headings comes first.
+
+    Returns:
+        The lines, without ends.
     """
     shown = [name for name in COLUMNS if any(name in row.figures for row in rows)]
     width = max([len(row.model) for row in rows] + [5])

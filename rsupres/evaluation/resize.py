@@ -20,6 +20,11 @@ def sizes_at(height: int, width: int, scale: Fraction) -> tuple[Size, Size]:
     HR = LR * scale is whole and both pictures cover exactly the same ground. For whole
     scales this is the usual floor(side / scale).
 
+    Args:
+        height: rows of the HR image.
+        width: its columns.
+        scale: HR pixels along one LR pixel.
+
     Raises:
         InputError: the image is too small for the scale.
     """
@@ -36,6 +41,9 @@ def resize_bicubic(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     Args:
         image: (3, h, w) uint8.
         size: height and width wanted.
+
+    Returns:
+        (3, height, width) uint8.
     """
     from PIL import Image
 
@@ -50,6 +58,9 @@ def resize_bicubic_float(image: np.ndarray, size: Size) -> NDArray[np.float32]:
     Args:
         image: (c, h, w).
         size: height and width wanted.
+
+    Returns:
+        (c, height, width) float32.
     """
     from PIL import Image
 

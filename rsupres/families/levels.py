@@ -46,7 +46,12 @@ def scene_levels(scene: SceneReader) -> dict[str, float]:
 def band_levels(
     numbers: Mapping[str, float], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return low and high as (1, 3, 1, 1); 0 and 1 where none were found."""
+    """Return low and high as (1, 3, 1, 1); 0 and 1 where none were found.
+
+    Args:
+        numbers: of the scene's context, by name.
+        device: of the result.
+    """
     pairs = [
         [numbers.get(f"{name}_{k}", default) for k in range(3)]
         for name, default in (("low", 0.0), ("high", 1.0))

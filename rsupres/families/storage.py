@@ -53,6 +53,11 @@ def fill_network(
 ) -> None:
     """Give a network a checkpoint's weights in float32, on a device, channels last.
 
+    Args:
+        network: changed in place.
+        checkpoint: holds its tensors.
+        device: where it computes.
+
     Raises:
         CheckpointError: the tensors do not fit.
     """

@@ -29,6 +29,10 @@ _CLASS = re.compile(r"\s*\[\[\s*class\s*\]\]")
 def decode_toml(content: bytes, where: str) -> str:
     """Return the text of a TOML file; a byte order mark of UTF-8 is dropped.
 
+    Args:
+        content: of the file.
+        where: names the file in messages.
+
     Raises:
         InputError: it is not UTF-8 text, which TOML asks for.
     """
@@ -43,18 +47,39 @@ def decode_toml(content: bytes, where: str) -> str:
         ) from error
 
 
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        InputError: it is missing, a folder, or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the keys and values of a TOML file.
 
     Raises:
         InputError: it is missing, a folder, unreadable, or not TOML in UTF-8.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    return parse_toml(path, read_content(path))
+
+
+def parse_toml(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the keys and values of a TOML file whose bytes were read.
+
+    Args:
+        path: of the file, for messages.
+        content: its bytes.
+
+    Raises:
+        InputError: it is not TOML in UTF-8.
+    """
     try:
         return tomllib.loads(decode_toml(content, str(path)))
     except tomllib.TOMLDecodeError as error:

@@ -51,6 +51,9 @@ class Lock:
             operations: LOCK_EX or LOCK_SH, tried in this order.
             patience_s: seconds to wait for other holders.
 
+        Returns:
+            The lock, held.
+
         Raises:
             FileNotFoundError: if the folder is missing.
             RunConflictError: if another process keeps the lock for longer.

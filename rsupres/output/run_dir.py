@@ -73,7 +73,7 @@ class Run(AbstractContextManager["Run"]):
         exclusive: bool = True,
         restart: bool = False,
     ) -> Self:
-        """Begin a run, or resume one that was interrupted.
+        """Return a run that begins, or one resumed after an interruption.
 
         Temporary files of an interrupted process are removed. The `manifest` of the
         result is the one on disk: the first that was given for this run.
@@ -125,7 +125,7 @@ class Run(AbstractContextManager["Run"]):
 
     def strip_path(self, strip: int) -> Path:
         """Return where a finished strip lies, whether it is there or not."""
-        return strip_path(self.path, strip)
+        return self.path / strip_name(strip)
 
     def done_strips(self) -> frozenset[int]:
         """Return the strips that are complete on disk."""
@@ -372,9 +372,9 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def strip_path(path: Path, strip: int) -> Path:
-    """Return the file of a strip in the run directory `path`."""
-    return path / "strips" / f"{strip:04d}.tif"
+def strip_name(strip: int) -> str:
+    """Return the name of a strip's file in its run directory."""
+    return f"strips/{strip:04d}.tif"
 
 
 def done_strips(path: Path) -> frozenset[int]:

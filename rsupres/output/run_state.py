@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rsupres.output.locks import Owner, live_owner
-from rsupres.output.run_dir import Run, done_strips, strip_path
+from rsupres.output.run_dir import Run, done_strips, strip_name
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_state(path: Path) -> RunState:
 
 def _finished_s(path: Path, strip: int) -> float:
     """Return when a strip of the run directory `path` was finished, seconds."""
-    file = strip_path(path, strip)
+    file = path / strip_name(strip)
     emptied = file.with_suffix(".packed")
     return (emptied if emptied.exists() else file).stat().st_mtime
 

@@ -183,7 +183,7 @@ def _holds(metadata: SafeMetadata, stem: str) -> bool:
 
 
 def open_safe(path: str, metadata: SafeMetadata) -> Product:
-    """Describe a product with the files that its metadata list.
+    """Return the description of a product with the files of its metadata.
 
     Args:
         path: as the user gave it.

@@ -54,7 +54,12 @@ def sharpen(coarse: FloatArray, fine: FloatArray, factor: int) -> FloatArray:
 
 
 def enlarge(coarse: FloatArray, factor: int) -> FloatArray:
-    """Return (c, h, w) with pixels `factor` times smaller, by bicubic interpolation."""
+    """Return (c, h, w) with pixels `factor` times smaller, by bicubic interpolation.
+
+    Args:
+        coarse: (c, h, w).
+        factor: fine pixels along a coarse one.
+    """
     from scipy import ndimage
 
     for axis in (1, 2):
@@ -74,7 +79,12 @@ def enlarge(coarse: FloatArray, factor: int) -> FloatArray:
 
 
 def area_mean(fine: FloatArray, factor: int) -> FloatArray:
-    """Return the means (c, h, w) over `factor` x `factor` pixels."""
+    """Return the means (c, h, w) over `factor` x `factor` pixels.
+
+    Args:
+        fine: (c, h factor, w factor).
+        factor: fine pixels along a coarse one.
+    """
     count, height, width = fine.shape
     blocks = fine.reshape(count, height // factor, factor, width // factor, factor)
     return np.asarray(blocks.mean(axis=(2, 4), dtype=np.float32))

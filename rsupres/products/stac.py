@@ -101,6 +101,9 @@ def open_item(item: Item, path: str) -> Product:
         item: of `read_items`.
         path: as the user gave it, for messages.
 
+    Returns:
+        The product.
+
     Raises:
         InputError: no asset is a band.
     """

@@ -72,6 +72,9 @@ def choose_bands(
         remedies: names of the arguments with which the user can choose the bands,
             for messages; empty when they can only be named in the file.
 
+    Returns:
+        The bands of the model, and the other ones.
+
     Raises:
         BandError: bands missing, given twice, out of range, or of unknown roles.
     """

@@ -103,6 +103,9 @@ class Raster(Readings, AbstractContextManager["Raster"]):
             needs_crs: refuse a raster without CRS or transform.
             is_classes: the pixels are codes of classes, so a palette is allowed.
 
+        Returns:
+            The raster; close it, or use it as a context.
+
         Raises:
             InputError: missing, unreadable, not a raster, truncated, without bands,
                 with a palette or complex numbers, without CRS or transform.
@@ -253,7 +256,15 @@ class Raster(Readings, AbstractContextManager["Raster"]):
     def read_reflected(
         self, window: PixelWindow, bands: Sequence[int]
     ) -> NDArray[np.generic]:
-        """Read a window as `read`, but in the file's type; without a mask."""
+        """Read a window as `read`, but in the file's type; without a mask.
+
+        Args:
+            window: in pixels of the raster; what lies outside is reflected.
+            bands: of the file, from 1.
+
+        Returns:
+            (c, h, w) in the file's type.
+        """
         return self._read_reflected(window, bands)[0]
 
     def _read_reflected(

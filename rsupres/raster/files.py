@@ -67,6 +67,9 @@ def find_images(
             suffix of `SUFFIXES` count.
         exclude: patterns of file names to leave out, also of files given by name.
 
+    Returns:
+        The files.
+
     Raises:
         InputError: an input does not exist, or nothing is left.
     """

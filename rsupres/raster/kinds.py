@@ -43,6 +43,10 @@ def check_type(scene: Raster, dtype: str, nodata: float | None = None) -> None:
 def can_hold(kind: np.dtype[np.generic], value: float) -> bool:
     """Return whether a type has a number, for floats but for rounding.
 
+    Args:
+        kind: numpy's type.
+        value: any number.
+
     >>> can_hold(np.dtype("uint8"), -9999.0), can_hold(np.dtype("float32"), 1e300)
     (False, False)
     """

@@ -85,7 +85,12 @@ def _is_near(plane: NDArray[np.generic], nodata: float) -> BoolArray:
 
 
 def is_same_nodata(one: float | None, other: float | None) -> bool:
-    """Return whether two nodata values are the same; NaN is itself, None is None."""
+    """Return whether two nodata values are the same; NaN is itself, None is None.
+
+    Args:
+        one: a value, None = there is none.
+        other: a value, None = there is none.
+    """
     if one is None or other is None:
         return one is other
     return one == other or (math.isnan(one) and math.isnan(other))

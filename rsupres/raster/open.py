@@ -43,6 +43,9 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
         gdal_name: the name that GDAL opens, as `locate` returns it.
         name: as the user gave it, for messages.
 
+    Returns:
+        The dataset.
+
     Raises:
         InputError: GDAL cannot open it.
     """

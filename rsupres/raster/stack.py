@@ -71,6 +71,9 @@ def open_scenes(
         sample_pixels: how many are looked at to see whether numbers on another scale
             fit the type; None = all.
 
+    Yields:
+        The scene, while it is open.
+
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.
     """

@@ -272,7 +272,7 @@ def as_dataset(
     crs: CRS | None = None,
     nodata: float | None = None,
 ) -> Iterator[rasterio.io.DatasetWriter]:
-    """Open a copy of an array as a dataset to be read, changed or warped.
+    """Yield a copy of an array as a dataset to be read, changed or warped.
 
     Args:
         pixels: (c, h, w), any type that GDAL has.

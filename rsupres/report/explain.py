@@ -266,7 +266,12 @@ class Condition:
 
 
 def conditions(sources: Sources, shown: Shown) -> Iterator[Condition]:
-    """Yield the input, the conditions and the truth with date, source and share."""
+    """Yield the input, the conditions and the truth with date, source and share.
+
+    Args:
+        sources: open.
+        shown: the views that were drawn.
+    """
     given, cover = sources.given, shown.coverage
     if sources.lr is not None:
         yield Condition("Input", *_dated(sources.lr), _covers(cover.get("lr")))

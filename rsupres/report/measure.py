@@ -120,6 +120,9 @@ def measure(sources: Sources, tiles: TileGrid | None) -> Measured:
     Args:
         sources: open.
         tiles: how it was tiled, None = not known.
+
+    Returns:
+        The figures.
     """
     tally = _Tally(sources, tiles)
     windows = list(measured_windows(sources.frame, sources.scale))

@@ -97,6 +97,10 @@ def check_page_place(path: Path, argument: str) -> None:
 def write_page(path: Path, text: str) -> None:
     """Write a page; it appears under its name when it is complete.
 
+    Args:
+        path: of the page.
+        text: HTML.
+
     Raises:
         InputError: the folder is missing or cannot be written.
         ResourceError: the disk is full.

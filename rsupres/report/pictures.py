@@ -80,7 +80,14 @@ def colour_by(
     high: float,
     ramp: Sequence[tuple[int, int, int]] = RAMP,
 ) -> Bytes:
-    """Return (H, W, 4) RGBA of values (H, W) on a ramp of colours from low to high."""
+    """Return (H, W, 4) RGBA of values (H, W) on a ramp of colours from low to high.
+
+    Args:
+        values: (H, W).
+        low: value of the first colour.
+        high: value of the last colour.
+        ramp: red, green and blue of each colour, 0 to 255.
+    """
     unit = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
     stops = np.linspace(0, 1, len(ramp))
     bands = [np.interp(unit, stops, [stop[k] for stop in ramp]) for k in range(3)]
@@ -108,5 +115,10 @@ def encode(rgba: Bytes, *, lossless: bool = True) -> str:
 
 
 def as_uri(content: bytes, kind: str) -> str:
-    """Return bytes as a `data:` URI of a media type."""
+    """Return bytes as a `data:` URI of a media type.
+
+    Args:
+        content: the bytes.
+        kind: media type, such as "image/png".
+    """
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

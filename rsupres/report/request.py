@@ -151,6 +151,11 @@ def given_of(job: UpscaleJob) -> Given:
 def check_page(path: Path, given: Given, *, overwrite: bool) -> None:
     """Check that a page destroys nothing.
 
+    Args:
+        path: of the page.
+        given: the files that are read.
+        overwrite: replace a page that exists.
+
     Raises:
         ArgumentError: it is a file that is read.
         RunConflictError: it exists.
@@ -164,6 +169,10 @@ def check_page(path: Path, given: Given, *, overwrite: bool) -> None:
 
 def check_job_page(path: Path, job: UpscaleJob) -> None:
     """Check that the page of a job destroys nothing.
+
+    Args:
+        path: of the page.
+        job: whose result it shows.
 
     Raises:
         ArgumentError: it is a file that the job reads or writes.
@@ -198,6 +207,9 @@ def write_report(
         given: the files.
         output: the page.
         run: rows for the provenance that the caller knows, such as the run time.
+
+    Returns:
+        The most important figures.
 
     Raises:
         RsupresError: as `make_report`.

@@ -21,7 +21,7 @@ from rsupres.raster.files import StrPath
 from rsupres.report.page import TEMPLATES, render
 from rsupres.report.pictures import Limits, find_limits
 from rsupres.report.sources import Given, Picture, open_sources, read_on
-from rsupres.report.views import MAX_OVERVIEW, whole_view
+from rsupres.report.views import whole_view
 
 ADDRESS = "127.0.0.1"
 TILE = 256  # pixels along a side
@@ -67,7 +67,7 @@ class Mosaic(AbstractContextManager["Mosaic"]):
 
     def _find(self, name: str, picture: Picture) -> None:
         self._bands[name] = picture.rgb
-        view = whole_view(picture.raster.grid, MAX_OVERVIEW)
+        view = whole_view(picture.raster.grid)
         self._limits[name] = find_limits(read_on(picture.raster, picture.rgb, view))
 
     def __exit__(self, *error: object) -> None:

@@ -138,7 +138,7 @@ def choose_views(
     if longest <= room.whole:
         return [View("Whole result", frame.window, 1, frame)]
     step = ceil_div(longest, MAX_OVERVIEW)
-    whole = whole_view(frame, MAX_OVERVIEW)
+    whole = whole_view(frame)
     window = PixelWindow(0, 0, whole.height * step, whole.width * step)
     name = f"Whole result, reduced {step} times" if step > 1 else "Whole result"
     views = [View(name, window, step, whole)]
@@ -151,9 +151,10 @@ def choose_views(
     return views
 
 
-def whole_view(frame: Grid, side: int) -> Grid:
-    """Return a frame reduced by a whole number to at most `side` pixels a side."""
-    return frame.refine(Fraction(1, ceil_div(max(frame.height, frame.width), side)))
+def whole_view(frame: Grid) -> Grid:
+    """Return a frame reduced by a whole number to `MAX_OVERVIEW` pixels a side."""
+    longest = max(frame.height, frame.width)
+    return frame.refine(Fraction(1, ceil_div(longest, MAX_OVERVIEW)))
 
 
 def _places(
@@ -198,7 +199,7 @@ def draw(
     tiles: TileGrid | None,
     room: Room,
 ) -> Shown:
-    """Draw every layer of every view.
+    """Return every layer of every view, drawn.
 
     Args:
         sources: open.

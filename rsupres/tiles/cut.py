@@ -158,7 +158,7 @@ class TileSummary:
 
 
 def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSummary:
-    """Cut a scene into tiles; go on where an earlier call stopped.
+    """Cut a scene into tiles, or go on where a call stopped; return the counts.
 
     Args:
         job: the scene, and how to cut it.

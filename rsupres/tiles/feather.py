@@ -16,6 +16,10 @@ def feathered(
 
     A side that other tiles cross gets a ramp over the deepest such overlap, at most
     half the tile; other sides none. Weights stay above 0, so every pixel is covered.
+
+    Args:
+        place: pixels of the tile in the mosaic.
+        places: pixels of all tiles.
     """
     others = [other for other in places if other != place and other.intersection(place)]
     rows = _axis_weights(

@@ -91,7 +91,12 @@ class TileWriter:
 
 
 def make_writers(sources: Sources, plan: Tiling) -> dict[str, TileWriter]:
-    """Return how each kind of tile is written: LR, the conditions, HR."""
+    """Return how each kind of tile is written: LR, the conditions, HR.
+
+    Args:
+        sources: the open scene, conditions and HR image.
+        plan: the tiling.
+    """
     scene = sources.scene
     common = {
         "RSUPRES_VERSION": __version__,

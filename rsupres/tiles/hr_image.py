@@ -21,6 +21,9 @@ def open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]
         sr: the SR frame.
         stack: closes the image.
 
+    Returns:
+        The image, and the window of the SR frame in its pixels.
+
     Raises:
         InputError: it cannot be opened, is on another grid, or lies beside the scene.
     """

@@ -254,6 +254,10 @@ def find_index(folder: Path) -> Path | None:
 def write_index(path: Path, index: TileIndex) -> None:
     """Write `tiles.gpkg`; it appears under its name only when it is complete.
 
+    Args:
+        path: of the file.
+        index: the tiles and what they hold.
+
     Raises:
         InputError: the folder cannot be written.
         ResourceError: the disk is full.

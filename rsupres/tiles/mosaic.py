@@ -102,7 +102,7 @@ def mosaic_tiles(
     restart: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunSummary:
-    """Blend the rasters in a folder into one.
+    """Blend the rasters in a folder into one; return the summary.
 
     Args:
         folder: holds the tiles; its subfolders are not searched. Of a folder that

@@ -159,7 +159,7 @@ def mosaic(
     on_progress: OnProgress | None = None,
     **writing: Unpack[WritingOptions],
 ) -> RunSummary:
-    """Blend a folder of tiles, or finish a run, as `rsupres mosaic` does.
+    """Blend a folder of tiles, or finish a run; return the summary.
 
     Args:
         source: a folder of georeferenced tiles, or a run directory, whose format stays.

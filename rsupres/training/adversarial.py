@@ -49,7 +49,12 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the discriminator's hinge loss: half the sum of both means."""
+    """Return the discriminator's hinge loss: half the sum of both means.
+
+    Args:
+        real: answers of the discriminator to true pictures, any shape.
+        fake: its answers to results.
+    """
     losses = functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
     return 0.5 * losses
 

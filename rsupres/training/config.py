@@ -177,6 +177,9 @@ def parse_config(kind: type[Config], values: Mapping[str, Any], where: str) -> C
         values: by field name, as TOML holds them.
         where: start of error messages, such as the file.
 
+    Returns:
+        The dataclass.
+
     Raises:
         InputError: an unknown or missing key, or a value of the wrong type.
     """

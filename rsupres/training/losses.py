@@ -61,10 +61,21 @@ def picture_terms(image: Tensor, truth: Tensor, setup: StageSetup) -> dict[str, 
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard normal noise of the shape of `like`, drawn on the CPU."""
+    """Return standard normal noise of the shape of `like`, drawn on the CPU.
+
+    Args:
+        like: gives shape and device.
+        generator: of the draw, on the CPU.
+    """
     return torch.randn(like.shape, generator=generator).to(like.device)
 
 
 def uniform(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return n uniform numbers in [0, 1), drawn on the CPU, on the device of `like`."""
+    """Return n uniform numbers in [0, 1), drawn on the CPU, on the device of `like`.
+
+    Args:
+        n: how many.
+        like: gives the device.
+        generator: of the draw, on the CPU.
+    """
     return torch.rand(n, generator=generator).to(like.device)

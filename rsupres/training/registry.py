@@ -50,6 +50,9 @@ def build_training(config: TrainConfig, root: Path) -> FamilyTraining:
         config: the run.
         root: directory to which the paths of `config` are relative.
 
+    Returns:
+        The networks in training.
+
     Raises:
         InputError: an unknown family, stage, option, architecture or override.
     """

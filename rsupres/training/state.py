@@ -45,6 +45,9 @@ class State:
             path: the file.
             identity: of the run, as given to `save`.
 
+        Returns:
+            The state, None without a file.
+
         Raises:
             CheckpointError: damaged, or of a run with another identity.
         """
@@ -88,7 +91,12 @@ class State:
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with names below a prefix; `State.part` is the inverse."""
+    """Return the tensors with names below a prefix; `State.part` is the inverse.
+
+    Args:
+        prefix: put before each name, with a dot.
+        tensors: by name.
+    """
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
@@ -109,7 +117,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Restore an optimiser from the tensors of `optimizer_tensors`."""
+    """Restore an optimiser from the tensors of `optimizer_tensors`.
+
+    Args:
+        optimizer: changed in place.
+        tensors: of `optimizer_tensors`, by name.
+    """
     state = optimizer.state_dict()
     for name, tensor in tensors.items():
         k, slot = name.split(".")

@@ -78,6 +78,9 @@ class Trainer:
             batch: on any device.
             number: iteration of the whole run; seeds the draws of the loss.
 
+        Returns:
+            Figures of the step by name.
+
         Raises:
             ModelOutputError: the loss is not finite.
         """
@@ -185,7 +188,12 @@ class Trainer:
 
 
 def learning_rate(stage: StageConfig, k: int) -> float:
-    """Return the learning rate of iteration `k`: linear warm-up, then cosine."""
+    """Return the learning rate of iteration `k`: linear warm-up, then cosine.
+
+    Args:
+        stage: with rate, warm-up and length.
+        k: iteration of the stage, from 0.
+    """
     if k < stage.warmup:
         return stage.lr * (k + 1) / stage.warmup
     done = (k - stage.warmup) / max(stage.iterations - stage.warmup, 1)

@@ -149,6 +149,9 @@ def parse_gate(text: str, known: Collection[str] = tuple(FIGURES)) -> Gate:
         text: the gate.
         known: names of the figures that there are.
 
+    Returns:
+        The gate.
+
     Raises:
         InputError: anything else, or an unknown figure.
 
@@ -174,6 +177,9 @@ def parse_gates(texts: Sequence[str], *, has_uncertainty: bool) -> tuple[Gate, .
     Args:
         texts: for `parse_gate`.
         has_uncertainty: whether the run measures uncertainty.
+
+    Returns:
+        The gates, in order.
 
     Raises:
         InputError: as `parse_gate`, or uncertainty is not measured.

@@ -129,7 +129,15 @@ def as_conditions(
     change_mask: NDArray[np.uint8] | None = None,
     style: NDArray[np.number] | None = None,
 ) -> Conditions:
-    """Return arrays as conditions, a batch of one on the CPU; see `GivenArrays`."""
+    """Return arrays as conditions, a batch of one on the CPU; see `GivenArrays`.
+
+    Args:
+        vector_map: (3, H, W).
+        reference: (c, H, W).
+        reference_valid: (H, W).
+        change_mask: (H, W) codes.
+        style: (c, h, w), of any size.
+    """
     import torch
 
     def layer(values: NDArray[np.generic] | None, dtype: type) -> Tensor | None:
@@ -151,7 +159,12 @@ def as_conditions(
 
 
 def on_pixels(conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Conditions:
-    """Return conditions with a function applied to those on SR pixels."""
+    """Return conditions with a function applied to those on SR pixels.
+
+    Args:
+        conditions: of a window.
+        change: maps (1, c, H, W) to another size.
+    """
     return Conditions(
         **{
             name: value if name == "style" else change(value)
@@ -161,7 +174,16 @@ def on_pixels(conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Con
 
 
 def reflect(layer: Tensor, below: Fraction, right: Fraction) -> Tensor:
-    """Reflect (1, c, H, W) at the bottom and the right, as the image is."""
+    """Reflect (1, c, H, W) at the bottom and the right, as the image is.
+
+    Args:
+        layer: (1, c, H, W).
+        below: SR rows that are added.
+        right: SR columns that are added.
+
+    Returns:
+        (1, c, H + below, W + right).
+    """
     import torch
 
     rows, cols = (

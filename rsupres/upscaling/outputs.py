@@ -97,7 +97,12 @@ def side_outputs(work: Work) -> list[SideOutput]:
 
 
 def main_meta(work: Work, tags: Mapping[str, str]) -> OutputMeta:
-    """Return band names, tags and colours of the upscaled scene."""
+    """Return band names, tags and colours of the upscaled scene.
+
+    Args:
+        work: what is settled.
+        tags: of the file.
+    """
     bands = [work.file_bands[place] for place in work.order]
     return OutputMeta.like(work.scene, bands, work.sr_grid, tags)
 

@@ -71,7 +71,7 @@ def upscale_scene(
     on_progress: OnProgress | None = None,
     elsewhere: Compute | None = None,
 ) -> RunSummary:
-    """Upscale a scene, or one shard of it; go on where an earlier run stopped.
+    """Upscale a scene or a shard, or go on where a run stopped; return the summary.
 
     Args:
         job: the job.
@@ -102,9 +102,9 @@ def upscale_scene(
 def compute_shard(
     job: UpscaleJob, *, on_progress: OnProgress | None = None
 ) -> RunSummary:
-    """Compute one shard of a run that another process began, and assemble nothing.
+    """Compute one shard of a run that another process began; return the summary.
 
-    Warnings about the scene are left to that process.
+    Nothing is assembled, and warnings about the scene are left to that process.
 
     Args:
         job: that of the run, with `shard`.
@@ -140,7 +140,7 @@ def finish_run(
     keep_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunSummary:
-    """Finish a run and write its output.
+    """Finish a run and write its output; return the summary.
 
     Args:
         run_dir: of an interrupted or sharded run.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.optics import Kernel, gaussian_of, sample, sampling_matrix
 from rsupres.families.base import SamplerOptions
-from rsupres.families.sharpening.sharpener import Levels, Sharpener
+from rsupres.families.sharpening import Levels, Sharpener
 from rsupres.products.sharpen import enlarge, sharpen
 
 FloatArray = NDArray[np.float32]

@@ -80,6 +80,7 @@ def test_the_commands_of_the_page_run_in_their_order(data: Path) -> None:
     assert "2 written" in Path("night.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_next_nights_redo_a_changed_scene_and_finish_a_killed_run(
     data: Path, commands: Commands
 ) -> None:
@@ -177,6 +178,7 @@ def image(data: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 def test_the_container_writes_where_it_may(
     data: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

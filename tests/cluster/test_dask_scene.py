@@ -91,6 +91,7 @@ def test_two_workers_make_the_bytes_of_one_process(
     assert not (tmp_path / "out.tif.run").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_another_attempt_only(
     commands, farm, scene, whole, tmp_path
 ):

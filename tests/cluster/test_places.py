@@ -127,6 +127,7 @@ def test_strips_that_others_failed_to_compute_are_kept(job):
     assert job.output.read_bytes() == whole_of(job)
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_bytes_of_one(commands, job):
     arguments = ("upscale", job.scenes[0], job.output, *OPTIONS, "--json")
     done = commands.run(*arguments, "--device", "cpu,cpu")
@@ -169,6 +170,7 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     farm.close()
 
 
+@pytest.mark.slow
 def test_a_batch_on_dask_makes_the_same_files_and_goes_on_after_a_failure(
     commands, scheduler, job, tmp_path
 ):

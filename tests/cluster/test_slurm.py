@@ -75,6 +75,7 @@ def sbatch(script: str, n_tasks: int, *words: str) -> int:
     return subprocess.run([*command, *words], check=False, timeout=300).returncode
 
 
+@pytest.mark.slow
 def test_an_array_makes_the_bytes_of_one_process(cluster, commands):
     for _ in range(2):  # an array that is submitted again finds its output
         assert sbatch("slurm_scene.sh", 3, "a.tif", "a2.tif", *OPTIONS) == 0

@@ -408,7 +408,7 @@ def stop_after(model: LookingModel, n_batches: int) -> None:
     model.twist = die
 
 
-@pytest.mark.parametrize("n_batches", [1, 6])
+@pytest.mark.parametrize("n_batches", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_an_interrupted_run_continues_to_the_same_bits(
     scene, reference, roads, tmp_path, monkeypatch, n_batches
 ):

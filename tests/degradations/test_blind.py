@@ -258,7 +258,9 @@ def test_every_degradation_gives_lr_that_a_seed_repeats(
     assert torch.equal(first, other) == (name == "bicubic")
 
 
-@pytest.mark.parametrize("name", ["refdiff", "second-order"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("refdiff", marks=pytest.mark.slow), "second-order"]
+)
 def test_blind_degradations_do_not_move_the_picture(name: str) -> None:
     ramp = (torch.arange(128) + 0.5) / 128
     hr = ramp.expand(1, 3, 128, 128).contiguous()

@@ -9,6 +9,8 @@ import pytest
 from tests.faults.fuzz import KINDS, make_case, make_sound_files
 
 CODES = {0, 2, 3, 4, 5, 6, 7, 8}
+QUICK = range(0, len(KINDS), 2)  # one of every second kind
+REST = [n for n in range(330) if n not in QUICK]
 MAX_S = 60  # of a processor
 MAX_BYTES = 2 << 30  # torch and GDAL alone take a quarter of this
 
@@ -36,13 +38,13 @@ def check(commands, sound: Path, folder: Path, seed: int) -> int:
     return done.code
 
 
-@pytest.mark.parametrize("seed", [*range(30), 312])
+@pytest.mark.parametrize("seed", [*QUICK, 312])
 def test_damaged_files_end_in_a_line_and_a_code(commands, sound, tmp_path, seed):
     check(commands, sound, tmp_path / "case", seed)
 
 
 @pytest.mark.slow
-def test_three_hundred_damaged_files_do_so_too(commands, sound, tmp_path):
-    seen = [check(commands, sound, tmp_path / f"{n}", n) for n in range(30, 330)]
-    assert len(KINDS) * 10 <= 300
+def test_three_hundred_more_damaged_files_do_so_too(commands, sound, tmp_path):
+    seen = [check(commands, sound, tmp_path / f"{n}", n) for n in REST]
+    assert len(KINDS) * 10 <= len(REST)
     assert {0, 3, 4, 5} <= set(seen)

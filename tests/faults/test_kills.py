@@ -81,7 +81,7 @@ def kill_and_finish(commands, folder: Path, name: str, seed: int, step_s: float)
     return kills
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_was_killed_ends_in_the_same_bytes(commands, sound, tmp_path, name, seed):
     whole, step_s = sound[name]

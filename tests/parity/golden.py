@@ -10,6 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,14 @@ def name_seeded_tensor(name: str, shape: Sequence[int]) -> np.ndarray:
     Standard normals of ``RandomState(crc32(name))``; matrices divided by the root of
     the fan-in, gains ``1 + 0.1 n``, biases and scalars ``0.1 n``.
     """
+    if math.prod(shape) > _LARGE:
+        return _drawn(name, tuple(shape))
+    return _remembered(name, tuple(shape)).copy()
+
+
+def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     stream = np.random.RandomState(zlib.crc32(name.encode()))
-    values = stream.standard_normal(tuple(shape))
+    values = stream.standard_normal(shape)
     if len(shape) >= 2:
         values = values / math.sqrt(math.prod(shape[1:]))
     elif len(shape) == 1 and name.endswith("weight"):
@@ -87,6 +94,10 @@ def name_seeded_tensor(name: str, shape: Sequence[int]) -> np.ndarray:
     else:
         values = 0.1 * values
     return np.asarray(values, dtype=np.float32)
+
+
+_LARGE = 2**21  # numbers; larger tensors are drawn anew at each call
+_remembered = lru_cache(maxsize=8192)(_drawn)  # variants of a network share most
 
 
 def fill_by_name(

@@ -42,7 +42,8 @@ CASES = Cases("slimdiffsr")
 BY_NAME: dict[str, Case] = {case["name"]: case for case in CASES.description["cases"]}
 
 
-LARGE = {"pipeline_x4_512", "pipeline_x8_pad"}  # pipeline_x4_pad stays quick
+# pipeline_x4_pad and student_plain stay quick.
+LARGE = {"pipeline_x4_512", "pipeline_x8_pad", "student_sharp"}
 
 
 @pytest.mark.parametrize("name", slow_unless([*BY_NAME], BY_NAME.keys() - LARGE))

@@ -136,7 +136,7 @@ def test_what_failed_and_why_is_seen_without_scrolling(
     assert browser.evaluate(hidden) <= 0
 
 
-@pytest.mark.parametrize("zoom", [1, 4])
+@pytest.mark.parametrize("zoom", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_zoom_shows_the_pixels_of_the_raster(
     browser: Browser, result: Path, shown: NDArray[np.uint8], zoom: int
 ) -> None:

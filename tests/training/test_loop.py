@@ -111,7 +111,11 @@ def test_all_stages_end_in_a_checkpoint_that_upscales(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "prediction"),
-    [("autoencoder", "eps"), ("prior", "eps"), ("closing", "x0")],
+    [
+        pytest.param("autoencoder", "eps", marks=pytest.mark.slow),
+        pytest.param("prior", "eps", marks=pytest.mark.slow),
+        ("closing", "x0"),
+    ],
 )
 def test_the_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, prediction: str

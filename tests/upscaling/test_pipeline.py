@@ -234,7 +234,9 @@ def test_injected_bands_get_the_models_detail_in_proportion(tmp_path, monkeypatc
     np.testing.assert_array_equal(inject[0], plain[0])
 
 
-@pytest.mark.parametrize("scale", [Fraction(2), Fraction(5, 2)])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(Fraction(2), marks=pytest.mark.slow), Fraction(5, 2)]
+)
 def test_locking_makes_every_tiling_average_to_the_input(scene, monkeypatch, scale):
     def bend(sr: torch.Tensor, batch) -> torch.Tensor:
         return sr * 1.2 + 0.03
@@ -484,7 +486,9 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("n_shards", "lock"), [(3, True), (9, False)])
+@pytest.mark.parametrize(
+    ("n_shards", "lock"), [(3, True), pytest.param(9, False, marks=pytest.mark.slow)]
+)
 def test_shards_in_any_order_make_the_same_bytes(scene, monkeypatch, n_shards, lock):
     PreparingModel(spec(stochastic=True)).install(monkeypatch)
     options = {"lock_low_frequencies": lock, "tile_size": 16, "samples": 2}

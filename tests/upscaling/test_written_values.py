@@ -130,9 +130,9 @@ def test_pixels_that_one_band_lacks_are_counted_in_a_warning(
         )
 
 
-@pytest.mark.parametrize("lock", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "nodata"), [("uint16", 0), ("uint8", 255), ("float32", float("nan"))]
+    ("dtype", "nodata", "lock"),
+    [("uint16", 0, True), ("uint8", 255, False), ("float32", float("nan"), True)],
 )
 def test_a_band_without_a_number_leaves_the_others_theirs(
     tmp_path: Path, dtype: str, nodata: float, lock: bool

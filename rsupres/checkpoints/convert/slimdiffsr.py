@@ -30,6 +30,10 @@ _MAX_SCALE = 16
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     """Return the student's weights in our form.
 
+    Args:
+        sources: one released file.
+        options: see `OPTIONS`.
+
     Raises:
         CheckpointError: not one file, or tensors that are missing, surplus or of other
             shapes; they are named.
@@ -62,6 +66,14 @@ def config_of(
     tensors: Mapping[str, Tensor], scale: int, path: Path
 ) -> SlimDiffSRConfig:
     """Read the widths of a student off its tensors.
+
+    Args:
+        tensors: by released name.
+        scale: of the student.
+        path: of the file, for messages.
+
+    Returns:
+        The configuration with these widths.
 
     Raises:
         CheckpointError: the tensors that show the architecture are missing.

@@ -262,7 +262,12 @@ def _encode(text: object, encoding: object) -> bytes:
 
 
 def storage_dtype(pid: object, path: Path) -> torch.dtype:
-    """Return the type of a storage, of torch's reference ("storage", class, ...)."""
+    """Return the type of a storage, of torch's reference ("storage", class, ...).
+
+    Args:
+        pid: persistent id of a storage, as the pickle holds it.
+        path: of the file, for messages.
+    """
     if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
         refuse(path, f"reference {pid!r:.80} to something that is no storage")
     kind = pid[1]
@@ -274,7 +279,13 @@ def storage_dtype(pid: object, path: Path) -> torch.dtype:
 
 
 def refuse(path: Path, what: str, cause: BaseException | None = None) -> NoReturn:
-    """Raise `CheckpointError`: the file holds something that is not read."""
+    """Raise `CheckpointError`: the file holds something that is not read.
+
+    Args:
+        path: of the file.
+        what: names the thing that is not read.
+        cause: the error that it led to, if any.
+    """
     raise CheckpointError(
         f"{path}: refused, because it holds {what}; only tensors, plain containers and"
         " the parts of the released networks are read, nothing is run."

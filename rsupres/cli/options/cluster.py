@@ -98,6 +98,10 @@ def take_batch_cluster(
 ) -> tuple[Elsewhere | None, tuple[str, ...]]:
     """Take the options of `cluster_options` away, for a batch.
 
+    Args:
+        options: of the command; those of the cluster are removed from them.
+        folder: of the batch's outputs.
+
     Returns:
         What attempts scenes elsewhere, if anything does, and the devices of several
         processes of this machine.

@@ -14,13 +14,23 @@ DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
 
 
 def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:
-    """Refuse a legend when nothing is drawn by it."""
+    """Refuse a legend when nothing is drawn by it.
+
+    Args:
+        legend: as given, None = not given.
+        vector_map_from: the maps that are drawn.
+    """
     if legend is not None and not any("=" not in text for text in vector_map_from):
         raise click.UsageError("--legend is for --vector-map-from with vector files.")
 
 
 def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> None:
-    """Refuse a class table when there are no masks."""
+    """Refuse a class table when there are no masks.
+
+    Args:
+        classes: as given, None = not given.
+        change_mask_from: the masks that have classes.
+    """
     if classes is not None and not change_mask_from:
         raise click.UsageError("--class-table is for --change-mask-from.")
 

@@ -143,6 +143,12 @@ def find_key(
 ) -> click.Parameter:
     """Return the parameter that a key of a job file names.
 
+    Args:
+        keys: parameters of the command by their key.
+        key: as the job file spells it.
+        where: it stands, for messages.
+        ctx: of the command.
+
     Raises:
         click.UsageError: there is none.
     """

@@ -217,7 +217,13 @@ class LayersType(click.ParamType[Any]):
 def split_creation(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Return KEY=VALUE texts as pairs; keys in capitals, as GDAL wants them."""
+    """Return KEY=VALUE texts as pairs; keys in capitals, as GDAL wants them.
+
+    Args:
+        ctx: of the command.
+        param: the option.
+        values: KEY=VALUE texts.
+    """
     pairs = []
     for text in values:
         key, sign, value = text.partition("=")
@@ -246,6 +252,14 @@ def expand_lists(
     Blank lines and those that begin with ``#`` are left out, and so is a comment after
     a path and a space. The file may begin with a byte order mark and end its lines as
     on Windows.
+
+    Args:
+        ctx: of the command.
+        param: the argument.
+        values: paths, and lists marked by ``@``.
+
+    Returns:
+        The paths, in order.
     """
     paths: list[str] = []
     for text in values:
@@ -271,6 +285,14 @@ def check_output_given(
     """Refuse a single path: Click takes it for the output, and finds no input.
 
     A callback of the last argument of commands whose first takes any number of paths.
+
+    Args:
+        ctx: of the command.
+        param: the argument.
+        value: of the argument.
+
+    Returns:
+        `value`, unchanged.
     """
     first = next(p for p in ctx.command.params if isinstance(p, click.Argument))
     if value is not None and not ctx.params.get(first.name or ""):

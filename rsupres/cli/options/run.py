@@ -170,6 +170,13 @@ def kept_item(output: str, *, may_replace: bool) -> str:
     From that file, the same command continues an unfinished run. A plan, which writes
     nothing, keeps it in a temporary folder.
 
+    Args:
+        output: of the command.
+        may_replace: replace an item that was kept before.
+
+    Returns:
+        The file in which the item is kept.
+
     Raises:
         click.UsageError: stdin holds no JSON.
         RunConflictError: the file holds another item.
@@ -200,6 +207,11 @@ def make_job(
     scenes: tuple[str, ...], output: str, options: Mapping[str, Any]
 ) -> UpscaleJob:
     """Return the job that the options of `upscale_options` describe.
+
+    Args:
+        scenes: files that are joined to one scene.
+        output: the file to write.
+        options: of `upscale_options`, by their name.
 
     Raises:
         click.UsageError: options that exclude each other.

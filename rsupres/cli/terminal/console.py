@@ -43,7 +43,12 @@ class Console:
     json_logs: bool = False
 
     def emit(self, record: Mapping[str, object], text: str) -> None:
-        """Write one result to stdout: `record` with ``--json``, else `text`."""
+        """Write one result to stdout: `record` with ``--json``, else `text`.
+
+        Args:
+            record: the result as JSON.
+            text: the result as people read it.
+        """
         if self.as_json:
             click.echo(json.dumps(record, allow_nan=False, default=str))
         elif text:

@@ -49,7 +49,12 @@ def worded(
 
 
 def option_of(name: str, command: click.Command | None) -> str:
-    """Return an argument as it is typed: "scale=4" becomes "--scale 4"."""
+    """Return an argument as it is typed: "scale=4" becomes "--scale 4".
+
+    Args:
+        name: of the argument, or a name and a value joined by "=".
+        command: whose options are looked through; None = spell it like an option.
+    """
     name, _, value = name.partition("=")
     name = _PARTS.get(name, name)
     spelled = "--" + name.replace("_", "-")

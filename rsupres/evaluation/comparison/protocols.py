@@ -216,6 +216,9 @@ def run_protocol(
         on_progress: as for `measure_models`.
         on_table: called with each table when it is there.
 
+    Returns:
+        The tables of the scales.
+
     Raises:
         InputError: no data set of the protocol is there, or a scale is not its.
         RsupresError: as `measure_models`.

@@ -80,6 +80,9 @@ def calibrate(
         error: values of any shape.
         deviation: predicted, of the same shape, in the same units.
         tails: how many deviations are said to hold each of `TAILS`.
+
+    Returns:
+        How well the deviations fit.
     """
     size = np.abs(error, dtype=np.float64).ravel()
     spread = np.asarray(deviation, np.float64).ravel()
@@ -103,6 +106,9 @@ def calibrate_file(path: str, pair: Pair, stretch: Stretch) -> Calibration:
         path: what ``--uncertainty`` wrote.
         pair: SR and HR.
         stretch: of SR.
+
+    Returns:
+        How well the deviations fit.
 
     Raises:
         InputError: the file cannot be read.

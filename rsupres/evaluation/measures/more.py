@@ -78,7 +78,12 @@ def opensr_figures(
 
 
 def enlarge(lr: np.ndarray, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return an LR picture (c, h, w) enlarged bilinearly to a size."""
+    """Return an LR picture (c, h, w) enlarged bilinearly to a size.
+
+    Args:
+        lr: (c, h, w).
+        size: rows and columns wanted.
+    """
     import torch
     from torch.nn.functional import interpolate
 

@@ -105,6 +105,10 @@ def block_features(picture: np.ndarray, valid: np.ndarray) -> tuple[Floats, Floa
     """Return features (n, 36) and sharpness (n,) of the blocks that are valid whole.
 
     Sharpness is the mean local deviation, of 255 levels.
+
+    Args:
+        picture: (c, H, W) in [0, 1].
+        valid: (H, W) bool.
     """
     n_rows, n_cols = (n // BLOCK for n in picture.shape[1:])
     if min(n_rows, n_cols) == 0:

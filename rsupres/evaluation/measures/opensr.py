@@ -82,7 +82,12 @@ def scores(d_im: Doubles, d_om: Doubles) -> Doubles:
 
 
 def normalised_difference(one: np.ndarray, other: np.ndarray) -> Doubles:
-    """Return (H, W): |a - b| / (a + b), the mean of the bands; 0 where both are 0."""
+    """Return (H, W): |a - b| / (a + b), the mean of the bands; 0 where both are 0.
+
+    Args:
+        one: (c, H, W), at least 0.
+        other: the same shape.
+    """
     a, b = np.maximum(one, 0).astype(np.float64), np.maximum(other, 0)
     total = a + b
     ratio = np.abs(a - b) / np.where(total > 0, total, 1)
@@ -90,7 +95,13 @@ def normalised_difference(one: np.ndarray, other: np.ndarray) -> Doubles:
 
 
 def synthesis(sr: np.ndarray, enlarged: np.ndarray, valid: Mask) -> float:
-    """Return the mean absolute difference of the result from the enlarged input."""
+    """Return the mean absolute difference of the result from the enlarged input.
+
+    Args:
+        sr: (c, H, W).
+        enlarged: the LR input on the same pixels.
+        valid: (H, W), pixels that count.
+    """
     if not valid.any():
         return math.nan
     return float(np.abs(sr[:, valid] - enlarged[:, valid]).mean(dtype=np.float64))

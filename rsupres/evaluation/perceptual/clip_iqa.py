@@ -111,6 +111,10 @@ def read_clip(path: Path) -> dict[str, Tensor]:
 def clip_model(path: Path, stored: Mapping[str, Tensor]) -> tuple[Any, int]:
     """Return CLIP filled from OpenAI's tensors, and the side of its pictures.
 
+    Args:
+        path: of the file, for messages.
+        stored: its tensors by name.
+
     Raises:
         CheckpointError: the file has other layers.
     """
@@ -129,7 +133,12 @@ def clip_model(path: Path, stored: Mapping[str, Tensor]) -> tuple[Any, int]:
 
 
 def to_side(picture: np.ndarray, side: int) -> np.ndarray:
-    """Return the middle (3, side, side) of a picture whose shorter side is `side`."""
+    """Return the middle (3, side, side) of a picture whose shorter side is `side`.
+
+    Args:
+        picture: (3, H, W).
+        side: pixels of the result.
+    """
     height, width = picture.shape[1:]
     ratio = side / min(height, width)
     size = (max(side, round(height * ratio)), max(side, round(width * ratio)))

@@ -22,6 +22,11 @@ def fill_features(
 ) -> None:
     """Fill layers from a file of torchvision, which numbers them alike.
 
+    Args:
+        layers: to be filled.
+        stored: tensors of the file by name.
+        path: of the file, for messages.
+
     Raises:
         CheckpointError: the file has other layers.
     """

@@ -224,6 +224,13 @@ class Inception(nn.Module):
     def load(cls, path: Path, stored: Mapping[str, Tensor]) -> Inception:
         """Fill the network from the tensors of its file; the classifier is left out.
 
+        Args:
+            path: of the file, for messages.
+            stored: its tensors by name.
+
+        Returns:
+            The network, ready for inference.
+
         Raises:
             CheckpointError: the file has other layers.
         """
@@ -247,7 +254,12 @@ class Inception(nn.Module):
 
 
 def features_of(module: Inception, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the features (2048,) of a picture (3, H, W) of 8 bits."""
+    """Return the features (2048,) of a picture (3, H, W) of 8 bits.
+
+    Args:
+        module: the network.
+        picture: (3, H, W) uint8.
+    """
     pixels = torch.from_numpy(picture.astype(np.float32))[None]
     device = module.Conv2d_1a_3x3.conv.weight.device
     with torch.inference_mode():

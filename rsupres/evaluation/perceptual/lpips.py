@@ -134,6 +134,13 @@ class LpipsSqueeze(nn.Module):
     def load_files(cls, features: Path, heads: Path) -> LpipsSqueeze:
         """Build the module from its two weight files; see `load`.
 
+        Args:
+            features: weights of SqueezeNet, as torchvision offers them.
+            heads: weights of the layers, as LPIPS offers them.
+
+        Returns:
+            The module, ready for inference.
+
         Raises:
             CheckpointError: a file is damaged, or has other tensors.
         """
@@ -302,7 +309,15 @@ def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def blocks_of(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
-    """Cut a picture into nearly equal blocks of at most `side` pixels a side."""
+    """Cut a picture into nearly equal blocks of at most `side` pixels a side.
+
+    Args:
+        shape: of the picture; the last two numbers are rows and columns.
+        side: pixels of a block at most.
+
+    Returns:
+        Rows and columns of each block.
+    """
     cuts = [
         [round(k * n / math.ceil(n / side)) for k in range(math.ceil(n / side) + 1)]
         for n in shape

@@ -44,7 +44,13 @@ class Sets:
     def add(
         self, scale: str, made: Mapping[str, NDArray[np.uint8]], hr: NDArray[np.uint8]
     ) -> None:
-        """Take the results of models, by name, and the truth of one image."""
+        """Take the results of models, by name, and the truth of one image.
+
+        Args:
+            scale: of the results, as text.
+            made: results (3, H, W) by the name of their model.
+            hr: the truth, (3, H, W).
+        """
         for name, picture in [(_TRUTH, hr), *made.items()]:
             found = self._features(picture)
             self._found.setdefault((name, scale), []).append(found)
@@ -72,6 +78,10 @@ def set_distances(truths: np.ndarray, made: np.ndarray) -> dict[str, float]:
 
     KID is the mean over `KID_DRAWS` subsets; of 1,000 images or fewer each is the
     whole set, so that it does not depend on the draw.
+
+    Args:
+        truths: (n, c) features of the true pictures.
+        made: (m, c) features of the results.
 
     Raises:
         InputError: torchmetrics is not installed.

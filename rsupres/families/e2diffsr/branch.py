@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.blocks.distillation import Distillation
 from rsupres.blocks.resample import centre_positions, make_taps
 from rsupres.families.e2diffsr.config import E2DiffSRConfig
 
@@ -63,30 +64,16 @@ class ContrastAttention(nn.Module):
         )
 
 
-class IMDB(nn.Module):
-    """Information multi-distillation block (Hui et al. 2019)."""
+class IMDB(Distillation):
+    """Information multi-distillation block with contrast-aware attention."""
 
     def __init__(self, channels: int, window: int = 0) -> None:
-        super().__init__()
-        kept = channels // 4
-        passed = channels - kept
-        self.split = [kept, passed]
-        self.c1 = Conv3x3(channels, channels)
-        self.c2 = Conv3x3(passed, channels)
-        self.c3 = Conv3x3(passed, channels)
-        self.c4 = Conv3x3(passed, kept)
-        self.c5 = nn.Conv2d(channels, channels, 1)
+        super().__init__(channels)
         self.cca = ContrastAttention(channels, window)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape."""
-        kept = []
-        rest = x
-        for layer in (self.c1, self.c2, self.c3):
-            kept_now, rest = torch.split(layer(rest, slope=0.05), self.split, dim=1)
-            kept.append(kept_now)
-        kept.append(self.c4(rest))
-        out: Tensor = x + self.c5(self.cca(torch.cat(kept, dim=1)))
+        out: Tensor = x + self.c5(self.cca(self.distil(x)))
         return out
 
 

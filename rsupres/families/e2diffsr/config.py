@@ -100,16 +100,31 @@ SMALL = E2DiffSRConfig(
 
 
 def latent_size(height: int, width: int) -> tuple[int, int]:
-    """Return the latent cells of an SR picture: sides divided by 8, rounded up."""
+    """Return the latent cells of an SR picture: sides divided by 8, rounded up.
+
+    Args:
+        height: rows of the SR picture.
+        width: its columns.
+    """
     return -(-height // CELL), -(-width // CELL)
 
 
 def enlarge_to_working_grid(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return up(LR): bicubic, straight to 8 x the latent size of an SR `size`."""
+    """Return up(LR): bicubic, straight to 8 x the latent size of an SR `size`.
+
+    Args:
+        lr: (b, 3, h, w).
+        size: rows and columns of SR.
+    """
     rows, cols = latent_size(*size)
     return functional.interpolate(lr, (CELL * rows, CELL * cols), mode="bicubic")
 
 
 def conditioning_scale(scale: Fraction, s_max: int) -> float:
-    """Return the scale that conditions the networks: clipped to [1, s_max]."""
+    """Return the scale that conditions the networks: clipped to [1, s_max].
+
+    Args:
+        scale: SR pixels along one LR pixel.
+        s_max: largest scale of the training.
+    """
     return float(min(max(scale, Fraction(1)), Fraction(s_max)))

@@ -38,7 +38,13 @@ class Geometry:
 
     @classmethod
     def of(cls, height: int, width: int, scale: Fraction) -> Geometry:
-        """Return the geometry of an LR frame at a scale that keeps it whole."""
+        """Return the geometry of an LR frame at a scale that keeps it whole.
+
+        Args:
+            height: LR rows of the scene.
+            width: LR columns of the scene.
+            scale: SR pixels along one LR pixel.
+        """
         return cls((height, width), (int(height * scale), int(width * scale)))
 
     @property
@@ -96,7 +102,13 @@ class Geometry:
     def enlarging_taps(
         self, cells: PixelWindow, window: PixelWindow, device: torch.device
     ) -> tuple[Taps, Taps]:
-        """Return the taps that read the working grid of cells from an LR window."""
+        """Return the taps that read the working grid of cells from an LR window.
+
+        Args:
+            cells: of the latent.
+            window: LR pixels that are there.
+            device: where the taps are used.
+        """
         positions = [
             centre_positions(
                 CELL * start,
@@ -117,7 +129,14 @@ def span_taps(
     lengths: Sequence[int],
     device: torch.device,
 ) -> tuple[Taps, Taps]:
-    """Return the taps that read `counts` pixels from spans of a map's axes."""
+    """Return the taps that read `counts` pixels from spans of a map's axes.
+
+    Args:
+        spans: first and last edge along rows and columns, in samples of the map.
+        counts: pixels wanted along both.
+        lengths: samples of the map along both.
+        device: where the taps are used.
+    """
     positions = [
         float(start) + centre_positions(0, count, float(n) / count, 0.0)
         for (start, n), count in zip(spans, counts, strict=True)

@@ -43,7 +43,16 @@ class Level(nn.Module):
             self.upsample = Upsample(widths[-1][1])
 
     def step(self, j: int, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """Run block `j` and its attention."""
+        """Run block `j` and its attention.
+
+        Args:
+            j: number of the block.
+            x: (b, c, h, w).
+            embedding: (b, e), None = none.
+
+        Returns:
+            (b, c', h, w).
+        """
         x = self.block[j](x, embedding)
         return self.attn[j](x) if len(self.attn) else x
 
@@ -114,7 +123,12 @@ def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kl_per_sample(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return (b,) KL divergence from the standard normal, summed over the latent."""
+    """Return (b,) KL divergence from the standard normal, summed over the latent.
+
+    Args:
+        mean: (b, c, h, w).
+        logvar: logarithms of variances, of the same shape.
+    """
     terms = mean.square() + logvar.exp() - 1.0 - logvar
     return 0.5 * terms.flatten(1).sum(1)
 

@@ -292,6 +292,14 @@ def from_checkpoint(
 ) -> E2DiffSR:
     """Build the resolver from a checkpoint.
 
+    Args:
+        checkpoint: of this family.
+        device: where the model computes.
+        options: of sampling and precision.
+
+    Returns:
+        The model, ready for scenes.
+
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
@@ -326,7 +334,14 @@ def from_checkpoint(
 def make_spec(
     config: E2DiffSRConfig, *, detail: bool, gsd: tuple[float, float] | None, halo: int
 ) -> ModelSpec:
-    """Return the spec of a model of this architecture."""
+    """Return the spec of a model of this architecture.
+
+    Args:
+        config: the architecture.
+        detail: whether it holds a second set of weights for texture.
+        gsd: smallest and largest metres per LR pixel that it was trained for.
+        halo: LR pixels at a tile's sides that are not used.
+    """
     trained = Fraction(config.s_max)
     return ModelSpec(
         family="e2diffsr",

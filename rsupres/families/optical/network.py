@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.blocks.distillation import Distillation
 from rsupres.families.base import TAILS
 from rsupres.families.optical.config import FACTS, OpticalConfig
 from rsupres.families.optical.sensing import Estimator
@@ -33,30 +34,19 @@ _QUANTILE_VALUES = 100_000
 _USUAL_ERROR = 0.02  # of pictures in [0, 1], from which the training of `Spread` begins
 
 
-class Block(nn.Module):
+class Block(Distillation):
     """Information multi-distillation block with attention of single pixels."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        kept, passed = channels // 4, channels - channels // 4
-        self.split = [kept, passed]
-        self.c1 = Conv3x3(channels, channels)
-        self.c2 = Conv3x3(passed, channels)
-        self.c3 = Conv3x3(passed, channels)
-        self.c4 = Conv3x3(passed, kept)
-        self.c5 = nn.Conv2d(channels, channels, 1)
+        super().__init__(channels)
         self.a1 = nn.Conv2d(channels, channels // 16, 1)
         self.a2 = nn.Conv2d(channels // 16, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape."""
-        parts, rest = [], x
-        for layer in (self.c1, self.c2, self.c3):
-            part, rest = torch.split(layer(rest, slope=_SLOPE), self.split, 1)
-            parts.append(part)
-        joined = torch.cat([*parts, self.c4(rest)], 1)
-        joined = joined * torch.sigmoid(self.a2(functional.relu(self.a1(joined))))
-        out: Tensor = x + self.c5(joined)
+        parts = self.distil(x)
+        parts = parts * torch.sigmoid(self.a2(functional.relu(self.a1(parts))))
+        out: Tensor = x + self.c5(parts)
         return out
 
 
@@ -119,7 +109,13 @@ class Tail(nn.Module):
         return out
 
     def features(self, x: Tensor, first: Tensor, told: Tensor) -> Tensor:
-        """Return (b, c, h, w), from which the pixels are made."""
+        """Return (b, c, h, w), from which the pixels are made.
+
+        Args:
+            x: (b, c, h, w) features of the trunk.
+            first: (b, c, h, w) features of the first layer.
+            told: (b, FACTS), see `Facts`.
+        """
         out: Tensor = self.unit(x, self.film(told).to(x.dtype)) + first
         return out
 
@@ -152,7 +148,12 @@ class Spread(nn.Module):
 
     @torch.no_grad()
     def note(self, error: Tensor, logs: Tensor) -> None:
-        """Let `ratio` and `tails` follow the errors of a batch of training data."""
+        """Let `ratio` and `tails` follow the errors of a batch of training data.
+
+        Args:
+            error: (b, 3, H, W) of the expected picture.
+            logs: predicted logarithms of its scale, of the same shape.
+        """
         scales = logs.exp()
         ratio = (error.square().mean() / scales.square().mean()).sqrt()
         self.ratio.lerp_(ratio, _FOLLOW)
@@ -189,7 +190,12 @@ class OpticalNetwork(nn.Module):
         return self.enlarge(self.mean(features, first, told), lr, size)
 
     def trunk(self, lr: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the trunk's features and those of the first layer, (b, c, h, w)."""
+        """Return the trunk's features and those of the first layer, (b, c, h, w).
+
+        Args:
+            lr: (b, 3, h, w) in [-1, 1].
+            told: (b, FACTS), see `Facts`.
+        """
         first = in_float32(self.conv_in, lr)
         features = first.to(working_type(lr))
         film = self.film(told).to(features.dtype)
@@ -201,20 +207,38 @@ class OpticalNetwork(nn.Module):
     def sample(
         self, features: Tensor, first: Tensor, told: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return what `draw` makes of noise (b, n, h, w) on the LR grid."""
+        """Return what `draw` makes of noise (b, n, h, w) on the LR grid.
+
+        Args:
+            features: of `trunk`.
+            first: features of the first layer, of `trunk`.
+            told: (b, FACTS), see `Facts`.
+            noise: (b, n, h, w) standard normals.
+        """
         assert self.draw is not None
         assert self.noise_in is not None
         out: Tensor = self.draw(features + self.noise_in(noise), first, told)
         return out
 
     def fine(self, residual: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return a tail's output as pixels (b, 3, H, W) of the size wanted."""
+        """Return a tail's output as pixels (b, 3, H, W) of the size wanted.
+
+        Args:
+            residual: output of a tail, (b, 3 up up, h, w).
+            size: H and W.
+        """
         fine = functional.pixel_shuffle(residual.float(), self.config.up)
         if tuple(fine.shape[2:]) != tuple(size):
             fine = functional.interpolate(fine, size, mode="bicubic", antialias=True)
         return fine
 
     def enlarge(self, residual: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the picture in [-1, 1], not clipped, of a tail's output."""
+        """Return the picture in [-1, 1], not clipped, of a tail's output.
+
+        Args:
+            residual: output of a tail, (b, 3 up up, h, w).
+            lr: (b, 3, h, w) in [-1, 1].
+            size: H and W.
+        """
         enlarged = functional.interpolate(lr.float(), size, mode="bicubic")
         return self.fine(residual, size) + enlarged

@@ -68,7 +68,13 @@ class Group:
 def read_sensor(
     scene: SceneReader, options: SamplerOptions, weights: Weights | None
 ) -> dict[str, float]:
-    """Return what is known of the sensor of the first bands, see `Group.found`."""
+    """Return what is known of the sensor of the first bands, see `Group.found`.
+
+    Args:
+        scene: whose windows are read.
+        options: what the user says of the sensor goes first.
+        weights: of the estimator; None = nothing is estimated.
+    """
     windows = read_windows(scene)
     bands = band_groups(len(windows[0][0]))[0]
     return _look(windows, bands, options, weights).found()
@@ -123,7 +129,12 @@ def _look(
 
 
 def estimate(weights: Weights, windows: Sequence[NDArray[np.floating]]) -> Facts:
-    """Return what is read from windows (3, h, w) of a picture, in its levels."""
+    """Return what is read from windows (3, h, w) of a picture, in its levels.
+
+    Args:
+        weights: of the estimator.
+        windows: (3, h, w) each, in levels.
+    """
     values = (describe(windows) - weights["mean"]) / weights["deviation"]
     for layer in (0, 2, 4):
         values = weights[f"layers.{layer}.weight"] @ values

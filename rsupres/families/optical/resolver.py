@@ -218,6 +218,9 @@ def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:
         lr: (b, c, h, w), in levels.
         told: (FACTS,), see `Facts`.
         lock: correct in any case, and until little is left.
+
+    Returns:
+        (b, c, H, W).
     """
     noise = Facts.LARGEST_NOISE * float(told[7]) ** 2
     transfer = tuple(told[2:6].tolist()) if told[1] else None
@@ -272,6 +275,9 @@ def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         sr: (b, c, H, W).
         lr: (b, c, h, w), on the same ground.
         size: H and W.
+
+    Returns:
+        (b, c, H, W).
     """
     side = 2 * _REACH + 1
     padded = functional.pad(lr, (_REACH,) * 4, mode="replicate")
@@ -289,6 +295,14 @@ def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> Optical:
     """Build the resolver from a checkpoint.
+
+    Args:
+        checkpoint: of this family.
+        device: where the model computes.
+        options: of sampling and precision, and what is told of the sensor.
+
+    Returns:
+        The model, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.
@@ -309,7 +323,14 @@ def make_spec(
     halo: int = HALO,
     tails: tuple[float, ...] = (),
 ) -> ModelSpec:
-    """Return the spec of a model of this architecture."""
+    """Return the spec of a model of this architecture.
+
+    Args:
+        config: the architecture.
+        gsd: smallest and largest metres per LR pixel that it was trained for.
+        halo: LR pixels at a tile's sides that are not used.
+        tails: deviations that hold given shares of the errors; empty = not predicted.
+    """
     return ModelSpec(
         family="optical",
         scales=ScaleRange(Fraction(1), Fraction(_MAX_SCALE), Fraction(config.up)),

@@ -46,12 +46,22 @@ class Estimator(nn.Module):
 
 
 def prepare_features(estimator: Estimator, features: Tensor) -> None:
-    """Let an estimator see features (n, `N_FEATURES`) with mean 0 and deviation 1."""
+    """Let an estimator see features (n, `N_FEATURES`) with mean 0 and deviation 1.
+
+    Args:
+        estimator: whose normalisation is set.
+        features: (n, `N_FEATURES`) of training pictures.
+    """
     with torch.no_grad():
         estimator.mean.copy_(features.mean(0))
         estimator.deviation.copy_(features.std(0).clamp_min(1e-3))
 
 
 def loss(estimated: Tensor, told: Tensor) -> Tensor:
-    """Return the distance of estimates (b, `N_READ`) to the truth, as told."""
+    """Return the distance of estimates (b, `N_READ`) to the truth, as told.
+
+    Args:
+        estimated: (b, `N_READ`).
+        told: the truth, see `Facts`.
+    """
     return functional.smooth_l1_loss(estimated, told, beta=0.05)

@@ -128,7 +128,15 @@ class Block(nn.Module):
         self.attends = attention
 
     def finish(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """Run the second half of the block, from dropout on."""
+        """Run the second half of the block, from dropout on.
+
+        Args:
+            hidden: output of the first half, (b, c_out, h, w).
+            x: input of the block, for the skip.
+
+        Returns:
+            (b, c_out, h, w).
+        """
         if self.dropout:
             hidden = functional.dropout(hidden, self.dropout, self.training)
         hidden = self.conv1(hidden)
@@ -186,7 +194,12 @@ class DecoderBlock(Block):
 
 
 def norm_layer(kind: RefDiffNorm, channels: int) -> nn.Module:
-    """Return a normalisation of `channels`; GroupNorm in groups as released."""
+    """Return a normalisation of `channels`; GroupNorm in groups as released.
+
+    Args:
+        kind: of the normalisation.
+        channels: of the maps that it normalises.
+    """
     if kind == "none":
         return nn.Identity()
     if kind == "pixel":

@@ -133,7 +133,12 @@ def shown_share(share: Tensor) -> Tensor:
 
 
 def reduce(image: Tensor, scale: Fraction) -> Tensor:
-    """Return the means of an SR image over LR pixels, (b, c, h, w)."""
+    """Return the means of an SR image over LR pixels, (b, c, h, w).
+
+    Args:
+        image: (b, c, H, W).
+        scale: SR pixels along one LR pixel.
+    """
     height, width = (int(side / scale) for side in image.shape[2:])
     return apply_cols(
         apply_rows(image.float(), area_map(height, scale)), area_map(width, scale)

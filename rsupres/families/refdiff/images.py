@@ -74,7 +74,7 @@ def make_frame(
     config: RefDiffConfig,
     fit: Fit | None = None,
 ) -> PreparedTiles:
-    """Bring a tile's images into the form that a model was made for.
+    """Return a tile's images in the form that a model was made for.
 
     Where no reference is, the enlarged LR image takes its place: there is nothing to
     copy. A model with an "outlined" mask sees where, and not what has changed since.
@@ -134,6 +134,11 @@ def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:
 
     "nearest" repeats pixels, as the released generator; "bilinear" has half-pixel
     centres, as the released training; "bicubic" is that of `rsupres.blocks.separable`.
+
+    Args:
+        lr: (b, c, h, w).
+        size: H and W.
+        kernel: "nearest", "bilinear" or "bicubic".
     """
     if kernel == "bicubic":
         return enlarge(lr.float(), Fraction(size[0], lr.shape[2]))
@@ -171,6 +176,12 @@ def start_image(
     The released generator begins with the enlarged LR image times sigma, although the
     network has never seen that; the textbook begins with noise; "zero" is the middle
     of all noise.
+
+    Args:
+        start: the kind of beginning.
+        sigma: the first noise level.
+        lr: the enlarged LR image, (b, 3, H, W) in [-1, 1].
+        normal: draws standard normals of the shape of `lr`.
     """
     if start == "zero":
         return torch.zeros_like(lr)

@@ -37,6 +37,11 @@ def fit_scene(
 ) -> SceneContext:
     """Return the fits of a scene with a reference.
 
+    Args:
+        scene: LR pixels and reference, read by windows.
+        scale: SR pixels along one LR pixel.
+        config: of the model.
+
     Returns:
         array ``fit`` (4, n, m): rows, columns, share and energy of `Fit` at the nodes;
         ``fit_rows`` (n,) and ``fit_cols`` (m,): where these are, LR pixels.

@@ -182,6 +182,10 @@ def freeze_(network: RefDiffUNet, dtype: torch.dtype) -> None:
 
     The weights of modulations are joined; embeddings stay in float32; results of
     `forward` come in `dtype`.
+
+    Args:
+        network: changed in place.
+        dtype: of its convolutions.
     """
     network.eval().requires_grad_(False)
     for module in network.modules():

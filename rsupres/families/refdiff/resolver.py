@@ -140,7 +140,12 @@ class EdmDenoiser:
         return self._denoise(x, level, self.shifts[sigma])
 
     def at(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean image with one noise level (b,) a sample."""
+        """Return the clean image with one noise level (b,) a sample.
+
+        Args:
+            x: the noisy image, (b, 3, H, W).
+            sigma: (b,) noise levels.
+        """
         shifts = self.network.shifts(edm_coefficients(sigma).c_noise)
         return self._denoise(x, sigma, shifts)
 
@@ -245,6 +250,9 @@ def sample(
         sigmas: noise levels, falling to 0.
         normal: maps the number of a draw to standard normals of the shape of `lr`; 0 is
             the start's, 1 + k that of step k.
+
+    Returns:
+        The picture, (b, 3, H, W) in [-1, 1].
     """
     x = start_image(sampler.start, float(sigmas[0]), lr, lambda: normal(0))
     if sampler.solver == "euler":

@@ -1,7 +1,8 @@
-"""Colour correction of SGDM: the result takes over low frequencies of the LR image.
+"""Corrections of SGDM's pictures: colours of the LR image, no pattern of cells.
 
-Both are off in the released scripts. On scenes only the one by wavelets may be chosen:
-it is local, while the other would take its statistics from a tile.
+Corrections of colours are off in the released scripts. On scenes only the one by
+wavelets may be chosen: it is local, while the other would take its statistics from a
+tile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from rsupres.families.sgdm.config import SgdmConfig
 
 _LEVELS = 5
 _VARIANCE_EPS = 1e-5
+_AROUND = 9  # cells along the square in which a lattice is measured
 REACH = 2**_LEVELS - 1  # pixels on each side that `correct_by_wavelets` looks at
 
 
@@ -43,10 +45,37 @@ def correct_by_wavelets(content: Tensor, style: Tensor) -> Tensor:
 
 
 def correct_by_statistics(content: Tensor, style: Tensor) -> Tensor:
-    """Return `content` with mean and deviation per channel of `style` (b, c, H, W)."""
+    """Return `content` with mean and deviation per channel of `style` (b, c, H, W).
+
+    Args:
+        content: (b, c, H, W), the sharp picture.
+        style: (b, c, H, W), the one whose colours are right.
+    """
     mean, std = _statistics(content)
     wanted_mean, wanted_std = _statistics(style)
     return (content - mean) / std * wanted_std + wanted_mean
+
+
+def without_lattice(cells: Tensor, cell: int) -> Tensor:
+    """Remove the pattern that repeats from cell to cell from folded pictures.
+
+    LPIPS rewards small offsets between the pixels of a cell, seen as a lattice. The
+    mean of each over the cells around becomes the mean of all.
+
+    Args:
+        cells: (b, 3 cell², h, w), differences of pictures folded by pixel-unshuffle.
+        cell: pixels along one cell.
+
+    Returns:
+        The shape of `cells`.
+    """
+    around = functional.avg_pool2d(
+        cells, _AROUND, 1, _AROUND // 2, count_include_pad=False
+    )
+    batch, _, height, width = around.shape
+    apart = around.reshape(batch, -1, cell * cell, height, width)
+    offset = apart - apart.mean(dim=2, keepdim=True)
+    return cells - offset.reshape(cells.shape)
 
 
 def _low(image: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ where the two differ: SPADE modulates the map's branch in the synthetic model an
 LR branch in the real one, F_cond joins unstyled and styled features, and features are
 scaled like latents and join six blocks of the U-Net.
 
-Style, its encoder and SFlow are in `style`, the configurations in `config`, U-Net and
-autoencoder in `rsupres.blocks.stable_diffusion`.
+Style and SFlow are in `style`, U-Net and autoencoder in `blocks.stable_diffusion`.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from rsupres.blocks.stable_diffusion_run import (
     dtype_of,
     predict,
 )
+from rsupres.families.sgdm.colour import without_lattice
 from rsupres.families.sgdm.config import LATENT_SCALE, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.style import (
     PlainEncoder,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _SLOPE = 0.1
-_AROUND = 9  # cells along the square in which a lattice is measured
 PROMPT_TOKENS = 77
 
 
@@ -153,7 +152,15 @@ class ContentStyleEncoder(nn.Module):
         self.fuse = nn.Conv2d(joined, config.out, 1, bias=False)
 
     def content(self, lr: Tensor, chart: Tensor) -> Content:
-        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1]."""
+        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1].
+
+        Args:
+            lr: the enlarged LR image.
+            chart: the map, in colours of the legend.
+
+        Returns:
+            Features of both.
+        """
         lr, chart = self.lr_stem(lr), self.map_stem(chart)
         for scale in self.scales:
             lr, chart = scale(lr, chart)
@@ -228,7 +235,15 @@ class Adapter(nn.Module):
             self.body.append(AdapterBlock(width, width, enters=False))
 
     def content(self, lr: Tensor, chart: Tensor | None) -> Content:
-        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1]."""
+        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1].
+
+        Args:
+            lr: the enlarged LR image.
+            chart: the map; None for a model that takes none.
+
+        Returns:
+            Features of both.
+        """
         if isinstance(self.encoder, PlainEncoder):
             return Content(self.encoder(lr), None)
         assert chart is not None
@@ -246,7 +261,13 @@ class Adapter(nn.Module):
         style: Statistics | None = None,
         own: Statistics | None = None,
     ) -> list[Tensor]:
-        """Return the features of each level, not scaled yet."""
+        """Return the features of each level, not scaled yet.
+
+        Args:
+            content: of `content`.
+            style: statistics that the features get; None = they keep their own.
+            own: statistics of the whole scene; None = those of the features.
+        """
         if isinstance(self.encoder, PlainEncoder):
             f_cond = content.lr
         else:
@@ -297,7 +318,14 @@ class SgdmNetworks(nn.Module):
         style: Statistics | None = None,
         own: Statistics | None = None,
     ) -> list[Tensor]:
-        """Return scaled features of enlarged LR and map, (b, 3, H, W) in [0, 1]."""
+        """Return scaled features of enlarged LR and map, (b, 3, H, W) in [0, 1].
+
+        Args:
+            lr: (b, 3, H, W) in [0, 1], enlarged.
+            chart: (b, 3, H, W) in [0, 1]; None for a model that takes no map.
+            style: statistics that the features get; None = they keep their own.
+            own: statistics of the whole scene; None = those of the features.
+        """
         whole = None if chart is None else 2.0 * chart - 1.0
         content = self.adapter.content(2.0 * lr - 1.0, whole)
         scale = self.config.feature_scale
@@ -366,35 +394,7 @@ class SgdmNetworks(nn.Module):
         return (image + 1.0) / 2.0
 
 
-def without_lattice(cells: Tensor, cell: int) -> Tensor:
-    """Remove the pattern that repeats from cell to cell from folded pictures.
-
-    LPIPS rewards small offsets between the pixels of a cell, seen as a lattice. The
-    mean of each over the cells around becomes the mean of all. `cells`: (b, 3 cell²,
-    h, w), differences of pictures folded by pixel-unshuffle.
-    """
-    around = functional.avg_pool2d(
-        cells, _AROUND, 1, _AROUND // 2, count_include_pad=False
-    )
-    batch, _, height, width = around.shape
-    apart = around.reshape(batch, -1, cell * cell, height, width)
-    offset = apart - apart.mean(dim=2, keepdim=True)
-    return cells - offset.reshape(cells.shape)
-
-
 def drop_encoder(autoencoder: nn.Module) -> None:
     """Take the half out of an autoencoder that inference does not need, in place."""
     for part in ("encoder", "quant_conv"):
         delattr(autoencoder, part)
-
-
-def trains_in_stage1(parameter: str) -> bool:
-    """Return whether a parameter trains in stage 1: the adapter, the U-Net's attention.
-
-    Of the U-Net every name that contains ``attn``, that is queries, keys, values and
-    outputs of self- and cross-attention; feed-forwards and norms stay (released code;
-    the paper says "linear layers").
-    """
-    if parameter.startswith("unet."):
-        return "attn" in parameter
-    return parameter.startswith("adapter.")

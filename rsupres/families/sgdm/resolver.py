@@ -280,6 +280,14 @@ def from_checkpoint(
 ) -> Sgdm:
     """Build the resolver from a checkpoint.
 
+    Args:
+        checkpoint: of this family.
+        device: where the model computes.
+        options: of sampling, style and precision.
+
+    Returns:
+        The model, ready for scenes.
+
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a sampler that does not exist, too many steps, or a style to be
@@ -314,7 +322,12 @@ def from_checkpoint(
 
 
 def empty_map(config: SgdmConfig, like: Tensor) -> Tensor:
-    """Return the picture (b, 3, H, W) in [0, 1] that is used where no map is given."""
+    """Return the picture (b, 3, H, W) in [0, 1] that is used where no map is given.
+
+    Args:
+        config: of the model.
+        like: (b, 3, H, W), gives size, type and device.
+    """
     colour = like.new_tensor(config.empty_map) / 255.0
     return colour[None, :, None, None].expand_as(like)
 

@@ -44,6 +44,10 @@ class Sampling:
 def choose_sampling(config: SgdmConfig, options: SamplerOptions) -> Sampling:
     """Return sampler and steps: the user's choice, else the checkpoint's.
 
+    Args:
+        config: of the model.
+        options: of the user.
+
     Raises:
         InputError: an unknown sampler, or a number of steps that it cannot take.
     """

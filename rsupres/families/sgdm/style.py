@@ -54,6 +54,9 @@ def restyle(features: Tensor, own: Statistics, wanted: Statistics) -> Tensor:
         features: to be changed.
         own: theirs, or those of the whole scene that they are a part of; b or 1 rows.
         wanted: of the style; a deviation may be negative when it was drawn.
+
+    Returns:
+        (b, c, H, W).
     """
 
     def wide(values: Tensor) -> Tensor:

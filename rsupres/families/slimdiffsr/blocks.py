@@ -205,7 +205,12 @@ class QueryAggregation(nn.Module):
         return weights
 
     def scatter_weights(self, x: Tensor, context: Tensor) -> Tensor:
-        """Return A', (b, n, m): how much each token takes of each query's context."""
+        """Return A', (b, n, m): how much each token takes of each query's context.
+
+        Args:
+            x: (b, n, c), the tokens.
+            context: (b, m, c), one of each query.
+        """
         keys = self.k_proj_c(context) @ self.q_proj_c.weight * self.scale  # (b, m, c)
         weights: Tensor = (x @ keys.transpose(1, 2).to(x.dtype)).softmax(-1)
         return weights
@@ -297,7 +302,14 @@ class _GatedGelu(nn.Module):
 
 
 def find_gates(mlp: nn.Module, x: Tensor, shared: Shared) -> Tensor:
-    """Return the gates of a picture, (b, k), or those that all share, (1, k)."""
+    """Return the gates of a picture, (b, k), or those that all share, (1, k).
+
+    Args:
+        mlp: maps pooled channels to gates.
+        x: (b, c, h, w).
+        shared: keeps the gates that all tiles of a scene share; None = each picture has
+            its own.
+    """
     if shared is None:
         gates: Tensor = mlp(x.mean((2, 3))).sigmoid()
         return gates
@@ -310,6 +322,9 @@ def depthwise_each(x: Tensor, kernels: Tensor) -> Tensor:
     Args:
         x: (b, c, h, w).
         kernels: (b, c, 1, 3, 3), or (1, c, 1, 3, 3) for all pictures.
+
+    Returns:
+        (b, c, h, w).
     """
     if len(kernels) == 1:
         return functional.conv2d(x, kernels[0], padding=1, groups=x.shape[1])

@@ -303,7 +303,12 @@ class SlimDiffSRNetwork(nn.Module):
 
 
 def enlarge(lr: Tensor, scale: int) -> Tensor:
-    """Return the network's input: torch's bicubic, a = -3/4, not clamped."""
+    """Return the network's input: torch's bicubic, a = -3/4, not clamped.
+
+    Args:
+        lr: (b, 3, h, w).
+        scale: SR pixels along one LR pixel.
+    """
     return functional.interpolate(lr, scale_factor=float(scale), mode="bicubic")
 
 
@@ -332,12 +337,22 @@ def shapes_of(network: nn.Module) -> Mapping[str, tuple[int, ...]]:
 
 
 def cat_channels(x: Tensor, skip: Tensor) -> Tensor:
-    """Return current channels, then those of the skip."""
+    """Return current channels, then those of the skip.
+
+    Args:
+        x: (b, c, h, w).
+        skip: (b, c', h, w).
+    """
     return torch.cat([x, skip], 1)
 
 
 def conv3(c_in: int, c_out: int) -> nn.Conv2d:
-    """Return a 3 x 3 convolution with bias, zero padded."""
+    """Return a 3 x 3 convolution with bias, zero padded.
+
+    Args:
+        c_in: channels read.
+        c_out: channels written.
+    """
     return Conv3x3(c_in, c_out)
 
 

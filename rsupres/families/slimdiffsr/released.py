@@ -22,6 +22,9 @@ def match_colours(image: Tensor, reference: Tensor) -> Tensor:
     Args:
         image: (b, c, H, W).
         reference: (b, c, H', W').
+
+    Returns:
+        (b, c, H, W).
     """
     deviation, mean = (v[:, :, None, None] for v in moments(image))
     wanted, target = (v[:, :, None, None] for v in moments(reference))
@@ -44,6 +47,9 @@ def pad_by_reflection(x: Tensor, multiple: int) -> Tensor:
     Args:
         x: (b, c, h, w).
         multiple: of both sides of the result.
+
+    Returns:
+        (b, c, h', w'), h' and w' multiples.
     """
     rows, cols = (_reflected(side, multiple) for side in x.shape[2:])
     return x[:, :, rows.to(x.device)][:, :, :, cols.to(x.device)]

@@ -201,6 +201,14 @@ def from_checkpoint(
 ) -> SlimDiffSR:
     """Build the resolver from a checkpoint.
 
+    Args:
+        checkpoint: of this family.
+        device: where the model computes.
+        options: of sampling and precision.
+
+    Returns:
+        The model, ready for scenes.
+
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
@@ -239,7 +247,12 @@ def _halve(network: AnyNetwork, device: torch.device) -> None:
 
 
 def network_at(network: AnyNetwork, scale: Fraction) -> AnyNetwork:
-    """Return a network with the layers that it has for a scale."""
+    """Return a network with the layers that it has for a scale.
+
+    Args:
+        network: of any kind.
+        scale: SR pixels along one LR pixel.
+    """
     if isinstance(network, MiniNetwork | WideTeacher):
         return network.at(scale)
     return network

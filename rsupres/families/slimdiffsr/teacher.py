@@ -326,20 +326,36 @@ def find_step(
 
 
 def alpha_bar_at(t: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Return alpha_bar at fractional steps (b,), interpolated linearly."""
+    """Return alpha_bar at fractional steps (b,), interpolated linearly.
+
+    Args:
+        t: (b,) steps, from 0.
+        alpha_bar: (steps,) of the schedule.
+    """
     t = t.clamp(0, len(alpha_bar) - 1)
     low = t.floor().long().clamp_max(len(alpha_bar) - 2)
     return torch.lerp(alpha_bar[low], alpha_bar[low + 1], t - low)
 
 
 def uncertainty_loss(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the HR latent, without its constant."""
+    """Return the negative log-likelihood of the HR latent, without its constant.
+
+    Args:
+        mean: predicted latent, (b, c, h, w).
+        log_variance: predicted, of the same shape.
+        truth: the HR latent.
+    """
     squares = (truth - mean).square()
     return 0.5 * ((-log_variance).exp() * squares + log_variance).mean()
 
 
 def make_unet(config: UnetConfig, width: int) -> _Unet:
-    """Return diffusers' U-Net, of maps with `width` channels to the same."""
+    """Return diffusers' U-Net, of maps with `width` channels to the same.
+
+    Args:
+        config: its levels.
+        width: channels of its input and output.
+    """
     deep = len(config.channels) - 1
     made = import_module("diffusers").UNet2DConditionModel(
         in_channels=width,

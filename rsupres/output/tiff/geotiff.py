@@ -146,6 +146,9 @@ def created(
         nodata: value of invalid pixels, None for none.
         options: creation options.
 
+    Yields:
+        The file, open for writing.
+
     Raises:
         ResourceError: the disk is full, or writing fails otherwise.
     """
@@ -258,6 +261,9 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
         n_bands: that it should have.
         width: that it should have.
         dtype: that it should have.
+
+    Returns:
+        The strip, checked.
 
     Raises:
         InputError: it is missing, damaged or does not fit.

@@ -149,6 +149,9 @@ def open_product(product: Product, bands_out: str | None = None) -> ProductRaste
         product: of `find_product`.
         bands_out: bands that are wanted, see `choose`.
 
+    Returns:
+        The product as one raster.
+
     Raises:
         InputError: a file is missing or damaged, or the files do not fit together.
     """

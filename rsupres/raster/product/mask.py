@@ -128,6 +128,9 @@ def open_mask(
         frame: of the scene's file.
         path: of the scene, for messages.
 
+    Yields:
+        The mask, while it is open.
+
     Raises:
         InputError: there is no such mask, or it cannot be read.
     """

@@ -58,6 +58,9 @@ def attempt(
         job: the job.
         on_progress: as for `upscale_scene`.
         work: does it; None = `upscale_scene`.
+
+    Returns:
+        Summary or error, never both.
     """
     try:
         with translate_os_errors(job.output):
@@ -71,7 +74,15 @@ def attempt(
 
 
 def one_by_one(tasks: Iterator[Task], show: OnScene) -> Attempts:
-    """Attempt tasks in this process, one after the other."""
+    """Attempt tasks in this process, one after the other.
+
+    Args:
+        tasks: of the batch.
+        show: called with the progress of each scene.
+
+    Returns:
+        Each attempt when it ends.
+    """
     for index, job in tasks:
         started = time.monotonic()
         outcome = attempt(job, lambda step, index=index: show(index, step))  # type: ignore[misc]  # no named parameter

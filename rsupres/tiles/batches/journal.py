@@ -168,7 +168,16 @@ class Journal:
         options: Mapping[str, object],
         shard: tuple[int, int] | None = None,
     ) -> Journal:
-        """Begin the journal of a batch; a damaged one is kept under another name."""
+        """Begin the journal of a batch; a damaged one is kept under another name.
+
+        Args:
+            folder: of the batch's outputs.
+            options: of all scenes, as JSON.
+            shard: (I, N) of a part of the batch; None = the whole.
+
+        Returns:
+            The journal, with what earlier calls did.
+        """
         earlier: list[BatchItem] = []
         path = folder / JOURNAL
         if path.exists():

@@ -70,6 +70,9 @@ def measure(
             counts every thread.
         on_model: called with the name of each model before it is measured.
 
+    Returns:
+        Seconds of each model on this machine.
+
     Raises:
         RsupresError: a model cannot be run.
     """

@@ -166,6 +166,10 @@ def duration_s(load: Load, times: MachineTimes | None) -> float | None:
     """Return the estimated seconds of a job without its conditions.
 
     None where the machine or the model was not measured.
+
+    Args:
+        load: what the job computes.
+        times: of this machine, None = not measured.
     """
     if times is None or load.model not in times.models:
         return None

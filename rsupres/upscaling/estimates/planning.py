@@ -156,6 +156,9 @@ def plan_job(
             checked.
         limit_s: seconds after which the answer is given as far as it is known; None =
             `LIMIT_S`.
+
+    Returns:
+        The answer, with the errors that refuse the job.
     """
     limit_s = LIMIT_S if limit_s is None else limit_s
     refusals: list[RsupresError] = []

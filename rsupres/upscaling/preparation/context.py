@@ -114,7 +114,12 @@ def prepare_samples(
 
 
 def context_of(whole: SceneContext, sample: int) -> SceneContext:
-    """Return one sample's part of the context from `prepare_samples`."""
+    """Return one sample's part of the context from `prepare_samples`.
+
+    Args:
+        whole: context of all samples.
+        sample: number of the sample, from 0.
+    """
     prefix = _prefix(sample)
     return SceneContext(
         _part(whole.arrays, prefix),

@@ -59,6 +59,10 @@ def stored_figures(path: Path) -> dict[str, float]:
 def check_stored_gates(work: Work, figures: dict[str, float]) -> None:
     """Check an output that is left alone against the job's quality gates.
 
+    Args:
+        work: what is settled.
+        figures: of the output, by name.
+
     Raises:
         QualityGateError: a gate is not met, now or when the output was written.
     """

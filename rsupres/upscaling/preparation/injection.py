@@ -28,6 +28,11 @@ def find_gains(scene: Raster, bands: BandChoice, stretch: Stretch) -> tuple[floa
 
     Least squares through the origin on the pixels' differences from the mean of their
     3 x 3 surroundings, over windows spread evenly; limited to [-2, 2].
+
+    Args:
+        scene: open.
+        bands: of the model, and the other ones.
+        stretch: of all bands.
     """
     if not bands.others:
         return ()

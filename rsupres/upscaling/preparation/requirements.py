@@ -44,7 +44,12 @@ _SAME_GSD = 0.15  # pixels of degrees are longer in one direction
 
 
 def condition_request(job: UpscaleJob, spec: ModelSpec) -> ConditionRequest:
-    """Return which conditions a job gives; the legend by the model."""
+    """Return which conditions a job gives; the legend by the model.
+
+    Args:
+        job: what is asked.
+        spec: of the model.
+    """
     return ConditionRequest(
         **job.condition_values() | {"legend": job.legend or spec.legend},
         change_table=spec.classes,
@@ -92,6 +97,10 @@ def check_conditions(job: UpscaleJob, spec: ModelSpec, model: str) -> None:
 
 def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
     """Refuse options that would do nothing with this model.
+
+    Args:
+        job: what is asked.
+        spec: of the model.
 
     Raises:
         InputError: the option, and why it would have no effect.

@@ -52,6 +52,9 @@ def open_scene(
         sample_pixels: as in `open_scenes`.
         on_opened: called with the scene before pixels of all of it are looked at.
 
+    Yields:
+        The scene, while it is open.
+
     Raises:
         InputError: it cannot be opened or read as the job says.
     """
@@ -114,10 +117,10 @@ def sharpened_by(scene: Raster) -> str | None:
     Args:
         scene: open.
     """
-    names = {name for name in scene.descriptions if name}
+    if 2 not in {kind.factor for kind in scene.refinement.coarse.values()}:
+        return None
     wanted = {*read_card(SHARPENING).spec.bands, *GUIDES}
-    factors = {kind.factor for kind in scene.refinement.coarse.values()}
-    return SHARPENING if 2 in factors and wanted <= names else None
+    return SHARPENING if wanted <= set(scene.descriptions) else None
 
 
 def with_network(scene: Raster, device: str) -> Raster:
@@ -164,8 +167,8 @@ class _Network:
 
         import torch
 
-        from rsupres.families.sharpening.sharpener import Levels
-        from rsupres.families.sharpening.sharpener import Sharpener as Network
+        from rsupres.families.sharpening import Levels
+        from rsupres.families.sharpening import Sharpener as Network
 
         device = torch.device(self._device)
         network = load_model(SHARPENING, device, SamplerOptions())

@@ -292,7 +292,7 @@ def open_work(
     *,
     is_checked: bool = True,
 ) -> Iterator[Work]:
-    """Open a job's scene and settle everything; close the scene on leaving.
+    """Yield a settled job with its scene open; close the scene on leaving.
 
     Args:
         job: what is asked.

@@ -84,7 +84,12 @@ SHORT_TAGS = {
 
 
 def geofabrik_key(layer: str, path: str) -> str | None:
-    """Return the key of a layer of Geofabrik, such as gis_osm_roads_free_1."""
+    """Return the key of a layer of Geofabrik, such as gis_osm_roads_free_1.
+
+    Args:
+        layer: name of the layer.
+        path: of the file, which may name the layer instead.
+    """
     for text in (layer, Path(path).stem):
         found = re.search(r"(?:^|_)osm_([a-z]+?)(?:_a)?(?:_free|_\d|$)", text.lower())
         if found and found[1] in GEOFABRIK_KEYS:

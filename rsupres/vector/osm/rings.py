@@ -57,7 +57,12 @@ def with_rings(features: Features) -> Features:
 
 
 def is_line(key: str, value: str) -> bool:
-    """Return whether a closed way with a tag is a line without `area=yes`."""
+    """Return whether a closed way with a tag is a line without `area=yes`.
+
+    Args:
+        key: of the tag.
+        value: of the tag.
+    """
     if key in LINE_KEYS:
         return value != "no" and value not in LINE_KEY_AREAS.get(key, ())
     return value in LINE_VALUES.get(key, ())

@@ -15,7 +15,6 @@ from rsupres.cli.terminal.streams import LOST, TolerantStream, tolerant_streams
 from tests.helpers import make_scene
 
 RSUPRES = (sys.executable, "-m", "rsupres")
-UPSCALE = ("upscale", "scene.tif", "out.tif", "--scale", "2", "--model", "bicubic")
 TILE = ("tile", "scene.tif", "tiles", "--scale", "2")  # starts without torch
 
 
@@ -54,13 +53,13 @@ def test_a_lost_progress_alone_is_no_failure(folder: Path) -> None:
 
 
 def test_closed_standard_streams_do_no_harm(folder: Path) -> None:
-    command = " ".join([*RSUPRES, *UPSCALE])
+    command = " ".join([*RSUPRES, *TILE])
     done = subprocess.run(
         ["sh", "-c", f"exec {command} <&- 2>&-"], cwd=folder,
         stdout=subprocess.PIPE, env=environment(), check=False,
     )  # fmt: skip
     assert done.returncode == 0
-    assert (folder / "out.tif").read_bytes()[:4] in (b"II*\0", b"II+\0")
+    assert any((folder / "tiles").iterdir())
 
 
 def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from rsupres.cli import main
@@ -58,6 +59,7 @@ def _write(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_training_from_packs_needs_no_raster_libraries(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-c", BLOCKED, "train", str(_write(tmp_path)), "--debug"],
@@ -71,6 +73,7 @@ def test_training_from_packs_needs_no_raster_libraries(tmp_path: Path) -> None:
     assert "Pillow is not installed" in process.stderr
 
 
+@pytest.mark.slow
 def test_the_block_of_that_test_works() -> None:
     process = subprocess.run(
         [sys.executable, "-c", BLOCKED, "plan", "a.tif", "--scale", "2"],

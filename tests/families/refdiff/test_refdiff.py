@@ -297,7 +297,7 @@ def test_stale_references_are_told_or_not() -> None:
     [
         (edm_loss, EdmOptions()),
         (edm_loss, EdmOptions(summed=True)),
-        (closing_loss, ClosingOptions(through=0)),
+        pytest.param(closing_loss, ClosingOptions(through=0), marks=pytest.mark.slow),
     ],
 )
 def test_losses_fall_on_a_batch(loss, options) -> None:

@@ -24,9 +24,9 @@ from rsupres.diffusion.schedules import Posterior, spaced_steps, sqrt_linear_bet
 from rsupres.diffusion.solvers import sample_solver
 from rsupres.errors import CheckpointError, InputError, ModelOutputError
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
-from rsupres.families.sgdm.colour import REACH, correct_by_wavelets
+from rsupres.families.sgdm.colour import REACH, correct_by_wavelets, without_lattice
 from rsupres.families.sgdm.config import SgdmConfig
-from rsupres.families.sgdm.network import SgdmNetworks, without_lattice
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number
 from rsupres.families.sgdm.resolver import (
     Sgdm,

@@ -93,7 +93,9 @@ def test_weights_that_are_no_numbers_write_nothing(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("has_products", [False, True])
+@pytest.mark.parametrize(
+    "has_products", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_half_precision_is_chosen_by_its_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_products: bool
 ) -> None:

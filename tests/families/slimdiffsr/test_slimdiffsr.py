@@ -340,8 +340,7 @@ def released(scale: int = 4) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize(("parallel", "dead"), [(False, True), (True, False)])
 def test_released_weights_are_imported(
     tmp_path: Path, parallel: bool, dead: bool
 ) -> None:

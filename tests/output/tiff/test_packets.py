@@ -91,9 +91,9 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize(
     ("dtype", "nodata", "creation"),
     [
-        ("uint8", None, {}),
+        pytest.param("uint8", None, {}, marks=pytest.mark.slow),
         ("uint16", 0, {}),
-        ("int16", -5, {"COMPRESS": "lzw"}),
+        pytest.param("int16", -5, {"COMPRESS": "lzw"}, marks=pytest.mark.slow),
         ("float32", math.nan, {"compress": "ZSTD", "level": "3"}),
         ("uint16", None, {"LEVEL": "2", "BIGTIFF": "YES"}),
     ],

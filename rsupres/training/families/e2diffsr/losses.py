@@ -114,7 +114,17 @@ class Model(NamedTuple):
 def autoencoder_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Stage 1 (Eq. 12): reconstruct HR from LR and the encoded difference."""
+    """Stage 1 (Eq. 12): reconstruct HR from LR and the encoded difference.
+
+    Args:
+        model: the networks in training.
+        patches: LR, HR and scale of a batch.
+        generator: of all draws.
+        setup: the stage with its options.
+
+    Returns:
+        The loss and its terms.
+    """
     options, size = setup.options, patches.size
     assert isinstance(options, AutoencoderOptions)
     mean, logvar = _moments(model.networks, patches)
@@ -130,7 +140,10 @@ def autoencoder_loss(
 def prior_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Stage 2 (Eq. 13): L1 from the unrolled sample and the condition to the latent."""
+    """Stage 2 (Eq. 13): L1 from the unrolled sample and the condition to the latent.
+
+    Arguments and result are those of `autoencoder_loss`.
+    """
     options, networks = setup.options, model.networks
     assert isinstance(options, PriorOptions)
     with torch.no_grad():
@@ -150,7 +163,8 @@ def closing_loss(
 ) -> Outcome:
     """Train DEPSR on the latents that inference gives it.
 
-    See docs/families/e2diffsr.md#closing-stage.
+    See docs/families/e2diffsr.md#closing-stage. Arguments and result are those of
+    `autoencoder_loss`.
     """
     with torch.no_grad():
         z = sample_from_noise(model, patches, generator)
@@ -164,7 +178,8 @@ def joint_loss(
 
     Not in the paper. The gradient of the picture runs back through the unrolled chain,
     so the sampled latent becomes what DEPSR can use and LR can predict. A small L1
-    keeps it near the encoded latent.
+    keeps it near the encoded latent. Arguments and result are those of
+    `autoencoder_loss`.
     """
     assert isinstance(setup.options, JointOptions)
     z = sample_from_noise(model, patches, generator)
@@ -178,7 +193,10 @@ def joint_loss(
 def detail_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Tune the second set of DEPSR weights for natural texture."""
+    """Tune the second set of DEPSR weights for natural texture.
+
+    Arguments and result are those of `autoencoder_loss`.
+    """
     detail = model.networks.depsr_detail
     assert detail is not None
     with torch.no_grad():
@@ -197,12 +215,22 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def encode(networks: E2DiffSRNetworks, patches: Patches) -> Tensor:
-    """Return the scaled latent mean, (b, 4, H/8, W/8), of patches."""
+    """Return the scaled latent mean, (b, 4, H/8, W/8), of patches.
+
+    Args:
+        networks: of the model.
+        patches: LR and HR, sides of HR multiples of 8.
+    """
     return _moments(networks, patches)[0] * networks.latent_scale
 
 
 def measure_latent_scale(networks: E2DiffSRNetworks, batches: list[Batch]) -> float:
-    """Return 1 / std of the latent mean over all patches of the batches."""
+    """Return 1 / std of the latent mean over all patches of the batches.
+
+    Args:
+        networks: of the model.
+        batches: of training data.
+    """
     with torch.no_grad():
         means = [_moments(networks, Patches.of(b))[0].flatten() for b in batches]
     return 1.0 / float(torch.cat(means).std())
@@ -216,7 +244,13 @@ def _moments(networks: E2DiffSRNetworks, patches: Patches) -> tuple[Tensor, Tens
 def sample_from_noise(
     model: Model, patches: Patches, generator: torch.Generator
 ) -> Tensor:
-    """Return the scaled latent that inference samples from pure noise."""
+    """Return the scaled latent that inference samples from pure noise.
+
+    Args:
+        model: the networks in training.
+        patches: LR and scale of a batch.
+        generator: of all draws.
+    """
     networks = model.networks
     cond = networks.condnet(patches.enlarged)
     noise = normal(cond, generator)

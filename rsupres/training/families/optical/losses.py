@@ -25,21 +25,39 @@ _LEAST_SCALE = 5e-4  # errors below it are rounding
 
 
 def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
-    """Return weights (b, 1, 1, 1), mean 1: flat images count as much as rich ones."""
+    """Return weights (b, 1, 1, 1), mean 1: flat images count as much as rich ones.
+
+    Args:
+        bicubic: enlarged LR, (b, c, H, W) in [0, 1].
+        truth: HR, of the same shape.
+    """
     error = (bicubic - truth).abs().mean((1, 2, 3))
     weights = (error + _LEAST_ERROR) ** -_POWER
     return (weights / weights.mean())[:, None, None, None]
 
 
 def mean_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted Charbonnier distance of pictures in [0, 1]."""
+    """Return the weighted Charbonnier distance of pictures in [0, 1].
+
+    Args:
+        image: (b, c, H, W) in [0, 1].
+        truth: HR, of the same shape.
+        weights: (b, 1, 1, 1).
+    """
     difference = image - truth
     distance = (difference.square() + _ROUNDING**2).sqrt() - _ROUNDING
     return (weights * distance).mean()
 
 
 def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Return the score of two draws: CRPS at three scales, of steps, of patches."""
+    """Return the score of two draws: CRPS at three scales, of steps, of patches.
+
+    Args:
+        first: one draw, (b, c, H, W) in [0, 1].
+        second: another draw.
+        truth: HR, of the same shape.
+        weights: (b, 1, 1, 1).
+    """
     a, b, y = first, second, truth
     total = _PATCH_WEIGHT * (weights * _score(_norm, a, b, y)).mean()
     for axis in (2, 3):

@@ -63,7 +63,14 @@ class ClosingOptions(StaleReferences):
 def edm_loss(
     network: RefDiffUNet, batch: Batch, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Return the EDM loss at one drawn noise level per sample."""
+    """Return the EDM loss at one drawn noise level per sample.
+
+    Args:
+        network: in training.
+        batch: of training data.
+        generator: of all draws.
+        setup: the stage with its options.
+    """
     options = setup.options
     assert isinstance(options, EdmOptions)
     frame = spoilt_frame(batch, options, network.config, generator)
@@ -80,7 +87,14 @@ def edm_loss(
 def closing_loss(
     network: RefDiffUNet, batch: Batch, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Return L1 and LPIPS of the picture that the few-step sampler makes."""
+    """Return L1 and LPIPS of the picture that the few-step sampler makes.
+
+    Args:
+        network: in training.
+        batch: of training data.
+        generator: of all draws.
+        setup: the stage with its options.
+    """
     options, config = setup.options, network.config
     assert isinstance(options, ClosingOptions)
     frame = spoilt_frame(batch, options, config, generator)
@@ -141,13 +155,25 @@ def spoilt_frame(
     config: RefDiffConfig,
     generator: torch.Generator,
 ) -> PreparedTiles:
-    """Return the inputs of the network, with some references spoilt."""
+    """Return the inputs of the network, with some references spoilt.
+
+    Args:
+        batch: of training data.
+        options: how references are spoilt, and how often.
+        config: of the model.
+        generator: of all draws.
+    """
     given = make_stale(batch.conditions, options, generator)
     return frame_of(replace(batch, conditions=given), config)
 
 
 def frame_of(batch: Batch, config: RefDiffConfig) -> PreparedTiles:
-    """Return the inputs of the network for an unchanged batch, in float32."""
+    """Return the inputs of the network for an unchanged batch, in float32.
+
+    Args:
+        batch: of training data.
+        config: of the model.
+    """
     given = batch.conditions
     with torch.autocast(batch.lr.device.type, enabled=False):
         return make_frame(

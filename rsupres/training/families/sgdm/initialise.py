@@ -19,7 +19,12 @@ _MAP_BATCHES = 8
 
 
 def measure_latent_scale(networks: SgdmNetworks, batches: list[Batch]) -> float:
-    """Return 1 / std of sampled latents over all patches of the batches."""
+    """Return 1 / std of sampled latents over all patches of the batches.
+
+    Args:
+        networks: of the model.
+        batches: of training data.
+    """
     if networks.autoencoder is None:
         scale, networks.latent_scale = networks.latent_scale, torch.tensor(1.0)
         latents = []
@@ -78,3 +83,15 @@ def balance_map(maps: Sequence[Tensor], networks: SgdmNetworks) -> None:
         conv.bias.sub_(mean).div_(deviation)
         conv.weight.div_(deviation)
         x = layer(x)
+
+
+def trains_in_stage1(parameter: str) -> bool:
+    """Return whether a parameter trains in stage 1: the adapter, the U-Net's attention.
+
+    Of the U-Net every name that contains ``attn``, that is queries, keys, values and
+    outputs of self- and cross-attention; feed-forwards and norms stay (released code;
+    the paper says "linear layers").
+    """
+    if parameter.startswith("unet."):
+        return "attn" in parameter
+    return parameter.startswith("adapter.")

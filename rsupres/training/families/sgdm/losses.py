@@ -111,7 +111,12 @@ class Patches(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, config: SgdmConfig) -> Patches:
-        """Return the patches of a batch."""
+        """Return the patches of a batch.
+
+        Args:
+            batch: of training data.
+            config: of the model.
+        """
         last = torch.channels_last
         hr = (2.0 * batch.hr - 1.0).contiguous(memory_format=last)
         size = (hr.shape[2], hr.shape[3])
@@ -127,7 +132,17 @@ class Patches(NamedTuple):
 def autoencoder_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Reconstruct HR through the sampled latent (Rombach et al. 2022, KL variant)."""
+    """Reconstruct HR through the sampled latent (Rombach et al. 2022, KL variant).
+
+    Args:
+        model: the networks in training.
+        patches: LR, HR and map of a batch.
+        generator: of all draws.
+        setup: the stage with its options.
+
+    Returns:
+        The loss and its terms.
+    """
     assert isinstance(setup.options, AutoencoderOptions)
     autoencoder = model.networks.autoencoder
     assert autoencoder is not None
@@ -144,7 +159,10 @@ def autoencoder_loss(
 def diffusion_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Predict the noise (or v) of a noised latent: mean squared error, uniform t."""
+    """Predict the noise (or v) of a noised latent: mean squared error, uniform t.
+
+    Arguments and result are those of `autoencoder_loss`.
+    """
     made = _predict(model, patches, generator, setup)
     error = (made.predicted.float() - made.target).square().mean()
     return Outcome({model.architecture.prediction: error})
@@ -158,6 +176,7 @@ def picture_loss(
     Not in the paper. Many patches start from pure noise, because the few-step sampler
     of inference does; a small share of the denoising loss stays. The discriminator also
     sees the map and the enlarged LR, so that it judges whether the picture fits them.
+    Arguments and result are those of `autoencoder_loss`.
     """
     assert isinstance(setup.options, PictureOptions)
     made = _predict(model, patches, generator, setup, pure=setup.options.pure)
@@ -177,7 +196,10 @@ def picture_loss(
 def sflow_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Return -mean log p of style means and deviations under their flows."""
+    """Return -mean log p of style means and deviations under their flows.
+
+    Arguments and result are those of `autoencoder_loss`.
+    """
     modules = model.networks
     assert modules.flow_mean is not None
     assert modules.flow_std is not None
@@ -336,7 +358,12 @@ def _shifted(maps: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def drop_map(patches: Patches, dropped: Tensor) -> Tensor | None:
-    """Return the maps, the empty map for samples whose flag (b,) is set."""
+    """Return the maps, the empty map for samples whose flag (b,) is set.
+
+    Args:
+        patches: of a batch.
+        dropped: (b,) bool.
+    """
     if patches.vector_map is None or patches.empty_map is None:
         return None
     where = dropped[:, None, None, None]

@@ -18,7 +18,7 @@ from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
 from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
-from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
@@ -29,6 +29,7 @@ from rsupres.training.config import StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import (
     balance_map,
     measure_latent_scale,
+    trains_in_stage1,
 )
 from rsupres.training.families.sgdm.losses import (
     LOSSES,

@@ -85,7 +85,12 @@ class Teacher(Protocol):
         ...
 
     def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
-        """Return pictures and feature maps of a batch (b, 3, h, w) in [0, 1]."""
+        """Return pictures and feature maps of a batch.
+
+        Args:
+            lr: (b, 3, h, w) in [0, 1].
+            scale: SR pixels along one LR pixel.
+        """
         ...
 
     def move(self, device: torch.device) -> None:
@@ -106,7 +111,10 @@ class FamilyTeacher:
 
     @torch.no_grad()
     def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
-        """Return pictures and feature maps of a batch treated as one scene."""
+        """Treat the batch as one scene.
+
+        Arguments and result are those of `Teacher.run`.
+        """
         signed = signed_input(lr, scale / self.network.config.scale)
         return run_with_maps(network_at(self.network, scale), signed)
 
@@ -124,7 +132,10 @@ class PictureTeacher:
         self.model = model
 
     def run(self, lr: Tensor, scale: Fraction) -> NetworkOutput:
-        """Return the pictures of the model, each computed as a scene of one tile."""
+        """Compute each picture as a scene of one tile, without feature maps.
+
+        Arguments and result are those of `Teacher.run`.
+        """
         made = [
             upscale_whole(self.model, one, scale, torch.device("cpu"))
             for one in lr.float().contiguous().cpu().numpy()
@@ -143,6 +154,9 @@ def load_teacher(name_or_path: str, scales: Sequence[int], root: Path) -> Teache
         name_or_path: name of a model, or path of a checkpoint, see `resolve_path`.
         scales: of the student.
         root: folder of the configuration.
+
+    Returns:
+        The teacher.
 
     Raises:
         InputError: the model does not offer the scales, or needs conditions.
@@ -209,7 +223,15 @@ def check_distillation(config: TrainConfig) -> None:
 
 
 def run_with_maps(network: AnyNetwork, lr: Tensor) -> NetworkOutput:
-    """Run a network on a batch treated as one scene; also return its feature maps."""
+    """Run a network on a batch treated as one scene; also return its feature maps.
+
+    Args:
+        network: student or teacher.
+        lr: (b, 3, h, w) in [-1, 1].
+
+    Returns:
+        The picture and the feature maps.
+    """
     seen: list[Tensor] = []
     unet = cast(nn.Module, network.unet)
     # diffusers' U-Net ends in norm, SiLU and a convolution; ours in norm and SiLU.
@@ -233,7 +255,12 @@ def map_widths(network: AnyNetwork) -> tuple[int, int]:
 
 
 def make_adapters(network: AnyNetwork, teacher: Teacher) -> nn.ModuleList:
-    """Return a 1 x 1 convolution per feature map, student to teacher channels."""
+    """Return a 1 x 1 convolution per feature map, student to teacher channels.
+
+    Args:
+        network: the student.
+        teacher: whose maps are compared.
+    """
     pairs = zip(map_widths(network), teacher.widths, strict=False)
     return nn.ModuleList([nn.Conv2d(a, b, 1) for a, b in pairs])
 
@@ -295,7 +322,15 @@ def feature_loss(adapted: Tensor, wanted: Tensor) -> Tensor:
 
 
 def match_size(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize maps: area means where they shrink, else bilinear."""
+    """Resize maps: area means where they shrink, else bilinear.
+
+    Args:
+        x: (b, c, h, w).
+        size: rows and columns wanted.
+
+    Returns:
+        (b, c, *size).
+    """
     height, width = size
     if x.shape[2:] == (height, width):
         return x
@@ -305,7 +340,13 @@ def match_size(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def draw_positions(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return n rows of channels at positions drawn from maps (b, c, h, w), (n, c)."""
+    """Return n rows of channels at positions drawn from maps (b, c, h, w), (n, c).
+
+    Args:
+        x: (b, c, h, w).
+        n: how many.
+        generator: of the draw.
+    """
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     chosen = torch.randint(len(rows), (n,), generator=generator)
     return rows[chosen.to(x.device)]

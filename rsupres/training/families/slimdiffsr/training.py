@@ -356,12 +356,21 @@ def _teach(
 
 
 def run_as_one_scene(network: AnyNetwork, lr: Tensor) -> Tensor:
-    """Return the pictures of a batch treated as one scene, in [-1, 1]."""
+    """Return the pictures of a batch as one scene.
+
+    Arguments and result are those of `run_with_maps`, without the maps.
+    """
     return match_batch_colours(network, run_with_maps(network, lr).image, lr)
 
 
 def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tensor:
-    """Match the colours of a student's pictures to LR, the batch as one picture."""
+    """Return pictures with the colours of LR, a batch as one picture.
+
+    Args:
+        network: the student; only the released one matches colours.
+        image: its pictures, (b, 3, H, W).
+        lr: (b, 3, h, w).
+    """
     if not isinstance(network, SlimDiffSRNetwork):
         return image.float()
     bicubic = functional.interpolate(lr, image.shape[2:], mode="bicubic")
@@ -375,6 +384,10 @@ def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tenso
 
 def signed_lr(batch: Batch, architecture: AnyConfig) -> Tensor:
     """Return LR in [-1, 1], enlarged to the network's own factor, channels last.
+
+    Args:
+        batch: of training data.
+        architecture: of the student.
 
     Raises:
         InputError: the network does not serve the scale of the batch.

@@ -16,10 +16,10 @@ from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.config import VARIANTS
-from rsupres.families.sgdm.network import SgdmNetworks, trains_in_stage1
+from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.training.batches import PatchOptions, PatchSource
 from rsupres.training.config import DataConfig, StageConfig, TrainConfig
-from rsupres.training.families.sgdm.initialise import balance_map
+from rsupres.training.families.sgdm.initialise import balance_map, trains_in_stage1
 from rsupres.training.families.sgdm.losses import (
     DiffusionOptions,
     Patches,
@@ -158,7 +158,11 @@ def test_the_papers_stages_train_what_the_paper_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "term", "iterations"),
-    [("autoencoder", "pixel", 20), ("diffusion", "v", 20), ("sflow", "nll_mean", 20)],
+    [
+        pytest.param("autoencoder", "pixel", 20, marks=pytest.mark.slow),
+        pytest.param("diffusion", "v", 20, marks=pytest.mark.slow),
+        ("sflow", "nll_mean", 20),
+    ],
 )
 def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> None:
     """Measured on one batch with the same draws, before and after."""
@@ -187,6 +191,7 @@ def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> N
     assert after < before - 0.02 * abs(before)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
     """Stopped after every save; also between stages, whose scale was measured once."""
     write_towns(tmp_path / "towns.safetensors")

@@ -16,8 +16,13 @@ from rsupres.checkpoints.file import write_checkpoint
 from rsupres.degradations.optics import gaussian_of, sample, sampling_matrix
 from rsupres.errors import ConditionError
 from rsupres.families.base import SamplerOptions
-from rsupres.families.sharpening.network import SharpeningConfig, SharpeningNetwork
-from rsupres.families.sharpening.sharpener import Levels, Sharpener, make_spec
+from rsupres.families.sharpening import (
+    Levels,
+    Sharpener,
+    SharpeningConfig,
+    SharpeningNetwork,
+    make_spec,
+)
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.helpers import make_scene
