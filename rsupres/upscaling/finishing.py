@@ -345,7 +345,12 @@ def _around(span: Span, length: int) -> Span:
 
 
 def lock_rows(rows: tuple[int, int], grid: TileGrid) -> tuple[int, int]:
-    """Return the LR rows whose residuals decide how rows [start, stop) are locked."""
+    """Return the LR rows whose residuals decide how rows [start, stop) are locked.
+
+    Args:
+        rows: start and stop, LR pixels.
+        grid: of the tiles.
+    """
     step = grid.scale.denominator
     margin = round_up(LOCK_REACH, step)
     return max(0, rows[0] - margin), min(grid.lr.height, rows[1] + margin)

@@ -330,6 +330,13 @@ def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
     """Read the tiles of tile rows, row-major.
 
     The LR rows of a tile row reach as far beyond it as finishing its strip needs.
+
+    Args:
+        source: the open scene and its conditions.
+        rows: numbers of the tile rows.
+
+    Yields:
+        Each tile with its pixels.
     """
     grid = source.grid
     for row in rows:

@@ -122,6 +122,12 @@ class _AbandonedError(Exception):
 
 
 def beside(run: Run, kind: str, strip: int) -> Path:
-    """Return the path of a file that accompanies a strip; make its folder."""
+    """Return the path of a file that accompanies a strip; make its folder.
+
+    Args:
+        run: whose directory holds the file.
+        kind: of the file, names its folder.
+        strip: number of the strip, from 0.
+    """
     (run.path / kind).mkdir(exist_ok=True)
     return run.path / kind / f"{strip:04d}.tif"

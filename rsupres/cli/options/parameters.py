@@ -234,7 +234,13 @@ def split_creation(
 
 
 def note_read(ctx: click.Context, name: str, path: str) -> None:
-    """Note a file that is read to know what is asked, so that no output replaces it."""
+    """Note a file that is read to know what is asked, so that no output replaces it.
+
+    Args:
+        ctx: of the command.
+        name: of the option or argument.
+        path: of the file.
+    """
     files_read(ctx).setdefault(name, []).append(path)
 
 

@@ -170,7 +170,9 @@ def open_new(
     nodata: float | None,
     options: Mapping[str, object],
 ) -> rasterio.io.DatasetWriter:
-    """Return a new GeoTIFF, open for writing; arguments are those of `created`.
+    """Return a new GeoTIFF, open for writing.
+
+    Arguments and result are those of `created`.
 
     Raises:
         RasterioError: it cannot be created.

@@ -148,7 +148,7 @@ class Plan:
 def plan_job(
     job: UpscaleJob, *, has_output: bool = True, limit_s: float | None = None
 ) -> Plan:
-    """Estimate what a job would do; errors that refuse it become part of the answer.
+    """Return what a job would do; errors that refuse it become part of the answer.
 
     Args:
         job: what is asked.
@@ -156,9 +156,6 @@ def plan_job(
             checked.
         limit_s: seconds after which the answer is given as far as it is known; None =
             `LIMIT_S`.
-
-    Returns:
-        The answer, with the errors that refuse the job.
     """
     limit_s = LIMIT_S if limit_s is None else limit_s
     refusals: list[RsupresError] = []

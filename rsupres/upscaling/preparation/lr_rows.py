@@ -52,7 +52,12 @@ class LrRows(NamedTuple):
     left: int = 0
 
     def cut(self, start: int, stop: int) -> LrRows:
-        """Return rows [start, stop) of the frame, as views."""
+        """Return rows [start, stop) of the frame, as views.
+
+        Args:
+            start: first row, in the frame.
+            stop: the row after the last one.
+        """
         rows = slice(start - self.top, stop - self.top)
         return LrRows(
             start,
@@ -67,7 +72,12 @@ class LrRows(NamedTuple):
         )
 
     def columns(self, start: int, stop: int) -> LrRows:
-        """Return columns [start, stop) of the frame, as views."""
+        """Return columns [start, stop) of the frame, as views.
+
+        Args:
+            start: first column, in the frame.
+            stop: the column after the last one.
+        """
         cols = slice(start - self.left, stop - self.left)
 
         def part(pixels: np.ndarray) -> np.ndarray:
@@ -194,6 +204,10 @@ def nearest(mask: np.ndarray, scale: Fraction) -> np.ndarray:
     """Return pixels (c, h, w) on SR pixels: each has the value at its centre.
 
     Both sides times `scale` must be whole.
+
+    Args:
+        mask: (c, h, w).
+        scale: SR pixels along one LR pixel.
     """
     height, width = (int(side * scale) for side in mask.shape[1:])
     rows, cols = (
@@ -213,6 +227,9 @@ def enlarge_part(
         rows: of the part, counted in `pixels`; its SR height must be whole.
         cols: of the part, alike.
         scale: SR pixels along one LR pixel.
+
+    Returns:
+        (c, H, W) float32.
     """
     height, width = pixels.shape[1:]
 
