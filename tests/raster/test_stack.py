@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -197,6 +198,19 @@ def test_files_inside_a_zip_are_joined(tmp_path: Path, form: str) -> None:
     with open_scenes(names) as scene:
         assert scene.descriptions == ("B04", "B03", "B02")
         dn, _ = scene.read(scene.grid.window, (1, 2, 3))
+    np.testing.assert_array_equal(dn[2].ravel(), np.arange(1, 81))
+
+
+@pytest.mark.parametrize("form", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1'])
+def test_variables_of_netcdf_files_are_joined(tmp_path: Path, form: str) -> None:
+    names = []
+    for k in (4, 3, 2):
+        path = make_scene(tmp_path / f"B0{k}.tif", 8, 10, 1)
+        rasterio.shutil.copy(path, tmp_path / f"B0{k}.nc", driver="netCDF")
+        names.append(form.format(tmp_path / f"B0{k}.nc"))
+    with open_scenes(names) as scene:
+        dn, valid = scene.read(scene.grid.window, (1, 2, 3))
+    assert valid.all()
     np.testing.assert_array_equal(dn[2].ravel(), np.arange(1, 81))
 
 
