@@ -8,6 +8,7 @@ pixels, files or models, and installs signal handlers only in `stop_signals`.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -111,19 +112,28 @@ class Interrupted(KeyboardInterrupt):
 
 
 def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
-    """Return shares of the strips: sizes differ by at most one, order is kept.
+    """Share strips out so that shards take about as long; order is kept.
+
+    Every shard but the first one runs the tile row above its strips again, so it gets a
+    strip less: rows that shards run differ by at most one.
 
     Args:
         n_strips: strips in all.
         n_shards: shards wanted; with fewer strips, some shards are empty.
 
-    >>> [list(shard.strips) for shard in split_strips(5, 3)]
-    [[0], [1, 2], [3, 4]]
+    >>> [list(shard.strips) for shard in split_strips(5, 2)]
+    [[0, 1, 2], [3, 4]]
     """
-    edges = [n_strips * i // n_shards for i in range(n_shards + 1)]
+    n_rows = n_strips + n_shards - 1
+    edges = [0, *(n_rows * i // n_shards - (i - 1) for i in range(1, n_shards + 1))]
     return tuple(
         Shard(i + 1, n_shards, range(edges[i], edges[i + 1])) for i in range(n_shards)
     )
+
+
+def machine_memory() -> int:
+    """Return the memory of this machine, bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:

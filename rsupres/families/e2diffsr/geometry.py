@@ -13,15 +13,27 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from affine import Affine
 
 from rsupres.blocks.resample import Taps, centre_positions, make_taps
 from rsupres.families.e2diffsr.config import CELL, latent_size
-from rsupres.grid import PixelWindow
+from rsupres.grid import Grid, PixelWindow
+from rsupres.tile_grid import TileGrid, fit_side
 
 CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
 _REACH = (
     3  # LR pixels that a cubic kernel looks beyond a cell's edge, rounding included
 )
+# Latent tiles of a scene, in cells of 8 SR pixels: the least side of large ones, what
+# neighbours share, and what weighs nothing.
+_TILE = 160
+_OVERLAP = 48
+_HALO = 16
+_MAX_TILE = 800  # from 714 on, less than 15 % is computed twice
+# Bytes that the networks hold for one cell, in float32 and in half precision, and the
+# share of the machine's memory that a latent tile may take.
+_CELL_BYTES, _HALF_CELL_BYTES = 37_000, 10_500
+_MEMORY_SHARE = 4
 Span = tuple[Fraction, Fraction]  # first and number, in pixels of a map
 
 
@@ -152,6 +164,22 @@ def _cubic_taps(
         for at, length in zip(positions, lengths, strict=True)
     )
     return rows, cols
+
+
+def latent_tiles(geometry: Geometry, precision: str, memory: int) -> TileGrid:
+    """Return the tiles in which the latent of a scene is made, fitted to the scene.
+
+    Args:
+        geometry: of the scene.
+        precision: of the networks, such as "bf16".
+        memory: of the machine, bytes.
+    """
+    cell_bytes = _CELL_BYTES if precision == "fp32" else _HALF_CELL_BYTES
+    side = math.isqrt(memory // _MEMORY_SHARE // cell_bytes)
+    largest = max(_TILE, min(_MAX_TILE, side))
+    frame = Grid(None, Affine.identity(), *geometry.cells)
+    height, width = (fit_side(n, largest, _OVERLAP, 1) for n in geometry.cells)
+    return TileGrid.plan(frame, Fraction(1), height, _OVERLAP, _HALO, width=width)
 
 
 def _axes(window: PixelWindow) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -42,6 +42,7 @@ from rsupres.diffusion.denoiser import Noise
 from rsupres.diffusion.samplers import sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
 from rsupres.errors import InputError
+from rsupres.execution import machine_memory
 from rsupres.families.base import (
     ModelSpec,
     SamplerOptions,
@@ -51,21 +52,16 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.families.e2diffsr.config import CELL, E2DiffSRConfig, conditioning_scale
-from rsupres.families.e2diffsr.geometry import Geometry, span_taps
+from rsupres.families.e2diffsr.geometry import Geometry, latent_tiles, span_taps
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.levels import band_levels, scene_levels
 from rsupres.families.storage import config_from_json, fit_tensors
-from rsupres.grid import Grid, PixelWindow
-from rsupres.tile_grid import TileGrid, fit_side
+from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField
     from rsupres.families.base import Checkpoint
 
-# Latent tiles of a scene, in cells of 8 SR pixels.
-_LATENT_TILE = 160
-_LATENT_OVERLAP = 48
-_LATENT_HALO = 16
 _ROWS_AT_ONCE = 16  # SR rows of CSUM's MLP at a time: exact, and kind to caches
 
 
@@ -132,30 +128,21 @@ class E2DiffSR:
     ) -> SceneContext:
         """Find the latent of the whole scene, and the levels of its bands.
 
-        The latent is made in tiles of its own, `_LATENT_TILE` cells a side, blended in
-        latent space after the last step
+        The latent is made in tiles of its own (`latent_tiles`), blended in latent space
+        after the last step
         (docs/families/e2diffsr.md#the-latent-of-a-scene).
 
         Returns:
             array ``latent`` (C, H/8, W/8) float32, unscaled; numbers ``low_k`` and
             ``high_k`` per band, in [0, 1], ``height`` and ``width`` of the LR frame.
         """
-        from affine import Affine
-
         levels = scene_levels(scene) if self.config.normalise == "scene" else {}
         used = self._used_scale(scale)
         geometry = Geometry.of(scene.height, scene.width, used)
         latent = scene.allocate(
             "latent", (self.config.latent, *geometry.cells), "float32"
         )
-        frame = Grid(None, Affine.identity(), *geometry.cells)
-        height, width = (
-            fit_side(cells, _LATENT_TILE, _LATENT_OVERLAP, 1)
-            for cells in geometry.cells
-        )
-        tiles = TileGrid.plan(
-            frame, Fraction(1), height, _LATENT_OVERLAP, _LATENT_HALO, width=width
-        )
+        tiles = latent_tiles(geometry, self.options.precision, machine_memory())
         mosaic = Mosaic(tiles, self.config.latent)
         for tile in tiles:
             z = self._latent_tile(scene, tile.lr, geometry, levels, used, noise)

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from rsupres.execution import machine_memory
+
 _MEMORY = Path(__file__).with_name("memory.json")
 _FORMAT = 1  # of the table in the user's cache
 
@@ -135,8 +137,11 @@ def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
     bands = load.n_bands / row["bands"] if "bands" in row else 1.0
     batch = cost("per_sr_pixel") * load.tile_sr + cost("per_lr_pixel") * load.tile_lr
     batch *= load.batch * bands
+    preparing = cost("prepare_per_lr_pixel") * load.scene_lr
     part = min(1.0, row.get("prepare_sr_limit", math.inf) / load.scene_sr)
-    preparing = cost("prepare_per_lr_pixel") * load.scene_lr * part
+    # Parts of a scene that are prepared at once take a share of the machine's memory.
+    share = row.get("prepare_share", 0.0) * machine_memory()
+    preparing = min(preparing, max(preparing * part, share))
     weights = row.get("per_weight_byte", 0.0) * load.weights_bytes
     return cost("fixed") + weights + max(batch, preparing)
 

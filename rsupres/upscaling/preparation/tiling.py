@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 
 from rsupres.errors import InputError
+from rsupres.execution import machine_memory
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, round_up
 from rsupres.tile_grid import TileGrid, fit_side, lr_step
@@ -58,7 +58,7 @@ def plan_tiles(
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
-        largest = _largest_sides(least, shared, row_bytes, _memory_bytes())
+        largest = _largest_sides(least, shared, row_bytes, machine_memory())
         height, width = (
             fit_side(round_up(length, step), round_up(side, step), shared, step)
             for length, side in zip((frame.height, frame.width), largest, strict=True)
@@ -93,11 +93,6 @@ def _largest_sides(
     strip_rows = memory // _STRIP_SHARE // row_bytes
     rows = max(least, min(_ROWS * overlap, strip_rows, area // least))
     return rows, max(least, min(_COLS * overlap, area // rows))
-
-
-def _memory_bytes() -> int:
-    """Return the memory of the machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def find_batch_size(grid: TileGrid, n_bands: int, device: str) -> int:

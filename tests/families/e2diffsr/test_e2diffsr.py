@@ -17,6 +17,7 @@ from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import Conditions, SamplerOptions, TileBatch
+from rsupres.families.e2diffsr import resolver
 from rsupres.families.e2diffsr.config import (
     SMALL,
     E2DiffSRConfig,
@@ -168,8 +169,11 @@ def test_tiles_of_a_batch_equal_tiles_alone() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_latent_is_noise_anchored_to_the_ground() -> None:
+def test_latent_is_noise_anchored_to_the_ground(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The latent of a large scene has no trace of its own tiles' origins."""
+    monkeypatch.setattr(resolver, "machine_memory", lambda: 1)  # makes two tiles
     model = _model()
     lr = np.full((3, 400, 16), 0.5, np.float32)
     with torch.inference_mode():

@@ -44,7 +44,7 @@ def excess(tiles: TileGrid) -> float:
 
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "_memory_bytes", lambda: 128 * GB)
+    monkeypatch.setattr(tiling, "machine_memory", lambda: 128 * GB)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -90,7 +90,7 @@ def test_little_memory_makes_smaller_tiles(
     monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     full = math.prod(plan(4000, 4000).tile_shape)
-    monkeypatch.setattr(tiling, "_memory_bytes", lambda: memory * GB)
+    monkeypatch.setattr(tiling, "machine_memory", lambda: memory * GB)
     small = plan(4000, 4000)
     assert math.prod(small.tile_shape) < full
     assert math.prod(small.tile_shape) <= max(1, memory // 2) * 256**2 * 1.01
@@ -99,7 +99,7 @@ def test_little_memory_makes_smaller_tiles(
 def test_wide_scenes_of_many_bands_get_low_tiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tiling, "_memory_bytes", lambda: 32 * GB)
+    monkeypatch.setattr(tiling, "machine_memory", lambda: 32 * GB)
     few, many = (plan(10_980, 10_980, n_bands=n) for n in (3, 13))
     assert many.tile_shape[0] < few.tile_shape[0]
     assert excess(few) <= 1.15
