@@ -14,7 +14,7 @@ is then a plain sum, and where one tile stands alone, a copy.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -212,6 +212,17 @@ class Mosaic:
                 if span.part == piece and col not in skipped:
                     present[span.place] += span.weights
         return present
+
+
+def join(pieces: Iterable[Piece]) -> np.ndarray:
+    """Return the pixels of pieces of whole strips as one array (c, H, W).
+
+    Args:
+        pieces: row-major, one or more.
+    """
+    by_strip = itertools.groupby(pieces, lambda piece: piece.index)
+    strips = [[piece.pixels for piece in strip] for _, strip in by_strip]
+    return np.concatenate([np.concatenate(strip, axis=2) for strip in strips], axis=1)
 
 
 def edge_weights(grid: TileGrid, n_pixels: int, ramps: tuple[bool, bool]) -> np.ndarray:

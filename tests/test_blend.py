@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres.blend import Mosaic, Piece, edge_weights
+from rsupres.blend import Mosaic, Piece, edge_weights, join
 from rsupres.errors import ModelOutputError
 from rsupres.tile_grid import Tile, TileGrid
 from tests.strategies import make_grid, tile_grids
@@ -52,14 +52,6 @@ def run(
             else:
                 mosaic.add(tile, sr)
             yield from mosaic.finished()
-
-
-def stack(pieces: Iterator[Piece]) -> np.ndarray:
-    strips = [
-        np.concatenate([piece.pixels for piece in strip], axis=2)
-        for _, strip in itertools.groupby(pieces, lambda piece: piece.index)
-    ]
-    return np.concatenate(strips, axis=1)
 
 
 def whole_weights(grid: TileGrid, *, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +97,7 @@ def test_every_pixel_weighs_something(grid: TileGrid) -> None:
 def test_a_copied_image_comes_back(grid: TileGrid, seed: int) -> None:
     shape = (N_CHANNELS, grid.sr.height, grid.sr.width)
     image = np.random.default_rng(seed).random(shape, np.float32) + np.float32(0.5)
-    mosaic = stack(run(grid, copied_tiles(image)))
+    mosaic = join(run(grid, copied_tiles(image)))
     # Three roundings of a weight, one of the product and one for each tile added.
     n_most = np.prod(
         [(w > 0).sum(0).max() for w in whole_weights(grid, normalised=True)]
@@ -117,7 +109,7 @@ def test_a_copied_image_comes_back(grid: TileGrid, seed: int) -> None:
 @given(tile_grids(), seeds)
 def test_streamed_equals_whole_bit_for_bit(grid: TileGrid, seed: int) -> None:
     source = noisy_tiles(seed)
-    assert np.array_equal(stack(run(grid, source)), whole_raster_mosaic(grid, source))
+    assert np.array_equal(join(run(grid, source)), whole_raster_mosaic(grid, source))
 
 
 @given(tile_grids(), seeds)
@@ -152,7 +144,7 @@ def test_shards_together_give_the_same_bits(
             shard = list(run(grid, source, first_row, stop))
             assert all(strip.index < stop for strip in shard)
             strips += [strip for strip in shard if strip.index >= start]
-    assert stack(iter(strips)).tobytes() == stack(run(grid, source)).tobytes()
+    assert join(iter(strips)).tobytes() == join(run(grid, source)).tobytes()
 
 
 @given(tile_grids(), seeds)
@@ -210,7 +202,7 @@ def test_skipped_tiles_leave_their_ground_to_the_neighbours(
             bound[:, in_rows, in_cols] += np.abs(sr) * part
     expected = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     bound = np.divide(bound, weight, out=np.zeros_like(total), where=weight > 0)
-    mosaic = stack(run(grid, source))
+    mosaic = join(run(grid, source))
     assert (mosaic[:, weight == 0] == 0).all()
     # As above, for the sum and for the weight that it is divided by.
     assert (np.abs(mosaic - expected) <= bound * (2 * n_tiles + 9) * 2.0**-24).all()
@@ -228,7 +220,7 @@ def test_halos_and_far_sides_do_not_reach_the_mosaic() -> None:
         sr[:, top:bottom, left:right] = 1
         return sr
 
-    assert np.allclose(stack(run(grid, source)), 1, rtol=0, atol=1e-6)
+    assert np.allclose(join(run(grid, source)), 1, rtol=0, atol=1e-6)
 
 
 def test_weights_are_a_raised_cosine_at_pixel_centres() -> None:
@@ -250,7 +242,7 @@ def test_seams_are_hard_without_overlap() -> None:
         return np.full((N_CHANNELS, 8, 8), 2 * tile.row + tile.col, np.float32)
 
     expected = np.kron([[0, 1], [2, 3]], np.ones((8, 8)))
-    assert np.array_equal(stack(run(grid, source))[1], expected)
+    assert np.array_equal(join(run(grid, source))[1], expected)
 
 
 def test_tiles_out_of_order_are_refused() -> None:
@@ -301,4 +293,4 @@ def test_tiles_are_neither_kept_nor_changed() -> None:
         assert (buffer == 1).all()
         buffer[...] = -5
         kept += list(mosaic.finished())
-    assert np.allclose(stack(iter(kept)), 1, rtol=0, atol=1e-6)
+    assert np.allclose(join(iter(kept)), 1, rtol=0, atol=1e-6)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
 _KEPT = 1 << 30  # bytes
 _SPINS = "1000"  # some microseconds
 # Objects made between two searches for cycles. Importing torch makes a million, and
@@ -44,7 +44,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of up to 1 GiB, and 1 GiB of free memory.
 
     By default it returns each large block to the system, which fills the next one with
-    zeros, page by page. With another C library nothing is done.
+    zeros, page by page. All threads share what is kept, because reading, computing and
+    writing would each keep blocks of their own. With another C library nothing is done.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -52,6 +53,7 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         set_option(_MMAP_THRESHOLD, _KEPT)
         set_option(_TRIM_THRESHOLD, _KEPT)
+        set_option(_ARENA_MAX, 1)
 
 
 @contextmanager

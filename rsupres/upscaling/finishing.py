@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rsupres.blend import Piece
+from rsupres.blend import Piece, join
 from rsupres.blocks.separable import (
     CUBIC_REACH,
     INVERSE_REACH,
@@ -334,7 +334,7 @@ def _join(pieces: Sequence[Piece]) -> Piece:
     """Return the pieces of a strip as one."""
     if len(pieces) == 1:
         return pieces[0]
-    first, pixels = pieces[0], np.concatenate([p.pixels for p in pieces], axis=2)
+    first, pixels = pieces[0], join(pieces)
     window = first.window._replace(width=pixels.shape[2])
     return Piece(first.index, window, pixels, is_last=True)
 

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, join
 from rsupres.blocks.stable_diffusion_run import ContextKeys, StepShifts
 from rsupres.checkpoints.catalogue import load_model, read_card
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
@@ -200,11 +200,11 @@ def blend(
     tiles: TileGrid, channels: int, make: Callable[[int, Tile], Picture]
 ) -> Picture:
     """Return the weighted sum of what is made of each tile."""
-    mosaic, strips = Mosaic(tiles, channels), []
+    mosaic, pieces = Mosaic(tiles, channels), []
     for k, tile in enumerate(tiles):
         mosaic.add(tile, make(k, tile))
-        strips += [strip.pixels for strip in mosaic.finished()]
-    return np.concatenate(strips, axis=1)
+        pieces += mosaic.finished()
+    return join(pieces)
 
 
 def in_one_piece(scene: Scene) -> Picture:

@@ -21,7 +21,7 @@ import numpy as np
 import rasterio
 import torch
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, join
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.diffusion.noise import NoiseField
 from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
@@ -57,7 +57,7 @@ def upscale(
     model: SlimDiffSR, lr: np.ndarray, grid: TileGrid, scene: SceneContext | None
 ) -> np.ndarray:
     """Return SR blended from tiles; without a scene, each tile is its own."""
-    noise, mosaic, strips = NoiseField(0), Mosaic(grid, 3), []
+    noise, mosaic, pieces = NoiseField(0), Mosaic(grid, 3), []
     for tile in grid:
         part = np.ascontiguousarray(lr[:, *tile.lr.slices()])
         shared = scene or model.prepare(ArrayReader(part), SCALE, noise)
@@ -67,8 +67,8 @@ def upscale(
             pixels, valid, Conditions(), noise, [tile.lr], [tile.sr], shared
         )
         mosaic.add(tile, model.upscale(batch, SCALE)[0].numpy())
-        strips += [strip.pixels for strip in mosaic.finished()]
-    return np.concatenate(strips, axis=1)
+        pieces += mosaic.finished()
+    return join(pieces)
 
 
 def main() -> None:

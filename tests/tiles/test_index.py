@@ -14,7 +14,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, join
 from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import open_conditions
 from rsupres.errors import GridError, InputError, RunConflictError
@@ -126,7 +126,7 @@ def test_the_planned_weights_are_those_of_the_blending(tmp_path, is_lr):
         product = rows[record.row][:, None] * cols[record.col]
         total[part] += pixels[0, : place.height, : place.width] * product
         weight[part] += product
-    blended = np.concatenate([strip.pixels for strip in mosaic.finished()], axis=1)
+    blended = join(mosaic.finished())
     expected = blended[0, : frame.height, : frame.width]
     np.testing.assert_allclose(total / weight, expected, atol=2e-6)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, Piece, join
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
@@ -107,7 +107,7 @@ def _upscale_in_tiles(
     )
     noise = NoiseField(5)
     mosaic = Mosaic(grid, 3)
-    strips = []
+    pieces: list[Piece] = []
     with torch.inference_mode():
         context = model.prepare(ArrayReader(padded), scale, noise)
         for tile in grid:
@@ -117,8 +117,8 @@ def _upscale_in_tiles(
                 part, valid, Conditions(), noise, [tile.lr], [tile.sr], context
             )
             mosaic.add(tile, model.upscale(batch, scale)[0].numpy())
-            strips += [strip.pixels for strip in mosaic.finished()]
-    return np.concatenate(strips, axis=1)
+            pieces += mosaic.finished()
+    return join(pieces)
 
 
 @pytest.mark.parametrize(

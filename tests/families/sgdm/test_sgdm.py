@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, join
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.diffusion.noise import NoiseField
@@ -263,7 +263,7 @@ def test_tiles_of_the_small_model_are_cut_from_one_picture(
     maps = chart(256, 512, *((k, 2 * k, WATER) for k in range(256)))
     whole = upscale_whole(model, lr, SCALE, CPU, 3, Conditions(vector_map=maps))
     grid = TileGrid.plan(make_grid(32, 64), SCALE, 32, 20, 8, model.spec.multiple)
-    noise, mosaic, strips = NoiseField(3), Mosaic(grid, 3), []
+    noise, mosaic, pieces = NoiseField(3), Mosaic(grid, 3), []
     with torch.inference_mode():
         context = model.prepare(ArrayReader(lr), SCALE, noise)
         for tile in grid:
@@ -273,9 +273,9 @@ def test_tiles_of_the_small_model_are_cut_from_one_picture(
             valid = torch.ones_like(part[:, :1], dtype=torch.bool)
             batch = TileBatch(part, valid, given, noise, [tile.lr], [tile.sr], context)
             mosaic.add(tile, model.upscale(batch, SCALE)[0].numpy())
-            strips += [strip.pixels for strip in mosaic.finished()]
+            pieces += mosaic.finished()
     assert len(grid) > 2
-    difference = np.abs(np.concatenate(strips, axis=1) - whole)
+    difference = np.abs(join(pieces) - whole)
     assert difference.mean() < 1e-3
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blend import Mosaic
+from rsupres.blend import Mosaic, Piece, join
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.convert import import_checkpoint
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
@@ -96,7 +96,7 @@ def tiled(
     grid = TileGrid.plan(frame, scale, size, overlap, sr.spec.halo, sr.spec.multiple)
     noise = NoiseField(0)
     mosaic = Mosaic(grid, 3)
-    strips = []
+    pieces: list[Piece] = []
     with torch.inference_mode():
         context = sr.prepare(ArrayReader(lr), scale, noise)
         for tile in grid:
@@ -106,8 +106,8 @@ def tiled(
                 part, valid, Conditions(), noise, [tile.lr], [tile.sr], context
             )
             mosaic.add(tile, sr.upscale(batch, scale)[0].numpy())
-            strips += [strip.pixels for strip in mosaic.finished()]
-    return np.concatenate(strips, axis=1), grid
+            pieces += mosaic.finished()
+    return join(pieces), grid
 
 
 @each_config
