@@ -8,7 +8,6 @@ pixels, files or models, and installs signal handlers only in `stop_signals`.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import threading
@@ -129,11 +128,6 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
     return tuple(
         Shard(i + 1, n_shards, range(edges[i], edges[i + 1])) for i in range(n_shards)
     )
-
-
-def machine_memory() -> int:
-    """Return the memory of this machine, bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:

@@ -7,6 +7,7 @@ pixels; `rsupres.blend` puts the computed tiles together again.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -242,6 +243,11 @@ def fit_side(length: int, largest: int, overlap: int, step: int) -> int:
         return max(length, overlap + step)  # one tile, of the length
     n_tiles = ceil_div(length - overlap, largest - overlap)
     return round_up(ceil_div(length + (n_tiles - 1) * overlap, n_tiles), step)
+
+
+def machine_memory() -> int:
+    """Return the memory of this machine, bytes, by which tiles are chosen."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:

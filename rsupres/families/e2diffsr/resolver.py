@@ -42,7 +42,6 @@ from rsupres.diffusion.denoiser import Noise
 from rsupres.diffusion.samplers import sample_posterior
 from rsupres.diffusion.schedules import Posterior, linear_betas, sqrt_linear_betas
 from rsupres.errors import InputError
-from rsupres.execution import machine_memory
 from rsupres.families.base import (
     ModelSpec,
     SamplerOptions,
@@ -57,6 +56,7 @@ from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.levels import band_levels, scene_levels
 from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import PixelWindow
+from rsupres.tile_grid import machine_memory
 
 if TYPE_CHECKING:
     from rsupres.diffusion.noise import NoiseField

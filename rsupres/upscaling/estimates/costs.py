@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from rsupres.execution import machine_memory
+from rsupres.tile_grid import machine_memory
 
 _MEMORY = Path(__file__).with_name("memory.json")
 _FORMAT = 1  # of the table in the user's cache

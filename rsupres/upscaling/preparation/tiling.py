@@ -5,10 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 from rsupres.errors import InputError
-from rsupres.execution import machine_memory
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, round_up
-from rsupres.tile_grid import TileGrid, fit_side, lr_step
+from rsupres.tile_grid import TileGrid, fit_side, lr_step, machine_memory
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8
