@@ -111,10 +111,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
-    """Share strips out so that shards take about as long; order is kept.
-
-    Every shard but the first one runs the tile row above its strips again, so it gets a
-    strip less: rows that shards run differ by at most one.
+    """Return shares of the strips that take about as long; order is kept.
 
     Args:
         n_strips: strips in all.
@@ -123,11 +120,10 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
     >>> [list(shard.strips) for shard in split_strips(5, 2)]
     [[0, 1, 2], [3, 4]]
     """
-    n_rows = n_strips + n_shards - 1
+    n_rows = n_strips + n_shards - 1  # all but the first run the row above theirs, too
     edges = [0, *(n_rows * i // n_shards - (i - 1) for i in range(1, n_shards + 1))]
-    return tuple(
-        Shard(i + 1, n_shards, range(edges[i], edges[i + 1])) for i in range(n_shards)
-    )
+    shares = map(range, edges[:-1], edges[1:])
+    return tuple(Shard(i, n_shards, share) for i, share in enumerate(shares, 1))
 
 
 def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
