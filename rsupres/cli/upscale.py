@@ -76,7 +76,7 @@ def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
         return
     import time
 
-    from rsupres.errors import QualityGateError
+    from rsupres.errors import ArgumentError, QualityGateError
     from rsupres.report.request import (
         check_job_page,
         given_of,
@@ -84,6 +84,10 @@ def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
         write_report,
     )
 
+    if job.store is not None:
+        raise ArgumentError(
+            f"{path}: a page is made of an output in a local folder.", argument="report"
+        )
     page, started = Path(str(path)), time.monotonic()
     check_job_page(page, job)
     failure = None

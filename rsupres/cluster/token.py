@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsupres.output.atomic import translate_os_errors
+from rsupres.output.temporary import temporary
 
 # Network file systems show a new file to other machines after some seconds.
 _DELAY_S = 10.0
@@ -36,10 +37,9 @@ class Token:
         path = Path(self.path)
         if not self._is_seen(path):
             return f"does not see {path.parent}"
-        probe = path.with_name(f"probe.{secrets.token_hex(4)}.tmp")
         try:
-            probe.write_text(self.text)
-            probe.unlink()
+            with temporary(path.with_name("probe")) as probe:
+                probe.write_text(self.text)
         except OSError as error:
             return f"cannot write to {path.parent} ({error.strerror})"
         return ""
@@ -65,12 +65,11 @@ def token_in(folder: Path) -> Iterator[Token]:
         InputError: the folder cannot be written.
         ResourceError: the disk is full.
     """
-    # A name that a run directory takes for a temporary file of its own.
-    path = folder.absolute() / f"workers.{secrets.token_hex(4)}.tmp"
-    token = Token(str(path), secrets.token_hex(16))
-    with translate_os_errors(path):
-        path.write_text(token.text)
-    try:
+    path = folder.absolute() / "workers"
+    with ExitStack() as stack:
+        with translate_os_errors(path):
+            # A run directory takes it for a temporary file of its own.
+            file = stack.enter_context(temporary(path))
+            token = Token(str(file), secrets.token_hex(16))
+            file.write_text(token.text)
         yield token
-    finally:
-        path.unlink(missing_ok=True)

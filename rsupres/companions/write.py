@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from rsupres.companions.request import Companions
 from rsupres.errors import QualityGateError
 from rsupres.output.atomic import publishing
+from rsupres.output.temporary import clear
 
 
 @contextmanager
 def beside(companions: Companions) -> Iterator[None]:
     """Write companions after the block, also when its output missed a quality gate.
 
+    What killed processes left beside them and beside the output is removed before.
     They are left out while an output is not complete, as after one shard of several.
     """
+    clear([companions.output, *companions.paths.values()])
     if not companions.paths:
         yield
         return

@@ -8,8 +8,8 @@ This module finds the images, applies the layout of their folders, and writes th
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from rsupres.datasets.sidecars import renamed
 from rsupres.datasets.splits import TRAIN, VALIDATION, check_apart, split_by_place
 from rsupres.errors import InputError, RunConflictError
 from rsupres.execution import OnProgress, Progress
-from rsupres.output.atomic import check_writable, make_folder
+from rsupres.output.atomic import check_writable, make_folder, translate_os_errors
 from rsupres.output.protect import Inputs, check_regular
+from rsupres.output.temporary import temporary
 from rsupres.raster.files import find_images
 
 
@@ -103,11 +104,12 @@ def build_packs(
     splits = split_by_place(images, request.split_by, request.validation)
     targets = _targets(request)
     _check_apart(targets, images, plan)
-    partials = {
-        split: path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-        for split, path in targets.items()
-    }
-    try:
+    with ExitStack() as stack:
+        partials = {}
+        for split, path in targets.items():
+            with translate_os_errors(path):
+                empty = stack.enter_context(temporary(path))
+            partials[split] = empty.with_name(f"{empty.name}.pack")
         frames = {}
         for split, partial in partials.items():
             advance = _counter(on_progress, split, len(splits[split]))
@@ -119,9 +121,6 @@ def build_packs(
         check_packs(list(partials.values()))
         for split, partial in partials.items():
             partial.replace(targets[split])
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
     return check_packs(list(targets.values()))
 
 

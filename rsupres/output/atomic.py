@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import stat
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rsupres.errors import InputError, ResourceError, RsupresError, RunConflictError
+from rsupres.output.temporary import replacing, temporary
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -30,8 +30,9 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 def publishing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename the file to `path` at the end.
 
-    The file is synced before, and removed if the block raises; a killed process leaves
-    it behind. Two writers of the same file do not disturb one another.
+    The file is synced before, and removed if the block raises. A killed process leaves
+    it behind, and whoever publishes `path` next removes it. Two writers of the same
+    file do not disturb one another.
 
     Args:
         path: inside or outside of the run directory; a file there is replaced.
@@ -40,40 +41,8 @@ def publishing(path: Path) -> Iterator[Path]:
         InputError: if the folder is missing or cannot be written.
         ResourceError: if the disk is full.
     """
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with translate_os_errors(path):
-            mode = _mode_of_new_files(part)
-            yield part
-            part.chmod(mode)
-            sync(part)
-            os.replace(part, path)
-            sync(path.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _mode_of_new_files(path: Path) -> int:
-    """Return the permissions that the umask gives a file made at `path`.
-
-    Some libraries write through private temporary files, which others cannot read.
-    """
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        return stat.S_IMODE(os.fstat(descriptor).st_mode)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with translate_os_errors(path), replacing(path) as part:
+        yield part
 
 
 @contextmanager
@@ -139,6 +108,7 @@ def check_writable(path: Path, argument: str) -> None:
         InputError: the folder is missing, a file, or read-only; `path` is a folder, or
             its name too long.
     """
+    _check_local(path, argument)
     folder = path.absolute().parent
     try:
         str(path).encode("utf-8")
@@ -164,6 +134,20 @@ def check_writable(path: Path, argument: str) -> None:
     _check_takes_files(path, folder, argument)
 
 
+def _check_local(path: Path, argument: str) -> None:
+    """Refuse an address, and a name that only GDAL understands."""
+    # `Path` keeps one slash of the two of an address.
+    found = re.match(r"(?P<scheme>[a-z][a-z0-9+.-]+):/|/vsi[a-z0-9_]+/", str(path))
+    if found is None or (Path(path.parts[0]).exists() and found["scheme"]):
+        return
+    shown = str(path).replace(":/", "://", 1) if found["scheme"] else path
+    raise InputError(
+        f"{shown}: this is written to local folders only; copy it from there. Only an "
+        "upscaled scene can be written to a store (s3://, gs://, az://).",
+        argument=argument,
+    )
+
+
 def check_folder(path: Path, argument: str) -> None:
     """Check that files can be made in a folder, which may have to be made first.
 
@@ -175,6 +159,7 @@ def check_folder(path: Path, argument: str) -> None:
         InputError: it is read-only, or cannot be made.
         RunConflictError: it is a file.
     """
+    _check_local(path, argument)
     if path.exists() and not path.is_dir():
         raise RunConflictError(f"{path}: is a file; name a folder.", argument=argument)
     folder = path if path.is_dir() else path.absolute().parent
@@ -210,7 +195,8 @@ def _check_takes_files(path: Path, folder: Path, argument: str) -> None:
         )
     if system.f_blocks == 0:  # no disk, such as /proc: only a trial tells
         try:
-            _mode_of_new_files(folder / f".{secrets.token_hex(4)}.tmp")
+            with temporary(folder / ".rsupres"):
+                pass
         except OSError as error:
             raise InputError(
                 f"{path}: no file can be made in {folder} ({error.strerror}).",

@@ -63,7 +63,7 @@ class Lock:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             for operation in operations:
-                if _flock(descriptor, operation) and _is_open_under(path, descriptor):
+                if try_lock(descriptor, operation) and _is_open_under(path, descriptor):
                     lock = cls(path, descriptor, operation)
                     lock._write_owner()
                     return lock
@@ -81,7 +81,7 @@ class Lock:
         """
         if self.is_exclusive:
             os.ftruncate(self._descriptor, 0)
-        if not _flock(self._descriptor, fcntl.LOCK_SH):
+        if not try_lock(self._descriptor, fcntl.LOCK_SH):
             raise _conflict(self._path.parent)
         self.is_exclusive = False
 
@@ -98,7 +98,16 @@ class Lock:
             os.pwrite(self._descriptor, json.dumps(owner._asdict()).encode(), 0)
 
 
-def _flock(descriptor: int, operation: int) -> bool:
+def try_lock(descriptor: int, operation: int) -> bool:
+    """Lock an open file; return False when another one has it.
+
+    Args:
+        descriptor: of the file.
+        operation: LOCK_EX or LOCK_SH.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -139,6 +148,6 @@ def is_held(path: Path) -> bool:
     """Return whether a process holds the lock of a file."""
     try:
         with path.open("rb") as opened:
-            return not _flock(opened.fileno(), fcntl.LOCK_SH)
+            return not try_lock(opened.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False

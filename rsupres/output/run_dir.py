@@ -29,16 +29,17 @@ from numpy.lib.format import open_memmap
 
 from rsupres.errors import InputError, RunConflictError
 from rsupres.families.base import SceneContext
-from rsupres.output.atomic import sync, translate_os_errors
+from rsupres.output.atomic import translate_os_errors
 from rsupres.output.locks import Lock, is_held
 from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
+from rsupres.output.temporary import sync
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
 # Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
 # `rsupres.output.tiff.packets`.
 _CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "packets")
-# Temporary files of ours, and locks.
+# Temporary files, those of GDAL beside them (x.tmp.aux.xml), and locks.
 _PASSING = re.compile(
     r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+)\.lock"
 )
@@ -272,10 +273,10 @@ class Run(AbstractContextManager["Run"]):
             InputError: if the directory cannot be written.
         """
         with translate_os_errors(self.path):
-            folders = (self.path / name for name in (*_FOLDERS, "packets"))
-            for folder in (*folders, self._staging):
+            for folder in (self.path / name for name in (*_FOLDERS, "packets")):
                 if folder.exists():
                     shutil.rmtree(folder)
+            _remove_leftovers(self.path)
             (self.path / "output.part").unlink(missing_ok=True)
             # Without run.json a directory that still holds a lock counts as new.
             (self.path / "run.json").unlink(missing_ok=True)
@@ -362,7 +363,6 @@ def _remove_content(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    # GDAL writes some files beside the one that it is given: x.tmp.aux.xml.
     for leftover in (*path.glob("*.tmp*"), *path.glob("*/*.tmp*")):
         if not _PASSING.fullmatch(leftover.name):
             continue

@@ -7,7 +7,6 @@ directory, where the same call resumes. This is separate from
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_folder, check_writable, publishing
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
+from rsupres.output.temporary import clear
 from rsupres.output.tiff.geotiff import assemble, write_strip
 from rsupres.output.tiff.packets import Packets
 from rsupres.output.tiff.profile import (
@@ -316,12 +316,11 @@ def write_output(
         InputError: a strip is missing or damaged, or the folder cannot be written.
         ResourceError: the disk is full.
     """
-    _remove_leftovers(output)
     try:
         with publishing(output) as part:
             run_interruptible(lambda: assemble(strips, meta, form, part))
     except KeyboardInterrupt:
-        _remove_leftovers(output)
+        clear([output], all_of_them=True)  # the thread's own
         raise
 
 
@@ -343,22 +342,11 @@ def write_finished(
     if not packed or not (packets.serve or packets.folder.exists()):
         write_output(packets.strips, meta, packets.form, into.output)
         return
-    _remove_leftovers(into.output)
+    clear([into.output])
     try:
         run_interruptible(
             lambda: packets.write_output(meta, into.output, keep=into.keep_run)
         )
     except KeyboardInterrupt:
-        _remove_leftovers(into.output)
+        clear([into.output], all_of_them=True)
         raise
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Remove temporary files of an earlier, interrupted writing of an output.
-
-    The caller holds the lock of the output's run, so no other process writes there.
-    """
-    pattern = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}\.tmp(\..*)?")
-    for path in output.absolute().parent.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)

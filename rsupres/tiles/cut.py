@@ -27,9 +27,10 @@ from rsupres.conditions.base import ConditionRequest, TargetScene, given_files
 from rsupres.conditions.open import open_conditions
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import round_up
-from rsupres.output.atomic import publishing, sync, translate_os_errors
+from rsupres.output.atomic import publishing, translate_os_errors
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
+from rsupres.output.temporary import sync
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
 from rsupres.raster.bands import choose_bands

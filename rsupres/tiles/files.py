@@ -23,7 +23,8 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import TABLE_TAG
 from rsupres.legends.legend import LEGEND_TAG
 from rsupres.legends.legend_file import load_legend, shipped_legends
-from rsupres.output.atomic import sync, translate_os_errors
+from rsupres.output.atomic import translate_os_errors
+from rsupres.output.temporary import sync
 from rsupres.output.tiff.geotiff import write_whole
 from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from rsupres.raster.dataset import Raster

@@ -8,7 +8,6 @@ it; `rsupres mosaic` and `rsupres batch` read it. No pixels are read here.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,7 +21,8 @@ from rasterio.crs import CRS
 from rsupres.blend import edge_weights
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.atomic import sync, translate_os_errors
+from rsupres.output.atomic import translate_os_errors
+from rsupres.output.temporary import sync, temporary
 from rsupres.tile_grid import TileGrid, lr_step
 
 INDEX = "tiles.gpkg"
@@ -282,15 +282,12 @@ def write_index(path: Path, index: TileIndex) -> None:
     table = pandas.DataFrame(
         {"key": list(stored), "value": [json.dumps(v) for v in stored.values()]}
     )
-    part = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.tmp.gpkg")
-    try:
-        with translate_os_errors(path):
-            pyogrio.write_dataframe(layer, part, layer="tiles", driver="GPKG")
-            pyogrio.write_dataframe(table, part, layer="plan", driver="GPKG")
-            sync(part)
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with translate_os_errors(path), temporary(path) as empty:
+        part = empty.with_name(f"{empty.name}.gpkg")  # a name that GDAL takes
+        pyogrio.write_dataframe(layer, part, layer="tiles", driver="GPKG")
+        pyogrio.write_dataframe(table, part, layer="plan", driver="GPKG")
+        sync(part)
+        part.replace(path)
 
 
 def read_index(path: Path) -> TileIndex:

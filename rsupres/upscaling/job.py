@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from rsupres.companions.request import Companions
 from rsupres.conditions.base import CONDITIONS, FILE, GivenConditions, given_files
+from rsupres.errors import ArgumentError, RunConflictError
 from rsupres.output.strips import Destination
 
 MaskAction = Literal["nodata", "keep-bicubic"]
@@ -76,6 +77,8 @@ class UpscaleJob(GivenConditions, Destination):
         qml: write a style for QGIS beside the output.
         style_sample: draw a style instead of following an image.
         sampler: name of a sampler that the model offers, None = the model's.
+        store: GDAL's name of the object that the output becomes when it is done, such
+            as /vsis3/bucket/out.tif; None = it stays a file.
     """
 
     remedies_where_one_exists: ClassVar[tuple[str, ...]] = (
@@ -129,6 +132,7 @@ class UpscaleJob(GivenConditions, Destination):
     qml: bool = field(default=False, metadata=FREE)
     style_sample: bool = False
     sampler: str | None = None
+    store: str | None = field(default=None, metadata=FREE)
 
     @property
     def outputs(self) -> Mapping[str, Path]:
@@ -159,11 +163,22 @@ class UpscaleJob(GivenConditions, Destination):
         Raises:
             RsupresError: as `check_files` and `Companions.check`.
         """
-        if is_kept:
+        if self.store is not None:
+            self.check_store()
+        elif is_kept:
             self.check_names()
         else:
             self.check_files()
         self.companions.check(self.outputs, self.inputs, is_kept=is_kept)
+
+    def check_vacant(self) -> None:
+        """Check that no output exists, as `Destination` does; objects are asked before.
+
+        Raises:
+            RunConflictError: one exists and may not be replaced.
+        """
+        if self.store is None:
+            super().check_vacant()
 
     @property
     def may_replace(self) -> bool:
@@ -192,6 +207,30 @@ class UpscaleJob(GivenConditions, Destination):
         """Names of the conditions that the model is given; a drawn style counts."""
         given = {name for name in CONDITIONS if getattr(self, name)}
         return frozenset(given | ({"style"} if self.style_sample else set()))
+
+    def check_store(self) -> Mapping[str, str] | None:
+        """Return the tags of the object that the output is to become, None = it is new.
+
+        Raises:
+            ArgumentError: the job asks for files beside the output.
+            ResourceError: the store does not answer.
+            RunConflictError: the object is there and may not be replaced.
+        """
+        from rsupres.output.store import stored_tags
+
+        assert self.store is not None
+        if self.stac or self.qml:
+            raise ArgumentError(
+                f"{self.store}: files beside an output are written to local folders; "
+                "write the output to one, and copy all of them.",
+                argument="stac" if self.stac else "qml",
+            )
+        tags = stored_tags(self.store)
+        if tags is not None and not (self.compares or self.overwrite):
+            raise RunConflictError(
+                f"{self.store} exists.", remedies=self.remedies_where_one_exists
+            )
+        return tags
 
     def to_json(self) -> dict[str, object]:
         """Return plain values for `from_json`; paths become absolute."""

@@ -20,7 +20,13 @@ from typing import cast
 import torch
 
 from rsupres.companions.write import beside
-from rsupres.errors import InputError, QualityGateError, ResourceError, RsupresError
+from rsupres.errors import (
+    InputError,
+    QualityGateError,
+    ResourceError,
+    RsupresError,
+    RunConflictError,
+)
 from rsupres.execution import (
     Interrupted,
     OnProgress,
@@ -31,6 +37,7 @@ from rsupres.execution import (
 from rsupres.families.base import SceneContext
 from rsupres.output.manifest import is_manifest_of
 from rsupres.output.run_dir import Run
+from rsupres.output.store import place
 from rsupres.output.strips import write_finished, write_output
 from rsupres.output.tiff.geotiff import read_tags
 from rsupres.output.tiff.packets import Packets
@@ -50,9 +57,9 @@ from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Work, open_work
 from rsupres.upscaling.saving import SUMS, StripSaver
 from rsupres.upscaling.saving import beside as beside_strip
+from rsupres.upscaling.storing import upscale_into_store
 from rsupres.upscaling.summary import RunSummary as RunSummary
-from rsupres.upscaling.summary import summarise
-from rsupres.upscaling.tags import job_tags
+from rsupres.upscaling.summary import job_tags, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +92,16 @@ def upscale_scene(
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
+    if job.store is not None:
+        return upscale_into_store(job, upscale_scene, show, elsewhere)
     is_compared = job.compares and job.output.exists()
     job.check_before(is_kept=is_compared)
     with beside(job.companions), bounded_cache(), torch.inference_mode():
         if is_compared:
             return _compared(job, show, started, elsewhere)
-        if job.output.exists() and not job.overwrite and job.run_path.exists():
-            finished = _finish_removal(job, started)
-            if finished is not None:
-                return finished
+        is_left = job.output.exists() and not job.overwrite and job.run_path.exists()
+        if is_left and (finished := _finish_removal(job, started)) is not None:
+            return finished
         job.check_vacant()
         with open_work(job) as work:
             return _run(work, show, started, elsewhere)
@@ -157,9 +165,11 @@ def finish_run(
     if not isinstance(stored, Mapping):
         raise InputError(f"{run_dir}: not the run of a scene being upscaled.")
     job = UpscaleJob.from_json(stored)
+    path, store = place(output or job.output, run_dir)
     job = replace(
         job,
-        output=output or job.output,
+        output=path,
+        store=store,
         run_dir=run_dir,
         shard=None,
         overwrite=overwrite,
@@ -324,7 +334,7 @@ def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
 
     The output then carries the job's hash, and the run directory is still there.
     """
-    if job.keep_run or job.shard is not None:
+    if job.keep_run:
         return None
     with open_work(job) as work:
         stamp = {"RSUPRES_JOB": work.identity_sha256}.items()
@@ -333,9 +343,8 @@ def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
             for path in job.outputs.values()
         ):
             return None
-        manifest = {"job": work.identity}
-        with Run.open(job.run_path, manifest) as run:
-            _discard(run)
+        if not _end_run(work):
+            return None
         return summarise(work, "written", {}, Counts(), started, 0)
 
 
@@ -357,15 +366,28 @@ def _compared(
 
 def _drop_finished(work: Work) -> None:
     """Remove the rest of the run that wrote an output."""
-    job = work.job
-    manifest = {"job": work.identity}
-    if job.keep_run or job.shard is not None:
+    job, manifest = work.job, {"job": work.identity}
+    if job.keep_run or not (job.run_path / "run.json").exists():
         return
-    is_begun = (job.run_path / "run.json").exists()
-    if not is_begun or not is_manifest_of(job.run_path, manifest):
+    if not is_manifest_of(job.run_path, manifest):
         return
     try:
-        with Run.open(job.run_path, manifest) as run:
-            _discard(run)
+        _end_run(work)
     except InputError as error:  # a read-only disk
         logger.info("The rest of the run stays: %s", error)
+
+
+def _end_run(work: Work) -> bool:
+    """Remove the directory of a run; return False when other shards still work there.
+
+    Raises:
+        RunConflictError: another process works there, and this is no shard.
+    """
+    try:
+        with Run.open(work.job.run_path, {"job": work.identity}) as run:
+            _discard(run)
+    except RunConflictError:
+        if work.job.shard is None:
+            raise
+        return False
+    return True

@@ -151,13 +151,16 @@ def make_job(
 
     Args:
         scenes: what to open.
-        output: the file to write.
+        output: the file to write, or the name of an object, such as s3://bucket/a.tif.
         scale: None = the only one of the model that is named, else 4.
         options: see `UpscaleOptions`.
 
     Raises:
         GridError: the scale is none.
+        InputError: the output is in a store, but its name lacks a part.
     """
+    from rsupres.output.store import place
+
     values: dict[str, object] = {}
     for name, value in options.items():
         if name == "interval" and value is not None:
@@ -177,9 +180,11 @@ def make_job(
         elif not isinstance(value, str) and hasattr(value, "__iter__"):
             value = tuple(value)
         values[_FIELDS.get(name, name)] = value
+    path, store = place(output, cast("Path | None", values.get("run_dir")))
     return UpscaleJob(
         scenes=as_names(scenes),
-        output=Path(output),
+        output=path,
+        store=store,
         scale=find_scale(scale, options.get("model")),
         **values,  # type: ignore[arg-type]  # typed by UpscaleOptions
     )
@@ -221,7 +226,7 @@ def upscale(
 
     Args:
         scene: what to open: one raster, or several that make one.
-        output: the file to write.
+        output: the file to write; also an object of a store, s3://bucket/out.tif.
         scale: SR pixels along one LR pixel: 4, 2.5, "10/3"; None = the only one of
             the model, else 4.
         progress: show a progress bar on stderr.

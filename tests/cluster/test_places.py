@@ -137,6 +137,40 @@ def test_two_devices_make_the_bytes_of_one(commands, job):
 
 
 @pytest.mark.slow
+def test_a_batch_gives_scenes_to_a_process_for_each_device(commands, job, tmp_path):
+    scenes = [tmp_path / f"{name}.tif" for name in "abc"]
+    for path in scenes:
+        path.write_bytes(Path(job.scenes[0]).read_bytes())
+    workers: set[str] = set()
+
+    def watch(pid: int) -> None:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        while "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
+            workers.update(p for p in children.read_text().split() if is_worker(p))
+
+    done = commands.run(
+        *("batch", *scenes, "--out-dir", tmp_path / "sharp", *OPTIONS, "--json"),
+        *("--device", "cpu,cpu"),
+        while_running=watch,
+    )
+    assert done.code == 0, done.err
+    assert len(workers) == 2
+    one = tmp_path / "one"
+    assert commands.run("batch", *scenes, "--out-dir", one, *OPTIONS).code == 0
+    for path in scenes:
+        made = (tmp_path / "sharp" / path.name).read_bytes()
+        assert made == (one / path.name).read_bytes()
+
+
+def is_worker(pid: str) -> bool:
+    """Return whether a process attempts scenes of a batch."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_named(commands, job):
     done = commands.run(
         *("upscale", job.scenes[0], job.output, *OPTIONS, "--device", "cpu,tpu")

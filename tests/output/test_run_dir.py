@@ -409,6 +409,7 @@ def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
 
     def write(part: Path) -> None:
+        part.unlink()
         part.symlink_to("/dev/full")
         part.write_bytes(b"pixels")
 

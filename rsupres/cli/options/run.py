@@ -182,6 +182,7 @@ def kept_item(output: str, *, may_replace: bool) -> str:
         RunConflictError: the file holds another item.
     """
     from rsupres.errors import RunConflictError
+    from rsupres.output.store import store_name
 
     text = sys.stdin.buffer.read()
     try:
@@ -191,6 +192,8 @@ def kept_item(output: str, *, may_replace: bool) -> str:
             f"SCENE -: stdin holds no STAC item ({error})."
         ) from error
     path = Path(f"{output}.item.json")
+    if store_name(output) is not None:
+        path = Path(path.name)
     ctx = click.get_current_context()
     if ctx.info_name == "plan" or ctx.params.get("is_plan"):
         folder = ctx.with_resource(tempfile.TemporaryDirectory())

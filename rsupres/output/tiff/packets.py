@@ -24,8 +24,9 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
 
 from rsupres.grid import Grid, PixelWindow, ceil_div
-from rsupres.output.atomic import publishing, sync
+from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
+from rsupres.output.temporary import sync
 from rsupres.output.tiff.cog import begin_cog, copy_blocks
 from rsupres.output.tiff.creation import PREDICTABLE, packet_options, raw_options
 from rsupres.output.tiff.geotiff import assemble, created, open_strip

@@ -18,7 +18,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from rsupres.errors import BandError, InputError
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import Grid, PixelWindow, ceil_div
 from rsupres.products.landsat import named_radiometry
 from rsupres.products.model import BandFile, Product, Radiometry
 from rsupres.products.sentinel2 import BANDS, FINE, TEN_METRES, bands_of
@@ -291,8 +291,19 @@ def place_on(frame: Grid, grid: Grid, name: str) -> tuple[PixelWindow, Coarse]:
     )
     if misplaced > MISPLACED:
         raise InputError(
-            f"{name}: its pixels do not fit those of the other bands: {relative.a:.4g} "
-            f"along one, {misplaced:.3g} of them astray; resample it first."
+            f"{name}: {relative.a:.5g} x {relative.e:.5g} of the finest pixels along "
+            f"one of its own, not {factor} x {factor} from a common corner, so that it "
+            f"lies up to {misplaced:.2g} of them astray; bring it to their grid "
+            f"first: {_warp_command(frame, factor, name)}."
         )
     place = PixelWindow(row, col, grid.height * factor, grid.width * factor)
     return place, Coarse(factor, row % factor, col % factor)
+
+
+def _warp_command(frame: Grid, factor: int, name: str) -> str:
+    """Return a command that brings a file to a grid of `factor` times its pixels."""
+    height, width = ceil_div(frame.height, factor), ceil_div(frame.width, factor)
+    left, top = frame.transform @ (0.0, 0.0)
+    right, bottom = frame.transform @ (width * factor * 1.0, height * factor * 1.0)
+    place = " ".join(f"{value:.12g}" for value in (left, bottom, right, top))
+    return f"gdalwarp -r cubic -te {place} -ts {width} {height} {name} RESAMPLED.tif"

@@ -226,7 +226,7 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
 def _measured(work: Work, stage: Stage) -> Plan:
     grid, output, spec = work.grid, work.sr_grid, work.model.spec
     load, times = _load(work), read_times()
-    folder = work.job.output.absolute().parent
+    folder = next(f for f in work.job.output.absolute().parents if f.is_dir())
     time_s = duration_s(load, times) if work.model.device == "cpu" else None
     rows, cols = grid.shape
     plan = Plan(
@@ -248,7 +248,7 @@ def _measured(work: Work, stage: Stage) -> Plan:
         precision=work.model.options.precision if spec.family != "bicubic" else None,
         memory_bytes=memory_bytes(load),
         memory_free_bytes=free_memory_bytes(),
-        free_bytes=shutil.disk_usage(folder).free if folder.is_dir() else None,
+        free_bytes=shutil.disk_usage(folder).free,
         duration_s=time_s,
         measured_on=times.date if times and time_s is not None else None,
     )

@@ -8,6 +8,7 @@ is no output of a run is never replaced unasked.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rsupres.errors import QualityGateError, RunConflictError
@@ -15,6 +16,7 @@ from rsupres.output.manifest import differences_of
 from rsupres.output.tiff.geotiff import read_tags
 from rsupres.output.tiff.verify import find_damage
 from rsupres.upscaling.gates import FIGURES
+from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.work import Work
 
 JOB, IDENTITY, GATE = "RSUPRES_JOB", "RSUPRES_IDENTITY", "RSUPRES_GATE"
@@ -33,13 +35,42 @@ def check_existing(work: Work) -> list[str]:
     """
     job = work.job
     found = [line for path in job.outputs.values() for line in _differences(work, path)]
+    return _checked(found, job, job.output)
+
+
+def check_stored_output(work: Work, path: Path, tags: Mapping[str, str]) -> list[str]:
+    """Return how an object of a store differs from the output of a job.
+
+    Objects are complete or absent, so it is not looked at for damage.
+
+    Args:
+        work: of the job.
+        path: GDAL's name of the object.
+        tags: of the object.
+
+    Raises:
+        RunConflictError: it is no output of a run, or differs and the job does not
+            update it.
+    """
+    if JOB not in tags:
+        raise _foreign(path)
+    return _checked(_differences_of_tags(work, path, tags), work.job, path)
+
+
+def _checked(found: list[str], job: UpscaleJob, path: Path) -> list[str]:
+    """Return differences, where the job may update the output that has them."""
     if found and not job.update:
         raise RunConflictError(
-            f"{job.output} exists and differs from what is asked: "
-            f"{'; '.join(found[:3])}.",
+            f"{path} exists and differs from what is asked: {'; '.join(found[:3])}.",
             remedies=("update", "overwrite"),
         )
     return found
+
+
+def _foreign(path: Path) -> RunConflictError:
+    return RunConflictError(
+        f"{path} exists and was not written by this command.", remedies=("overwrite",)
+    )
 
 
 def stored_figures(path: Path) -> dict[str, float]:
@@ -48,7 +79,11 @@ def stored_figures(path: Path) -> dict[str, float]:
     Args:
         path: of the output.
     """
-    tags = read_tags(path)
+    return figures_in(read_tags(path))
+
+
+def figures_in(tags: Mapping[str, str]) -> dict[str, float]:
+    """Return the quality figures among the tags of an output."""
     return {
         name: float(tags[f"RSUPRES_{name.upper()}"])
         for name in FIGURES
@@ -97,13 +132,13 @@ def _differences(work: Work, path: Path) -> list[str]:
     if not path.exists():
         return [f"{path} is missing"]
     if not is_output(path):
-        raise RunConflictError(
-            f"{path} exists and was not written by this command.",
-            remedies=("overwrite",),
-        )
+        raise _foreign(path)
     if damage := find_damage(path):
         return [f"{path} is damaged ({damage})"]
-    tags = read_tags(path)
+    return _differences_of_tags(work, path, read_tags(path))
+
+
+def _differences_of_tags(work: Work, path: Path, tags: Mapping[str, str]) -> list[str]:
     if tags[JOB] == work.identity_sha256:
         return []
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from rsupres.output.atomic import publishing, sync
+from rsupres.output.atomic import publishing
+from rsupres.output.temporary import sync, temporary
 from rsupres.raster.files import file_sha256
 from rsupres.vector.osm.tags import MAIN_KEYS
 from rsupres.version import __version__
@@ -150,14 +150,11 @@ def keep_copy(
 def _write_geopackage(frame: geopandas.GeoDataFrame, folder: Path) -> Copy:
     """Write features to a file whose name holds the time and the hash."""
     now = datetime.now(UTC)
-    part = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{secrets.token_hex(4)}.gpkg"
-    try:
+    with temporary(folder / "osm.gpkg") as empty:
+        part = empty.with_name(f"{empty.name}.gpkg")
         frame.to_file(part, layer="osm", driver="GPKG", engine="pyogrio")
         digest = file_sha256(part)
         path = folder / f"osm_{now:%Y%m%dT%H%M%SZ}_{digest[:8]}.gpkg"
         sync(part)
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return Copy(path, now.isoformat(timespec="seconds"), digest)

@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.shutil import copy
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
 
 from rsupres.errors import BandError, InputError
 from rsupres.grid import PixelWindow
@@ -235,11 +240,27 @@ def test_pixels_that_do_not_nest_are_refused(tmp_path: Path) -> None:
     bands = Miniature().bands
     write_jp2(tmp_path / "B04.jp2", bands["B04"], 10)
     write_jp2(tmp_path / "B11.jp2", bands["B11"], 25)
+    names = [str(tmp_path / "B04.jp2"), str(tmp_path / "B11.jp2")]
+    with pytest.raises(InputError, match=r"2\.5 x 2\.5 of the finest") as refused:
+        open_scenes(names).__enter__()
+    words = str(refused.value).split()
+    west, south, east, north = map(float, words[words.index("-te") + 1 :][:4])
+    width, height = map(int, words[words.index("-ts") + 1 :][:2])
     with (
-        pytest.raises(InputError, match="its pixels do not fit those"),
-        open_scenes([str(tmp_path / "B04.jp2"), str(tmp_path / "B11.jp2")]),
+        rasterio.open(names[1]) as coarse,
+        WarpedVRT(
+            coarse,
+            transform=from_bounds(west, south, east, north, width, height),
+            width=width,
+            height=height,
+            resampling=Resampling.cubic,
+        ) as resampled,
     ):
-        pass
+        copy(resampled, tmp_path / "RESAMPLED_B11.tif", driver="GTiff")
+    with open_scenes([names[0], str(tmp_path / "RESAMPLED_B11.tif")]) as scene:
+        pixels, valid = scene.read(scene.grid.window, (1, 2))
+    assert len(pixels) == 2
+    assert valid.all()
 
 
 def test_bands_of_20_m_alone_are_no_colours(product: Path) -> None:
