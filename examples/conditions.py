@@ -37,8 +37,9 @@ def main(out: str) -> None:
     if data := os.environ.get("RSUPRES_DATA"):
         places["riverside"] = riverside(Path(data) / CHIPS)
     for name, (truth, reference, mask) in places.items():
-        row = with_reference(truth, reference, mask, 8)
-        save(row, folder / f"refdiff_{name}_x8.png")
+        for scale in (8, 16):
+            row = with_reference(truth, reference, mask, scale)
+            save(row, folder / f"refdiff_{name}_x{scale}.png")
         for scale in (4, 8):
             row = one_step(truth, scale)
             save(row, folder / f"slimdiffsr_{name}_x{scale}.jpg")

@@ -9,8 +9,8 @@ gains and offsets of the bands:
   in the covariance of unchanged ground.
 
 The threshold and the weights follow the distribution that is fitted to the image
-(`rsupres.change.null_distribution`). Nielsen uses the textbook chi-square; the fitted
-one keeps IR-MAD from collapsing onto the few pixels that are most alike.
+(`rsupres.change.statistics.null_distribution`). Nielsen uses the textbook chi-square;
+the fitted one keeps IR-MAD from collapsing onto the few pixels that are most alike.
 
 Works on arrays; files and blocks are read by `rsupres.change.images`.
 """
@@ -24,13 +24,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsupres.change.null_distribution import Floats, NullDistribution
+from rsupres.change.statistics.null_distribution import Floats, NullDistribution
 from rsupres.errors import ConditionError
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["irmad", "cva"]
-TITLES = {"irmad": "IR-MAD", "cva": "CVA"}
+Method = Literal["irmad", "cva", "built"]
+TITLES = {"irmad": "IR-MAD", "cva": "CVA", "built": "IR-MAD and a look for buildings"}
 
 MIN_PIXELS = 9  # default minimum size of a changed part
 MAX_ITERATIONS = 50

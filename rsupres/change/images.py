@@ -34,6 +34,7 @@ from rsupres.change.detection import (
     statistic,
 )
 from rsupres.change.options import DetectionOptions
+from rsupres.change.statistics.built_up import MARGIN, BuiltUp, Relation, find_built_up
 from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
@@ -101,14 +102,17 @@ class DetectedChange:
             side //= 2
         self._images = Blocks(self.grid.window, side, self._read_images)
         self._warn_of_shift()
+        self._built: BuiltUp | None = None
         self.detector = self._fit(options)
+        if options.method == "built":
+            self._built = self._find_built_up(before, after)
         self._raw = Blocks(self.grid.window, BLOCK_SIDE, self._decide)
         self._mask = Blocks(self.grid.window, BLOCK_SIDE, self._clean)
 
     @property
     def method(self) -> Method:
         """The method that found the differences."""
-        return self.detector.differences.method
+        return "built" if self._built else self.detector.differences.method
 
     def read(self, window: PixelWindow) -> Codes:
         """Return (1, h, w) for a window inside the grid."""
@@ -122,15 +126,10 @@ class DetectedChange:
         return both
 
     def _fit(self, options: DetectionOptions) -> Detector:
-        n_before = len(self._bands[0])
-        step = max(
-            1, math.ceil(math.sqrt(self.grid.height * self.grid.width / SAMPLE_PIXELS))
-        )
-        sample = np.concatenate(list(self._thinned(step)), axis=1)
-        sample = sample[:, np.isfinite(sample[0])].astype(np.float64)
-        found = fit_differences(
-            sample[:n_before], sample[n_before:], options.method, self._where
-        )
+        step = self._step()
+        x, y = self._sample(step)
+        method = "auto" if options.method == "built" else options.method
+        found = fit_differences(x, y, method, self._where)
         logger.info(
             "%s: %s in %d steps, correlations %s.",
             self._where,
@@ -146,6 +145,46 @@ class DetectedChange:
         ]
         sampled = np.concatenate(values)
         return measure(sampled[np.isfinite(sampled)], threshold=options.threshold)
+
+    def _find_built_up(self, before: Raster, after: Raster) -> BuiltUp:
+        bands = self._bands[1]
+        try:
+            named = choose_bands(after, ("red", "green", "nir")).roles
+            red, green, infrared = (bands.index(band) for band in named)
+        except (BandError, ValueError) as error:
+            raise BandError(
+                f"{self._where}: to find what was built, both images need red, green "
+                "and near infrared; IR-MAD does not.",
+                remedies=("method=irmad",),
+            ) from error
+        x, y = self._sample(self._step())
+        if len(x) != len(y):
+            raise BandError(
+                f"{self._where}: to find what was built, both images need the same "
+                "bands; IR-MAD does not.",
+                remedies=("method=irmad",),
+            )
+        squared = np.sum(self.detector.differences.apply(x, y) ** 2, axis=0)
+        relation = Relation.fit(x, y, self.detector.null.survival(squared))
+        return find_built_up(
+            self.grid.window,
+            list(self._images.windows()),
+            self._images.read,
+            (red, green, infrared),
+            relation,
+        )
+
+    def _step(self) -> int:
+        """Return the distance of sampled pixels along rows and columns."""
+        pixels = self.grid.height * self.grid.width
+        return max(1, math.ceil(math.sqrt(pixels / SAMPLE_PIXELS)))
+
+    def _sample(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (c, n) of both images, known pixels only."""
+        sample = np.concatenate(list(self._thinned(step)), axis=1)
+        sample = sample[:, np.isfinite(sample[0])].astype(np.float64)
+        n_before = len(self._bands[0])
+        return sample[:n_before], sample[n_before:]
 
     def _thinned(self, step: int) -> Iterator[NDArray[np.float32]]:
         """Yield (c, n) of every `step`-th pixel of both images, block by block."""
@@ -167,7 +206,12 @@ class DetectedChange:
     def _decide(self, window: PixelWindow) -> Codes:
         values = self._statistic(self.detector, window)
         with np.errstate(invalid="ignore"):
-            changed = np.where(values > self.detector.critical, CHANGED, UNCHANGED)
+            marked = values > self.detector.critical
+        if self._built is not None and marked.any():
+            wide = window.grown(MARGIN, self.grid.window)
+            both = np.nan_to_num(self._images.read(wide).astype(np.float64))
+            marked &= self._built.may_be(both, wide, window)
+        changed = np.where(marked, CHANGED, UNCHANGED)
         changed[np.isnan(values)] = NODATA
         return changed.astype(np.uint8)[np.newaxis]
 

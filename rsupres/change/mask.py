@@ -42,7 +42,7 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
         grid: SR grid.
         table: class table of the mask's values, None when no class is known.
         paths: names of the files.
-        method: "irmad" or "cva" where change was detected, else None.
+        method: "irmad", "cva" or "built" where change was detected, else None.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, Unpack
 from rsupres.errors import InputError
 from rsupres.raster.files import StrPath
 
-CompareBy = Literal["auto", "irmad", "cva", "land-cover"]
+CompareBy = Literal["auto", "irmad", "cva", "built", "land-cover"]
 
 SIGNIFICANCE = 1e-3  # default share of unchanged pixels that may be marked
 
@@ -22,7 +22,8 @@ class ChangeChoices(TypedDict, total=False):
     """Options of `change_mask` about its sources, by the command's names.
 
     Attributes:
-        method: "irmad", "cva", "land-cover", or "auto", which decides by the sources.
+        method: "irmad", "cva", "built", "land-cover", or "auto", which decides by the
+            sources.
         significance: share of unchanged pixels that may be marked in images.
         threshold: mark pixels that differ by more standard deviations of unchanged
             ground than this, instead.
@@ -49,7 +50,8 @@ class DetectionOptions:
     """How change between two images is detected.
 
     Attributes:
-        method: "irmad", "cva", or "auto": IR-MAD, and CVA where it does not converge.
+        method: "irmad", "cva", or "auto": IR-MAD, and CVA where it does not converge;
+            "built" keeps of that what looks built.
         significance: share of unchanged pixels that may be marked, 0 to 1.
         threshold: in standard deviations of unchanged ground, instead of
             `significance`; None = by significance.
@@ -57,7 +59,7 @@ class DetectionOptions:
             image, or 4 pixels of a land cover.
     """
 
-    method: Literal["auto", "irmad", "cva"] = "auto"
+    method: Literal["auto", "irmad", "cva", "built"] = "auto"
     significance: float = SIGNIFICANCE
     threshold: float | None = None
     minimum_area_m2: float | None = None
@@ -141,7 +143,7 @@ def choose_options(n_sources: int, **given: Unpack[ChangeChoices]) -> ChangeOpti
         land_cover=_name(given.get("land_cover")),
         covers={"auto": None, "land-cover": True}.get(method, False),
         detection=DetectionOptions(
-            method=method if method == "irmad" or method == "cva" else "auto",
+            method="auto" if method == "land-cover" else method,
             significance=SIGNIFICANCE if significance is None else significance,
             threshold=threshold,
             minimum_area_m2=given.get("minimum_area"),

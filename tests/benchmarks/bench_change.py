@@ -3,6 +3,8 @@
 `python tests/benchmarks/bench_change.py` prints a table in Markdown for every pair of
 `$RSUPRES_DATA/change`: five of OSCD (Sentinel-2, urban change, masks CC BY-NC-SA, for
 measuring only) and one of NAIP (5 m, water change derived from NDWI). Default options.
+`--towns 900,901` adds invented towns (sample_data) of 10 m, as Sentinel-2 would see
+them five years apart, whose true change is each house to the pixel.
 The baseline is the mean absolute difference of the bands, as they are, with the
 threshold of Otsu 1979.
 """
@@ -10,7 +12,10 @@ threshold of Otsu 1979.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +26,17 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "sample_data"))
+
+from affine import Affine  # noqa: E402
+from make_sample_data import BANDS, CRS_UTM, make_town  # type: ignore[import-not-found]  # noqa: E402
+from town_sensor import GSD_M, sentinel2  # type: ignore[import-not-found]  # noqa: E402
 
 from rsupres.change.mask import ChangeMask  # noqa: E402
 from rsupres.change.options import ChangeOptions, DetectionOptions  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
+
+TOWN_SIZE_M, TOWN_GSD_M = 1200.0, 1.25
 
 
 class Pair(NamedTuple):
@@ -86,9 +98,36 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 
 def find(pattern: str) -> Path:
-    """Return the one file of a pattern."""
+    """Return the one file of a pattern, or the file of a whole path."""
+    if Path(pattern).is_absolute():
+        return Path(pattern)
     (path,) = sorted((data_folder() / "change").glob(pattern))
     return path
+
+
+def draw_town(seed: int, folder: Path) -> Pair:
+    """Write two dates of an invented town and its change, and return their names."""
+    town = make_town(seed, TOWN_SIZE_M, TOWN_GSD_M)
+    step = round(GSD_M / TOWN_GSD_M)
+    rows, cols = (side // step for side in town.change.shape)
+    shares = (town.change > 0).reshape(rows, step, cols, step).mean((1, 3))
+    files = {
+        "t1": sentinel2(town.earlier, TOWN_GSD_M, 2 * seed),
+        "t2": sentinel2(town.now, TOWN_GSD_M, 2 * seed + 1),
+        "mask": (shares > 0.5).astype(np.uint8)[np.newaxis],
+    }
+    place = {"crs": CRS_UTM, "transform": Affine(GSD_M, 0, 5e5, 0, -GSD_M, 5e6)}
+    for name, pixels in files.items():
+        sizes = dict(zip(("count", "height", "width"), pixels.shape, strict=True))
+        path, kind = folder / f"{seed}_{name}.tif", pixels.dtype
+        with rasterio.open(
+            path, "w", driver="GTiff", dtype=kind, **sizes, **place
+        ) as f:
+            f.write(pixels)
+            if len(pixels) == len(BANDS):
+                f.descriptions = BANDS
+    names = (str(folder / f"{seed}_{name}.tif") for name in files)
+    return Pair(f"town {seed}", *names)
 
 
 def measure(pair: Pair, method: str) -> dict[str, Score]:
@@ -112,24 +151,35 @@ def measure(pair: Pair, method: str) -> dict[str, Score]:
     }
 
 
+def show(method: str, pairs: Sequence[Pair]) -> None:
+    """Print the table of a method."""
+    rows = [measure(pair, method) for pair in pairs]
+    print(f"\n| {method} | precision | recall | F1 | Otsu: precision | recall | F1 |")
+    print("|---|---|---|---|---|---|---|")
+    names = [pair.name for pair in pairs]
+    means = {
+        who: Score(*np.mean([row[who] for row in rows], axis=0))
+        for who in ("ours", "otsu")
+    }
+    for name, row in zip([*names, "mean"], [*rows, means], strict=True):
+        cells = [f"{value:.3f}" for who in ("ours", "otsu") for value in row[who]]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--methods", default="irmad,cva", help="Comma-separated.")
-    for method in parser.parse_args().methods.split(","):
-        rows = [measure(pair, method) for pair in PAIRS]
-        print(
-            f"\n| {method} | precision | recall | F1 | Otsu: precision | recall | F1 |"
-        )
-        print("|---|---|---|---|---|---|---|")
-        names = [pair.name for pair in PAIRS]
-        means = {
-            who: Score(*np.mean([row[who] for row in rows], axis=0))
-            for who in ("ours", "otsu")
-        }
-        for name, row in zip([*names, "mean"], [*rows, means], strict=True):
-            cells = [f"{value:.3f}" for who in ("ours", "otsu") for value in row[who]]
-            print(f"| {name} | {' | '.join(cells)} |")
+    parser.add_argument("--methods", default="irmad,cva,built", help="Comma-separated.")
+    parser.add_argument("--towns", default="", help="Seeds, comma-separated.")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = [int(seed) for seed in given.towns.split(",") if seed]
+        towns = [draw_town(seed, Path(folder)) for seed in seeds]
+        for method in given.methods.split(","):
+            show(method, PAIRS)
+            if towns:
+                show(method, towns)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from rsupres.change.detection import (
     make_detector,
     statistic,
 )
-from rsupres.change.null_distribution import NullDistribution
 from rsupres.change.options import SIGNIFICANCE
+from rsupres.change.statistics.null_distribution import NullDistribution
 from rsupres.errors import ConditionError
 from tests.strategies import COSTLY
 

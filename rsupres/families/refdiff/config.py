@@ -38,6 +38,9 @@ class RefDiffConfig:
         fit: with "detail", move the reference to where it fits the LR image best, and
             show of its detail the share that the LR image confirms, see
             `rsupres.families.refdiff.fitting`.
+        finest: with "detail", SR pixels, deviation of a Gaussian: what it takes out of
+            the network's result is limited where the reference does not explain it, see
+            `rsupres.families.refdiff.fine_detail`; 0 = nowhere.
         lr_kernel: how the LR image is enlarged to the SR grid.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
             "outlined": where the reference is of no use, what changed, and where parts
@@ -64,6 +67,7 @@ class RefDiffConfig:
     detail_gain: float = 1.0
     trust: float = 0.0
     fit: bool = False
+    finest: float = 0.0
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     mask: Literal["raw", "outlined"] = "raw"
     sigma_min: float = 0.002
@@ -103,6 +107,7 @@ MINI = RefDiffConfig(
     detail_gain=3.0,
     trust=0.5,
     fit=True,
+    finest=1.0,
     lr_kernel="bicubic",
     mask="outlined",
     sigma_min=0.05,

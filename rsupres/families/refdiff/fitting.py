@@ -117,8 +117,8 @@ def local_share(
     energy = (known * fine.square()).mean(1, keepdim=True)
     trusted = _TRUSTED * region.energy + 1e-8
     wide = 2.0
-    top = _blurred(common, wide, _SHARE_REACH) + trusted * region.share
-    share = top / (_blurred(energy, wide, _SHARE_REACH) + trusted)
+    top = blurred(common, wide, _SHARE_REACH) + trusted * region.share
+    share = top / (blurred(energy, wide, _SHARE_REACH) + trusted)
     return share.clamp(0.0, _LARGEST_SHARE)
 
 
@@ -153,9 +153,9 @@ def _displacement(
     n = len(offsets)
     small = _reduced_at_offsets(reference, scale, (lr.shape[1], lr.shape[2]))
     fine, own = _finest(small, 0.7), _finest(lr[None], 0.7)
-    energy = _blurred(fine.square(), 1.0, 3).sum(1)
-    common = _blurred(fine * own, 1.0, 3).sum(1)
-    own_energy = _blurred(own.square(), 1.0, 3).sum(1)
+    energy = blurred(fine.square(), 1.0, 3).sum(1)
+    common = blurred(fine * own, 1.0, 3).sum(1)
+    own_energy = blurred(own.square(), 1.0, 3).sum(1)
     floor = 1e-3 * own_energy.mean() + 1e-8
     residual = own_energy - common.clamp_min(0.0).square() / (energy + floor)
     inner = torch.zeros_like(use[0])
@@ -197,10 +197,10 @@ def _cells(use: Tensor, scale: Fraction) -> Tensor:
 
 def _finest(image: Tensor, deviation: float) -> Tensor:
     """Return an image without the frequencies that a Gaussian passes."""
-    return image - _blurred(image, deviation, 2)
+    return image - blurred(image, deviation, 2)
 
 
-def _blurred(image: Tensor, deviation: float, reach: int) -> Tensor:
+def blurred(image: Tensor, deviation: float, reach: int) -> Tensor:
     """Filter (b, c, h, w) with a Gaussian that ends `reach` pixels from its centre."""
     at = torch.arange(-reach, reach + 1, device=image.device)
     kernel = torch.exp(-(at**2) / (2 * deviation**2))

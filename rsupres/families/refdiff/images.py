@@ -23,6 +23,11 @@ from rsupres.blocks.separable import (
     enlarge,
 )
 from rsupres.families.refdiff.config import RefDiffConfig
+from rsupres.families.refdiff.fine_detail import (
+    Allowance,
+    find_allowance,
+    keep_explained,
+)
 from rsupres.families.refdiff.fitting import (
     Fit,
     displace,
@@ -46,17 +51,25 @@ class PreparedTiles:
         guidance: what the network is shown.
         base: the image under the detail, (b, 3, H, W) in [0, 1]; None = a picture.
         gain: of the detail.
+        finest: SR pixels, deviation of the Gaussian that separates the finest detail.
+        allowed: what stays of it where the reference does not explain it; None = all.
     """
 
     guidance: Guidance
     base: Tensor | None
     gain: float
+    finest: float = 0.0
+    allowed: Allowance | None = None
 
     def picture(self, x: Tensor) -> Tensor:
         """Return the picture in [0, 1], not clipped, of what was denoised."""
         if self.base is None:
             return (x + 1.0) / 2.0
-        return self.base + x / (2.0 * self.gain)
+        made = x / (2.0 * self.gain)
+        if self.allowed is not None:
+            shown = (self.guidance.reference - self.guidance.lr) / 2.0
+            made = keep_explained(made, shown, self.allowed, self.finest)
+        return self.base + made
 
     def denoised(self, picture: Tensor) -> Tensor:
         """Return what would have been denoised to give a picture in [0, 1]."""
@@ -106,15 +119,22 @@ def make_frame(
         reference = enlarged + share * detail
     if config.mask == "outlined":
         there = there & ~is_changed(codes)
-        unused = 1.0 - share.clamp(0.0, 1.0) * there
-        shown = torch.cat([unused, is_changed(codes), is_border(codes)], 1).float()
-    else:
-        shown = raw_values(codes)
+    part = share.clamp(0.0, 1.0) * there
     reference = torch.where(there, reference, enlarged)
+    shown = _shown_mask(codes, part, config)
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
-    blend = enlarged + config.trust * (reference - enlarged)
-    base = None if config.image == "picture" else blend
-    return PreparedTiles(guidance, base, config.detail_gain)
+    if config.image == "picture":
+        return PreparedTiles(guidance, None, 1.0)
+    base = enlarged + config.trust * (reference - enlarged)
+    allowed = find_allowance(lr, part, scale) if config.finest else None
+    return PreparedTiles(guidance, base, config.detail_gain, config.finest, allowed)
+
+
+def _shown_mask(codes: Tensor, part: Tensor, config: RefDiffConfig) -> Tensor:
+    """Return the mask as the network sees it; `part` of the reference is shown."""
+    if config.mask == "raw":
+        return raw_values(codes)
+    return torch.cat([1.0 - part, is_changed(codes), is_border(codes)], 1).float()
 
 
 def _fitted_detail(

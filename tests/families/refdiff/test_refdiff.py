@@ -110,7 +110,8 @@ def test_where_a_change_is_told_the_old_ground_is_not_shown() -> None:
     assert torch.equal(frame.guidance.reference[inside], enlarged[inside] * 2 - 1)
     assert not torch.allclose(frame.base[..., 104:, :], enlarged[..., 104:, :])
     picture = torch.rand(1, 3, 128, 128)
-    there_and_back = frame.picture(frame.denoised(picture))
+    all_stays = make_frame(lr, reference, None, mask, SCALE, replace(MINI, finest=0.0))
+    there_and_back = all_stays.picture(all_stays.denoised(picture))
     assert torch.allclose(there_and_back, picture, atol=1e-6)
     raw = make_frame(lr, reference, None, mask, SCALE, RELEASED).guidance
     assert raw.mask.shape == (1, 1, 128, 128)

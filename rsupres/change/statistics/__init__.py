@@ -1,0 +1,1 @@
+"""Statistics of change: what unchanged ground looks like, and what is built."""

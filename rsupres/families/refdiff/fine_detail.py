@@ -1,0 +1,79 @@
+"""Limit the finest detail of a result that no reference explains.
+
+Not in the paper; see docs/families/refdiff.md#dots. The network leaves dots and steps
+along edges, in every call of a sampler more. Their size hardly depends on the scene's
+contrast, so they stand out in reflectance, which is darker and flatter than the
+photographs of the training. At scale 8 or 16 only a reference can tell what is finer
+than a few SR pixels. So of the finest detail the part stays that follows the reference,
+by local regression. Of the rest stays what is small beside the LR image's own finest
+detail; where the LR image confirms a reference, larger detail stays, too, in the
+measure of the scene's contrast. Works on tensors; opens no file.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rsupres.blocks.separable import enlarge
+from rsupres.families.refdiff.fitting import blurred
+
+_REACH = 3.0  # deviations after which the Gaussian of the finest detail ends
+_WIDE, _WIDE_REACH = 3.0, 6  # SR pixels, the neighbourhood of the regression
+_LEAST_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
+_SMALL = 0.1  # of the LR image's finest detail: what is smaller stays anywhere
+_USUAL = 0.05  # deviation of that detail in photographs, of [0, 1]
+
+
+class Allowance(NamedTuple):
+    """What may stay of the finest detail without an explanation, (b, 1, H, W) each.
+
+    Attributes:
+        small: detail up to this stays, in [0, 1]'s unit.
+        part: share of any detail that stays, 0 to 1.
+    """
+
+    small: Tensor
+    part: Tensor
+
+
+def find_allowance(lr: Tensor, share: Tensor, scale: Fraction) -> Allowance:
+    """Return what may stay without an explanation.
+
+    Args:
+        lr: (b, c, h, w) in [0, 1].
+        share: (b, 1, H, W), part of the reference's detail that is shown, 0 to 1.
+        scale: H / h.
+    """
+    fine = (lr.float() - blurred(lr.float(), 1.0, 2)).square().mean(1, keepdim=True)
+    nearby = enlarge(blurred(fine, 1.5, 4), scale).clamp_min(0.0).sqrt()
+    return Allowance(_SMALL * nearby, share * (nearby / _USUAL).clamp_max(1.0))
+
+
+def keep_explained(
+    made: Tensor, shown: Tensor, allowed: Allowance, deviation: float
+) -> Tensor:
+    """Return what a network made, its finest detail explained or small.
+
+    Args:
+        made: (b, c, H, W), what was added to the base, in [0, 1]'s unit.
+        shown: (b, c, H, W), the reference's detail as it was shown, 0 where none was.
+        allowed: what stays without an explanation.
+        deviation: SR pixels, of the Gaussian that takes out the finest detail.
+
+    Returns:
+        (b, c, H, W).
+    """
+    reach = round(_REACH * deviation)
+    smooth = blurred(made, deviation, reach)
+    fine = shown - blurred(shown, deviation, reach)
+    common = ((made - smooth) * fine).mean(1, keepdim=True)
+    energy = fine.square().mean(1, keepdim=True)
+    energy = blurred(energy, _WIDE, _WIDE_REACH) + _LEAST_ENERGY
+    explained = blurred(common, _WIDE, _WIDE_REACH) / energy * fine
+    rest = made - smooth - explained
+    limit = torch.maximum(allowed.small, allowed.part * rest.abs())
+    return smooth + explained + torch.minimum(torch.maximum(rest, -limit), limit)
