@@ -492,6 +492,7 @@ BAD_OPTIONS = [
     (("--device", "cuda:7"), 6, "device"),
     (("--precision", "fp8"), 2, "precision"),
     (("--shard", "3/2"), 2, "shard"),
+    (("--bands", "red=1,red=2"), 2, "gives red two bands"),
     (("--driver", "PNG"), 2, "driver"),
     (("--co", "COMPRESS"), 2, "KEY=VALUE"),
     (("--co", "COMPRESS=NONSENSE"), 3, "--co"),

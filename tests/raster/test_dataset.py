@@ -427,6 +427,14 @@ def test_a_palette_and_complex_numbers_are_refused(tmp_path: Path) -> None:
     assert "complex" in refusal(waves)
 
 
+@pytest.mark.parametrize(
+    "given", [{"offsets": [0, np.nan, 0]}, {"scales": [np.inf] * 3}]
+)
+def test_a_scale_or_offset_that_is_no_number_is_refused(tmp_path: Path, given) -> None:
+    path = make_scene(tmp_path / "s.tif", **given)
+    assert "by which its numbers mean nothing" in refusal(path)
+
+
 def test_a_folder_without_a_product_is_refused(tmp_path: Path) -> None:
     assert "without a Sentinel-2 product" in refusal(tmp_path)
 
