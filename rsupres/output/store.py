@@ -85,6 +85,10 @@ def stored_tags(store: str) -> dict[str, str] | None:
 def send(path: Path, store: str) -> None:
     """Copy a finished raster into a store, and remove it here.
 
+    Args:
+        path: of the raster.
+        store: name of the object.
+
     Raises:
         ResourceError: it could not be copied; the file stays.
     """

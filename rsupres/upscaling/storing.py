@@ -43,6 +43,9 @@ def upscale_into_store(
         show: called often with how far it is.
         elsewhere: has other processes compute; None = this one does.
 
+    Returns:
+        What was done.
+
     Raises:
         ArgumentError: the job asks for files beside the output.
         RunConflictError: the object exists.

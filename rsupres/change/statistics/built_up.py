@@ -54,7 +54,16 @@ class Relation:
 
     @classmethod
     def fit(cls, x: Floats, y: Floats, weights: Floats) -> Relation:
-        """Fit by moments; x and y (c, n), weights (n,) = chance of being unchanged."""
+        """Fit the relation by moments.
+
+        Args:
+            x: (c, n), bands of the earlier image.
+            y: (c, n), bands of the later image.
+            weights: (n,), chance of each pixel to be unchanged.
+
+        Returns:
+            The relation.
+        """
         total = weights.sum()
         means = [(part @ weights / total)[:, np.newaxis] for part in (x, y)]
         spreads = [
@@ -69,7 +78,12 @@ class Relation:
         )
 
     def apart(self, x: Floats, y: Floats) -> Floats:
-        """Return (c, h, w): y minus what x lets expect, in deviations."""
+        """Return (c, h, w): y minus what x lets expect, in deviations.
+
+        Args:
+            x: (c, h, w), bands of the earlier image.
+            y: (c, h, w), bands of the later image.
+        """
         column = np.s_[:, np.newaxis, np.newaxis]
         expected = self.gains[column] * x + self.offsets[column]
         return np.asarray((y - expected) / self.deviations[column])
@@ -127,6 +141,9 @@ def find_built_up(
         read: returns (2 c, h, w), the bands of both images, NaN where unknown.
         roles: places of red, green and near infrared among the later image's bands.
         relation: between the images.
+
+    Returns:
+        What both images together say: see `BuiltUp`.
     """
     height, width = -(-frame.height // _STEP), -(-frame.width // _STEP)
     higher, lower = np.zeros((2, height, width), np.float32)

@@ -201,7 +201,16 @@ def _finest(image: Tensor, deviation: float) -> Tensor:
 
 
 def blurred(image: Tensor, deviation: float, reach: int) -> Tensor:
-    """Filter (b, c, h, w) with a Gaussian that ends `reach` pixels from its centre."""
+    """Filter (b, c, h, w) with a Gaussian that ends `reach` pixels from its centre.
+
+    Args:
+        image: (b, c, h, w); its border is repeated.
+        deviation: of the Gaussian, in pixels.
+        reach: pixels on each side.
+
+    Returns:
+        (b, c, h, w).
+    """
     at = torch.arange(-reach, reach + 1, device=image.device)
     kernel = torch.exp(-(at**2) / (2 * deviation**2))
     kernel = (kernel / kernel.sum()).to(image.dtype)
