@@ -18,10 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rsupres.blocks.separable import enlarge
-from rsupres.families.refdiff.fitting import blurred
+from rsupres.blocks.fine_detail import blurred, finest_contrast
 
-_REACH = 3.0  # deviations after which the Gaussian of the finest detail ends
 _WIDE, _WIDE_REACH = 3.0, 6  # SR pixels, the neighbourhood of the regression
 _LEAST_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
 _SMALL = 0.1  # of the LR image's finest detail: what is smaller stays anywhere
@@ -48,8 +46,7 @@ def find_allowance(lr: Tensor, share: Tensor, scale: Fraction) -> Allowance:
         share: (b, 1, H, W), part of the reference's detail that is shown, 0 to 1.
         scale: H / h.
     """
-    fine = (lr.float() - blurred(lr.float(), 1.0, 2)).square().mean(1, keepdim=True)
-    nearby = enlarge(blurred(fine, 1.5, 4), scale).clamp_min(0.0).sqrt()
+    nearby = finest_contrast(lr, scale)
     return Allowance(_SMALL * nearby, share * (nearby / _USUAL).clamp_max(1.0))
 
 
@@ -67,9 +64,8 @@ def keep_explained(
     Returns:
         (b, c, H, W).
     """
-    reach = round(_REACH * deviation)
-    smooth = blurred(made, deviation, reach)
-    fine = shown - blurred(shown, deviation, reach)
+    smooth = blurred(made, deviation)
+    fine = shown - blurred(shown, deviation)
     common = ((made - smooth) * fine).mean(1, keepdim=True)
     energy = fine.square().mean(1, keepdim=True)
     energy = blurred(energy, _WIDE, _WIDE_REACH) + _LEAST_ENERGY

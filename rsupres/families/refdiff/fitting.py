@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rsupres.blocks.fine_detail import blurred
 from rsupres.blocks.separable import apply_cols, apply_rows, area_map, keys_kernel
 
 SEARCHED = 5  # SR pixels, the largest displacement
@@ -198,23 +199,3 @@ def _cells(use: Tensor, scale: Fraction) -> Tensor:
 def _finest(image: Tensor, deviation: float) -> Tensor:
     """Return an image without the frequencies that a Gaussian passes."""
     return image - blurred(image, deviation, 2)
-
-
-def blurred(image: Tensor, deviation: float, reach: int) -> Tensor:
-    """Filter (b, c, h, w) with a Gaussian that ends `reach` pixels from its centre.
-
-    Args:
-        image: (b, c, h, w); its border is repeated.
-        deviation: of the Gaussian, in pixels.
-        reach: pixels on each side.
-
-    Returns:
-        (b, c, h, w).
-    """
-    at = torch.arange(-reach, reach + 1, device=image.device)
-    kernel = torch.exp(-(at**2) / (2 * deviation**2))
-    kernel = (kernel / kernel.sum()).to(image.dtype)
-    flat = image.flatten(0, 1)[:, None]
-    flat = functional.pad(flat, (reach,) * 4, mode="replicate")
-    flat = functional.conv2d(flat, kernel[None, None, :, None])
-    return functional.conv2d(flat, kernel[None, None, None]).reshape(image.shape)

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsupres.blocks.fine_detail import finest_contrast, limit_finest
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import (
     FixedScales,
@@ -85,6 +86,8 @@ _WINDOW_SR = 512  # sides of the windows that stand for a scene
 _WINDOWS = 3  # of them along a side, at most
 _MIN_VALID = 0.5  # share of valid pixels below which a window does not count
 _FLAT = 1e-6
+_FINEST = 0.7  # SR pixels, of the Gaussian that takes out what LR cannot tell at x8
+_SMALL = 0.1  # of the LR image's finest detail: what is smaller stays
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class SlimDiffSR:
         """Return SR of tiles, with what the scene shares."""
         lr = self._signed(batch.lr, scale)
         if self.options.sampler == "alone":
-            return self._upscale_alone(lr, scale)
+            return self._limited(self._upscale_alone(lr, scale), batch.lr, scale)
         values = _unpack(batch.scene.arrays, self.device)
         with self._autocast():
             network = network_at(self.network, scale)
@@ -146,7 +149,18 @@ class SlimDiffSR:
                 for name in ("gain", "offset")
             )
             image = image * gain + offset
-        return _unit(image)
+        return self._limited(_unit(image), batch.lr, scale)
+
+    def _limited(self, image: Tensor, lr: Tensor, scale: Fraction) -> Tensor:
+        """Return a picture without dots where LR was enlarged before the network.
+
+        LPIPS, a loss of its training, rewards them; see `rsupres.blocks.fine_detail`.
+        """
+        network = self.network
+        if not isinstance(network, MiniNetwork) or scale <= network.config.scale:
+            return image
+        limit = _SMALL * finest_contrast(lr.to(self.device), scale)
+        return limit_finest(image, limit, _FINEST)
 
     def _upscale_alone(self, lr: Tensor, scale: Fraction) -> Tensor:
         """Return SR of tiles, each a picture of its own."""
