@@ -1,9 +1,9 @@
-"""Share strips out to processes, and overlap reading, computing and writing.
+"""Overlap reading, computing and writing; stop when a signal says so.
 
-A shard is a number of consecutive strips. One thread reads ahead, the calling thread
+One thread reads ahead, the calling thread
 runs the model and one thread writes behind, with short queues between them; an
-exception in any of them stops all three and reaches the caller. This module handles no
-pixels, files or models, and installs signal handlers only in `stop_signals`.
+exception in any of them stops all three and reaches the caller. Signal handlers are
+installed only in `stop_signals`.
 """
 
 from __future__ import annotations
@@ -77,21 +77,6 @@ def progress_bar(wanted: bool) -> Iterator[OnProgress]:
             bar.close()
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive strips that one process computes.
-
-    Attributes:
-        index: from 1, as the user counts.
-        count: number of shards.
-        strips: the strips of this shard; may be empty.
-    """
-
-    index: int
-    count: int
-    strips: range
-
-
 class Interrupted(KeyboardInterrupt):
     """A signal arrived, or the time is up; the same command continues the job.
 
@@ -108,44 +93,6 @@ class Interrupted(KeyboardInterrupt):
     def advise(self, text: str) -> None:
         """Append advice for the user."""
         self.args = (f"{self.args[0]} {text}",)
-
-
-def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
-    """Return shares of the strips that take about as long; order is kept.
-
-    Args:
-        n_strips: strips in all.
-        n_shards: shards wanted; with fewer strips, some shards are empty.
-
-    >>> [list(shard.strips) for shard in split_strips(5, 2)]
-    [[0, 1, 2], [3, 4]]
-    """
-    n_rows = n_strips + n_shards - 1  # all but the first run the row above theirs, too
-    edges = [0, *(n_rows * i // n_shards - (i - 1) for i in range(1, n_shards + 1))]
-    shares = map(range, edges[:-1], edges[1:])
-    return tuple(Shard(i, n_shards, share) for i, share in enumerate(shares, 1))
-
-
-def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
-    """Yield the runs of consecutive strips of a shard that are not done.
-
-    Args:
-        shard: with its strips.
-        done: strips that are done.
-
-    >>> [list(span) for span in missing_spans(Shard(1, 1, range(6)), frozenset({2}))]
-    [[0, 1], [3, 4, 5]]
-    """
-    start: int | None = None
-    for strip in shard.strips:
-        if strip in done:
-            if start is not None:
-                yield range(start, strip)
-            start = None
-        elif start is None:
-            start = strip
-    if start is not None:
-        yield range(start, shard.strips.stop)
 
 
 def read_ahead(source: Iterable[Item], depth: int = 1) -> _ReadAhead[Item]:

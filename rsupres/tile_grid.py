@@ -1,4 +1,4 @@
-"""Cut a scene into overlapping tiles of one size, in whole pixels.
+"""Cut a scene into overlapping tiles of one size, and share out its strips.
 
 All arithmetic is in integers and `Fraction`. This module does no I/O and holds no
 pixels; `rsupres.blend` puts the computed tiles together again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -281,3 +281,59 @@ def _check_sides(
             f"overlap {overlap} must exceed twice the halo of {halo} pixels; "
             f"use at least {enough}."
         )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive strips that one process computes.
+
+    Attributes:
+        index: from 1, as the user counts.
+        count: number of shards.
+        strips: the strips of this shard; may be empty.
+    """
+
+    index: int
+    count: int
+    strips: range
+
+
+def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
+    """Return shares of the strips that take about as long; order is kept.
+
+    Args:
+        n_strips: strips in all.
+        n_shards: shards wanted; with fewer strips, some are empty, but not the last
+            one: a shard after it would find the output finished.
+
+    >>> [list(shard.strips) for shard in split_strips(5, 2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    n_rows = n_strips + n_shards - 1  # all but the first run the row above theirs, too
+    edges = [n_rows * i // n_shards - max(i - 1, 0) for i in range(n_shards + 1)]
+    if n_strips < n_shards:
+        edges = [n_strips * i // n_shards for i in range(n_shards + 1)]
+    shares = map(range, edges[:-1], edges[1:])
+    return tuple(Shard(i, n_shards, share) for i, share in enumerate(shares, 1))
+
+
+def missing_spans(shard: Shard, done: frozenset[int]) -> Iterator[range]:
+    """Yield the runs of consecutive strips of a shard that are not done.
+
+    Args:
+        shard: with its strips.
+        done: strips that are done.
+
+    >>> [list(span) for span in missing_spans(Shard(1, 1, range(6)), frozenset({2}))]
+    [[0, 1], [3, 4, 5]]
+    """
+    start: int | None = None
+    for strip in shard.strips:
+        if strip in done:
+            if start is not None:
+                yield range(start, strip)
+            start = None
+        elif start is None:
+            start = strip
+    if start is not None:
+        yield range(start, shard.strips.stop)

@@ -89,7 +89,7 @@ def test_options_are_the_fields_of_a_job() -> None:
     options = {renamed.get(name, name) for name in UpscaleOptions.__annotations__}
     wanted = {field.name for field in fields(UpscaleJob)}
     assert options == wanted - {
-        *("scenes", "output", "scale", "interval_low", "interval_high")
+        *("scenes", "output", "store", "scale", "interval_low", "interval_high")
     }
 
 

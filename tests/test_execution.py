@@ -16,10 +16,10 @@ from rsupres.execution import (
     abandoned,
     read_ahead,
     run_interruptible,
-    split_strips,
     stop_signals,
     write_behind,
 )
+from rsupres.tile_grid import split_strips
 
 
 @given(n_strips=st.integers(0, 60), n_shards=st.integers(1, 20))
@@ -30,6 +30,7 @@ def test_shards_share_all_strips_once_in_order_and_run_as_many_rows(n_strips, n_
     rows = [sizes[0], *(size + 1 for size in sizes[1:])]  # one more, above the strips
     assert max(rows) - min(rows) <= 1 if n_strips >= n_shards else max(sizes) <= 1
     assert [shard.index for shard in shards] == list(range(1, n_shards + 1))
+    assert sizes[-1] > 0 or n_strips == 0
 
 
 def test_reading_keeps_order_and_stays_at_most_depth_ahead():

@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 
 from rsupres.errors import RunConflictError
-from rsupres.execution import OnProgress, Progress, split_strips
+from rsupres.execution import OnProgress, Progress
 from rsupres.output.run_dir import Run
+from rsupres.tile_grid import split_strips
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.work import Work
 

@@ -27,13 +27,7 @@ from rsupres.errors import (
     RsupresError,
     RunConflictError,
 )
-from rsupres.execution import (
-    Interrupted,
-    OnProgress,
-    Progress,
-    missing_spans,
-    split_strips,
-)
+from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.families.base import SceneContext
 from rsupres.output.manifest import is_manifest_of
 from rsupres.output.run_dir import Run
@@ -43,6 +37,7 @@ from rsupres.output.tiff.geotiff import read_tags
 from rsupres.output.tiff.packets import Packets
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
+from rsupres.tile_grid import missing_spans, split_strips
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob

@@ -17,11 +17,10 @@ from unittest import mock
 
 from affine import Affine
 
-from rsupres.execution import split_strips
 from rsupres.families.base import ModelSpec, ScaleRange
 from rsupres.families.e2diffsr.geometry import Geometry, latent_tiles
 from rsupres.grid import Grid
-from rsupres.tile_grid import TileGrid
+from rsupres.tile_grid import TileGrid, split_strips
 from rsupres.upscaling.inference import tile_rows
 from rsupres.upscaling.preparation import tiling
 

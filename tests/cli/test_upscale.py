@@ -413,7 +413,7 @@ def test_every_option_reaches_the_job(field, monkeypatch):
 
 
 def test_every_field_of_a_job_has_its_option():
-    without = {"scenes", "output", "bounds", "bounds_crs"}
+    without = {"scenes", "output", "store", "bounds", "bounds_crs"}
     assert {field.name for field in fields(UpscaleJob)} == EVERY_OPTION.keys() | without
 
 

@@ -19,7 +19,7 @@ from rsupres.cluster.shards import cut
 from rsupres.cluster.token import Token, token_in
 from rsupres.cluster.workers import Demands, examine
 from rsupres.errors import CheckpointError, InputError, ResourceError
-from rsupres.execution import split_strips
+from rsupres.tile_grid import split_strips
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import compute_shard, finish_run, upscale_scene
 from tests.cluster.farm import Farm

@@ -22,6 +22,7 @@ from rsupres.upscaling.job import UpscaleJob
 FULL = UpscaleJob(
     scenes=("/vsicurl/https://x.org/a.tif", "/b.tif"),
     output=Path("/tmp/out.tif"),
+    store="/vsis3/bucket/out.tif",
     scale=Fraction(10, 3),
     model="m",
     bidx=(3, 2, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,3 +83,30 @@ def _reflected(side: int, multiple: int) -> Tensor:
     period = max(2 * side - 2, 1)
     index = index % period
     return torch.minimum(index, period - index) if side > 1 else torch.zeros_like(index)
+
+
+class Moments:
+    """Mean and deviation (n - 1) of each channel over pictures, in float64."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._sum = np.zeros(3)
+        self._squares = np.zeros(3)
+
+    def add(self, image: Tensor) -> None:
+        """Take in pictures (b, 3, H, W)."""
+        pixels = image.double().transpose(0, 1).flatten(1)
+        self._n += pixels.shape[1]
+        self._sum += pixels.sum(1).cpu().numpy()
+        self._squares += pixels.square().sum(1).cpu().numpy()
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the means, (3,)."""
+        return self._sum / self._n
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Return the deviations, (3,)."""
+        squares = self._squares - self._n * self.mean**2
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0) / max(self._n - 1, 1)))

@@ -58,7 +58,11 @@ from rsupres.families.slimdiffsr.network import (
     shapes_of,
     signed_input,
 )
-from rsupres.families.slimdiffsr.released import match_colours, run_as_released
+from rsupres.families.slimdiffsr.released import (
+    Moments,
+    match_colours,
+    run_as_released,
+)
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
 from rsupres.families.slimdiffsr.wide import WideTeacher, WideTeacherConfig
 from rsupres.families.storage import config_from_json, config_to_json, fit_tensors
@@ -176,7 +180,7 @@ class SlimDiffSR:
         self, windows: list[Tensor], z: Tensor, scale: Fraction
     ) -> dict[str, float]:
         """Return gain and offset that give the windows the enlarged ones' moments."""
-        made, wanted = _Moments(), _Moments()
+        made, wanted = Moments(), Moments()
         for lr, one in zip(windows, z, strict=True):
             signed = self._signed(lr, scale)
             with self._autocast():
@@ -339,30 +343,6 @@ def architecture_to_json(config: AnyConfig) -> dict[str, object]:
 
 def _unit(image: Tensor) -> Tensor:
     return (image / 2.0 + 0.5).clamp(0.0, 1.0)
-
-
-class _Moments:
-    """Mean and deviation (n - 1) of each channel over pictures, in float64."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._sum = np.zeros(3)
-        self._squares = np.zeros(3)
-
-    def add(self, image: Tensor) -> None:
-        pixels = image.double().transpose(0, 1).flatten(1)
-        self._n += pixels.shape[1]
-        self._sum += pixels.sum(1).cpu().numpy()
-        self._squares += pixels.square().sum(1).cpu().numpy()
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self._sum / self._n
-
-    @property
-    def deviation(self) -> np.ndarray:
-        squares = self._squares - self._n * self.mean**2
-        return np.asarray(np.sqrt(np.maximum(squares, 0.0) / max(self._n - 1, 1)))
 
 
 def _read_windows(scene: SceneReader, scale: int) -> list[Tensor]:
