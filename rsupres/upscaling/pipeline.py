@@ -41,7 +41,15 @@ from rsupres.tile_grid import missing_spans, split_strips
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.outputs import COVERAGE, DEVIATION, main_meta, side_outputs
+from rsupres.upscaling.outputs import (
+    COVERAGE,
+    DEVIATION,
+    SUMS,
+    StripSaver,
+    main_meta,
+    side_outputs,
+)
+from rsupres.upscaling.outputs import beside as beside_strip
 from rsupres.upscaling.preparation.context import context_of, prepare_samples
 from rsupres.upscaling.preparation.existing import (
     check_existing,
@@ -50,11 +58,10 @@ from rsupres.upscaling.preparation.existing import (
 )
 from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Work, open_work
-from rsupres.upscaling.saving import SUMS, StripSaver
-from rsupres.upscaling.saving import beside as beside_strip
 from rsupres.upscaling.storing import upscale_into_store
 from rsupres.upscaling.summary import RunSummary as RunSummary
-from rsupres.upscaling.summary import job_tags, summarise
+from rsupres.upscaling.summary import summarise
+from rsupres.upscaling.tags import job_tags
 
 logger = logging.getLogger(__name__)
 

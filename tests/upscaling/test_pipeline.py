@@ -523,7 +523,7 @@ def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards
                 raise Stop
             return StripWriter(path, *arguments)  # type: ignore[arg-type]
 
-        patch.setattr("rsupres.upscaling.saving.StripWriter", stop_at_the_last)
+        patch.setattr("rsupres.upscaling.outputs.StripWriter", stop_at_the_last)
         with pytest.raises(Stop):
             upscale_scene(job)
     packed = [path.name for path in (job.run_path / "strips").glob("*.packed")]
