@@ -1,9 +1,9 @@
 """Overlap reading, computing and writing; stop when a signal says so.
 
-One thread reads ahead, the calling thread
-runs the model and one thread writes behind, with short queues between them; an
-exception in any of them stops all three and reaches the caller. Signal handlers are
-installed only in `stop_signals`.
+One thread reads ahead, the calling thread runs the model and one thread writes behind,
+with short queues between them; an exception in any of them stops all three and reaches
+the caller. This module handles no pixels, files or models, and installs signal handlers
+only in `stop_signals`.
 """
 
 from __future__ import annotations

@@ -64,4 +64,4 @@ def limit_finest(image: Tensor, limit: Tensor, deviation: float) -> Tensor:
         (b, c, H, W).
     """
     smooth = blurred(image, deviation)
-    return smooth + torch.minimum(torch.maximum(image - smooth, -limit), limit)
+    return smooth + torch.clamp(image - smooth, -limit, limit)

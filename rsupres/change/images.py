@@ -35,6 +35,7 @@ from rsupres.change.detection import (
 )
 from rsupres.change.options import DetectionOptions
 from rsupres.change.statistics.built_up import MARGIN, BuiltUp, Relation, find_built_up
+from rsupres.change.statistics.null_distribution import Floats
 from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
@@ -103,9 +104,11 @@ class DetectedChange:
         self._images = Blocks(self.grid.window, side, self._read_images)
         self._warn_of_shift()
         self._built: BuiltUp | None = None
-        self.detector = self._fit(options)
+        step = self._step()
+        x, y = self._sample(step)
+        self.detector = self._fit(options, step, x, y)
         if options.method == "built":
-            self._built = self._find_built_up(before, after)
+            self._built = self._find_built_up(before, after, x, y)
         self._raw = Blocks(self.grid.window, BLOCK_SIDE, self._decide)
         self._mask = Blocks(self.grid.window, BLOCK_SIDE, self._clean)
 
@@ -125,9 +128,9 @@ class DetectedChange:
         both[:, ~np.isfinite(both).all(axis=0)] = np.nan
         return both
 
-    def _fit(self, options: DetectionOptions) -> Detector:
-        step = self._step()
-        x, y = self._sample(step)
+    def _fit(
+        self, options: DetectionOptions, step: int, x: Floats, y: Floats
+    ) -> Detector:
         method = "auto" if options.method == "built" else options.method
         found = fit_differences(x, y, method, self._where)
         logger.info(
@@ -146,7 +149,9 @@ class DetectedChange:
         sampled = np.concatenate(values)
         return measure(sampled[np.isfinite(sampled)], threshold=options.threshold)
 
-    def _find_built_up(self, before: Raster, after: Raster) -> BuiltUp:
+    def _find_built_up(
+        self, before: Raster, after: Raster, x: Floats, y: Floats
+    ) -> BuiltUp:
         bands = self._bands[1]
         try:
             named = choose_bands(after, ("red", "green", "nir")).roles
@@ -157,7 +162,6 @@ class DetectedChange:
                 "and near infrared; IR-MAD does not.",
                 remedies=("method=irmad",),
             ) from error
-        x, y = self._sample(self._step())
         if len(x) != len(y):
             raise BandError(
                 f"{self._where}: to find what was built, both images need the same "
@@ -179,7 +183,7 @@ class DetectedChange:
         pixels = self.grid.height * self.grid.width
         return max(1, math.ceil(math.sqrt(pixels / SAMPLE_PIXELS)))
 
-    def _sample(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _sample(self, step: int) -> tuple[Floats, Floats]:
         """Return (c, n) of both images, known pixels only."""
         sample = np.concatenate(list(self._thinned(step)), axis=1)
         sample = sample[:, np.isfinite(sample[0])].astype(np.float64)

@@ -141,14 +141,15 @@ def _add_image(
 
     Also returned is the grid of the image, None without a CRS.
     """
-    grid, is_full = None, False
+    first: Chip | None = None
     for reading in plan.readings:
-        chip = plan.sidecars.attach(read_chip(image, reading), image)
-        grid, is_full = (
-            chip.grid,
-            is_full or _add_crops(crops, chip, image, place, plan),
-        )
-    return is_full, grid
+        chip = read_chip(image, reading)
+        if first is None:
+            first = chip = plan.sidecars.attach(chip, image)
+        chip = replace(chip, layers=first.layers, lr=first.lr)
+        if _add_crops(crops, chip, image, place, plan):
+            return True, chip.grid
+    return False, None if first is None else first.grid
 
 
 def _add_crops(

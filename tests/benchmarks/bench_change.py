@@ -34,6 +34,7 @@ from town_sensor import GSD_M, sentinel2  # type: ignore[import-not-found]  # no
 
 from rsupres.change.mask import ChangeMask  # noqa: E402
 from rsupres.change.options import ChangeOptions, DetectionOptions  # noqa: E402
+from rsupres.change.statistics.built_up import otsu  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
 
 TOWN_SIZE_M, TOWN_GSD_M = 1200.0, 1.25
@@ -83,18 +84,6 @@ def score(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Score:
         hits / max(1, truth.sum()),
         2 * hits / max(1, mask.sum() + truth.sum()),
     )
-
-
-def otsu(values: NDArray[np.float64]) -> float:
-    """Return the threshold that parts values best into two classes (Otsu 1979)."""
-    counts, edges = np.histogram(values, 256)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1]
-    above = counts.sum() - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = sums[:-1] / below - (sums[-1] - sums[:-1]) / above
-    return float(edges[1:-1][np.nanargmax(below * above * gap**2)])
 
 
 def find(pattern: str) -> Path:

@@ -288,7 +288,7 @@ def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         functional.interpolate(limit, size, mode="nearest-exact")
         for limit in (low - slack, high + slack)
     ]
-    return torch.minimum(torch.maximum(sr, limits[0]), limits[1])
+    return torch.clamp(sr, limits[0], limits[1])
 
 
 def from_checkpoint(

@@ -72,4 +72,4 @@ def keep_explained(
     explained = blurred(common, _WIDE, _WIDE_REACH) / energy * fine
     rest = made - smooth - explained
     limit = torch.maximum(allowed.small, allowed.part * rest.abs())
-    return smooth + explained + torch.minimum(torch.maximum(rest, -limit), limit)
+    return smooth + explained + torch.clamp(rest, -limit, limit)

@@ -64,29 +64,17 @@ class UnetConfig:
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """The teacher; the defaults are Stable Diffusion 2.1's.
+class TeacherConfig(UnetConfig):
+    """The teacher, its U-Net first; the defaults are Stable Diffusion 2.1's.
 
     Attributes:
         scale: whole factor.
-        channels: of the U-Net's levels, and so on: see `UnetConfig`.
-        layers: residual blocks per level.
-        heads: attention heads of each level.
-        groups: of GroupNorm.
-        text: width of the prompt's embedding.
-        tokens: of the prompt.
         autoencoder: "kl" is Stable Diffusion's, "tiny" the tiny one.
         autoencoder_channels: of its levels; the tiny one takes the first for all.
         estimator: channels of the uncertainty estimator.
     """
 
     scale: int = 4
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers: int = 2
-    heads: tuple[int, ...] = (5, 10, 20, 20)
-    groups: int = 32
-    text: int = 1024
-    tokens: int = 77
     autoencoder: Literal["kl", "tiny"] = "kl"
     autoencoder_channels: tuple[int, ...] = (128, 256, 512, 512)
     estimator: int = 64
@@ -95,13 +83,6 @@ class TeacherConfig:
     def multiple(self) -> int:
         """Of which number the SR sides must be multiples."""
         return 8 << (len(self.channels) - 1)
-
-    @property
-    def unet(self) -> UnetConfig:
-        """The U-Net."""
-        return UnetConfig(
-            self.channels, self.layers, self.heads, self.groups, self.text, self.tokens
-        )
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -187,7 +168,7 @@ class TeacherNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.vae = _make_autoencoder(config)
-        self.unet = make_unet(config.unet, _LATENT)
+        self.unet = make_unet(config, _LATENT)
         self.estimator = UncertaintyEstimator(_LATENT, config.estimator)
         self.prompt = nn.Parameter(torch.randn(1, config.tokens, config.text) * 0.02)
         self._scale = _KL_SCALE if config.autoencoder == "kl" else 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,17 +59,7 @@ class LrRows(NamedTuple):
             stop: the row after the last one.
         """
         rows = slice(start - self.top, stop - self.top)
-        return LrRows(
-            start,
-            self.seen[:, rows],
-            None if self.excess is None else self.excess[:, rows],
-            None if self.others is None else self.others[:, rows],
-            self.valid[:, rows],
-            None if self.hidden is None else self.hidden[:, rows],
-            None if self.kept is None else self.kept[:, rows],
-            None if self.codes is None else self.codes[:, rows],
-            self.left,
-        )
+        return self._part(rows, slice(None))._replace(top=start)
 
     def columns(self, start: int, stop: int) -> LrRows:
         """Return columns [start, stop) of the frame, as views.
@@ -79,21 +69,16 @@ class LrRows(NamedTuple):
             stop: the column after the last one.
         """
         cols = slice(start - self.left, stop - self.left)
+        return self._part(slice(None), cols)._replace(left=start)
 
-        def part(pixels: np.ndarray) -> np.ndarray:
-            return pixels[:, :, cols]
-
-        return LrRows(
-            self.top,
-            part(self.seen),
-            None if self.excess is None else part(self.excess),
-            None if self.others is None else part(self.others),
-            part(self.valid),
-            None if self.hidden is None else part(self.hidden),
-            None if self.kept is None else part(self.kept),
-            None if self.codes is None else part(self.codes),
-            start,
-        )
+    def _part(self, rows: slice, cols: slice) -> LrRows:
+        """Return the same part of all pixels, as views; `top` and `left` stay."""
+        parts: dict[str, Any] = {
+            name: pixels[:, rows, cols]
+            for name, pixels in self._asdict().items()
+            if isinstance(pixels, np.ndarray)
+        }
+        return self._replace(**parts)
 
     def wanted(self) -> np.ndarray:
         """Return the input that the result must average to: the model's bands first."""

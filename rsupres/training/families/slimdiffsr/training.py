@@ -80,7 +80,7 @@ ARCHITECTURES: Mapping[str, AnyConfig] = {
     ),
     "tiny-mini": MiniConfig(4, TrunkConfig((16, 16), 32, 1, 4, 8, "pixel"), 8, 1, 1),
     "tiny-teacher": TeacherConfig(
-        4, (16, 32, 64), 1, (2, 2, 2), 4, 8, 3, "tiny", (8,), 8
+        (16, 32, 64), 1, (2, 2, 2), 4, 8, 3, 4, "tiny", (8,), 8
     ),
     "tiny-wide-teacher": WideTeacherConfig(
         MiniConfig(4, TrunkConfig((16, 16), 32, 1, 4, 8, "pixel"), 12, 1, 1, (4, 8)),
