@@ -27,10 +27,11 @@ def find_shared(kind: str) -> Path | None:
     This is the only place of the tests that looks outside the checkout.
 
     Args:
-        kind: "data" (images, maps, LPIPS weights), "golden" (all golden cases) or
-            "specs" (names and shapes of released weights). `RSUPRES_DATA`,
-            `RSUPRES_GOLDEN` and `RSUPRES_SPECS` name the folders; without the
-            variable it is `../shared/KIND` beside the checkout, if that is there.
+        kind: "data" (images, maps, LPIPS weights), "golden" (all golden cases),
+            "specs" (names and shapes of released weights) or "schemas" (of STAC
+            extensions). `RSUPRES_DATA`, `RSUPRES_GOLDEN`, `RSUPRES_SPECS` and
+            `RSUPRES_SCHEMAS` name the folders; without the variable it is
+            `../shared/KIND` beside the checkout, if that is there.
     """
     if named := os.environ.get(f"RSUPRES_{kind.upper()}"):
         return Path(named)

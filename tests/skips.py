@@ -18,9 +18,8 @@ REASONS = {
     r"could not import '(websocket|rio_tiler)'.*": "after `make install`",
     r"not the versions of constraints\.txt: .*": "after `make install`",
     # Data that are too large or not free to commit.
-    r"needs .* of the shared (data|specs): set RSUPRES_(DATA|SPECS)": (
-        "where the variable names the folder"
-    ),
+    r"needs .* of the shared (data|specs|schemas): "
+    r"set RSUPRES_(DATA|SPECS|SCHEMAS)": ("where the variable names the folder"),
     # Golden cases: tests/golden holds a selection of all cases.
     r"the golden folder .* holds no cases of \w+": "with all golden cases",
     r"not in this selection": "with all golden cases",

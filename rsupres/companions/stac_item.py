@@ -7,6 +7,7 @@ model has weights, file and machine learning models (mlm).
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from rasterio.warp import transform_geom
 from rsupres.checkpoints.catalogue import Card, read_card
 from rsupres.errors import CheckpointError, ResourceError
 from rsupres.grid import Grid
+from rsupres.output.tiff.geotiff import is_cog
 from rsupres.products.model import Product
 from rsupres.products.sentinel2 import BANDS
 from rsupres.raster.dataset import Raster
@@ -28,8 +30,10 @@ from rsupres.version import __version__
 
 if TYPE_CHECKING:
     from pystac import Asset, Item
+    from pystac.extensions.raster import NoDataStrings
 
-_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_GEOTIFF = "image/tiff; application=geotiff"
+_COG = f"{_GEOTIFF}; profile=cloud-optimized"
 _PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 _KEPT = ("platform", "constellation", "instruments", "license", "providers")
 _EDGE_POINTS = 21  # along each side of the footprint
@@ -170,12 +174,13 @@ def _data_asset(item: Item, output: Path, scene: Raster) -> Asset:
     from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 
     item.stac_extensions.append(RasterExtension.get_schema_uri())
-    asset = Asset(str(output.absolute()), media_type=_COG, roles=["data"])
+    kind = _COG if is_cog(output) else _GEOTIFF
+    asset = Asset(str(output.absolute()), media_type=kind, roles=["data"])
     asset.set_owner(item)
     RasterExtension.ext(asset).apply(
         [
             RasterBand.create(
-                nodata=scene.nodata_of(band),
+                nodata=_nodata(scene.nodata_of(band)),
                 data_type=DataType(scene.dtype),
                 spatial_resolution=round(scene.grid.gsd_m, 6),
                 scale=scene.scales[band - 1],
@@ -188,6 +193,15 @@ def _data_asset(item: Item, output: Path, scene: Raster) -> Asset:
         _named(scene.descriptions[band - 1] or str(band)) for band in scene.data_bands
     ]
     return asset
+
+
+def _nodata(value: float | None) -> float | NoDataStrings | None:
+    """Return a nodata value as JSON can hold it: words for what is not finite."""
+    from pystac.extensions.raster import NoDataStrings
+
+    if value is None or math.isfinite(value):
+        return value
+    return NoDataStrings(str(value))
 
 
 def _named(name: str) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def _add_weights(item: Item, scene: Raster, card: Card, file: Path) -> None:
         name=card.name,
         architecture=card.spec.family,
         tasks=[TaskType.SUPER_RESOLUTION],
-        framework="pytorch",
+        framework="PyTorch",
         input=[
             ModelInput.create(
                 name="scene, in units of its stretch",
@@ -256,6 +270,8 @@ def _add_weights(item: Item, scene: Raster, card: Card, file: Path) -> None:
             )
         ],
     )
+    # The extension asks that the bands of a model's input are described, too.
+    item.properties["bands"] = [_named(name) for name in names]
     item.stac_extensions.append(FileExtension.get_schema_uri())
     asset = Asset(
         str(file.absolute()),

@@ -49,5 +49,6 @@ def write_companions(companions: Companions) -> None:
     if "stac" in companions.due:  # the picture may be new
         paths = companions.paths
         item = stac_item.make_item(output, companions.scenes, companions.rgb8)
+        text = json.dumps(item, indent=1, allow_nan=False)
         with publishing(paths["stac"]) as part:
-            part.write_text(json.dumps(item, indent=1), encoding="utf-8")
+            part.write_text(text, encoding="utf-8")

@@ -1,8 +1,12 @@
-"""Report how far a run is, from its directory, without disturbing it."""
+"""Report how far a run is, from its directory, without disturbing it.
+
+`drop_ended` removes what a killed process left of a run that had ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsupres.output.locks import Owner, live_owner
+from rsupres.output.atomic import translate_os_errors
+from rsupres.output.locks import Lock, Owner, live_owner
 from rsupres.output.run_dir import Run, done_strips, strip_name
 
 
@@ -65,6 +70,34 @@ def read_state(path: Path) -> RunState:
         started=datetime.fromtimestamp(times_s[0], UTC),
         updated=datetime.fromtimestamp(max(times_s), UTC),
     )
+
+
+def is_ended(path: Path) -> bool:
+    """Return whether a folder holds the locks of a run and nothing else.
+
+    A run's files are removed first, then `run.json`, then its locks; so a process that
+    was killed meanwhile had ended its run, or given it up.
+    """
+    names = [file.name for file in path.glob("*")]
+    return "run.lock" in names and all(name.endswith(".lock") for name in names)
+
+
+def drop_ended(path: Path) -> None:
+    """Remove a folder of which `is_ended` is true.
+
+    Raises:
+        RunConflictError: a process begins a run there at this moment.
+        InputError: the folder cannot be written.
+    """
+    with translate_os_errors(path):
+        lock = Lock.take(path / "run.lock", [fcntl.LOCK_EX], 0)
+        try:
+            if is_ended(path):
+                for file in path.glob("*.lock"):
+                    file.unlink()
+                path.rmdir()
+        finally:
+            lock.release()
 
 
 def _finished_s(path: Path, strip: int) -> float:

@@ -180,7 +180,7 @@ def mosaic(
     folder = Path(source)
     with progress_bar(progress) as bar:
         show = on_progress or bar
-        if not is_run(folder):
+        if not _was_run(folder):
             into = make_destination(output, writing)
             return mosaic_tiles(
                 folder,
@@ -200,12 +200,22 @@ def mosaic(
         return _finish(folder, Path(output), {**writing, **settled}, show)
 
 
+def _was_run(folder: Path) -> bool:
+    """Return whether a folder is a run directory, or what is left of one."""
+    from rsupres.output.run_state import is_ended
+
+    return is_run(folder) or is_ended(folder)
+
+
 def _finish(
     run: Path, output: Path, options: Mapping[str, object], show: OnProgress
 ) -> RunSummary:
     """Finish a run; refuse what was settled when it began."""
+    from rsupres.tiles.ended import finish_ended
     from rsupres.upscaling.pipeline import finish_run
 
+    if not is_run(run):
+        return finish_ended(run, output)
     ends = {name: bool(options.get(name)) for name in ("overwrite", "keep_run")}
     for name, value in options.items():
         if name not in (*ends, "restart") and value is not None:

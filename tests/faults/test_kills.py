@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -72,10 +71,8 @@ def kill_and_finish(
 
         killed = commands.run(*step, folder=folder, tile_s=TILE_S, while_running=kill)
         kills += killed.code == -signal.SIGKILL
-        if step[0] == "mosaic" and not (folder / "run/run.json").exists():
-            # It was done before the end of the process, perhaps but for some locks.
-            shutil.rmtree(folder / "run", ignore_errors=True)
-            continue
+        if step[0] == "mosaic" and not (folder / "run").exists():
+            continue  # it was done before the end of the process
         done = finish(commands, step, folder)
         assert done.code == 0, (seed, step, done.err)
     return kills

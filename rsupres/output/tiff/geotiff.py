@@ -254,6 +254,16 @@ def read_tags(path: Path) -> dict[str, str]:
         return {}
 
 
+def is_cog(path: Path) -> bool:
+    """Return whether a raster says that it is a Cloud Optimized GeoTIFF.
+
+    Args:
+        path: of a raster that can be opened.
+    """
+    with rasterio.open(path) as dataset:
+        return dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+
+
 def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> StripFile:
     """Check the frame of a strip and return where it lies.
 
