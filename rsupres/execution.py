@@ -112,9 +112,9 @@ def write_behind(sink: Callable[[Item], None], depth: int = 1) -> _WriteBehind[I
     """Return a queue whose items `sink` takes in a thread of its own.
 
     A context manager whose value has ``put``, which waits while `depth` items are
-    queued. What `sink` raises is raised by the next ``put`` or on leaving. Leaving
-    without an exception waits until everything is written; leaving with one drops the
-    items that wait.
+    queued, and ``drain``, which waits until all are written. What `sink` raises is
+    raised by the next of these or on leaving. Leaving without an exception waits until
+    everything is written; leaving with one drops the items that wait.
 
     Args:
         sink: called in the thread, in the order of the items.
@@ -305,6 +305,13 @@ class _WriteBehind(Generic[Item]):
         """Hand one item over; wait while the queue is full."""
         self._send((item,))
 
+    def drain(self) -> None:
+        """Wait until everything is written."""
+        while self._queue.unfinished_tasks and not self._failed.is_set():
+            with self._queue.all_tasks_done:
+                self._queue.all_tasks_done.wait(_POLL_S)
+        self._raise()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
@@ -342,6 +349,7 @@ class _WriteBehind(Generic[Item]):
                     return
                 self._sink(message[0])
                 del message
+                self._queue.task_done()
         except BaseException as error:
             self._error = error
             self._failed.set()

@@ -81,6 +81,37 @@ def test_writing_keeps_order_and_is_done_on_leaving():
     assert written == list(range(10))
 
 
+def test_draining_waits_for_all_and_more_may_come():
+    written: list[int] = []
+
+    def sink(item: int) -> None:
+        time.sleep(0.02)
+        written.append(item)
+
+    with write_behind(sink) as behind:
+        for item in (1, 2):
+            behind.put(item)
+        behind.drain()
+        assert written == [1, 2]
+        behind.put(3)
+    assert written == [1, 2, 3]
+
+
+def test_draining_raises_what_the_sink_raised():
+    def sink(item: int) -> None:
+        raise OSError("disk full")
+
+    def write() -> None:
+        with write_behind(sink) as behind:
+            behind.put(1)
+            with pytest.raises(OSError, match="disk full"):
+                behind.drain()
+            raise KeyError("after")
+
+    with pytest.raises(KeyError, match="after"):
+        write()
+
+
 def test_an_error_while_writing_arrives_at_the_next_put_or_on_leaving():
     def sink(item: int) -> None:
         raise OSError(f"disk full at {item}")

@@ -25,6 +25,7 @@ CUBIC_REACH = 2
 # Input pixels on each side that the inverse of "enlarge, then average" reads. Its
 # weights fall by a factor of eight or more a pixel, so the rest is below float32.
 INVERSE_REACH = 8
+_SUMMED = (2, 4, 8)  # scales whose means are quicker summed, with the same bits
 _BLOCK = 64  # output pixels of one dense block, or input pixels where those are finer
 
 
@@ -133,20 +134,27 @@ def inverse_map(n_pixels: int, scale: Fraction) -> AxisMap:
 def apply_rows(x: Tensor, rows: AxisMap) -> Tensor:
     """Return (..., h, w) float32 mapped along its rows, (..., n_target, w).
 
+    Products are written where they belong, so no gradient passes through.
+
     Args:
         x: (..., h, w) float32.
         rows: map of h input pixels.
     """
     _check(x.shape[-2], rows)
     out = x.new_empty((*x.shape[:-2], rows.n_target, x.shape[-1]))
+    given = x.reshape(-1, *x.shape[-2:])
+    made = out.view(-1, *out.shape[-2:])
     with _one_thread():
         for target, source, weights in rows.blocks:
-            out[..., target, :] = weights.to(x.device) @ x[..., source, :]
+            shared = weights.to(x.device).expand(len(given), -1, -1)
+            torch.bmm(shared, given[:, source], out=made[:, target])
     return out
 
 
 def apply_cols(x: Tensor, cols: AxisMap) -> Tensor:
     """Return (..., h, w) float32 mapped along its columns, (..., h, n_target).
+
+    Products are written where they belong, so no gradient passes through.
 
     Args:
         x: (..., h, w) float32.
@@ -154,9 +162,11 @@ def apply_cols(x: Tensor, cols: AxisMap) -> Tensor:
     """
     _check(x.shape[-1], cols)
     out = x.new_empty((*x.shape[:-1], cols.n_target))
+    given = x.reshape(-1, x.shape[-1])
+    made = out.view(-1, cols.n_target)
     with _one_thread():
         for target, source, weights in cols.blocks:
-            out[..., target] = x[..., source] @ weights.to(x.device).T
+            torch.mm(given[:, source], weights.to(x.device).T, out=made[:, target])
     return out
 
 
@@ -177,6 +187,30 @@ def enlarge(x: Tensor, scale: Fraction) -> Tensor:
         cubic_map(Fraction(0), n, int(n * scale), scale) for n in x.shape[-2:]
     )
     return apply_rows(apply_cols(x, cols), rows)
+
+
+def area_means(x: Tensor, scale: Fraction) -> Tensor:
+    """Return the means of SR pixels over the LR pixels that they cover, (..., h, w).
+
+    Args:
+        x: (..., H, W) float32.
+        scale: SR pixels along one LR pixel.
+
+    Raises:
+        ValueError: if a side is not that of whole LR pixels.
+    """
+    height, width = (int(side / scale) for side in x.shape[-2:])
+    if scale in _SUMMED and x.shape[-2] == height * scale:
+        # A map's product adds in this order, too, so the bits are the same.
+        n = int(scale)
+        with _one_thread():
+            means = x[..., 0::n, :] + x[..., 1::n, :]
+            for row in range(2, n):
+                means += x[..., row::n, :]
+            means *= 1 / n
+    else:
+        means = apply_rows(x, area_map(height, scale))
+    return apply_cols(means, area_map(width, scale))
 
 
 @contextmanager

@@ -53,7 +53,9 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
     if scene.nodata is not None or scene.has_file_mask:
         return None
     dn, _ = scene.read_decimated(bands, SAMPLE_PIXELS)
-    for value in (*SENTINELS, _LOWEST):
+    kind = np.dtype(scene.dtype)
+    # Unsigned numbers hold none of them.
+    for value in (*SENTINELS, _LOWEST) if kind.kind != "u" else ():
         same = dn.astype(np.float32) == np.float32(value)
         everywhere = same.all(axis=0)
         found = everywhere if value == _LOWEST else same.any(axis=0)
@@ -61,7 +63,6 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
             is_everywhere = np.count_nonzero(found) == np.count_nonzero(everywhere)
             place = "in all bands" if is_everywhere else "in a band"
             return Undeclared(value, float(found.mean()), place, is_collar=False)
-    kind = np.dtype(scene.dtype)
     white = (float(np.iinfo(kind).max),) if kind.kind == "u" else ()
     for value in (0.0, *white):
         share = float(_from_the_edge((dn == value).all(axis=0)).mean())

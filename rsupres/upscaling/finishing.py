@@ -23,7 +23,7 @@ from rsupres.blocks.separable import (
     INVERSE_REACH,
     apply_cols,
     apply_rows,
-    area_map,
+    area_means,
     inverse_map,
 )
 from rsupres.grid import PixelWindow, round_up
@@ -358,9 +358,7 @@ def lock_rows(rows: tuple[int, int], grid: TileGrid) -> tuple[int, int]:
 
 def _difference(rules: StripRules, sr: torch.Tensor, lr: LrRows) -> np.ndarray:
     """Return the area mean of `sr` (n, H, W) less the input (n, h, w); 0 if invalid."""
-    scale = rules.grid.scale
-    height, width = lr.valid.shape[1:]
-    mean = apply_cols(apply_rows(sr, area_map(height, scale)), area_map(width, scale))
+    mean = area_means(sr, rules.grid.scale)
     difference = mean.numpy() - lr.wanted()[: len(sr)]
     difference *= lr.valid[: len(sr)]
     return np.asarray(difference)

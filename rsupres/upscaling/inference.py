@@ -268,6 +268,8 @@ class TileRunner:
         """Return means, and variances if asked for, of one batch: (b, n, H, W)."""
         samples = self.source.samples
         mean, *predicted = self._sample(items, 0)
+        if samples == 1 and not self.source.has_variance:
+            return mean.cpu().numpy()
         # Welford's update, so that variances do not suffer from cancellation.
         squares = torch.zeros_like(mean)
         for sample in range(1, samples):

@@ -15,11 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.execution import write_behind
 from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.atomic import publishing
@@ -211,33 +213,41 @@ class _Part(NamedTuple):
 class StripSaver:
     """Writes the files of strips; the strip itself last, as it is the journal.
 
-    A context manager: files of a strip that is not complete at the end are removed.
+    A context manager: a thread of its own packs strips that are written, and files of a
+    strip that is not complete at the end are removed.
     """
 
-    def __init__(self, work: Work, run: Run, packets: Packets, first: int) -> None:
+    def __init__(self, work: Work, run: Run, packets: Packets, strips: range) -> None:
         """Store what to do.
 
         Args:
             work: the settled job.
             run: its directory.
-            packets: of the run. Strips from `first` on that were written before, by
-                this process, are packed when the next one begins, as another process
-                may make the output once the last strip is there.
-            first: strip of this process.
+            packets: of the run. A strip is packed when the next one begins, and all
+                before the last one is there, as then another process may make the
+                output.
+            strips: those that will come, consecutive.
         """
         self._work = work
         self._run = run
-        self._packets = packets
-        self._first = first
+        self._strips = strips
+        self._packing = write_behind(packets.pack)
         self._open = ExitStack()  # files of the strip that has begun
         self._writers: list[StripWriter] = []
         self._sums = StripSums()
 
     def __enter__(self) -> StripSaver:
+        self._packing.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._discard()
+        self._packing.__exit__(kind, error, trace)
 
     def take(self, piece: FinishedStrip) -> None:
         """Write the next piece; publish its strip's files with the last one.
@@ -246,8 +256,6 @@ class StripSaver:
             ResourceError: the disk is full, or writing fails otherwise.
         """
         try:
-            if not self._writers:
-                self._packets.pack(range(self._first, piece.index))
             parts = self._parts(piece)
             if not self._writers:
                 self._begin(piece, parts)
@@ -270,6 +278,9 @@ class StripSaver:
         return parts
 
     def _begin(self, piece: FinishedStrip, parts: list[_Part]) -> None:
+        if written := range(self._strips.start, piece.index):
+            self._packing.drain()  # or strips, which are not compressed, fill the disk
+            self._packing.put(written)
         whole = piece.window._replace(col=0, width=self._work.sr_grid.width)
         grid = self._work.sr_grid.crop(whole)
         for part in parts:  # published in the opposite order: the strip comes last
@@ -285,6 +296,8 @@ class StripSaver:
             part.write_text(json.dumps(self._sums.to_json()))
         for writer in self._writers:
             writer.finish()
+        if strip == self._strips[-1]:
+            self._packing.drain()
         self._open.close()
         self._writers, self._sums = [], StripSums()
 

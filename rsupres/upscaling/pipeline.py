@@ -257,7 +257,7 @@ def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
     runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
     rules, packets = work.rules, _packets(work, run)
     for span in spans:
-        with StripSaver(work, run, packets, span.start) as saver:
+        with StripSaver(work, run, packets, span) as saver:
             runner.compute(span, rules, saver.take)
         logger.debug("Strips %s are done.", span)
 

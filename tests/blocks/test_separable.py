@@ -15,6 +15,7 @@ from rsupres.blocks.separable import (
     apply_cols,
     apply_rows,
     area_map,
+    area_means,
     cubic_map,
     enlarge,
     inverse_map,
@@ -76,6 +77,18 @@ def test_area_means_of_a_whole_scale_are_block_means():
     sr = noise(8, 12)
     lr = apply_rows(apply_cols(sr, area_map(3, Fraction(4))), area_map(2, Fraction(4)))
     np.testing.assert_allclose(lr, sr.reshape(2, 4, 3, 4).mean(dim=(1, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8, Fraction(5, 2)])
+def test_area_means_are_those_of_the_maps(scale):
+    scale = Fraction(scale)
+    sr = noise(2, int(40 * scale), int(60 * scale))
+    maps = area_map(40, scale), area_map(60, scale)
+    assert torch.equal(
+        area_means(sr, scale), apply_cols(apply_rows(sr, maps[0]), maps[1])
+    )
+    with pytest.raises(ValueError, match=r"pixels for a map|not whole"):
+        area_means(sr[:, 1:], scale)
 
 
 def test_area_maps_that_are_not_whole_are_refused():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import geopandas
 import numpy as np
@@ -29,8 +30,9 @@ from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.raster.dataset import Raster
 from rsupres.raster.nodata import FILL_REACH, fill_invalid
-from rsupres.raster.open import bounded_cache
+from rsupres.raster.open import bounded_cache, read_bands
 from rsupres.raster.place.extent import window_from_aoi, window_from_bounds
+from rsupres.raster.reading import source as source_module
 from tests.helpers import NORTH_UP, UTM, make_scene, ramp, write_vector
 from tests.strategies import COSTLY
 
@@ -268,6 +270,34 @@ def test_a_thinned_scene_keeps_its_mask(tmp_path: Path) -> None:
     assert dn.shape == (2, 10, 15)
     assert_array_equal(valid[0], dn[0] != 0)
     assert valid.mean() == 0.5
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("height", [99, 200])
+def test_a_thinned_scene_is_read_in_parts_that_the_cache_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interleave: str, height: int
+) -> None:
+    path = make_scene(
+        tmp_path / "a.tif", height, 64, 2, tiled=True, blockxsize=16, blockysize=16,
+        interleave=interleave,
+    )  # fmt: skip
+    with rasterio.open(path) as dataset:
+        truth = dataset.read(out_shape=(2, math.ceil(height / 3), 22))
+    rows: list[float] = []
+
+    def read(dataset: rasterio.DatasetReader, bands: object, **how: Any) -> object:
+        rows.append(how["window"].height)
+        return read_bands(dataset, bands, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(source_module, "read_bands", read)
+    monkeypatch.setattr(
+        source_module, "CACHE_BYTES", 2 * 40 * 64 * 4
+    )  # 40 rows, 2 blocks
+    with Raster.open(path) as scene:
+        dn, _ = scene.read_decimated([1, 2], height * 64 // 9 + 1)
+    assert_array_equal(dn, truth)
+    assert len(rows) == math.ceil(height / 32)
+    assert max(rows) <= 32 + 3
 
 
 def test_reading_from_several_threads_at_once_gives_the_same(tmp_path: Path) -> None:

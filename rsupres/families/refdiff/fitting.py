@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rsupres.blocks.fine_detail import blurred
-from rsupres.blocks.separable import apply_cols, apply_rows, area_map, keys_kernel
+from rsupres.blocks.separable import area_means, keys_kernel
 
 SEARCHED = 5  # SR pixels, the largest displacement
 _EXPECTED = 1.3  # SR pixels, deviation of displacements before a look at the images
@@ -140,10 +140,7 @@ def reduce(image: Tensor, scale: Fraction) -> Tensor:
         image: (b, c, H, W).
         scale: SR pixels along one LR pixel.
     """
-    height, width = (int(side / scale) for side in image.shape[2:])
-    return apply_cols(
-        apply_rows(image.float(), area_map(height, scale)), area_map(width, scale)
-    )
+    return area_means(image.float(), scale)
 
 
 def _displacement(

@@ -7,13 +7,12 @@ so the file has the bytes that GDAL's COG driver writes for the same pixels.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import rasterio
 import rasterio.shutil
@@ -26,6 +25,7 @@ from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
 from rsupres.raster.open import stored_blocks
 from rsupres.raster.virtual import virtual_raster
 
+_Block = tuple[int, int]  # offset and length in a file, bytes
 _FRAME = 4  # bytes before a block, its length, and after it, its last bytes again
 _OFFSETS, _LENGTHS = 324, 325  # TIFF tags
 _FORMATS = {3: "H", 4: "I", 16: "Q"}  # of TIFF types, for `struct`
@@ -53,7 +53,7 @@ class _Directory(NamedTuple):
 
 
 def begin_cog(
-    packets: Sequence[Path],
+    packets: Sequence[Sequence[Path]],
     overviews: Path,
     meta: OutputMeta,
     form: OutputFormat,
@@ -62,66 +62,77 @@ def begin_cog(
     """Write a COG up to the blocks of the full resolution, which `copy_blocks` adds.
 
     Args:
-        packets: files with those blocks, top to bottom.
-        overviews: a COG whose levels are the overviews, from the first on.
+        packets: for each of the largest resolutions, files with its blocks, top to
+            bottom.
+        overviews: a COG whose levels are the other resolutions.
         meta: description of the output.
         form: how it is stored, as the other files are.
         part: file to write.
     """
     header = bytearray(_header(meta, form))
-    full, *smaller = _directories(header)
-    with part.open("wb") as target, overviews.open("rb") as source:
+    directories = [*_directories(header)]
+    with part.open("wb") as target:
         target.write(header)
-        levels = range(-1, len(smaller) - 1)  # -1: the first is its full resolution
-        for directory, level in reversed([*zip(smaller, levels, strict=True)]):
-            options = {} if level < 0 else {"overview_level": level}
-            with rasterio.open(overviews, **options) as dataset:
-                blocks = [block for block in stored_blocks(dataset) if block]
-            place = target.tell()
-            _set_blocks(header, directory, place, [length for _, length in blocks])
-            for offset, length in blocks:
-                source.seek(offset)
-                _write_block(target, source.read(length))
+        for level in range(len(directories) - 1, 0, -1):
+            place, lengths = target.tell(), []
+            for path, blocks in _stored(packets, overviews, level):
+                lengths += [length for _, length in blocks]
+                _copy(path, blocks, target)
+            _set_blocks(header, directories[level], place, lengths)
         place = target.tell()
-        lengths = [
-            length for path in packets for _, length in _blocks_of(path) if length
-        ]
-        _set_blocks(header, full, place, lengths)
+        lengths = [length for path in packets[0] for _, length in _blocks_of(path)]
+        _set_blocks(header, directories[0], place, lengths)
         target.truncate(place + sum(lengths) + 2 * _FRAME * len(lengths))
         target.seek(0)
         target.write(header)
 
 
 def copy_blocks(packet: Path, first: int, part: Path) -> None:
-    """Copy the blocks of a packet into a COG of `begin_cog`, and wait for the disk.
+    """Copy the blocks of a packet into a COG of `begin_cog`.
 
     Args:
         packet: a file with rows of blocks.
         first: number of its first block in the output.
         part: the COG; its other blocks stay.
     """
-    with part.open("r+b") as target, packet.open("rb") as source:
+    with part.open("r+b") as target:
         offsets = _full_resolution(target).offsets
         size = struct.calcsize(offsets.kind)
         target.seek(offsets.place + first * size)
         (place,) = struct.unpack(f"<{offsets.kind}", target.read(size))
         target.seek(place - _FRAME)
-        for offset, length in _blocks_of(packet):
+        _copy(packet, _blocks_of(packet), target)
+
+
+def _stored(
+    packets: Sequence[Sequence[Path]], overviews: Path, level: int
+) -> Iterator[tuple[Path, list[_Block]]]:
+    """Yield the files with the blocks of an overview, and where these lie."""
+    if level < len(packets):
+        for path in packets[level]:
+            yield path, _blocks_of(path)
+    else:
+        yield overviews, _blocks_of(overviews, level - len(packets))
+
+
+def _blocks_of(path: Path, level: int = 0) -> list[_Block]:
+    """Return where the blocks of a resolution of a file lie."""
+    options = {"overview_level": level - 1} if level else {}
+    with rasterio.open(path, **options) as dataset:
+        blocks = [*stored_blocks(dataset)]
+    assert None not in blocks  # checked when the file was written
+    return cast(list[_Block], blocks)
+
+
+def _copy(path: Path, blocks: Sequence[_Block], target: BinaryIO) -> None:
+    """Write blocks of a file with their frames."""
+    with path.open("rb") as source:
+        for offset, length in blocks:
             source.seek(offset)
-            _write_block(target, source.read(length))
-        target.flush()
-        os.fsync(target.fileno())
-
-
-def _blocks_of(path: Path) -> Iterator[tuple[int, int]]:
-    with rasterio.open(path) as dataset:
-        for block in stored_blocks(dataset):
-            assert block is not None  # checked when the file was written
-            yield block
-
-
-def _write_block(target: BinaryIO, block: bytes) -> None:
-    target.write(struct.pack("<I", len(block)) + block + block[-_FRAME:])
+            block = source.read(length)
+            target.write(struct.pack("<I", length))
+            target.write(block)
+            target.write(block[-_FRAME:])
 
 
 def _header(meta: OutputMeta, form: OutputFormat) -> bytes:

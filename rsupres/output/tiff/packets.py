@@ -1,10 +1,12 @@
 """Keep finished rows of a large COG as it will hold them, and make the COG of these.
 
-A packet is a file with the rows of two rows of blocks, compressed with the options of
-the output, and beside it the same rows of the first overview. As soon as the strips of
-a packet are there, it is written and they are emptied. The output is then a header, the
-overviews, and the blocks of the packets as they are, each packet being removed when it
-is copied: the disk never holds the pixels twice.
+A packet is a file with the rows of one row of blocks of a resolution, compressed with
+the options of the output. As soon as the strips of a packet of the full resolution are
+there, it is written and they are emptied; beside it lie the same rows of the next
+overview, of which the packets of that are made, and so on. GDAL makes the smallest
+overviews. The output is then a header and the blocks of all these as they are, each
+packet of the full resolution being removed when it is copied: the disk never holds the
+pixels twice.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,8 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
 
-from rsupres.grid import Grid, PixelWindow, ceil_div
+from rsupres.execution import write_behind
+from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.temporary import sync
@@ -34,8 +38,9 @@ from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
 from rsupres.output.tiff.verify import check_output
 from rsupres.raster.virtual import as_dataset
 
-ROWS = 2 * BLOCK  # SR rows of a packet; the overview's are whole blocks, too
-_COLS = 4 * BLOCK  # SR columns that are packed together, which bounds the memory
+ROWS = BLOCK  # rows of a packet
+_COLS = 4 * BLOCK  # columns that are packed together, which bounds the memory
+_LEVELS = 2  # resolutions that are packed, at most
 PACKED_BYTES = 64 * 2**20  # below, one copy by GDAL costs less than packets
 _KNOWN = {"COMPRESS", "LEVEL", "NUM_THREADS", "BIGTIFF"}  # creation options
 
@@ -81,6 +86,12 @@ class Packets:
             and n_bytes * np.dtype(self.form.dtype).itemsize >= PACKED_BYTES
         )
 
+    @property
+    def _n_levels(self) -> int:
+        """How many resolutions are packed: halves of all of them are whole."""
+        sides = self.grid.height | self.grid.width
+        return max(n for n in range(_LEVELS + 1) if sides % 2**n == 0)
+
     def pack(self, strips: range) -> None:
         """Write the packets whose rows all lie in some strips, and empty these.
 
@@ -115,20 +126,21 @@ class Packets:
         is_current = self._is_of_this_form()
         if not begun.exists():
             self._pack(range(len(self.edges) - 1))
-            packets = [path for path, _ in self._packed_files()]
+            packets = self._packets_of(0)
             if not is_current or any(map(_has_mask, packets)):
                 with publishing(output) as part:
                     assemble(packets, meta, self.form, part)
                 return
             if keep or not _on_one_disk(self.run.path, output.absolute().parent):
                 with publishing(output) as part:
-                    self._begin(packets, meta, part)
+                    self._begin(meta, part)
                     self._fill(part, keep=True)
                     check_output(part, meta, self.form)
                 return
             with publishing(begun) as part:
-                self._begin(packets, meta, part)
+                self._begin(meta, part)
         # From here on packets are removed, and a later call goes on with this file.
+        self._remove_overviews()
         self._fill(begun, keep=False)
         if is_current:
             check_output(begun, meta, self.form)
@@ -152,111 +164,164 @@ class Packets:
         return file.read_text() == form
 
     def _pack(self, strips: range) -> None:
-        packed = {top // ROWS for _, top in self._packed_files()}
         top, stop = self.edges[strips.start], self.edges[strips.stop]
-        for row in range(0, self.grid.height, ROWS):
-            height = min(ROWS, self.grid.height - row)
-            window = PixelWindow(row, 0, height, self.grid.width)
-            if row // ROWS not in packed and top <= row and window.row_stop <= stop:
-                self._write(window)
-                packed.add(row // ROWS)
-        for strip in strips:
-            first, last = self.edges[strip] // ROWS, (self.edges[strip + 1] - 1) // ROWS
-            if packed.issuperset(range(first, last + 1)):
-                self.run.empty_strip(strip)
+        for level in range(self._n_levels):
+            frame = self._frame(level)
+            first = round_up(top, ROWS)
+            last = stop if stop == frame.height else stop // ROWS * ROWS
+            for row in range(first, last, ROWS):
+                window = PixelWindow(row, 0, min(ROWS, last - row), frame.width)
+                if not self._path(level, row).exists():
+                    self._write(level, window)
+                self._remove_packed(level, window)
+            # Rows of the next resolution that are there.
+            top, stop = first // 2, max(first, last) // 2
 
-    def _write(self, window: PixelWindow) -> None:
-        """Write one packet and, before, its rows of the overview."""
-        path = self._path(window.row)
-        strips = self._strips_in(window)
+    def _remove_packed(self, level: int, window: PixelWindow) -> None:
+        """Remove the files with the rows of a packet that is there, if none is left."""
+        if level:
+            for path, _ in self._sources(level, window):
+                path.unlink(missing_ok=True)
+            return
+        for strip, (top, stop) in enumerate(itertools.pairwise(self.edges)):
+            if top < window.row_stop and stop > window.row:
+                rows = range(top // ROWS * ROWS, stop, ROWS)
+                if all(self._path(0, row).exists() for row in rows):
+                    self.run.empty_strip(strip)
+
+    def _write(self, level: int, window: PixelWindow) -> None:
+        """Write one packet and, before, its rows of the next overview."""
+        path = self._path(level, window.row)
+        files = self._sources(level, window)
         kind = self.form.dtype
         is_masked = any(
-            open_strip(*strip, self.n_bands, self.grid.width, kind).has_mask
-            for strip in strips
+            open_strip(*file, self.n_bands, window.width, kind).has_mask
+            for file in files
         )
-        raw = raw_options(self.grid.width // 2)
+        raw = raw_options(window.width // 2)
+        half = window.scaled(Fraction(1, 2))
         with (
             publishing(path) as part,
-            publishing(_half(path)) as half,
-            self._opened(part, window.height, packet_options(self.form)) as whole,
-            self._opened(half, window.height // 2, raw, 2) as smaller,
+            publishing(self._raw_path(level + 1, half.row)) as raw_part,
+            self._opened(part, window, packet_options(self.form)) as whole,
+            self._opened(raw_part, half, raw) as smaller,
         ):
             for left in range(0, window.width, _COLS):
                 width = min(_COLS, window.width - left)
                 piece = window._replace(col=left, width=width)
-                pixels = np.empty((self.n_bands, window.height, width), self.form.dtype)
-                _read_into(pixels, piece, strips)
+                pixels = np.empty((self.n_bands, window.height, width), kind)
+                _read_into(pixels, piece, files)
                 place = Window(left, 0, width, window.height)
                 whole.write(pixels, window=place)
                 if is_masked:
                     valid = np.empty((1, window.height, width), np.uint8)
-                    _read_into(valid, piece, strips, masks=True)
+                    _read_into(valid, piece, files, masks=True)
                     whole.write_mask(valid[0], window=place)
-                place = Window(left // 2, 0, width // 2, window.height // 2)
+                place = Window(left // 2, 0, width // 2, half.height)
                 smaller.write(self._halved(pixels), window=place)
 
     @contextmanager
     def _opened(
-        self, path: Path, height: int, options: Mapping[str, object], factor: int = 1
+        self, path: Path, window: PixelWindow, options: Mapping[str, object]
     ) -> Iterator[rasterio.io.DatasetWriter]:
-        """Create a file for rows of the output, or of its first overview."""
-        window = PixelWindow(0, 0, height, self.grid.width // factor)
-        grid, form = self.grid.crop(window), self.form
+        """Create a file for rows of a resolution; where it lies does not matter."""
+        grid, form = self.grid.crop(window._replace(row=0)), self.form
         with created(
             path, grid, self.n_bands, form.dtype, form.nodata, options
         ) as dataset:
             yield dataset
 
     def _halved(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return the first overview of an even number of rows and columns."""
+        """Return the next overview of an even number of rows and columns."""
         n_bands, height, width = pixels.shape
-        with as_dataset(pixels, self.grid.transform, None, self.form.nodata) as dataset:
+        nodata = self.form.nodata
+        if nodata is not None and (pixels.min() > nodata or pixels.max() < nodata):
+            nodata = None  # nor can a mean be, and GDAL is four times as fast
+        with as_dataset(pixels, self.grid.transform, None, nodata) as dataset:
             dataset.build_overviews([2], Resampling.average)
             half: NDArray[np.generic] = dataset.read(
                 out_shape=(n_bands, height // 2, width // 2)
             )
         return half
 
-    def _begin(self, packets: Sequence[Path], meta: OutputMeta, part: Path) -> None:
+    def _begin(self, meta: OutputMeta, part: Path) -> None:
         """Write the header and the overviews of the output."""
-        overviews = self.folder / "overviews.cog"
+        overviews, n_levels = self._overviews_path, self._n_levels
         if not overviews.exists():
-            window = PixelWindow(0, 0, self.grid.height // 2, self.grid.width // 2)
-            smaller = replace(meta, grid=self.grid.crop(window))
+            smaller = replace(meta, grid=self._frame(n_levels))
+            rest = [path for path, _ in self._sources(n_levels)]
             with publishing(overviews) as file:
-                assemble([_half(path) for path in packets], smaller, self.form, file)
-        for path in packets:
-            _half(path).unlink(missing_ok=True)
+                assemble(rest, smaller, self.form, file)
+            for path in rest:
+                path.unlink()
+        packets = [self._packets_of(level) for level in range(n_levels)]
         begin_cog(packets, overviews, meta, self.form, part)
 
-    def _fill(self, part: Path, *, keep: bool) -> None:
-        n_cols = ceil_div(self.grid.width, BLOCK)
-        for path, top in self._packed_files():
-            copy_blocks(path, top // BLOCK * n_cols, part)
-            if not keep:
+    def _remove_overviews(self) -> None:
+        """Remove what is in the output by now: all but the full resolution."""
+        self._overviews_path.unlink(missing_ok=True)
+        for level in range(1, self._n_levels):
+            for path in self._packets_of(level):
                 path.unlink()
 
-    def _path(self, row: int) -> Path:
-        return self.folder / f"{row // ROWS:04d}.tif"
+    def _fill(self, part: Path, *, keep: bool) -> None:
+        """Copy the packets of the full resolution; remove those that are on disk."""
+        n_cols = ceil_div(self.grid.width, BLOCK)
 
-    def _packed_files(self) -> list[tuple[Path, int]]:
-        """Return the packets that are there, each with its first row."""
-        rows = range(0, self.grid.height, ROWS)
-        return [(self._path(row), row) for row in rows if self._path(row).exists()]
+        def settle(packet: Path) -> None:
+            sync(part)
+            if not keep:
+                packet.unlink()
 
-    def _strips_in(self, window: PixelWindow) -> list[tuple[Path, int]]:
-        """Return the strips with rows of a window, each with its first row."""
-        spans = enumerate(itertools.pairwise(self.edges))
+        with write_behind(settle) as behind:
+            for row in range(0, self.grid.height, ROWS):
+                path = self._path(0, row)
+                if path.exists():
+                    copy_blocks(path, row // BLOCK * n_cols, part)
+                    behind.put(path)
+
+    def _frame(self, level: int) -> Grid:
+        """Return the size of a resolution, as a part of the output's frame."""
+        height, width = self.grid.height >> level, self.grid.width >> level
+        return self.grid.crop(PixelWindow(0, 0, height, width))
+
+    @property
+    def _overviews_path(self) -> Path:
+        return self.folder / "overviews.cog"
+
+    def _path(self, level: int, row: int) -> Path:
+        return self.folder / f"{level}-{row:06d}.tif"
+
+    def _raw_path(self, level: int, row: int) -> Path:
+        return self.folder / f"{level}-{row:06d}.raw"
+
+    def _packets_of(self, level: int) -> list[Path]:
+        """Return the packets of a resolution that are there, from top to bottom."""
+        rows = range(0, self._frame(level).height, ROWS)
+        paths = [self._path(level, row) for row in rows]
+        return [path for path in paths if path.exists()]
+
+    def _sources(
+        self, level: int, window: PixelWindow | None = None
+    ) -> list[tuple[Path, int]]:
+        """Return the files with rows of a resolution, each with its first row.
+
+        Args:
+            level: 0 = strips; else what packets of the resolution before left.
+            window: of the rows; None = all.
+        """
+        height = self._frame(level).height
+        if level:
+            tops: Sequence[int] = range(0, height, ROWS // 2)
+            files = [self._raw_path(level, top) for top in tops]
+        else:
+            tops, files = self.edges[:-1], self.strips
+        ends = [*tops[1:], height]
         return [
-            (self.run.strip_path(strip), top)
-            for strip, (top, stop) in spans
-            if top < window.row_stop and stop > window.row
+            (path, top)
+            for path, top, end in zip(files, tops, ends, strict=True)
+            if window is None or (top < window.row_stop and end > window.row)
         ]
-
-
-def _half(packet: Path) -> Path:
-    """Return the file of the rows of the first overview beside a packet."""
-    return packet.with_suffix(".half")
 
 
 def _has_mask(path: Path) -> bool:

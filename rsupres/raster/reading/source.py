@@ -6,6 +6,7 @@ meant to be read.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from rsupres.grid import PixelWindow
 from rsupres.products.masks import is_class_name
 from rsupres.products.model import Product, Radiometry
 from rsupres.raster.nodata import is_measured
-from rsupres.raster.open import first_line, read_bands
+from rsupres.raster.open import CACHE_BYTES, first_line, read_bands
 from rsupres.raster.product.describe import Refinement
 from rsupres.raster.product.mask import Mask
 from rsupres.raster.product.refine import refine
@@ -111,13 +112,16 @@ class Source:
         """Read as `read`, with coarse pixels repeated."""
         window = Window(place.col, place.row, place.width, place.height)
         with self.lock:
-            native = read_bands(
-                self.dataset,
-                bands,
-                window=window,
-                out_shape=shape,
-                resampling=resampling,
-            )
+            if resampling is Resampling.nearest and shape[0] < place.height:
+                native = _read_thinned(self.dataset, bands, window, shape)
+            else:
+                native = read_bands(
+                    self.dataset,
+                    bands,
+                    window=window,
+                    out_shape=shape,
+                    resampling=resampling,
+                )
             shown = self._read_mask(header, window, shape, bands)
         valid = np.empty(native.shape, bool)
         for index, band in enumerate(bands):
@@ -166,3 +170,29 @@ class Source:
 
         frame = PixelWindow(0, 0, *self.dataset.shape)
         refine(native, place, bands, self.refinement, read, frame)
+
+
+def _read_thinned(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int],
+    window: Window,
+    shape: tuple[int, int],
+) -> NDArray[np.generic]:
+    """Read bands with fewer pixels, the nearest ones, as `read_bands` gives them.
+
+    GDAL reads one band after the other. Where blocks hold all bands and its cache does
+    not hold them all, every band decodes the whole file; so rows are read in parts.
+    """
+    step = window.height / shape[0]
+    row_bytes = dataset.width * sum(np.dtype(name).itemsize for name in dataset.dtypes)
+    block = dataset.block_shapes[0][0]
+    span = max(1, CACHE_BYTES // 2 // row_bytes // block) * block
+    rows = window.row_off + (np.arange(shape[0]) + 0.5) * step
+    edges = [0, *(np.flatnonzero(np.diff(rows // span)) + 1).tolist(), shape[0]]
+    parts = []
+    for first, stop in itertools.pairwise(edges):
+        top, height = window.row_off + first * step, (stop - first) * step
+        part = Window(window.col_off, top, window.width, height)
+        out_shape = (stop - first, shape[1])
+        parts.append(read_bands(dataset, bands, window=part, out_shape=out_shape))
+    return np.concatenate(parts, axis=1)

@@ -374,11 +374,13 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
         beside += grid.height * grid.width
     peak = sizes.raw + sizes.overviews + sizes.file
     if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
-        # Strips of a row of packets, and a part of the overviews, beside the file.
+        # The packets and, at the end, all overviews twice; or before, raw strips: those
+        # of a packet, and the one that is written meanwhile, beside a part of the file.
         strips = (work.grid.strip(row) for row in range(work.grid.shape[0]))
-        rows = ROWS + max(strip.height for strip in strips)
-        held = sizes.raw * min(1.0, rows / grid.height)
-        peak = int(1.2 * sizes.file + held)
+        rows = min(grid.height, ROWS + 2 * max(strip.height for strip in strips))
+        packed = min(1.0, (grid.height - rows + ROWS) / grid.height)
+        held = sizes.raw * rows / grid.height + sizes.file * packed
+        peak = int(max(1.28 * sizes.file, held + 0.08 * sizes.file))
     peak += 2 * beside
     return replace(plan, output_bytes=sizes.file, disk_bytes=peak)
 

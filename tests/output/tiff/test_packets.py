@@ -23,8 +23,8 @@ from rsupres.output.tiff.packets import Packets
 from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from tests.helpers import NORTH_UP, UTM
 
-SIZE = (2310, 1034)  # neither side is a multiple of a block, and half of it is odd
-EDGES = (0, 700, 1024, 1030, 2309, 2310)
+SIZE = (2308, 1036)  # no side is a multiple of a block; a quarter of it is odd
+EDGES = (0, 700, 1024, 1030, 2307, 2308)
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,47 @@ def test_the_file_has_the_bytes_of_gdals_own(
     assert read_state(run.path).percent == 100
     assert not run.strip_path(0).exists()
     assert case.finish() == case.wanted
-    assert not [*case.packets.folder.glob("*.tif"), *case.packets.folder.glob("*.half")]
+    assert not [*case.packets.folder.glob("*.tif"), *case.packets.folder.glob("*.raw")]
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_bytes_do_not_depend_on_how_many_resolutions_are_packed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, levels: int
+) -> None:
+    monkeypatch.setattr(module, "_LEVELS", levels)
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(2), form, picture(2, "uint16"))
+    case.packets.pack(range(2, 5))
+    case.packets.pack(range(2))
+    assert case.finish() == case.wanted
+
+
+def test_a_strip_is_emptied_as_soon_as_its_last_packet_is_there(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
+    there = []
+    real = Packets._write
+
+    def write(packets: Packets, level: int, window: PixelWindow) -> None:
+        there.append([path.exists() for path in packets.strips])
+        real(packets, level, window)
+
+    monkeypatch.setattr(Packets, "_write", write)
+    case.packets.pack(range(5))
+    first, second, third = there[:3]
+    assert (first, second) == ([True] * 5, [True] * 5)
+    assert third == [False, False, True, True, True]
+    assert not any(path.exists() for path in case.packets.strips)
+
+
+@pytest.mark.parametrize("nodata", [0, 7, 300])
+def test_means_keep_clear_of_nodata(tmp_path: Path, run: Run, nodata: int) -> None:
+    form = OutputFormat("COG", {}, "uint16", nodata)
+    pixels = np.resize(np.array([[6, 8], [8, 6]], np.uint16), (1, *SIZE))
+    case = Case(tmp_path, run, make_meta(1), form, pixels)
+    assert case.finish() == case.wanted
 
 
 def test_a_mask_is_kept(tmp_path: Path, run: Run) -> None:
@@ -196,7 +236,7 @@ def test_a_strip_that_is_gone_is_named(tmp_path: Path, run: Run) -> None:
         ({"has_codes": True}, False),
         ({"form": OutputFormat("COG", {"COMPRESS": "JPEG"})}, False),
         ({"form": OutputFormat("COG", {"OVERVIEWS": "NONE"})}, False),
-        ({"grid": Grid(UTM, NORTH_UP, 2311, 1034)}, False),
+        ({"grid": Grid(UTM, NORTH_UP, 2309, 1036)}, False),
     ],
 )
 def test_packets_serve_cogs_of_even_sides(
