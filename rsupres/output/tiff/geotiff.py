@@ -261,7 +261,8 @@ def is_cog(path: Path) -> bool:
         path: of a raster that can be opened.
     """
     with rasterio.open(path) as dataset:
-        return dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+        tags: dict[str, str] = dataset.tags(ns="IMAGE_STRUCTURE")
+        return tags.get("LAYOUT") == "COG"
 
 
 def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> StripFile:
