@@ -40,8 +40,9 @@ def is_item_file(path: str) -> bool:
     except InputError:
         return False
     if document.get("type") == "FeatureCollection":
-        features = document.get("features") or [{}]
-        document = features[0] if isinstance(features[0], Mapping) else {}
+        features = document.get("features")
+        first = features[0] if isinstance(features, list) and features else {}
+        document = first if isinstance(first, Mapping) else {}
     return document.get("type") == "Feature" and "stac_version" in document
 
 
@@ -91,8 +92,10 @@ def _read(place: str) -> Mapping[str, Any]:
 def _features(document: Mapping[str, Any], place: str) -> list[Mapping[str, Any]]:
     """Return the items that a document holds itself."""
     features = document.get("features") or []
-    if all(isinstance(item, Mapping) and "id" in item for item in features):
-        return list(features)
+    if isinstance(features, list) and all(
+        isinstance(item, Mapping) and "id" in item for item in features
+    ):
+        return features
     raise InputError(f"{place}: an item without an id.")
 
 
@@ -100,7 +103,8 @@ def _further(document: Mapping[str, Any], place: str) -> Iterator[str]:
     """Yield the addresses of documents with more items: pages, items, catalogs."""
     is_page = document.get("type") == "FeatureCollection"
     wanted = ("next",) if is_page else ("item", "items", "child")
-    for link in document.get("links") or []:
+    links = document.get("links")
+    for link in links if isinstance(links, list) else ():
         if not isinstance(link, Mapping) or not link.get("href"):
             continue
         if link.get("rel") not in wanted:

@@ -73,6 +73,8 @@ LEGENDS = {
     ),
 }
 
+# Classes of the cloud mask of early Level 1C, and how it spells them.
+CLOUD_KINDS = {"clouds": "OPAQUE", "cirrus": "CIRRUS"}
 
 _CODES = re.compile(
     r"(scl|clm|clp|f?mask|datamask|bqa|qa\d+|msk_?clas\w*|(\w+_)?q[ac](_\w+)?|"
@@ -149,7 +151,7 @@ def cloud_polygons(
     Raises:
         InputError: the file cannot be read.
     """
-    wanted = {{"clouds": "OPAQUE", "cirrus": "CIRRUS"}.get(str(c)) for c in classes}
+    wanted = {CLOUD_KINDS.get(str(c)) for c in classes}
     try:
         root = ElementTree.fromstring(read_bytes(path))
     except ElementTree.ParseError as error:

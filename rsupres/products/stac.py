@@ -11,6 +11,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,24 +69,37 @@ def read_items(address: str, text: bytes | None = None) -> list[Item]:
         ResourceError: pystac is not installed.
     """
     try:
-        from pystac import Item, STACError
+        from pystac import Item
     except ImportError as error:
         raise ResourceError(
             f"{address}: STAC items need pystac; install rsupres[stac]."
         ) from error
-    try:
+    with _refusing_others(f"{address}: no STAC item and no collection of items"):
         document = json.loads(read_bytes(address) if text is None else text)
         features = document.get("features", [document])
         items = [Item.from_dict(feature, href=address) for feature in features]
         for item, feature in zip(items, features, strict=True):
             item.extra_fields[_OWN_ADDRESS] = _self_link(feature)
-    except (ValueError, AttributeError, KeyError, TypeError, STACError) as error:
-        raise InputError(
-            f"{address}: no STAC item and no collection of items ({error})."
-        ) from error
+            item.id = str(item.id)
     if not items:
         raise InputError(f"{address}: a collection without items.")
     return items
+
+
+@contextmanager
+def _refusing_others(message: str) -> Iterator[None]:
+    """Refuse JSON of another shape than STAC's, in whatever way that shows.
+
+    Raises:
+        InputError: a field is missing, or is of another type.
+    """
+    from pystac import STACError, STACTypeError
+
+    wrong = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
+    try:
+        yield
+    except (*wrong, STACError, STACTypeError) as error:
+        raise InputError(f"{message} ({error}).") from error
 
 
 def _self_link(feature: Mapping[str, Any]) -> str:
@@ -105,8 +119,13 @@ def open_item(item: Item, path: str) -> Product:
         The product.
 
     Raises:
-        InputError: no asset is a band.
+        InputError: no asset is a band, or the item breaks the rules of STAC.
     """
+    with _refusing_others(f"{path}: no valid STAC item"):
+        return _described_product(item, path)
+
+
+def _described_product(item: Item, path: str) -> Product:
     own = item.extra_fields.pop(_OWN_ADDRESS, "")
     bands: dict[str, BandFile] = {}
     layers: dict[str, BandFile] = {}

@@ -314,6 +314,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".")
 
 
+_FOLDERS_UP = 4  # from a folder inside a product to the product
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 
 
@@ -331,9 +332,12 @@ def locate(path: str) -> str:
     if os.path.isdir(path):
         found = [name for name in sorted(os.listdir(path)) if is_metadata_name(name)]
         if not found:
+            around = _product_around(path)
             raise InputError(
                 f"{path}: a folder without a Sentinel-2 product (MTD_MSIL1C.xml or "
-                "MTD_MSIL2A.xml); name a file in it."
+                "MTD_MSIL2A.xml); name "
+                + (f"the product around it, {around}, or " if around else "")
+                + "a file in it."
             )
         return os.path.join(path, found[0])
     if os.path.exists(path):
@@ -342,9 +346,27 @@ def locate(path: str) -> str:
         if not os.path.isfile(path):
             raise InputError(f"{path}: a device, a pipe or a socket; name a file.")
         return _locate_in_zip(path) if path.lower().endswith(".zip") else path
-    if path.startswith("/vsi") or ":" in path.lstrip("/"):
-        return path
-    raise InputError(f"{path or 'an empty name'}: no such file.")
+    if is_missing(path):
+        raise InputError(f"{path or 'an empty name'}: no such file.")
+    return path
+
+
+def is_missing(path: str) -> bool:
+    """Return whether a name is that of a local file, and nothing is there.
+
+    Addresses and names that GDAL alone understands are not looked up.
+    """
+    is_local = not (path.startswith("/vsi") or ":" in path.lstrip("/"))
+    return is_local and not os.path.exists(path)
+
+
+def _product_around(path: str) -> str | None:
+    """Return the product that a folder is a part of."""
+    for _ in range(_FOLDERS_UP):
+        path = os.path.dirname(os.path.abspath(path))
+        if any(is_metadata_name(name) for name in os.listdir(path)):
+            return path
+    return None
 
 
 def _locate_in_zip(path: str) -> str:

@@ -230,6 +230,18 @@ def _warn_of_other_dates(parts: Sequence[Raster], names: Sequence[str | None]) -
         )
 
 
+def _overlapping(parts: Sequence[Raster], places: Sequence[PixelWindow]) -> InputError:
+    """Return the error that files on the same ground are no bands of one scene."""
+    wide = next((part for part in parts if len(part.data_bands) > 1), parts[0])
+    other = next(part for part in parts if part is not wide)
+    return InputError(
+        f"{wide.path} has {len(wide.data_bands)} bands on the ground of {other.path}; "
+        "files are joined as bands of one scene if each band has a name that no other "
+        f"has; here {_doubtful(parts)}. Leave out what is no band of the scene, such "
+        "as pictures (TCI) and other layers (AOT, WVP), or give one scene."
+    )
+
+
 def _as_mosaic(
     parts: Sequence[Raster], *, is_told: bool, sample_pixels: int | None
 ) -> str:
@@ -244,10 +256,7 @@ def _as_mosaic(
     grid, places = union_grid(parts)
     first = parts[0]
     if len(set(places)) < len(places):
-        raise InputError(
-            "Two of the scenes cover the same ground with several bands each; give one "
-            "scene, or files in which each band has a name of its own."
-        )
+        raise _overlapping(parts, places)
     for part in parts[1:]:
         if (len(part.data_bands), part.dtype) != (len(first.data_bands), first.dtype):
             raise InputError(

@@ -239,8 +239,8 @@ def _percentile_stretch(scene: Raster, percentiles: tuple[float, float]) -> Stre
     sample, valid = scene.read_decimated(scene.data_bands, SAMPLE_PIXELS, joint=0)
     if not valid.any():
         raise InputError(
-            f"{scene.path}: no valid pixel to find a stretch from; if the nodata value "
-            "is right, give the limits.",
+            f"{scene.path}: no valid pixel to find a stretch from; if nodata value "
+            "and mask are right, give the limits.",
             remedies=("stretch=0,3000",),
         )
     for plane, shown, band in zip(sample, valid, scene.data_bands, strict=True):

@@ -271,10 +271,8 @@ def _publish(
     sums = [read_sums(run.path / SUMS / f"{n:04d}.json") for n in range(n_strips)]
     if not any(part.valid for part in sums):
         _discard(run)
-        raise InputError(
-            f"{work.scene.path}: no valid pixel; is the nodata value "
-            f"{work.scene.nodata} right?"
-        )
+        cause = f"mask {job.mask}" if job.mask else f"nodata value {work.scene.nodata}"
+        raise InputError(f"{work.scene.path}: no valid pixel; is the {cause} right?")
     figures = total_figures(sums)
     check_finite(figures, work.scene.path)
     failed = [gate for gate in work.gates if gate.fails(figures)]

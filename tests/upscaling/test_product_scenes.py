@@ -234,7 +234,8 @@ def test_saturated_pixels_are_hidden_with_a_mask(tmp_path: Path) -> None:
         ({"mask_classes": ["clouds"]}, "mask_classes", "needs a mask"),
         ({"bands_out": "B13"}, "bands_out", "'B13' is no band"),
         ({"dn_scale": -1.0}, "dn_scale", "-1 is not positive"),
-        ({"mask": "nowhere.tif"}, "", "nowhere.tif: no such file"),
+        ({"mask": "nowhere.tif"}, "mask", "nowhere.tif: no such file"),
+        ({"mask_action": "keep-bicubic"}, "mask_action", "needs a mask"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

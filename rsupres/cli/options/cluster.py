@@ -140,6 +140,10 @@ def _take_places(options: dict[str, Any]) -> tuple[Scheduler | None, tuple[str, 
         raise click.UsageError(f"--shard and {given[0]} exclude each other.")
     options["device"] = "auto"
     if len(devices) > 1:
+        from rsupres.upscaling.preparation.devices import find_device
+
+        for device in devices:  # before processes start, and a run directory is made
+            find_device(device)
         return None, devices
     from rsupres.cluster.scheduler import Scheduler
 

@@ -14,6 +14,7 @@ from rasterio.warp import transform_bounds
 
 from rsupres.errors import InputError
 from rsupres.grid import Grid
+from rsupres.raster.open import is_missing
 
 if TYPE_CHECKING:
     import geopandas
@@ -37,6 +38,8 @@ def read_polygons(path: str, grid: Grid) -> BaseGeometry:
     """
     from shapely import union_all
 
+    if is_missing(path):
+        raise InputError(f"{path}: no such file.")
     layers = _read_layers(path)
     if not layers:
         raise InputError(f"{path}: there are no polygons in it.")

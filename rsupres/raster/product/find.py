@@ -38,6 +38,8 @@ from rsupres.raster.reading.names import local_name
 
 # The folder of a granule: that of its product, and its place there.
 _GRANULE = re.compile(r"(.+)/(GRANULE/[^/]+)")
+# Files that describe a product or a granule, beside the metadata that tell the bands.
+_DESCRIPTION = re.compile(r"manifest\.safe|MTD_TL\.xml|S2\w+_MTD_L(1C|2A)_TL_\S+\.xml")
 _SHOWN = 4  # granules that a message names
 SUBDATASET = re.compile(r"SENTINEL2_L(?:1C|2A):(.+):(10|20|60)m:[^:]*")
 
@@ -64,6 +66,7 @@ def find_product(path: str, text: bytes | None = None) -> Product | None:
 
 def _find(path: str) -> Product | None:
     """Return the product of a name without a scheme."""
+    path = _folder_of(path)
     subdataset = SUBDATASET.fullmatch(path)
     granule = _GRANULE.fullmatch(os.path.abspath(path))
     name = _metadata_of(subdataset.group(1) if subdataset else path)
@@ -85,6 +88,18 @@ def _find(path: str) -> Product | None:
         return found
     size = float(subdataset.group(2))
     return replace(found, bands=tuple(b for b in found.bands if b.gsd == size))
+
+
+def _folder_of(path: str) -> str:
+    """Return the folder of a product or granule whose description is named.
+
+    Any other name stays as it is, such as the manifest of a product of Sentinel-1.
+    """
+    folder, name = os.path.split(path)
+    if not os.path.isfile(path) or not _DESCRIPTION.fullmatch(name):
+        return path
+    is_granule = _GRANULE.fullmatch(os.path.abspath(folder))
+    return folder or "." if is_granule or any(metadata_in(folder or ".")) else path
 
 
 def _metadata_of(path: str) -> str | None:

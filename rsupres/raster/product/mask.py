@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from rsupres.errors import InputError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.products.masks import (
+    CLOUD_KINDS,
     LEGENDS,
     Legend,
     cloud_polygons,
@@ -32,7 +33,7 @@ from rsupres.products.masks import (
 )
 from rsupres.products.model import Product
 from rsupres.products.sentinel2 import code_in_file_name
-from rsupres.raster.open import first_line, locate, open_dataset
+from rsupres.raster.open import first_line, is_missing, locate, open_dataset
 from rsupres.raster.place.polygons import read_polygons
 from rsupres.raster.virtual import is_inside
 
@@ -139,11 +140,14 @@ def open_mask(
     saturated = product.saturated if product is not None and is_hiding else None
     name, file = _find(choice, product, path)
     local = (file,) if os.path.isfile(file) else ()
+    is_vector = not name and file.lower().endswith(_VECTORS)
+    if classes is not None:
+        _check_classes(wanted, name, file, is_vector=is_vector)
     if name == "CLOUDS":
         rings = cloud_polygons(file, wanted)
         yield PolygonMask(_union(rings), frame, local, saturated)
         return
-    if not name and file.lower().endswith(_VECTORS):
+    if is_vector:
         yield PolygonMask(read_polygons(file, frame), frame, local, saturated)
         return
     with (
@@ -164,6 +168,12 @@ def _find(choice: str, product: Product | None, path: str) -> tuple[str, str]:
     """Return the name of a mask's legend, "" for none, and its file."""
     layers = CHOICES.get(choice.lower())
     if layers is None:
+        if is_missing(choice) or os.path.isdir(choice):
+            raise InputError(
+                f"{choice}: no such file; give {', '.join(CHOICES)}, or the file of a "
+                "mask.",
+                argument="mask",
+            )
         stem = os.path.basename(choice).rsplit(".", 1)[0]
         found = code_in_file_name(stem) or ""
         named = next((name for name in LEGENDS if stem.upper().endswith(name)), found)
@@ -177,6 +187,40 @@ def _find(choice: str, product: Product | None, path: str) -> tuple[str, str]:
         f"{', '.join(held) or 'none'}. Give the file of a mask instead.",
         argument="mask",
     )
+
+
+def _check_classes(
+    wanted: Sequence[str | int], name: str, file: str, *, is_vector: bool
+) -> None:
+    """Check that a mask tells the classes that are to be hidden.
+
+    Args:
+        wanted: classes that the user named.
+        name: of the mask's legend, "" for none.
+        file: of the mask.
+        is_vector: it holds polygons of the user's own.
+
+    Raises:
+        InputError: it knows no class of such a name.
+    """
+    legend = LEGENDS.get(name)
+    is_clouds = name == "CLOUDS"
+    known = legend.values if legend else CLOUD_KINDS if is_clouds else ()
+    # Not measured and saturated pixels are known without a mask, too.
+    names = {*known, "nodata", "saturated"} if known else set()
+    for item in wanted:
+        is_number = isinstance(item, int)
+        if not (is_vector or is_clouds) if is_number else item in names:
+            continue
+        if known:
+            reason = f"it has {', '.join(known)}"
+        elif is_vector:
+            reason = "all of its polygons hide what they cover"
+        else:
+            reason = "its numbers have no names, so give numbers"
+        raise InputError(
+            f"{item}: {file} tells no such class; {reason}.", argument="mask_classes"
+        )
 
 
 @contextmanager

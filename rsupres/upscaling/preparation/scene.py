@@ -78,6 +78,8 @@ def open_scene(
             scene = scene.with_mask(stack.enter_context(mask))
         elif job.mask_classes is not None:
             raise InputError("needs a mask.", argument="mask_classes")
+        elif job.mask_action != "nodata":
+            raise InputError("needs a mask.", argument="mask_action")
         scene = _restrict(scene, job)
         if on_opened is not None:
             on_opened(scene)
