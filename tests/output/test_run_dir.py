@@ -1,19 +1,13 @@
-"""A run directory outlives kills, full disks and second comers."""
+"""A run directory: its manifest, locks, shards and contexts."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,69 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsupres.errors import InputError, ResourceError, RunConflictError
+from rsupres.errors import RunConflictError
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import RunState, read_state
+from tests.output.processes import JOB, names, put_strip
 from tests.strategies import COSTLY
 
 MANIFEST: dict[str, Any] = {
     "job": {"scene": "a.tif", "scale": "4", "tile": {"size": 64}},
     "n_strips": 3,
 }
-PRELUDE = """
-import sys, time, resource, os
-from pathlib import Path
-import numpy as np
-from rsupres.output.atomic import publishing
-from rsupres.output.run_dir import Run
-from rsupres.errors import RsupresError
-path, manifest = Path(sys.argv[1]), {"job": {"scale": 4}}
-def tell(text): print(text, flush=True)
-"""
-
-
-@contextmanager
-def child(
-    path: Path, body: str, within: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    """Run Python code in a process of its own, killed at the end of the block."""
-    code = PRELUDE + textwrap.dedent(body)
-    command = [*within, sys.executable, "-c", code, str(path)]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def finish(path: Path, body: str, within: Sequence[str] = ()) -> str:
-    with child(path, body, within) as process:
-        output, _ = process.communicate(timeout=60)
-    return output.strip()
-
-
-HOLD = "run = Run.open(path, manifest); tell('held'); time.sleep(60)"
-JOB = {"job": {"scale": 4}}
-
-
-def put_strip(run: Run, strip: int) -> None:
-    with publishing(run.strip_path(strip)) as part:
-        part.write_bytes(b"pixels")
-
-
-def names(path: Path) -> list[str]:
-    return sorted(str(file.relative_to(path)) for file in path.rglob("*"))
 
 
 def test_a_new_run_writes_its_manifest_and_no_leftovers(tmp_path: Path) -> None:
@@ -174,127 +117,6 @@ def test_a_directory_whose_maker_died_before_the_manifest_is_new(
         assert names(run.path) == ["run.json", "run.lock", "strips"]
 
 
-def test_a_live_run_is_refused_with_its_process(tmp_path: Path) -> None:
-    with child(tmp_path / "o.run", HOLD) as process:
-        assert next_line(process) == "held"
-        with pytest.raises(RunConflictError, match=f"process {process.pid} on "):
-            Run.open(tmp_path / "o.run", JOB)
-        owner = read_state(tmp_path / "o.run").owner
-        assert owner is not None
-        assert owner.pid == process.pid
-
-
-def test_the_run_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    with child(tmp_path / "o.run", HOLD) as process:
-        assert next_line(process) == "held"
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
-        assert read_state(tmp_path / "o.run").owner is None
-        with Run.open(tmp_path / "o.run", JOB):
-            owner = read_state(tmp_path / "o.run").owner
-            assert owner is not None
-            assert owner.pid == os.getpid()
-
-
-def test_a_kill_while_writing_leaves_no_strip_under_its_name(tmp_path: Path) -> None:
-    body = """
-        run = Run.open(path, manifest)
-        with publishing(run.strip_path(0)) as part:
-            part.write_bytes(b'whole')
-        with publishing(run.strip_path(1)) as part:
-            part.write_bytes(b'half'); tell('writing'); time.sleep(60)
-    """
-    with child(tmp_path / "o.run", body) as process:
-        assert next_line(process) == "writing"
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
-    halves = list((tmp_path / "o.run/strips").glob("0001.tif.*.tmp"))
-    assert [half.read_bytes() for half in halves] == [b"half"]
-    with Run.open(tmp_path / "o.run", JOB) as run:
-        assert run.done_strips() == {0}
-        assert names(run.path / "strips") == ["0000.tif"]
-
-
-def test_kills_at_any_moment_leave_a_run_that_continues(tmp_path: Path) -> None:
-    # A child is killed after ever more calls of functions, until one survives.
-    body = """
-        import signal
-        from rsupres.families.base import SceneContext
-
-        def work():
-            with Run.open(path, manifest) as run:
-                if run.load_context() is None:
-                    latent = run.allocate('latent', (50, 2000), 'float32')
-                    latent[:] = 7
-                    run.save_context(SceneContext({'latent': latent}, {'low': 0.5}))
-                for strip in sorted(set(range(20)) - run.done_strips()):
-                    with publishing(run.strip_path(strip)) as part:
-                        part.write_bytes(bytes([strip]) * 10000)
-
-        def is_killed(n_calls):
-            pid = os.fork()
-            if pid == 0:
-                calls = iter(range(n_calls))
-                def count(*event):
-                    if next(calls, None) is None:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                sys.setprofile(count)
-                work()
-                os._exit(0)
-            return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-
-        n_calls, n_kills = 40, 0
-        while is_killed(n_calls):
-            n_calls += n_calls // 6
-            n_kills += 1
-        tell(n_kills)
-    """
-    path = tmp_path / "o.run"
-    assert int(finish(path, body)) > 20
-    with Run.open(path, JOB) as run:
-        assert run.done_strips() == set(range(20))
-        for strip in range(20):
-            assert run.strip_path(strip).read_bytes() == bytes([strip]) * 10000
-        context = run.load_context()
-        assert context is not None
-        assert (context.arrays["latent"] == 7).all()
-        assert context.numbers == {"low": 0.5}
-        expected = ["context", "run.json", "run.lock", "strips"]
-        assert sorted(file.name for file in path.iterdir()) == expected
-
-
-def test_a_second_run_in_one_process_is_refused_too(tmp_path: Path) -> None:
-    with (
-        Run.open(tmp_path / "o.run", JOB),
-        pytest.raises(RunConflictError, match=f"process {os.getpid()}"),
-    ):
-        Run.open(tmp_path / "o.run", JOB)
-
-
-def test_many_processes_may_open_a_run_at_once_as_shards(tmp_path: Path) -> None:
-    failures: list[Exception] = []
-    barrier = threading.Barrier(8)
-
-    def work(shard: int) -> None:
-        try:
-            barrier.wait()
-            with Run.open(tmp_path / "o.run", JOB, exclusive=False) as run:
-                run.lock_shard(shard, 8)
-                put_strip(run, shard)
-                barrier.wait(timeout=30)
-        except Exception as error:
-            failures.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=work, args=(shard,)) for shard in range(1, 9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert read_state(tmp_path / "o.run").done == set(range(1, 9))
-
-
 def test_a_shard_is_locked_against_a_second_worker_only(tmp_path: Path) -> None:
     path = tmp_path / "o.run"
     with Run.open(path, JOB, exclusive=False) as other:
@@ -339,167 +161,6 @@ def test_a_shard_keeps_the_leftovers_of_others_at_work(tmp_path: Path) -> None:
         ):
             part.write_bytes(b"pixels")
         assert one.done_strips() == {1}
-
-
-def test_publishing_replaces_only_when_the_block_ends_well(tmp_path: Path) -> None:
-    target = tmp_path / "out.tif"
-    with publishing(target) as part:
-        part.write_bytes(b"first")
-        assert not target.exists()
-    with pytest.raises(TypeError), publishing(target) as part:
-        part.write_bytes("not bytes")  # opens the file before it fails
-    assert target.read_bytes() == b"first"
-    with publishing(target) as part:
-        part.write_bytes(b"third")
-        assert target.read_bytes() == b"first"
-    assert target.read_bytes() == b"third"
-    assert names(tmp_path) == ["out.tif"]
-
-
-def test_pixels_are_on_disk_before_they_have_their_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
-    fsync, replace = os.fsync, os.replace
-
-    def watch_fsync(descriptor: int) -> None:
-        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:5]}")
-        fsync(descriptor)
-
-    def watch_replace(source: Path, target: Path) -> None:
-        steps.append("rename")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", watch_fsync)
-    monkeypatch.setattr(os, "replace", watch_replace)
-    (tmp_path / "folder").mkdir()
-    with publishing(tmp_path / "folder/o.tif") as part:
-        part.write_bytes(b"pixels")
-    assert steps == ["sync o.tif", "rename", "sync folde"]
-
-
-def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> None:
-    body = """
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        run = Run.open(path, manifest)
-        for work in (
-            lambda part: part.write_bytes(bytes(200_000)),
-            lambda part: run.allocate('latent', (100_000,), 'float32'),
-        ):
-            try:
-                with publishing(run.strip_path(0)) as part:
-                    work(part)
-            except RsupresError as error:
-                tell(f'{type(error).__name__} {error}')
-        tell(run.done_strips())
-        tell(sorted(file.name for file in path.rglob('*.*')))
-    """
-    first, second, done, files = finish(tmp_path / "o.run", body).splitlines()
-    assert first.startswith("ResourceError ")
-    assert "strips/0000.tif: the disk is full" in first
-    assert second.startswith("ResourceError ")
-    assert "0.4 MB are needed" in second
-    assert done == "frozenset()"
-    assert ".tif" not in files
-    assert ".npy" not in files
-
-
-def test_no_space_on_a_device_is_a_resource_error(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-
-    def write(part: Path) -> None:
-        part.unlink()
-        part.symlink_to("/dev/full")
-        part.write_bytes(b"pixels")
-
-    with (
-        pytest.raises(ResourceError, match=r"o\.tif: the disk is full"),
-        publishing(tmp_path / "o.tif") as part,
-    ):
-        write(part)
-    assert names(tmp_path) == []
-
-
-def test_a_full_file_system_stops_a_run_that_then_continues(tmp_path: Path) -> None:
-    body = """
-        def attempt(work):
-            try:
-                work()
-            except RsupresError as error:
-                tell(f'{type(error).__name__} {error}')
-
-        def write(size):
-            with publishing(run.strip_path(1)) as part:
-                part.write_bytes(bytes(size))
-
-        other = path.with_name('other')
-        with Run.open(path, manifest) as run:
-            other.write_bytes(bytes(900_000))
-            attempt(lambda: run.allocate('latent', (100_000,), 'float32'))
-            attempt(lambda: write(300_000))
-        other.unlink()
-        with Run.open(path, manifest) as run:
-            tell(run.done_strips())
-            write(300_000)
-            tell(run.done_strips())
-    """
-    # A file system of 1 MB in a name space of its own, which ends with the process.
-    mount = 'mount -t tmpfs -o size=1m none "$1" && shift'
-    space = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run(
-            [*space, mount, "sh", str(tmp_path)], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("cannot mount a file system here")
-    program = [*space, f'{mount} && exec "$@"', "sh", str(tmp_path)]
-    lines = finish(tmp_path / "o.run", body, program).splitlines()
-    assert lines[0].startswith("ResourceError ")
-    assert "0.4 MB are needed" in lines[0]
-    assert lines[1].startswith("ResourceError ")
-    assert "0001.tif: the disk is full" in lines[1]
-    assert lines[2:] == ["frozenset()", "frozenset({1})"]
-
-
-def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path: Path) -> None:
-    body = """
-        if os.getuid() == 0:
-            os.setuid(65534)
-        for work in (
-            lambda: Run.open(path, manifest),
-            lambda: publishing(path / 'o.tif').__enter__().write_bytes(b'x'),
-        ):
-            try:
-                work()
-            except (RsupresError, OSError) as error:
-                tell(f'{type(error).__name__} {error}')
-    """
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o555)
-    first = finish(closed / "o.run", body).splitlines()[0]
-    assert first.startswith("InputError ")
-    assert "o.run: cannot be written (Permission denied)" in first
-
-
-def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent: no such folder"):
-        Run.open(tmp_path / "absent/o.run", JOB)
-    with (
-        pytest.raises(InputError, match="absent: no such folder"),
-        publishing(tmp_path / "absent/o.tif") as part,
-    ):
-        part.write_bytes(b"x")
-    with pytest.raises(InputError, match="no run directory"):
-        Run.load(tmp_path / "absent")
-    with pytest.raises(InputError, match="no run directory"):
-        read_state(tmp_path)
-
-
-def test_a_missing_file_of_the_callers_is_not_explained_away(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), publishing(tmp_path / "o.tif"):
-        (tmp_path / "absent").read_bytes()
 
 
 arrays = st.dictionaries(

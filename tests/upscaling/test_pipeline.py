@@ -1,11 +1,9 @@
-"""The whole chain with models that have no weights."""
+"""The whole chain with models that have no weights: pixels, bands, and refusals."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,68 +12,16 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rsupres.diffusion.noise import NoiseField
-from rsupres.errors import (
-    BandError,
-    InputError,
-    ModelOutputError,
-    QualityGateError,
-    ResourceError,
-    RsupresError,
-)
+from rsupres.errors import BandError, RsupresError
 from rsupres.families.base import SamplerOptions, SceneContext
-from rsupres.grid import PixelWindow
-from rsupres.output.tiff.strip import StripWriter
 from rsupres.products.sentinel2 import LEAST_MTF
 from rsupres.raster.dataset import Raster
-from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.outputs import INTERVAL, interval_reach
-from rsupres.upscaling.pipeline import finish_run, upscale_scene
-from rsupres.upscaling.preparation.context import context_of
+from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation.requirements import sampler_options
-from tests.fakes import RANGE, FakeModel, PreparingModel, SureModel, noisy, spec
+from tests.fakes import RANGE, FakeModel, spec
 from tests.helpers import make_scene
-from tests.strategies import COSTLY
-
-
-def textured(height: int = 60, width: int = 50, bands: int = 3) -> np.ndarray:
-    rng = np.random.default_rng(3)
-    return rng.integers(300, 3000, (bands, height, width)).astype(np.uint16)
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    pixels = textured()
-    pixels[:, 12:30, 5:25] = 0
-    pixels[0, 40, 40] = 14000  # beyond the stretch
-    return make_scene(
-        tmp_path / "scene.tif",
-        pixels=pixels,
-        nodata=0,
-        descriptions=("B04", "B03", "B02"),
-    )
-
-
-def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob:
-    options = {"scale": Fraction(2), "model": "fake", **options}
-    return UpscaleJob(scenes=(str(scene),), output=scene.with_name(name), **options)
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-def result(scene: Path, name: str = "out.tif", **options: object) -> np.ndarray:
-    job = job_for(scene, name, **options)
-    upscale_scene(job)
-    return read(job.output)
-
-
-# --- what comes out ------------------------------------------------------------------
+from tests.upscaling.scenes import job_for, read, result, textured
 
 
 @pytest.mark.parametrize("scale", [Fraction(2), Fraction(5, 2), Fraction(10, 3)])
@@ -272,296 +218,6 @@ def test_locked_results_are_smooth_across_pixels(tmp_path, monkeypatch):
     np.testing.assert_allclose(steps, 25.0, rtol=0.05)
 
 
-# --- noise and samples ---------------------------------------------------------------
-
-
-def test_the_noise_belongs_to_the_ground_not_to_the_tiles(scene, monkeypatch):
-    FakeModel(spec(stochastic=True), noisy).install(monkeypatch)
-    small = result(scene, "a.tif", tile_size=16)
-    whole = result(scene, "b.tif", tile_size=60)
-    other = result(scene, "c.tif", tile_size=60, seed=1)
-    assert np.abs(small.astype(int) - whole).max() <= 1
-    assert np.abs(other.astype(int) - whole).max() > 50
-
-
-def test_samples_give_the_mean_and_the_standard_deviation(scene, monkeypatch):
-    FakeModel(spec(stochastic=True), noisy).install(monkeypatch)
-    deviation = scene.with_name("u.tif")
-    mean = result(scene, samples=4, uncertainty=deviation, dtype="float32", nodata=-1.0)
-    singles = []
-    for k in range(4):
-        model = FakeModel(
-            spec(stochastic=True),
-            lambda sr, batch, k=k: noisy(
-                sr, replace(batch, noise=replace(batch.noise, sample=k))
-            ),
-        )
-        model.install(monkeypatch)
-        singles.append(result(scene, f"s{k}.tif", dtype="float32", nodata=-1.0))
-    valid = singles[0] != -1
-    np.testing.assert_allclose(mean[valid], np.mean(singles, axis=0)[valid], rtol=1e-5)
-    with rasterio.open(deviation) as dataset:
-        spread = dataset.read()
-        assert dataset.dtypes[0] == "float32"
-        assert np.isnan(dataset.nodata)
-        assert dataset.descriptions == ("B04", "B03", "B02")
-    np.testing.assert_array_equal(np.isnan(spread), ~valid)
-    np.testing.assert_allclose(
-        spread[valid], np.std(singles, axis=0, ddof=1)[valid], rtol=1e-2, atol=0.1
-    )
-    assert np.nanmean(spread) == pytest.approx(92, abs=10)  # 0.01 * 10000, ddof 1
-
-
-def test_a_predicted_error_gives_its_deviation_and_an_interval(scene, monkeypatch):
-    tails = (0.5, 1.0, 2.0, 3.0, 4.0)
-    SureModel(spec(bands=("red", "green", "blue"), tails=tails)).install(monkeypatch)
-    names = {k: scene.with_name(f"{k}.tif") for k in ("uncertainty", *INTERVAL)}
-    sr = result(scene, interval=0.9, dtype="float32", nodata=-1.0, **names)
-    spread, low, high = (read(path) for path in names.values())
-    valid = sr != -1
-    np.testing.assert_allclose(spread[valid], 100.0, rtol=1e-5)  # 0.01 of 10000
-    # The output has the file's bands, the limits the model's.
-    np.testing.assert_allclose(low[valid], (sr - 200.0)[valid], rtol=1e-4)
-    np.testing.assert_allclose(high[valid], (sr + 200.0)[valid], rtol=1e-4)
-    assert np.isnan(high[~valid]).all()
-
-
-@pytest.mark.parametrize(("share", "reach"), [(0.5, 0.5), (0.9, 2.0), (0.925, 2.415)])
-def test_intervals_between_known_shares_are_interpolated(share, reach):
-    found = interval_reach(share, (0.5, 1.0, 2.0, 3.0, 4.0))
-    assert found == pytest.approx(reach, abs=1e-3)
-
-
-def test_every_sample_is_prepared_with_its_own_noise(scene, monkeypatch):
-    model = PreparingModel(spec(stochastic=True)).install(monkeypatch)
-    summary = upscale_scene(
-        job_for(scene, samples=3, uncertainty=scene.with_name("u.tif"))
-    )
-    assert model.prepared == 3
-    assert summary.figures["uncertainty"] == pytest.approx(0.02 * 0.6, rel=0.4)
-
-
-# --- memory, damage ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-        MemoryError(),
-    ],
-)
-def test_the_batch_is_halved_until_it_fits(scene, monkeypatch, caplog, error):
-    model = FakeModel()
-
-    def greedy(sr: torch.Tensor, batch) -> torch.Tensor:
-        if len(batch.lr) > 2:
-            raise error
-        return sr
-
-    model.twist = greedy
-    model.install(monkeypatch)
-    sr = result(scene, batch_size=5)
-    assert max(model.batches) == 5
-    assert model.batches.count(5) == 1
-    assert set(model.batches[2:]) <= {1, 2}
-    assert "out of memory with 5 tiles at once; going on with 2" in caplog.text
-    model.twist = lambda sr, batch: sr
-    np.testing.assert_array_equal(sr, result(scene, "b.tif", batch_size=1))
-
-
-def test_a_tile_that_never_fits_ends_the_run(scene, monkeypatch):
-    def greedy(sr: torch.Tensor, batch) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    FakeModel(twist=greedy).install(monkeypatch)
-    with pytest.raises(ResourceError, match="smaller tiles") as error:
-        upscale_scene(job_for(scene))
-    assert error.value.remedies == ("tile_size",)
-    assert not scene.with_name("out.tif").exists()
-
-
-def test_other_errors_of_the_model_are_not_taken_for_memory(scene, monkeypatch):
-    def broken(sr: torch.Tensor, batch) -> torch.Tensor:
-        raise RuntimeError("shapes do not match")
-
-    FakeModel(twist=broken).install(monkeypatch)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        upscale_scene(job_for(scene))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_from_the_model_names_the_tile_and_writes_nothing(scene, monkeypatch, bad):
-    def spoil(sr: torch.Tensor, batch) -> torch.Tensor:
-        for pixels, window in zip(sr, batch.windows_lr, strict=True):
-            if window.intersection(PixelWindow(40, 40, 1, 1)):
-                pixels[0, 5, 5] = bad
-        return sr
-
-    FakeModel(twist=spoil).install(monkeypatch)
-    with pytest.raises(ModelOutputError, match=r"tile \d, \d \(LR rows") as error:
-        upscale_scene(job_for(scene))
-    assert error.value.exit_code == 7
-    assert not scene.with_name("out.tif").exists()
-
-
-def test_a_wrong_shape_from_the_model_is_refused(scene, monkeypatch):
-    FakeModel(twist=lambda sr, batch: sr[..., 1:]).install(monkeypatch)
-    with pytest.raises(ModelOutputError, match="shape"):
-        upscale_scene(job_for(scene))
-
-
-def test_the_model_runs_in_inference_mode(scene, monkeypatch):
-    modes: list[bool] = []
-
-    def watch(sr: torch.Tensor, batch) -> torch.Tensor:
-        modes.append(torch.is_inference_mode_enabled())
-        return sr
-
-    FakeModel(twist=watch).install(monkeypatch)
-    upscale_scene(job_for(scene))
-    assert modes
-    assert all(modes)
-
-
-def test_tiles_without_valid_pixels_never_reach_the_model(tmp_path, monkeypatch):
-    pixels = textured(48, 48)
-    pixels[:, :, 20:] = 0
-    scene = make_scene(tmp_path / "s.tif", pixels=pixels, nodata=0)
-    model = FakeModel()
-    model.install(monkeypatch)
-    summary = upscale_scene(job_for(scene, stretch="0,3000", tile_size=16, overlap=6))
-    assert summary.skipped > 0
-    assert sum(model.batches) == summary.tiles - summary.skipped
-
-
-# --- resume and shards ---------------------------------------------------------------
-
-
-class Stop(Exception):
-    pass
-
-
-@COSTLY
-@given(
-    first=st.integers(0, 30),
-    lock=st.booleans(),
-    scale=st.sampled_from([Fraction(2), Fraction(5, 2)]),
-    removed=st.sets(st.integers(0, 4)),
-)
-def test_a_run_stopped_anywhere_ends_in_the_same_bytes(
-    tmp_path_factory, first, lock, scale, removed
-):
-    folder = tmp_path_factory.mktemp("resume")
-    scene = make_scene(folder / "s.tif", pixels=textured(44, 26), nodata=0)
-    options = {"lock_low_frequencies": lock, "scale": scale, "tile_size": 16}
-    with pytest.MonkeyPatch.context() as patch:
-        model = PreparingModel(spec(stochastic=True)).install(patch)
-        upscale_scene(job_for(scene, "whole.tif", **options))
-        n_calls = len(model.batches)
-
-        def stop(sr: torch.Tensor, batch) -> torch.Tensor:
-            raise Stop
-
-        plain = model.upscale
-
-        def counting(batch, s):
-            if len(model.batches) - n_calls >= first:
-                raise Stop
-            return plain(batch, s)
-
-        model.upscale = counting  # type: ignore[method-assign]
-        job = job_for(scene, "out.tif", **options)
-        prepared = model.prepared
-        try:
-            upscale_scene(job)
-        except Stop:
-            model.upscale = plain  # type: ignore[method-assign]
-            for strip in removed:
-                (job.run_path / "strips" / f"{strip:04d}.tif").unlink(missing_ok=True)
-            upscale_scene(job)
-        assert model.prepared == prepared + 1
-    assert (folder / "out.tif").read_bytes() == (folder / "whole.tif").read_bytes()
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize(
-    ("n_shards", "lock"), [(3, True), pytest.param(9, False, marks=pytest.mark.slow)]
-)
-def test_shards_in_any_order_make_the_same_bytes(scene, monkeypatch, n_shards, lock):
-    PreparingModel(spec(stochastic=True)).install(monkeypatch)
-    options = {"lock_low_frequencies": lock, "tile_size": 16, "samples": 2}
-    deviations = [scene.with_name("u1.tif"), scene.with_name("u2.tif")]
-    upscale_scene(job_for(scene, "whole.tif", uncertainty=deviations[0], **options))
-    order = [2, *range(3, n_shards + 1), 1]
-    summaries = [
-        upscale_scene(
-            job_for(scene, shard=(i, n_shards), uncertainty=deviations[1], **options)
-        )
-        for i in order
-    ]
-    assert [s.status for s in summaries] == ["computed"] * (n_shards - 1) + ["written"]
-    one, other = (scene.with_name(name) for name in ("whole.tif", "out.tif"))
-    assert one.read_bytes() == other.read_bytes()
-    assert deviations[0].read_bytes() == deviations[1].read_bytes()
-
-
-@pytest.mark.parametrize("n_shards", [1, 2])
-def test_an_output_of_packets_has_the_same_bytes(tmp_path, monkeypatch, n_shards):
-    scene = make_scene(tmp_path / "s.tif", pixels=textured(330, 26, 1), nodata=0)
-    options = {"model": "bicubic", "scale": Fraction(4), "tile_size": 64}
-    upscale_scene(job_for(scene, "whole.tif", **options))
-    monkeypatch.setattr("rsupres.output.tiff.packets.PACKED_BYTES", 0)
-    for shard in range(1, n_shards):
-        upscale_scene(job_for(scene, shard=(shard, n_shards), **options))
-    job = job_for(scene, **options)
-    with monkeypatch.context() as patch:
-
-        def stop_at_the_last(path: Path, *arguments: object) -> StripWriter:
-            if path.name.startswith("0006"):
-                raise Stop
-            return StripWriter(path, *arguments)  # type: ignore[arg-type]
-
-        patch.setattr("rsupres.upscaling.outputs.StripWriter", stop_at_the_last)
-        with pytest.raises(Stop):
-            upscale_scene(job)
-    packed = [path.name for path in (job.run_path / "strips").glob("*.packed")]
-    assert len(packed) == (4 if n_shards == 1 else 2)
-    upscale_scene(job)
-    one, other = (scene.with_name(name) for name in ("whole.tif", "out.tif"))
-    assert one.read_bytes() == other.read_bytes()
-    assert not job.run_path.exists()
-
-
-def test_figures_do_not_depend_on_shards(scene, monkeypatch):
-    FakeModel(twist=lambda sr, batch: sr * 1.01).install(monkeypatch)
-    whole = upscale_scene(job_for(scene, "whole.tif"))
-    upscale_scene(job_for(scene, shard=(1, 2)))
-    shared = upscale_scene(job_for(scene, shard=(2, 2)))
-    assert shared.figures == whole.figures
-
-
-def test_a_run_of_another_output_can_be_finished_from_its_directory(
-    scene, monkeypatch, tmp_path
-):
-    FakeModel().install(monkeypatch)
-    upscale_scene(job_for(scene, "whole.tif"))
-    upscale_scene(job_for(scene, shard=(1, 2)))
-    summary = finish_run(tmp_path / "out.tif.run", tmp_path / "else.tif")
-    assert summary.status == "written"
-    whole = (tmp_path / "whole.tif").read_bytes()
-    assert (tmp_path / "else.tif").read_bytes() == whole
-
-
-def test_a_folder_that_is_no_run_cannot_be_finished(tmp_path):
-    with pytest.raises(InputError):
-        finish_run(tmp_path, tmp_path / "o.tif")
-
-
-# --- refusals and warnings -----------------------------------------------------------
-
-
 def test_pixel_sizes_and_scales_beyond_training_are_warned_about(
     scene, monkeypatch, caplog
 ):
@@ -658,15 +314,6 @@ def test_tags_tell_how_the_output_was_made(scene, monkeypatch):
     assert json.loads(tags["RSUPRES_STRETCH"])["high"] == [10000.0] * 3
 
 
-def test_a_failed_gate_is_known_after_a_resume_too(scene, monkeypatch):
-    FakeModel(twist=lambda sr, batch: sr + 0.1).install(monkeypatch)
-    upscale_scene(job_for(scene, shard=(1, 2)))
-    job = job_for(scene, shard=(2, 2), fail_if=("consistency>5%",))
-    with pytest.raises(QualityGateError, match=r"consistency = 0\.1"):
-        upscale_scene(job)
-    assert job.output.exists()
-
-
 def test_progress_ends_with_everything_done(scene, monkeypatch):
     FakeModel().install(monkeypatch)
     steps = []
@@ -684,14 +331,3 @@ def test_a_rotated_scene_stays_on_its_ground(tmp_path, monkeypatch):
     upscale_scene(job)
     with rasterio.open(job.output) as dataset:
         assert dataset.transform @ (24, 20) == pytest.approx(turned @ (12, 10))
-
-
-def test_contexts_are_kept_apart_by_sample():
-    from rsupres.families.base import SceneContext
-
-    whole = SceneContext({"s0_a": np.zeros(1), "s1_a": np.ones(1)}, {"s1_n": 2.0})
-    part = context_of(whole, 1)
-    assert list(part.arrays) == ["a"]
-    assert part.arrays["a"][0] == 1
-    assert part.numbers == {"n": 2.0}
-    assert NoiseField(0, 1) != NoiseField(0)
