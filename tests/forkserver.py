@@ -7,6 +7,7 @@ limits, which a test may kill.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -128,6 +129,7 @@ def serve() -> None:
     for module in (*PRELOADED, *(f"rsupres.cli.{name}" for name in COMMANDS.values())):
         import_module(module)
     import_module("torch").set_num_threads(1)
+    gc.freeze()  # or each child would copy the pages of all objects
     while line := sys.stdin.readline():
         request = json.loads(line)
         pid = os.fork()

@@ -131,7 +131,17 @@ def test_a_name_that_no_longer_ships_means_its_successor(
     assert "no longer ships; optical-small replaces it" in caplog.text
 
 
-@pytest.mark.parametrize("card", UPSCALERS, ids=lambda card: card.name)
+# The others take long, and their families have tests of tiles of their own.
+@pytest.mark.parametrize(
+    "card",
+    [
+        pytest.param(
+            card, marks=() if card.name == "optical-small" else pytest.mark.slow
+        )
+        for card in UPSCALERS
+    ],
+    ids=lambda card: card.name,
+)
 def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
     small, tiling = _upscale(card, tmp_path / "small.tif", 64)
     whole, _ = _upscale(card, tmp_path / "whole.tif", 256)
@@ -191,6 +201,7 @@ def test_the_student_beats_bicubic_at_both_of_its_scales(
     assert scores[card.name] > scores["bicubic"] + gain_db
 
 
+@pytest.mark.slow
 def test_tile_size_does_not_show_at_x8(tmp_path: Path) -> None:
     card = read_card("slimdiffsr-mini")
     small, tiling = _upscale(card, tmp_path / "small.tif", 64, Fraction(8))

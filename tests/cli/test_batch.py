@@ -207,19 +207,19 @@ def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch
 @pytest.fixture
 def tiles(tmp_path: Path) -> Path:
     """Tiles of a scene with a reference, a mask and a map; one without a pixel."""
-    pixels = np.random.default_rng(2).integers(200, 6000, (3, 40, 60)).astype(np.uint16)
+    pixels = np.random.default_rng(2).integers(200, 6000, (3, 38, 38)).astype(np.uint16)
     pixels[:, :22, :22] = 0
     names = ("B04", "B03", "B02")
     scene = make_scene(
         tmp_path / "scene.tif", pixels=pixels, nodata=0, descriptions=names
     )
     rng = np.random.default_rng(4)
-    reference = rng.integers(1, 255, (3, 80, 120)).astype(np.uint8)
+    reference = rng.integers(1, 255, (3, 76, 76)).astype(np.uint8)
     make_scene(tmp_path / "ref_2019-01-02.tif", pixels=reference, transform=SR)
-    codes = np.zeros((1, 80, 120), np.uint8)
-    codes[0, 30:60, 50:90] = 3
+    codes = np.zeros((1, 76, 76), np.uint8)
+    codes[0, 30:60, 40:70] = 3
     make_scene(tmp_path / "change.tif", pixels=codes, transform=SR, nodata=255)
-    drawn = rng.integers(0, 255, (3, 80, 120)).astype(np.uint8)
+    drawn = rng.integers(0, 255, (3, 76, 76)).astype(np.uint8)
     make_scene(tmp_path / "map.tif", pixels=drawn, transform=SR)
     done = run(
         *("tile", scene, tmp_path / "tiles", "--scale", 2, "--tile-size", 22),
@@ -238,7 +238,7 @@ def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monke
     done = run("batch", tiles, "--out-dir", tmp_path / "o", "--model", "fake", "--json")
     assert done.exit_code == 0, done.output
     *items, _ = lines(done)
-    assert len(items) == 11  # of 3 x 4 tiles, one is empty
+    assert len(items) == 3  # of 2 x 2 tiles, one is empty
     assert all(set(item["conditions"]) == LOOKS for item in items)
     whole = tmp_path / "whole.tif"
     job = UpscaleJob(
@@ -255,7 +255,7 @@ def test_tiles_go_through_the_model_with_their_conditions(tmp_path, tiles, monke
     assert back.exit_code == 0, back.output
     one, other = read(whole).astype(int), read(tmp_path / "back.tif").astype(int)
     known = (one[0] > 0) & (other[0] > 0)
-    assert known.mean() > 0.7
+    assert known.mean() > 0.6
     # Bicubic edges of a tile see reflected pixels; inside, both show the same model.
     assert np.median(np.abs(one - other)[:, known]) <= 1
 

@@ -95,7 +95,7 @@ def kill_often(commands, scene: Path, whole: bytes, seed: int, n_runs: int) -> i
     return kills
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(
     commands, scene, whole, seed
 ):
@@ -273,7 +273,9 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-@pytest.mark.parametrize("size", ["64k", "400k", "1m"])
+@pytest.mark.parametrize(
+    "size", ["64k", *(pytest.param(s, marks=pytest.mark.slow) for s in ("400k", "1m"))]
+)
 def test_a_full_disk_ends_in_6_and_with_room_the_same_command_continues(
     commands, scene, whole, small_disk, size
 ):

@@ -120,6 +120,7 @@ def test_the_next_nights_redo_a_changed_scene_and_finish_a_killed_run(
     assert Path("sharp/T33UUP_town.tif").read_bytes() == found
 
 
+@pytest.mark.slow
 def test_the_line_of_the_crontab_runs_as_cron_runs_it(data: Path) -> None:
     """Few variables, another folder, and a shell that reads the line."""
     line = BLOCKS["crontab"].strip()

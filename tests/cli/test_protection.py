@@ -231,18 +231,26 @@ WAYS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the folder `loose` of tiles without an index, and their mosaic."""
+    folder = tmp_path_factory.mktemp("mosaic")
+    scene = make_scene(folder / "scene.tif", 16, 16, descriptions=NAMES)
+    sides = ("--tile-size", 8, "--overlap", 2, "--scale", 1)
+    assert run("tile", scene, folder / "tiles", *sides).exit_code == 0
+    tiles = (folder / "tiles" / "lr").rename(folder / "loose")
+    assert run("mosaic", tiles, folder / "all.tif").exit_code == 0
+    return folder
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_mosaic_never_reads_its_own_output(
-    scene: Path, tmp_path: Path, way: str
+    loose: Path, tmp_path: Path, way: str
 ) -> None:
-    tiles = tmp_path / "tiles"
-    sides = ("--tile-size", 8, "--overlap", 2, "--scale", 1)
-    assert run("tile", scene, tiles, *sides).exit_code == 0
-    folder = (tiles / "lr").rename(tmp_path / "loose")
+    folder = Path(shutil.copytree(loose / "loose", tmp_path / "loose"))
     n_tiles = len(list(folder.glob("*.tif")))
     assert n_tiles >= 8
-    assert run("mosaic", folder, tmp_path / "all.tif").exit_code == 0
-    WAYS[way](folder, tmp_path / "all.tif")
+    WAYS[way](folder, Path(shutil.copy(loose / "all.tif", tmp_path)))
     result = run("mosaic", folder, tmp_path / "again.tif", "--nodata", 0, "--json")
     assert result.exit_code == 0, result.output
     n_left = n_tiles - 2 * (way == "first and last tile gone")

@@ -68,6 +68,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, _server: Commands) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_ten_sharp_bands_with_mask_item_picture_and_style(work: Path) -> None:
     with rasterio.open(work / "x4.tif") as sharp:
         assert sharp.descriptions == ALL_TEN

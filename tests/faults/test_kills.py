@@ -87,7 +87,7 @@ def finish(commands, step: Step, folder: Path):
             return done
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "shards"])
 def test_what_was_killed_ends_in_the_same_files(
     commands, scheduler, sound, tmp_path, name, seed

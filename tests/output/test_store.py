@@ -58,7 +58,9 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("scheme", ["s3://", "/vsis3/"])
+@pytest.mark.parametrize(
+    "scheme", ["s3://", pytest.param("/vsis3/", marks=pytest.mark.slow)]
+)
 def test_an_output_becomes_an_object_with_the_bytes_of_a_file(
     bucket, scene, whole, tmp_path, scheme
 ):
@@ -99,8 +101,9 @@ def test_an_object_that_exists_is_treated_as_a_file_is(bucket, scene):
 
     assert upscale().exit_code == 0
     first = bucket.get(bucket.key)
-    assert upscale().exit_code == 5
-    assert f"/vsis3/bucket/{bucket.key} exists" in upscale().stderr
+    refused = upscale()
+    assert refused.exit_code == 5
+    assert f"/vsis3/bucket/{bucket.key} exists" in refused.stderr
     same = upscale("--skip-existing", "--json")
     assert json.loads(same.stdout)["status"] == "existed"
     assert upscale("--update").exit_code == 0
@@ -172,6 +175,7 @@ def test_a_run_is_finished_into_an_object(bucket, scene, whole, tmp_path):
     assert names(tmp_path) == ["scene.tif"]
 
 
+@pytest.mark.slow
 def test_a_failed_gate_writes_the_object_all_the_same(bucket, scene):
     failed = run("upscale", scene, bucket.output, *OPTIONS, "--fail-if", "valid < 2")
     assert failed.exit_code == 8, failed.output

@@ -96,7 +96,7 @@ def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-_LARGE = 2**21  # numbers; larger tensors are drawn anew at each call
+_LARGE = 2**22  # numbers; larger tensors are drawn anew at each call
 _remembered = lru_cache(maxsize=8192)(_drawn)  # variants of a network share most
 
 

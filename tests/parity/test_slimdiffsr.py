@@ -194,9 +194,11 @@ def build_student(case: Case, scale: int = 4) -> SlimDiffSRNetwork:
     """Build and fill the student; file to network without the dead tensors."""
     full = SlimDiffSRNetwork(SlimDiffSRConfig(scale), dead=True)
     fill(full, case)
-    live = SlimDiffSRNetwork(SlimDiffSRConfig(scale))
+    with torch.device("meta"):  # no time for random weights
+        live = SlimDiffSRNetwork(SlimDiffSRConfig(scale))
     tensors = full.state_dict()
-    live.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(DEAD)})
+    alive = {k: v for k, v in tensors.items() if not k.startswith(DEAD)}
+    live.load_state_dict(alive, assign=True)
     return live.eval()
 
 

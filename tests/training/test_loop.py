@@ -82,21 +82,26 @@ ALL_STAGES = (
 )
 
 
-def test_all_stages_end_in_a_checkpoint_that_upscales(tmp_path: Path) -> None:
-    _pack(tmp_path / "p.safetensors")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pack and of a run of all stages with validation."""
+    folder = tmp_path_factory.mktemp("trained")
+    _pack(folder / "p.safetensors")
     config = _config(*ALL_STAGES)
-    config = replace(
-        config,
-        data=replace(config.data, validation=("p.safetensors",)),
-    )
-    path = train(config, tmp_path, CPU)
-    assert path == tmp_path / "out" / "tiny.safetensors"
+    data = replace(config.data, validation=("p.safetensors",))
+    path = train(replace(config, data=data), folder, CPU)
+    assert path == folder / "out" / "tiny.safetensors"
+    return folder
+
+
+def test_all_stages_end_in_a_checkpoint_that_upscales(trained: Path) -> None:
+    path = trained / "out" / "tiny.safetensors"
     model = load_model(str(path), CPU, SamplerOptions(detail=1.0))
     lr = np.random.default_rng(0).random((3, 16, 12)).astype(np.float32)
     assert upscale_whole(model, lr, Fraction(4), CPU).shape == (3, 64, 48)
     log = [
         json.loads(line)
-        for line in (tmp_path / "out/log.jsonl").read_text().splitlines()
+        for line in (trained / "out/log.jsonl").read_text().splitlines()
     ]
     assert [r["stage"] for r in log if "s_per_it" in r] == [s.name for s in ALL_STAGES]
     figures = {k for r in log for k in r}
@@ -106,7 +111,7 @@ def test_all_stages_end_in_a_checkpoint_that_upscales(tmp_path: Path) -> None:
         "psnr_z_zero_x4",
         "psnr_z_hat_x4",
     } <= figures
-    assert (tmp_path / "out/validation/detail_000004.png").stat().st_size > 1000
+    assert (trained / "out/validation/detail_000004.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -142,18 +147,19 @@ def test_the_loss_falls(
     assert seen[1] < 0.9 * seen[0]
 
 
-def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_run_continues_to_the_same_weights(
+    tmp_path: Path, trained: Path
+) -> None:
+    """Validation, which this run goes without, changes no weight."""
     _pack(tmp_path / "p.safetensors")
-    whole = train(_config(*ALL_STAGES, out="whole"), tmp_path, CPU)
-    config = _config(*ALL_STAGES, out="parts")
+    config = _config(*ALL_STAGES)
     path = None
     for _ in range(100):  # every call stops after one iteration
         path = train(config, tmp_path, CPU, stop_after_s=0.0)
         if path is not None:
             break
     assert path is not None
-    assert whole is not None
-    wanted, got = load_file(whole), load_file(path)
+    wanted, got = load_file(trained / "out" / path.name), load_file(path)
     assert wanted.keys() == got.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(got[name], tensor, atol=0, rtol=0)

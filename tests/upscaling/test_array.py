@@ -27,6 +27,7 @@ def noise(height: int, width: int, bands: int = 3) -> np.ndarray:
     return RNG.random((bands, height, width), np.float32)
 
 
+@pytest.mark.slow
 def test_an_array_gives_the_pixels_of_a_scene_in_the_same_tiles(
     tmp_path: Path, model: Model
 ) -> None:

@@ -74,6 +74,7 @@ def test_baselines_with_and_without_offset_give_the_same_reflectance(
     np.testing.assert_allclose(found[0].filled(0), found[1].filled(0), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_network_is_better_than_the_regression_is_used(
     product: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_clouds_become_nodata_and_their_classes_stay(
     assert tags["RSUPRES_MASK"] == "scl: nodata,saturated,shadow,clouds,cirrus: nodata"
 
 
+@pytest.mark.slow
 def test_the_model_sees_no_cloud(product: Path, tmp_path: Path) -> None:
     clouds = tmp_path / "clouds"
     clouds.mkdir()

@@ -42,8 +42,10 @@ def test_bands_of_codes_are_copied_by_nearest_pixel(tmp_path: Path, lock: bool) 
         )
 
 
-@pytest.mark.parametrize("dtype", ["uint32", "uint64", "int64"])
-@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "lock"),
+    [("uint32", False), ("uint64", True), ("int64", False)],
+)
 def test_codes_of_any_size_are_copied_to_the_last_bit(
     tmp_path: Path, dtype: str, lock: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,7 +134,11 @@ def test_pixels_that_one_band_lacks_are_counted_in_a_warning(
 
 @pytest.mark.parametrize(
     ("dtype", "nodata", "lock"),
-    [("uint16", 0, True), ("uint8", 255, False), ("float32", float("nan"), True)],
+    [
+        ("uint16", 0, True),
+        pytest.param("uint8", 255, False, marks=pytest.mark.slow),
+        pytest.param("float32", float("nan"), True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_band_without_a_number_leaves_the_others_theirs(
     tmp_path: Path, dtype: str, nodata: float, lock: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -121,15 +122,22 @@ def save(path: Path, weights: Weights, **around: object) -> Path:
     return path
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The authors' three files."""
+    folder = tmp_path_factory.mktemp("authors")
     whole = released(REAL) | {TEXT + n: t for n, t in tower().items()}
     whole |= {"betas": torch.zeros(1000), "posterior_mean_coef1": torch.zeros(1000)}
-    checkpoint = save(tmp_path / "SGDM-real.ckpt", whole, epoch=3, global_step=119_999)
+    checkpoint = save(folder / "SGDM-real.ckpt", whole, epoch=3, global_step=119_999)
     for kind, seed in (("mean", 1), ("std", 2)):
-        torch.save(flow(seed), tmp_path / f"flow_{kind}")
-    return [checkpoint, tmp_path / "flow_mean", tmp_path / "flow_std"]
+        torch.save(flow(seed), folder / f"flow_{kind}")
+    return [checkpoint, folder / "flow_mean", folder / "flow_std"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, originals: list[Path]) -> list[Path]:
+    """The authors' three files, for a test that may change them."""
+    return [Path(shutil.copy(file, tmp_path)) for file in originals]
 
 
 def bring_in(sources: list[Path], **options: str) -> Path:

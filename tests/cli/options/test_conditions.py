@@ -276,6 +276,7 @@ def test_plan_shows_conditions_as_text_and_json(scene, reference, buildings, mod
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_mosaic_finishes_a_run_with_conditions(scene, reference, buildings, model):
     options = (
         "--reference",

@@ -257,7 +257,11 @@ def test_a_pack_of_tiles_names_their_legend_and_class_table(tmp_path, mapped) ->
 
 
 @pytest.mark.parametrize(
-    ("legend", "table"), [("maptiler", "second"), ("osm-carto", "cnam-cd")]
+    ("legend", "table"),
+    [
+        ("maptiler", "second"),
+        pytest.param("osm-carto", "cnam-cd", marks=pytest.mark.slow),
+    ],
 )
 def test_tiles_of_two_legends_or_tables_are_no_pack(
     tmp_path, mapped, legend, table

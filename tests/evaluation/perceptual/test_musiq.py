@@ -47,7 +47,13 @@ def network() -> Musiq:
     return module.eval()
 
 
-@pytest.mark.parametrize("size", PYIQA)
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(size, marks=() if k == 0 else pytest.mark.slow)
+        for k, size in enumerate(PYIQA)
+    ],
+)
 def test_scores_are_those_of_iqa_pytorch(network: Musiq, size: tuple[int, int]) -> None:
     score = musiq_quality(network, waves(*size), np.ones(size, bool))
     assert score == pytest.approx(PYIQA[size], abs=2e-6)  # sums in another order

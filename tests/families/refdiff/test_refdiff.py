@@ -297,7 +297,7 @@ def test_stale_references_are_told_or_not() -> None:
     ("loss", "options"),
     [
         (edm_loss, EdmOptions()),
-        (edm_loss, EdmOptions(summed=True)),
+        pytest.param(edm_loss, EdmOptions(summed=True), marks=pytest.mark.slow),
         pytest.param(closing_loss, ClosingOptions(through=0), marks=pytest.mark.slow),
     ],
 )

@@ -333,7 +333,10 @@ def test_a_model_of_classes_is_told_what_its_mask_means(
     assert "takes every change for 'water' (1 of SECOND)" in found.output
 
 
-@pytest.mark.parametrize("options", [("--sampler", "heun"), ("--steps", 5)])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(("--sampler", "heun"), marks=pytest.mark.slow), ("--steps", 5)],
+)
 def test_samplers_that_a_model_was_not_trained_for_are_warned_about(
     tmp_path: Path, scene: Path, reference: Path, options: tuple[object, ...]
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_map_in_other_colours_is_warned_about(
     assert "none of the colours" not in told
 
 
+@pytest.mark.slow
 def test_what_released_scripts_ignore_works(
     scene: Path, tmp_path: Path, models: dict[str, Path]
 ) -> None:
@@ -233,6 +234,7 @@ def test_an_import_without_the_base_says_what_to_get_and_where_to_put_it(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_import_upscales(tmp_path: Path, scene: Path) -> None:
     """The base in a file of its own, as a user has it."""
     whole = released(REAL)

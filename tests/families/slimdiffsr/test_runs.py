@@ -50,7 +50,12 @@ def upscale(scene: Path, model: Path, *more: str) -> tuple[Result, Path]:
 
 @each_config
 @pytest.mark.parametrize(
-    ("size", "sampler"), [((1, 1), "scene"), ((3, 40), "alone"), ((70, 5), "scene")]
+    ("size", "sampler"),
+    [
+        ((1, 1), "scene"),
+        ((3, 40), "alone"),
+        pytest.param((70, 5), "scene", marks=pytest.mark.slow),
+    ],
 )
 def test_scenes_smaller_than_the_padding_are_upscaled(
     tmp_path: Path, config: Config, sampler: str, size: tuple[int, int]
@@ -79,7 +84,8 @@ def test_a_scale_that_the_weights_are_not_for_is_told(
 
 @each_config
 @pytest.mark.parametrize(
-    ("sampler", "precision"), [("scene", "fp32"), ("alone", "bf16")]
+    ("sampler", "precision"),
+    [pytest.param("scene", "fp32", marks=pytest.mark.slow), ("alone", "bf16")],
 )
 def test_weights_that_are_no_numbers_write_nothing(
     tmp_path: Path, config: Config, sampler: str, precision: str
@@ -93,9 +99,8 @@ def test_weights_that_are_no_numbers_write_nothing(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    "has_products", [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("has_products", [False, True])
 def test_half_precision_is_chosen_by_its_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_products: bool
 ) -> None:

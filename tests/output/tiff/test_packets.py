@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Run:
     ("dtype", "nodata", "creation"),
     [
         pytest.param("uint8", None, {}, marks=pytest.mark.slow),
-        ("uint16", 0, {}),
+        pytest.param("uint16", 0, {}, marks=pytest.mark.slow),
         pytest.param("int16", -5, {"COMPRESS": "lzw"}, marks=pytest.mark.slow),
         ("float32", math.nan, {"compress": "ZSTD", "level": "3"}),
         ("uint16", None, {"LEVEL": "2", "BIGTIFF": "YES"}),

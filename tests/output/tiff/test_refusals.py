@@ -165,7 +165,7 @@ import numpy as np
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from rsupres.errors import ResourceError
-from tests.output.tiff.test_geotiff import DRIVERS, SIZE, make_meta, write_strips
+from tests.output.tiff.strips import DRIVERS, SIZE, make_meta, write_strips
 from rsupres.output.tiff.geotiff import assemble
 from rsupres.output.tiff.profile import OutputFormat
 folder = Path(sys.argv[1])

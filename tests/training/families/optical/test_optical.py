@@ -118,7 +118,7 @@ def test_the_score_asks_for_the_spread_of_the_truth() -> None:
 
 def test_the_spread_is_learned_as_mean_absolute_error_and_its_shape_noted() -> None:
     generator = torch.Generator().manual_seed(0)
-    errors = 0.02 * torch.randn((8, 3, 64, 64), generator=generator)
+    errors = 0.02 * torch.randn((8, 3, 32, 32), generator=generator)
     tries = {s: torch.full_like(errors, math.log(s)) for s in (0.012, 0.016, 0.022)}
     losses = {s: float(spread_loss(errors, logs)) for s, logs in tries.items()}
     assert min(losses, key=losses.__getitem__) == 0.016  # 0.02 * sqrt(2 / pi)

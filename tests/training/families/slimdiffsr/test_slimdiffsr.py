@@ -47,7 +47,7 @@ def config(architecture: str, *stages: StageConfig, **changes: object) -> TrainC
         architecture=architecture,
         out="out",
         data=DataConfig(
-            train=("p.safetensors",), lr_side=16, batch=2, fixed_scales=(4.0,)
+            train=("p.safetensors",), lr_side=8, batch=2, fixed_scales=(4.0,)
         ),
         stage=stages,
         precision="fp32",
@@ -148,7 +148,9 @@ def test_the_loss_falls(
     assert seen[1] < 0.9 * seen[0]
 
 
-@pytest.mark.parametrize("scales", [(4.0,), (4.0, 8.0)])
+@pytest.mark.parametrize(
+    "scales", [pytest.param((4.0,), marks=pytest.mark.slow), (4.0, 8.0)]
+)
 def test_any_model_can_teach_by_its_pictures(
     tmp_path: Path, scales: tuple[float, ...]
 ) -> None:
@@ -227,7 +229,7 @@ def test_the_likelihood_is_of_the_detail_that_bicubic_lacks() -> None:
 
 
 BOTH = DataConfig(
-    train=("p.safetensors",), lr_side=16, hr_side=64, batch=2, fixed_scales=(4.0, 8.0)
+    train=("p.safetensors",), lr_side=8, hr_side=64, batch=2, fixed_scales=(4.0, 8.0)
 )
 
 
@@ -266,7 +268,9 @@ def test_a_student_of_two_scales_is_distilled_from_a_wide_teacher(
         assert whole.shape == (3, 16 * scale, 12 * scale)
 
 
-@pytest.mark.parametrize("kind", ["direct", "distill"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("direct", marks=pytest.mark.slow), "distill"]
+)
 def test_ends_train_and_the_trunk_stays(tmp_path: Path, kind: str) -> None:
     pack(tmp_path)
     teacher = config("tiny-wide-teacher", StageConfig("teacher", 1), data=BOTH)

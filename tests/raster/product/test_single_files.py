@@ -208,7 +208,7 @@ def test_bands_that_cannot_be_told_apart_are_refused(
         pass
 
 
-@pytest.mark.parametrize("level", ["L1C", "L2A"])
+@pytest.mark.parametrize("level", [pytest.param("L1C", marks=pytest.mark.slow), "L2A"])
 def test_granules_of_one_zone_are_joined(level: str, tmp_path: Path) -> None:
     old = OldMiniature(level)
     folder = old.build(tmp_path)
