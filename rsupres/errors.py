@@ -134,7 +134,7 @@ _OF_RESOURCES = frozenset(
 
 
 def code_of_os_error(error: OSError) -> int:
-    """Return the exit code of an error of the operating system that nobody expected.
+    """Return the exit code of an operating system error that nothing handled.
 
     >>> code_of_os_error(OSError(errno.ENAMETOOLONG, "too long"))
     3

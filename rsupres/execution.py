@@ -26,7 +26,7 @@ _JOIN_S = 30.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase of a job is.
+    """State of a phase of a job.
 
     Attributes:
         phase: what is being done, such as "Tiles".

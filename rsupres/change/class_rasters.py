@@ -81,7 +81,7 @@ class ClassRaster:
 
 
 class CoverPair:
-    """Where two land covers differ, and the later class there: a `MaskPixels`.
+    """Differences of two land covers with their later classes: a `MaskPixels`.
 
     They are compared on the coarser of the two grids, cropped to the SR grid.
     Differences one pixel wide and small parts are dropped, unless the rasters are

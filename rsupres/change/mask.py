@@ -108,7 +108,7 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
         return self._pixels.read(window)
 
     def fingerprint(self) -> dict[str, object]:
-        """Return what decides the mask: files with dates and hashes, and options."""
+        """Return the inputs of the mask: files with dates and hashes, and options."""
         return {
             "kind": self.kind,
             "files": [dict(file) for file in self._files],

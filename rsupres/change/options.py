@@ -47,7 +47,7 @@ class ChangeChoices(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """How change between two images is detected.
+    """Options of the detection of change between two images.
 
     Attributes:
         method: "irmad", "cva", or "auto": IR-MAD, and CVA where it does not converge;
@@ -67,7 +67,7 @@ class DetectionOptions:
 
 @dataclass(frozen=True)
 class ChangeOptions:
-    """How the sources of a change mask are read.
+    """Options by which the sources of a change mask are read.
 
     Attributes:
         class_table: name or file of the table of the sources' codes; None = the table

@@ -76,7 +76,7 @@ class ChangeJob(SceneGridJob):
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much ground changed into one class.
+    """Area of the ground that changed into one class.
 
     Attributes:
         value: in the mask.

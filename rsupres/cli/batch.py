@@ -200,7 +200,7 @@ def describe(summary: dict[str, object]) -> str:
 
 
 def _pages(folder: Path | None, request: BatchRequest) -> BatchPages | None:
-    """Return what makes the pages of a batch, None when none are asked for."""
+    """Return the maker of the pages of a batch, None when none are asked for."""
     if folder is None:
         return None
     from rsupres.report.batch_index import BatchPages

@@ -25,7 +25,7 @@ _OF_BATCH = ("recursive", "group_bands", "jobs", "retry", "max_failures", "summa
 def make_request(
     ctx: click.Context, inputs: tuple[str, ...], folder: Path, options: dict[str, Any]
 ) -> BatchRequest:
-    """Return what the options of `rsupres batch` ask for.
+    """Return the request that the options of `rsupres batch` describe.
 
     Args:
         ctx: of the command.

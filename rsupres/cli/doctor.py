@@ -73,7 +73,7 @@ def doctor(console: Console, calibrate: bool) -> None:
 
 
 def _quietly(tests: Iterator[SelfTest]) -> Iterator[SelfTest]:
-    """Yield results; warnings about the made-up scene help nobody and are dropped."""
+    """Yield results; warnings about the made-up scene are dropped."""
     log = logging.getLogger("rsupres")
     before = log.level
     log.setLevel(logging.ERROR)

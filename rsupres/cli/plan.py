@@ -131,7 +131,7 @@ def _found(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _sensor(found: Mapping[str, float]) -> str:
-    """Return what the model takes for known of the sensor, given or read."""
+    """Return the properties of the sensor that the model assumes, given or read."""
     named = {
         "sensor_mtf": "MTF {:.2f} at Nyquist",
         "noise": "noise {:.2g} of the stretch",

@@ -61,7 +61,7 @@ def leave_at_once(*, is_whole: bool) -> Iterator[None]:
     """Let the process end without taking its modules apart, half a second with torch.
 
     Threads are joined and functions of `atexit` run before, as always. Under coverage,
-    and after an error that nobody caught, the process ends in the usual way.
+    and after an uncaught error, the process ends in the usual way.
 
     Args:
         is_whole: whether the process ends after the block; else nothing is done.

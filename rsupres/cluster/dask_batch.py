@@ -112,7 +112,7 @@ class BatchOnDask:
 
 
 def _outcome(task: Future[Outcome]) -> Outcome:
-    """Return what became of a scene; workers that died of it are its failure."""
+    """Return the outcome of a scene; a worker that dies of it counts as its failure."""
     try:
         return result_of(task)
     except ResourceError as error:

@@ -19,7 +19,7 @@ _PAUSE_S = 0.2
 
 @dataclass(frozen=True)
 class Token:
-    """A file with a text that nobody can guess.
+    """A file with a random text that cannot be guessed.
 
     Attributes:
         path: of the file, absolute.

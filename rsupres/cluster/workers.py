@@ -69,7 +69,7 @@ class Report:
 
 
 async def report(demands: Demands, dask_worker: Worker) -> Report:
-    """Return what a worker is; `Client.run` gives the worker.
+    """Return the properties of a worker; `Client.run` gives the worker.
 
     Args:
         demands: what the worker must have.

@@ -26,7 +26,7 @@ class Companions:
         stac: write a STAC item, named as the output.
         rgb8: picture in true colours to write, None = none.
         qml: write a style for QGIS, named as the output.
-        replaces: files that exist may be replaced, whoever wrote them.
+        replaces: existing files may be replaced, also those of other programs.
     """
 
     output: Path

@@ -28,7 +28,7 @@ Pixels = NDArray[Any]  # uint8 or uint16: 0 to the largest number mean [0, 1]
 
 @dataclass(frozen=True)
 class ChipOptions:
-    """How the bands and numbers of a file become those of a chip.
+    """Conversion of the bands and numbers of a file to those of a chip.
 
     Attributes:
         bidx: three bands of the file, from 1; None = red, green and blue, by name, by

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How crops are cut and their LR is made.
+    """Settings by which crops are cut and their LR is made.
 
     Attributes:
         gsds_m: metres per pixel to which HR images are coarsened; empty = unchanged.

@@ -17,7 +17,7 @@ from rsupres.degradations.ranges import Ranges
 
 @dataclass(frozen=True)
 class SpectrumParams(Ranges):
-    """How often bands change, and by how much; pairs are (low, high).
+    """Probability and size of changes of bands; pairs are (low, high).
 
     Attributes:
         kinds: shares of images that keep their bands, have them mixed at random, become

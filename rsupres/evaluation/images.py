@@ -36,7 +36,7 @@ _BICUBIC = "bicubic"
 
 @dataclass(frozen=True)
 class Degradation:
-    """How LR images are made.
+    """Settings by which LR images are made.
 
     Attributes:
         name: as results show it.

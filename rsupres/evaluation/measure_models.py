@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelsRequest:
-    """Which models are compared on which images, and how.
+    """Request to compare models on the images of a test set.
 
     Attributes:
         inputs: image files, folders of them, or one pack.

@@ -50,7 +50,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How two pictures are brought together before they are compared.
+    """Settings by which two pictures are aligned before they are compared.
 
     Attributes:
         stretch: how numbers become [0, 1].

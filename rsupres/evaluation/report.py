@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """How a figure is shown: heading, digits after the point, meaning."""
+    """Presentation of a figure: heading, digits after the point, meaning."""
 
     heading: str
     digits: int

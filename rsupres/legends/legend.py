@@ -47,7 +47,7 @@ _MAX_LANES = 16
 
 @dataclass(frozen=True)
 class LineWidth:
-    """How wide lines of a class are on the ground.
+    """Widths of the lines of a class on the ground.
 
     Attributes:
         key: the tag whose value chooses among `by_value`, such as `highway`.

@@ -74,7 +74,7 @@ def check_apart(
 
 @dataclass(frozen=True)
 class _Use:
-    """How a file is related to an input.
+    """Relation of a file to an input.
 
     Attributes:
         relation: in words, to stand before the name of the input.
@@ -308,7 +308,7 @@ def _outermost_file(name: str) -> Path | None:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """Return what identifies a file under any name; None if it does not exist."""
+    """Return a key that is the same under any name of a file; None without a file."""
     try:
         found = path.stat()
     except OSError:

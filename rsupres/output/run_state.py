@@ -21,7 +21,7 @@ from rsupres.output.run_dir import Run, done_strips, strip_name
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is, as another process sees it.
+    """State of a run, as another process sees it.
 
     Attributes:
         n_strips: strips of the whole scene, None when the manifest has no number.

@@ -58,7 +58,7 @@ class WritingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where a raster is written, and how.
+    """Place and form of a raster that is written.
 
     Attributes:
         output: the file to write.

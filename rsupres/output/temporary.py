@@ -2,8 +2,8 @@
 
 A temporary file of `a.tif` is `a.tif.01234567.tmp`; libraries write more beside it,
 such as `a.tif.01234567.tmp.aux.xml`. The process that writes it holds a lock on it,
-which the kernel frees when the process ends. So whoever next writes `a.tif` tells what
-is left over from what another process, perhaps on another machine, is writing.
+which the kernel frees when the process ends. So the next writer of `a.tif` can tell
+leftovers from files that another process, perhaps on another machine, is writing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
         part.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)  # whatever the umask says
         yield part
         # Some libraries write through private temporary files of their own, which
-        # others cannot read and nobody has locked.
+        # others cannot read and which are not locked.
         descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
         try:
             with suppress(OSError):
@@ -122,7 +122,7 @@ def _make(path: Path) -> tuple[Path, int]:
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         descriptor = os.open(part, flags, 0o666)
-        with suppress(OSError):  # no locks there, so nobody removes it
+        with suppress(OSError):  # no locks there, so no process removes it
             # Before it was locked, another process may have taken it for a leftover.
             if not try_lock(descriptor, fcntl.LOCK_EX) or not part.exists():
                 os.close(descriptor)

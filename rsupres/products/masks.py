@@ -26,7 +26,7 @@ NAMES = (*DEFAULT, "dark", "vegetation", "soil", "water", "unclassified", "snow"
 
 @dataclass(frozen=True)
 class Legend:
-    """How a mask says which class a pixel has.
+    """Encoding by which a mask says which class a pixel has.
 
     Attributes:
         kind: a number per class, a bit per class, or a band per class.

@@ -113,14 +113,14 @@ def overridden(
 
 
 def undecided(path: str, bands: Sequence[str]) -> InputError:
-    """Return the error that a product tells no scale or offset.
+    """Return the error that scale and offset of bands are unknown.
 
     Args:
         path: of the product.
-        bands: of it, whose scale and offset nothing tells.
+        bands: of it, whose scale and offset are unknown.
     """
     return InputError(
-        f"{path}: nothing tells scale and offset of {', '.join(bands)}, which do not "
+        f"{path}: scale and offset of {', '.join(bands)} are unknown; they do not "
         "follow from the date or the name. Keep the product's metadata beside its "
         "files, or say what the numbers mean: reflectance = (DN + offset) * scale.",
         remedies=("dn_scale=0.0001", "dn_offset=-1000", "stretch=1000,4000"),

@@ -87,7 +87,7 @@ class SafeMetadata:
         return replace(self, images=own)
 
     def radiometry(self, band: str) -> Radiometry | None:
-        """Return what numbers of a band mean; None where the file does not tell.
+        """Return scale and offset of a band; None where the file does not state them.
 
         A product without any offset has none; one that lists some has no default.
         """

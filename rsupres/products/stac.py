@@ -175,7 +175,7 @@ def _with_metadata(product: Product, item: Item) -> Product:
 
 
 def _read_linked(address: str) -> _Rule | None:
-    """Return what a metadata file tells of bands; None where it tells nothing.
+    """Return the radiometry of bands in a metadata file; None where it has none.
 
     MTL files number the bands as the names of their files do.
     """

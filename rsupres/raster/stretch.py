@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StretchChoice:
-    """How the user wants a stretch to be found.
+    """The user's choices of how a stretch is found.
 
     Attributes:
         kind: the rule by which the limits are found.
@@ -206,7 +206,7 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
 
 
 def _check_decided(scene: Raster) -> None:
-    """Refuse bands of a product whose scale and offset nothing tells.
+    """Refuse bands of a product whose scale and offset are unknown.
 
     Raises:
         InputError: there are some.

@@ -162,7 +162,7 @@ def _values(
 
 
 def _against_truth(sources: Sources, halo: int) -> dict[str, float]:
-    """Return what `rsupres evaluate` measures of a result that fits into memory."""
+    """Return the figures of `rsupres evaluate`, for a result that fits into memory."""
     given, frame = sources.given, sources.frame
     assert given.hr is not None
     if max(frame.height, frame.width) > MAX_COMPARED:

@@ -250,7 +250,7 @@ class _Tally:
             self._seams.append((ratios[0], ratios[1], len(rows) + len(cols)))
 
     def result(self, share: float) -> Measured:
-        """Return what the windows have in common."""
+        """Return the figures of all windows together."""
         rings = {name: np.mean(found, axis=0) for name, found in self._rings.items()}
         seam, of_input = (
             np.average([s[k] for s in self._seams], weights=[s[2] for s in self._seams])

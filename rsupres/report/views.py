@@ -45,7 +45,7 @@ RGB, NIR, ANY = "rgb", "nir", "any"
 
 
 class Room(NamedTuple):
-    """How many pixels a page holds, SR pixels along a side.
+    """Sizes of the pictures of a page, SR pixels along a side.
 
     Attributes:
         whole: a result up to here is shown whole, pixel by pixel.

@@ -108,7 +108,7 @@ class TileJob:
 
     @property
     def run_path(self) -> Path:
-        """Where the unfinished folder lives."""
+        """Path of the unfinished folder."""
         return self.folder.with_name(self.folder.name + ".run")
 
     @property

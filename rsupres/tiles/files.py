@@ -63,7 +63,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class TileWriter:
-    """How tiles of one kind are stored; the grid of `meta` is a placeholder."""
+    """Writer of tiles of one kind; the grid of `meta` is a placeholder."""
 
     meta: OutputMeta
     form: OutputFormat

@@ -41,7 +41,7 @@ _SIDES = ("row", "col", "height", "width")
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a scene was cut into tiles; unlike the tiles' own headers it is exact.
+    """The exact tiling of a scene; the headers of its tiles hold rounded numbers.
 
     Attributes:
         source: the scene's file name.
@@ -146,7 +146,7 @@ class TileRecord:
     shares: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` reads back: one level of plain values."""
+        """Return one level of plain values, which `from_json` reads back."""
         windows = {
             f"{kind}_{side}": getattr(window, side)
             for kind, window in (("lr", self.lr), ("sr", self.sr))

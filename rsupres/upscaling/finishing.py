@@ -62,7 +62,7 @@ class FinishedStrip:
 
 @dataclass(frozen=True)
 class StripRules:
-    """How strips are finished.
+    """Settings by which strips are finished.
 
     Attributes:
         grid: the tiling.

@@ -269,7 +269,7 @@ class StripSaver:
             raise
 
     def _parts(self, piece: FinishedStrip) -> list[_Part]:
-        """Return what a piece adds to each file of its strip, the strip first."""
+        """Return the parts of a piece, one a file of its strip, the strip first."""
         strip = self._run.strip_path(piece.index)
         parts = [_Part(strip, piece.pixels, piece.valid, self._work.nodata)]
         for side in side_outputs(self._work):

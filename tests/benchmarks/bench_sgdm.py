@@ -60,7 +60,8 @@ def main() -> None:
 
 def compare(variant: str, steps: int, repeat: int) -> None:
     """Print the time of both sides, and of the plain loop less one waste each."""
-    from tests.parity import test_sgdm as case
+    from tests.parity import sgdm_networks as case
+    from tests.parity.sgdm_answers import features as guide
 
     networks, last = (case.fresh(variant).requires_grad_(False) for _ in range(2))
     last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +71,7 @@ def compare(variant: str, steps: int, repeat: int) -> None:
     noise = torch.randn(steps + 1, *start.shape)
 
     def ours() -> Tensor:
-        features = case.features(last, variant, "guide")
+        features = guide(last, variant, "guide")
         keys = make_context_keys(last.unet, context)
         return sample_latent(
             last, start, features, keys, Sampling("ddpm", steps), lambda t: noise[t]
@@ -80,14 +81,14 @@ def compare(variant: str, steps: int, repeat: int) -> None:
         which = last if "layout" in saved else networks
         if "hr" not in saved:
             which.encode(case.load("in/hr"), start)
-        features = case.features(which, variant, "guide")
+        features = guide(which, variant, "guide")
         keys = make_context_keys(which.unet, context)
         table = tables(which, steps)
         chosen = spaced_steps(which.config.steps, steps)
         z = start
         for t in range(steps, 0, -1):
             if "adapter" not in saved:
-                features = case.features(which, variant, "guide")
+                features = guide(which, variant, "guide")
             if "tables" not in saved:
                 table = tables(which, steps)
             step = torch.full((len(z),), int(chosen[t - 1]))

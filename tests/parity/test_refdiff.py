@@ -9,155 +9,44 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.checkpoints.convert.refdiff import config_of, own_names
-from rsupres.diffusion.edm import Churn, karras_sigmas, sample_heun
+from rsupres.checkpoints.convert.refdiff import config_of
+from rsupres.diffusion.edm import karras_sigmas, sample_heun
 from rsupres.diffusion.precondition import draw_sigma, edm_coefficients, edm_weight
-from rsupres.families.refdiff.config import RELEASED, RefDiffConfig
-from rsupres.families.refdiff.images import (
-    enlarge_lr,
-    raw_values,
-    start_image,
-    to_uint8,
-)
-from rsupres.families.refdiff.network import Guidance, RefDiffUNet, parameter_shapes
-from rsupres.families.refdiff.resolver import EdmDenoiser
-from rsupres.training.families.refdiff.losses import (
-    enlarge_as_released,
-    released_loss,
-)
+from rsupres.families.refdiff.config import RELEASED
+from rsupres.families.refdiff.images import start_image, to_uint8
+from rsupres.families.refdiff.network import parameter_shapes
+from rsupres.training.families.refdiff.losses import enlarge_as_released, released_loss
 from tests.helpers import shared_data
-from tests.parity.golden import Cases, name_seeded_tensor, slow_unless
+from tests.parity.golden import slow_unless
+from tests.parity.refdiff_case import (
+    CASES,
+    CONFIG,
+    PASS,
+    clean,
+    compare,
+    config_of_case,
+    cut,
+    denoiser,
+    given,
+    golden,
+    guidance,
+    names_in,
+    network,
+    noisy,
+    noisy_at_hooks,
+    sampling,
+    scaled_at_hooks,
+    unit,
+)
 
-CASES = Cases("refdiff")
-CONFIG = CASES.description["config"]
-PASS = CASES.description["tolerances"]["pass"]
 GROUPS = {"in", "pre", "f", "d", "schedule", "sample", "rng", "train"}
-
-
-class Sampling(NamedTuple):
-    """How the samples of one name are made."""
-
-    start: str
-    steps: int
-    churn: Churn | None
-
-
-def sampling(name: str) -> Sampling:
-    known = {
-        "noise_init_det": Sampling("noise", CONFIG["deterministic_steps"], None),
-        "lr_init_det": Sampling("lr", CONFIG["deterministic_steps"], None),
-        "lr_init_churn": Sampling("lr", CONFIG["churn_steps"], Churn(40.0)),
-    }
-    assert name in known, f"no test knows the sampling '{name}'"
-    return known[name]
-
-
-def config_of_case() -> RefDiffConfig:
-    return replace(
-        RELEASED,
-        nominal=CONFIG["nominal_img_resolution"],
-        channels=CONFIG["model_channels"],
-        mult=tuple(CONFIG["channel_mult"]),
-        blocks=CONFIG["num_blocks"],
-        attention=tuple(CONFIG["attn_resolutions"]),
-    )
-
-
-@cache
-def network() -> RefDiffUNet:
-    """The network with name-seeded weights, through the converter's names."""
-    shapes = CASES.description["shapes"]
-    weights = {
-        name: torch.from_numpy(name_seeded_tensor(name, shape))
-        for name, shape in shapes.items()
-    }
-    unet = RefDiffUNet(config_of_case()).eval()
-    unet.load_state_dict(own_names(weights))
-    return unet
-
-
-def golden(name: str) -> Tensor:
-    """Return a stored tensor; the test is skipped where the folder lacks it."""
-    if name not in CASES.tensors:
-        pytest.skip(f"{CASES.folder} holds no {name}")
-    return torch.from_numpy(CASES.tensors[name])
-
-
-def names_in(prefix: str) -> list[str]:
-    return sorted(name for name in CASES.tensors if name.startswith(prefix))
-
-
-def given(name: str, make: Callable[[], Tensor], *needs: str) -> Tensor:
-    """Return what follows from other tensors, else (those missing) the stored one."""
-    return make() if CASES.tensors.keys() >= set(needs) else golden(name)
-
-
-def guidance() -> Guidance:
-    size = tuple(CONFIG["image_HxW"])
-    return Guidance(
-        given(
-            "pre/lr_up_infer",
-            lambda: enlarge_lr(unit(golden("in/lr_u8")), size, "nearest") * 2 - 1,
-            "in/lr_u8",
-        ),
-        given("pre/ref", lambda: unit(golden("in/ref_u8")) * 2 - 1, "in/ref_u8"),
-        given("pre/mask", lambda: raw_values(golden("in/mask_u8")), "in/mask_u8"),
-    )
-
-
-def clean() -> Tensor:
-    return unit(golden("in/hr_u8")) * 2 - 1
-
-
-def noisy(sigma: Tensor) -> Tensor:
-    """Return the noisy image at one noise level a sample."""
-    return clean() + sigma[:, None, None, None] * golden("in/latents")
-
-
-def noisy_at_hooks() -> Tensor:
-    return given("f/x", lambda: noisy(golden("f/sigma")), "in/hr_u8", "in/latents")
-
-
-def scaled_at_hooks() -> Tensor:
-    c_in = edm_coefficients(golden("f/sigma")).c_in
-    return noisy_at_hooks() * c_in[:, None, None, None]
-
-
-@cache
-def denoiser() -> EdmDenoiser:
-    unet = network()
-    with torch.no_grad():
-        return EdmDenoiser(unet, unet.maps(guidance()))
-
-
-def unit(values: Tensor) -> Tensor:
-    return values.float() / 255.0
-
-
-def compare(name: str, got: Tensor, tolerance: float, first: int | None = None) -> None:
-    """Hold a tensor against the stored one, or against the first rows of that."""
-    wanted = golden(name).double()[:first]
-    assert tuple(got.shape) == tuple(wanted.shape), f"{name}: {tuple(got.shape)}"
-    scale = float(wanted.abs().max()) or 1.0
-    worst = float((got.detach().double() - wanted).abs().max()) / scale
-    print(f"{name}: worst error {worst:.3g}, {worst / tolerance:.3g} of tolerance")
-    assert worst <= tolerance, f"{name}: {worst:.3g} > {tolerance:.3g}"
-
-
-def cut(name: str, whole: Tensor) -> Tensor:
-    """Take the slice of a module's output that is stored."""
-    text = CASES.description["stats"][name].get("slice")
-    if text is None:
-        return whole
-    steps = [int(part.strip(" :[]") or 1) for part in text.split(",")]
-    return whole[tuple(slice(None, None, step) for step in steps)]
 
 
 def test_every_tensor_belongs_to_a_group_that_is_compared() -> None:

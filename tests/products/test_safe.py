@@ -118,6 +118,6 @@ def test_a_user_overrides_a_part(
 def test_half_of_an_undecided_radiometry_is_refused(
     scale: float | None, offset: float | None
 ) -> None:
-    with pytest.raises(InputError, match="nothing tells scale and offset") as error:
+    with pytest.raises(InputError, match="scale and offset of") as error:
         overridden("x", None, scale, offset, is_undecided=True)
     assert error.value.remedies[:2] == ("dn_scale=0.0001", "dn_offset=-1000")

@@ -110,7 +110,7 @@ def test_a_user_overrides_what_numbers_mean(
 def test_undecided_numbers_need_both_options(tmp_path: Path) -> None:
     path = tmp_path / "T32UNU_20230712T101601_B04_10m.jp2"
     write_jp2(path, LATE.bands["B04"], 10)
-    with pytest.raises(InputError, match="nothing tells") as error:
+    with pytest.raises(InputError, match="offset of B04 are unknown") as error:
         upscaled(path, tmp_path / "a.tif")
     assert error.value.exit_code == 3
     assert error.value.remedies[:2] == ("dn_scale=0.0001", "dn_offset=-1000")

@@ -19,7 +19,7 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.place.extent import window_from_aoi
 from rsupres.vector.map import VectorMap
 from tests.vector.osm_town import FIELD, INNER, LINE, X, Y, save
-from tests.vector.test_map import CLASSES, GRID, SQUARE, codes, write_osm
+from tests.vector.town import CLASSES, GRID, SQUARE, codes, write_osm
 
 CASED = (load_legend("maptiler"), load_legend("osm-carto"))
 

@@ -1,14 +1,14 @@
-"""Keep of detected change what looks built, or as if building had begun.
+"""Keep only detected changes that look like new buildings or building sites.
 
-Change detection finds all that differs: harvests, clouds and their shadows too. Three
-looks at a pixel and its surroundings leave what was built:
+Change detection finds all that differs: harvests, clouds and their shadows too. A
+changed pixel is kept when it passes three tests of its surroundings:
 
 - the later image is bare there: little vegetation (NDVI below Otsu's threshold for the
   scene) and no water (NDWI);
-- the fine structure is another: its local correlation between the dates is low, while
-  a field has none that could change much, and light leaves it in place;
-- it is no cloud and no shadow of one: a wide part where all bands rise, with soft
-  edges, or where all fall while there are clouds.
+- the fine structure changed: its local correlation between the dates is low. Fields
+  have little fine structure, and other light does not move it, so both fail this test;
+- it is neither a cloud (a wide part with soft edges where all bands rise) nor, where
+  there are clouds, a shadow (a wide part where all bands fall).
 
 Needs red, green and near infrared. Works on arrays; `rsupres.change.images` reads them.
 """
@@ -40,7 +40,7 @@ _MIN_CLOUD, _SOFT = 125, 2.0  # cells, and cells over cells of half the upper qu
 
 @dataclass(frozen=True)
 class Relation:
-    """How unchanged ground of the later image follows from the earlier one, by band.
+    """Linear relation of unchanged ground between two images, by band.
 
     Attributes:
         gains: (c,), of the earlier band.
@@ -91,7 +91,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class BuiltUp:
-    """What is found once for two images.
+    """Findings on two whole images, which all windows share.
 
     Attributes:
         roles: places of red, green and near infrared among the later image's bands.

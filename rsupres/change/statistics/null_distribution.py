@@ -27,7 +27,7 @@ _MAX_DEVIATION = 40.0  # standard deviations; the probability beyond is 0 in flo
 
 @dataclass(frozen=True)
 class NullDistribution:
-    """How the statistic is distributed on unchanged ground: scale times chi-square.
+    """Distribution of the statistic on unchanged ground: scale times chi-square.
 
     Attributes:
         scale: factor of the chi-square.

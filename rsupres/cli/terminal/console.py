@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Console:
-    """Where a command's results and progress go, by ``-v``, ``-q`` and ``--json``.
+    """Outlets of a command's results and progress, by ``-v``, ``-q`` and ``--json``.
 
     Attributes:
         as_json: results are JSON lines.

@@ -140,7 +140,7 @@ def note(
         level: of logging.
         fields: more keys of a line in JSON.
     """
-    # Without a file nobody listens: logging would show errors on stderr once more.
+    # Without a log file there is no handler: logging would repeat errors on stderr.
     if _logger.hasHandlers():
         for line in text.splitlines():
             _logger.log(level, "%s", line, extra={"fields": fields or {}})

@@ -28,7 +28,7 @@ NORMAL_TAILS = tuple(NormalDist().inv_cdf(0.5 + share / 2) for share in TAILS)
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well a prediction of errors held.
+    """Comparison of predicted errors with those that were made.
 
     Attributes:
         spread_skill: root mean square of the predicted deviations over that of the

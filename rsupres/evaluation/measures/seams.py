@@ -1,4 +1,4 @@
-"""How visible the borders of tiles are in a super-resolved picture."""
+"""Measure how visible the borders of tiles are in a super-resolved picture."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def to_side(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def _embed(model: Any, **inputs: Tensor) -> Tensor:
-    """Return what a picture or a text becomes in the space that both share."""
+    """Return the embedding of a picture or a text in the space that both share."""
     if "input_ids" in inputs:
         text = model.text_model(**inputs).pooler_output
         return cast(Tensor, model.text_projection(text))

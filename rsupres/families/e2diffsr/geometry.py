@@ -39,7 +39,7 @@ Span = tuple[Fraction, Fraction]  # first and number, in pixels of a map
 
 @dataclass(frozen=True)
 class Geometry:
-    """How LR frame, SR frame and latent grid of a whole scene lie on each other.
+    """Positions of LR frame, SR frame and latent grid of a whole scene.
 
     The working grid (8 x the latent cells) covers exactly the extent of the SR frame;
     if the SR sides are no multiples of 8 it is a little denser than the SR grid.

@@ -207,7 +207,7 @@ class OpticalNetwork(nn.Module):
     def sample(
         self, features: Tensor, first: Tensor, told: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return what `draw` makes of noise (b, n, h, w) on the LR grid.
+        """Return features in which `draw` has used noise (b, n, h, w), on the LR grid.
 
         Args:
             features: of `trunk`.

@@ -1,9 +1,9 @@
-"""Find once for a scene the levels of its bands, and what the network is told of them.
+"""Find the levels of a scene's bands, and the facts on its sensor for the network.
 
-What the user gives is told as given. The rest is read from the scene's own pixels by a
-small network, which runs here in numpy, so that plans show it without torch. Two things
-are known better than what is read: bands beside the first three are no softer than
-those, and a scene is no softer than the products of its platform.
+Facts that the user gives are used as they are. The others are estimated from the
+scene's own pixels by a small network, which runs here in numpy, so that plans show them
+without torch. Two limits hold for the estimates: bands beside the first three are no
+softer than those, and a scene is no softer than the products of its platform.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _MOSTLY = 0.9  # share of valid pixels of a window from which its sensor is esti
 
 @dataclass(frozen=True)
 class Group:
-    """Bands that run together, what becomes 0 and 1, and what is told of them.
+    """Bands that run together, their levels, and the facts that the network gets.
 
     Attributes:
         bands: indices among the model's.
         low: of the stretch.
         high: of the stretch.
-        facts: as told.
+        facts: as the network gets them.
     """
 
     bands: tuple[int, ...]
@@ -50,7 +50,7 @@ class Group:
     facts: Facts
 
     def found(self) -> dict[str, float]:
-        """Return what is known of the sensor, for log, tags and plans.
+        """Return the properties of the sensor, for log, tags and plans.
 
         Names are ``sensor_mtf`` at Nyquist, ``noise`` as a share of the stretch, and
         ``jpeg_quality`` where the scene shows JPEG's blocks.
@@ -68,7 +68,7 @@ class Group:
 def read_sensor(
     scene: SceneReader, options: SamplerOptions, weights: Weights | None
 ) -> dict[str, float]:
-    """Return what is known of the sensor of the first bands, see `Group.found`.
+    """Return the properties of the sensor of the first bands, see `Group.found`.
 
     Args:
         scene: whose windows are read.
@@ -129,7 +129,7 @@ def _look(
 
 
 def estimate(weights: Weights, windows: Sequence[NDArray[np.floating]]) -> Facts:
-    """Return what is read from windows (3, h, w) of a picture, in its levels.
+    """Estimate the facts from windows (3, h, w) of a picture, in its levels.
 
     Args:
         weights: of the estimator.

@@ -27,7 +27,7 @@ _USUAL = 0.05  # deviation of that detail in photographs, of [0, 1]
 
 
 class Allowance(NamedTuple):
-    """What may stay of the finest detail without an explanation, (b, 1, H, W) each.
+    """Limits of finest detail that the reference does not show, (b, 1, H, W) each.
 
     Attributes:
         small: detail up to this stays, in [0, 1]'s unit.
@@ -39,7 +39,7 @@ class Allowance(NamedTuple):
 
 
 def find_allowance(lr: Tensor, share: Tensor, scale: Fraction) -> Allowance:
-    """Return what may stay without an explanation.
+    """Return how much finest detail may stay that the reference does not show.
 
     Args:
         lr: (b, c, h, w) in [0, 1].
@@ -53,7 +53,7 @@ def find_allowance(lr: Tensor, share: Tensor, scale: Fraction) -> Allowance:
 def keep_explained(
     made: Tensor, shown: Tensor, allowed: Allowance, deviation: float
 ) -> Tensor:
-    """Return what a network made, its finest detail explained or small.
+    """Limit the finest detail of a network's output where no reference shows it.
 
     Args:
         made: (b, c, H, W), what was added to the base, in [0, 1]'s unit.

@@ -31,7 +31,7 @@ _TRUSTED = 0.3  # energy of the regional share, relative to the region's mean en
 
 
 class Fit(NamedTuple):
-    """How a reference fits a region of the LR image.
+    """Fit of a reference to a region of the LR image.
 
     Attributes:
         rows: SR pixels that the reference lies too far down, (b, 1, 1, 1) or on pixels.

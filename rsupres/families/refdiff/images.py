@@ -72,7 +72,7 @@ class PreparedTiles:
         return self.base + made
 
     def denoised(self, picture: Tensor) -> Tensor:
-        """Return what would have been denoised to give a picture in [0, 1]."""
+        """Return the denoised values that give a picture in [0, 1]."""
         if self.base is None:
             return picture * 2.0 - 1.0
         return (picture - self.base) * (2.0 * self.gain)
@@ -191,7 +191,7 @@ def is_border(mask: Tensor) -> Tensor:
 def start_image(
     start: Start, sigma: float, lr: Tensor, normal: Callable[[], Tensor]
 ) -> Tensor:
-    """Return what sampling begins with, at noise level `sigma`.
+    """Return the image from which sampling starts, at noise level `sigma`.
 
     The released generator begins with the enlarged LR image times sigma, although the
     network has never seen that; the textbook begins with noise; "zero" is the middle

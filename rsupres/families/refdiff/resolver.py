@@ -318,7 +318,7 @@ def make_spec(
     halo: int,
     classes: str | None,
 ) -> ModelSpec:
-    """Return what a model of this architecture needs from a scene.
+    """Return the spec of a model of this architecture.
 
     Args:
         config: the architecture.

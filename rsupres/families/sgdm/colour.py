@@ -79,7 +79,7 @@ def without_lattice(cells: Tensor, cell: int) -> Tensor:
 
 
 def _low(image: Tensor) -> Tensor:
-    """Return what is left after removing the high frequencies of every level."""
+    """Return the picture without the high frequencies of every level."""
     line = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
     channels = image.shape[1]
     kernel = line.outer(line).expand(channels, 1, 3, 3)

@@ -167,7 +167,7 @@ class ContentStyleEncoder(nn.Module):
         return Content(lr, chart)
 
     def map_layers(self) -> list[nn.Module]:
-        """Return what a map goes through, in order; one convolution in each."""
+        """Return the layers that a map passes, in order; one convolution in each."""
         layers: list[nn.Module] = [self.map_stem]
         for scale in self.scales:
             assert isinstance(scale, MappedScale)

@@ -267,7 +267,7 @@ class Sgdm:
     def _content(
         self, enlarged: Tensor, window_sr: PixelWindow, scene: SceneReader
     ) -> Tensor:
-        """Return what a style changes: the picture, or features of LR and map."""
+        """Return the input that a style changes: picture, or features of LR and map."""
         if self.config.picture_style:
             return enlarged
         chart = self._chart(scene.read_conditions(window_sr).vector_map, enlarged)
@@ -339,7 +339,7 @@ def make_spec(
     halo: int | None = None,
     gsd: tuple[float, float] | None = None,
 ) -> ModelSpec:
-    """Return what a model of this architecture needs from a scene.
+    """Return the spec of a model of this architecture.
 
     Args:
         config: the architecture.

@@ -30,7 +30,7 @@ SAMPLERS = ("ddpm", "ddim", "dpm++", "unipc")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How latents are sampled.
+    """Settings by which latents are sampled.
 
     Attributes:
         sampler: one of `SAMPLERS`.

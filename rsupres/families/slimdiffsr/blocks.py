@@ -36,7 +36,7 @@ class Finding:
         self.values: list[Tensor] = []
 
     def share(self, find: Callable[[], Tensor]) -> Tensor:
-        """Return what `find` finds, and keep it."""
+        """Call `find`, keep its result and return it."""
         self.values.append(find())
         return self.values[-1]
 

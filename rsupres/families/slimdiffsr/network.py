@@ -357,7 +357,7 @@ def conv3(c_in: int, c_out: int) -> nn.Conv2d:
 
 
 def norm_of(config: TrunkConfig) -> Norm:
-    """Return what makes a norm of so many channels and an epsilon."""
+    """Return the function that makes a norm from channels and an epsilon."""
     if config.norm == "group":
         return partial(_group_norm, config.groups)
     return _pixel_norm

@@ -113,7 +113,7 @@ class SlimDiffSR:
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField
     ) -> SceneContext:
-        """Find what the network sees of the whole scene.
+        """Find the features of the whole scene that all tiles use.
 
         Returns:
             arrays ``shared``, all values one after another, and ``shared_shapes``
@@ -290,7 +290,7 @@ def make_network(config: AnyConfig) -> AnyNetwork:
 def make_spec(
     config: AnyConfig, *, gsd: tuple[float, float] | None, halo: int | None = None
 ) -> ModelSpec:
-    """Return what a student needs from a scene.
+    """Return the spec of a student.
 
     Args:
         config: the architecture.

@@ -32,7 +32,7 @@ _FORMATS = {3: "H", 4: "I", 16: "Q"}  # of TIFF types, for `struct`
 
 
 class _Array(NamedTuple):
-    """Where a TIFF keeps an array of numbers.
+    """Place of an array of numbers in a TIFF.
 
     Attributes:
         place: of the first, in bytes.

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class StripFile(NamedTuple):
-    """Where a strip lies in the output, in rows, and the shape of its blocks."""
+    """Rows of the output that a strip covers, and the shape of its blocks."""
 
     path: Path
     top: int

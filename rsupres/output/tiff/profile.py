@@ -57,7 +57,7 @@ _ABOUT_THE_FILE = re.compile(
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """How pixels are stored.
+    """Format in which pixels are stored.
 
     Attributes:
         driver: of GDAL.

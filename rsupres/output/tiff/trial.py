@@ -47,7 +47,7 @@ def check_format(form: OutputFormat, n_bands: int, grid: Grid) -> None:
 
 
 def _problems(form: OutputFormat, n_bands: int, grid: Grid) -> Iterator[str]:
-    """Yield what is wrong with a file of a few pixels, in order."""
+    """Yield the faults of a file of a few pixels, in order."""
     # GDAL does not report errors of other threads.
     options = output_options(form) | {"NUM_THREADS": "1"}
     pixels = np.zeros((n_bands, grid.height, grid.width), form.dtype)

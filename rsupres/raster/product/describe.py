@@ -58,7 +58,7 @@ class Sharpener:
 
 
 class Coarse(NamedTuple):
-    """How coarse pixels lie on the grid of fine ones.
+    """Position of coarse pixels on the grid of fine ones.
 
     Attributes:
         factor: fine pixels along a coarse one.
@@ -73,7 +73,7 @@ class Coarse(NamedTuple):
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which bands of a raster were stored with coarser pixels.
+    """The bands of a raster that were stored with coarser pixels.
 
     Attributes:
         coarse: those, by number from 1.
@@ -96,7 +96,7 @@ class ProductRaster:
         product: what it says about itself.
         xml: a virtual raster.
         refinement: of its bands.
-        undecided: names of the bands whose scale and offset nothing tells.
+        undecided: names of the bands whose scale and offset are unknown.
     """
 
     product: Product

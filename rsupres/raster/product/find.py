@@ -135,7 +135,7 @@ def _find_band(path: str) -> Product | None:
 
 
 def undecided_file(dataset: rasterio.DatasetReader, path: str) -> tuple[str, ...]:
-    """Return the band of a file that is named as one of a product and tells no scale.
+    """Return the band of a file that is named as one of a product but has no scale.
 
     Args:
         dataset: open.

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rescaling(NamedTuple):
-    """How numbers of a band become those of another scale: dn * ratio + shift.
+    """Conversion of a band's numbers to another scale: dn * ratio + shift.
 
     Attributes:
         ratio: 1 where the scales are the same.

@@ -72,5 +72,5 @@ class Readings(Header):
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Bands of a product whose scale and offset nothing tells."""
+        """Bands of a product whose scale and offset are unknown."""
         return self._source.undecided

@@ -1,4 +1,4 @@
-"""Make a single attempt at a scene of a batch; say how much effort a batch is worth."""
+"""Attempt one scene of a batch; hold the settings of attempts: retries, limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Elsewhere = Callable[[Sequence[UpscaleJob], Iterator[Task], OnScene], Attempts]
 
 @dataclass(frozen=True)
 class Effort:
-    """How a batch is worked on.
+    """Settings for the attempts of a batch.
 
     Attributes:
         jobs: scenes at a time, each in a process of its own; 1 = in this process.

@@ -59,7 +59,7 @@ def _key(one: Found) -> tuple[str, str] | None:
 
 
 def _join(members: Sequence[Found]) -> dict[str, Found | None]:
-    """Return what stands for each member: the scene, nothing, or itself if left out."""
+    """Return by member the scene it joins, None if joined before, or the member."""
     sizes = {one: n for one in members if (n := _pixels(one.name)) is not None}
     finest: dict[str, Found] = {}
     for one in sorted(sizes, key=lambda one: (-sizes[one], one.name)):

@@ -1,4 +1,4 @@
-"""Find the scenes of a batch in folders, and say what is passed over.
+"""Find the scenes of a batch in folders, and log the files that are skipped.
 
 In a folder, rasters, Sentinel-2 products (`.SAFE`, zips of them), zips of one raster
 and folders of tiles are inputs, and STAC items where no raster lies beside them. Names
@@ -98,7 +98,7 @@ class _Search:
 
 
 def find_inputs(name: str, out: Path, *, recursive: bool) -> list[Found]:
-    """Return what one input of a batch stands for.
+    """Return the scenes that one input of a batch stands for.
 
     Args:
         name: a raster, product, zip, folder of tiles, a folder of such, a pattern

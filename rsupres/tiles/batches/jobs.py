@@ -33,7 +33,7 @@ Choose = Callable[[str, str], tuple[UpscaleJob, bool]]
 
 @dataclass(frozen=True)
 class Selection:
-    """How the inputs of a batch become scenes.
+    """Settings by which the inputs of a batch become scenes.
 
     Attributes:
         recursive: search subfolders of folders, too.
@@ -53,7 +53,7 @@ def expand_inputs(
     selection: Selection | None = None,
     choose: Choose | None = None,
 ) -> list[tuple[BatchItem, UpscaleJob]]:
-    """Return what a batch has to do: items with their jobs, in the order of the inputs.
+    """Return the items of a batch with their jobs, in the order of the inputs.
 
     Args:
         inputs: rasters, products, patterns, folders of rasters or of `rsupres tile`.

@@ -17,7 +17,7 @@ _COLUMNS = ("scene", "output", "status", "exit_code", "model", "duration_s", "fi
 
 
 def write_summary(path: Path, items: Sequence[BatchItem]) -> None:
-    """Write what became of the inputs of a batch.
+    """Write the outcomes of the inputs of a batch.
 
     Args:
         path: with one of `SUFFIXES`.

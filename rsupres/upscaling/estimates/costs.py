@@ -122,7 +122,7 @@ def memory_bytes(load: Load) -> int:
 
 
 def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
-    """Return what a model holds: for one batch, or while it prepares, if that is more.
+    """Return the bytes a model holds for a batch, or while it prepares, if more.
 
     Args:
         row: of the table; names that begin with "half" are for half precision.
@@ -147,7 +147,7 @@ def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
 
 
 def free_memory_bytes() -> int | None:
-    """Return the bytes that a process may still take, None where nothing tells."""
+    """Return the bytes that a process may still take, None where that is unknown."""
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

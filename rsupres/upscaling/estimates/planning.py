@@ -148,7 +148,7 @@ class Plan:
 def plan_job(
     job: UpscaleJob, *, has_output: bool = True, limit_s: float | None = None
 ) -> Plan:
-    """Return what a job would do; errors that refuse it become part of the answer.
+    """Return the plan of a job; errors that refuse it become part of the plan.
 
     Args:
         job: what is asked.
@@ -256,7 +256,7 @@ def _measured(work: Work, stage: Stage) -> Plan:
 
 
 def _load(work: Work) -> Load:
-    """Return what of a job decides its cost."""
+    """Return those properties of a job that decide its cost."""
     grid, spec, card = work.grid, work.model.spec, work.model.card
     n_model = len(work.bands.roles)
     n_variances = n_model if work.has_deviation else 0
@@ -348,7 +348,7 @@ def _with_conditions(plan: Plan, work: Work) -> Plan:
 
 
 def _sensor(work: Work) -> dict[str, float]:
-    """Return what the model will take for known of the sensor."""
+    """Return the properties of the sensor that the model will assume."""
     file, spec = work.model.card.file, work.model.spec
     if spec.family not in SENSOR_READERS or file is None:
         return {}

@@ -31,7 +31,7 @@ _SCALES = (4, 2, 3, 8)  # the first that a model offers is tested
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How a model fared.
+    """Result of a model in the self-test.
 
     Attributes:
         name: of the model; "catalogue" when the cards cannot be read.

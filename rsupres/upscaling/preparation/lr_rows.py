@@ -132,7 +132,7 @@ class RowReader:
         )
 
     def _read(self, scene: Raster, window: PixelWindow) -> LrRows:
-        """Return what a view of the scene holds in rows of the padded frame."""
+        """Return rows of the padded frame as one view of the scene holds them."""
         parts = (
             window._replace(col=col, width=min(READ_COLS, window.width - col))
             for col in range(0, window.width, READ_COLS)

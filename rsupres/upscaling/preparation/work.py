@@ -365,7 +365,7 @@ def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
 
 
 def _with_stretch(work: Work, choice: StretchChoice) -> Work:
-    """Return the work with what reading the scene's pixels tells."""
+    """Return the work with findings from the scene's pixels, such as the stretch."""
     scene, bands, job = work.scene, work.bands, work.job
     stretch = find_stretch(scene, choice).for_bands(bands.roles + bands.others)
     span = stretch.high[0] - stretch.low[0]

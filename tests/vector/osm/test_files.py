@@ -16,7 +16,7 @@ import shapely
 
 from rsupres.errors import InputError
 from tests.vector.osm_town import FIELD, INNER, LINE, X, Y, save
-from tests.vector.test_map import SQUARE, codes, write_osm
+from tests.vector.town import SQUARE, codes, write_osm
 
 
 @pytest.mark.parametrize("suffix", ["osm", "osm.pbf"])
