@@ -177,7 +177,7 @@ def run_example(name: str, *arguments: object) -> None:
 
 
 def test_the_example_of_an_array_runs(tmp_path: Path) -> None:
-    run_example("array.py", SCENE, tmp_path / "sr.npy")
+    run_example("numpy_array.py", SCENE, tmp_path / "sr.npy")
     assert np.load(tmp_path / "sr.npy").shape == (3, 384, 384)
 
 

@@ -1,7 +1,7 @@
 """Every command block of README.md and docs runs as it is written.
 
 Each block runs in a folder of its own that holds what the pages speak of: the sample
-data, and small scenes, chips and masks made of them. Blocks that run networks are slow;
+data, and small scenes, chips and masks made of them. Blocks that upscale are slow;
 blocks that cannot run here are listed with the reason.
 """
 
@@ -44,11 +44,8 @@ NOT_RUN = {
     "< item.json": "an item of a catalogue; items have tests of their own",
     "make lint": "checks the checkout itself",
 }
-# Blocks without these run no network.
-NETWORKS = re.compile(
-    r"rsupres (upscale|batch|evaluate \S+ .*--model|models verify)"
-    r"(?!.*--model bicubic)"
-)
+# Blocks with these run for long: networks, or a whole chain that has tests of its own.
+LONG = re.compile(r"rsupres (upscale|batch|evaluate \S+ .*--model|models verify)")
 _OTHER_TOOLS = ("rio cogeo",)  # of libraries that rsupres does not need
 
 
@@ -62,7 +59,7 @@ def blocks() -> list[pytest.param]:
         for number, match in enumerate(re.finditer(pattern, text, re.S | re.M)):
             block = re.sub(rf"^{match[1]}", "", match[2], flags=re.M)
             joined = block.replace("\\\n", " ")
-            marks = [pytest.mark.slow] if NETWORKS.search(joined) else []
+            marks = [pytest.mark.slow] if LONG.search(joined) else []
             name = f"{page} {number}"
             found.append(pytest.param(joined, id=name, marks=marks))
     return found

@@ -245,7 +245,9 @@ def test_a_scene_that_was_thinned_is_known_by_its_aliases() -> None:
     assert mean.transfer[3] < 0.1
 
 
-@pytest.mark.parametrize("name", ["optical-small", "slimdiffsr-mini"])
+@pytest.mark.parametrize(
+    "name", ["optical-small", pytest.param("slimdiffsr-mini", marks=pytest.mark.slow)]
+)
 def test_half_precision_moves_no_pixel_by_more_than_a_level(name: str) -> None:
     with rasterio.open(TOWN) as town:
         pixels = town.read((1, 2, 3)).astype(np.float32)[:, 24:72, :48]

@@ -30,3 +30,11 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("T32TQM_1", "T33UUP_1"):
         make_scene(folder / f"{name}.tif", 16, 16, descriptions=NAMES)
     return folder
+
+
+@pytest.fixture
+def lone_scene(tmp_path: Path) -> Path:
+    """A scene that is alone in its folder."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return make_scene(folder / "scene.tif", 16, 16, descriptions=NAMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,40 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
-from click.testing import CliRunner, Result
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 import rsupres
-from rsupres.cli import main
+from tests.cli.commands import contents, run
 from tests.helpers import make_scene
 
-NAMES = ("B04", "B03", "B02")
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    return make_scene(folder / "scene.tif", 16, 16, descriptions=NAMES)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-
-
-def polygons(path: Path, scene: Path) -> Path:
+def polygons(path: Path, lone_scene: Path) -> Path:
     import geopandas
     from shapely.geometry import box
 
-    with rasterio.open(scene) as dataset:
+    with rasterio.open(lone_scene) as dataset:
         frame = {"geometry": [box(*dataset.bounds)], "building": ["yes"]}
         geopandas.GeoDataFrame(frame, crs=dataset.crs).to_file(path, driver="GPKG")
     return path
@@ -116,14 +94,14 @@ CALLS: dict[str, Call] = {
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_an_output_that_is_an_input_is_refused(
-    scene: Path, tmp_path: Path, name: str, overwrite: bool
+    lone_scene: Path, tmp_path: Path, name: str, overwrite: bool
 ) -> None:
     make_scene(tmp_path / "r.tif", 16, 16)
-    polygons(tmp_path / "map.gpkg", scene)
+    polygons(tmp_path / "map.gpkg", lone_scene)
     classes(tmp_path / "codes.tif")
     (tmp_path / "job.toml").write_text('model = "bicubic"\n')
     for listed in ("list.txt", "list.csv"):
-        (tmp_path / listed).write_text(f"{scene}\n")
+        (tmp_path / listed).write_text(f"{lone_scene}\n")
     shutil.copy(Path(rsupres.__file__).parent / "legends/classes.toml", tmp_path)
     (tmp_path / "classes.toml").rename(tmp_path / "legend.toml")
     (tmp_path / "w.tif").write_bytes(b"weights")
@@ -135,7 +113,7 @@ def test_an_output_that_is_an_input_is_refused(
     (tmp_path / "v.vrt").write_text(text.format("in/scene.tif"))
     (tmp_path / "w.vrt").write_text(text.format("v.vrt"))
     before = contents(tmp_path)
-    call = CALLS[name](scene, tmp_path)
+    call = CALLS[name](lone_scene, tmp_path)
     result = run(*call, *(["--overwrite"] if overwrite else []))
     assert result.exit_code == 2, result.output
     assert "existed" not in result.output
@@ -144,150 +122,43 @@ def test_an_output_that_is_an_input_is_refused(
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_link_to_the_scene_is_the_scene(
-    scene: Path, tmp_path: Path, link: Callable[[Path, Path], None]
+    lone_scene: Path, tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
-    link(scene, tmp_path / "other.tif")
+    link(lone_scene, tmp_path / "other.tif")
     before = contents(tmp_path)
     for call in (
-        ("upscale", scene, tmp_path / "other.tif", "--overwrite"),
-        ("batch", scene, "--out-dir", tmp_path, "--overwrite"),
+        ("upscale", lone_scene, tmp_path / "other.tif", "--overwrite"),
+        ("batch", lone_scene, "--out-dir", tmp_path, "--overwrite"),
     ):
         (tmp_path / "scene.tif").unlink(missing_ok=True)
-        link(scene, tmp_path / "scene.tif")
+        link(lone_scene, tmp_path / "scene.tif")
         assert run(*call, "--model", "bicubic").exit_code == 2
     (tmp_path / "scene.tif").unlink()
     assert contents(tmp_path) == before
 
 
-def test_a_batch_beside_its_scenes_is_no_loss(scene: Path, tmp_path: Path) -> None:
-    result = run("batch", scene, "--out-dir", tmp_path, "--model", "bicubic")
+def test_a_batch_beside_its_scenes_is_no_loss(lone_scene: Path, tmp_path: Path) -> None:
+    result = run("batch", lone_scene, "--out-dir", tmp_path, "--model", "bicubic")
     assert result.exit_code == 0, result.output
     assert rasterio.open(tmp_path / "scene.tif").shape == (64, 64)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_special_files_and_folders_are_no_outputs(
-    scene: Path, tmp_path: Path, overwrite: bool
+    lone_scene: Path, tmp_path: Path, overwrite: bool
 ) -> None:
-    polygons(tmp_path / "map.gpkg", scene)
+    polygons(tmp_path / "map.gpkg", lone_scene)
     more = ["--overwrite"] if overwrite else []
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for output in (tmp_path / "pipe", tmp_path / "folder"):
         for call in (
-            ("upscale", scene, output, "--model", "bicubic"),
-            ("rasterize", tmp_path / "map.gpkg", output, "--like", scene),
-            ("mosaic", scene.parent, output),
+            ("upscale", lone_scene, output, "--model", "bicubic"),
+            ("rasterize", tmp_path / "map.gpkg", output, "--like", lone_scene),
+            ("mosaic", lone_scene.parent, output),
         ):
             assert run(*call, *more).exit_code in (2, 3)
         assert output.is_fifo() or output.is_dir()
-
-
-def test_a_mosaic_is_not_written_among_its_tiles(scene: Path, tmp_path: Path) -> None:
-    for output in (scene, scene.with_name("all.tif")):
-        before = contents(tmp_path)
-        assert run("mosaic", scene.parent, output, "--overwrite").exit_code == 2
-        assert contents(tmp_path) == before
-
-
-def test_a_mosaic_does_not_read_an_earlier_one(scene: Path, tmp_path: Path) -> None:
-    assert run("mosaic", scene.parent, tmp_path / "all.tif").exit_code == 0
-    moved = (tmp_path / "all.tif").rename(scene.with_name("all.tif"))
-    result = run("mosaic", scene.parent, tmp_path / "again.tif", "--json")
-    assert result.exit_code == 0, result.output
-    assert '"tiles": 1' in result.stdout
-    assert f"{moved}: is an earlier mosaic" in result.stderr
-
-
-def _renamed(tiles: Path, mosaic: Path) -> None:
-    for number, path in enumerate(sorted(tiles.glob("*.tif"))):
-        path.rename(tiles / f"renamed_{number}.tif")
-    mosaic.rename(tiles / "all.tif")
-
-
-def _without_some(tiles: Path, mosaic: Path) -> None:
-    first, *_, last = sorted(tiles.glob("*.tif"))
-    first.unlink()
-    last.unlink()
-    mosaic.rename(tiles / "all.tif")
-
-
-def _copied(tiles: Path, mosaic: Path) -> None:
-    with rasterio.open(mosaic) as opened:
-        profile = {**opened.profile, "driver": "GTiff"}
-        with rasterio.open(tiles / "zz.tif", "w", **profile) as copy:
-            copy.write(opened.read())
-            copy.update_tags(**opened.tags())
-
-
-# How an earlier mosaic comes among the tiles.
-WAYS: dict[str, Callable[[Path, Path], object]] = {
-    "moved": lambda tiles, mosaic: mosaic.rename(tiles / "all.tif"),
-    "symlink": lambda tiles, mosaic: (tiles / "all.tif").symlink_to(mosaic),
-    "hard link": lambda tiles, mosaic: (tiles / "0.tif").hardlink_to(mosaic),
-    "copied by GDAL": _copied,
-    "tiles renamed": _renamed,
-    "first and last tile gone": _without_some,
-}
-
-
-@pytest.fixture(scope="module")
-def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the folder `loose` of tiles without an index, and their mosaic."""
-    folder = tmp_path_factory.mktemp("mosaic")
-    scene = make_scene(folder / "scene.tif", 16, 16, descriptions=NAMES)
-    sides = ("--tile-size", 8, "--overlap", 2, "--scale", 1)
-    assert run("tile", scene, folder / "tiles", *sides).exit_code == 0
-    tiles = (folder / "tiles" / "lr").rename(folder / "loose")
-    assert run("mosaic", tiles, folder / "all.tif").exit_code == 0
-    return folder
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_mosaic_never_reads_its_own_output(
-    loose: Path, tmp_path: Path, way: str
-) -> None:
-    folder = Path(shutil.copytree(loose / "loose", tmp_path / "loose"))
-    n_tiles = len(list(folder.glob("*.tif")))
-    assert n_tiles >= 8
-    WAYS[way](folder, Path(shutil.copy(loose / "all.tif", tmp_path)))
-    result = run("mosaic", folder, tmp_path / "again.tif", "--nodata", 0, "--json")
-    assert result.exit_code == 0, result.output
-    n_left = n_tiles - 2 * (way == "first and last tile gone")
-    assert json.loads(result.stdout)["tiles"] == n_left
-    assert "is an earlier mosaic" in result.stderr
-
-
-def test_a_mosaic_of_other_tiles_is_a_tile(scene: Path, tmp_path: Path) -> None:
-    """Mosaics of two areas are blended into one, beside a file of a tile's name."""
-    east = tmp_path / "east"
-    east.mkdir()
-    with rasterio.open(scene) as opened:
-        moved = opened.transform @ Affine.translation(8, 0)
-    make_scene(east / "scene.tif", 16, 16, transform=moved, descriptions=NAMES)
-    make_scene(east / "more.tif", 16, 16, transform=moved, descriptions=NAMES)
-    both = tmp_path / "both"
-    both.mkdir()
-    assert run("mosaic", scene.parent, both / "west.tif").exit_code == 0
-    assert run("mosaic", east, both / "east.tif").exit_code == 0
-    result = run("mosaic", both, tmp_path / "all.tif", "--json")
-    assert json.loads(result.stdout)["tiles"] == 2
-
-
-def test_tiles_do_not_replace_a_folder_that_holds_more(
-    scene: Path, tmp_path: Path
-) -> None:
-    tiles = tmp_path / "tiles"
-    assert run("tile", scene, tiles).exit_code == 0
-    (tiles / "notes.txt").write_text("mine")
-    result = run("tile", scene, tiles, "--overwrite")
-    assert result.exit_code == 5
-    assert "notes.txt" in result.stderr
-    (tiles / "notes.txt").unlink()
-    part = next((tiles / "lr").iterdir())
-    assert run("tile", part, tiles, "--overwrite").exit_code == 2
-    assert part.exists()
-    assert run("tile", scene, tiles, "--overwrite").exit_code == 0
 
 
 def test_pictures_are_not_written_among_the_images(tmp_path: Path) -> None:
@@ -367,14 +238,16 @@ def test_an_import_does_not_replace_its_source(tmp_path: Path) -> None:
     assert source.read_bytes() == b"weights"
 
 
-def test_a_folder_of_others_is_no_run_directory(scene: Path, tmp_path: Path) -> None:
+def test_a_folder_of_others_is_no_run_directory(
+    lone_scene: Path, tmp_path: Path
+) -> None:
     for name in ("notes.tmp", "poetry.lock", "strips/mine.tif"):
         folder = tmp_path / f"run {name[:6]}"
         file = folder / name
         file.parent.mkdir(parents=True)
         file.write_text("mine")
         result = run(
-            *("upscale", scene, tmp_path / "o.tif", "--model", "bicubic"),
+            *("upscale", lone_scene, tmp_path / "o.tif", "--model", "bicubic"),
             *("--run-dir", folder),
         )
         assert result.exit_code == 5, result.output
@@ -390,7 +263,7 @@ def test_no_advice_changes_a_file_in_place() -> None:
     assert text.count("gdal_translate -of VRT") >= 5
 
 
-def test_advice_leaves_the_file_as_it_is(scene: Path, tmp_path: Path) -> None:
+def test_advice_leaves_the_file_as_it_is(lone_scene: Path, tmp_path: Path) -> None:
     bare = make_scene(tmp_path / "bare.tif", crs=None)
     result = run("upscale", bare, tmp_path / "o.tif", "--model", "bicubic")
     assert result.exit_code == 3

@@ -93,7 +93,9 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     np.testing.assert_array_equal(read(job.output), read(scene.with_name("whole.tif")))
 
 
-@pytest.mark.parametrize("change_mask", ["roads", "detect"])
+@pytest.mark.parametrize(
+    "change_mask", [pytest.param("roads", marks=pytest.mark.slow), "detect"]
+)
 def test_only_the_main_thread_changes_which_warnings_are_shown(
     scene, reference, roads, tmp_path, monkeypatch, change_mask
 ):

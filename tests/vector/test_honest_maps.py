@@ -155,12 +155,24 @@ def test_repaired_polygons_keep_areas_only(tmp_path):
     ("tags", "under", "middle"),
     [
         ({"natural": "tree_row"}, {"landuse": "farmland"}, 7),
-        ({"leisure": "track", "sport": "running"}, {"leisure": "park"}, 5),
-        ({"natural": "cliff"}, {"landuse": "farmland"}, 7),
+        pytest.param(
+            {"leisure": "track", "sport": "running"},
+            {"leisure": "park"},
+            5,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"natural": "cliff"}, {"landuse": "farmland"}, 7, marks=pytest.mark.slow
+        ),
         ({"leisure": "track", "area": "yes"}, {"leisure": "park"}, 10),
         ({"natural": "tree_row", "landuse": "grass"}, {"landuse": "farmland"}, 5),
         ({"highway": "footway", "leisure": "park"}, {"landuse": "farmland"}, 5),
-        ({"highway": "pedestrian", "area": "yes"}, {"landuse": "grass"}, 2),
+        pytest.param(
+            {"highway": "pedestrian", "area": "yes"},
+            {"landuse": "grass"},
+            2,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_closed_ways_that_are_lines_stay_lines(tmp_path, tags, under, middle):

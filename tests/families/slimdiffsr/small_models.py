@@ -25,6 +25,12 @@ SMALL = SlimDiffSRConfig(4, TrunkConfig((32, 64), 64, 1, 8, 16, "group", 8), 8)
 SMALL_MINI = replace(MINI, trunk=TrunkConfig((16, 24), 32, 1, 8, 16, "pixel"), tiny=12)
 CONFIGS: Mapping[str, Config] = {"student": SMALL, "mini": SMALL_MINI}
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+# The mini network always, the released layout in make test-all.
+mini_config = pytest.mark.parametrize(
+    "config",
+    [pytest.param(SMALL, marks=pytest.mark.slow), SMALL_MINI],
+    ids=CONFIGS,
+)
 
 
 def network(config: Config) -> nn.Module:

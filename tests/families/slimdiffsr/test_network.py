@@ -41,6 +41,7 @@ from tests.families.slimdiffsr.small_models import (
     CPU,
     SMALL,
     each_config,
+    mini_config,
     model,
     network,
     picture,
@@ -48,7 +49,7 @@ from tests.families.slimdiffsr.small_models import (
 from tests.parity.golden import name_seeded_tensor
 
 
-@each_config
+@mini_config
 def test_weights_in_half_precision_are_close(tmp_path: Path, config: Config) -> None:
     path = tmp_path / "x.safetensors"
     spec = make_spec(config, gsd=None)

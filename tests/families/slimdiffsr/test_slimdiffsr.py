@@ -22,22 +22,15 @@ from rsupres.tile_grid import TileGrid
 from rsupres.upscaling.array import upscale_whole
 from rsupres.upscaling.memory import ArrayReader
 from tests.families.slimdiffsr.small_models import (
-    CONFIGS,
     CPU,
     SMALL,
     SMALL_MINI,
     each_config,
+    mini_config,
     model,
     picture,
 )
 from tests.strategies import make_grid
-
-# The mini network always, the released layout in make test-all.
-mini_config = pytest.mark.parametrize(
-    "config",
-    [pytest.param(SMALL, marks=pytest.mark.slow), SMALL_MINI],
-    ids=CONFIGS,
-)
 
 
 def tiled(
@@ -63,7 +56,7 @@ def tiled(
     return join(pieces), grid
 
 
-@each_config
+@mini_config
 def test_a_small_scene_is_one_picture(config: Config) -> None:
     """It is what the released script makes of it; 64 x 4 needs no padding."""
     lr = picture(64, 64)
@@ -197,7 +190,7 @@ def test_windows_of_a_large_scene_leave_out_what_is_not_valid(config: Config) ->
     assert {tuple(window.shape) for window in windows} == {(1, 3, 128, 128)}
 
 
-@each_config
+@mini_config
 def test_a_tile_does_not_know_what_shares_its_batch(config: Config) -> None:
     sr = model(config)
     lr = picture(32, 64)
@@ -215,7 +208,7 @@ def test_a_tile_does_not_know_what_shares_its_batch(config: Config) -> None:
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
 
 
-@each_config
+@mini_config
 def test_half_precision_is_close(config: Config) -> None:
     lr = picture(32, 48)
     full = upscale_whole(model(config), lr, Fraction(4), CPU)

@@ -19,7 +19,14 @@ from tests.miniature_safe import ALL, Miniature, write_jp2
 from tests.raster.product.products import opened
 
 
-@pytest.mark.parametrize("wanted", ALL, ids=lambda item: item.name)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param(item, marks=() if n in (1, 2) else pytest.mark.slow)
+        for n, item in enumerate(ALL)
+    ],
+    ids=lambda item: item.name,
+)
 def test_folder_zip_and_metadata_open_as_10_m_bands(
     wanted: Miniature, tmp_path: Path
 ) -> None:

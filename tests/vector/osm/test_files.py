@@ -19,7 +19,9 @@ from tests.vector.osm_town import FIELD, INNER, LINE, X, Y, save
 from tests.vector.town import SQUARE, codes, write_osm
 
 
-@pytest.mark.parametrize("suffix", ["osm", "osm.pbf"])
+@pytest.mark.parametrize(
+    "suffix", [pytest.param("osm", marks=pytest.mark.slow), "osm.pbf"]
+)
 @pytest.mark.parametrize(
     ("tags", "node", "is_cut"),
     [

@@ -1,6 +1,6 @@
 """Upscale an array in memory.
 
-Usage: python examples/array.py SCENE OUT.npy
+Usage: python examples/numpy_array.py SCENE OUT.npy
 
 Reads red, green and blue of a raster as numbers in [0, 1], upscales them four times,
 and saves the result with numpy.
