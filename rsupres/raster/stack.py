@@ -116,7 +116,7 @@ def _open(name: str, bands_out: str | None) -> Raster:
 
 
 def declare_nodata(scene: Raster, nodata: float | None) -> Raster:
-    """Return a scene with the nodata value that the user knows of it.
+    """Return a scene with the nodata value that the user states.
 
     Args:
         scene: open.

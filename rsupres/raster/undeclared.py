@@ -73,7 +73,7 @@ def find_undeclared(scene: Raster, bands: Sequence[int]) -> Undeclared | None:
 
 
 def heed_undeclared(scene: Raster, remedies: Sequence[str] = ()) -> Raster:
-    """Return a scene without numbers that nothing measures; warn of a collar.
+    """Return a scene with its undeclared nodata declared; warn of a collar.
 
     -9999 and its like become the nodata value. A collar of 0 may be ground in shadow
     or water, and a white one clouds, so that it stays.

@@ -38,8 +38,8 @@ class UpscaleJob(GivenConditions, Destination):
         named_bands: (role, file band) pairs.
         other_bands: what becomes of bands besides those chosen or of the model.
         bands_out: bands of a product that are wanted, None = its finest.
-        dn_scale: physical value of one DN, None = as the scene tells.
-        dn_offset: DN added before that, None = as the scene tells.
+        dn_scale: physical value of one DN, None = from the metadata.
+        dn_offset: DN added before that, None = from the metadata.
         mask: "scl", "qa60" or a file that hides pixels, None = none does.
         mask_classes: of the mask, that are hidden; None = clouds and their like.
         mask_action: what becomes of hidden pixels.

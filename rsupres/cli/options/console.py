@@ -39,8 +39,7 @@ _options = stacked(
         "-v",
         "--verbose",
         count=True,
-        help="Log more on stderr: once what is decided, twice everything. Default: "
-        "warnings.",
+        help="Log more on stderr: once decisions, twice everything. Default: warnings.",
     ),
     click.option(
         "-q",
@@ -59,7 +58,7 @@ _options = stacked(
         type=click.Path(dir_okay=False),
         is_eager=True,  # known before another option is refused
         callback=_keep_log_file,
-        help="Append everything that is said, with times, to this file. Default: none.",
+        help="Append results, progress and log with times to this file. Default: none.",
     ),
     click.option(
         "--log-format",

@@ -238,7 +238,7 @@ job_file_options = stacked(
         callback=_load,
         metavar="FILE.toml",
         help="Job file with options, as keys without the dashes; the command line and "
-        "variables such as RSUPRES_UPSCALE_SCALE count more. Default: none.",
+        "variables such as RSUPRES_UPSCALE_SCALE take precedence. Default: none.",
     ),
     click.option(
         "--print-config",

@@ -78,6 +78,6 @@ sampling_options = stacked(
         default=False,
         show_default=True,
         help="Correct the result so that it reduces to the input: through the sensor's "
-        "blur where the model is told of it, else by means over each LR pixel.",
+        "blur where the model knows it, else by means over each LR pixel.",
     ),
 )

@@ -76,7 +76,7 @@ band_options = stacked(
         type=click.Choice(["auto", "model", "cubic", "inject", "skip"]),
         default="auto",
         show_default=True,
-        help="What becomes of the bands besides those chosen: model runs each through "
+        help="How the bands besides those chosen are made: model runs each through "
         "the model, if it takes any band, cubic enlarges them by bicubic "
         "interpolation, inject also adds the model's detail, skip leaves them out. "
         "auto is model where that is possible, else cubic.",
@@ -87,14 +87,14 @@ band_options = stacked(
         "--dn-scale",
         type=float,
         metavar="VALUE",
-        help="What a digital number means, where no metadata tell: reflectance = (DN + "
-        "offset) * VALUE. Default: as the scene tells.",
+        help="Scale of digital numbers, where metadata lack it: reflectance = (DN + "
+        "offset) * VALUE. Default: from the metadata.",
     ),
     click.option(
         "--dn-offset",
         type=float,
         metavar="DN",
-        help="The offset of --dn-scale, such as -1000. Default: as the scene tells.",
+        help="The offset of --dn-scale, such as -1000. Default: from the metadata.",
     ),
     click.option(
         "--stretch",
@@ -102,7 +102,8 @@ band_options = stacked(
         show_default=True,
         metavar="auto|reflectance|percentile:2,98|LO,HI",
         help="How the scene's numbers become the models' [0, 1]; undone on writing. "
-        "auto is 0,255 for bytes, reflectance where the file tells, else percentiles.",
+        "auto is 0,255 for bytes, reflectance where its scale is known, else "
+        "percentiles.",
     ),
 )
 mask_options = stacked(
@@ -125,6 +126,6 @@ mask_options = stacked(
         type=click.Choice(["nodata", "keep-bicubic"]),
         default="nodata",
         show_default=True,
-        help="What becomes of hidden pixels: nodata, or bicubic interpolation.",
+        help="Values of hidden pixels: nodata, or bicubic interpolation.",
     ),
 )

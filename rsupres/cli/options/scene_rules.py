@@ -1,8 +1,9 @@
 """Give options to the scenes whose names match a pattern: ``[[scene]]`` of a job file.
 
-Each table has `match`, a pattern or several, and options of a single scene. Where
-several tables match, later ones count more; the command line and the environment count
-more than all of them. ``{name}`` in a text stands for the name of the scene's output.
+Each table has `match`, a pattern or several, and options of a single scene. Of
+several tables that match, later ones take precedence, and the command line and the
+environment over all of them. ``{name}`` in a text stands for the name of the scene's
+output.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def dataset() -> None:
     show_default=True,
     metavar="auto|reflectance|percentile:2,98|LO,HI",
     help="How the numbers of an image become [0, 1]. auto is 0,255 for bytes, "
-    "reflectance where the file tells, else percentiles.",
+    "reflectance where its scale is known, else percentiles.",
 )
 @click.option(
     "--bits",

@@ -46,7 +46,7 @@ def apply(
 ) -> NDArray[np.generic]:
     """Return numbers (c, h, w) on the other scale, in their type; see `find`.
 
-    Numbers that `check` was not asked about, such as nodata, may come out as any.
+    Numbers that `check` was not given, such as nodata, may become any number.
 
     Args:
         dn: as a file stores them.

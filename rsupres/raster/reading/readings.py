@@ -32,7 +32,7 @@ class Readings(Header):
         return self._view(missing=value)
 
     def with_units(self, units: Radiometry) -> Self:
-        """Return a view whose digital numbers mean something else."""
+        """Return a view with another scale and offset of its digital numbers."""
         return self._view(units=units, undecided=())
 
     def with_nodata(self, value: float) -> Self:
