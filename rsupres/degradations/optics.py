@@ -48,7 +48,7 @@ KINDS: tuple[KernelKind, ...] = get_args(KernelKind)
 FREQUENCIES = (0.25, 0.5, 0.75, 1.0)
 _DETECTOR = 2.0 / math.pi  # MTF of a square detector at Nyquist
 _MARGIN = 4  # of a sensor's pixels beyond the ends of a picture
-_LEAST = 1e-12
+_MIN_WEIGHT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _sampled(
     weights = _weights(distance, ratio, kernel)
     # Pixels beyond the picture see its last one.
     nearest = np.abs(distance).argmin(1)
-    weights[np.arange(len(weights)), nearest] += _LEAST
+    weights[np.arange(len(weights)), nearest] += _MIN_WEIGHT
     return np.asarray(weights / weights.sum(1, keepdims=True))
 
 

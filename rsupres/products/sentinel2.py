@@ -34,7 +34,7 @@ FINEST_GSD = 10.0
 # instrument 0.24 to 0.28; files of products look sharper (0.35 to 0.56 in 16 scenes),
 # and where the truth is known, results told 0.45 agree best with it. A scene that looks
 # softer was interpolated onto another grid, which sharpening does not undo.
-LEAST_MTF = 0.45
+MIN_MTF = 0.45
 BANDS = {
     "B01": BandFacts(0, 60, "coastal", "coastal", 0.443),
     "B02": BandFacts(1, 10, "blue", "blue", 0.490),

@@ -311,9 +311,9 @@ def check_tile_options(conditions: ConditionOptions) -> None:
     Raises:
         ConditionError: one does.
     """
-    from rsupres.upscaling.preparation.requirements import check_companions
+    from rsupres.upscaling.preparation.requirements import check_condition_options
 
-    check_companions(_request(Path(), None, conditions))
+    check_condition_options(_request(Path(), None, conditions))
 
 
 def _spec(model: str, scale: Fraction) -> ModelSpec:

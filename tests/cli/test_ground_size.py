@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 
 from rsupres.cli import main
 from rsupres.datasets.packs import Pack
-from rsupres.products.sentinel2 import LEAST_MTF
+from rsupres.products.sentinel2 import MIN_MTF
 from rsupres.raster.dataset import Raster
 from rsupres.tiles.batches import jobs as batch_jobs
 from rsupres.upscaling.job import UpscaleJob
@@ -78,7 +78,7 @@ def test_a_product_is_known_by_its_size_on_the_ground(tmp_path: Path) -> None:
         )
         with Raster.open(str(path)) as opened:
             found.append(sampler_options(job, "cpu", opened, span=1.0).least_mtf)
-    assert found == [None, LEAST_MTF]
+    assert found == [None, MIN_MTF]
 
 
 @pytest.mark.parametrize("place", [model, batch_jobs])

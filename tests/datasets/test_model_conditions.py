@@ -92,7 +92,7 @@ def test_models_on_a_test_set_get_what_belongs_to_each_image(
     np.testing.assert_array_equal(window[0].numpy(), mask[:, 3:10, 5:11])
 
 
-def test_parts_of_large_images_keep_their_companions(
+def test_parts_of_large_images_keep_their_sidecars(
     town: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looker = Looker().install(monkeypatch)

@@ -41,7 +41,7 @@ def test_the_last_occurrence_of_old_is_replaced(tmp_path: Path) -> None:
             renamed(path, rules, "reference_from")
 
 
-def test_companions_are_attached_pixel_by_pixel(town: Path) -> None:
+def test_sidecars_are_attached_pixel_by_pixel(town: Path) -> None:
     path = town / "town_2020_1.tif"
     chip = ALL.attach(read_chip(path), path)
     assert tuple(sorted(chip.layers)) == ALL.names
@@ -105,7 +105,7 @@ def test_layers_are_cut_and_coarsened_with_the_image() -> None:
 
 
 @pytest.mark.parametrize(("origin", "side"), [((5e5 + 0.5, 5e6), 61), ((5e5, 5e6), 60)])
-def test_a_companion_on_other_pixels_is_refused(
+def test_a_sidecar_on_other_pixels_is_refused(
     town: Path, origin: tuple[float, float], side: int
 ) -> None:
     path = town / "town_2020_0.tif"
@@ -126,15 +126,15 @@ def test_vector_files_are_burnt_on_every_image(town: Path, tmp_path: Path) -> No
     text = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
     water = tmp_path / "map.geojson"
     water.write_text(json.dumps(text))
-    companions = Sidecars(vector_map=(str(water),))
-    drawn = companions.attach(read_chip(path), path).layers["vector_map"]
+    sidecars = Sidecars(vector_map=(str(water),))
+    drawn = sidecars.attach(read_chip(path), path).layers["vector_map"]
     inside, outside = drawn[:, 30, 30], drawn[:, 5, 5]
     assert drawn.shape == (3, 61, 70)
     assert (inside != outside).any()
     assert (drawn[:, 22:38, 12:48] == inside[:, None, None]).all()
     far = write(tmp_path / "far.tif", picture(30, 30, 0), (9e5, 5e6))
     with pytest.raises(ConditionError, match=r"far\.tif"):
-        companions.attach(read_chip(far), far)
+        sidecars.attach(read_chip(far), far)
 
 
 def test_packs_are_built_with_what_belongs_to_the_images(

@@ -15,7 +15,7 @@ from affine import Affine
 
 from rsupres.errors import BandError, RsupresError
 from rsupres.families.base import SamplerOptions, SceneContext
-from rsupres.products.sentinel2 import LEAST_MTF
+from rsupres.products.sentinel2 import MIN_MTF
 from rsupres.raster.dataset import Raster
 from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation.requirements import sampler_options
@@ -284,8 +284,8 @@ def test_what_is_known_of_the_sensor_reaches_the_model(scene, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "gsd", "least"),
     [
-        ("S2B_MSIL1C_20230818.tif", 10.0, LEAST_MTF),
-        ("sentinel2_town.tif", 9.3, LEAST_MTF),
+        ("S2B_MSIL1C_20230818.tif", 10.0, MIN_MTF),
+        ("sentinel2_town.tif", 9.3, MIN_MTF),
         ("sentinel2_reduced.tif", 20.0, None),
         ("town.tif", 10.0, None),
     ],

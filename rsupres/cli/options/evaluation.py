@@ -9,8 +9,8 @@ import click
 from rsupres.cli.options.conditions import style_options
 from rsupres.cli.options.images import (
     DEGRADATIONS,
-    companion_options,
     file_choice_options,
+    sidecar_options,
 )
 from rsupres.cli.options.parameters import ScaleType, stacked
 from rsupres.cli.options.run import device_option, precision_option
@@ -213,7 +213,7 @@ models_options = stacked(
         help="The LR image of an image: its path with OLD replaced by NEW, such as "
         "HR_512=Bic_LR_D8_32; may be repeated. Default: LR is computed.",
     ),
-    companion_options,
+    sidecar_options,
     click.option(
         "--without",
         type=click.Choice(("reference", "vector-map", "change-mask")),

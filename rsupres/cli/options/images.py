@@ -35,7 +35,7 @@ def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> Non
         raise click.UsageError("--class-table is for --change-mask-from.")
 
 
-companion_options = stacked(
+sidecar_options = stacked(
     click.option(
         "--reference-from",
         multiple=True,

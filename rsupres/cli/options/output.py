@@ -34,7 +34,7 @@ coverage_option = click.option(
     help="Raster to write: 1 where the model had a reference, 0 "
     "where it had none, 255 outside the scene. Default: none.",
 )
-companion_options = stacked(
+sidecar_options = stacked(
     click.option(
         "--stac",
         is_flag=True,

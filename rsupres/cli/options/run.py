@@ -17,13 +17,13 @@ import click
 
 from rsupres.cli.options.conditions import condition_options
 from rsupres.cli.options.output import (
-    companion_options,
     coverage_option,
     format_options,
     overwrite_option,
     picture_option,
     report_option,
     run_options,
+    sidecar_options,
     skip_option,
     update_option,
 )
@@ -147,7 +147,7 @@ batch_options = stacked(
     work_options,
     format_options,
     overwrite_option,
-    companion_options,
+    sidecar_options,
     picture_option,
     run_options,
     gate_option,

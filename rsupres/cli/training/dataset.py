@@ -14,8 +14,8 @@ from rsupres.cli.options.images import (
     DEGRADATIONS,
     check_classes,
     check_legend,
-    companion_options,
     file_choice_options,
+    sidecar_options,
 )
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import BandsType, ScaleType
@@ -169,7 +169,7 @@ def dataset() -> None:
     "replaced by NEW, --scale times coarser, on the same ground; may be repeated. "
     "Default: none.",
 )
-@companion_options
+@sidecar_options
 @click.option(
     "--split-by",
     callback=_parse_pattern,

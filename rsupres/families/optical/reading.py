@@ -30,7 +30,7 @@ _JPEG_FROM = 0.34  # quality 88; weaker JPEG is not told: false alarms cost more
 _LEVELS = (2.0, 98.0)  # percentiles that become 0 and 1; saturated pixels are fewer
 _MIN_SPAN = 0.02  # of the stretch; flatter scenes are not amplified further
 _WINDOW = 256  # LR pixels of a side of the windows that stand for a scene
-_MOSTLY = 0.9  # share of valid pixels of a window from which its sensor is estimated
+_MIN_VALID = 0.9  # share of valid pixels of a window from which its sensor is estimated
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _look(
     whole = [
         np.broadcast_to((pixels - low) / (high - low), (3, *pixels.shape[1:]))
         for pixels, valid in parts
-        if min(pixels.shape[1:]) >= BLOCK and valid.mean() >= _MOSTLY
+        if min(pixels.shape[1:]) >= BLOCK and valid.mean() >= _MIN_VALID
     ]
     if weights is not None and whole and not (mtf and noise is not None):
         facts = _not_softer(estimate(weights, whole), options.least_mtf)

@@ -57,7 +57,7 @@ _REACH = 2  # LR pixels: results keep to the range of 5 x 5
 _ALLOWED = 0.25  # of that range, beyond it at either end
 _MAX_SCALE = 32
 _ROUNDS, _ROUNDS_SHARP, _LOCK_ROUNDS = 3, 1, 4  # of back-projection
-_LEAST_MTF, _BLURRED, _MOST_MTF = 0.02, 0.44, 0.95  # at Nyquist, for that
+_MIN_MTF, _BLURRED, _MAX_MTF = 0.02, 0.44, 0.95  # at Nyquist, for that
 _VERY_BLURRED = 0.18
 _QUIET = 0.004  # of the levels: noisier scenes would have their noise sharpened
 
@@ -242,7 +242,7 @@ def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:
 
 def nearest_kernel(transfer: tuple[float, ...]) -> Kernel:
     """Return the kernel whose transfer at `FREQUENCIES` comes nearest to one."""
-    mtf = min(max(transfer[FREQUENCIES.index(0.5)], _LEAST_MTF), _MOST_MTF)
+    mtf = min(max(transfer[FREQUENCIES.index(0.5)], _MIN_MTF), _MAX_MTF)
     kernels = (gaussian_of(mtf), Kernel("bicubic"), Kernel("area"))
     return min(kernels, key=lambda k: math.dist(_transfer_of(k), transfer))
 
@@ -261,7 +261,7 @@ def _rounds(kernel: Kernel, mtf: float) -> int:
     """Return how many corrections are worth it through a kernel."""
     if kernel.kind != "gaussian":
         return _ROUNDS_SHARP
-    if mtf <= _LEAST_MTF or mtf > _BLURRED:
+    if mtf <= _MIN_MTF or mtf > _BLURRED:
         return 0
     # A blur read as stronger than it is would be corrected too much: once only there,
     # and not at all at the least that Sentinel-2 is taken for, whatever was read.

@@ -21,7 +21,7 @@ from torch import Tensor
 from rsupres.blocks.fine_detail import blurred, finest_contrast
 
 _WIDE, _WIDE_REACH = 3.0, 6  # SR pixels, the neighbourhood of the regression
-_LEAST_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
+_MIN_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
 _SMALL = 0.1  # of the LR image's finest detail: what is smaller stays anywhere
 _USUAL = 0.05  # deviation of that detail in photographs, of [0, 1]
 
@@ -68,7 +68,7 @@ def keep_explained(
     fine = shown - blurred(shown, deviation)
     common = ((made - smooth) * fine).mean(1, keepdim=True)
     energy = fine.square().mean(1, keepdim=True)
-    energy = blurred(energy, _WIDE, _WIDE_REACH) + _LEAST_ENERGY
+    energy = blurred(energy, _WIDE, _WIDE_REACH) + _MIN_ENERGY
     explained = blurred(common, _WIDE, _WIDE_REACH) / energy * fine
     rest = made - smooth - explained
     limit = torch.maximum(allowed.small, allowed.part * rest.abs())

@@ -15,7 +15,7 @@ from rsupres.conditions.base import (
 )
 from rsupres.errors import ConditionError, InputError
 from rsupres.families.base import TAILS, ModelSpec, SamplerOptions
-from rsupres.products.sentinel2 import FINEST_GSD, LEAST_MTF
+from rsupres.products.sentinel2 import FINEST_GSD, MIN_MTF
 from rsupres.raster.bands import names_sentinel2
 from rsupres.raster.dataset import Raster
 from rsupres.upscaling.job import UpscaleJob
@@ -92,7 +92,7 @@ def check_conditions(job: UpscaleJob, spec: ModelSpec, model: str) -> None:
             f"Model {model} needs {_MEANING[name]}.",
             remedies=(name,) if name in CONDITIONS else (),
         )
-    _check_companions(job)
+    _check_condition_options(job)
 
 
 def check_options(job: UpscaleJob, spec: ModelSpec) -> None:
@@ -175,11 +175,11 @@ def sampler_options(
         sensor_mtf=job.sensor_mtf,
         noise=None if job.noise is None else job.noise / span,
         lock=job.lock_low_frequencies,
-        least_mtf=LEAST_MTF if is_sentinel2 else None,
+        least_mtf=MIN_MTF if is_sentinel2 else None,
     )
 
 
-def check_companions(conditions: GivenConditions) -> None:
+def check_condition_options(conditions: GivenConditions) -> None:
     """Check that no option lacks the condition that it is about.
 
     Args:
@@ -202,9 +202,9 @@ def _missing(option: str, condition: str) -> ConditionError:
     )
 
 
-def _check_companions(job: UpscaleJob) -> None:
+def _check_condition_options(job: UpscaleJob) -> None:
     """Refuse options about a condition that is not there."""
-    check_companions(job)
+    check_condition_options(job)
     if job.style is not None and job.style_sample:
         raise ConditionError(
             "draws a style, so none can be followed; leave one of them out.",

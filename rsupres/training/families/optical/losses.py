@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 _POWER = 0.7  # images count by their bicubic error to minus this power
-_LEAST_ERROR = 0.008  # of bicubic, for that
+_MIN_ERROR = 0.008  # of bicubic, for that
 _ROUNDING = 0.01  # differences below it count by their squares
 _LEVELS = (1.0, 0.5, 0.5)  # weights of the picture's scales, each half the last
 _PATCH = 4  # pixels of the patches that are scored as wholes
 _PATCH_WEIGHT = 0.5
 _STEP_WEIGHT = 0.5  # of the steps between neighbouring pixels, along each axis
 _LOG_SCALES = (-9.0, 2.0)  # limits, so that a wild value cannot end the training
-_LEAST_SCALE = 5e-4  # errors below it are rounding
+_MIN_SCALE = 5e-4  # errors below it are rounding
 
 
 def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
         truth: HR, of the same shape.
     """
     error = (bicubic - truth).abs().mean((1, 2, 3))
-    weights = (error + _LEAST_ERROR) ** -_POWER
+    weights = (error + _MIN_ERROR) ** -_POWER
     return (weights / weights.mean())[:, None, None, None]
 
 
@@ -100,7 +100,7 @@ def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
         logs: logarithms of the scales, of the same shape.
     """
     logs = logs.clamp(*_LOG_SCALES)
-    return ((error.abs() + _LEAST_SCALE) * torch.exp(-logs) + logs).mean()
+    return ((error.abs() + _MIN_SCALE) * torch.exp(-logs) + logs).mean()
 
 
 def _score(size: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, y: Tensor) -> Tensor:
