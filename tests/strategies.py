@@ -18,6 +18,8 @@ COSTLY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 UTM = CRS.from_epsg(32631)
+# Some letters, signs and breaks: all of Unicode takes a second to prepare.
+LETTERS = 'aZ9 _-.<>()/"\\\n\t\0é\N{SNOWMAN}'
 SCALES = [Fraction(*pair) for pair in [(1, 1), (2, 1), (4, 1), (5, 2), (10, 3), (9, 8)]]
 
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 # A package imports only itself and what stands before it here; deferred imports count.
 ORDER = (
@@ -256,28 +254,19 @@ def test_the_check_for_heavy_packages_sees_them() -> None:
     assert heavy_after("import rasterio") == ["rasterio"]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "rsupres",
-        "rsupres.grid",
-        "rsupres.blend",
-        "rsupres.output.run_dir",
-        "rsupres.families.base",
-    ],
-)
-def test_light_modules_load_nothing_heavy(module: str) -> None:
-    assert heavy_after(f"import {module}") == []
+def test_light_modules_load_nothing_heavy() -> None:
+    light = ("grid", "blend", "output.run_dir", "families.base")
+    code = "import rsupres\n" + "\n".join(f"import rsupres.{name}" for name in light)
+    assert heavy_after(code) == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["upscale", "--help"]]
-)
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+def test_help_loads_nothing_heavy() -> None:
+    calls = [["--help"], ["--version"], ["upscale", "--help"]]
     code = (
         "from click.testing import CliRunner\n"
         "from rsupres.cli import main\n"
-        f"result = CliRunner().invoke(main, {arguments})\n"
-        "assert result.exit_code == 0, result.output"
+        f"for arguments in {calls}:\n"
+        "    result = CliRunner().invoke(main, arguments)\n"
+        "    assert result.exit_code == 0, result.output"
     )
     assert heavy_after(code) == []

@@ -138,7 +138,9 @@ def test_a_batch_stops_at_so_many_failures(scenes, monkeypatch) -> None:
     assert json.loads(Path("s.json").read_text())["waiting"] == 1
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "md"])
+@pytest.mark.parametrize(
+    "form", ["csv", pytest.param("json", marks=pytest.mark.slow), "md"]
+)
 def test_summaries_have_a_row_for_each_input(scenes: Path, form: str) -> None:
     (scenes / "bad|.tif").write_text("no raster")
     path = Path(f"summary.{form}")

@@ -67,6 +67,7 @@ def test_classes_on_the_scenes_grid(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["classes.tif"]
 
 
+@pytest.mark.slow
 def test_rgb_by_strips_is_the_same_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(scene_grid, "STRIP_VALUES", 384 * 3 * 50)
     out = tmp_path / "map.tif"
@@ -84,6 +85,7 @@ def test_rgb_by_strips_is_the_same_picture(tmp_path, monkeypatch):
     assert not np.array_equal(found, wanted("4", "maptiler"))
 
 
+@pytest.mark.slow
 def test_fractional_scales_and_layers(tmp_path):
     out = tmp_path / "map.tif"
     result = run(
@@ -188,6 +190,7 @@ def test_warnings_reach_the_user(tmp_path):
     assert "of the scene; the rest has no map" in result.stderr
 
 
+@pytest.mark.slow
 def test_openstreetmap_live_keeps_a_copy_beside_the_output(server: Server, tmp_path):  # noqa: F811
     out = tmp_path / "map.tif"
     result = run("overpass", out, "--like", SCENE, "--scale", "2")

@@ -227,7 +227,9 @@ def test_a_batch_on_dask_makes_the_same_files_and_goes_on_after_a_failure(
     assert (tmp_path / "sharp" / "a.tif").read_bytes() == (one / "a.tif").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1]
+)
 def test_a_shard_that_is_preempted_continues(commands, job, number):
     def preempt(pid: int) -> None:
         while not list(job.run_path.glob("strips/*")):

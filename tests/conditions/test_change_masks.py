@@ -91,7 +91,9 @@ def test_what_is_wrong_with_a_mask_names_the_arguments_of_a_job(
     assert caught.value.remedies == ("class_attribute",)
 
 
-@pytest.mark.parametrize("coregister", [False, True])
+@pytest.mark.parametrize(
+    "coregister", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_change_is_detected_between_the_reference_and_the_scene(
     tmp_path, monkeypatch, coregister
 ):

@@ -118,6 +118,7 @@ def test_a_window_is_a_cut_of_the_whole(pieces, window):
     )
 
 
+@pytest.mark.slow
 def test_blocks_meet_without_a_seam(tmp_path, lr, monkeypatch):
     frame = FRAMES["other zone"]
     path = write(tmp_path / "r.tif", frame, texture(frame.height, frame.width))

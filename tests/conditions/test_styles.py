@@ -34,6 +34,7 @@ def test_nodata_of_a_style_is_filled(tmp_path):
     np.testing.assert_allclose(image, 100 / 255, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_seed_and_the_sample_choose_from_a_folder(scene, tmp_path, monkeypatch):
     folder = tmp_path / "styles"
     folder.mkdir()

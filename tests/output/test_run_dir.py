@@ -22,7 +22,7 @@ from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import RunState, read_state
 from tests.output.processes import JOB, names, put_strip
-from tests.strategies import COSTLY
+from tests.strategies import COSTLY, LETTERS
 
 MANIFEST: dict[str, Any] = {
     "job": {"scene": "a.tif", "scale": "4", "tile": {"size": 64}},
@@ -177,7 +177,9 @@ arrays = st.dictionaries(
 
 
 @COSTLY  # each one waits for the disk several times
-@given(arrays, st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False)))
+@given(
+    arrays, st.dictionaries(st.text(LETTERS, max_size=5), st.floats(allow_nan=False))
+)
 def test_a_context_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory,
     content: dict[str, np.ndarray],

@@ -226,7 +226,7 @@ def test_channels_together_give_the_same_picture() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    slow_unless(names_in("d/"), ["d/mixed/out"]),
+    slow_unless(names_in("d/"), []),
 )
 def test_denoiser_repeats_every_noise_level(name: str) -> None:
     tolerance = PASS["f/* and d/*"]

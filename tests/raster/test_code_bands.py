@@ -70,7 +70,9 @@ def test_codes_are_neither_compared_nor_measured(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pair.sr, pair.hr)
 
 
-@pytest.mark.parametrize("maker", ["upscale", "mosaic"])
+@pytest.mark.parametrize(
+    "maker", ["upscale", pytest.param("mosaic", marks=pytest.mark.slow)]
+)
 def test_overviews_of_large_outputs_hold_codes_that_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str
 ) -> None:

@@ -273,6 +273,7 @@ def test_tiles_of_two_legends_or_tables_are_no_pack(
     assert not (tmp_path / "p.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_tiles_of_one_scene_are_never_in_both_splits(tmp_path: Path, tiled) -> None:
     inputs = [item for folder in tiled for item in ("--hr", folder)]
     done = run("build", tmp_path / "packs", *inputs, "--validation", "000_*")

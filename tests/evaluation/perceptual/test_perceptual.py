@@ -103,6 +103,7 @@ def test_every_measure_is_zero_for_equal_pictures_and_rises_with_noise(
         assert 0 < near < far
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,7 @@ def test_a_scene_of_one_band_is_refused(tmp_path: Path, reference: Path) -> None
     assert "band" in result.output
 
 
+@pytest.mark.slow
 def test_masks_of_other_grids_are_laid_over_the_scene(
     tmp_path: Path, scene: Path, reference: Path
 ) -> None:

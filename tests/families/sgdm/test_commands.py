@@ -147,6 +147,7 @@ def test_a_map_changes_what_comes_out(
             assert "town.geojson" in dataset.tags()["RSUPRES_VECTOR_MAP"]
 
 
+@pytest.mark.slow
 def test_a_map_in_other_colours_is_warned_about(
     scene: Path, town: Path, models: dict[str, Path]
 ) -> None:

@@ -122,7 +122,10 @@ def released(scale: int = 4) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize(("parallel", "dead"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("parallel", "dead"),
+    [pytest.param(False, True, marks=pytest.mark.slow), (True, False)],
+)
 def test_released_weights_are_imported(
     tmp_path: Path, parallel: bool, dead: bool
 ) -> None:

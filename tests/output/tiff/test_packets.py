@@ -94,7 +94,12 @@ def run(tmp_path: Path) -> Run:
         pytest.param("uint8", None, {}, marks=pytest.mark.slow),
         pytest.param("uint16", 0, {}, marks=pytest.mark.slow),
         pytest.param("int16", -5, {"COMPRESS": "lzw"}, marks=pytest.mark.slow),
-        ("float32", math.nan, {"compress": "ZSTD", "level": "3"}),
+        pytest.param(
+            "float32",
+            math.nan,
+            {"compress": "ZSTD", "level": "3"},
+            marks=pytest.mark.slow,
+        ),
         ("uint16", None, {"LEVEL": "2", "BIGTIFF": "YES"}),
     ],
 )
@@ -202,6 +207,7 @@ def test_a_later_call_goes_on_with_an_output_that_was_begun(
     assert case.finish() == case.wanted
 
 
+@pytest.mark.slow
 def test_a_run_may_end_with_other_creation_options(tmp_path: Path, run: Run) -> None:
     form = OutputFormat("COG", {}, "uint16", 0)
     case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
