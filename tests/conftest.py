@@ -16,7 +16,7 @@ from tests.skips import is_listed
 
 # The time of an example depends on the load of the machine, so none is too long.
 settings.register_profile("full", deadline=None, max_examples=60)
-settings.register_profile("quick", deadline=None, max_examples=15)
+settings.register_profile("quick", deadline=None, max_examples=10)
 
 _unlisted: list[str] = []
 

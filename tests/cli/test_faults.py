@@ -108,7 +108,7 @@ def test_runs_killed_a_hundred_times_end_in_the_same_bytes(commands, scene, whol
     assert kills > 60
 
 
-@pytest.mark.parametrize("n_removed", [0, 3])
+@pytest.mark.parametrize("n_removed", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_run_killed_after_publishing_is_cleaned_up(
     commands, scene, whole, tmp_path, n_removed
 ):
@@ -125,7 +125,8 @@ def test_a_run_killed_after_publishing_is_cleaned_up(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
 )
 def test_a_signal_stops_within_a_batch_and_the_same_command_continues(
     commands, scene, whole, tmp_path, number, code
@@ -353,6 +354,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_e2diffsr_killed_while_preparing_and_later_ends_in_the_same_bytes(
     commands, scene, checkpoint, tmp_path
 ):

@@ -108,6 +108,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[References]:
         yield reference
 
 
+@pytest.mark.slow
 @COSTLY
 @given(window=windows(320, 360))
 def test_a_window_is_a_cut_of_the_whole(pieces, window):

@@ -96,7 +96,7 @@ def fill_and_finish(commands, disk: Path, name: str, seed: int, peak: int) -> in
     return failures
 
 
-@pytest.mark.parametrize("name", slow_unless(NAMES, {"upscale", "batch shards"}))
+@pytest.mark.parametrize("name", slow_unless(NAMES, {"upscale", "batch"}))
 def test_what_a_full_disk_stopped_ends_in_the_same_files(commands, disk, sound, name):
     whole, peak = sound(name)
     try:

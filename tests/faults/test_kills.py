@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.faults.operations import (
     prepare,
     results,
 )
+from tests.parity.golden import slow_unless
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +37,23 @@ def scheduler(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def sound(_server, scheduler, tmp_path_factory) -> dict[str, tuple[dict, float]]:
-    """Files of each operation that nothing disturbed, and seconds of a step."""
-    found = {}
-    for name, steps in OPERATIONS.items():
-        folder = prepare(tmp_path_factory.mktemp("sound") / name)
+def sound(_server, scheduler, tmp_path_factory):
+    """Return files of an operation that nothing disturbed, and seconds of a step."""
+
+    @cache
+    def run(name: str) -> tuple[dict[str, bytes], float]:
+        folder = prepare(tmp_path_factory.mktemp("sound") / "f")
         started = time.monotonic()
-        for step in steps:
+        for step in OPERATIONS[name]:
             step = with_scheduler(step, scheduler)
             done = _server.run(*step, folder=folder, tile_s=TILE_S)
             assert done.code == 0, done.err
-        seconds = (time.monotonic() - started) / len(steps)
-        found[name] = results(folder), seconds
-        assert "out/a.tif" in found[name][0]
-    return found
+        seconds = (time.monotonic() - started) / len(OPERATIONS[name])
+        found = results(folder)
+        assert "out/a.tif" in found
+        return found, seconds
+
+    return run
 
 
 def with_scheduler(step: Step, scheduler: Path) -> Step:
@@ -88,11 +93,17 @@ def finish(commands, step: Step, folder: Path):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "shards"])
+@pytest.mark.parametrize(
+    "name",
+    slow_unless(
+        [name for name in OPERATIONS if name != "shards"],
+        {"upscale", "dask", "assembling"},
+    ),
+)
 def test_what_was_killed_ends_in_the_same_files(
     commands, scheduler, sound, tmp_path, name, seed
 ):
-    whole, step_s = sound[name]
+    whole, step_s = sound(name)
     kill_and_finish(commands, scheduler, tmp_path / "f", name, seed, step_s)
     assert results(tmp_path / "f") == whole
 
@@ -103,7 +114,7 @@ def test_a_hundred_kills_end_in_the_same_files(commands, scheduler, sound, tmp_p
     kills = 0
     for seed in range(100, 1000):
         name = list(OPERATIONS)[seed % len(OPERATIONS)]
-        whole, step_s = sound[name]
+        whole, step_s = sound(name)
         folder = tmp_path / f"{seed}"
         kills += kill_and_finish(commands, scheduler, folder, name, seed, step_s)
         assert results(folder) == whole, seed
@@ -124,5 +135,5 @@ def test_a_shard_killed_after_it_wrote_the_output_leaves_no_run(
     assert (folder / "run/run.json").exists()
     done = commands.run(*step, folder=folder)
     assert done.code == 0, done.err
-    whole, _ = sound["shards"]
+    whole, _ = sound("shards")
     assert results(folder) == whole

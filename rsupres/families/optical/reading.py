@@ -129,7 +129,7 @@ def _look(
 
 
 def estimate(weights: Weights, windows: Sequence[NDArray[np.floating]]) -> Facts:
-    """Estimate the facts from windows (3, h, w) of a picture, in its levels.
+    """Return the facts estimated from windows (3, h, w) of a picture, in its levels.
 
     Args:
         weights: of the estimator.

@@ -124,6 +124,7 @@ class Scene:
         return np.zeros(shape, dtype)
 
 
+@pytest.mark.slow
 def test_a_large_scene_is_fitted_place_by_place_and_tiles_agree() -> None:
     scene = Scene(128)
     context = fit_scene(scene, SCALE, MINI)  # type: ignore[arg-type]  # all that it reads
