@@ -1,7 +1,8 @@
-"""Golden cases: where they lie, how their weights are made, how errors are told.
+"""Golden cases: where they lie, how their weights are made, how errors are shown.
 
-`RSUPRES_GOLDEN=DIR` names a folder of cases (see `tests.helpers.find_shared`); without
-one, the subset in `tests/golden` is used.
+`RSUPRES_GOLDEN=DIR` names a folder of cases. Without it `make test` uses the selection
+in `tests/golden`, and `make test-all` all cases where they are found (see
+`tests.helpers.find_shared`).
 """
 
 from __future__ import annotations

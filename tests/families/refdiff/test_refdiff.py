@@ -297,7 +297,6 @@ def test_stale_references_are_told_or_not() -> None:
     ("loss", "options"),
     [
         (edm_loss, EdmOptions()),
-        pytest.param(edm_loss, EdmOptions(summed=True), marks=pytest.mark.slow),
         pytest.param(closing_loss, ClosingOptions(through=0), marks=pytest.mark.slow),
     ],
 )
@@ -315,6 +314,21 @@ def test_losses_fall_on_a_batch(loss, options) -> None:
         optimiser.step()
         values.append(float(total.detach()))
     assert values[-1] < 0.9 * values[0]
+
+
+def test_the_released_loss_is_a_sum_over_256() -> None:
+    network, batch = tiny_network(), pairs(2)
+    stage = StageConfig(name="any", iterations=1)
+    mean, summed = (
+        edm_loss(
+            network,
+            batch,
+            torch.Generator().manual_seed(3),
+            StageSetup(stage, EdmOptions(summed=summed), None),
+        ).terms["edm"]
+        for summed in (False, True)
+    )
+    assert float(summed) == pytest.approx(float(mean) * batch.hr.numel() / 256)
 
 
 def test_calls_without_gradient_change_no_value() -> None:

@@ -56,7 +56,7 @@ def tiled(
     return join(pieces), grid
 
 
-@mini_config
+@each_config
 def test_a_small_scene_is_one_picture(config: Config) -> None:
     """It is what the released script makes of it; 64 x 4 needs no padding."""
     lr = picture(64, 64)
