@@ -169,7 +169,7 @@ def test_a_flat_scene_keeps_its_colour() -> None:
 def test_colours_are_those_of_the_scene_not_of_the_tile() -> None:
     """Dark left, bright right: each half has the means of the whole scene's match."""
     lr = picture(64, 96)
-    sr, _ = tiled(model(SMALL_MINI), lr, 32, 20)
+    sr, _ = tiled(model(SMALL), lr, 32, 20)
     assert abs(float(sr.mean()) - float(lr.mean())) < 0.02
 
 
