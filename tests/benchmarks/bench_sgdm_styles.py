@@ -6,7 +6,11 @@ Markdown: the share of the way from the own means and deviations of the bands to
 of the style image that the result has gone, and the F1 of the result's edges against
 those of the result without a style (1 = no edge has moved). FOLDER/styles.png shows
 means and deviations of the red and blue bands of four sources of images and of 300
-styles that SFlow drew.
+styles that SFlow drew. FOLDER/seeds.jpg shows the first scene without a style and with
+the styles that `--style-sample` draws with the seeds 0 to 5; a second table has their
+means and deviations, and how far the picture is from that of the seed before, as RMS of
+[0, 1], also after both were brought to the same means and deviations: the rest is what
+a seed changes besides the style. `--only seeds` makes this alone.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ CPU = torch.device("cpu")
 SCALE = 8
 SIDE = 256
 DRAWN = 300
+SEEDS = 6
 PANEL = 380  # pixels of a panel of the plot
 COLOURS = ("silver", "royalblue", "firebrick", "darkorange", "seagreen")
 SOURCES = {
@@ -51,8 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default="sgdm-mini")
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "styles")
+    parser.add_argument("--only", choices=["seeds"])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.only != "seeds":
+        measure_styles(given)
+    show_seeds(given.model, given.out / "seeds.jpg")
+
+
+def measure_styles(given: argparse.Namespace) -> None:
+    """Print how far styles move results, and write the plot."""
     model = load_model(given.model, CPU, SamplerOptions())
     assert isinstance(model, Sgdm)
     looks = {name: pictures(pattern) for name, pattern in SOURCES.items()}
@@ -72,6 +85,36 @@ def main() -> None:
                     flush=True,
                 )
     plot(looks, drawn(given.model), given.out / "styles.png")
+
+
+def show_seeds(name: str, path: Path) -> None:
+    """Draw one scene with the styles of some seeds, and print what they are."""
+    (source, *_) = SOURCES.values()
+    lr = degraded(pictures(source)[0])
+    plain = load_model(name, CPU, SamplerOptions())
+    drawing = load_model(name, CPU, SamplerOptions(style_sample=True))
+    made = [upscale_whole(plain, lr, Fraction(SCALE), CPU).clip(0, 1)]
+    print("\n| seed | means | deviations | from the last | the same style |")
+    print("|---|---|---|---|---|")
+    for seed in range(SEEDS):
+        made.append(upscale_whole(drawing, lr, Fraction(SCALE), CPU, seed).clip(0, 1))
+        mean, std = ((x[0].numpy()) for x in statistics(made[-1]))
+        apart = [rms(*made[-2:]), rms(*(neutral(x) for x in made[-2:]))]
+        cells = [" ".join(f"{v:.2f}" for v in x) for x in (mean, std)]
+        print(f"| {seed} | {' | '.join(cells)} | {apart[0]:.3f} | {apart[1]:.4f} |")
+    strip = np.concatenate(made, 2)[:, : SIDE // 2].transpose(1, 2, 0)
+    Image.fromarray((strip * 255).round().astype(np.uint8)).save(path, quality=85)
+
+
+def neutral(picture: Picture) -> Picture:
+    """Return a picture whose bands have the mean 0.5 and the deviation 0.1."""
+    mean, std = picture.mean((1, 2)), picture.std((1, 2))
+    return 0.5 + 0.1 * (picture - mean[:, None, None]) / std[:, None, None]
+
+
+def rms(one: Picture, other: Picture) -> float:
+    """Return the root mean square difference of two pictures."""
+    return float(np.sqrt(np.mean((one - other) ** 2)))
 
 
 def pictures(pattern: str) -> list[Picture]:

@@ -55,6 +55,7 @@ class SgdmConfig:
         cell: SR pixels along a cell of a latent without autoencoder.
         picture_style: AdaIN on the finished picture instead of on features; styles are
             then means and deviations of the three bands, and `flow` draws those.
+        unmix: give mapped classes the colours that the LR image says they have.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -73,6 +74,7 @@ class SgdmConfig:
     sampling_steps: int = 50
     cell: int = 2
     picture_style: bool = False
+    unmix: bool = False
 
     @property
     def factor(self) -> int:
@@ -131,4 +133,5 @@ MINI = SgdmConfig(
     sampler="dpm++",
     sampling_steps=1,
     picture_style=True,
+    unmix=True,
 )

@@ -38,10 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsupres.blocks.stable_diffusion_run import (
-    ContextKeys,
-    make_context_keys,
-)
+from rsupres.blocks.stable_diffusion_run import ContextKeys, make_context_keys
 from rsupres.errors import InputError
 from rsupres.families.base import (
     FixedScales,
@@ -58,6 +55,7 @@ from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
 from rsupres.families.sgdm.style import Statistics, picture_statistics, restyle
+from rsupres.families.sgdm.unmixing import unmix
 from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import PixelWindow
 
@@ -123,6 +121,7 @@ class Sgdm:
         low, high = band_levels(batch.scene.numbers, self.device)
         lr = (batch.lr.to(self.device) - low) / (high - low)
         enlarged = self._enlarge(lr, scale)
+        chart = self._chart(batch.conditions.vector_map, enlarged)
         cells = [self._cells(window) for window in batch.windows_sr]
         style, own = (
             self._statistics(batch.scene.arrays, name) for name in ("style", "content")
@@ -132,7 +131,7 @@ class Sgdm:
             self._noise(batch.noise, _START_DRAW, cells),
             self.networks.features(
                 enlarged,
-                self._chart(batch.conditions.vector_map, enlarged),
+                chart,
                 *((style, own) if self.config.encoder.style else ()),
             ),
             self._context(batch.scene.numbers),
@@ -141,6 +140,8 @@ class Sgdm:
         )
         decoded = self.networks.decode(z, enlarged)
         image = correct_colour(self.config, decoded, enlarged)
+        if self.config.unmix and chart is not None:
+            image = unmix(image, lr, chart, scale)
         if self.config.picture_style and style is not None and own is not None:
             return restyle(image, own, style).clamp(0.0, 1.0)  # in the style's tones
         return (low + (high - low) * image).clamp(0.0, 1.0)
@@ -224,9 +225,7 @@ class Sgdm:
         if self.config.picture_style:
             image = scene.style[None].to(self.device)
             return picture_statistics(image, int(scale))
-        height, width = (
-            side - side % _STYLE_MULTIPLE for side in scene.style.shape[1:]
-        )
+        height, width = (n - n % _STYLE_MULTIPLE for n in scene.style.shape[1:])
         image = scene.style[None, :, :height, :width].to(self.device)
         return self.networks.adapter.style(2.0 * image - 1.0)
 

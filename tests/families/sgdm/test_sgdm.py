@@ -176,6 +176,16 @@ def test_a_style_of_the_picture_moves_its_statistics_and_no_edge(
     np.testing.assert_allclose(styled.mean((1, 2)), wanted.mean[0].numpy(), atol=0.02)
 
 
+def test_mapped_ground_is_unmixed_where_a_map_is_given(tmp_path: Path) -> None:
+    plain = load(checkpoint(tmp_path, replace(MINI, unmix=False)))
+    unmixing = replace(plain, config=MINI)
+    shown = chart(64, 64)
+    shown[:, :, 8:40, 16:48] = torch.tensor(BUILDING).view(1, 3, 1, 1) / 255.0
+    raw, got = (upscale(m, vector_map=shown) for m in (plain, unmixing))
+    assert np.abs(got - raw).max() > 0.01
+    assert np.array_equal(upscale(plain), upscale(unmixing))
+
+
 def test_a_lattice_between_the_pixels_of_a_cell_is_removed() -> None:
     generator = torch.Generator().manual_seed(0)
     detail = torch.randn(1, 3, 64, 64, generator=generator)

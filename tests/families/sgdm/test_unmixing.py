@@ -1,0 +1,117 @@
+"""Colours of mapped ground: what the LR image says of each class of a map."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from rsupres.blocks.separable import enlarge
+from rsupres.degradations.sentinel2 import Sentinel2Params
+from rsupres.families.sgdm.unmixing import class_masks, unmix
+
+SCALE = 8
+LAND, BUILDING, ROAD = (245, 240, 228), (226, 224, 210), (254, 254, 254)
+GROUND, ROOF = (0.3, 0.4, 0.2), (0.6, 0.3, 0.25)
+
+
+def painted(
+    mask: Tensor, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> Tensor:
+    """Return (1, 3, H, W) of one colour in a mask (H, W) and another outside."""
+    colours = (torch.tensor(x)[:, None, None] for x in (inside, outside))
+    return torch.where(mask, *colours)[None].float()
+
+
+def drawn(mask: Tensor) -> Tensor:
+    """Return the map of buildings in a mask."""
+    return painted(mask, BUILDING, LAND) / 255.0
+
+
+def houses(seed: int, side: int = 256) -> Tensor:
+    """Return a mask with a house of 9 to 20 pixels in every square of 32."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    for row in range(0, side, 32):
+        for col in range(0, side, 32):
+            top, left = torch.randint(0, 12, (2,), generator=generator).tolist()
+            height, width = torch.randint(9, 21, (2,), generator=generator).tolist()
+            top, left = row + top, col + left
+            mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def seen(truth: Tensor) -> Tensor:
+    """Return what a still sensor sees of a scene."""
+    small = (truth.shape[2] // SCALE, truth.shape[3] // SCALE)
+    return Sentinel2Params().still().degrade(truth, small, torch.Generator())
+
+
+def step(picture: Tensor, mask: Tensor) -> float:
+    """Return by how much red is higher inside a mask than outside."""
+    red = picture[0, 0]
+    return float(red[mask].mean() - red[~mask].mean())
+
+
+def test_mapped_classes_get_the_contrast_that_the_lr_image_has() -> None:
+    mask = houses(0)
+    truth = painted(mask, ROOF, GROUND)
+    smooth = enlarge(seen(truth), Fraction(SCALE))
+    for picture in (smooth, smooth + 0.3 * (truth - smooth)):
+        got = unmix(picture, seen(truth), drawn(mask), Fraction(SCALE))
+        before, after = (step(x, mask) / step(truth, mask) for x in (picture, got))
+        assert before < 0.65
+        assert 0.75 < after < 1.05
+
+
+def test_contrast_that_is_there_already_is_not_added() -> None:
+    mask = houses(0)
+    truth = painted(mask, ROOF, GROUND)
+    got = unmix(truth, seen(truth), drawn(mask), Fraction(SCALE))
+    assert float((got - truth).square().mean().sqrt()) < 0.03
+
+
+def test_a_map_that_the_lr_image_does_not_confirm_changes_little() -> None:
+    truth = painted(houses(0), ROOF, GROUND)
+    smooth = enlarge(seen(truth), Fraction(SCALE))
+    own, foreign = (
+        unmix(smooth, seen(truth), drawn(houses(k)), Fraction(SCALE)) - smooth
+        for k in (0, 7)
+    )
+    shift = [float(x.square().mean().sqrt()) for x in (own, foreign)]
+    assert shift[1] < 0.5 * shift[0]
+
+
+def test_a_map_without_the_classes_changes_nothing() -> None:
+    picture = torch.rand(1, 3, 64, 64)
+    lr = torch.rand(1, 3, 8, 8)
+    land = drawn(torch.zeros(64, 64, dtype=torch.bool))
+    assert unmix(picture, lr, land, Fraction(SCALE)) is picture
+    assert unmix(picture, lr, torch.zeros_like(picture), Fraction(SCALE)) is picture
+
+
+def test_a_window_looks_a_few_lr_pixels_far() -> None:
+    mask = houses(1)
+    truth = painted(mask, ROOF, GROUND)
+    lr, picture = seen(truth), 0.5 * truth + 0.2 * torch.rand_like(truth)
+    whole = unmix(picture, lr, drawn(mask), Fraction(SCALE))
+    part = unmix(
+        picture[..., 64:192, 64:192],
+        lr[..., 8:24, 8:24],
+        drawn(mask[64:192, 64:192]),
+        Fraction(SCALE),
+    )
+    inner = part[..., 48:80, 48:80], whole[..., 112:144, 112:144]
+    torch.testing.assert_close(*inner, atol=1e-5, rtol=0)
+
+
+def test_classes_are_known_by_their_exact_colours() -> None:
+    chart = torch.tensor([LAND, BUILDING, ROAD, (226, 224, 211), (0, 0, 0)])
+    found = class_masks(chart.T[None, :, None].float() / 255.0)[0, :, 0]
+    assert found.tolist() == [
+        [False, True, False, False, False],
+        [False, False, True, False, False],
+        [False] * 5,
+        [False] * 5,
+    ]
