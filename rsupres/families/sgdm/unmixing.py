@@ -27,9 +27,10 @@ _NEAR, _NEAR_REACH = 0.8, 3  # LR pixels, window of the regression
 _N_NEAR = 4 * torch.pi * _NEAR**2  # LR pixels that count in it
 # LR pixels, optics of a sensor whose MTF at Nyquist is 0.25, as Sentinel-2's
 _OPTICS = 0.435
-_RIDGE_LR, _RIDGE_SR = 1e-3, 1e-2  # squares of shares
+_RIDGE_LR, _RIDGE_SR = 5e-4, 1e-2  # squares of shares
 _SOFT, _SOFT_REACH = 0.4, 2  # SR pixels, for borders without steps
-_AROUND, _BEYOND = 5, 0.5  # LR pixels; share of their range that may be added to it
+_GAP = 4  # SR pixels between two classes
+_AROUND, _BEYOND = 2, 0.25  # LR pixels on each side; share of their range beyond it
 _LEAST_VARIANCE = 1e-8  # squares of [0, 1]
 
 
@@ -61,7 +62,7 @@ def unmix(picture: Tensor, lr: Tensor, chart: Tensor, scale: Fraction) -> Tensor
     classes = class_masks(chart)
     if not classes.any():
         return picture
-    masks = _without_specks(classes.to(picture.dtype))
+    masks = _mended(classes.to(picture.dtype))
     size = (lr.shape[2], lr.shape[3])
     optics = _OPTICS * float(scale)
     seen = functional.adaptive_avg_pool2d(blurred(masks, optics), size)
@@ -121,18 +122,33 @@ def _of_classes(masks: Tensor, picture: Tensor, size: tuple[int, int]) -> Tensor
     return colours
 
 
-def _without_specks(masks: Tensor) -> Tensor:
-    """Drop single pixels of a class and holes of one, which drawn maps have."""
+def _mended(masks: Tensor) -> Tensor:
+    """Return classes without what is too narrow to be seen, as drawn maps have it.
+
+    Single pixels and holes of one go, and a gap of up to four pixels between different
+    classes goes to the last of them: a road reaches to the houses.
+    """
     around = functional.pad(masks, (1, 1, 1, 1), mode="replicate")
     n = around[..., :-2, 1:-1] + around[..., 2:, 1:-1]
     n = n + around[..., 1:-1, :-2] + around[..., 1:-1, 2:]
-    return torch.where(n == 4, 1.0, torch.where(n == 0, 0.0, masks))
+    kept = torch.where(n == 4, 1.0, torch.where(n == 0, 0.0, masks))
+    near = _grown(kept, _GAP)
+    union = kept.amax(1, keepdim=True)
+    closed = -_grown(-_grown(union, _GAP // 2), _GAP // 2)
+    gap = (closed > union) & (near.sum(1, keepdim=True) > 1)
+    later = near.flip(1).cumsum(1).flip(1)  # 1 at the last class that is near
+    return torch.where(gap & (near == 1) & (later == 1), 1.0, kept)
+
+
+def _grown(x: Tensor, reach: int) -> Tensor:
+    """Return the largest value of the pixels around, `reach` on each side."""
+    largest: Tensor = functional.max_pool2d(x, 2 * reach + 1, 1, reach)
+    return largest
 
 
 def _bounds(lr: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the range of LR pixels nearby, widened, on the pixels of a picture."""
-    high = functional.max_pool2d(lr, _AROUND, 1, _AROUND // 2)
-    low = -functional.max_pool2d(-lr, _AROUND, 1, _AROUND // 2)
+    low, high = -_grown(-lr, _AROUND), _grown(lr, _AROUND)
     more = _BEYOND * (high - low)
     size = like.shape[-2:]
     return (

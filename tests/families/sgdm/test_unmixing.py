@@ -115,3 +115,18 @@ def test_classes_are_known_by_their_exact_colours() -> None:
         [False] * 5,
         [False] * 5,
     ]
+
+
+def test_slips_of_a_drawn_map_leave_no_trace() -> None:
+    """Single pixels go, and a thin gap between house and road belongs to the road."""
+    clean = torch.tensor(LAND).view(1, 3, 1, 1).repeat(1, 1, 64, 64)
+    clean[:, :, 20:32, 16:40] = torch.tensor(BUILDING).view(1, 3, 1, 1)
+    clean[:, :, 32:44] = torch.tensor(ROAD).view(1, 3, 1, 1)
+    slips = clean.clone()
+    slips[:, :, 32:35, 16:40] = torch.tensor(LAND).view(1, 3, 1, 1)  # a gap
+    slips[0, :, 26, 30] = slips[0, :, 38, 50] = torch.tensor(LAND)  # holes
+    slips[0, :, 5, 5] = torch.tensor(BUILDING)
+    lr, picture = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 64, 64)
+    one, other = (unmix(picture, lr, x / 255.0, Fraction(8)) for x in (clean, slips))
+    assert float((one - picture).abs().max()) > 0.01
+    torch.testing.assert_close(one[..., 16:40], other[..., 16:40], atol=0.02, rtol=0)
