@@ -4,7 +4,10 @@
 `$RSUPRES_DATA/change`: five of OSCD (Sentinel-2, urban change, masks CC BY-NC-SA, for
 measuring only) and one of NAIP (5 m, water change derived from NDWI). Default options.
 `--towns 900,901` adds invented towns (sample_data) of 10 m, as Sentinel-2 would see
-them five years apart, whose true change is each house to the pixel.
+them five years apart, whose true change is each house to the pixel; with `--bounds` the
+best F1 is printed instead that a threshold on the true share of changed ground could
+have: through the sensor's optics, averaged over 3 x 3 pixels, and that of the
+difference of both dates without noise.
 The baseline is the mean absolute difference of the bands, as they are, with the
 threshold of Otsu 1979.
 """
@@ -23,6 +26,7 @@ import numpy as np
 import rasterio
 from data_root import data_folder
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -38,6 +42,7 @@ from rsupres.change.statistics.built_up import otsu  # noqa: E402
 from rsupres.raster.dataset import Raster  # noqa: E402
 
 TOWN_SIZE_M, TOWN_GSD_M = 1200.0, 1.25
+OPTICS = 0.435 * GSD_M / TOWN_GSD_M  # pixels, a Gaussian: MTF 0.25 with the detector
 
 
 class Pair(NamedTuple):
@@ -119,6 +124,40 @@ def draw_town(seed: int, folder: Path) -> Pair:
     return Pair(f"town {seed}", *names)
 
 
+def show_bounds(seeds: Sequence[int]) -> None:
+    """Print what a detector could have at most in towns."""
+    print("| town | share seen | share over 3 x 3 | difference, no noise |")
+    print("|---|---|---|---|")
+    for seed in seeds:
+        town = make_town(seed, TOWN_SIZE_M, TOWN_GSD_M)
+        changed = (town.change > 0).astype(np.float64)
+        shares = reduced(changed)
+        dates = [
+            np.stack([reduced(gaussian_filter(band, OPTICS)) for band in image])
+            for image in (town.earlier, town.now)
+        ]
+        signs = (
+            reduced(gaussian_filter(changed, OPTICS)),
+            uniform_filter(shares, 3),
+            np.square(dates[0] - dates[1]).mean(0),
+        )
+        cells = [f"{best_f1(sign, shares > 0.5):.3f}" for sign in signs]
+        print(f"| {seed} | {' | '.join(cells)} |", flush=True)
+
+
+def reduced(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means over the pixels of 10 m of an image (H, W)."""
+    step = round(GSD_M / TOWN_GSD_M)
+    rows, cols = (side // step for side in image.shape)
+    return np.asarray(image.reshape(rows, step, cols, step).mean((1, 3)))
+
+
+def best_f1(sign: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the F1 of the best threshold."""
+    hits = np.cumsum(truth.ravel()[np.argsort(-sign.ravel(), kind="stable")])
+    return float((2 * hits / (np.arange(1, hits.size + 1) + truth.sum())).max())
+
+
 def measure(pair: Pair, method: str) -> dict[str, Score]:
     """Return the scores of our mask ("ours") and of the baseline ("otsu")."""
     before, after = find(pair.before), find(pair.after)
@@ -160,7 +199,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--methods", default="irmad,cva,built", help="Comma-separated.")
     parser.add_argument("--towns", default="", help="Seeds, comma-separated.")
+    parser.add_argument("--bounds", action="store_true", help="Only of --towns.")
     given = parser.parse_args()
+    if given.bounds:
+        show_bounds([int(seed) for seed in given.towns.split(",")])
+        return
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         seeds = [int(seed) for seed in given.towns.split(",") if seed]
