@@ -1,5 +1,7 @@
 """A store of objects on this machine: as much of S3's protocol as GDAL speaks.
 
+Google's is the same; of Azure's it knows objects that go in one piece.
+
 Started as a script, as GDAL may keep Python's lock while it waits for an answer.
 """
 
@@ -43,6 +45,12 @@ class Store:
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "CPL_GS_ENDPOINT": f"http://127.0.0.1:{self.port}/",
+            "GS_ACCESS_KEY_ID": "key",
+            "GS_SECRET_ACCESS_KEY": "secret",
+            "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;"
+            "AccountName=account;AccountKey=a2V5;"
+            f"BlobEndpoint=http://127.0.0.1:{self.port}",
         }
 
     def put(self, key: str, content: bytes) -> None:
@@ -123,7 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.server.objects[key] = body
             self.server.in_parts[key] = False
-            self._answer(200, ETag='"whole"')
+            is_azure = "x-ms-blob-type" in self.headers
+            self._answer(201 if is_azure else 200, ETag='"whole"')
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

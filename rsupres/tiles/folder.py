@@ -40,7 +40,9 @@ def find_tiles(folder: Path, output: Path) -> list[str]:
         InputError: no such folder, or no tile in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder.")
+        is_ended = folder.suffix == ".run" and output.is_file()
+        hint = f"; {output} is there, so its run may have ended" if is_ended else ""
+        raise InputError(f"{folder}: no such folder{hint}.")
     paths = [
         path
         for path in sorted(folder.iterdir())

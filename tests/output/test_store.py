@@ -73,6 +73,27 @@ def test_an_output_becomes_an_object_with_the_bytes_of_a_file(
     assert names(tmp_path) == ["scene.tif"]
 
 
+@pytest.mark.parametrize(("scheme", "place"), [("gs", "/vsigs/"), ("az", "/vsiaz/")])
+def test_stores_of_google_and_azure(bucket, scene, whole, tmp_path, scheme, place):
+    name = bucket.output.replace("s3://", f"{scheme}://")
+    done = run("upscale", scene, name, *OPTIONS, "--json")
+    assert done.exit_code == 0, done.output
+    assert bucket.get(bucket.key) == whole
+    assert json.loads(done.stdout)["output"] == f"{place}bucket/{bucket.key}"
+    assert names(tmp_path) == ["scene.tif"]
+    assert run("upscale", scene, name, *OPTIONS).exit_code == 5
+    assert run("upscale", scene, name, *OPTIONS, "--update").exit_code == 0
+    bucket.put(f"{bucket.key}.in.tif", scene.read_bytes())
+    assert run("upscale", f"{name}.in.tif", "out.tif", *OPTIONS).exit_code == 0
+    assert (tmp_path / "out.tif").is_file()
+    batch = ("batch", scene, "--out-dir", f"{scheme}://bucket/sharp", *OPTIONS)
+    refused = run(*batch)
+    assert refused.exit_code == 3
+    assert (
+        f"--out-dir {scheme}://bucket/sharp: this is written to local" in refused.stderr
+    )
+
+
 def test_a_large_output_goes_in_parts(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("VSIS3_CHUNK_SIZE", "5")  # MB, the least of S3
     pixels = np.random.default_rng(0).integers(1, 60000, (3, 700, 700), np.uint16)

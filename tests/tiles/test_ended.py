@@ -80,3 +80,10 @@ def test_folders_of_others_are_no_runs_that_ended(output: Path, run: Path):
     make_scene(run / "tile.tif")
     assert mosaic(run, output).exit_code == 5  # a folder of tiles, and OUT exists
     assert (run / "run.lock").exists()
+
+
+def test_a_run_that_is_gone_may_have_ended(output: Path, tmp_path: Path):
+    result = mosaic(tmp_path / "out.tif.run", output)
+    assert result.exit_code == 3
+    assert f"{output} is there, so its run may have ended" in result.output
+    assert "may have ended" not in mosaic(tmp_path / "tiles", output).output
