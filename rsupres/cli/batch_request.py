@@ -92,7 +92,10 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         record: dict[str, object] = {n: getattr(plan, n) for n in names}
         record |= {"scene": item.scene, "output": str(item.output), "refused": refused}
         time = "time unknown" if plan.duration_s is None else f"{plan.duration_s:.0f} s"
-        done = f"{plan.model}, {time}, {size_text(plan.output_bytes or 0)}"
+        size, left_out = plan.output_bytes, plan.left_out
+        done = f"{plan.model}, {time}, "
+        done += "size unknown" if size is None else size_text(size)
+        done += f" ({left_out})" if left_out else ""
         text = f"refused: {refused}" if refused else done
         console.emit(record, f"{item.output}  {text}")
         plans.append(plan)
@@ -100,7 +103,11 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
     n_jobs = request.effort.jobs
     output_bytes = sum(plan.output_bytes or 0 for plan in taken)
     runs_bytes = n_jobs * max((plan.disk_bytes or 0 for plan in taken), default=0)
-    time_s = sum(plan.duration_s or 0.0 for plan in taken) / n_jobs
+    times_s = [plan.duration_s for plan in taken if plan.duration_s is not None]
+    time_s = sum(times_s) / n_jobs if len(times_s) == len(taken) else None
+    time = "time unknown" if time_s is None else f"about {time_s / 60:.1f} min"
+    unknown = sum(plan.output_bytes is None for plan in taken)
+    more = f", and those of {unknown} of unknown size" if unknown else ""
     code = next((plan.exit_code for plan in plans if plan.exit_code), 0)
     total = {
         "inputs": len(plans),
@@ -112,9 +119,9 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
     }
     console.emit(
         total,
-        f"{len(plans)} inputs, {len(plans) - len(taken)} refused: about "
-        f"{time_s / 60:.1f} min, outputs of {size_text(output_bytes)}, at the most "
-        f"{size_text(output_bytes + runs_bytes)} of disk.",
+        f"{len(plans)} inputs, {len(plans) - len(taken)} refused: {time}, outputs of "
+        f"{size_text(output_bytes)}, at the most "
+        f"{size_text(output_bytes + runs_bytes)} of disk{more}.",
     )
     sys.stdout.flush()
     leave_if_abandoned(code)

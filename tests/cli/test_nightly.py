@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,27 @@ def test_a_plan_sums_up_and_writes_nothing(scenes: Path) -> None:
     assert total["output_bytes"] == written > 0
     assert not Path("out").exists()
     assert "3 inputs, 1 refused" in run(*call).stdout
+
+
+def test_what_took_too_long_to_plan_is_unknown_not_nothing(scenes, monkeypatch) -> None:
+    from rsupres.upscaling.estimates import planning
+
+    whole = planning.plan_job
+
+    def plan(job, **options):
+        known = {"duration_s": 60.0, "output_bytes": 1000, "left_out": ""}
+        if Path(job.scenes[0]).stem == sorted(p.stem for p in scenes.iterdir())[0]:
+            known = {"duration_s": None, "output_bytes": None, "left_out": "too long"}
+        return replace(whole(job, **options), **known)
+
+    monkeypatch.setattr(planning, "plan_job", plan)
+    call = ("batch", "scenes", "--out-dir", "out", *BICUBIC, "--plan")
+    first, second, total = run(*call).stdout.splitlines()
+    assert first.endswith("time unknown, size unknown (too long)")
+    assert second.endswith("60 s, 1 kB")
+    assert "0 refused: time unknown, outputs of 1 kB" in total
+    assert total.endswith("and those of 1 of unknown size.")
+    assert lines(run(*call, "--json").stdout)[-1]["duration_s"] is None
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, times: dict[str, int]) -> list[str]:
