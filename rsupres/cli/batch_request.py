@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rsupres.cli.terminal.wording import error_line
 
 if TYPE_CHECKING:
     from rsupres.tiles.batches.batch import BatchRequest
+    from rsupres.upscaling.estimates.planning import Plan
 
 _OF_BATCH = ("recursive", "group_bands", "jobs", "retry", "max_failures", "summary")
 
@@ -81,7 +83,7 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         ctx: of the command.
     """
     from rsupres.cli import leave_if_abandoned
-    from rsupres.upscaling.estimates.planning import Plan, plan_job, size_text
+    from rsupres.upscaling.estimates.planning import plan_job
 
     plans: list[Plan] = []
     for item, job in request.expand():
@@ -91,16 +93,34 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         names = ("model", "duration_s", "output_bytes", "disk_bytes")
         record: dict[str, object] = {n: getattr(plan, n) for n in names}
         record |= {"scene": item.scene, "output": str(item.output), "refused": refused}
-        time = "time unknown" if plan.duration_s is None else f"{plan.duration_s:.0f} s"
-        size, left_out = plan.output_bytes, plan.left_out
-        done = f"{plan.model}, {time}, "
-        done += "size unknown" if size is None else size_text(size)
-        done += f" ({left_out})" if left_out else ""
-        text = f"refused: {refused}" if refused else done
+        text = f"refused: {refused}" if refused else _costs(plan)
         console.emit(record, f"{item.output}  {text}")
         plans.append(plan)
+    total, text = _sum_up(plans, request.effort.jobs)
+    console.emit(total, text)
+    code = total["exit_code"]
+    sys.stdout.flush()
+    leave_if_abandoned(code)
+    if code:
+        ctx.exit(code)
+
+
+def _costs(plan: Plan) -> str:
+    """Return model, time and size of the output that a plan tells, in a line."""
+    from rsupres.upscaling.estimates.planning import size_text
+
+    time = "time unknown" if plan.duration_s is None else f"{plan.duration_s:.0f} s"
+    size = plan.output_bytes
+    known = f"{plan.model}, {time}, "
+    known += "size unknown" if size is None else size_text(size)
+    return known + (f" ({plan.left_out})" if plan.left_out else "")
+
+
+def _sum_up(plans: Sequence[Plan], n_jobs: int) -> tuple[dict[str, Any], str]:
+    """Return what the plans of a batch come to, for programs and in a line."""
+    from rsupres.upscaling.estimates.planning import size_text
+
     taken = [plan for plan in plans if not plan.refusals]
-    n_jobs = request.effort.jobs
     output_bytes = sum(plan.output_bytes or 0 for plan in taken)
     runs_bytes = n_jobs * max((plan.disk_bytes or 0 for plan in taken), default=0)
     times_s = [plan.duration_s for plan in taken if plan.duration_s is not None]
@@ -109,7 +129,7 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
     unknown = sum(plan.output_bytes is None for plan in taken)
     more = f", and those of {unknown} of unknown size" if unknown else ""
     code = next((plan.exit_code for plan in plans if plan.exit_code), 0)
-    total = {
+    total: dict[str, Any] = {
         "inputs": len(plans),
         "refused": len(plans) - len(taken),
         "duration_s": time_s,
@@ -117,13 +137,8 @@ def show_plan(console: Console, request: BatchRequest, ctx: click.Context) -> No
         "disk_bytes": output_bytes + runs_bytes,
         "exit_code": code,
     }
-    console.emit(
-        total,
+    return total, (
         f"{len(plans)} inputs, {len(plans) - len(taken)} refused: {time}, outputs of "
         f"{size_text(output_bytes)}, at the most "
-        f"{size_text(output_bytes + runs_bytes)} of disk{more}.",
+        f"{size_text(output_bytes + runs_bytes)} of disk{more}."
     )
-    sys.stdout.flush()
-    leave_if_abandoned(code)
-    if code:
-        ctx.exit(code)
