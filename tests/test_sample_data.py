@@ -252,6 +252,7 @@ def test_all_shapes_are_valid_where_slivers_fold_over(seed, size_m):
     assert all(shape.is_valid and not shape.is_empty for shape in shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 20))]
 )
@@ -267,6 +268,7 @@ def test_buildings_stand_on_dry_land_beside_roads_and_trees(seed):
     assert len(STRtree(trunks).query(outlines, predicate="contains")[0]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_new_was_not_there_before():
     town = lay_out_town(7, 900)
     now, earlier = town.now(), town.earlier()

@@ -82,6 +82,7 @@ def test_ten_sharp_bands_with_mask_item_picture_and_style(work: Path) -> None:
     assert (work / "x4.qml").exists()
 
 
+@pytest.mark.slow
 def test_files_of_two_pixel_sizes(work: Path) -> None:
     with rasterio.open(work / "bands_x2.tif") as joined:
         assert joined.descriptions == ("B02", "B03", "B04", "B11")

@@ -94,6 +94,7 @@ def test_stores_of_google_and_azure(bucket, scene, whole, tmp_path, scheme, plac
     )
 
 
+@pytest.mark.slow
 def test_a_large_output_goes_in_parts(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("VSIS3_CHUNK_SIZE", "5")  # MB, the least of S3
     pixels = np.random.default_rng(0).integers(1, 60000, (3, 700, 700), np.uint16)
@@ -175,6 +176,7 @@ def test_a_store_that_does_not_answer_is_found_before_the_work(
     assert names(tmp_path) == ["scene.tif"]
 
 
+@pytest.mark.slow
 def test_shards_end_in_an_object(bucket, scene, whole, tmp_path):
     shards = (*OPTIONS, "--run-dir", "work/run")
     Path("work").mkdir()

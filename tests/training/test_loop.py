@@ -114,13 +114,10 @@ def test_all_stages_end_in_a_checkpoint_that_upscales(trained: Path) -> None:
     assert (trained / "out/validation/detail_000004.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "prediction"),
-    [
-        pytest.param("autoencoder", "eps", marks=pytest.mark.slow),
-        pytest.param("prior", "eps", marks=pytest.mark.slow),
-        ("closing", "x0"),
-    ],
+    [("autoencoder", "eps"), ("prior", "eps"), ("closing", "x0")],
 )
 def test_the_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, prediction: str

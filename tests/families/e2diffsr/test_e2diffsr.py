@@ -309,3 +309,15 @@ def test_geometry_of_an_odd_frame() -> None:
     assert geometry.cells == (7, 9)
     assert geometry.cells_per_lr(0) == pytest.approx(7 / 15)
     assert isinstance(make_grid(3, 3), Grid)
+
+
+def test_the_network_adds_to_bicubic_where_its_configuration_says_so() -> None:
+    depsr, size = _networks().depsr, (32, 32)
+    lr = torch.rand(1, 3, 8, 8) * 2 - 1
+    z = torch.randn(1, TINY.latent, *latent_size(*size))
+    with torch.no_grad():
+        whole = depsr(lr, z, size)
+        depsr.residual_bicubic = False
+        alone = depsr(lr, z, size)
+    bicubic = nn.functional.interpolate(lr, size, mode="bicubic")
+    torch.testing.assert_close(whole - alone, bicubic, atol=1e-5, rtol=0)

@@ -88,7 +88,7 @@ def test_a_scale_that_the_weights_are_not_for_is_told(
     assert not out.exists()
 
 
-@mini_config
+@each_config
 @pytest.mark.parametrize(
     ("sampler", "precision"),
     [pytest.param("scene", "fp32", marks=pytest.mark.slow), ("alone", "bf16")],

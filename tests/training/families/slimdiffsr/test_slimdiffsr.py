@@ -128,9 +128,8 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "student", [pytest.param("tiny", marks=pytest.mark.slow), "tiny-mini"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ["tiny", "tiny-mini"])
 def test_the_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: str
 ) -> None:
