@@ -15,7 +15,7 @@ from rsupres.diffusion.noise import NoiseField
 from rsupres.grid import PixelWindow
 
 WHOLE = PixelWindow(-20, -37, 41, 75)
-BIG = PixelWindow(0, 0, 512, 512)
+BIG = PixelWindow(0, 0, 1024, 1024)
 
 
 def parts(frame: PixelWindow) -> st.SearchStrategy[PixelWindow]:
