@@ -325,11 +325,12 @@ def test_the_released_loss_is_a_sum_over_256() -> None:
             batch,
             torch.Generator().manual_seed(3),
             StageSetup(stage, EdmOptions(summed=summed), None),
-        ).terms["edm"]
+        )
+        .terms["edm"]
+        .item()
         for summed in (False, True)
     )
-    wanted = float(mean) * batch.hr.numel() / 256
-    assert float(summed) == pytest.approx(wanted, rel=1e-4)
+    assert summed == pytest.approx(mean * batch.hr.numel() / 256, rel=1e-4)
 
 
 def test_calls_without_gradient_change_no_value() -> None:
