@@ -22,7 +22,7 @@ from rsupres.output.atomic import check_folder, check_writable, publishing
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.output.temporary import clear
-from rsupres.output.tiff.geotiff import assemble, write_strip
+from rsupres.output.tiff.geotiff import assemble, read_tags, write_strip
 from rsupres.output.tiff.packets import Packets
 from rsupres.output.tiff.profile import (
     OutputFormat,
@@ -160,8 +160,13 @@ class Destination:
         """
         for path in self.outputs.values():
             if path.exists() and not self.may_replace:
+                is_ours = "RSUPRES_VERSION" in read_tags(path)
+                doubt = (
+                    "" if is_ours else " and is no output of a run; is a name missing?"
+                )
                 raise RunConflictError(
-                    f"{path} exists.", remedies=self.remedies_where_one_exists
+                    f"{path} exists{doubt or '.'}",
+                    remedies=self.remedies_where_one_exists,
                 )
 
     def format(self, dtype: str, nodata: float | None) -> OutputFormat:

@@ -128,6 +128,19 @@ def test_polygons_have_no_classes(folder: Path) -> None:
     assert run(f"upscale scene.tif a.tif --mask own.geojson {PLAIN}").exit_code == 0
 
 
+@pytest.mark.parametrize("command", ["upscale", "plan"])
+def test_a_scene_in_the_place_of_the_output_is_noticed(command: str) -> None:
+    result = run(f"{command} L1C.SAFE scene.tif {PLAIN}")
+    assert result.exit_code == 5
+    assert (
+        "scene.tif exists and is no output of a run; is a name missing?"
+        in result.output
+    )
+    assert run(f"upscale L1C.SAFE a.tif {PLAIN}").exit_code == 0
+    again = run(f"upscale L1C.SAFE a.tif {PLAIN}")
+    assert "a.tif exists. See --overwrite" in again.output
+
+
 def test_devices_are_looked_for_before_a_batch_begins(folder: Path) -> None:
     result = run(f"batch scene.tif --out-dir out --device cpu,cuda:7 {PLAIN}")
     assert result.exit_code == 6
