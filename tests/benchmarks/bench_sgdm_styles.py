@@ -10,7 +10,7 @@ styles that SFlow drew. FOLDER/seeds.jpg shows the first scene without a style a
 the styles that `--style-sample` draws with the seeds 0 to 5; a second table has their
 means and deviations, and how far the picture is from that of the seed before, as RMS of
 [0, 1], also after both were brought to the same means and deviations: the rest is what
-a seed changes besides the style. `--only seeds` makes this alone.
+a seed changes besides the style. `--only seeds` and `--only plot` make one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.registry import make_degradation
 from rsupres.evaluation.measures.edges import find_edges
 from rsupres.families.base import Conditions, SamplerOptions
-from rsupres.families.sgdm.resolver import Sgdm
+from rsupres.families.sgdm.resolver import STYLE_TEMPERATURE, Sgdm
 from rsupres.families.sgdm.style import Statistics, picture_statistics
 from rsupres.upscaling.array import upscale_whole
 
@@ -56,19 +56,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default="sgdm-mini")
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "styles")
-    parser.add_argument("--only", choices=["seeds"])
+    parser.add_argument("--only", choices=["seeds", "plot"])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    if given.only != "seeds":
-        measure_styles(given)
-    show_seeds(given.model, given.out / "seeds.jpg")
-
-
-def measure_styles(given: argparse.Namespace) -> None:
-    """Print how far styles move results, and write the plot."""
-    model = load_model(given.model, CPU, SamplerOptions())
-    assert isinstance(model, Sgdm)
     looks = {name: pictures(pattern) for name, pattern in SOURCES.items()}
+    if given.only is None:
+        measure_styles(given.model, looks)
+    if given.only != "plot":
+        show_seeds(given.model, given.out / "seeds.jpg")
+    if given.only != "seeds":
+        plot(looks, drawn(given.model), given.out / "styles.png")
+
+
+def measure_styles(model_name: str, looks: dict[str, list[Picture]]) -> None:
+    """Print how far styles move results."""
+    model = load_model(model_name, CPU, SamplerOptions())
+    assert isinstance(model, Sgdm)
     print("| scene | style | of the way, means | deviations | edge F1 |")
     print("|---|---|---|---|---|")
     for scene, own in looks.items():
@@ -84,7 +87,6 @@ def measure_styles(given: argparse.Namespace) -> None:
                     f" {moved:.3f} |",
                     flush=True,
                 )
-    plot(looks, drawn(given.model), given.out / "styles.png")
 
 
 def show_seeds(name: str, path: Path) -> None:
@@ -175,7 +177,7 @@ def drawn(name: str) -> Picture:
         assert flow is not None
         eps = torch.randn(DRAWN, flow.loc.shape[1], generator=generator)
         with torch.no_grad():
-            found.append(flow.sample(eps)[0])
+            found.append(flow.sample(STYLE_TEMPERATURE * eps)[0])
     return np.asarray(torch.stack(found, 1).numpy(), np.float32)
 
 

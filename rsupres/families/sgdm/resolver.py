@@ -70,6 +70,7 @@ _START_DRAW = 0  # of the noise field; step t of the ancestral sampler draws t
 _STYLE_DRAW = 1 << 20
 _PREPARE_SR = 512  # SR pixels of a window side while statistics are gathered
 _TILE_SR = 512
+STYLE_TEMPERATURE = 0.7  # of drawn picture styles, as Kingma and Dhariwal 2018 (Glow)
 _MIN_DEVIATION = 0.02  # of a drawn picture style; the flow may draw negative ones
 _STYLE_MULTIPLE = 8  # pixels; the style encoder halves three times
 
@@ -238,7 +239,8 @@ class Sgdm:
         flows = first, second
         window = PixelWindow(0, 0, 1, self.config.flow.dim)
         drawn = noise.draw(_STYLE_DRAW, window, len(flows))[:, 0]
-        eps = torch.from_numpy(drawn).to(self.device)
+        spread = STYLE_TEMPERATURE if self.config.picture_style else 1.0
+        eps = spread * torch.from_numpy(drawn).to(self.device)
         mean, std = (f.sample(e[None])[0] for f, e in zip(flows, eps, strict=True))
         if self.config.picture_style:
             std = std.clamp_min(_MIN_DEVIATION)
