@@ -34,6 +34,7 @@ from rsupres.families.sgdm.resolver import (
 )
 from rsupres.families.sgdm.style import picture_statistics, spatial_statistics
 from rsupres.families.storage import config_from_json, config_to_json
+from rsupres.grid import PixelWindow
 from rsupres.tile_grid import TileGrid
 from rsupres.training.families.sgdm.training import ARCHITECTURES
 from rsupres.upscaling.array import upscale_whole
@@ -174,6 +175,19 @@ def test_a_style_of_the_picture_moves_its_statistics_and_no_edge(
     wanted = picture_statistics(image[None], int(SCALE))
     assert np.corrcoef(plain[0].ravel(), styled[0].ravel())[0, 1] > 0.999
     np.testing.assert_allclose(styled.mean((1, 2)), wanted.mean[0].numpy(), atol=0.02)
+
+
+def test_styles_of_the_picture_are_drawn_nearer_to_the_middle(
+    weights: dict[str, Path],
+) -> None:
+    for name, temperature in (("mini", 0.7), ("styled", 1.0)):
+        model = load(weights[name], style_sample=True)
+        assert model.config.flow is not None
+        assert model.networks.flow_mean is not None
+        window = PixelWindow(0, 0, 1, model.config.flow.dim)
+        eps = NoiseField(3).draw(1 << 20, window, 2)[0]
+        wanted, _ = model.networks.flow_mean.sample(temperature * torch.from_numpy(eps))
+        torch.testing.assert_close(model._drawn_style(NoiseField(3)).mean, wanted)
 
 
 def test_mapped_ground_is_unmixed_where_a_map_is_given(tmp_path: Path) -> None:
