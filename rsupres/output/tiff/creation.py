@@ -28,11 +28,20 @@ def raw_options(width: int) -> dict[str, object]:
     return {
         "photometric": "MINISBLACK",
         "tiled": True,
-        "blockxsize": min(BLOCK, round_up(width, 16)),
-        "blockysize": 64,
+        "blockxsize": raw_block(width)[1],
+        "blockysize": raw_block(width)[0],
         "interleave": "band",
         "BIGTIFF": "IF_SAFER",
     }
+
+
+def raw_block(width: int) -> tuple[int, int]:
+    """Return height and width of the blocks of files with raw pixels.
+
+    Args:
+        width: of the file.
+    """
+    return 64, min(BLOCK, round_up(width, 16))
 
 
 def cog_options(meta: OutputMeta, form: OutputFormat) -> dict[str, str]:

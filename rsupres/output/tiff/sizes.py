@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from rsupres.grid import round_up
 from rsupres.output.tiff.creation import output_options
 from rsupres.output.tiff.profile import BLOCK, OutputFormat
 
+_KEPT = 128, 128  # blocks of overviews while GDAL makes a COG
 _TAGS_BYTES = 6000  # header and tags of an output
 
 
@@ -24,7 +26,7 @@ class Sizes:
 
     Attributes:
         raw: of its pixels, uncompressed, without overviews.
-        overviews: of its overviews, uncompressed.
+        overviews: of its overviews, uncompressed, as GDAL keeps them meanwhile.
         file: of the file.
     """
 
@@ -49,19 +51,33 @@ def estimate_sizes(
     """
     n_bands, height, width = shape
     raw = n_bands * height * width * np.dtype(form.dtype).itemsize
-    shares = _overview_shares(height, width) if form.driver == "COG" else []
+    levels = _overviews(height, width) if form.driver == "COG" else []
+    shares = [0.25 ** (number + 1) for number in range(len(levels))]
     full, halves = _ratio(sample, form), _ratio(list(map(_halved, sample)), form)
     file = raw * min(1.0, growth * full) + raw * sum(shares) * min(1.0, growth * halves)
-    return Sizes(raw, int(raw * sum(shares)), int(file) + _TAGS_BYTES)
+    pixel = n_bands * np.dtype(form.dtype).itemsize
+    kept = sum(pixel * padded(*level, _KEPT) for level in levels)
+    return Sizes(raw, kept, int(file) + _TAGS_BYTES)
 
 
-def _overview_shares(height: int, width: int) -> list[float]:
-    """Return the pixels of each overview of a COG, as a share of the output's."""
-    shares: list[float] = []
+def padded(height: int, width: int, block: tuple[int, int]) -> int:
+    """Return the pixels of whole blocks, which an uncompressed file holds.
+
+    Args:
+        height: of the file.
+        width: of the file.
+        block: height and width of its blocks.
+    """
+    return round_up(height, block[0]) * round_up(width, block[1])
+
+
+def _overviews(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the height and width of each overview of a COG."""
+    found: list[tuple[int, int]] = []
     while max(height, width) > BLOCK:
         height, width = -(-height // 2), -(-width // 2)
-        shares.append(0.25 ** (len(shares) + 1))
-    return shares
+        found.append((height, width))
+    return found
 
 
 def _halved(block: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -23,8 +23,9 @@ from rsupres.errors import ResourceError, RsupresError
 from rsupres.execution import run_for
 from rsupres.families import SENSOR_READERS
 from rsupres.families.base import ModelSpec
+from rsupres.output.tiff.creation import raw_block
 from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
-from rsupres.output.tiff.sizes import Sizes, estimate_sizes
+from rsupres.output.tiff.sizes import Sizes, estimate_sizes, padded
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.estimates.costs import (
     Load,
@@ -366,22 +367,21 @@ def _with_sizes(plan: Plan, work: Work) -> Plan:
 
 def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
     """Add what the output takes, and the strips beside it until it is whole."""
-    grid = work.sr_grid
-    beside = 0
-    if work.has_deviation:
-        beside += grid.height * grid.width * len(work.bands.roles) * 4
-    if work.job.reference_coverage is not None:
-        beside += grid.height * grid.width
-    peak = sizes.raw + sizes.overviews + sizes.file
+    grid, job = work.sr_grid, work.job
+    strips = [work.grid.strip(row).height for row in range(work.grid.shape[0])]
+    n_pixels, block = grid.height * grid.width, raw_block(grid.width)
+    n_kept = sum(padded(height, grid.width, block) for height in strips)
+    n_floats = (job.uncertainty is not None) + 2 * (job.interval is not None)
+    beside = n_floats * len(work.bands.roles) * 4 + (job.reference_coverage is not None)
+    peak = sizes.raw // n_pixels * n_kept + sizes.overviews + sizes.file
     if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
         # The packets and, at the end, all overviews twice; or before, raw strips: those
         # of a packet, and the one that is written meanwhile, beside a part of the file.
-        strips = (work.grid.strip(row) for row in range(work.grid.shape[0]))
-        rows = min(grid.height, ROWS + 2 * max(strip.height for strip in strips))
+        rows = min(grid.height, ROWS + 2 * max(strips))
         packed = min(1.0, (grid.height - rows + ROWS) / grid.height)
         held = sizes.raw * rows / grid.height + sizes.file * packed
         peak = int(max(1.28 * sizes.file, held + 0.08 * sizes.file))
-    peak += 2 * beside
+    peak += beside * (n_kept + n_pixels)
     return replace(plan, output_bytes=sizes.file, disk_bytes=peak)
 
 
