@@ -137,7 +137,9 @@ class SRBranch(nn.Module):
         ordered = list(reversed(priors)) if self.coarse_first else list(priors)
         for i, (conv, unit) in enumerate(zip(self.prior, self.frus, strict=True)):
             prior = conv(ordered[i])
-            features = unit(weights[i, 0] * features + weights[i, 1] * prior)
+            mixed = weights[i, 0] * features + weights[i, 1] * prior
+            # What the first unit rounds grows in all others: half of the largest error.
+            features = unit(mixed) if i else in_float32(unit, mixed)
         total: Tensor = features + first
         return total
 

@@ -321,3 +321,19 @@ def test_the_network_adds_to_bicubic_where_its_configuration_says_so() -> None:
         alone = depsr(lr, z, size)
     bicubic = nn.functional.interpolate(lr, size, mode="bicubic")
     torch.testing.assert_close(whole - alone, bicubic, atol=1e-5, rtol=0)
+
+
+def test_the_first_unit_computes_in_float32_where_the_others_do_not() -> None:
+    branch = _networks().depsr.branch
+    kinds: list[torch.dtype] = []
+
+    def note(module: nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        kinds.append(out.dtype)
+
+    for unit in branch.frus:
+        unit.fuse.register_forward_hook(note)  # type: ignore[union-attr,operator]
+    lr = torch.from_numpy(_picture(12, 12))[None]
+    priors = [torch.zeros(1, TINY.dec_channels, 12, 12) for _ in range(4)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        branch(lr, priors, 4.0)
+    assert kinds == [torch.float32, *[torch.bfloat16] * 3]
