@@ -76,6 +76,8 @@ def measure(
     Raises:
         RsupresError: a model cannot be run.
     """
+    # Python, torch and GDAL were loaded before the clock ran.
+    loaded = time.process_time() if clock is time.process_time else _import_s()
     nothing = (0.0, 0.0, 0.0)
     # Bicubic interpolation is part of what each value costs.
     models = {BICUBIC: ModelTimes(0.0, nothing, nothing, 0)}
@@ -86,8 +88,9 @@ def measure(
                 models[card.name] = _model_times(card, clock)
     on_model(BICUBIC)
     start, value = _pipeline_times(clock)
+    threads = torch.get_num_threads()
     return MachineTimes(
-        date.today().isoformat(), torch.get_num_threads(), start, value, models
+        date.today().isoformat(), threads, loaded + start, value, models
     )
 
 
@@ -196,9 +199,7 @@ def _pipeline_times(clock: Clock) -> tuple[float, float]:
     small, large = (16 * side**2 for side in seconds)
     more_s = seconds[_SCENE_SIDE] - seconds[_SCENE_SIDE // 4]
     value = max(more_s / (4 * (large - small)), 1e-9)
-    # Python, torch and GDAL were loaded before the clock ran.
-    loaded = time.process_time() if clock is time.process_time else _import_s()
-    return loaded + max(0.0, seconds[_SCENE_SIDE // 4] - 4 * value * small), value
+    return max(0.0, seconds[_SCENE_SIDE // 4] - 4 * value * small), value
 
 
 def _import_s() -> float:
