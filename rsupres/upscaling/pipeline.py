@@ -31,6 +31,7 @@ from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.families.base import SceneContext
 from rsupres.output.manifest import is_manifest_of
 from rsupres.output.run_dir import Run
+from rsupres.output.run_state import is_ended
 from rsupres.output.store import place
 from rsupres.output.strips import write_finished, write_output
 from rsupres.output.tiff.geotiff import read_tags
@@ -367,7 +368,8 @@ def _compared(
 def _drop_finished(work: Work) -> None:
     """Remove the rest of the run that wrote an output."""
     job, manifest = work.job, {"job": work.identity}
-    if job.keep_run or not (job.run_path / "run.json").exists():
+    is_there = (job.run_path / "run.json").exists() or is_ended(job.run_path)
+    if job.keep_run or not is_there:
         return
     if not is_manifest_of(job.run_path, manifest):
         return

@@ -161,3 +161,16 @@ def test_contexts_are_kept_apart_by_sample():
     assert part.arrays["a"][0] == 1
     assert part.numbers == {"n": 2.0}
     assert NoiseField(0, 1) != NoiseField(0)
+
+
+def test_locks_that_a_killed_process_left_go_away_with_the_next_call(
+    scene, monkeypatch
+):
+    FakeModel(spec()).install(monkeypatch)
+    job = job_for(scene, update=True)
+    upscale_scene(job)
+    job.run_path.mkdir()
+    for name in ("run", "assembly", "context"):
+        (job.run_path / f"{name}.lock").touch()
+    assert upscale_scene(job).status == "existed"
+    assert not job.run_path.exists()
