@@ -3,8 +3,9 @@
 `calibrate_optical.py DATA IN OUT` runs the checkpoint IN on cuts of places that no
 model trains on, other cuts than those that scores are taken from, reduced in all ways
 of training (`rsupres.degradations.any_sensor`), with blur and noise estimated as on any
-scene. OUT is the same checkpoint with the ratio of root mean squares, the median of the
-images, and the quantiles of the errors that were found.
+scene. OUT is the same checkpoint with the ratio of root mean squares, of which a
+regression over the images says how it depends on the facts, and the quantiles of the
+errors that were found.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from rasterio.windows import Window
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.checkpoints.file import read_checkpoint, write_checkpoint
 from rsupres.degradations.any_sensor import AnySensor
+from rsupres.diffusion.noise import NoiseField
 from rsupres.families.base import (
     TAILS,
     SamplerOptions,
     SuperResolver,
 )
+from rsupres.families.optical.config import FACTS
 from rsupres.upscaling.array import upscale_with_deviation
+from rsupres.upscaling.memory import ArrayReader
 
 FloatArray = NDArray[np.float32]
 
@@ -37,6 +41,7 @@ CPU = torch.device("cpu")
 SIDE, BORDER, THINNED = 256, 4, 3
 ROUNDS = 4  # degradations of every cut
 SCALES = (4, 4, 4, 2, 3)
+RIDGE, ITERATIONS, SMALL_RESIDUAL = 0.01, 20, 0.1
 REFLECTANCE = 3000.0  # of Sentinel-2's numbers, taken as 1
 _SOUTH = "osm/swellendam_za/ngi_{}_rgb_2.8m.tif"
 _S2 = "sentinel2_10band/oscd_{}_S2L1C_10m_4band.tif"
@@ -100,19 +105,21 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_model(str(given.checkpoint), CPU, SamplerOptions())
     found = list(errors(model, [read(given.data / f, r, c) for f, r, c in CUTS]))
-    sizes, deviations = (np.concatenate(part) for part in zip(*found, strict=True))
-    ratios = [np.sqrt(np.mean(e**2) / np.mean(d**2)) for e, d in found]
-    factor = float(np.median(ratios))  # a few images would decide the mean
+    ratios = np.array([np.sqrt(np.mean(e**2) / np.mean(d**2)) for e, d, _ in found])
+    facts = np.stack([told for *_, told in found])
+    factor, by_facts = regress(np.log(ratios), facts)
+    factors = factor * np.exp(facts @ by_facts)
+    relative = [e / (f * d) for f, (e, d, _) in zip(factors, found, strict=True)]
     tails = tuple(
-        round(float(value), 4)
-        for value in np.quantile(sizes / (factor * deviations), TAILS)
+        round(float(value), 4) for value in np.quantile(np.concatenate(relative), TAILS)
     )
-    print(
-        f"deviations times {factor:.3f}; {TAILS} of the errors within {tails} of them"
-    )
+    print(f"deviations times {factors.min():.3f} to {factors.max():.3f}")
+    print(f"by facts: {by_facts.round(3).tolist()}")
+    print(f"{TAILS} of the errors within {tails} of them")
     checkpoint = read_checkpoint(given.checkpoint)
     tensors = dict(checkpoint.tensors)
     tensors["spread.ratio"] = tensors["spread.ratio"].float() * factor
+    tensors["spread.by_facts"] = torch.from_numpy(by_facts).float()
     tensors["spread.tails"] = torch.tensor(tails)
     spec = replace(checkpoint.spec, tails=tails)
     origin = "rsupres, models/recipes/optical-small.toml, calibrate_optical.py"
@@ -129,10 +136,33 @@ def read(path: Path, row: int, col: int) -> FloatArray:
     return unit
 
 
+def regress(
+    logs: NDArray[np.floating], facts: NDArray[np.floating]
+) -> tuple[float, NDArray[np.floating]]:
+    """Return the factor at facts of 0, and what to add to its logarithm for each.
+
+    Large residuals count by their sizes: a few images would decide otherwise.
+    """
+    centre = facts.mean(0)
+    x = facts - centre
+    weights, level, by_facts = np.ones(len(logs)), 0.0, np.zeros(facts.shape[1])
+    for _ in range(ITERATIONS):
+        level = float(np.average(logs - x @ by_facts, weights=weights))
+        root = np.sqrt(weights)[:, None]
+        square = (root * x).T @ (root * x) + RIDGE * len(logs) * np.eye(x.shape[1])
+        by_facts = np.linalg.solve(square, x.T @ (weights * (logs - level)))
+        weights = 1 / np.maximum(np.abs(logs - level - x @ by_facts), SMALL_RESIDUAL)
+        weights /= weights.mean()
+    return float(np.exp(level - centre @ by_facts)), by_facts
+
+
 def errors(
     model: SuperResolver, images: list[FloatArray]
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield sizes of errors and their predicted deviations, a part of the pixels."""
+) -> Iterator[tuple[FloatArray, FloatArray, NDArray[np.floating]]]:
+    """Yield sizes of errors, their predicted deviations, and the facts told.
+
+    A part of the pixels.
+    """
     random = torch.Generator().manual_seed(78)
     for k, hr in enumerate(images * ROUNDS):
         scale = SCALES[k % len(SCALES)]
@@ -144,7 +174,9 @@ def errors(
         sr, deviation = upscale_with_deviation(model, rounded, Fraction(scale), CPU)
         inner = np.s_[:, BORDER:-BORDER, BORDER:-BORDER]
         size = np.abs(sr - truth)[inner].ravel()[::THINNED]
-        yield size, deviation[inner].ravel()[::THINNED]
+        context = model.prepare(ArrayReader(rounded), Fraction(scale), NoiseField(0))
+        told = np.array([context.numbers[f"told_0_{k}"] for k in range(FACTS)])
+        yield size, deviation[inner].ravel()[::THINNED], told
 
 
 if __name__ == "__main__":

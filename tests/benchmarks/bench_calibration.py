@@ -4,7 +4,9 @@
 LR images of the wide validation set (`wide_set`), lets the model enlarge them and
 predict its own error, and compares the prediction with the real error, pixel by pixel,
 all images together. ``--gradient`` adds a prediction from the gradient of the result
-alone, ``a + b g + c g^2`` fitted on every second image and measured on the others.
+alone, ``a + b g + c g^2`` fitted on every second image and measured on the others. The
+last column is the correlation that these predictions would have if they were exact:
+each with another pixel's error, scaled to its size.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_model(given.model, CPU, SamplerOptions())
     places = wide_set.load(given.data)
-    print("| LR made by | prediction | spread/skill | in 50, 90, 99 % | correlation |")
-    print("|---|---|---|---|---|")
+    heads = "spread/skill | in 50, 90, 99 % | correlation | if exact"
+    print(f"| LR made by | prediction | {heads} |")
+    print("|---|---|---|---|---|---|")
     for degradation in given.degradation or wide_set.KERNELS:
         made = []
         for number, place in enumerate(places):
@@ -53,10 +56,12 @@ def main() -> None:
             truth = place.pixels.astype(np.float32) / 255
             made.append((sr[inner] - truth[inner], deviation[inner], sr[inner]))
         error, deviation = joined([(m[0], m[1]) for m in made])
-        show(degradation, "model", calibrate(error, deviation, model.spec.tails))
+        found = calibrate(error, deviation, model.spec.tails)
+        show(degradation, "model", found, if_exact(error, deviation))
         if given.gradient:
             errors, predicted = by_gradient(made)
-            show(degradation, "gradient", calibrate(errors, predicted, NORMAL_TAILS))
+            found = calibrate(errors, predicted, NORMAL_TAILS)
+            show(degradation, "gradient", found, if_exact(errors, predicted))
 
 
 def joined(
@@ -92,12 +97,19 @@ def _powers(gradient: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(gradient), gradient, np.square(gradient)], 1)
 
 
-def show(degradation: str, name: str, found: Calibration) -> None:
+def if_exact(error: np.ndarray, deviation: np.ndarray) -> float:
+    """Return the correlation of deviations with errors that have just their sizes."""
+    relative = np.abs(error) / deviation
+    drawn = deviation * np.random.default_rng(0).permutation(relative)
+    return float(np.corrcoef(deviation, drawn)[0, 1])
+
+
+def show(degradation: str, name: str, found: Calibration, exact: float) -> None:
     """Print a row of the table."""
     held = ", ".join(f"{100 * found.coverage[k]:.1f}" for k in (0, 2, 4))
     print(
         f"| {degradation} | {name} | {found.spread_skill:.2f} | {held} | "
-        f"{found.correlation:.2f} |",
+        f"{found.correlation:.2f} | {exact:.2f} |",
         flush=True,
     )
 

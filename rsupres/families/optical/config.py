@@ -23,8 +23,11 @@ class OpticalConfig:
         up: whole factor of the grid on which the network draws its detail; smaller
             scales are resampled from there. It is also the largest trained scale.
         noise: channels of noise that the tail of draws looks at; 0 = no such tail.
+        texture: width of the layers that draw texture on the fine grid; 0 = none.
+        texture_noise: channels of noise on that grid.
         estimator: width of the network that reads the sensor from a scene; 0 = none.
         spread: width of the head that predicts the error of the mean; 0 = none.
+        spread_blocks: blocks before that head.
     """
 
     channels: int = 64
@@ -33,8 +36,16 @@ class OpticalConfig:
     hidden: int = 64
     up: int = 4
     noise: int = 0
+    texture: int = 0
+    texture_noise: int = 1
     estimator: int = 0
     spread: int = 0
+    spread_blocks: int = 0
+
+    @property
+    def drawn(self) -> int:
+        """Channels of noise on the LR grid of a draw, those of the texture last."""
+        return self.noise + (self.texture_noise * self.up**2 if self.texture else 0)
 
 
 SMALL = OpticalConfig()

@@ -124,27 +124,37 @@ class Spread(nn.Module):
     """Features of the mean's tail to the size of its error, pixel by pixel.
 
     The error is taken as Laplace-distributed, with a scale of its own in each pixel.
-    `ratio` and `tails` say how errors of the training data really lie around it.
+    `ratio`, `by_facts` and `tails` say how errors really lie around it.
     """
 
     ratio: Tensor  # root mean square of the errors over that of the scales
+    by_facts: Tensor  # added to the logarithm of the ratio, for each of the `FACTS`
     tails: Tensor  # at `TAILS`, quantiles of |error| over the standard deviation
 
     def __init__(self, config: OpticalConfig) -> None:
         super().__init__()
-        self.body = Conv3x3(config.channels, config.spread)
+        channels = config.channels
+        self.blocks = nn.Sequential(
+            *(Block(channels) for _ in range(config.spread_blocks))
+        )
+        self.body = Conv3x3(channels, config.spread)
         self.head = Conv3x3(config.spread, 3 * config.up**2)
         nn.init.normal_(self.head.weight, std=_SMALL_START / config.spread**0.5 / 3)
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, math.log(_USUAL_ERROR))
         self.register_buffer("ratio", torch.tensor(2.0**0.5))
+        self.register_buffer("by_facts", torch.zeros(FACTS))
         self.register_buffer("tails", torch.tensor([-math.log(1 - p) for p in TAILS]))
         self.tails /= 2.0**0.5
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logarithms of scales (b, 3 up up, h, w), of pictures in [0, 1]."""
-        out: Tensor = self.head(self.body(features, slope=_SLOPE))
+        out: Tensor = self.head(self.body(self.blocks(features), slope=_SLOPE))
         return out
+
+    def factor(self, told: Tensor) -> float:
+        """Return how many predicted scales the deviation of errors is, by (FACTS,)."""
+        return float(self.ratio * torch.exp(told.float() @ self.by_facts.float()))
 
     @torch.no_grad()
     def note(self, error: Tensor, logs: Tensor) -> None:
@@ -163,11 +173,46 @@ class Spread(nn.Module):
         self.tails.lerp_(torch.quantile(sizes, at), _FOLLOW)
 
 
+class Texture(nn.Module):
+    """Texture of a draw on the fine grid, whose pixels are all treated alike.
+
+    Noise of that grid, filtered, times what the features say of each place. A tail
+    alone has weights of its own for each pixel of the fine grid within an LR pixel, and
+    its noise would show that raster.
+    """
+
+    def __init__(self, config: OpticalConfig) -> None:
+        super().__init__()
+        self.up = config.up
+        width = config.texture
+        self.places = Conv3x3(config.channels, width * config.up**2)
+        self.noise = Conv3x3(config.texture_noise, width)
+        self.body = Conv3x3(width, width)
+        self.head = Conv3x3(width, 3)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Return (b, 3 up up, h, w), to be added to what a tail makes.
+
+        Args:
+            features: (b, c, h, w) from which the tail makes its pixels.
+            noise: (b, n up up, h, w) standard normals.
+        """
+        places = functional.pixel_shuffle(self.places(features), self.up)
+        fine = functional.pixel_shuffle(noise.to(places.dtype), self.up)
+        x = functional.leaky_relu(places * (1.0 + self.noise(fine)), _SLOPE)
+        x = in_float32(self.head, self.body(x, slope=_SLOPE))
+        return functional.pixel_unshuffle(x, self.up)
+
+
 class OpticalNetwork(nn.Module):
     """Trunk and tails."""
 
     draw: Tail | None
     noise_in: Conv3x3 | None
+    texture: Texture | None
 
     def __init__(self, config: OpticalConfig) -> None:
         super().__init__()
@@ -179,10 +224,11 @@ class OpticalNetwork(nn.Module):
         self.mean = Tail(config)
         self.estimator = Estimator(config.estimator) if config.estimator else None
         self.spread = Spread(config) if config.spread else None
-        self.draw = self.noise_in = None
+        self.draw = self.noise_in = self.texture = None
         if config.noise:
             self.draw = copy.deepcopy(self.mean)
             self.noise_in = Conv3x3(config.noise, channels)
+            self.texture = Texture(config) if config.texture else None
 
     def forward(self, lr: Tensor, told: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the expected picture (b, 3, H, W) of LR (b, 3, h, w) in [-1, 1]."""
@@ -207,18 +253,21 @@ class OpticalNetwork(nn.Module):
     def sample(
         self, features: Tensor, first: Tensor, told: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return features in which `draw` has used noise (b, n, h, w), on the LR grid.
+        """Return what `draw` and `texture` make of noise on the LR grid.
 
         Args:
             features: of `trunk`.
             first: features of the first layer, of `trunk`.
             told: (b, FACTS), see `Facts`.
-            noise: (b, n, h, w) standard normals.
+            noise: (b, n, h, w) standard normals, n = `OpticalConfig.drawn`.
         """
         assert self.draw is not None
         assert self.noise_in is not None
-        out: Tensor = self.draw(features + self.noise_in(noise), first, told)
-        return out
+        n = self.config.noise
+        noisy = features + self.noise_in(noise[:, :n])
+        last = self.draw.features(noisy, first, told)
+        out: Tensor = in_float32(self.draw.head, last)
+        return out if self.texture is None else out + self.texture(last, noise[:, n:])
 
     def fine(self, residual: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a tail's output as pixels (b, 3, H, W) of the size wanted.

@@ -163,7 +163,8 @@ class Optical:
         if scales is not None:
             assert network.spread is not None
             # A draw is off by as much again as the ground is uncertain.
-            factor = (1.0 + self.options.detail**2) * float(network.spread.ratio) ** 2
+            factor = network.spread.factor(told[0]) ** 2
+            factor *= 1.0 + self.options.detail**2
             found[1] = (2.0 * found[1]).exp() * factor * (high - low) ** 2
         return found
 
@@ -183,7 +184,7 @@ class Optical:
             mean = self.network.mean.head(last)
             parts.append((1.0 - detail) * mean if detail else mean)
         if detail > 0.0:
-            channels = self.network.config.noise
+            channels = self.network.config.drawn
             noise = torch.stack(
                 [
                     torch.from_numpy(batch.noise.draw(0, window, channels))

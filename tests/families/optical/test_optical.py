@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -85,6 +86,9 @@ def test_the_predicted_error_comes_with_the_same_picture() -> None:
     half = batch_of(model, picture(4), Fraction(3, 2))
     smaller = model.upscale_with_variance(half, Fraction(3, 2))
     torch.testing.assert_close(both[:, 4:], 4 * smaller[:, 4:], rtol=1e-3, atol=1e-9)
+    model.network.spread.by_facts[0] = 2.0  # the first fact is log2(3/2) / 2
+    more = model.upscale_with_variance(half, Fraction(3, 2))
+    torch.testing.assert_close(more[:, 4:], 1.5 ** (2 / math.log(2)) * smaller[:, 4:])
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_a_gaussian_is_told_by_its_mtf_at_nyquist() -> None:
 
 
 def test_detail_draws_and_the_mean_does_not() -> None:
-    config = replace(CONFIG, noise=4)
+    config = replace(CONFIG, noise=4, texture=4)
     lr = picture()
 
     def make(detail: float, seed: int) -> np.ndarray:

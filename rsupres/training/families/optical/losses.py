@@ -19,7 +19,9 @@ _ROUNDING = 0.01  # differences below it count by their squares
 _LEVELS = (1.0, 0.5, 0.5)  # weights of the picture's scales, each half the last
 _PATCH = 4  # pixels of the patches that are scored as wholes
 _PATCH_WEIGHT = 0.5
-_STEP_WEIGHT = 0.5  # of the steps between neighbouring pixels, along each axis
+_STRIDE = 3  # of the squares whose waves are scored: every phase of an LR pixel occurs
+_WAVE_WEIGHT = 0.04  # of the waves, whose usual size is 1
+_MIN_WAVE = 2e-3  # smaller ones are rounding
 _LOG_SCALES = (-9.0, 2.0)  # limits, so that a wild value cannot end the training
 _MIN_SCALE = 5e-4  # errors below it are rounding
 
@@ -50,7 +52,10 @@ def mean_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
 
 def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Return the score of two draws: CRPS at three scales, of steps, of patches.
+    """Return the score of two draws: CRPS at three scales, of waves, of patches.
+
+    The waves are the cosines of squares of 4 x 4 pixels, each divided by its usual size
+    in the image, so that fine texture counts as much as coarse.
 
     Args:
         first: one draw, (b, c, H, W) in [0, 1].
@@ -60,10 +65,10 @@ def draw_loss(first: Tensor, second: Tensor, truth: Tensor, weights: Tensor) -> 
     """
     a, b, y = first, second, truth
     total = _PATCH_WEIGHT * (weights * _score(_norm, a, b, y)).mean()
-    for axis in (2, 3):
-        steps = [torch.diff(x, dim=axis) for x in (a, b, y)]
-        score = _score(torch.abs, steps[0], steps[1], steps[2])
-        total = total + _STEP_WEIGHT * (weights * score).mean()
+    waves = [_waves(x) for x in (a, b, y)]
+    usual = waves[2].abs().mean((2, 3), keepdim=True)
+    score = _score(torch.abs, waves[0], waves[1], waves[2]) / (usual + _MIN_WAVE)
+    total = total + _WAVE_WEIGHT * score.mean()
     for level, weight in enumerate(_LEVELS):
         if level:
             a, b, y = (functional.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b, y))
@@ -93,19 +98,34 @@ def feature_loss(
 
 
 def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
-    """Return the negative log likelihood of errors by Laplace's law, per pixel.
+    """Return how badly scales fit sizes of errors, per pixel; smallest at their mean.
+
+    The negative log likelihood of Laplace's law weighs small and large errors alike;
+    squares are added, as a share of all, so that large ones are found.
 
     Args:
         error: of pictures in [0, 1].
         logs: logarithms of the scales, of the same shape.
     """
     logs = logs.clamp(*_LOG_SCALES)
-    return ((error.abs() + _MIN_SCALE) * torch.exp(-logs) + logs).mean()
+    sizes, scales = error.abs(), torch.exp(logs)
+    likelihood = ((sizes + _MIN_SCALE) / scales + logs).mean()
+    return likelihood + (sizes - scales).square().mean() / sizes.square().mean()
 
 
 def _score(size: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     """Return the fair score for two members: distance to the truth less spread."""
     return 0.5 * (size(a - y) + size(b - y)) - 0.5 * size(a - b)
+
+
+def _waves(image: Tensor) -> Tensor:
+    """Return the cosine coefficients but the mean, (b c, 15, h, w), of (b, c, H, W)."""
+    place = torch.arange(_PATCH, device=image.device, dtype=image.dtype) + 0.5
+    order = torch.arange(_PATCH, device=image.device, dtype=image.dtype)
+    rows = torch.cos(torch.pi * order[:, None] * place / _PATCH)
+    rows = functional.normalize(rows, dim=1)
+    kernels = torch.einsum("uy,vx->uvyx", rows, rows).reshape(-1, 1, _PATCH, _PATCH)
+    return functional.conv2d(image.flatten(0, 1)[:, None], kernels[1:], stride=_STRIDE)
 
 
 def _length(difference: Tensor) -> Tensor:

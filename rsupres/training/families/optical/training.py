@@ -50,13 +50,23 @@ from rsupres.training.families.optical.losses import (
     spread_loss,
 )
 from rsupres.training.losses import Outcome, StageSetup
-from rsupres.training.registry import choose_architecture
+from rsupres.training.registry import choose_architecture, stage_options
 from rsupres.training.validation import mean_psnr, write_picture
 
 # "tiny" is for tests.
 ARCHITECTURES: Mapping[str, OpticalConfig] = {
-    "small": replace(SMALL, units=6, noise=8, estimator=128, spread=64),
-    "tiny": OpticalConfig(16, 2, 1, 8, noise=2, estimator=8, spread=8),
+    "small": replace(
+        SMALL,
+        units=6,
+        noise=16,
+        texture=16,
+        estimator=128,
+        spread=64,
+        spread_blocks=2,
+    ),
+    "tiny": OpticalConfig(
+        *(16, 2, 1, 8), noise=2, texture=4, estimator=8, spread=8, spread_blocks=1
+    ),
 }
 _VALIDATION_CROPS = 12
 _VALIDATION_LR_SIDE = 32
@@ -64,6 +74,17 @@ _FEATURE_BATCHES = 8  # from which the estimator's inputs are scaled
 _PERCENTILES = (0.02, 0.98)  # as the resolver takes levels
 _MIN_SPAN = 0.02
 _LPIPS_SIDE = 64  # pixels; smaller pictures have too few features
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Options of the stage "draw".
+
+    Attributes:
+        fresh: the tail begins as that of the mean; otherwise it goes on.
+    """
+
+    fresh: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,10 +102,12 @@ class OpticalTraining:
     network: OpticalNetwork
 
     options: ClassVar[type[object]] = NoOptions
-    may_begin_fresh: ClassVar[tuple[str, ...]] = ("draw.", "noise_in.", "spread.")
+    may_begin_fresh: ClassVar[tuple[str, ...]] = (
+        *("draw.", "noise_in.", "texture.", "spread."),
+    )
     stages: ClassVar[Mapping[str, Stage]] = {
         "mean": Stage(("conv_in", "film", "units", "mean")),
-        "draw": Stage(("draw", "noise_in")),
+        "draw": Stage(("draw", "noise_in", "texture"), options=DrawOptions),
         "spread": Stage(("spread",)),
         "estimator": Stage(("estimator",)),
     }
@@ -113,7 +136,8 @@ class OpticalTraining:
         """Start draws from the mean, or scale the estimator's inputs."""
         if draw is None:
             return
-        if stage.name == "draw":
+        options = stage_options(self, stage)
+        if isinstance(options, DrawOptions) and options.fresh:
             assert self.network.draw is not None
             self.network.draw.load_state_dict(self.network.mean.state_dict())
         if stage.name == "estimator":
@@ -137,9 +161,9 @@ class OpticalTraining:
         lr = lr.contiguous(memory_format=torch.channels_last)
         size = (truth.shape[2], truth.shape[3])
         bicubic = functional.interpolate(lr, size, mode="bicubic") / 2.0 + 0.5
-        weights = image_weights(bicubic, truth)
         if setup.stage.name == "spread":
             return Outcome({"spread": self._spread_loss(lr, told, truth)})
+        weights = image_weights(bicubic, truth)
         if setup.stage.name == "mean":
             image = self.network(lr, told, size) / 2.0 + 0.5
             return Outcome({"mean": mean_loss(image, truth, weights)})
@@ -190,7 +214,7 @@ class OpticalTraining:
     ) -> Tensor:
         with torch.no_grad():
             features, first = self.network.trunk(lr, told)
-        shape = (len(lr), self.architecture.noise, *lr.shape[2:])
+        shape = (len(lr), self.architecture.drawn, *lr.shape[2:])
         noise = torch.randn(shape, generator=generator).to(lr.device)
         residual = self.network.sample(features, first, told, noise)
         return self.network.enlarge(residual, lr, size)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
@@ -114,6 +115,24 @@ def test_the_score_asks_for_the_spread_of_the_truth() -> None:
     twins = draw_loss(torch.zeros(shape), torch.zeros(shape), truth, weights)
     assert score(1.0) < score(2.0)
     assert score(1.0) < float(twins)
+
+
+def test_the_score_asks_for_fine_texture_beside_strong_shapes() -> None:
+    """Texture of a tenth of the shapes' size is not lost among their errors."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ground() -> tuple[torch.Tensor, torch.Tensor]:
+        coarse = torch.randn((64, 1, 4, 4), generator=generator)
+        fine = torch.randn((64, 1, 32, 32), generator=generator)
+        shapes = functional.interpolate(coarse, scale_factor=8, mode="bicubic")
+        return 0.05 * shapes, 0.005 * fine
+
+    weights = torch.ones(64, 1, 1, 1)
+    (shapes, texture), first, second = ground(), ground(), ground()
+    truth = shapes + texture
+    whole = draw_loss(sum(first), sum(second), truth, weights)  # type: ignore[arg-type]
+    smooth = draw_loss(first[0], second[0], truth, weights)
+    assert float(smooth - whole) > 0.04 * float(whole)
 
 
 def test_the_spread_is_learned_as_mean_absolute_error_and_its_shape_noted() -> None:
