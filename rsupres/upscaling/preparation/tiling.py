@@ -17,7 +17,7 @@ _ROWS, _COLS = 13, 30
 # Memory that a tile of a model's own side may take, about, and the shares of the
 # machine's that go to a tile and to a strip of the mosaic.
 _TILE_BYTES = 2**29
-_TILE_SHARE, _STRIP_SHARE = 4, 8
+_TILE_SHARE, _STRIP_SHARE = 4, 16
 # SR bytes of one batch on a CPU; more only costs memory there.
 _CPU_BATCH_BYTES = 16 * 2**20
 _MAX_CPU_BATCH = 8  # tiles
