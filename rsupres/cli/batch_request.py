@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from rsupres.cli.options.cluster import take_batch_cluster
 from rsupres.cli.options.run import kept_item, make_job
-from rsupres.cli.options.scene_rules import job_chooser, read_rules
+from rsupres.cli.options.scene_rules import JobChooser, read_rules
 from rsupres.cli.process import tune
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.terminal.wording import error_line
@@ -59,7 +59,7 @@ def make_request(
         job=make_job((), str(folder), options),
         scale_is_given=ctx.get_parameter_source("scale") != ParameterSource.DEFAULT,
         selection=Selection(own["recursive"], own["group_bands"]),
-        choose=job_chooser(str(folder), options, rules) if rules else None,
+        choose=JobChooser(str(folder), options, rules) if rules else None,
         effort=Effort(
             jobs=max(own["jobs"], len(devices)),
             retries=own["retry"],

@@ -9,8 +9,8 @@ output.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -82,28 +82,46 @@ def read_rules(ctx: click.Context, names: Collection[str]) -> list[SceneRule]:
     return rules
 
 
-def job_chooser(
-    folder: str, options: Mapping[str, object], rules: list[SceneRule]
-) -> Callable[[str, str], tuple[UpscaleJob, bool]]:
-    """Return a function that gives a scene its job, and whether a rule has its scale.
+@dataclass(frozen=True)
+class JobChooser:
+    """Gives scenes their jobs; implements `rsupres.tiles.batches.jobs.Choose`.
 
-    Args:
+    Attributes:
         folder: of the outputs.
         options: of all scenes.
         rules: of some.
+        used: numbers of the rules that matched a scene so far.
     """
-    unused = set(range(len(rules)))
 
-    def choose(scene: str, name: str) -> tuple[UpscaleJob, bool]:
-        chosen, has_scale = dict(options), False
-        for number, rule in enumerate(rules):
+    folder: str
+    options: Mapping[str, object]
+    rules: list[SceneRule]
+    used: set[int] = field(default_factory=set)
+
+    def __call__(self, scene: str, name: str) -> tuple[UpscaleJob, bool]:
+        """Return the job of a scene, and whether a rule has its scale.
+
+        Args:
+            scene: what is opened.
+            name: of its output, without suffix.
+        """
+        chosen, has_scale = dict(self.options), False
+        for number, rule in enumerate(self.rules):
             if rule.matches(scene, name):
-                unused.discard(number)
+                self.used.add(number)
                 has_scale |= "scale" in rule.options
                 chosen |= {k: _filled(v, name) for k, v in rule.options.items()}
-        return make_job((), folder, chosen), has_scale
+        return make_job((), self.folder, chosen), has_scale
 
-    return choose
+    def finish(self) -> None:
+        """Warn of rules that matched no scene: their patterns may be misspelt."""
+        for number, rule in enumerate(self.rules):
+            if number not in self.used:
+                logger.warning(
+                    "[[scene]] %d: no scene matches %s; its options are not used.",
+                    number + 1,
+                    ", ".join(rule.patterns),
+                )
 
 
 def _filled(value: object, name: str) -> object:

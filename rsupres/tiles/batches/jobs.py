@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from rsupres.checkpoints.catalogue import default_model, read_card
 from rsupres.errors import InputError
@@ -26,9 +27,22 @@ from rsupres.upscaling.job import UpscaleJob
 
 logger = logging.getLogger(__name__)
 
-# The options of a scene by its name and the stem of its output, and whether they have
-# its scale.
-Choose = Callable[[str, str], tuple[UpscaleJob, bool]]
+
+class Choose(Protocol):
+    """Gives the scenes of a batch options of their own."""
+
+    def __call__(self, scene: str, name: str, /) -> tuple[UpscaleJob, bool]:
+        """Return the job of a scene, and whether its scale was asked for.
+
+        Args:
+            scene: what is opened.
+            name: stem of its output.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Take note that all scenes have their jobs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,8 @@ def expand_inputs(
             own, has_scale = choose(one.name, _stem(one.name))
             is_given = is_given or has_scale
         found += _expand(one, folder, own, scale_is_given=is_given)
+    if choose is not None:
+        choose.finish()
     seen: dict[Path, str] = {}
     for item, _ in found:
         if item.output in seen:

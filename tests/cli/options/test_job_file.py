@@ -188,11 +188,16 @@ def test_patterns_give_options_to_scenes(scenes: Path) -> None:
         match = ["T32TQM*", "T99*"]
         scale = 3
         aoi = "maps/{name}.geojson"
+        [[scene]]
+        match = "T32TOM*"
+        seed = 3
         """,
     )
     Path("maps").mkdir()
     Path("maps/T32TQM_1.geojson").write_text("{}")
     made = run("batch", "--config", "night.toml", "--json")
+    assert "[[scene]] 3: no scene matches T32TOM*" in made.stderr
+    assert "[[scene]] 2" not in made.stderr
     first, second, _ = lines(made.stdout)
     assert (first["status"], second["status"]) == ("failed", "written")
     assert "maps/T32TQM_1.geojson" in str(first["error"])
