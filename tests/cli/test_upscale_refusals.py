@@ -180,7 +180,7 @@ def test_scenes_that_do_not_fit_together_are_refused(commands, tmp_path):
         "pixels of": make_scene(
             tmp_path / "d.tif", transform=NORTH_UP @ Affine.scale(2)
         ),
-        "same ground": make_scene(tmp_path / "e.tif"),
+        "Leave out what is no band": make_scene(tmp_path / "e.tif"),
         "gaps": make_scene(
             tmp_path / "f.tif", transform=NORTH_UP @ Affine.translation(100, 50)
         ),

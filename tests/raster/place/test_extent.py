@@ -164,6 +164,9 @@ def test_an_aoi_that_is_no_vector_file_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "a.geojson"
     text.write_text("nothing")
     with Raster.open(make_scene(tmp_path / "a.tif")) as scene:
-        for path in (text, tmp_path / "missing.gpkg"):
-            with pytest.raises(InputError, match="not a vector file"):
+        for path, fault in (
+            (text, "not a vector file"),
+            (tmp_path / "missing.gpkg", "no such file"),
+        ):
+            with pytest.raises(InputError, match=fault):
                 window_from_aoi(scene, str(path))
