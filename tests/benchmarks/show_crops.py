@@ -81,7 +81,7 @@ def main() -> None:
         images = enlarge(lr, mean, draw)
         images.insert(2, peer([lr], "bicubic", SCALE)[0])
         rows.append((title, [image[:, :SIDE, :SIDE] for image in images]))
-    draw_sheet(heads, rows).save(given.out, quality=88)
+    draw_sheet(heads, rows).save(given.out, quality=70, optimize=True)
 
 
 def enlarge(
