@@ -31,7 +31,7 @@ _RIDGE_LR, _RIDGE_SR = 5e-4, 1e-2  # squares of shares
 _SOFT, _SOFT_REACH = 0.4, 2  # SR pixels, for borders without steps
 _GAP = 4  # SR pixels between two classes
 _AROUND, _BEYOND = 2, 0.25  # LR pixels on each side; share of their range beyond it
-_LEAST_VARIANCE = 1e-8  # squares of [0, 1]
+_MIN_VARIANCE = 1e-8  # squares of [0, 1]
 
 
 class _Slopes(NamedTuple):
@@ -103,8 +103,8 @@ def _of_mixtures(shares: Tensor, lr: Tensor) -> _Slopes:
     fitted = 1.0 + (inverse @ spread).diagonal(dim1=-2, dim2=-1).sum(-1)
     free = (_N_NEAR - fitted).clamp_min(0.1 * _N_NEAR)
     noise = (rest.clamp_min(0.0).sum(-1) / free)[..., None]
-    error = inverse.diagonal(dim1=-2, dim2=-1) * noise + _LEAST_VARIANCE
-    power = colours.square().sum(-1).clamp_min(_LEAST_VARIANCE)
+    error = inverse.diagonal(dim1=-2, dim2=-1) * noise + _MIN_VARIANCE
+    power = colours.square().sum(-1).clamp_min(_MIN_VARIANCE)
     return _Slopes(colours, (1.0 - error / power).clamp_min(0.0))
 
 
