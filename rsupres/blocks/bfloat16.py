@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Run `layer` in float32, also under autocast.
@@ -24,6 +26,17 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float())
     return out
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context manager under which products are computed in a precision.
+
+    Args:
+        device: where they are computed.
+        precision: "bf16" or "fp16"; with any other they stay as they are.
+    """
+    kind = _HALF.get(precision)
+    return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
 
 
 def working_type(x: Tensor) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What somebody tries who has read the README alone: products, masks, devices."""
+"""First tries after reading only the README: products, masks, devices."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blend import Mosaic
+from rsupres.blocks.bfloat16 import autocast
 from rsupres.blocks.resample import resample
 from rsupres.diffusion.denoiser import Noise
 from rsupres.diffusion.samplers import sample_posterior
@@ -162,7 +163,7 @@ class E2DiffSR:
         lr = lr.contiguous(memory_format=torch.channels_last)
         height, width = lr.shape[2:]
         size = (int(height * used), int(width * used))
-        with self._autocast():
+        with autocast(self.device, self.options.precision):
             priors = self._priors(latent, geometry, batch.windows_lr)
             sr = self.networks.depsr.amplify(lr, priors, size, _ROWS_AT_ONCE)
         sr = sr.float()
@@ -201,7 +202,7 @@ class E2DiffSR:
         lr = (lr - low) / (high - low) * 2.0 - 1.0
         rows, cols = geometry.enlarging_taps(cells, window, self.device)
         start = self._normal(noise, 0, cells)
-        with self._autocast():
+        with autocast(self.device, self.options.precision):
             enlarged = resample(lr, rows, cols)
             cond = self.networks.condnet(
                 enlarged.contiguous(memory_format=torch.channels_last)
@@ -265,13 +266,6 @@ class E2DiffSR:
             part = h[None, :, rows, cols]
             return functional.interpolate(part, grid, mode="bicubic")[0]
         return resample(h, *span_taps(spans, grid, h.shape[1:], self.device))
-
-    def _autocast(self) -> torch.autocast:
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        kind = half.get(self.options.precision)
-        return torch.autocast(
-            self.device.type, kind or torch.bfloat16, enabled=kind is not None
-        )
 
 
 def from_checkpoint(

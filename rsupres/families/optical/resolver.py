@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rsupres.blocks.bfloat16 import autocast
 from rsupres.degradations.optics import (
     FREQUENCIES,
     Kernel,
@@ -137,7 +138,7 @@ class Optical:
         rows, cols = signed.shape[2:]
         size = (int(rows * used), int(cols * used))
         network = self.network
-        with self._autocast():
+        with autocast(self.device, self.options.precision):
             features, first = network.trunk(signed, told)
             wanted = self.options.detail < 1.0 or spread
             last = network.mean.features(features, first, told) if wanted else None
@@ -199,13 +200,6 @@ class Optical:
         if estimator is None:
             return None
         return {k: v.cpu().numpy() for k, v in estimator.state_dict().items()}
-
-    def _autocast(self) -> torch.autocast:
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        kind = half.get(self.options.precision)
-        return torch.autocast(
-            self.device.type, kind or torch.bfloat16, enabled=kind is not None
-        )
 
 
 def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:

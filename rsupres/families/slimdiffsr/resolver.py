@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsupres.blocks.bfloat16 import autocast
 from rsupres.blocks.fine_detail import finest_contrast, limit_finest
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.base import (
@@ -124,7 +125,7 @@ class SlimDiffSR:
             return SceneContext()
         windows = _read_windows(scene, int(scale))
         finding = Finding()
-        with self._autocast():
+        with autocast(self.device, self._precision):
             network = network_at(self.network, scale)
             maps = [network.encode(self._signed(lr, scale)) for lr in windows]
             z = network.transform(torch.cat(maps), finding)
@@ -139,7 +140,7 @@ class SlimDiffSR:
         if self.options.sampler == "alone":
             return self._limited(self._upscale_alone(lr, scale), batch.lr, scale)
         values = _unpack(batch.scene.arrays, self.device)
-        with self._autocast():
+        with autocast(self.device, self._precision):
             network = network_at(self.network, scale)
             z = network.transform(network.encode(lr), Found(values))
             image = network.decode(z, lr)
@@ -168,7 +169,7 @@ class SlimDiffSR:
 
     def _upscale_alone(self, lr: Tensor, scale: Fraction) -> Tensor:
         """Return SR of tiles, each a picture of its own."""
-        with self._autocast():
+        with autocast(self.device, self._precision):
             if isinstance(self.network, SlimDiffSRNetwork):
                 x, image = run_as_released(self.network, lr)
                 image = match_colours(image.float(), x.float())
@@ -183,7 +184,7 @@ class SlimDiffSR:
         made, wanted = Moments(), Moments()
         for lr, one in zip(windows, z, strict=True):
             signed = self._signed(lr, scale)
-            with self._autocast():
+            with autocast(self.device, self._precision):
                 made.add(self.network.decode(one[None], signed))
             wanted.add(enlarge(signed, self.network.config.scale))
         numbers = {}
@@ -199,19 +200,11 @@ class SlimDiffSR:
         return signed_input(lr.to(self.device), scale / self.network.config.scale)
 
     @cached_property
-    def _half(self) -> torch.dtype | None:
-        """Type to compute in; None for float32, and for weights that are in half."""
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    def _precision(self) -> str:
+        """Precision that autocast takes care of; weights in half need none."""
         tensors = self.network.state_dict().values()
-        if any(tensor.dtype != torch.float32 for tensor in tensors):
-            return None
-        return half.get(self.options.precision)
-
-    def _autocast(self) -> torch.autocast:
-        kind = self._half
-        return torch.autocast(
-            self.device.type, kind or torch.bfloat16, enabled=kind is not None
-        )
+        is_whole = all(tensor.dtype == torch.float32 for tensor in tensors)
+        return self.options.precision if is_whole else "fp32"
 
 
 def from_checkpoint(

@@ -209,8 +209,11 @@ def _check_classes(
     # Not measured and saturated pixels are known without a mask, too.
     names = {*known, "nodata", "saturated"} if known else set()
     for item in wanted:
-        is_number = isinstance(item, int)
-        if not (is_vector or is_clouds) if is_number else item in names:
+        if isinstance(item, int):
+            is_told = not is_vector and not is_clouds  # those have no numbers
+        else:
+            is_told = item in names
+        if is_told:
             continue
         if known:
             reason = f"it has {', '.join(known)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,14 @@ from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import main
-from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
-from rsupres.families.slimdiffsr.mini import MINI
 from rsupres.families.slimdiffsr.resolver import (
     Config,
     architecture_to_json,
     make_network,
     make_spec,
 )
+from tests.families.slimdiffsr.small_models import SMALL, each_config, mini_config
 from tests.helpers import make_scene
-
-STUDENT = SlimDiffSRConfig(4, TrunkConfig((32, 64), 64, 1, 8, 16, "group", 8), 8)
-SMALL_MINI = replace(MINI, trunk=TrunkConfig((16, 24), 32, 1, 8, 16, "pixel"), tiny=12)
-CONFIGS: dict[str, Config] = {"student": STUDENT, "mini": SMALL_MINI}
-each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-# The mini network always, the released layout in make test-all.
-mini_config = pytest.mark.parametrize(
-    "config",
-    [pytest.param(STUDENT, marks=pytest.mark.slow), SMALL_MINI],
-    ids=CONFIGS,
-)
 
 
 def weights(path: Path, config: Config, **changed: float) -> Path:
@@ -115,7 +102,7 @@ def test_half_precision_is_chosen_by_its_option(
         "rsupres.upscaling.preparation.devices.multiplies_bfloat16",
         lambda: has_products,
     )
-    model = weights(tmp_path / "m.safetensors", STUDENT)
+    model = weights(tmp_path / "m.safetensors", SMALL)
     scene = make_scene(tmp_path / "in.tif", 40, 40)
     made = {}
     for precision in ("auto", "fp32", "bf16"):
