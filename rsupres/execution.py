@@ -215,6 +215,8 @@ def _background(
 
 
 _STARTED: WeakSet[threading.Thread] = WeakSet()
+# Called just before a program with an abandoned thread ends, as that may go on writing.
+LAST_STEPS: list[Callable[[], None]] = []
 
 
 def _start(thread: threading.Thread) -> None:

@@ -192,6 +192,8 @@ def leave_if_abandoned(code: int) -> None:
     if execution is not None and execution.abandoned():
         sys.stdout.flush()
         sys.stderr.flush()
+        for step in execution.LAST_STEPS:
+            step()
         os._exit(code)
 
 

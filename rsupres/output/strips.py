@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError, RunConflictError
-from rsupres.execution import Interrupted, OnProgress, Progress, run_interruptible
+from rsupres.execution import (
+    LAST_STEPS,
+    Interrupted,
+    OnProgress,
+    Progress,
+    run_interruptible,
+)
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_folder, check_writable, publishing
 from rsupres.output.protect import check_apart
@@ -325,8 +331,14 @@ def write_output(
         with publishing(output) as part:
             run_interruptible(lambda: assemble(strips, meta, form, part))
     except KeyboardInterrupt:
-        clear([output], all_of_them=True)  # the thread's own
+        _clear_now_and_last(output)
         raise
+
+
+def _clear_now_and_last(output: Path) -> None:
+    """Remove the files of an abandoned thread, and again those that it makes later."""
+    clear([output], all_of_them=True)
+    LAST_STEPS.append(lambda: clear([output], all_of_them=True))
 
 
 def write_finished(
@@ -353,5 +365,5 @@ def write_finished(
             lambda: packets.write_output(meta, into.output, keep=into.keep_run)
         )
     except KeyboardInterrupt:
-        clear([into.output], all_of_them=True)
+        _clear_now_and_last(into.output)
         raise
