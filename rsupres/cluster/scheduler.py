@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAID_AFTER_S = 30.0
+_CONNECT_S = 5.0  # how long a scheduler may take to answer at first
 # glibc's settings that `rsupres.cli.process` makes in the process of a command.
 _KEPT = str(1 << 30)
 
@@ -62,6 +65,7 @@ class Scheduler:
                 where = cluster.scheduler_address
             else:
                 where = self._find_address()
+                _check_answers(where)
             try:
                 client = stack.enter_context(Client(where, set_as_default=False))
             except (OSError, ValueError) as error:
@@ -90,6 +94,35 @@ class Scheduler:
             raise InputError(
                 f"{self.file} is no file that a Dask scheduler wrote.",
                 argument="dask_scheduler_file",
+            ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Check that a Dask scheduler answers, within `_CONNECT_S`.
+
+    A client of Dask waits 30 s for an address where nothing listens, and without end
+    for one where a program listens that never answers.
+
+    Raises:
+        ResourceError: none answers.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def call() -> None:
+        settings = Security().get_connection_args("client")
+        comm = await connect(address, timeout=_CONNECT_S, **settings)
+        await comm.close()
+
+    # In a thread of its own, as the caller may run an event loop (a notebook does).
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(asyncio.run, asyncio.wait_for(call(), _CONNECT_S)).result()
+        # Other services send what Dask reads as the length of a huge message.
+        except (OSError, ValueError, MemoryError) as error:
+            raise ResourceError(
+                f"{address}: no Dask scheduler answers; is it running, and is this the "
+                "address of the scheduler and not that of its dashboard?"
             ) from error
 
 

@@ -1,7 +1,7 @@
 """The HR images of a test, and how LR images are made of them.
 
-HR images come from image files, with what belongs to each, or from a pack. LR images
-are made by a degradation, or are those of another sensor that a pack holds.
+HR images come from image files with their sidecars, or from a pack. LR images are made
+by a degradation, or are images of another sensor that the pack holds.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A request says which images, which models and which figures; the result is a row of
 figures for each image, scale and model, and their means. This module loads the models,
-finds the images and refuses what no model can use; `rsupres.evaluation.testset`
-measures.
+finds the images and refuses conditions that no model uses;
+`rsupres.evaluation.testset` measures.
 """
 
 from __future__ import annotations

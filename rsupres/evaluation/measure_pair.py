@@ -58,8 +58,8 @@ class PairRequest:
         lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
         metric_weights: folder of weights of all measures; None =
             `RSUPRES_METRIC_WEIGHTS`.
-        calibration: raster of standard deviations that was written beside SR, to be
-            held against the errors; None = none.
+        calibration: raster of standard deviations that was written with SR, to be
+            compared with the errors; None = none.
         all_figures: measure MS-SSIM, UIQI, NIQE and, with `lr`, those of opensr-test.
     """
 
@@ -126,7 +126,7 @@ class PairOptions(TypedDict, total=False):
     Attributes:
         lr: the input of `sr`, for consistency and ERGAS.
         resample: warp the truth to the grid of `sr` where they differ.
-        hr_nodata: pixels of the truth with this number in every band do not count.
+        hr_nodata: pixels of the truth with this number in every band are invalid.
         align: move the truth by these SR pixels (down, right), or "auto": by the
             displacement found; needs `resample`.
         match_histogram: give `sr` the truth's distribution of values before.

@@ -44,7 +44,7 @@ COLUMNS: Mapping[str, Column] = {
     "lpips_vgg": Column("LPIPS(vg)", 4, "LPIPS (vgg)"),
     "dists": Column("DISTS", 4, "distance of structure and texture"),
     "clip_iqa": Column("CLIP-IQA", 4, "share of CLIP for a good photo"),
-    "musiq": Column("MUSIQ", 2, "quality that people would see, about 0 to 100"),
+    "musiq": Column("MUSIQ", 2, "predicted rating by people, about 0 to 100"),
     "niqe": Column("NIQE", 3, "distance from sharp photographs"),
     "fid": Column("FID", 2, "distance of all results and all truths"),
     "kid": Column("KID", 5, "the same by a kernel, without bias by their number"),

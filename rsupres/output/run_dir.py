@@ -38,7 +38,7 @@ _STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
 # Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
 # `rsupres.output.tiff.packets`.
-_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "packets")
+_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "replaced", "packets")
 # Temporary files, those of GDAL beside them (x.tmp.aux.xml), and locks.
 _PASSING = re.compile(
     r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+)\.lock"
@@ -273,13 +273,9 @@ class Run(AbstractContextManager["Run"]):
             InputError: if the directory cannot be written.
         """
         with translate_os_errors(self.path):
-            for folder in (self.path / name for name in (*_FOLDERS, "packets")):
-                if folder.exists():
-                    shutil.rmtree(folder)
             _remove_leftovers(self.path)
-            (self.path / "output.part").unlink(missing_ok=True)
             # Without run.json a directory that still holds a lock counts as new.
-            (self.path / "run.json").unlink(missing_ok=True)
+            _remove_content(self.path)
             for file in self.path.glob("*.lock"):
                 file.unlink()
             with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 """Report how far a run is, from its directory, without disturbing it.
 
-`drop_ended` removes what a killed process left of a run that had ended.
+`drop_ended` and `drop_published` remove what a killed process left of a run that had
+ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsupres.errors import RsupresError
 from rsupres.output.atomic import translate_os_errors
 from rsupres.output.locks import Lock, Owner, live_owner
 from rsupres.output.run_dir import Run, done_strips, strip_name
@@ -98,6 +100,24 @@ def drop_ended(path: Path) -> None:
                 path.rmdir()
         finally:
             lock.release()
+
+
+def drop_published(path: Path, output: Path) -> None:
+    """Remove a run whose process was killed when its output had appeared.
+
+    Nothing in such a run is newer than the output. Any other run stays, and so does one
+    that cannot be removed or that a process works on.
+
+    Args:
+        path: of the run directory, which may be missing.
+        output: a raster that exists.
+    """
+    with contextlib.suppress(RsupresError):
+        if is_ended(path):
+            drop_ended(path)
+        elif read_state(path).updated.timestamp() <= output.stat().st_mtime:
+            with Run.open(path, Run.load(path)) as run:
+                run.remove()
 
 
 def _finished_s(path: Path, strip: int) -> float:

@@ -27,6 +27,7 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_folder, check_writable, publishing
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
+from rsupres.output.run_state import drop_published
 from rsupres.output.temporary import clear
 from rsupres.output.tiff.geotiff import assemble, read_tags, write_strip
 from rsupres.output.tiff.packets import Packets
@@ -114,6 +115,8 @@ class Destination:
     def check(self, inputs: Mapping[str, Sequence[str]] | None = None) -> None:
         """Check that the outputs can be made and replace nothing unasked.
 
+        What a killed process left of the run that made an output is removed.
+
         Args:
             inputs: argument -> names of more files that are read.
 
@@ -124,7 +127,12 @@ class Destination:
         """
         check_apart(self.outputs, inputs or {})
         self.check_files()
-        self.check_vacant()
+        try:
+            self.check_vacant()
+        except RunConflictError:
+            if not self.keep_run and "RSUPRES_VERSION" in read_tags(self.output):
+                drop_published(self.run_path, self.output)
+            raise
 
     def check_files(self) -> None:
         """Check that the outputs can be made, and are no inputs and different files.

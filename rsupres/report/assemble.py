@@ -1,7 +1,7 @@
 """Put the page of one result together: what was found, as words, plots and JSON.
 
-`Findings` holds what is found once; `page` lays it out with as many pixels as there is
-room for.
+`Findings` holds all measurements; its method `page` lays them out, with pictures of the
+size that is asked for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_COMPARED = 4_096  # SR pixels along a side that are compared with the truth 
 
 
 class Findings:
-    """Everything that a page shows of a result; `page` lays it out."""
+    """The measurements that a page shows of a result."""
 
     def __init__(self, sources: Sources, run: dict[str, str]) -> None:
         self._sources = sources
@@ -49,7 +49,7 @@ class Findings:
         self.figures = explain(self._values)
 
     def page(self, room: Room) -> str:
-        """Return the page, with as many pixels as there is room for."""
+        """Return the page with pictures of a given size."""
         sources = self._sources
         shown = draw(sources, self._difference, self._tiles, room)
         rows = provenance(sources, self._run)

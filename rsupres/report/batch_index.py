@@ -1,7 +1,7 @@
-"""Make the pages of a batch: one for each output, and an index that begins with faults.
+"""Make the pages of a batch: one for each output, and an index, failed inputs first.
 
-The index takes its figures from the pages, so that both say the same. A page that is
-newer than its output stays.
+The index takes its figures from the pages, so that both show the same. A page that is
+newer than its output is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Say in words what a page holds: figures, what the model looked at, where it is from.
+"""Explain in words the figures of a page, the conditions of the model and its origin.
 
-Each figure has a sentence and, where there is experience, limits between good, usual
-and worth a look. tests/benchmarks/RESULTS.md has the values that they were chosen by.
+Each figure has a sentence. Most have limits between good, usual and worth a look, which
+were chosen by the values in tests/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Explanation:
     Attributes:
         title: as the page shows it.
         sentence: what it says about the result.
-        good: up to here it is good; above it where `rising`. None = no experience.
+        good: up to here it is good, or from here on where `rising`; None = no limits.
         poor: beyond here it is worth a look.
         best: value of a perfect result, where a gauge begins.
         form: how it is written, for `format`.

@@ -82,8 +82,8 @@ class Measured:
         histograms: one for each band.
         spectrum: of the mean of the shown bands; None for a result too small.
         seam: gradient across tile borders over that elsewhere; NaN without borders.
-        seam_over_input: the same, over that of the enlarged input, which has none; so
-            that what lies there by chance does not count.
+        seam_over_input: the same, over that of the enlarged input, which has no seams;
+            edges of the ground that lie on a tile border cancel.
         detail: share of the variation that is finer than the input can show.
         hr_detail: the same of the truth; NaN without.
         share: of the result's pixels that were measured.

@@ -196,7 +196,7 @@ def _shrink(latitude: float) -> float:
 
 
 def _near(points: Points, middle: tuple[float, float], half: float) -> list[str]:
-    """Return the surroundings: 190 pixels high and wide, at (20, 4)."""
+    """Return a map of the surroundings, 190 pixels high and wide, at (20, 4)."""
     wide = half / _shrink(middle[1])
     x_of = _Axis(middle[0] - wide, middle[0] + wide, 20, 210)
     y_of = _Axis(middle[1] - half, middle[1] + half, 194, 4)

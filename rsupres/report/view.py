@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Say nothing: requests are no results."""
+        """Log nothing, instead of a line on stderr for each request."""
 
 
 def title_of(path: StrPath) -> str:

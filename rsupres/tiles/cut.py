@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,11 +24,13 @@ import numpy as np
 
 from rsupres.conditions.base import ConditionRequest, TargetScene, given_files
 from rsupres.conditions.open import open_conditions
+from rsupres.errors import RsupresError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import round_up
 from rsupres.output.atomic import publishing, translate_os_errors
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
+from rsupres.output.run_state import drop_ended, is_ended
 from rsupres.output.temporary import sync
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
@@ -62,6 +63,7 @@ from rsupres.version import __version__
 logger = logging.getLogger(__name__)
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 128, 16
+_TILES = "tiles"  # in the run directory, until they appear under the folder's name
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,11 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
     started = time.monotonic()
     show = on_progress or (lambda step: None)
     Inputs(job.inputs).check_folder(job.folder, "folder")
-    check_tile_folder(job.folder, overwrite=job.overwrite)
+    try:
+        check_tile_folder(job.folder, overwrite=job.overwrite)
+    except RunConflictError:
+        _drop_published(job.run_path)
+        raise
     with bounded_cache(), _open(job) as sources:
         plan = _plan(job, sources)
         manifest = {
@@ -192,7 +198,6 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
             except Interrupted as stop:
                 stop.advise("The same command continues.")
                 raise
-            shutil.rmtree(_rows(run), ignore_errors=True)
             run.remove()
     return TileSummary(
         folder=job.folder,
@@ -274,6 +279,8 @@ def _cut(
     planned = records(plan)
     names = (LR, *(FOLDERS[kind] for kind in sources.kinds))
     found: list[TileRecord] = []
+    if not _staged(run).exists():  # killed after the folder had appeared
+        shutil.rmtree(_rows(run), ignore_errors=True)
     for folder in (_rows(run), *(_staged(run) / name for name in names)):
         folder.mkdir(parents=True, exist_ok=True)
     writers = make_writers(sources, plan)
@@ -348,9 +355,10 @@ def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
     check_tile_folder(job.folder, overwrite=job.overwrite)
     folder = Path(os.path.realpath(job.folder))
     with translate_os_errors(folder):
-        old = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.old")
+        old = run.path / "replaced"
         is_there = folder.exists()
         if is_there:
+            shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         try:
             os.replace(staged, folder)
@@ -359,12 +367,23 @@ def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
                 os.replace(old, folder)
             raise
         sync(folder.parent)
-        if is_there:
-            shutil.rmtree(old)
+
+
+def _drop_published(path: Path) -> None:
+    """Remove a run directory without tiles: its process was killed after publishing.
+
+    A run that cannot be removed or that a process works on stays.
+    """
+    with suppress(RsupresError):
+        if is_ended(path):
+            drop_ended(path)
+        elif not (path / _TILES).exists():
+            with Run.open(path, Run.load(path)) as run:
+                run.remove()
 
 
 def _staged(run: Run) -> Path:
-    return run.path / "tiles"
+    return run.path / _TILES
 
 
 def _rows(run: Run) -> Path:

@@ -63,7 +63,7 @@ class PatchOptions:
 
     Attributes:
         lr_side: LR pixels of a patch side; fewer where a crop is too small.
-        hr_side: most HR pixels of a patch side; 0 = no limit.
+        hr_side: largest patch side in HR pixels; 0 = no limit.
         batch: patches per batch.
         scale_min: smallest scale.
         scale_max: largest scale.

@@ -69,7 +69,7 @@ class DataConfig:
         train: packs to train on; paths relative to the configuration file.
         validation: packs of held-out crops for validation.
         lr_side: LR pixels of a patch side.
-        hr_side: most HR pixels of a patch side, so that large scales do not cost more;
+        hr_side: largest patch side in HR pixels, so that large scales do not cost more;
             0 = no limit.
         batch: patches per batch.
         scales: smallest and largest scale.

@@ -1,7 +1,7 @@
 """Types of losses, and the loss terms that families share.
 
 A loss of a family turns a batch into named, weighted terms. It has no optimiser and no
-loop; the losses of a family are in ``training/families/<family>/losses.py``.
+loop. The losses of each family are in ``training/families/<family>/losses.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The files that a training run reads and writes, and the card of its checkpoint.
 
-A run never writes onto a file that it reads, and never rewrites what a person added to
-a card.
+A run never overwrites a file that it reads, and keeps the lines that were added to a
+card by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHA256 = re.compile(r'^(sha256\s*=\s*)(["\'])[0-9a-f]{64}\2', re.MULTILINE)
 
 
 def check_outputs(config: TrainConfig, root: Path, source: Path | None) -> None:
-    """Check that a run writes onto none of the files that it reads.
+    """Check that a run overwrites none of the files that it reads.
 
     Args:
         config: the run.

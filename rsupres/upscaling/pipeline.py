@@ -9,7 +9,6 @@ printed.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -43,8 +42,6 @@ from rsupres.upscaling.gates import check_finite, read_sums, total_figures
 from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.outputs import (
-    COVERAGE,
-    DEVIATION,
     SUMS,
     StripSaver,
     main_meta,
@@ -271,7 +268,7 @@ def _publish(
     n_strips = work.grid.shape[0]
     sums = [read_sums(run.path / SUMS / f"{n:04d}.json") for n in range(n_strips)]
     if not any(part.valid for part in sums):
-        _discard(run)
+        run.remove()
         cause = f"mask {job.mask}" if job.mask else f"nodata value {work.scene.nodata}"
         raise InputError(f"{work.scene.path}: no valid pixel; is the {cause} right?")
     figures = total_figures(sums)
@@ -288,7 +285,7 @@ def _publish(
     write_finished(_packets(work, run), main_meta(work, tags), job)
     show(Progress("Write", 1, 1, "files"))
     if not job.keep_run:
-        _discard(run)
+        run.remove()
     if failed:
         raise QualityGateError(
             f"{job.output} is written and marked, but {not_met}.", figures=figures
@@ -319,15 +316,8 @@ def _left_only_if_begun(run: Run, *, alone: bool) -> Iterator[None]:
         raise
     except RsupresError:
         if alone and not run.done_strips():
-            _discard(run)
+            run.remove()
         raise
-
-
-def _discard(run: Run) -> None:
-    """Remove the run directory."""
-    for name in (SUMS, DEVIATION, COVERAGE):
-        shutil.rmtree(run.path / name, ignore_errors=True)
-    run.remove()
 
 
 def _finish_removal(job: UpscaleJob, started: float) -> RunSummary | None:
@@ -387,7 +377,7 @@ def _end_run(work: Work) -> bool:
     """
     try:
         with Run.open(work.job.run_path, {"job": work.identity}) as run:
-            _discard(run)
+            run.remove()
     except RunConflictError:
         if work.job.shard is None:
             raise

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -196,11 +197,27 @@ def upscale(scene: Path, *options: str) -> Result:
     return CliRunner().invoke(main, [*arguments, *options])
 
 
-def test_an_address_without_a_scheduler_ends_in_6(scene):
-    with dask.config.set({"distributed.comm.timeouts.connect": "100ms"}):
-        refused = upscale(scene, "--dask", "127.0.0.1:9")
+@pytest.mark.parametrize("service", ["none", "silent", "of the web"])
+def test_an_address_without_a_scheduler_ends_in_6(scene, monkeypatch, service):
+    """Dask's own client waits without end for a service that never answers."""
+    monkeypatch.setattr("rsupres.cluster.scheduler._CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if service == "none":
+            server.close()
+        elif service == "of the web":
+            threading.Thread(target=answer_as_the_web, args=[server]).start()
+        refused = upscale(scene, "--dask", address)
     assert refused.exit_code == 6, refused.output
-    assert "127.0.0.1:9: no Dask scheduler answers" in refused.output
+    assert f"{address}: no Dask scheduler answers" in refused.output
+
+
+def answer_as_the_web(server: socket.socket) -> None:
+    """Refuse one request, as a server of pages refuses what is no HTTP."""
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.recv(1 << 16)
 
 
 @pytest.mark.parametrize(

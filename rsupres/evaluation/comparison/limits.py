@@ -1,4 +1,4 @@
-"""Hold figures against quality gates: `rsupres evaluate --fail-if`."""
+"""Compare figures with quality gates: `rsupres evaluate --fail-if`."""
 
 from __future__ import annotations
 

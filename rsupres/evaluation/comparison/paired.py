@@ -1,8 +1,8 @@
 """Compare models on the same images: mean differences, intervals, wins.
 
-A mean over images says little about which model is better, because images differ more
-than models do. The difference on each image does. Its interval is a bootstrap over
-images: parts of one image are drawn together, as they are alike.
+Images differ more than models do, so means over images say little about which model is
+better; the difference on each image does. The interval of its mean is a bootstrap over
+images; the parts of one image are drawn together, because they are alike.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def bootstrap(
 
     Returns:
         `(low, high)` of `LEVEL`; minus and plus infinity for fewer than three groups,
-        of which nothing can be said.
+        which are too few for a bootstrap.
     """
     _, place = np.unique(groups, return_inverse=True)
     n_groups = int(place.max()) + 1

@@ -118,7 +118,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ("8", "16"),
         ("lpips_alex", "fid"),
         0,
-        ("What the values of the masks mean is in CLASS_Table.txt of the data.",),
+        ("CLASS_Table.txt of the data says what the values of the masks mean.",),
     ),
     "slimdiffsr": Protocol(
         "slimdiffsr",
@@ -135,10 +135,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ),
         0,
         (
-            "The paper has its comparisons in charts; the rows of DIOR x4 are of its "
-            "ablation, whose scale it does not name.",
-            "The paper's CLIP-IQA is of another CLIP (RN50), and MANIQA, which it has "
-            "too, is not measured here.",
+            "The paper shows its comparisons in charts; the rows of DIOR x4 are those "
+            "of its ablation, whose scale it does not name.",
+            "The paper's CLIP-IQA uses another CLIP (RN50), and its MANIQA is not "
+            "measured here.",
         ),
     ),
 }
@@ -154,7 +154,7 @@ class Table:
         figures: names of the columns.
         ours: means over the images.
         theirs: rows of the paper, method -> figure -> value.
-        notes: what to know before they are compared.
+        notes: differences between our test and the paper's.
     """
 
     dataset: str
@@ -206,7 +206,7 @@ def run_protocol(
     on_progress: OnProgress | None = None,
     on_table: Callable[[Table], None] = lambda table: None,
 ) -> list[Table]:
-    """Run a paper's test on the data that are there.
+    """Run a paper's test on those of its data sets that a folder holds.
 
     Args:
         name: of the protocol.
@@ -214,13 +214,14 @@ def run_protocol(
         request: models, devices and weights; what the protocol decides is replaced.
         scales: of the protocol's; empty = all.
         on_progress: as for `measure_models`.
-        on_table: called with each table when it is there.
+        on_table: called with each table as soon as it is measured.
 
     Returns:
         The tables of the scales.
 
     Raises:
-        InputError: no data set of the protocol is there, or a scale is not its.
+        InputError: the folder holds no data set of the protocol, or the protocol has
+            no such scale.
         RsupresError: as `measure_models`.
     """
     protocol = PROTOCOLS[name]

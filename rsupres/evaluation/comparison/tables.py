@@ -1,8 +1,8 @@
 """Figures that the papers of the families report, to stand beside ours.
 
 Xu et al., E2DiffSR, tables I and II; Dong et al., SGDM, table of the synthetic test;
-Dong et al., Ref-Diff, tables of SECOND and CNAM-CD; SlimDiffSR, its ablation of
-teachers and what its chart of speed shows of the student, validated on DIOR. Its other
+Dong et al., Ref-Diff, tables of SECOND and CNAM-CD; SlimDiffSR, the ablation of its
+teachers, and the student's LPIPS read from the chart of speed, both on DIOR. Its other
 charts hold no numbers. Names of figures are those of
 `rsupres.evaluation.report.COLUMNS`.
 """
@@ -99,7 +99,7 @@ _SGDM: Published = {
         "fid": 36.62,
     }
 }
-# On DIOR; the paper names no scale beside them, and 4 is the one that it leads with.
+# On DIOR; the paper names no scale for these rows, and its first results are of x4.
 _SLIMDIFFSR: Published = {
     "teacher, uncertainty": {"psnr_y": 23.70, "lpips_alex": 0.355},
     "teacher, plain": {"psnr_y": 23.64, "lpips_alex": 0.365},

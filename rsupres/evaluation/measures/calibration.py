@@ -1,7 +1,7 @@
-"""Hold predicted standard deviations against the errors that were really made.
+"""Compare predicted standard deviations with the real errors.
 
-A prediction is worth something when errors are as large as it says (spread over skill
-is 1, intervals hold their share) and large where it says so (correlation).
+A prediction is good when errors are as large as predicted (spread over skill is 1,
+intervals hold their share of the errors) and large in the same places (correlation).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch
 
 _BINS = 10  # of equally many values, in the table of reliability
-# What holds these shares of the errors if they are normal.
+# Deviations within which these shares of the errors lie if they are normal.
 NORMAL_TAILS = tuple(NormalDist().inv_cdf(0.5 + share / 2) for share in TAILS)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Comparison of predicted errors with those that were made.
+    """Comparison of predicted standard deviations with the real errors.
 
     Attributes:
         spread_skill: root mean square of the predicted deviations over that of the
-            errors; 1 is right, below 1 is too sure.
+            errors; below 1 the predictions are too small.
         coverage: for each of `TAILS`, the share of errors within its interval.
         correlation: of the deviations with the errors' sizes.
         bins: mean predicted deviation and root mean square error, in units of the
@@ -79,7 +79,7 @@ def calibrate(
     Args:
         error: values of any shape.
         deviation: predicted, of the same shape, in the same units.
-        tails: how many deviations are said to hold each of `TAILS`.
+        tails: number of deviations within which each share of `TAILS` should lie.
 
     Returns:
         How well the deviations fit.

@@ -1,7 +1,7 @@
-"""All further figures of a picture: by torchmetrics, NIQE, and opensr-test's.
+"""Figures that are measured on request (`all_figures`), because they take longer.
 
-They are measured when asked for (`all_figures`), as they take longer. MS-SSIM and UIQI
-know no masks, so they are means over blocks without an invalid pixel.
+MS-SSIM and UIQI by torchmetrics, NIQE, and those of opensr-test. MS-SSIM and UIQI take
+no mask, so they are means over blocks without an invalid pixel.
 """
 
 from __future__ import annotations

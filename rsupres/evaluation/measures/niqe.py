@@ -4,10 +4,9 @@ Mittal, Soundararajan, Bovik 2013, "Making a Completely Blind Image Quality Anal
 No truth is needed. Luma is normalised by its local mean and deviation; generalised
 Gaussians are fitted to it, and to the products of neighbours, in blocks of 96 pixels at
 two scales; the figure is the distance of their means from those of a model of sharp
-pictures. Two models are known: that of the paper's photographs, which a user has as a
+pictures. There are two models: that of the paper's photographs, which is read from a
 file, and one of aerial images that ships with the package
-(`models/recipes/fit_niqe.py` made it). Figures by the one say nothing beside figures
-by the other.
+(`models/recipes/fit_niqe.py` made it). Figures of the two do not compare.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ enlarged input. Correctness asks of each pixel whether the result moved towards 
 truth (improvement), stayed with the input (omission), or left both (hallucination).
 
 Three things differ from the package of the paper (1.3.3), whose scores agree: the
-result is not harmonised with the truth before, the input is enlarged bilinearly without
-antialiasing, and every pixel counts in which input and truth differ, not the quarter
-where they differ most. Distances are normalised differences, one pixel at a time.
+result is not harmonised with the truth first, the input is enlarged bilinearly without
+antialiasing, and all pixels count in which input and truth differ, instead of the
+quarter where they differ most. Distances are normalised differences, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Correctness(NamedTuple):
 def correctness(
     sr: np.ndarray, hr: np.ndarray, enlarged: np.ndarray, valid: Mask
 ) -> Correctness:
-    """Sort pixels by what the result did there.
+    """Count pixels that the result improved, omitted or hallucinated.
 
     Args:
         sr: (c, H, W) in [0, 1].
@@ -64,7 +64,7 @@ def correctness(
 
 
 def scores(d_im: Doubles, d_om: Doubles) -> Doubles:
-    """Return the scores of improvement, omission and hallucination; low = it is that.
+    """Return scores of improvement, omission and hallucination; the lowest one holds.
 
     Args:
         d_im: distance of result and truth, over that of input and truth.

@@ -1,9 +1,9 @@
 """CLIP-IQA: how much closer a picture is to "Good photo." than to "Bad photo.".
 
 Wang, Chan, Loy 2023, "Exploring CLIP for Assessing the Look and Feel of Images". The
-network is CLIP ViT-B/16 by transformers, filled from OpenAI's file; the paper's main
-figures are of CLIP RN50, which are others. Pictures are brought to 224 pixels as CLIP
-takes them: the shorter side by bicubic, the middle cut out.
+network is CLIP ViT-B/16 by transformers, filled from OpenAI's file. The paper's main
+figures are those of CLIP RN50, which do not compare with them. As for CLIP, the shorter
+side of a picture is resized to 224 pixels by bicubic, and the middle is cut out.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ class ClipIqa:
             self._anchors = _unit(_embed(self._model, input_ids=prompts))
 
     def __call__(self, sr: np.ndarray, hr: np.ndarray, valid: np.ndarray) -> float:
-        """Return the share of "Good photo." in [0, 1]; the truth is not looked at.
+        """Return the share of "Good photo." in [0, 1].
 
         Args:
             sr: (3, H, W) in [0, 1].
-            hr: not used, as for every measure.
-            valid: (H, W) bool; with a pixel that is not, NaN.
+            hr: not used; a `Measure` takes it.
+            valid: (H, W) bool; the result is NaN unless all pixels are valid.
         """
         if not valid.all():
             return math.nan
@@ -101,7 +101,7 @@ def read_clip(path: Path) -> dict[str, Tensor]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch means to drop TorchScript
+            warnings.simplefilter("ignore")  # torch deprecates TorchScript
             archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         return {name: value.float() for name, value in archive.state_dict().items()}
     except RuntimeError as error:

@@ -1,9 +1,9 @@
 """LPIPS (squeeze): a perceptual distance on SqueezeNet 1.1 features.
 
 Serves as a measure and, because it is differentiable, as a training loss. The network
-is built here from plain layers and filled from two files that the user has on disk.
-Nothing is downloaded, and nothing is measured without those weights. Figures are called
-"LPIPS (squeeze)": they are not comparable with those of the AlexNet or VGG variants.
+is built here from plain layers and filled from two files on disk; nothing is
+downloaded. Figures are called "LPIPS (squeeze)", because they do not compare with those
+of the AlexNet or VGG variants.
 
 Zhang, Isola, Efros, Shechtman, Wang 2018, "The Unreasonable Effectiveness of Deep
 Features as a Perceptual Metric", version 0.1; Iandola et al. 2016, SqueezeNet 1.1.
@@ -185,7 +185,7 @@ class LpipsSqueeze(nn.Module):
 
 
 def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze | None:
-    """Return LPIPS (squeeze) with the weights that the user has.
+    """Return LPIPS (squeeze), filled from a folder of weights.
 
     Args:
         folder: of the two weight files; None = the folder that the environment

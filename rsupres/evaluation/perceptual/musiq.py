@@ -1,4 +1,4 @@
-"""MUSIQ: the quality that people would see in a picture, by a transformer of patches.
+"""MUSIQ: predict how people rate the quality of a picture, by a transformer of patches.
 
 Ke, Wang, Wang, Milanfar, Yang 2021, "MUSIQ: Multi-scale Image Quality Transformer",
 with the weights for KonIQ-10k as IQA-PyTorch stores them. A picture is seen at its own

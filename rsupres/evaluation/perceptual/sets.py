@@ -110,7 +110,7 @@ def set_distances(truths: np.ndarray, made: np.ndarray) -> dict[str, float]:
 
 
 class _Passed(nn.Module):
-    """Stands for the network: features go through as they are."""
+    """Takes the place of torchmetrics' network and returns its input unchanged."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

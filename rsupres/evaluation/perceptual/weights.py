@@ -46,7 +46,7 @@ Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 class WeightFile(NamedTuple):
-    """A file that a measure needs: name, its hash or the begin of it, its source."""
+    """A file that a measure needs: name, first digits of its SHA-256, source."""
 
     name: str
     sha256: str
@@ -127,7 +127,7 @@ OF_SETS = {"fid": "FID and KID"}  # figures of all images of a test together
 
 
 class Perceptual(NamedTuple):
-    """Measures whose weights the user has.
+    """Measures whose weights were found.
 
     Attributes:
         measures: by figure, functions of (sr, hr, valid): (3, H, W) in [0, 1] and
@@ -142,7 +142,7 @@ class Perceptual(NamedTuple):
 def load_measures(
     folder: Path | None, lpips_folder: Path | None, device: str | torch.device
 ) -> Perceptual:
-    """Return the perceptual measures whose weights the user has, by figure.
+    """Return the perceptual measures whose weights are found, by figure.
 
     Args:
         folder: searched with its subfolders; None = the folder that the environment
@@ -151,8 +151,8 @@ def load_measures(
         device: where the networks compute.
 
     Raises:
-        CheckpointError: a file that is there is not the published one, or the folder
-            holds none.
+        CheckpointError: a file is not the published one, or the folder holds the
+            weights of no measure.
     """
     named = os.environ.get(ENVIRONMENT)
     folder = folder or (Path(named) if named else None)
@@ -169,12 +169,12 @@ def load_measures(
 
 
 def find_weights(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each measure whose files are there and good.
+    """Return the files of each measure whose files are all there.
 
-    A line of the log names what is missing for each of the others.
+    A warning names the files that each of the other measures lacks.
 
     Raises:
-        CheckpointError: a file is not the published one, or there is none at all.
+        CheckpointError: a file is not the published one, or no measure has its files.
     """
     there = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()}
     found = {}
@@ -210,7 +210,7 @@ def _check(path: Path, file: WeightFile) -> None:
 def _load(
     figure: str, first: Path, rest: Sequence[Path], device: str | torch.device
 ) -> Measure:
-    """Return a measure whose files are known to be good."""
+    """Return a measure; the hashes of its files were compared."""
     if figure == "niqe":
         return _niqe_measure(read_model(first))
     if figure == "clip_iqa":

@@ -98,7 +98,7 @@ def feature_loss(
 
 
 def spread_loss(error: Tensor, logs: Tensor) -> Tensor:
-    """Return how badly scales fit sizes of errors, per pixel; smallest at their mean.
+    """Return the misfit of predicted scales to sizes of errors, lowest at their mean.
 
     The negative log likelihood of Laplace's law weighs small and large errors alike;
     squares are added, as a share of all, so that large ones are found.

@@ -9,8 +9,9 @@ Stage                 Trains
 ``estimator``         the reading of blur, noise and JPEG from a scene
 ====================  ===============================================================
 
-LR images are made here, not by the packs, because the network is told what made them:
-each fact in half of the images, none in a fifth, all in a fifth of the rest.
+LR images are made here, not by the packs, because the network takes facts of the sensor
+that made them: each fact in half of the images, none in a fifth, all in a fifth of the
+rest.
 """
 
 from __future__ import annotations
@@ -259,7 +260,7 @@ def _tell(taken: Taken, scale: float, generator: torch.Generator) -> Tensor:
         elif chance[4] < 0.2:
             known[:] = True
         facts = _facts_of(taken, row, 1.0)
-        known[0] &= not taken.interpolated[row]  # no one blur is told of warped pixels
+        known[0] &= not taken.interpolated[row]  # warped pixels have no single blur
         numbers = Facts(
             transfer=facts.transfer if known[0] else None,
             noise=facts.noise if known[1] else None,
@@ -270,7 +271,7 @@ def _tell(taken: Taken, scale: float, generator: torch.Generator) -> Tensor:
 
 
 def _facts_of(taken: Taken, row: int, span: float) -> Facts:
-    """Return all that is known of an image whose levels are `span` apart."""
+    """Return all facts of an image whose levels are `span` apart."""
     return Facts(
         transfer=tuple(float(value) for value in taken.transfer[row]),
         noise=float(taken.noise[row]) / span,

@@ -30,7 +30,7 @@ class StaleReferences:
         foreign: the whole reference shows another place; with `told` the mask marks
             all as changed.
         toned: the reference has another tone, as in another season or sensor.
-        clouded: clouds hide parts of the reference, and nothing says so.
+        clouded: clouds hide parts of the reference, which stay marked as valid.
         displaced: the reference lies up to `displaced_by` pixels off.
         displaced_by: SR pixels.
     """
