@@ -8,7 +8,8 @@ figures. `rsupres.evaluation.pairs` reads and aligns the pictures,
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack, cast
@@ -17,6 +18,7 @@ import numpy as np
 
 from rsupres.errors import InputError
 from rsupres.evaluation.measures.calibration import Calibration, calibrate_file
+from rsupres.evaluation.measures.indices import INDICES, index_figures
 from rsupres.evaluation.measures.metrics import consistency
 from rsupres.evaluation.measures.seams import seam_ratio, tile_borders
 from rsupres.evaluation.pairs import (
@@ -29,10 +31,10 @@ from rsupres.evaluation.pairs import (
     shrink_to,
 )
 from rsupres.evaluation.perceptual.weights import load_measures
-from rsupres.evaluation.report import Row, score
+from rsupres.evaluation.report import Row, score, without_border
 from rsupres.grid import PixelWindow
 from rsupres.raster.files import StrPath
-from rsupres.raster.stretch import parse_stretch
+from rsupres.raster.stretch import StretchChoice, parse_stretch
 from rsupres.tile_grid import TileGrid
 
 
@@ -61,6 +63,8 @@ class PairRequest:
         calibration: raster of standard deviations that was written with SR, to be
             compared with the errors; None = none.
         all_figures: measure MS-SSIM, UIQI, NIQE and, with `lr`, those of opensr-test.
+        indices: of `rsupres.evaluation.measures.indices`, compared as the files have
+            them, without `match_histogram` and `stretch`.
     """
 
     sr: str
@@ -79,6 +83,7 @@ class PairRequest:
     metric_weights: Path | None = None
     calibration: str | None = None
     all_figures: bool = False
+    indices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ class PairOptions(TypedDict, total=False):
             `RSUPRES_METRIC_WEIGHTS` names, else none.
         all_figures: measure MS-SSIM, UIQI, NIQE, and with `lr` those of opensr-test.
         calibration: raster of standard deviations that ``uncertainty`` wrote for `sr`.
+        indices: "ndvi" and "ndwi"; errors of these, from red, green and near infrared.
     """
 
     lr: StrPath | None
@@ -159,6 +165,7 @@ class PairOptions(TypedDict, total=False):
     metric_weights: StrPath | None
     all_figures: bool
     calibration: StrPath | None
+    indices: Sequence[str]
 
 
 def evaluate(
@@ -236,6 +243,7 @@ def measure_pair(request: PairRequest) -> PairResult:
     shown_scale = "-" if request.lr is None else str(of_lr.scale)
     if request.all_figures:
         figures |= _all_figures(tested, pair, of_lr)
+    figures |= _index_figures(request, preparation, pair)
     row = Row(name, shown_scale, truth, 1, figures | of_lr.figures)
     found = None
     if request.calibration is not None:
@@ -248,8 +256,13 @@ def check_request(request: PairRequest) -> None:
     """Refuse an argument without the one that it needs.
 
     Raises:
-        InputError: a tile size without LR, or a shift without resampling.
+        InputError: a tile size without LR, a shift without resampling, or an unknown
+            index.
     """
+    if unknown := [name for name in request.indices if name not in INDICES]:
+        raise InputError(
+            f"{unknown[0]!r} is none of {', '.join(INDICES)}.", argument="indices"
+        )
     if request.tile_size is not None and request.lr is None:
         raise InputError(
             f"{request.tile_size}: the tiles lie on the grid of LR, which is missing.",
@@ -262,6 +275,29 @@ def check_request(request: PairRequest) -> None:
             argument="align",
             remedies=("resample",),
         )
+
+
+def _index_figures(
+    request: PairRequest, preparation: Preparation, pair: Pair
+) -> dict[str, float]:
+    """Return the errors of the indices that are asked for.
+
+    Reflectance 0 must stay 0, so the bands have their own stretch; HR is moved as it
+    was for the other figures.
+    """
+    figures: dict[str, float] = {}
+    align = None if request.align is None else (pair.moved[0], pair.moved[1])
+    for name in request.indices:
+        of_bands = replace(
+            preparation,
+            stretch=StretchChoice("reflectance"),
+            align=align,
+            roles=INDICES[name],
+        )
+        bands, _, _ = load_pair(request.sr, request.hr, of_bands)
+        inner = without_border(bands.valid, request.border or 0)
+        figures |= index_figures(name, bands.sr, bands.hr, inner)
+    return figures
 
 
 class _OfInput(NamedTuple):

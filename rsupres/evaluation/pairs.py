@@ -55,16 +55,16 @@ class Preparation:
     Attributes:
         stretch: how numbers become [0, 1].
         warp: bring HR to the grid of SR where the grids differ.
-        hr_nodata: HR pixels with this DN in every band are invalid; None = as the file
-            says.
-        align: move HR by this many SR pixels (down, right); () = by the displacement
-            found between the two; None = leave it.
+        hr_nodata: DN of invalid HR pixels, in every band; None = as the file says.
+        align: SR pixels (down, right) to move HR by; () = as found; None = leave it.
+        roles: bands that both must have; () = red, green and blue, else all.
     """
 
     stretch: StretchChoice
     warp: bool = False
     hr_nodata: float | None = None
     align: tuple[float, float] | tuple[()] | None = None
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def load_pair(
 
     Raises:
         InputError: unreadable, no common ground, or no valid pixel in common.
-        BandError: no bands in common.
+        BandError: no bands in common, or one that `preparation` needs is missing.
         GridError: the grids differ and `preparation.warp` is off.
     """
     with Raster.open(sr_path) as sr_file, Raster.open(hr_path) as hr_file:
         sr_scene, hr_scene = heed_undeclared(sr_file), hr_file
         if preparation.hr_nodata is None:
             hr_scene = heed_undeclared(hr_file)
-        sr_bands, hr_bands = _common_bands(sr_scene, hr_scene)
+        sr_bands, hr_bands = _common_bands(sr_scene, hr_scene, preparation.roles)
         hr_stretch = find_stretch(hr_scene, preparation.stretch).for_bands(hr_bands)
         sr_stretch = _carried(hr_stretch, hr_scene, hr_bands, sr_scene, sr_bands)
         if sr_stretch is hr_stretch and sr_scene.dtype != hr_scene.dtype:
@@ -237,16 +237,13 @@ def match_histogram(
 ) -> NDArray[np.float32]:
     """Give each band of one picture the distribution of values of another.
 
-    Per band and from the valid pixels, the value at each of 257 quantiles becomes the
-    other picture's value at that quantile; in between the map is linear.
+    Per band, each of 257 quantiles becomes that of the other picture; in between the
+    map is linear. Quantiles are those of the valid pixels.
 
     Args:
-        sr: (c, H, W), the picture to change.
+        sr: (c, H, W), the picture to change; it is not changed in place.
         hr: (c, H, W), the one to follow.
         valid: (H, W) bool.
-
-    Returns:
-        (c, H, W) float32, a new array.
     """
     steps = np.linspace(0, 1, 257)
     bands = []
@@ -275,11 +272,15 @@ def same_bands(scene: Raster, count: int) -> tuple[int, ...]:
     return bands
 
 
-def _common_bands(sr: Raster, hr: Raster) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return bands of both files that mean the same: red, green, blue, else all.
+def _common_bands(
+    sr: Raster, hr: Raster, roles: Sequence[str] = ()
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return bands of both files that mean the same: `roles`, else RGB, else all.
 
     Codes of classes are never compared as numbers.
     """
+    if roles:
+        return choose_bands(sr, roles).roles, choose_bands(hr, roles).roles
     try:
         return choose_bands(sr, ROLES).roles, choose_bands(hr, ROLES).roles
     except BandError:

@@ -37,6 +37,10 @@ COLUMNS: Mapping[str, Column] = {
     "ssim_y": Column("SSIM-Y", 4, "of BT.601 Y"),
     "sam": Column("SAM", 3, "spectral angle, degrees"),
     "ergas": Column("ERGAS", 3, "relative error in synthesis"),
+    "ndvi_rmse": Column("NDVI", 4, "RMS error of the vegetation index"),
+    "ndvi_bias": Column("NDVI-bias", 4, "mean error of the vegetation index"),
+    "ndwi_rmse": Column("NDWI", 4, "RMS error of the water index"),
+    "ndwi_bias": Column("NDWI-bias", 4, "mean error of the water index"),
     "edge_f1": Column("edge-F1", 3, "F1 of edges within a pixel of the truth's"),
     "edge_f1_map": Column("F1-map", 3, "the same near borders of the map"),
     "lpips_squeeze": Column("LPIPS(sq)", 4, "LPIPS (squeeze)"),
@@ -128,7 +132,7 @@ def score(
         Figures by name of `COLUMNS`.
     """
     whole = metrics.checked_mask(sr, hr, valid)
-    inner = _without_border(whole, border)
+    inner = without_border(whole, border)
     figures = {
         "psnr": metrics.psnr(sr, hr, inner),
         "ssim": metrics.ssim(sr, hr, inner),
@@ -150,7 +154,7 @@ def score(
     return {**figures, "shift_row": shift.row, "shift_col": shift.col}
 
 
-def _without_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
+def without_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
     """Return a mask that is False within `border` pixels of its sides."""
     height, width = mask.shape
     window = np.s_[border : height - border, border : width - border]

@@ -19,6 +19,12 @@ from rsupres.report.measure import Histogram, Spectrum
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
+RELIABILITY = "Reliability of predicted errors"
+# Styles of a drawing outside of a page.
+_ALONE = (
+    "text{font:11px sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;"
+    "stroke-width:2}.result{stroke:#00695c}.input{stroke:#777;stroke-dasharray:7 3}"
+)
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 Points = Sequence[tuple[float, float]]
 
@@ -49,6 +55,32 @@ def spectrum_plot(spectrum: Spectrum) -> str:
     return _plot(
         lines, "cycles per input pixel", "power, dB", text, mark=(0.5, "input's limit")
     )
+
+
+def reliability_plot(bins: Points) -> str:
+    """Return predicted deviations against the errors that were made, as an SVG file.
+
+    Args:
+        bins: (predicted, made) of parts of the values, see
+            `rsupres.evaluation.measures.calibration.Calibration`.
+
+    Returns:
+        A drawing that stands alone: on the dashed line a prediction is exact, above it
+        too sure.
+    """
+    ends = [value for point in bins for value in point]
+    exact = [(value, value) for value in (0.0, max(ends, default=1.0))]
+    lines = {"result": [(0.0, 0.0), *bins], "input": exact}
+    drawn = _plot(
+        lines,
+        "predicted deviation, share of the range",
+        "error made (RMS)",
+        RELIABILITY,
+        floor=0.0,
+    )
+    style = f"<style>{_ALONE}</style>"
+    head = '<svg xmlns="http://www.w3.org/2000/svg"'
+    return head + drawn.removeprefix("<svg").replace("><title>", f">{style}<title>", 1)
 
 
 def _names(lines: Mapping[str, Points]) -> str:

@@ -4,7 +4,8 @@
 scenes of Sentinel-2 (10 m bands, reflectance) and two images of NAIP with near infrared
 through a Gaussian point spread function (``--mtf``, at Nyquist of the reduced grid),
 enlarges them 2 and 4 times and prints PSNR minus that of cubic interpolation: visible
-bands together, and near infrared. A model of three bands gets near infrared as a grey
+bands together, and near infrared; and the root mean square error of NDVI and NDWI over
+that of cubic interpolation. A model of three bands gets near infrared as a grey
 picture; ``--told`` tells a model the MTF.
 """
 
@@ -20,6 +21,7 @@ import torch
 
 from rsupres.checkpoints.catalogue import load_model
 from rsupres.degradations.optics import gaussian_of, sample, sampling_matrix
+from rsupres.evaluation.measures.indices import INDICES, index_figures
 from rsupres.evaluation.measures.metrics import psnr
 from rsupres.families.base import SamplerOptions, SuperResolver
 from rsupres.upscaling.array import upscale_whole
@@ -33,7 +35,9 @@ SCENES = (
     "aerial/other/naip_va_3607717_1m_rgbn.tif",
 )
 _SIDE = 512  # pixels of the cut
+_ROLES = ("red", "green", "blue", "nir")
 _BORDER = 8
+_INNER = (slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
 
 
 def main() -> None:
@@ -48,8 +52,8 @@ def main() -> None:
     cubic = load_model("bicubic", CPU, SamplerOptions())
     options = SamplerOptions(sensor_mtf=given.mtf if given.told else None)
     models = {name: load_model(name, CPU, options) for name in given.model}
-    print("| scene | scale | model | visible dB | near infrared dB |")
-    print("|---|---|---|---|---|")
+    print("| scene | scale | model | visible dB | near infrared dB | NDVI | NDWI |")
+    print("|---|---|---|---|---|---|---|")
     for scale in (2, 4):
         for name in SCENES:
             hr = read(given.data / name)
@@ -58,11 +62,14 @@ def main() -> None:
                 for side in hr.shape[1:]
             ]
             lr = sample(hr.astype(np.float64), *matrices).astype(np.float32)
-            base = measure(run(cubic, lr, scale), hr)
+            plain = run(cubic, lr, scale)
             for model, resolver in models.items():
-                gain = measure(run(resolver, lr, scale), hr) - base
+                made = run(resolver, lr, scale)
+                gain = measure(made, hr) - measure(plain, hr)
+                share = index_errors(made, hr) / index_errors(plain, hr)
                 row = f"{Path(name).stem[:24]} | {scale} | {model}"
-                print(f"| {row} | {gain[0]:+.2f} | {gain[1]:+.2f} |", flush=True)
+                cells = f"{gain[0]:+.2f} | {gain[1]:+.2f} | {share[0]:.2f}"
+                print(f"| {row} | {cells} | {share[1]:.2f} |", flush=True)
 
 
 def read(path: Path) -> np.ndarray:
@@ -90,9 +97,19 @@ def run(model: SuperResolver, lr: np.ndarray, scale: int) -> np.ndarray:
 
 def measure(sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """Return PSNR of the visible bands and of near infrared, range of the scene."""
-    inner = (slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
-    a, b = sr[inner].astype(np.float64), hr[inner].astype(np.float64)
+    a, b = sr[_INNER].astype(np.float64), hr[_INNER].astype(np.float64)
     return np.array([psnr(a[:3], b[:3]), psnr(a[3:], b[3:])])
+
+
+def index_errors(sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
+    """Return the root mean square errors of NDVI and NDWI."""
+    everywhere = np.ones(hr[_INNER].shape[1:], bool)
+    errors = []
+    for name, roles in INDICES.items():
+        pair = [_ROLES.index(role) for role in roles]
+        a, b = sr[_INNER][pair], hr[_INNER][pair]
+        errors.append(index_figures(name, a, b, everywhere)[f"{name}_rmse"])
+    return np.array(errors)
 
 
 if __name__ == "__main__":

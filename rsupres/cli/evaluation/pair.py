@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.terminal.wording import option_of, usage_errors
+from rsupres.errors import RunConflictError
+
+if TYPE_CHECKING:
+    from rsupres.evaluation.measure_pair import PairRequest
+    from rsupres.evaluation.measures.calibration import Calibration
 
 _OF_EVERY_COMMAND = frozenset(
     {
@@ -44,17 +50,52 @@ def evaluate_pair(
     from rsupres.evaluation.report import table_lines
 
     names = {field.name for field in fields(PairRequest)} - {"sr", "hr"}
-    refuse_others(names, "a test set, with --model")
+    refuse_others({*names, "calibration_plot"}, "a test set, with --model")
     request = PairRequest(sr, hr, **{name: options[name] for name in names})
     with usage_errors():
         check_request(request)
     gates = parse_gates(options["fail_if"])
+    plot: Path | None = options["calibration_plot"]
+    if plot is not None:
+        _check_plot_place(plot, request)
     result = measure_pair(request)
     lines = table_lines([result.row])
     if result.calibration is not None:
         lines += result.calibration.lines()
+        if plot is not None:
+            _write_plot(plot, result.calibration)
     console.emit(result.to_json(), "\n".join(lines))
     check_gates(gates, [result.row], result.more_figures)
+
+
+def _check_plot_place(path: Path, request: PairRequest) -> None:
+    """Check that the plot can be written and replaces only an older plot.
+
+    Raises:
+        click.UsageError: there is nothing to plot, or the name is not that of an SVG.
+        InputError: the folder cannot be written.
+        RunConflictError: another file has this name.
+    """
+    from rsupres.output.atomic import check_writable
+    from rsupres.report.plots import RELIABILITY
+
+    if request.calibration is None:
+        raise click.UsageError("--calibration-plot needs --calibration.")
+    if path.suffix.lower() != ".svg":
+        raise click.UsageError(f"{path}: an SVG is written; name it {path.stem}.svg.")
+    check_writable(path, "calibration_plot")
+    if path.exists() and RELIABILITY.encode() not in path.read_bytes():
+        raise RunConflictError(
+            f"{path} exists and is no plot of rsupres; choose another name."
+        )
+
+
+def _write_plot(path: Path, calibration: Calibration) -> None:
+    from rsupres.output.atomic import publishing
+    from rsupres.report.plots import reliability_plot
+
+    with publishing(path) as part:
+        part.write_text(reliability_plot(calibration.bins), encoding="utf-8")
 
 
 def refuse_others(names: Collection[str], use: str) -> None:

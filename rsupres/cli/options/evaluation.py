@@ -59,6 +59,7 @@ def _parse_conditions(
     return tuple(value.replace("-", "_") for value in values)
 
 
+INDICES = ("ndvi", "ndwi")
 pair_options = stacked(
     click.option(
         "--lr",
@@ -99,6 +100,21 @@ pair_options = stacked(
         metavar="UNCERTAINTY",
         help="The raster that --uncertainty wrote for SR: say whether errors are as "
         "large as it predicts, and where. Default: none.",
+    ),
+    click.option(
+        "--calibration-plot",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="OUT.svg",
+        help="Drawing to write of predicted errors against those made; needs "
+        "--calibration. Default: none.",
+    ),
+    click.option(
+        "--index",
+        "indices",
+        type=click.Choice(INDICES),
+        multiple=True,
+        help="Measure the error of this index of reflectance (ndvi: near infrared and "
+        "red; ndwi: green and near infrared); may be repeated. Default: none.",
     ),
     click.option(
         "--stretch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,40 @@ def test_evaluate_reads_the_raster_and_its_tails(tmp_path: Path) -> None:
     assert found["coverage"]["0.9"] == pytest.approx(0.9, abs=0.01)
     shown = CliRunner().invoke(main, arguments)
     assert "spread over skill" in shown.output
+
+
+def test_the_plot_shows_predictions_beside_the_exact_line(tmp_path: Path) -> None:
+    error, deviation = draw()
+    pixels = {"sr": 8000 + 1e4 * error, "hr": 8000 + 0 * error, "u": 1e4 * deviation}
+    paths = [tmp_path / f"{name}.tif" for name in pixels]
+    for path, values in zip(paths, pixels.values(), strict=True):
+        make_scene(path, pixels=values.astype(np.float32))
+    plot = tmp_path / "plot.svg"
+    command = ["evaluate", *map(str, paths[:2]), "--calibration", str(paths[2])]
+    command += ["--stretch", "0,10000", "--calibration-plot"]
+    for _ in range(2):  # an older plot is replaced
+        result = CliRunner().invoke(main, [*command, str(plot)])
+        assert result.exit_code == 0, result.output
+    drawing = ElementTree.fromstring(plot.read_text())
+    lines = drawing.findall("{http://www.w3.org/2000/svg}polyline")
+    found, exact = (
+        np.array([p.split(",") for p in str(line.get("points")).split()], float)
+        for line in lines
+    )
+    assert len(found) == 11
+    on_exact = np.interp(found[:, 0], exact[:, 0], exact[:, 1])
+    assert found[:, 1] == pytest.approx(on_exact, abs=3)  # of 180 pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"), [("a.png", "", 2), ("a.svg", "<svg/>", 5)]
+)
+def test_the_plot_replaces_no_other_file(
+    tmp_path: Path, name: str, content: str, code: int
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    files = ["sr.tif", "hr.tif", "--calibration", "u.tif", "--calibration-plot"]
+    result = CliRunner().invoke(main, ["evaluate", *files, str(path)])
+    assert result.exit_code == code, result.output
+    assert path.read_text() == content
