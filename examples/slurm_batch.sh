@@ -6,8 +6,7 @@
 #SBATCH --time=02:00:00
 #SBATCH --signal=B:USR1@60
 #SBATCH --requeue
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 list=$1 folder=$2
 shift 2
-exec rsupres batch "@$list" --out-dir "$folder" "$@" \
+exec rsupres batch "@$list" --out-dir "$folder" "$@" --threads "$SLURM_CPUS_PER_TASK" \
     --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"

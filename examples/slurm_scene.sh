@@ -7,5 +7,5 @@
 #SBATCH --time=02:00:00
 #SBATCH --signal=B:USR1@60
 #SBATCH --requeue
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-exec rsupres upscale "$@" --update --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+exec rsupres upscale "$@" --update --threads "$SLURM_CPUS_PER_TASK" \
+    --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"

@@ -8,8 +8,10 @@ only in `stop_signals`.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +46,35 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+@contextmanager
+def limited_threads(n: int) -> Iterator[None]:
+    """Let each process compute, compress and decode with at most `n` threads.
+
+    Processes that are started meanwhile keep to it, too. The thread that reads ahead
+    and the one that writes behind wait for most of the time and come on top.
+
+    Args:
+        n: threads of torch (and other users of OpenMP) and of GDAL, from 1.
+    """
+    values = {"OMP_NUM_THREADS": str(n), "GDAL_NUM_THREADS": str(n)}
+    former = {name: os.environ.get(name) for name in values}
+    torch = sys.modules.get("torch")  # not loaded yet, it reads the variable
+    n_former = torch.get_num_threads() if torch else n
+    os.environ.update(values)
+    if torch:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if torch:
+            torch.set_num_threads(n_former)
 
 
 @contextmanager

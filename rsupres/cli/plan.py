@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rsupres.cli.options.cluster import cluster_options, take_cluster
 from rsupres.cli.options.console import console_options
 from rsupres.cli.options.parameters import expand_lists, former_option
-from rsupres.cli.options.run import make_job, upscale_options
+from rsupres.cli.options.run import make_job, time_option, upscale_options
 from rsupres.cli.terminal.console import Console
 from rsupres.cli.terminal.wording import error_line
 
@@ -29,19 +30,22 @@ if TYPE_CHECKING:
 )
 @former_option("--output", "OUTPUT", short="-o")
 @upscale_options
+@cluster_options
+@time_option
 @console_options
 def plan(
     console: Console,
     paths: tuple[str, ...],
     output: str | None = None,
-    **options: object,
+    time_limit_s: float | None = None,
+    **options: Any,
 ) -> None:
     """Say what `upscale` would do with the same arguments; write nothing.
 
     Prints the model and why it is taken, bands, stretch, sizes (width x height), tiles,
     memory, disk, a time estimate, and why the job would be refused, with the exit code
     that `upscale` would have. It takes less than 5 s; what takes longer to find out is
-    left out, and named.
+    left out, and named. Memory and time are those of one process of this machine.
 
     OUTPUT may be left out. Of two paths or more, the last is OUTPUT, as for `upscale`.
 
@@ -57,7 +61,7 @@ def plan(
         *scenes, output = paths
     else:
         scenes = list(paths)
-    options["device"] = str(options["device"]).partition(",")[0]
+    take_cluster(options)  # the figures are those of one process of this machine
     job = make_job(tuple(scenes), output or "out.tif", options)
     found = plan_job(job, has_output=output is not None)
     ctx = click.get_current_context()

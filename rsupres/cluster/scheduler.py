@@ -132,14 +132,15 @@ def _local_cluster(
 ) -> Iterator[LocalCluster]:
     """Start a scheduler in this process, and workers in processes of their own.
 
-    A worker takes one task at a time and shares the processor cores with the others.
+    A worker takes one task at a time and shares the processor cores with the others,
+    unless OMP_NUM_THREADS says how many threads each has.
     """
     import dask
     from distributed import LocalCluster
 
-    threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
+    share = max(1, len(os.sched_getaffinity(0)) // n_workers)
     surroundings = {
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", share),
         "MALLOC_TRIM_THRESHOLD_": _KEPT,
         "MALLOC_MMAP_THRESHOLD_": _KEPT,
     }

@@ -172,11 +172,8 @@ def _carried(
     same numbers, so that the stretch itself is returned.
 
     Args:
-        stretch: of `bands`.
-        scene: open.
-        bands: of its file.
-        other: open.
-        other_bands: of its file, which mean the same.
+        stretch: of `bands` of `scene`.
+        other_bands: of `other`, which mean the same; both files are open.
     """
     for file in (scene, other):
         if not has_scale(file) and not file.dtype.startswith("float"):
@@ -241,9 +238,12 @@ def match_histogram(
     map is linear. Quantiles are those of the valid pixels.
 
     Args:
-        sr: (c, H, W), the picture to change; it is not changed in place.
+        sr: (c, H, W), the picture to change.
         hr: (c, H, W), the one to follow.
         valid: (H, W) bool.
+
+    Returns:
+        (c, H, W) float32.
     """
     steps = np.linspace(0, 1, 257)
     bands = []

@@ -155,7 +155,12 @@ def score(
 
 
 def without_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
-    """Return a mask that is False within `border` pixels of its sides."""
+    """Return a mask that is False near its sides.
+
+    Args:
+        mask: (H, W).
+        border: pixels at every side that become False.
+    """
     height, width = mask.shape
     window = np.s_[border : height - border, border : width - border]
     inner = np.zeros_like(mask)

@@ -176,12 +176,7 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
     """
     started = time.monotonic()
     show = on_progress or (lambda step: None)
-    Inputs(job.inputs).check_folder(job.folder, "folder")
-    try:
-        check_tile_folder(job.folder, overwrite=job.overwrite)
-    except RunConflictError:
-        _drop_published(job.run_path)
-        raise
+    _check_folder(job)
     with bounded_cache(), _open(job) as sources:
         plan = _plan(job, sources)
         manifest = {
@@ -212,6 +207,16 @@ def tile_scene(job: TileJob, *, on_progress: OnProgress | None = None) -> TileSu
         },
         duration_s=time.monotonic() - started,
     )
+
+
+def _check_folder(job: TileJob) -> None:
+    """Check that the tiles may be written; remove the run of tiles that are there."""
+    Inputs(job.inputs).check_folder(job.folder, "folder")
+    try:
+        check_tile_folder(job.folder, overwrite=job.overwrite)
+    except RunConflictError:
+        _drop_published(job.run_path)
+        raise
 
 
 @contextmanager

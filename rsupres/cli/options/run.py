@@ -36,6 +36,7 @@ from rsupres.cli.options.parameters import (
 )
 from rsupres.cli.options.sampling import sampling_options
 from rsupres.cli.options.scene import area_options, band_options, mask_options
+from rsupres.execution import limited_threads
 
 if TYPE_CHECKING:
     from rsupres.upscaling.job import UpscaleJob
@@ -87,6 +88,25 @@ precision_option = click.option(
     help="Arithmetic of the networks; auto is bf16 on CUDA and on processors with "
     "AVX-512 BF16 or AMX, and fp32 elsewhere.",
 )
+
+
+def _limit_threads(
+    ctx: click.Context, param: click.Parameter, value: int | None
+) -> int | None:
+    """Limit the threads of this process until the command ends."""
+    if value is not None:
+        ctx.with_resource(limited_threads(value))
+    return value
+
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    callback=_limit_threads,
+    metavar="N",
+    help="Threads of each process on the CPU, for networks, compression and decoding. "
+    "Default: one for each processor core, shared among processes.",
+)
 work_options = stacked(
     click.option(
         "--tile-size",
@@ -111,6 +131,7 @@ work_options = stacked(
     ),
     devices_option,
     precision_option,
+    threads_option,
     click.option(
         "--shard",
         type=ShardType(),
@@ -223,6 +244,7 @@ def make_job(
 
     chosen = dict(options)
     chosen.pop("report", None)  # the command makes it of the output
+    chosen.pop("threads", None)  # in effect since it was read
     for one, other in _EXCLUDE_EACH_OTHER:
         if chosen.get(one) and chosen.get(other):
             option = other.replace("_", "-")

@@ -7,6 +7,8 @@ average, of classes by nearest. The user's options override these.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from rsupres.grid import round_up
@@ -83,7 +85,8 @@ def output_options(form: OutputFormat) -> dict[str, str]:
     given = {key.upper(): str(value) for key, value in form.creation.items()}
     compress = given.get("COMPRESS", "DEFLATE").upper()
     is_cog = form.driver == "COG"
-    options = {"COMPRESS": compress, "NUM_THREADS": "ALL_CPUS", "BIGTIFF": "IF_SAFER"}
+    threads = os.environ.get("GDAL_NUM_THREADS", "ALL_CPUS")
+    options = {"COMPRESS": compress, "NUM_THREADS": threads, "BIGTIFF": "IF_SAFER"}
     if is_cog:
         options |= {"BLOCKSIZE": str(BLOCK), "OVERVIEW_RESAMPLING": "AVERAGE"}
     else:

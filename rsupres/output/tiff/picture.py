@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import rasterio
@@ -15,7 +16,6 @@ _OPTIONS = {
         "COMPRESS": "DEFLATE",
         "STATISTICS": "YES",
         "OVERVIEW_RESAMPLING": "AVERAGE",
-        "NUM_THREADS": "ALL_CPUS",
     },
     "PNG": {"WRITE_METADATA_AS_TEXT": "YES"},
 }
@@ -33,7 +33,10 @@ def copy_picture(xml: str, part: Path, driver: str) -> None:
         ResourceError: the disk is full.
     """
     with (
-        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        rasterio.Env(
+            GDAL_PAM_ENABLED="NO",
+            GDAL_NUM_THREADS=os.environ.get("GDAL_NUM_THREADS", "ALL_CPUS"),
+        ),
         open_dataset(xml, part.name) as dataset,
         translate_gdal_errors(part, 4 * dataset.height * dataset.width),
     ):
