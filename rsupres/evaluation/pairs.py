@@ -169,11 +169,8 @@ def _carried(
     """Return the limits in another file's numbers that mean the same.
 
     Scale and offset of both files tell. A file of whole numbers without them means the
-    same numbers, so that the stretch itself is returned.
-
-    Args:
-        stretch: of `bands` of `scene`.
-        other_bands: of `other`, which mean the same; both files are open.
+    same numbers, so that the stretch itself is returned. It is of `bands` of `scene`;
+    `other_bands` of `other` mean the same.
     """
     for file in (scene, other):
         if not has_scale(file) and not file.dtype.startswith("float"):
