@@ -18,6 +18,8 @@ from typing import NamedTuple, Self
 
 from rsupres.errors import RunConflictError
 
+# How long a command waits for a lock, as `status` holds one for a moment.
+PATIENCE_S = 0.5
 # Pauses between two attempts to take a lock; many processes may wait for one.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
@@ -43,13 +45,15 @@ class Lock:
         self.is_exclusive = operation == fcntl.LOCK_EX
 
     @classmethod
-    def take(cls, path: Path, operations: Sequence[int], patience_s: float) -> Self:
+    def take(
+        cls, path: Path, operations: Sequence[int], patience_s: float | None = None
+    ) -> Self:
         """Lock a file, making it if it is not there.
 
         Args:
             path: of the file.
             operations: LOCK_EX or LOCK_SH, tried in this order.
-            patience_s: seconds to wait for other holders.
+            patience_s: seconds to wait for other holders; None = `PATIENCE_S`.
 
         Returns:
             The lock, held.
@@ -58,6 +62,8 @@ class Lock:
             FileNotFoundError: if the folder is missing.
             RunConflictError: if another process keeps the lock for longer.
         """
+        if patience_s is None:
+            patience_s = PATIENCE_S
         deadline_s = time.monotonic() + patience_s
         pause_s = _FIRST_PAUSE_S
         while True:

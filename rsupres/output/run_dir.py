@@ -43,9 +43,7 @@ _CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "replaced", "packe
 _PASSING = re.compile(
     r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+)\.lock"
 )
-# How long a process waits for a lock: `status` holds one for a moment, and the first of
-# several shards holds one while it writes the manifest.
-_PATIENCE_S = 0.5
+# The first of several shards holds the lock while it writes the manifest.
 _PATIENCE_WITH_SHARDS_S = 15.0
 # Smaller arrays are read at once; numpy cannot map empty ones.
 _MAPPED_FROM_BYTES = 1 << 16
@@ -95,7 +93,7 @@ class Run(AbstractContextManager["Run"]):
             ResourceError: if the disk is full.
         """
         wanted = [fcntl.LOCK_EX] if exclusive else [fcntl.LOCK_EX, fcntl.LOCK_SH]
-        patience_s = _PATIENCE_S if exclusive else _PATIENCE_WITH_SHARDS_S
+        patience_s = None if exclusive else _PATIENCE_WITH_SHARDS_S
         with translate_os_errors(path):
             lock = _lock_run(path, wanted, patience_s)
             try:
@@ -224,14 +222,15 @@ class Run(AbstractContextManager["Run"]):
         return SceneContext(arrays, content["numbers"])
 
     def lock_shard(
-        self, shard: int, n_shards: int, *, patience_s: float = _PATIENCE_S
+        self, shard: int, n_shards: int, *, patience_s: float | None = None
     ) -> None:
         """Lock one shard until the run is closed.
 
         Args:
             shard: from 1 to `n_shards`.
             n_shards: how many there are.
-            patience_s: how long to wait for a process that works on it.
+            patience_s: how long to wait for a process that works on it; None =
+                `locks.PATIENCE_S`.
 
         Raises:
             RunConflictError: if a process works on it, or on one of another number.
@@ -320,7 +319,7 @@ class Run(AbstractContextManager["Run"]):
         self._allocated.clear()
 
 
-def _lock_run(path: Path, operations: Sequence[int], patience_s: float) -> Lock:
+def _lock_run(path: Path, operations: Sequence[int], patience_s: float | None) -> Lock:
     """Make the directory if it is not there, and lock it."""
     while True:
         path.mkdir(exist_ok=True)

@@ -175,7 +175,9 @@ def test_two_inputs_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_status_tells_what_is_done_failed_and_left(tmp_path, scenes, monkeypatch):
+def test_status_tells_what_is_done_failed_and_left(
+    tmp_path, scenes, monkeypatch, hasty
+):
     job = UpscaleJob(scenes=(), output=tmp_path, scale=Fraction(2), model="bicubic")
     out = tmp_path / "out"
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,7 +24,7 @@ from rsupres.checkpoints.file import write_checkpoint
 from rsupres.cli import COMMANDS, SHORT_HELP, LazyGroup, main
 from rsupres.cli.models import FAMILIES
 from rsupres.errors import InputError
-from rsupres.execution import abandoned
+from rsupres.execution import abandoned, run_for
 from rsupres.upscaling.estimates.costs import (
     MachineTimes,
     ModelTimes,
@@ -219,13 +219,19 @@ def test_a_plan_shows_bands_stretch_offset_and_why_the_model(tmp_path, patient):
 def test_what_takes_too_long_for_a_plan_is_left_out_and_named(
     scene, monkeypatch, place, name
 ):
-    monkeypatch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 2.0)
-    enough = threading.Event()
+    reached, enough = threading.Event(), threading.Event()
 
     def slow(scene: object, choice: object) -> object:
+        reached.set()
         enough.wait()
         raise InputError("too late to be heard")
 
+    def run_until_slow(limit_s: float, work: Callable[[], None]) -> bool:
+        is_done = run_for(0, work)
+        assert reached.wait(60)
+        return is_done
+
+    monkeypatch.setattr("rsupres.upscaling.estimates.planning.run_for", run_until_slow)
     monkeypatch.setattr(f"rsupres.upscaling.preparation.{place}", slow)
     monkeypatch.setattr("rsupres.cli.leave_if_abandoned", lambda code: None)
     told, result = plan(scene)
@@ -233,7 +239,7 @@ def test_what_takes_too_long_for_a_plan_is_left_out_and_named(
     while abandoned():
         time.sleep(0.01)
     assert result.exit_code == 0
-    assert told["left_out"] == f"{name} takes longer than 2 s and is left out"
+    assert told["left_out"] == f"{name} takes longer than 3.5 s and is left out"
     assert told["output_size"] == [200, 240]
     assert told["memory_bytes"] > 0
     assert 0 < told["output_bytes"] < told["disk_bytes"]

@@ -170,7 +170,9 @@ def test_finished_strips_are_not_computed_again(commands, scene, tmp_path):
     assert len(after_all) > len(kept)
 
 
-def test_a_second_run_is_refused_while_the_first_lives(commands, scene, tmp_path):
+def test_a_second_run_is_refused_while_the_first_lives(
+    commands, scene, tmp_path, hasty
+):
     output = tmp_path / "out.tif"
     refused: list[Result] = []
 

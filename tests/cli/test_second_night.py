@@ -309,7 +309,7 @@ def test_shards_of_a_batch_share_the_journal(tmp_path: Path) -> None:
     assert not [*out.glob("*of*.lock")]
 
 
-def test_shards_and_whole_batches_keep_each_other_out(tmp_path: Path) -> None:
+def test_shards_and_whole_batches_keep_each_other_out(tmp_path: Path, hasty) -> None:
     make_scene(tmp_path / "a.tif", 24, 32, descriptions=NAMES)
     out = tmp_path / "out"
     out.mkdir()

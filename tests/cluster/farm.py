@@ -109,8 +109,10 @@ def serve() -> None:
 
     import rsupres.cluster.dask_scene
     import rsupres.cluster.workers  # noqa: F401  # so that children need not
+    from tests.forkserver import spare_the_disk
 
     torch.set_num_threads(1)
+    spare_the_disk()
     while line := sys.stdin.readline():
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for children
         pid = os.fork()

@@ -24,7 +24,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 HOLD = "run = Run.open(path, manifest); tell('held'); time.sleep(60)"
 
 
-def test_a_live_run_is_refused_with_its_process(tmp_path: Path) -> None:
+def test_a_live_run_is_refused_with_its_process(tmp_path: Path, hasty) -> None:
     with child(tmp_path / "o.run", HOLD) as process:
         assert next_line(process) == "held"
         with pytest.raises(RunConflictError, match=f"process {process.pid} on "):
@@ -113,7 +113,7 @@ def test_kills_at_any_moment_leave_a_run_that_continues(tmp_path: Path) -> None:
         assert sorted(file.name for file in path.iterdir()) == expected
 
 
-def test_a_second_run_in_one_process_is_refused_too(tmp_path: Path) -> None:
+def test_a_second_run_in_one_process_is_refused_too(tmp_path: Path, hasty) -> None:
     with (
         Run.open(tmp_path / "o.run", JOB),
         pytest.raises(RunConflictError, match=f"process {os.getpid()}"),

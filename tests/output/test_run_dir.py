@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def test_a_directory_whose_maker_died_before_the_manifest_is_new(
         assert names(run.path) == ["run.json", "run.lock", "strips"]
 
 
-def test_a_shard_is_locked_against_a_second_worker_only(tmp_path: Path) -> None:
+def test_a_shard_is_locked_against_a_second_worker_only(tmp_path, hasty) -> None:
     path = tmp_path / "o.run"
     with Run.open(path, JOB, exclusive=False) as other:
         with Run.open(path, JOB, exclusive=False) as run:
@@ -303,16 +302,19 @@ def test_manifests_are_plain_json(tmp_path: Path) -> None:
 
 
 def test_of_several_shards_one_prepares_and_the_others_wait(tmp_path: Path) -> None:
-    prepared = []
+    prepared, begun = [], threading.Barrier(3)
 
     def prepare() -> SceneContext:
         prepared.append(1)
-        time.sleep(0.1)
         return SceneContext(numbers={"low": 0.5})
+
+    def share(run: Run) -> SceneContext:
+        begun.wait(30)
+        return run.share_context(prepare)
 
     manifest = {"job": {}, "n_strips": 2}
     runs = [Run.open(tmp_path / "r", manifest, exclusive=False) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda run: run.share_context(prepare), runs))
+        found = list(pool.map(share, runs))
     assert [context.numbers for context in found] == [{"low": 0.5}] * 3
     assert len(prepared) == 1

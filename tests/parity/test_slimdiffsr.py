@@ -192,10 +192,10 @@ def run_pipeline(case: Case) -> None:
 
 def build_student(case: Case, scale: int = 4) -> SlimDiffSRNetwork:
     """Build and fill the student; file to network without the dead tensors."""
-    full = SlimDiffSRNetwork(SlimDiffSRConfig(scale), dead=True)
-    fill(full, case)
     with torch.device("meta"):  # no time for random weights
+        full = SlimDiffSRNetwork(SlimDiffSRConfig(scale), dead=True)
         live = SlimDiffSRNetwork(SlimDiffSRConfig(scale))
+    fill(full.to_empty(device="cpu"), case)
     tensors = full.state_dict()
     alive = {k: v for k, v in tensors.items() if not k.startswith(DEAD)}
     live.load_state_dict(alive, assign=True)

@@ -141,7 +141,7 @@ def _alone(folder: Path, shard: tuple[int, int] | None) -> Iterator[None]:
     try:
         for name, operation in names.items():
             with translate_os_errors(folder):
-                held.append(Lock.take(folder / name, [operation], 0.5))
+                held.append(Lock.take(folder / name, [operation]))
         yield
     finally:
         for lock, name in zip(held, names, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,11 @@ def seeded(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
     return found
 
 
+@cache
 def released(config: SgdmConfig) -> Weights:
     """Return U-Net, autoencoder and adapter under released names and shapes."""
-    networks = SgdmNetworks(config)
+    with torch.device("meta"):
+        networks = SgdmNetworks(config)
     state = networks.state_dict()
     weights = {}
     for ours, theirs in reference_names(networks).items():
@@ -73,6 +76,7 @@ def released(config: SgdmConfig) -> Weights:
     return weights
 
 
+@cache
 def tower(blocks: int = 2) -> Weights:
     """Return a text encoder of `blocks` blocks, the last unused, under its names."""
     shapes: dict[str, tuple[int, ...]] = {

@@ -102,7 +102,7 @@ def handler_of(state: Server) -> type[BaseHTTPRequestHandler]:
 def server(monkeypatch) -> Iterator[Server]:
     state = Server()
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{http.server_address[1]}/api"
     state.elements = [
@@ -159,7 +159,11 @@ def test_a_kept_copy_serves_again_without_a_network(server, tmp_path, monkeypatc
 
 
 def test_a_copy_with_fewer_tags_or_changed_bytes_does_not_serve(server, tmp_path):
+    from osmnx import settings
+
+    before = {k: v for k, v in vars(settings).items() if k.islower()}
     few = download(footprint(GRID), LEGEND.only(("building",)), tmp_path)
+    assert {k: v for k, v in vars(settings).items() if k.islower()} == before
     both = download(footprint(GRID), LEGEND, tmp_path)
     assert both.path != few.path
     with both.path.open("ab") as stream:
@@ -176,24 +180,20 @@ def test_429_is_waited_for_as_long_as_the_server_says(server, tmp_path):
     assert len({*server.queries}) == 1
 
 
-def test_504_splits_the_question(server, tmp_path):
-    server.biggest = 0.3
-    area = shapely.box(9.8, 48.6, 10.3, 49.1)
-    download(area, LEGEND, tmp_path)
-    assert len(server.queries) == 4  # large areas are split before asking
-    server.queries.clear()
-    server.biggest = 0.15
-    (tmp_path / "other").mkdir()
-    download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path / "other")
-    assert len(server.queries) == 1 + 4
-    assert len(server.pauses) == 1
-
-
-def test_features_on_a_seam_are_kept_once(server, tmp_path):
+def test_large_areas_are_split_and_features_on_a_seam_are_kept_once(server, tmp_path):
     import geopandas
 
+    server.biggest = 0.3
     copy = download(shapely.box(9.8, 48.6, 10.3, 49.1), LEGEND, tmp_path)
+    assert len(server.queries) == 4
     assert len(geopandas.read_file(copy.path)) == 2
+
+
+def test_504_splits_the_question(server, tmp_path):
+    server.biggest = 0.15
+    download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path)
+    assert len(server.queries) == 1 + 4
+    assert len(server.pauses) == 1
 
 
 def test_a_server_that_refuses_for_long_is_an_error_that_says_what_to_do(
@@ -219,14 +219,6 @@ def test_nothing_there_is_an_error(server, tmp_path):
     server.elements = []
     with pytest.raises(ConditionError, match="none of the legend's features"):
         download(footprint(GRID), LEGEND, tmp_path)
-
-
-def test_settings_of_osmnx_are_restored(server, tmp_path):
-    from osmnx import settings
-
-    before = {k: v for k, v in vars(settings).items() if k.islower()}
-    download(footprint(GRID), LEGEND, tmp_path)
-    assert {k: v for k, v in vars(settings).items() if k.islower()} == before
 
 
 def test_the_question_names_few_values_and_asks_for_many_whole():
