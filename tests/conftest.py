@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from xdist import is_xdist_worker
 
+from tests.cluster.farm import Farm
 from tests.forkserver import Commands, spare_the_disk
 from tests.skips import is_listed
 
@@ -95,6 +96,23 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     commands = Commands(tmp_path_factory.mktemp("commands"))
     yield commands
     commands.close()
+
+
+@pytest.fixture(scope="session")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Start schedulers and workers of Dask; see `tests.cluster.farm`."""
+    farm = Farm(tmp_path_factory.mktemp("farm"))
+    yield farm
+    farm.close()
+
+
+@pytest.fixture(scope="session")
+def scheduler(farm: Farm) -> Path:
+    """The file of a scheduler with two workers, slowed so that both get shards."""
+    _, file = farm.scheduler()
+    for _ in range(2):
+        farm.worker(file, tile_s=0.03)
+    return file
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,19 @@ def _upscale(
     return pixels, TileGrid.plan(grid, scale, size, overlap, *own)
 
 
+@pytest.fixture(scope="module")
+def whole_town(tmp_path_factory: pytest.TempPathFactory):
+    """Return the town in one tile by the name of a model."""
+    cards = {card.name: card for card in list_cards()}
+
+    @cache
+    def upscale(name: str) -> np.ndarray:
+        folder = tmp_path_factory.mktemp("town")
+        return _upscale(cards[name], folder / "whole.tif", 256)[0]
+
+    return upscale
+
+
 def test_there_is_something_that_ships() -> None:
     assert {card.name for card in SHIPPED} >= {
         "e2diffsr-small",
@@ -142,9 +156,9 @@ def test_a_name_that_no_longer_ships_means_its_successor(
     ],
     ids=lambda card: card.name,
 )
-def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
+def test_tile_size_does_not_show(card: Card, tmp_path: Path, whole_town) -> None:
     small, tiling = _upscale(card, tmp_path / "small.tif", 64)
-    whole, _ = _upscale(card, tmp_path / "whole.tif", 256)
+    whole = whole_town(card.name)
     assert len(tiling) > 1
     full_range = 10000  # of the stretch: reflectance 0 to 1
     assert np.abs(small - whole).max() <= full_range / 255
@@ -156,13 +170,12 @@ def test_tile_size_does_not_show(card: Card, tmp_path: Path) -> None:
     assert seams == pytest.approx(1.0, abs=0.01)
 
 
-def test_the_default_model_beats_bicubic_on_the_town(tmp_path: Path) -> None:
-    cards = {card.name: card for card in list_cards()}
+def test_the_default_model_beats_bicubic_on_the_town(whole_town) -> None:
     with rasterio.open(TRUTH) as truth:
         hr = truth.read([1, 2, 3]).astype(np.float64)
     scores = {}
     for name in ("bicubic", "optical-small"):
-        sr, _ = _upscale(cards[name], tmp_path / f"{name}.tif", 96)
+        sr = whole_town(name)
         valid = (sr > 0).all(axis=0)
         scores[name] = psnr(sr[:3] / 4000 * 255, hr / 4000 * 255, valid)
     assert scores["optical-small"] > scores["bicubic"] + 0.3

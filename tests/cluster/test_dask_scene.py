@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +18,10 @@ from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.cli import main
-from tests.cluster.farm import Farm
 from tests.helpers import make_scene
 
 OPTIONS = ["--scale", "3", "--model", "bicubic", "--tile-size", "24", "-q"]
 TILE_S = 0.03
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    farm = Farm(tmp_path_factory.mktemp("farm"))
-    yield farm
-    farm.close()
-
-
-@pytest.fixture(scope="module")
-def scheduler(farm: Farm) -> Path:
-    """A scheduler with two workers."""
-    _, file = farm.scheduler()
-    for _ in range(2):
-        farm.worker(file, tile_s=TILE_S)
-    return file
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +21,6 @@ from rsupres.errors import CheckpointError, InputError, ResourceError
 from rsupres.tile_grid import split_strips
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import compute_shard, finish_run, upscale_scene
-from tests.cluster.farm import Farm
 from tests.helpers import make_scene
 
 OPTIONS = ["--scale", "3", "--model", "bicubic", "--tile-size", "24", "-q"]
@@ -191,17 +189,6 @@ def test_devices_that_cannot_be_meant(job, options, text):
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 2, refused.output
     assert text in refused.output
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A scheduler with two workers."""
-    farm = Farm(tmp_path_factory.mktemp("farm"))
-    _, file = farm.scheduler()
-    for _ in range(2):
-        farm.worker(file)
-    yield file
-    farm.close()
 
 
 @pytest.mark.slow

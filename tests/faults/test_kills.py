@@ -6,13 +6,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.farm import Farm
 from tests.faults.operations import (
     DASK,
     OPERATIONS,
@@ -23,17 +21,6 @@ from tests.faults.operations import (
     results,
 )
 from tests.parity.golden import slow_unless
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory) -> Iterator[Path]:
-    """The file of a scheduler with two workers."""
-    farm = Farm(tmp_path_factory.mktemp("farm"))
-    _, file = farm.scheduler()
-    for _ in range(2):
-        farm.worker(file, tile_s=TILE_S)
-    yield file
-    farm.close()
 
 
 @pytest.fixture(scope="module")
