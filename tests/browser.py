@@ -33,7 +33,6 @@ OPTIONS = (
     "--disable-background-networking",
     "--remote-debugging-port=0",
 )
-START_S = 60.0
 
 
 class Browser:
@@ -58,12 +57,13 @@ class Browser:
         self._numbers = itertools.count(1)
         self._session = ""
         self._socket: Any = None
+        self._is_loaded = False
         self.errors: list[str] = []
         self.requests: list[str] = []
         try:
-            port, path = _wait_for(folder / "DevToolsActivePort").split()
+            port, path = self._address(folder / "DevToolsActivePort")
             self._socket = websocket.create_connection(
-                f"ws://127.0.0.1:{port}{path}", timeout=30, suppress_origin=True
+                f"ws://127.0.0.1:{port}{path}", suppress_origin=True
             )
             targets = self._call("Target.getTargets")["targetInfos"]
             page = next(target for target in targets if target["type"] == "page")
@@ -88,12 +88,13 @@ class Browser:
         self.requests.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self._call("Emulation.setDeviceMetricsOverride", mobile=False, **size)
-        self._call("Page.navigate", url=url)
-        deadline = time.monotonic() + 30
+        self._is_loaded = False
+        assert "errorText" not in self._call("Page.navigate", url=url), url
         ready = "document.readyState === 'complete' && location.href !== 'about:blank'"
         while not self.evaluate(ready):
-            assert time.monotonic() < deadline, f"{url} does not load"
-            time.sleep(0.02)
+            while not self._is_loaded:
+                self._receive()
+            self._is_loaded = False
         images = "Promise.all([...document.images].filter(i => i.className)"
         self.evaluate(f"{images}.map(i => i.decode())).then(() => true)")
 
@@ -130,6 +131,13 @@ class Browser:
         data = self._call("Page.captureScreenshot", format="png")["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
+    def _address(self, file: Path) -> list[str]:
+        """Wait for the file with the port and the path that Chromium listens at."""
+        while not file.exists() or len(address := file.read_text().split()) != 2:
+            assert self._process.poll() is None, "Chromium does not start"
+            time.sleep(0.02)
+        return address
+
     def _call(self, method: str, **parameters: object) -> dict[str, Any]:
         number = next(self._numbers)
         message: dict[str, object] = {
@@ -140,16 +148,21 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         self._socket.send(json.dumps(message))
-        while True:
-            answer: dict[str, Any] = json.loads(self._socket.recv())
-            if answer.get("id") == number:
-                assert "error" not in answer, answer["error"]
-                result: dict[str, Any] = answer["result"]
-                return result
-            self._note(answer.get("method", ""), answer.get("params", {}))
+        while (answer := self._receive()).get("id") != number:
+            pass
+        assert "error" not in answer, answer["error"]
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _receive(self) -> dict[str, Any]:
+        """Return the next message, an answer or an event, and note it."""
+        message: dict[str, Any] = json.loads(self._socket.recv())
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
 
     def _note(self, method: str, parameters: dict[str, Any]) -> None:
-        """Keep what a page does wrong, and what it asks for."""
+        """Keep what a page does wrong, what it asks for, and that it is loaded."""
+        self._is_loaded |= method == "Page.loadEventFired"
         if method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(parameters["exceptionDetails"]))
         if method == "Runtime.consoleAPICalled" and parameters["type"] != "log":
@@ -158,12 +171,3 @@ class Browser:
             self.errors.append(parameters["entry"]["text"])
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
-
-
-def _wait_for(path: Path) -> str:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if path.exists() and len(text := path.read_text().split()) == 2:
-            return " ".join(text)
-        time.sleep(0.02)
-    raise AssertionError(f"Chromium does not start: {path} is missing")

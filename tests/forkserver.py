@@ -107,6 +107,18 @@ class Commands:
         out, err = (path.read_text(errors="replace") for path in texts)
         return Finished(code, out, err, peak_kib * 1024)
 
+    @staticmethod
+    def wait_until(is_so: Callable[[], object], pid: int) -> None:
+        """Wait until something is so; fail if the process ends before that.
+
+        Args:
+            is_so: looked at again and again.
+            pid: number that `while_running` was called with.
+        """
+        while not is_so():
+            assert _is_alive(pid) or is_so()
+            time.sleep(0.005)
+
     def close(self) -> None:
         if self._server is not None:
             with self._server as server:
@@ -123,6 +135,12 @@ class Commands:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         return self._server
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process runs, True where this cannot be seen."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def serve() -> None:

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import rasterio
 from click.testing import CliRunner, Result
 
 from rsupres.cli import main
+from tests.forkserver import Commands
 from tests.helpers import make_scene
 
 SCALE = ["--scale", "3", "--model", "bicubic", "--tile-size", "24", "-q"]
@@ -50,10 +50,7 @@ def once(is_so: Callable[[], bool], number: signal.Signals) -> Callable[[int], N
     """Send a signal as soon as something is so."""
 
     def send(pid: int) -> None:
-        until = time.monotonic() + 30
-        while not is_so() and time.monotonic() < until:
-            time.sleep(0.005)
-        assert is_so()
+        Commands.wait_until(is_so, pid)
         os.kill(pid, number)
 
     return send
