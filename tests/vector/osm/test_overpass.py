@@ -190,9 +190,12 @@ def test_large_areas_are_split_and_features_on_a_seam_are_kept_once(server, tmp_
 
 
 def test_504_splits_the_question(server, tmp_path):
+    import geopandas
+
     server.biggest = 0.15
-    download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path)
+    copy = download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path)
     assert len(server.queries) == 1 + 4
+    assert len(geopandas.read_file(copy.path)) == 2
     assert len(server.pauses) == 1
 
 
