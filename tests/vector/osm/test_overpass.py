@@ -184,18 +184,17 @@ def test_large_areas_are_split_and_features_on_a_seam_are_kept_once(server, tmp_
     import geopandas
 
     server.biggest = 0.3
-    copy = download(shapely.box(9.8, 48.6, 10.3, 49.1), LEGEND, tmp_path)
+    seam = 9.85895  # through the first building
+    area = shapely.box(seam - 0.25, 48.6, seam + 0.25, 49.1)
+    copy = download(area, LEGEND, tmp_path)
     assert len(server.queries) == 4
     assert len(geopandas.read_file(copy.path)) == 2
 
 
 def test_504_splits_the_question(server, tmp_path):
-    import geopandas
-
     server.biggest = 0.15
-    copy = download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path)
+    download(shapely.box(9.8, 48.6, 10.02, 48.82), LEGEND, tmp_path)
     assert len(server.queries) == 1 + 4
-    assert len(geopandas.read_file(copy.path)) == 2
     assert len(server.pauses) == 1
 
 
