@@ -123,12 +123,17 @@ class Browser:
             options = {"button": "left", "buttons": 1, "clickCount": 1}
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **options)
 
-    def screenshot(self) -> NDArray[np.uint8]:
-        """Return (H, W, 3): the window as it is shown."""
+    def screenshot(self, rows: int | None = None) -> NDArray[np.uint8]:
+        """Return (H, W, 3): the window as it is shown, or so many rows of the page."""
         from PIL import Image
 
         self.evaluate("new Promise(d => requestAnimationFrame(() => setTimeout(d, 0)))")
-        data = self._call("Page.captureScreenshot", format="png")["data"]
+        more: dict[str, object] = {}
+        if rows is not None:
+            width = self.evaluate("innerWidth")
+            clip = {"x": 0, "y": 0, "width": width, "height": rows, "scale": 1}
+            more = {"clip": clip, "captureBeyondViewport": True}
+        data = self._call("Page.captureScreenshot", format="png", **more)["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
     def _address(self, file: Path) -> list[str]:

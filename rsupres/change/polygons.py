@@ -73,7 +73,6 @@ class PolygonMask:
     Attributes:
         grid: SR grid.
         path: the file.
-        n_polygons: that touch the grid.
         repaired: broken geometries that were repaired.
         dropped: geometries that could not be repaired.
     """
@@ -95,7 +94,6 @@ class PolygonMask:
         _check_place(path, grid, frame, found)
         polygons = np.concatenate([np.empty(0, object), *found.polygons])
         values = np.concatenate([np.empty(0, np.uint8), *found.values])
-        self.n_polygons = len(polygons)
         self.repaired, self.dropped = found.n_repaired, found.n_dropped
         _report(path, found, attribute)
         _warn_of_overlaps(path, polygons, values)

@@ -1,6 +1,6 @@
 """Set how this process uses its processor's threads and its memory.
 
-The defaults of OpenMP and of glibc cost a run on a CPU a sixth of its time and more.
+With the defaults of OpenMP and glibc a run on a CPU takes a sixth longer, or more.
 The settings hold for the whole process, so the command line makes them, before torch is
 loaded; settings of the user's environment stay.
 """

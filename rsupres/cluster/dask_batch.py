@@ -112,7 +112,7 @@ class BatchOnDask:
 
 
 def _outcome(task: Future[Outcome]) -> Outcome:
-    """Return the outcome of a scene; a worker that dies of it counts as its failure."""
+    """Return the outcome of a scene; it failed if the worker died during its task."""
     try:
         return result_of(task)
     except ResourceError as error:

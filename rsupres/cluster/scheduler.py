@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAID_AFTER_S = 30.0
-_CONNECT_S = 5.0  # how long a scheduler may take to answer at first
+# How long a scheduler may take to answer at first, unless the user's configuration of
+# Dask has another time than Dask's default.
+_CONNECT_S, _DASKS_CONNECT_S = 5.0, 30.0
 # glibc's settings that `rsupres.cli.process` makes in the process of a command.
 _KEPT = str(1 << 30)
 
@@ -98,7 +100,7 @@ class Scheduler:
 
 
 def _check_answers(address: str) -> None:
-    """Check that a Dask scheduler answers, within `_CONNECT_S`.
+    """Check that a Dask scheduler answers within some seconds.
 
     A client of Dask waits 30 s for an address where nothing listens, and without end
     for one where a program listens that never answers.
@@ -106,18 +108,25 @@ def _check_answers(address: str) -> None:
     Raises:
         ResourceError: none answers.
     """
+    import dask
+    from dask.utils import parse_timedelta
     from distributed.comm.core import connect
     from distributed.security import Security
 
+    configured = dask.config.get("distributed.comm.timeouts.connect")
+    limit_s: float = parse_timedelta(configured)
+    if limit_s == _DASKS_CONNECT_S:
+        limit_s = _CONNECT_S
+
     async def call() -> None:
         settings = Security().get_connection_args("client")
-        comm = await connect(address, timeout=_CONNECT_S, **settings)
+        comm = await connect(address, timeout=limit_s, **settings)
         await comm.close()
 
     # In a thread of its own, as the caller may run an event loop (a notebook does).
     with ThreadPoolExecutor(1) as pool:
         try:
-            pool.submit(asyncio.run, asyncio.wait_for(call(), _CONNECT_S)).result()
+            pool.submit(asyncio.run, asyncio.wait_for(call(), limit_s)).result()
         # Other services send what Dask reads as the length of a huge message.
         except (OSError, ValueError, MemoryError) as error:
             raise ResourceError(

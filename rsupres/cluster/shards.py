@@ -1,7 +1,7 @@
 """Cut the missing strips of a run into shards for other processes, and follow them.
 
 The processes write into the run directory; only jobs, counts and errors pass between
-them and the process that assembles. Nothing here knows how the processes were started.
+them and the process that assembles. How the processes are started does not matter here.
 """
 
 from __future__ import annotations

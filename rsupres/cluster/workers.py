@@ -1,7 +1,7 @@
 """The part of rsupres that runs on Dask workers: their examination, and shards.
 
-Functions here are called by name on every worker, so a worker has this module itself.
-No pixels leave a worker but as strips in the run directory.
+Functions here are called by name on every worker, where rsupres is installed too.
+Workers send no pixels; they write strips into the run directory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEAVING = (Status.closing, Status.closed, Status.failed)
 
 
 class Unwanted(Exception):
-    """Nobody waits for the result of a task any more."""
+    """The result of a task is no longer wanted."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Files made of an output when it is there: STAC item, quicklook, style for QGIS."""
+"""Files made from a finished output: STAC item, quicklook, style for QGIS."""

@@ -1,8 +1,8 @@
 """An 8-bit picture of an output in true colours, and the same colours for QGIS.
 
 Reflectance 0 to 0.3 becomes 1 to 255 in all three colours, so that pictures of several
-dates can be compared; without reflectance, what lies between the 2nd and the 98th
-percentile of the three bands together. 0 is no measurement.
+dates can be compared; without reflectance, the numbers from the 2nd to the 98th
+percentile of the three bands together do. 0 marks pixels without a measurement.
 """
 
 from __future__ import annotations

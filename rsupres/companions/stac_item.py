@@ -1,4 +1,4 @@
-"""A STAC item of an output: place, bands, processing, model, and what it was made of.
+"""A STAC item of an output: place, bands, processing, model and inputs.
 
 Items follow STAC 1.1 with the extensions projection, raster, processing and, where a
 model has weights, file and machine learning models (mlm).
@@ -286,7 +286,7 @@ def _add_weights(item: Item, scene: Raster, card: Card, file: Path) -> None:
 
 
 def _origins(scenes: Sequence[str], product: Product | None) -> Iterator[str]:
-    """Yield addresses of what an output was made of; the item of a STAC item."""
+    """Yield the addresses of an output's inputs; of a STAC item, the item's own."""
     if product is not None and product.item is not None:
         yield product.item_address
         return

@@ -16,7 +16,8 @@ from rsupres.output.temporary import clear
 def beside(companions: Companions) -> Iterator[None]:
     """Write companions after the block, also when its output missed a quality gate.
 
-    What killed processes left beside them and beside the output is removed before.
+    Temporary files of killed processes beside them and beside the output are removed
+    first.
     They are left out while an output is not complete, as after one shard of several.
     """
     clear([companions.output, *companions.paths.values()])
@@ -33,7 +34,7 @@ def beside(companions: Companions) -> Iterator[None]:
 
 
 def write_companions(companions: Companions) -> None:
-    """Write the files of an output that is there; those that are current stay.
+    """Write the files of a finished output; those that are current stay.
 
     Raises:
         RsupresError: one cannot be made or written.

@@ -1,10 +1,10 @@
 """Simulate LR images of any optical sensor or product, with the facts of each image.
 
 The blur ranges from optics that nearly lose the Nyquist frequency to files that were
-thinned without a filter. Noise may grow with the signal, bands may be displaced, values
-may be rounded to 8 bits or coarser steps, JPEG blocks may begin anywhere, and pixels
-may have been interpolated onto another grid. The facts of each image are returned too,
-so that a model can learn to take some as input and to estimate the others.
+subsampled without a filter. Noise may grow with the signal, bands may be displaced,
+values may be rounded to 8 bits or coarser steps, JPEG blocks may begin anywhere, and
+pixels may have been interpolated onto another grid. The facts of each image are
+returned too, so that a model can learn to take some as input and estimate the others.
 """
 
 from __future__ import annotations
@@ -79,18 +79,18 @@ class AnySensor(Degradation):
         kernels: shares of the kernels Gaussian, sensor, bicubic, area, bilinear,
             Lanczos, nearest, point and cubic point.
         mtf: of the first two at Nyquist.
-        astigmatic: share of those whose axes differ, by up to `mtf_spread`.
-        mtf_spread: see there.
-        shifted: share of those whose bands are displaced, by up to `band_shift`.
-        band_shift: LR pixels.
+        astigmatic: share of those whose axes differ.
+        mtf_spread: largest difference between their axes.
+        shifted: share of those whose bands are displaced.
+        band_shift: largest displacement, LR pixels.
         noisy: share of images with noise.
         noise: its standard deviation, of the range, drawn evenly in its logarithm.
         growing: share of noise whose variance grows with the signal.
         grey: share of noise that is the same in all bands.
-        compressed: share of images that JPEG has stored.
+        compressed: share of images that were stored as JPEG.
         quality: of JPEG.
-        wavelet: share of images that JPEG 2000 has stored.
-        rate: how many times smaller that made them.
+        wavelet: share of images that were stored as JPEG 2000.
+        rate: compression ratio of JPEG 2000.
         warped: share of images that were interpolated onto another grid, linearly or
             by cubic convolution; these have a Gaussian kernel.
         step: pixels of the sensor's own grid, LR pixels.

@@ -56,7 +56,7 @@ def recompress_2000(image: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:
 
     Args:
         image: (3, h, w), red, green and blue.
-        rate: how many times fewer bytes it takes than the pixels do.
+        rate: compression ratio, bytes of the pixels over bytes of the file.
 
     Raises:
         InputError: Pillow is not installed.

@@ -2,7 +2,7 @@
 
 A sensor's point spread function is taken as separable, so that an image of one band is
 ``rows @ hr @ columns.T`` with two matrices of weights. That covers everything between
-an ideal telescope and a file that was thinned without any filter, at any ratio of
+an ideal telescope and a file that was subsampled without any filter, at any ratio of
 pixels, whole or not.
 
 ====================  =========================================================
@@ -44,7 +44,7 @@ KernelKind = Literal[
     "point_cubic",
 ]
 KINDS: tuple[KernelKind, ...] = get_args(KernelKind)
-# Of the LR grid, cycles per pixel; 0.5 is Nyquist, what lies above folds back.
+# Of the LR grid, cycles per pixel; 0.5 is Nyquist, higher frequencies alias.
 FREQUENCIES = (0.25, 0.5, 0.75, 1.0)
 _DETECTOR = 2.0 / math.pi  # MTF of a square detector at Nyquist
 _MARGIN = 4  # of a sensor's pixels beyond the ends of a picture
@@ -150,18 +150,11 @@ def sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
     return small
 
 
-def response(
-    matrix: np.ndarray, frequencies: tuple[float, ...] = FREQUENCIES
-) -> Floats:
-    """Return the transfer of the middle row at frequencies in cycles per LR pixel.
-
-    Args:
-        matrix: (n_lr, n_hr) weights along an axis.
-        frequencies: in cycles per LR pixel.
-    """
+def response(matrix: np.ndarray) -> Floats:
+    """Return the transfer of the middle row of (n_lr, n_hr), at `FREQUENCIES`."""
     n_lr, n_hr = matrix.shape
     position = np.arange(n_hr) * n_lr / n_hr
-    waves = np.exp(-2j * np.pi * np.outer(frequencies, position))
+    waves = np.exp(-2j * np.pi * np.outer(FREQUENCIES, position))
     return np.asarray(np.abs(waves @ matrix[n_lr // 2]))
 
 

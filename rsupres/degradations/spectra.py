@@ -1,7 +1,7 @@
 """Other spectra for HR images: mixed, single, swapped and inverted bands, other tones.
 
-An augmentation that makes a model care for shapes alone, so that any band or triple of
-bands can be put through it.
+An augmentation with which a model learns from shapes, not from colours, so that it
+serves any band or triple of bands.
 """
 
 from __future__ import annotations

@@ -26,30 +26,20 @@ class Coefficients(NamedTuple):
     c_noise: Tensor
 
 
-def edm_coefficients(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Coefficients:
-    """Return the coefficients of noise levels, in their own type.
-
-    Args:
-        sigma: noise levels > 0, any shape.
-        sigma_data: deviation of the clean pictures.
-    """
-    total = sigma.square() + sigma_data**2
+def edm_coefficients(sigma: Tensor) -> Coefficients:
+    """Return the coefficients of noise levels > 0, of any shape, in their own type."""
+    total = sigma.square() + SIGMA_DATA**2
     return Coefficients(
-        sigma_data**2 / total,
-        sigma * sigma_data * total.rsqrt(),
+        SIGMA_DATA**2 / total,
+        sigma * SIGMA_DATA * total.rsqrt(),
         total.rsqrt(),
         sigma.log() / 4.0,
     )
 
 
-def edm_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
-    """Return the weight of the squared error of D, which makes that of F even.
-
-    Args:
-        sigma: noise levels, any shape.
-        sigma_data: deviation of the data.
-    """
-    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+def edm_weight(sigma: Tensor) -> Tensor:
+    """Return the weight of D's squared error at noise levels: that of F gets even."""
+    return (sigma.square() + SIGMA_DATA**2) / (sigma * SIGMA_DATA).square()
 
 
 def draw_sigma(normal: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:

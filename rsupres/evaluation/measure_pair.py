@@ -40,31 +40,13 @@ from rsupres.tile_grid import TileGrid
 
 @dataclass(frozen=True)
 class PairRequest:
-    """Two pictures to compare, and how.
+    """Two pictures to compare, and how; see `PairOptions` for the other fields.
 
     Attributes:
         sr: the picture under test, a raster file.
         hr: the truth.
-        lr: the input that SR was made of; None = no consistency and no ERGAS.
-        resample: warp HR to the grid of SR where the grids differ.
-        hr_nodata: HR pixels with this DN in every band are invalid; None = as the file
-            says.
-        align: move HR by this many SR pixels (down, right); () = by the displacement
-            found between the two; None = leave it. Needs `resample`.
-        match_histogram: give SR the distribution of values of HR, band by band.
-        stretch: which range of DN is 1, for `rsupres.raster.stretch.parse_stretch`.
-        tile_size: LR pixels that SR was tiled with; None = no seam ratio. Needs `lr`.
-        overlap: LR pixels that its tiles shared.
-        halo: LR pixels of the model's halo.
-        border: SR pixels left out at every side; None = 0.
-        lpips_weights: folder of the LPIPS weights; None = `RSUPRES_LPIPS`.
-        metric_weights: folder of weights of all measures; None =
-            `RSUPRES_METRIC_WEIGHTS`.
-        calibration: raster of standard deviations that was written with SR, to be
-            compared with the errors; None = none.
-        all_figures: measure MS-SSIM, UIQI, NIQE and, with `lr`, those of opensr-test.
-        indices: of `rsupres.evaluation.measures.indices`, compared as the files have
-            them, without `match_histogram` and `stretch`.
+        align: as the option, () = by the displacement found.
+        border: SR pixels left out at every side, the option `crop_border`; None = 0.
     """
 
     sr: str

@@ -189,25 +189,13 @@ def mean_rows(rows: Iterable[Row]) -> list[Row]:
     return means
 
 
-def table_lines(rows: Sequence[Row], head: bool = True) -> list[str]:
-    """Lay out rows as lines of text.
-
-    Args:
-        rows: figures; a missing one shows as "-".
-        head: whether a line of headings comes first.
-
-    Returns:
-        The lines, without ends.
-    """
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """Lay out rows as lines of text below headings; a missing figure shows as "-"."""
     shown = [name for name in COLUMNS if any(name in row.figures for row in rows)]
     width = max([len(row.model) for row in rows] + [5])
     image = max([len(row.image or f"mean of {row.n_images}") for row in rows] + [5])
-    lines = []
-    if head:
-        cells = [f"{COLUMNS[name].heading:>9}" for name in shown]
-        lines.append(
-            f"{'model':{width}} {'scale':>5} {'image':{image}} " + " ".join(cells)
-        )
+    cells = [f"{COLUMNS[name].heading:>9}" for name in shown]
+    lines = [f"{'model':{width}} {'scale':>5} {'image':{image}} " + " ".join(cells)]
     for row in rows:
         cells = []
         for name in shown:

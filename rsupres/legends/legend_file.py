@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rsupres.legends.legend import Legend, LegendClass, LineWidth, Wanted
+from rsupres.legends.legend import Legend, LegendClass, Wanted
+from rsupres.legends.line_width import LineWidth
 from rsupres.legends.toml_table import Colour, Shelf, TableFile, parse_hex
 
 _HEAD_KEYS = {"kind", "title", "background", "antialias", "class"}

@@ -19,36 +19,35 @@ class BandFacts(NamedTuple):
         gsd: side of a pixel, metres.
         common: common name of STAC.
         colour: name of rasterio's ColorInterp.
-        wavelength: centre, micrometres.
     """
 
     number: int
     gsd: int
     common: str
     colour: str
-    wavelength: float
 
 
 FINEST_GSD = 10.0
-# Transfer at Nyquist of the 10 m bands of products, at least. ESA's reports give the
-# instrument 0.24 to 0.28; files of products look sharper (0.35 to 0.56 in 16 scenes),
-# and where the truth is known, results told 0.45 agree best with it. A scene that looks
-# softer was interpolated onto another grid, which sharpening does not undo.
+# Smallest transfer at Nyquist that the 10 m bands of products have. ESA's reports give
+# the instrument 0.24 to 0.28; files of products look sharper (0.35 to 0.56 in 16
+# scenes), and where the truth is known, models that take 0.45 as input agree best with
+# it. A scene that looks softer was interpolated onto another grid, which sharpening
+# does not undo.
 MIN_MTF = 0.45
 BANDS = {
-    "B01": BandFacts(0, 60, "coastal", "coastal", 0.443),
-    "B02": BandFacts(1, 10, "blue", "blue", 0.490),
-    "B03": BandFacts(2, 10, "green", "green", 0.560),
-    "B04": BandFacts(3, 10, "red", "red", 0.665),
-    "B05": BandFacts(4, 20, "rededge071", "rededge", 0.704),
-    "B06": BandFacts(5, 20, "rededge075", "rededge", 0.740),
-    "B07": BandFacts(6, 20, "rededge078", "rededge", 0.783),
-    "B08": BandFacts(7, 10, "nir", "nir", 0.842),
-    "B8A": BandFacts(8, 20, "nir08", "nir", 0.865),
-    "B09": BandFacts(9, 60, "nir09", "nir", 0.945),
-    "B10": BandFacts(10, 60, "cirrus", "swir", 1.375),
-    "B11": BandFacts(11, 20, "swir16", "swir", 1.610),
-    "B12": BandFacts(12, 20, "swir22", "swir", 2.190),
+    "B01": BandFacts(0, 60, "coastal", "coastal"),
+    "B02": BandFacts(1, 10, "blue", "blue"),
+    "B03": BandFacts(2, 10, "green", "green"),
+    "B04": BandFacts(3, 10, "red", "red"),
+    "B05": BandFacts(4, 20, "rededge071", "rededge"),
+    "B06": BandFacts(5, 20, "rededge075", "rededge"),
+    "B07": BandFacts(6, 20, "rededge078", "rededge"),
+    "B08": BandFacts(7, 10, "nir", "nir"),
+    "B8A": BandFacts(8, 20, "nir08", "nir"),
+    "B09": BandFacts(9, 60, "nir09", "nir"),
+    "B10": BandFacts(10, 60, "cirrus", "swir"),
+    "B11": BandFacts(11, 20, "swir16", "swir"),
+    "B12": BandFacts(12, 20, "swir22", "swir"),
 }
 TEN_METRES = ("B04", "B03", "B02", "B08")
 ALL_TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")

@@ -1,14 +1,14 @@
 """Bring coarse bands to the grid of fine ones: guided by those, or by interpolation.
 
-`sharpen` is the only place where bands of 20 m become bands of 10 m. A network that was
-trained for it may replace its body; what goes in and comes out stays.
+`rsupres.families.sharpening` does the same for Sentinel-2 by a network; this module is
+used where a band that the network needs is missing.
 
 The method is a local regression, as in the guided filter (He et al. 2013): around each
 coarse pixel, a linear combination of the fine bands, averaged to coarse pixels,
 explains the coarse band. Its weights, applied to the detail of the fine bands, give the
 detail that is added to the interpolated band. Weights are shrunk, so that noise and
-small displacements of the fine bands do not become detail. At the end, means over the
-coarse pixels are what was measured.
+small displacements of the fine bands do not become detail. At the end, the means over
+the coarse pixels are restored to the measured values.
 
 Every result depends on coarse pixels within `REACH` of it and on nothing else, so that
 a scene may be cut anywhere.

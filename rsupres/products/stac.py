@@ -57,12 +57,11 @@ _OWN_ADDRESS = "rsupres:self"  # field of an item while it is read
 _Rule = Callable[[BandFile], Radiometry | None]
 
 
-def read_items(address: str, text: bytes | None = None) -> list[Item]:
+def read_items(address: str) -> list[Item]:
     """Return the items of a JSON document: one item, or an ItemCollection.
 
     Args:
         address: a path or URL, with which relative addresses in it are completed.
-        text: the document; None = it is read from `address`.
 
     Raises:
         InputError: it cannot be read, or is no STAC.
@@ -75,7 +74,7 @@ def read_items(address: str, text: bytes | None = None) -> list[Item]:
             f"{address}: STAC items need pystac; install rsupres[stac]."
         ) from error
     with _refusing_others(f"{address}: no STAC item and no collection of items"):
-        document = json.loads(read_bytes(address) if text is None else text)
+        document = json.loads(read_bytes(address))
         features = document.get("features", [document])
         items = [Item.from_dict(feature, href=address) for feature in features]
         for item, feature in zip(items, features, strict=True):
@@ -88,7 +87,7 @@ def read_items(address: str, text: bytes | None = None) -> list[Item]:
 
 @contextmanager
 def _refusing_others(message: str) -> Iterator[None]:
-    """Refuse JSON of another shape than STAC's, in whatever way that shows.
+    """Turn every error that JSON of another shape than STAC's leads to into InputError.
 
     Raises:
         InputError: a field is missing, or is of another type.

@@ -68,27 +68,17 @@ _TILES = "tiles"  # in the run directory, until they appear under the folder's n
 
 @dataclass(frozen=True)
 class TileJob:
-    """A scene to cut.
+    """A scene to cut; `rsupres.tiles.request.TileOptions` explains the other fields.
 
     Attributes:
         scenes: what to open: one raster, or several that make one.
         folder: to make.
         scale: SR pixels along one LR pixel.
-        tile_size: LR pixels, None = `DEFAULT_SIZE`, rounded up to what the scale asks.
-        overlap: LR pixels that neighbours share, None = `DEFAULT_OVERLAP`, likewise.
-        halo: LR pixels at inner sides that weigh nothing when tiles are put together.
         multiple: SR sides of tiles are multiples of it.
         roles: bands that a reference is read in, such as ("red", "green", "blue");
             None = these three where a reference is given and the scene has as many,
             else all.
-        input_nodata: value of invalid pixels in the scene, None = as it declares.
-        bands_out: bands of a product that are wanted, None = its finest.
-        stretch: of LR tiles, for `rsupres.raster.stretch.parse_stretch`.
-        bounds: west, south, east, north; None = all.
-        bounds_crs: CRS of `bounds`, None = the scene's.
         conditions: what to write beside the LR tiles.
-        hr: a sharp image on the SR grid, None = none.
-        overwrite: replace a tile folder that exists.
     """
 
     scenes: tuple[str, ...]

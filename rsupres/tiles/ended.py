@@ -1,6 +1,6 @@
 """Repeat the command that ended a run, when its process was killed near the end.
 
-The output is then there, and of the run directory only locks are left.
+The output then exists, and the run directory holds only locks.
 """
 
 from __future__ import annotations

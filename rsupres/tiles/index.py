@@ -132,9 +132,8 @@ class TileRecord:
         lr: LR pixels of the scene; cut at its edges, so never padding.
         sr: SR pixels of the same ground.
         valid: share of LR pixels that are measurements.
-        shares: by kind of `FOLDERS`, share of SR pixels: a map where it draws
-            something, a reference and HR where they are valid, a change mask where it
-            knows.
+        shares: by kind of `FOLDERS`, share of SR pixels that are drawn (map), valid
+            (reference, HR) or known (change mask).
     """
 
     name: str

@@ -89,62 +89,29 @@ class _PlacedTile:
 
 def mosaic_tiles(
     folder: Path,
-    output: Path,
+    into: Destination,
+    on_progress: OnProgress,
     *,
-    driver: str = "COG",
-    creation: Sequence[tuple[str, str]] = (),
     dtype: str | None = None,
     nodata: float | None = None,
     input_nodata: float | None = None,
-    overwrite: bool = False,
-    run_dir: Path | str | None = None,
-    keep_run: bool = False,
-    restart: bool = False,
-    on_progress: OnProgress | None = None,
 ) -> RunSummary:
     """Blend the rasters in a folder into one; return the summary.
 
     Args:
         folder: holds the tiles; its subfolders are not searched. Of a folder that
             `rsupres tile` made, the LR tiles are taken.
-        output: the file to write.
-        driver: COG or GTiff.
-        creation: creation options.
+        into: where the result goes.
+        on_progress: called after each strip.
         dtype: numpy name, None = the tiles'.
         nodata: None = the tiles'; needed when tiles leave gaps.
         input_nodata: value of invalid pixels in the tiles, None = as they declare.
-        overwrite: replace an output that exists.
-        run_dir: where finished strips wait; None = the output's name with `.run`.
-        keep_run: keep it after success.
-        restart: drop an unfinished run of another job.
-        on_progress: called after each strip.
 
     Raises:
         ArgumentError: the output is one of the tiles.
         InputError: no folder, no tiles, or tiles that do not fit together.
         RunConflictError: the output exists.
     """
-    into = Destination(
-        output=output,
-        driver=driver,
-        creation=tuple(creation),
-        overwrite=overwrite,
-        run_dir=None if run_dir is None else Path(run_dir),
-        keep_run=keep_run,
-        restart=restart,
-    )
-    chosen = (dtype, nodata, input_nodata)
-    return _mosaic(folder, into, *chosen, on_progress or (lambda step: None))
-
-
-def _mosaic(
-    folder: Path,
-    into: Destination,
-    dtype: str | None,
-    nodata: float | None,
-    input_nodata: float | None,
-    show: OnProgress,
-) -> RunSummary:
     started = time.monotonic()
     index_path = find_index(folder)
     if index_path is not None and (folder / INDEX).is_file() and (folder / LR).is_dir():
@@ -161,16 +128,9 @@ def _mosaic(
         _warn_of_undeclared(found)
         raster = _raster(found, first, form, index_path, input_nodata)
         check_format(form, raster.n_bands, raster.grid)
-        write_strips(raster, into, show)
-    return RunSummary(
-        output=into.output,
-        status="written",
-        figures={},
-        tiles=len(names),
-        skipped=0,
-        duration_s=time.monotonic() - started,
-        model="mosaic",
-    )
+        write_strips(raster, into, on_progress)
+    duration_s = time.monotonic() - started
+    return RunSummary(into.output, "written", {}, len(names), 0, duration_s, "mosaic")
 
 
 def _open(name: str, input_nodata: float | None) -> Raster:

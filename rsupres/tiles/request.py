@@ -1,4 +1,4 @@
-"""Tiles, mosaics and batches from Python: keyword arguments as the commands have them.
+"""Tiles, mosaics and batches from Python: keyword arguments are the commands' options.
 
 The command line calls the functions here with what it parsed, so both do the same.
 """
@@ -184,17 +184,11 @@ def mosaic(
             into = make_destination(output, writing)
             return mosaic_tiles(
                 folder,
-                into.output,
-                driver=into.driver,
-                creation=into.creation,
+                into,
+                show,
                 dtype=dtype,
                 nodata=nodata,
                 input_nodata=input_nodata,
-                overwrite=into.overwrite,
-                run_dir=into.run_dir,
-                keep_run=into.keep_run,
-                restart=into.restart,
-                on_progress=show,
             )
         settled = {"dtype": dtype, "nodata": nodata, "input_nodata": input_nodata}
         return _finish(folder, Path(output), {**writing, **settled}, show)
@@ -238,9 +232,9 @@ def batch(
 ) -> list[BatchItem]:
     """Upscale many scenes into a folder, as `rsupres batch` does.
 
-    What exists is skipped when it is whole and of the same scene, model and options,
-    else made anew, see `update` and `skip_existing`. A failure does not stop the
-    others; look at the status of each item.
+    An output that exists is skipped when it is whole and of the same scene, model and
+    options, else made anew, see `update` and `skip_existing`. A failure does not stop
+    the other inputs; the status of each item tells which failed.
 
     Args:
         inputs: scenes, folders of scenes, and folders of `tile`.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from rsupres.datasets.packs import Pack
 from rsupres.families.base import ModelSpec
-from rsupres.training.batches import Batch
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.batches import Batch, PatchSource
+from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.losses import Outcome, StageSetup
 
 # Returns batch k of a stream that training never sees.
@@ -90,6 +90,10 @@ class Validation:
     picture: Path
     device: torch.device
 
+    def batch(self, plan: PatchOptions) -> Batch:
+        """Return patches of the held-out crops, the same ones at each validation."""
+        return PatchSource(self.packs, plan, seed=1).batch(0).to(self.device)
+
 
 class FamilyTraining(Protocol):
     """The training of one family.
@@ -127,16 +131,16 @@ class FamilyTraining(Protocol):
     def add_parts(self, names: Collection[str]) -> None:
         """Add the optional parts of the networks that the named tensors belong to.
 
-        The loop calls it before it loads tensors of these names.
+        The loop calls it before it loads tensors of these names. Networks without
+        optional parts add nothing.
         """
-        ...
 
     def move(self, device: torch.device) -> None:
         """Move the networks, and helpers such as a teacher, to a device."""
-        ...
+        self.networks.to(device)
 
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
-        """Prepare the networks for a stage.
+        """Prepare the networks for a stage; by default there is nothing to prepare.
 
         Args:
             stage: the stage that begins or continues.
@@ -144,7 +148,6 @@ class FamilyTraining(Protocol):
                 stage begins; None when it continues, because the networks hold the
                 measured values already.
         """
-        ...
 
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup

@@ -26,6 +26,7 @@ from rsupres.errors import InputError
 from rsupres.families.base import Conditions
 from rsupres.grid import ceil_div
 from rsupres.tile_grid import lr_step
+from rsupres.training.config import PatchOptions
 
 _MIN_LR = 12  # LR pixels; a smaller patch is mostly border
 
@@ -55,38 +56,6 @@ class Batch:
             lr=self.lr.to(device),
             conditions=self.conditions.to(device),
         )
-
-
-@dataclass(frozen=True)
-class PatchOptions:
-    """Sizes and scales of the patches.
-
-    Attributes:
-        lr_side: LR pixels of a patch side; fewer where a crop is too small.
-        hr_side: largest patch side in HR pixels; 0 = no limit.
-        batch: patches per batch.
-        scale_min: smallest scale.
-        scale_max: largest scale.
-        scale_power: the density of the scale is proportional to scale ** power; with 1
-            large scales, which are harder, get more samples.
-        tone: draw random tone and contrast changes of the HR patch.
-        fixed_scales: the only scales, equally likely, instead of a range.
-    """
-
-    lr_side: int = 32
-    batch: int = 6
-    scale_min: float = 1.0
-    scale_max: float = 4.0
-    scale_power: float = 1.0
-    tone: bool = False
-    fixed_scales: tuple[float, ...] = ()
-    hr_side: int = 0
-
-    def offers(self, scale: Fraction) -> bool:
-        """Return whether the plan includes a scale."""
-        if self.fixed_scales:
-            return float(scale) in self.fixed_scales
-        return self.scale_min <= scale <= self.scale_max
 
 
 class PatchSource:
@@ -148,8 +117,8 @@ class PatchSource:
         if plan.fixed_scales:
             low = high = drawn = plan.fixed_scales[rng.integers(len(plan.fixed_scales))]
         else:
-            low = plan.scale_min
-            high = max(min(plan.scale_max, room / _MIN_LR), low)
+            low, high = plan.scales
+            high = max(min(high, room / _MIN_LR), low)
             power = plan.scale_power + 1.0
             u = rng.random()
             drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)

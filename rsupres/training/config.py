@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -62,33 +63,49 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class PatchOptions:
+    """Sizes and scales of the patches that are drawn from packs.
+
+    Attributes:
+        lr_side: LR pixels of a patch side; fewer where a crop is too small.
+        batch: patches per batch.
+        scales: smallest and largest scale.
+        fixed_scales: the only scales, equally likely; `scales` is not used then.
+        scale_power: the density of the scale is proportional to scale ** power; with 1
+            large scales, which are harder, get more samples.
+        tone: draw random tone and contrast changes of the HR patch.
+        hr_side: largest patch side in HR pixels, so that large scales do not cost more;
+            0 = no limit.
+    """
+
+    lr_side: int = 32
+    batch: int = 6
+    scales: tuple[float, float] = (1.0, 4.0)
+    fixed_scales: tuple[float, ...] = ()
+    scale_power: float = 1.0
+    tone: bool = False
+    hr_side: int = 0
+
+    def offers(self, scale: Fraction) -> bool:
+        """Return whether patches of a scale may be drawn."""
+        if self.fixed_scales:
+            return float(scale) in self.fixed_scales
+        return self.scales[0] <= scale <= self.scales[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(PatchOptions):
     """The packs, and how patches are drawn from them.
 
     Attributes:
         train: packs to train on; paths relative to the configuration file.
         validation: packs of held-out crops for validation.
-        lr_side: LR pixels of a patch side.
-        hr_side: largest patch side in HR pixels, so that large scales do not cost more;
-            0 = no limit.
-        batch: patches per batch.
-        scales: smallest and largest scale.
-        scale_power: density of the scale is proportional to scale ** power.
-        tone: draw random tone and contrast changes.
         gsd_weights: weight of the crops of a GSD, as {"0.6" = 1.0}.
-        fixed_scales: the only scales, equally likely; `scales` is not used then.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
-    lr_side: int = 32
-    hr_side: int = 0
-    batch: int = 6
-    scales: tuple[float, float] = (1.0, 4.0)
-    scale_power: float = 1.0
-    tone: bool = False
     gsd_weights: Mapping[str, float] = field(default_factory=dict)
-    fixed_scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from rsupres.output.atomic import translate_os_errors
 from rsupres.output.locks import Lock
 from rsupres.output.tensors import write_tensors
 from rsupres.training.base import FamilyTraining, Validation
-from rsupres.training.batches import PatchOptions, PatchSource
+from rsupres.training.batches import PatchSource
 from rsupres.training.config import StageConfig, TrainConfig, resolve_path
 from rsupres.training.outputs import LOG, STATE, check_outputs, write_card
 from rsupres.training.registry import build_training
@@ -173,18 +173,8 @@ class _Run:
     def _source(self) -> PatchSource:
         data = self.config.data
         packs = [Pack.load(resolve_path(path, self.root)) for path in data.train]
-        plan = PatchOptions(
-            data.lr_side,
-            data.batch,
-            data.scales[0],
-            data.scales[1],
-            data.scale_power,
-            data.tone,
-            data.fixed_scales,
-            data.hr_side,
-        )
         weights = {float(k): float(v) for k, v in data.gsd_weights.items()}
-        return PatchSource(packs, plan, self.config.seed, weights)
+        return PatchSource(packs, data, self.config.seed, weights)
 
     def _run_stage(self, index: int, source: PatchSource, state: State | None) -> bool:
         """Train a stage, from `state` or from its beginning; False = stopped."""

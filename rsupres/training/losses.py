@@ -31,6 +31,18 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
+class AutoencoderOptions:
+    """Options of a stage "autoencoder".
+
+    Attributes:
+        kl_weight: weight of the divergence over the number of pixel values, beside
+            the mean L1; latent diffusion has 1e-6.
+    """
+
+    kl_weight: float = 1e-6
+
+
+@dataclass(frozen=True)
 class StageSetup:
     """The inputs of a loss besides networks and batch.
 

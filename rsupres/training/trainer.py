@@ -57,7 +57,12 @@ class Trainer:
                 self.parameters[name] = parameter
         family.networks.train()
         self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
-        self.optimizer = _make_optimizer(stage, list(self.parameters.values()))
+        self.optimizer = torch.optim.AdamW(  # without decay it is Adam
+            self.parameters.values(),
+            stage.lr,
+            stage.betas,
+            weight_decay=stage.weight_decay,
+        )
         self.discriminator: PatchDiscriminator | None = None
         if stage.adversarial_weight:
             torch.manual_seed(config.seed + 1)
@@ -200,16 +205,6 @@ def learning_rate(stage: StageConfig, k: int) -> float:
     return stage.lr_end + 0.5 * (stage.lr - stage.lr_end) * (
         1.0 + math.cos(math.pi * done)
     )
-
-
-def _make_optimizer(
-    stage: StageConfig, parameters: list[nn.Parameter]
-) -> torch.optim.Optimizer:
-    if stage.weight_decay:
-        return torch.optim.AdamW(
-            parameters, stage.lr, stage.betas, weight_decay=stage.weight_decay
-        )
-    return torch.optim.Adam(parameters, lr=stage.lr, betas=stage.betas)
 
 
 def _load_perceptual(

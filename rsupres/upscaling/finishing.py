@@ -340,7 +340,7 @@ def _join(pieces: Sequence[Piece]) -> Piece:
 
 
 def _around(span: Span, length: int) -> Span:
-    """Return a span with what enlarging it needs on both sides, within the frame."""
+    """Return a span with the pixels that enlarging it needs, within the frame."""
     return max(0, span[0] - CUBIC_REACH), min(length, span[1] + CUBIC_REACH)
 
 

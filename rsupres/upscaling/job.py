@@ -30,53 +30,16 @@ FREE: Mapping[str, bool] = {"is_free": True}
 class UpscaleJob(GivenConditions, Destination):
     """One scene to upscale, with every option of `rsupres upscale`.
 
+    The fields that are not listed are options, which
+    `rsupres.upscaling.request.UpscaleOptions` explains.
+
     Attributes:
         scenes: what to open: one raster, or several that make one.
         scale: SR pixels along one LR pixel.
-        model: name of a card, or a checkpoint file; None = the default that fits.
-        bidx: file bands (from 1) for the model's roles, in its order.
-        named_bands: (role, file band) pairs.
-        other_bands: what becomes of bands besides those chosen or of the model.
-        bands_out: bands of a product that are wanted, None = its finest.
-        dn_scale: physical value of one DN, None = from the metadata.
-        dn_offset: DN added before that, None = from the metadata.
-        mask: "scl", "qa60" or a file that hides pixels, None = none does.
-        mask_classes: of the mask, that are hidden; None = clouds and their like.
-        mask_action: what becomes of hidden pixels.
-        stretch: text for `rsupres.raster.stretch.parse_stretch`.
-        input_nodata: value of invalid pixels in the scene, None = as it declares.
-        bounds: west, south, east, north; None = the whole scene.
-        bounds_crs: CRS of `bounds`, None = the scene's.
-        aoi: vector file; pixels outside its polygons become invalid.
-        seed: of the noise.
-        steps: network evaluations a tile, None = the model's.
-        samples: how many pictures are drawn and averaged.
-        uncertainty: file for the standard deviation, None = it is not written.
+        named_bands: (role, file band) pairs, the option `bands`.
         interval: share of the errors that lie between the two rasters below.
         interval_low: file for the lower limit, None = it is not written.
         interval_high: file for the upper limit.
-        detail: 0 faithful to 1 natural, None = 0.
-        sensor_mtf: the sensor's modulation transfer at Nyquist, None = estimated.
-        noise: standard deviation in digital numbers, None = estimated.
-        lock_low_frequencies: make the result downscale back to the input.
-        tile_size: LR pixels, None = the model's.
-        overlap: LR pixels, None = by the model's halo.
-        batch_size: tiles in one call of the model, None = by device.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16.
-        shard: (I, N) computes share I of N of the strips; None = all of them.
-        dtype: numpy name of the output's type, None = the scene's.
-        nodata: value of invalid pixels in the output, None = the scene's.
-        skip_existing: do nothing when the output exists and is that of this job.
-        update: as `skip_existing`, but make an output of another job anew.
-        fail_if: quality gates, for `rsupres.upscaling.gates.parse_gate`.
-        reference_coverage: file for a raster of where the reference covers the scene,
-            None = it is not written.
-        stac: write a STAC item beside the output.
-        rgb8: picture of 8 bits in true colours to write, None = none.
-        qml: write a style for QGIS beside the output.
-        style_sample: draw a style instead of following an image.
-        sampler: name of a sampler that the model offers, None = the model's.
         store: GDAL's name of the object that the output becomes when it is done, such
             as /vsis3/bucket/out.tif; None = it stays a file.
     """

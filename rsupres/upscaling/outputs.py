@@ -2,8 +2,8 @@
 
 A run writes the upscaled scene and, if asked for, the standard deviation of its error
 or over its samples, the limits of an interval around it, and the coverage of its
-reference. In the coverage, pixels that were filled with
-the enlarged scene count as without a reference, because they hold no texture to take.
+reference. In the coverage, pixels that were filled with the enlarged scene count as
+without a reference, because they hold no texture.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from rsupres.errors import CheckpointError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.families.base import FixedScales
 from rsupres.grid import Scale, as_scale
+from rsupres.output.strips import WritingOptions
 from rsupres.raster.files import StrPath, as_names
 from rsupres.upscaling.job import MaskAction, OtherBands, UpscaleJob
 
@@ -26,62 +27,60 @@ if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import Compute, RunSummary
 
 
-class UpscaleOptions(ConditionOptions, total=False):
+class UpscaleOptions(ConditionOptions, WritingOptions, total=False):
     """Options of `upscale`, `plan` and `batch`: those of the command, by its names.
 
-    What is left out has the command's default. The reference of the commands says what
-    each option means. Conditions are those of `ConditionOptions`.
+    Options that are left out have the command's defaults. Conditions are those of
+    `rsupres.conditions.base.ConditionOptions`; the output's format, and what may be
+    replaced, are in `rsupres.output.strips.WritingOptions`.
 
     Attributes:
         model: a name or a checkpoint; None = the shipped model that fits.
         bidx: file bands (from 1) for the model's roles, in its order.
         bands: file bands by role, such as ``{"red": 3}``.
-        other_bands: "auto", "model", "cubic", "inject" or "skip".
+        other_bands: treatment of bands that the model does not take: "auto", "model",
+            "cubic", "inject" or "skip".
         input_nodata: value of invalid pixels in the scene; None = as it declares.
-        bands_out: "10m", "all" or names, such as "B02,B8A,SCL", of a product.
-        dn_scale: physical value of one digital number.
-        dn_offset: digital numbers added before that.
+        bands_out: "10m", "all" or names, such as "B02,B8A,SCL", of bands of a product;
+            None = its finest.
+        dn_scale: physical value of one digital number; None = from the metadata.
+        dn_offset: digital numbers added before the multiplication; None = likewise.
         mask: "scl", "qa60" or a file that hides pixels.
-        mask_classes: names or numbers of the classes that are hidden.
-        mask_action: "nodata" or "keep-bicubic".
+        mask_classes: names or numbers of the classes that are hidden; None = clouds,
+            their shadows, and pixels without a measurement.
+        mask_action: make hidden pixels "nodata", or "keep-bicubic".
         stretch: "auto", "reflectance", "percentile:2,98" or "LO,HI".
-        bounds: west, south, east, north.
+        bounds: west, south, east, north; None = the whole scene.
         bounds_crs: CRS of `bounds`; None = the scene's.
-        aoi: vector file; outside its polygons is nodata.
+        aoi: vector file; pixels outside its polygons become nodata.
         style: an image or a folder of images.
-        style_sample: draw a style.
-        reference_coverage: file to write.
+        style_sample: draw a style instead of following an image.
+        reference_coverage: file for a raster of where the reference covers the scene.
         stac: write a STAC item beside the output.
         rgb8: picture of 8 bits in true colours to write.
         qml: write a style for QGIS beside the output.
         seed: of the noise.
-        steps: network evaluations a tile.
-        sampler: one that the model offers.
+        steps: network evaluations a tile; None = the model's.
+        sampler: name of a sampler of the model; None = the model's.
         samples: pictures to draw and average.
-        uncertainty: file to write.
-        interval: a share of the errors, and two files to write, between which the
-            truth lies with this share: ``(0.9, "low.tif", "high.tif")``.
-        detail: 0 faithful to 1 natural.
-        sensor_mtf: modulation transfer of the sensor at Nyquist.
-        noise: standard deviation in digital numbers.
+        uncertainty: file for the standard deviation.
+        interval: a probability, and files for the limits between which the truth lies
+            with it: ``(0.9, "low.tif", "high.tif")``.
+        detail: 0 faithful to 1 natural; None = 0.
+        sensor_mtf: modulation transfer of the sensor at Nyquist; None = estimated.
+        noise: standard deviation in digital numbers; None = estimated.
         lock_low_frequencies: make the result downscale back to the input.
-        tile_size: LR pixels.
-        overlap: LR pixels.
-        batch_size: tiles in one call; None = by device.
+        tile_size: LR pixels; None = the model's.
+        overlap: LR pixels; None = by the model's halo.
+        batch_size: tiles in one call of the model; None = by device.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        shard: (I, N).
-        driver: "COG" or "GTiff".
-        co: creation options, a mapping or pairs.
-        dtype: numpy name.
-        nodata: value of the output.
-        overwrite: replace an output that exists.
+        shard: (I, N) computes share I of N of the strips.
+        dtype: numpy name of the output's type; None = the scene's.
+        nodata: value of invalid pixels in the output; None = the scene's.
         skip_existing: do nothing when the output exists and is that of this job.
         update: as `skip_existing`, but make an output of another job anew.
-        restart: drop an unfinished run of another job.
-        run_dir: folder of the unfinished run.
-        keep_run: keep it after success.
-        fail_if: quality gates.
+        fail_if: quality gates, such as "consistency>0.02".
     """
 
     model: str | None
@@ -121,16 +120,10 @@ class UpscaleOptions(ConditionOptions, total=False):
     device: str
     precision: str
     shard: tuple[int, int] | None
-    driver: str
-    co: Mapping[str, str] | Sequence[tuple[str, str]]
     dtype: str | None
     nodata: float | None
-    overwrite: bool
     skip_existing: bool
     update: bool
-    restart: bool
-    run_dir: StrPath | None
-    keep_run: bool
     fail_if: Sequence[str]
 
 

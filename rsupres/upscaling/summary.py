@@ -1,4 +1,4 @@
-"""Describe what a run did: for its caller and for machines."""
+"""Describe the result of a run, for its caller and for programs."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _of_the_scene(work: Work) -> dict[str, str]:
 
 
 def mask_text(job: UpscaleJob) -> str:
-    """Return which mask hides pixels, its classes and what becomes of them."""
+    """Return which mask hides pixels, its classes, and the values of hidden pixels."""
     if job.mask is None:
         return ""
     classes = ",".join(map(str, parse_classes(job.mask_classes)))

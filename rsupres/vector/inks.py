@@ -17,7 +17,8 @@ import shapely
 from numpy.typing import NDArray
 
 from rsupres.errors import InputError
-from rsupres.legends.legend import Legend, LineWidth, width_of_tag
+from rsupres.legends.legend import Legend
+from rsupres.legends.line_width import LineWidth, width_of_tag
 from rsupres.vector.burn import MAX_INKS, Burner
 from rsupres.vector.features import Features
 from rsupres.vector.geometry import (

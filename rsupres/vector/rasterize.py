@@ -41,11 +41,6 @@ class RasterizeJob(SceneGridJob):
 
     Attributes:
         maps: vector files; `overpass` downloads OpenStreetMap of the scene's footprint.
-        legend: name or file.
-        layers: keys or groups of the legend, None = all.
-        place: download this place, None = none.
-        bounds: download this box (west, south, east, north in degrees), None = none.
-        antialias: blend the edges of an RGB legend.
     """
 
     maps: tuple[str, ...]
@@ -119,7 +114,7 @@ class RasterizeOptions(WritingOptions, total=False):
         legend: "classes" (one band of codes), "maptiler", "osm-carto" (RGB), or a file.
         layers: classes of the legend; None = all.
         place: download this place.
-        bounds: download this box, degrees.
+        bounds: download this box: west, south, east, north in degrees.
         antialias: blend the edges of an RGB legend.
     """
 

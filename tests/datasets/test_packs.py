@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from rsupres.datasets.packs import HR_MULTIPLE, CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import InputError
 from rsupres.tile_grid import lr_step
-from rsupres.training.batches import PatchOptions, PatchSource
+from rsupres.training.batches import PatchSource
+from rsupres.training.config import PatchOptions
 
 LAYERS = ("vector_map", "reference", "reference_valid", "change_mask", "style")
 
@@ -100,7 +101,7 @@ def test_stored_lr_is_cut_where_hr_is(
     if max(height, width) > 256:
         return
     pack = make_pack(height, width, scale)
-    plan = PatchOptions(lr_side=max(lr_side, step), batch=3, scale_max=8.0)
+    plan = PatchOptions(lr_side=max(lr_side, step), batch=3, scales=(1.0, 8.0))
     batch = PatchSource([pack], plan, seed).batch(0)
     assert batch.scale == scale
     assert batch.hr.shape[2] % 8 == 0
@@ -121,7 +122,7 @@ def test_stored_lr_is_not_degraded_again() -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (PatchOptions(scale_max=3.0), "scale 4, which data.scales leaves out"),
+        (PatchOptions(scales=(1.0, 3.0)), "scale 4, which data.scales leaves out"),
         (PatchOptions(fixed_scales=(8.0,)), "scale 4, which data.scales leaves out"),
         (PatchOptions(tone=True), "data.tone changes HR"),
         (PatchOptions(lr_side=1), "needs at least 2"),
@@ -149,7 +150,7 @@ def test_invalid_parts_of_a_reference_are_zero_and_told() -> None:
     layers = {**pack.layers, "reference_valid": (valid,) * 2}
     pack = Pack(pack.crops, pack.meta, (), layers)
     batch = PatchSource(
-        [pack], PatchOptions(lr_side=8, batch=4, scale_min=4.0), 0
+        [pack], PatchOptions(lr_side=8, batch=4, scales=(4.0, 4.0)), 0
     ).batch(0)
     told, reference = batch.conditions.reference_valid, batch.conditions.reference
     assert told is not None

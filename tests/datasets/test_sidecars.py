@@ -16,7 +16,8 @@ from rsupres.datasets.packs import Pack
 from rsupres.datasets.sidecars import Sidecars, renamed
 from rsupres.degradations.registry import DEGRADATIONS
 from rsupres.errors import ConditionError, InputError
-from rsupres.training.batches import PatchOptions, PatchSource
+from rsupres.training.batches import PatchSource
+from rsupres.training.config import PatchOptions
 from tests.datasets.town import ALL, ALL_OPTIONS, picture, run, write
 
 

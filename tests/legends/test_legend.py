@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rsupres.errors import InputError
-from rsupres.legends.legend import Legend, LineWidth
+from rsupres.legends.legend import Legend
 from rsupres.legends.legend_file import load_legend, shipped_legends
+from rsupres.legends.line_width import LineWidth
 
 HEAD = 'kind = "classes"\nbackground = "#000000"\n'
 CLASS = """

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
+import rsupres
 from rsupres.change.images import matched_bands
 from rsupres.conditions.base import TargetScene
 from rsupres.conditions.references import open_references
@@ -20,7 +21,6 @@ from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stretch import Stretch, parse_stretch
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
-from rsupres.tiles.mosaic import mosaic_tiles
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.helpers import NORTH_UP, UTM, make_scene
@@ -82,7 +82,7 @@ def test_overviews_of_large_outputs_hold_codes_that_exist(
     side = 600 if maker == "upscale" else 1200
     scene = make_scene(folder / "s.tif", pixels=_pixels(side), descriptions=NAMED)
     if maker == "mosaic":
-        mosaic_tiles(folder, out)
+        rsupres.mosaic(folder, out)
     else:
         job = UpscaleJob(
             scenes=(str(scene),), output=out, model="bicubic", scale=Fraction(2)

@@ -12,6 +12,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
+import rsupres
 from rsupres.errors import InputError
 from rsupres.evaluation.pairs import Preparation, load_pair
 from rsupres.raster.dataset import Raster
@@ -19,7 +20,6 @@ from rsupres.raster.stack import open_scenes
 from rsupres.raster.stretch import parse_stretch
 from rsupres.raster.undeclared import heed_undeclared
 from rsupres.tiles.cut import TileJob, tile_scene
-from rsupres.tiles.mosaic import mosaic_tiles
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.helpers import NORTH_UP, make_scene
@@ -174,7 +174,7 @@ def test_tiles_that_hide_what_they_lack_are_counted(
             transform=NORTH_UP @ Affine.translation(24 * index, 0),
         )
     with caplog.at_level(logging.WARNING):
-        mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+        rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     assert "1 of 2 tiles" in caplog.text
 
 

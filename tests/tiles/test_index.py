@@ -14,6 +14,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rsupres
 from rsupres.blend import Mosaic, join
 from rsupres.conditions.base import ConditionRequest, TargetScene
 from rsupres.conditions.open import open_conditions
@@ -24,7 +25,6 @@ from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tiles import files as tile_files
 from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import TileIndex, Tiling, profiles, read_index, records
-from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, UTM, make_scene
 from tests.strategies import COSTLY
 
@@ -97,7 +97,7 @@ def test_untouched_tiles_give_back_the_scene_bit_for_bit(
         more["nodata"] = np.nan
     scene = make_scene(folder / "scene.tif", pixels=pixels, **more)
     tile_scene(job_for(scene, scale=scale, tile_size=size, overlap=overlap, halo=halo))
-    mosaic_tiles(folder / "tiles", folder / "out.tif", driver="GTiff")
+    rsupres.mosaic(folder / "tiles", folder / "out.tif", driver="GTiff")
     with rasterio.open(scene) as before, rasterio.open(folder / "out.tif") as after:
         assert after.transform == before.transform
         assert after.crs == before.crs
@@ -239,7 +239,7 @@ def test_hr_is_cut_along_and_may_end_early(tmp_path, scene):
         cut = read(tmp_path / "tiles" / "hr" / tile.name)
         np.testing.assert_array_equal(cut, canvas[:, rows, cols])
         assert tile.shares["hr"] == pytest.approx((cut[0] > 0).mean())
-    mosaic_tiles(tmp_path / "tiles" / "hr", tmp_path / "hr_again.tif")
+    rsupres.mosaic(tmp_path / "tiles" / "hr", tmp_path / "hr_again.tif")
     np.testing.assert_array_equal(read(tmp_path / "hr_again.tif"), canvas)
 
 
@@ -283,7 +283,7 @@ def test_an_interrupted_folder_is_not_there_and_is_continued(
     for path, time_ns in done.items():  # the first tile row was not written again
         moved = job.folder / path.relative_to(job.run_path / "tiles")
         assert moved.stat().st_mtime_ns == time_ns
-    mosaic_tiles(job.folder, tmp_path / "out.tif")
+    rsupres.mosaic(job.folder, tmp_path / "out.tif")
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(scene))
 
 

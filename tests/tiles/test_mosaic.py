@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+import rsupres
 from rsupres.cli import main
 from rsupres.errors import InputError, RunConflictError
 from rsupres.tiles import mosaic as mosaics
 from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import read_index
-from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, make_scene
 from tests.strategies import COSTLY
 
@@ -63,7 +63,7 @@ def test_a_picture_cut_into_tiles_comes_back(tmp_path_factory, tile, overlap, or
     order.shuffle(places)
     for number, place in enumerate(places):
         cut(folder / "in", f"{number:03}.tif", pixels, *place, (tile, tile))
-    mosaic_tiles(folder / "in", folder / "out.tif", driver="GTiff")
+    rsupres.mosaic(folder / "in", folder / "out.tif", driver="GTiff")
     with rasterio.open(folder / "out.tif") as dataset:
         assert dataset.transform.almost_equals(NORTH_UP, 1e-9)
         np.testing.assert_array_equal(dataset.read(), pixels)
@@ -74,7 +74,7 @@ def test_overlaps_are_feathered_smoothly_and_edges_are_not(tmp_path):
     high = np.full((1, 10, 30), 2000, np.uint16)
     cut(tmp_path / "in", "a.tif", low, 0, 0, (10, 20))
     cut(tmp_path / "in", "b.tif", high, 0, 10, (10, 20))
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     row = read(tmp_path / "out.tif")[0, 5].astype(int)
     assert (row[:10] == 1000).all()
     assert (row[20:] == 2000).all()
@@ -90,7 +90,7 @@ def test_nodata_weighs_nothing(tmp_path):
     holed[:, :, 8:12] = 0
     cut(tmp_path / "in", "a.tif", holed, 0, 0, (10, 14), nodata=0)
     cut(tmp_path / "in", "b.tif", pixels, 0, 8, (10, 12), nodata=0)
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), pixels)
 
 
@@ -100,10 +100,10 @@ def test_nodata_in_one_band_leaves_the_others_theirs(tmp_path):
     holed[0, 2:8, 4:16] = 0
     cut(tmp_path / "in", "a.tif", holed, 0, 0, (10, 14), nodata=0)
     cut(tmp_path / "in", "b.tif", holed, 0, 8, (10, 12), nodata=0)
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), holed)
     cut(tmp_path / "in", "b.tif", pixels, 0, 8, (10, 12), nodata=0)
-    mosaic_tiles(tmp_path / "in", tmp_path / "two.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "two.tif")
     holed[:, :, 8:] = pixels[:, :, 8:]
     np.testing.assert_array_equal(read(tmp_path / "two.tif"), holed)
 
@@ -112,7 +112,7 @@ def test_numbers_beyond_float32_are_blended(tmp_path):
     pixels = np.full((1, 10, 20), 4_000_000_001, np.uint32)
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 12))
     cut(tmp_path / "in", "b.tif", pixels + np.uint32(2), 0, 8, (10, 12))
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     out = read(tmp_path / "out.tif").astype(np.int64) - 4_000_000_001
     np.testing.assert_array_equal(out[0, 0, :8], 0)
     np.testing.assert_array_equal(out[0, 0, 12:], 2)
@@ -136,7 +136,7 @@ def test_codes_are_those_of_one_tile(tmp_path, nodata):
             **options,
         )
         tiles.append(pixels[1])
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     codes = read(tmp_path / "out.tif")[1]
     np.testing.assert_array_equal(codes[:, :10], tiles[0][:, :10])
     np.testing.assert_array_equal(codes[:, 10:], tiles[1][:, 2:])
@@ -147,8 +147,8 @@ def test_gaps_become_nodata_or_are_refused(tmp_path):
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10))
     cut(tmp_path / "in", "b.tif", pixels, 0, 30, (10, 10))
     with pytest.raises(InputError, match="gaps"):
-        mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif", nodata=0)
+        rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif", nodata=0)
     out = read(tmp_path / "out.tif")
     assert (out[:, :, 10:30] == 0).all()
     np.testing.assert_array_equal(out[:, :, 30:], pixels[:, :, 30:])
@@ -162,7 +162,7 @@ def test_tiles_with_other_nodata_values_get_that_of_the_result(tmp_path):
     two[:, 7, 15:] = 0
     cut(tmp_path / "in", "a.tif", one, 0, 0, (10, 10), nodata=0)
     cut(tmp_path / "in", "b.tif", two, 0, 10, (10, 10), nodata=65535)
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     expected = pixels.copy()
     expected[:, :5, :5] = expected[:, :5, 15:] = 0
     expected[:, 7, 15:] = 1  # measured, and no longer nodata
@@ -175,7 +175,7 @@ def test_pixels_that_a_mask_hides_become_nodata(tmp_path):
     shown[:5, 5:] = False
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 10), nodata=0)
     cut(tmp_path / "in", "b.tif", pixels, 0, 10, (10, 10), mask=shown)
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     expected = pixels.copy()
     expected[:, :5, 15:] = 0
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), expected)
@@ -186,7 +186,7 @@ def test_tiles_with_bands_in_another_order_are_matched_by_name(tmp_path):
     cut(tmp_path / "in", "a.tif", pixels, 0, 0, (10, 12), descriptions=["B04", "B03"])
     turned = pixels[::-1]
     cut(tmp_path / "in", "b.tif", turned, 0, 8, (10, 12), descriptions=["B03", "B04"])
-    mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), pixels)
 
 
@@ -194,9 +194,9 @@ def test_strips_of_any_height_give_the_same_picture(tmp_path, monkeypatch):
     pixels = picture(40, 30)
     for row in (0, 15, 25):
         cut(tmp_path / "in", f"{row}.tif", pixels, row, 0, (18, 30))
-    mosaic_tiles(tmp_path / "in", tmp_path / "one.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "one.tif")
     monkeypatch.setattr(mosaics, "_STRIP_VALUES", 7 * 30 * 2)
-    mosaic_tiles(tmp_path / "in", tmp_path / "many.tif")
+    rsupres.mosaic(tmp_path / "in", tmp_path / "many.tif")
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "many.tif").read_bytes()
 
 
@@ -217,16 +217,16 @@ def test_tiles_that_do_not_fit_are_named(tmp_path, change, text):
     make_scene(folder / "a.tif", bands=2)
     make_scene(folder / "b.tif", **{"bands": 2, **change})
     with pytest.raises(InputError, match=text) as error:
-        mosaic_tiles(folder, tmp_path / "out.tif")
+        rsupres.mosaic(folder, tmp_path / "out.tif")
     assert "b.tif" in str(error.value)
     assert not (tmp_path / "out.tif").exists()
 
 
 def test_folders_without_tiles_are_refused(tmp_path):
     with pytest.raises(InputError, match="no rasters"):
-        mosaic_tiles(tmp_path, tmp_path / "out.tif")
+        rsupres.mosaic(tmp_path, tmp_path / "out.tif")
     with pytest.raises(InputError, match="no such folder"):
-        mosaic_tiles(tmp_path / "no", tmp_path / "out.tif")
+        rsupres.mosaic(tmp_path / "no", tmp_path / "out.tif")
 
 
 def test_the_command_blends_a_folder(tmp_path):
@@ -265,7 +265,7 @@ def brighten(folder: Path, output: Path) -> None:
 
 def test_processed_tiles_are_blended_by_the_planned_halo(tmp_path, planned):
     brighten(planned, tmp_path / "sr")
-    mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", driver="GTiff")
+    rsupres.mosaic(tmp_path / "sr", tmp_path / "out.tif", driver="GTiff")
     rows = read(tmp_path / "out.tif")[0]
     assert rows.shape == (60, 80)
     assert (rows == rows[:1]).all()
@@ -279,7 +279,7 @@ def test_a_halo_counts_where_no_other_tile_is(tmp_path, planned):
     brighten(planned, tmp_path / "sr")
     for path in (tmp_path / "sr").glob("*_001.tif"):
         path.unlink()
-    mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0, driver="GTiff")
+    rsupres.mosaic(tmp_path / "sr", tmp_path / "out.tif", nodata=0, driver="GTiff")
     row = read(tmp_path / "out.tif")[0, 7]
     assert (row[:32] == 1000).all()
     assert (row[32:48] == 3000).all()
@@ -289,14 +289,14 @@ def test_tiles_that_are_not_where_the_index_says_are_named(tmp_path, planned):
     brighten(planned, tmp_path / "sr")
     (tmp_path / "sr" / "000_001.tif").rename(tmp_path / "sr" / "000_002.tif")
     with pytest.raises(InputError, match=r"000_002\.tif.*elsewhere"):
-        mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
+        rsupres.mosaic(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
     (tmp_path / "sr" / "000_002.tif").rename(tmp_path / "sr" / "extra.tif")
     with pytest.raises(InputError, match=r"extra\.tif.*no tile of"):
-        mosaic_tiles(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
+        rsupres.mosaic(tmp_path / "sr", tmp_path / "out.tif", nodata=0)
 
 
 def test_an_existing_output_is_kept(tmp_path):
     cut(tmp_path / "in", "a.tif", picture(8, 8), 0, 0, (8, 8))
     (tmp_path / "out.tif").touch()
     with pytest.raises(RunConflictError):
-        mosaic_tiles(tmp_path / "in", tmp_path / "out.tif")
+        rsupres.mosaic(tmp_path / "in", tmp_path / "out.tif")

@@ -18,9 +18,10 @@ from rsupres.datasets.packs import CropOrigin, Pack, PackMeta, write_pack
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.families.base import SamplerOptions
 from rsupres.output.locks import Lock
-from rsupres.training.batches import PatchOptions, PatchSource
+from rsupres.training.batches import PatchSource
 from rsupres.training.config import (
     DataConfig,
+    PatchOptions,
     StageConfig,
     TrainConfig,
     parse_config,

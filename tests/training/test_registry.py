@@ -117,7 +117,9 @@ def gain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _config(*stages: StageConfig, family: str = "gain") -> TrainConfig:
-    data = DataConfig(("p.safetensors",), ("p.safetensors",), lr_side=12, batch=2)
+    data = DataConfig(
+        train=("p.safetensors",), validation=("p.safetensors",), lr_side=12, batch=2
+    )
     return TrainConfig("tiny", family, "out", data, stages, precision="fp32")
 
 

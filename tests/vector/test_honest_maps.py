@@ -13,8 +13,8 @@ from rasterio.crs import CRS
 
 from rsupres.change.mask import ChangeMask
 from rsupres.grid import Grid
-from rsupres.legends.legend import width_of_tag
 from rsupres.legends.legend_file import load_legend
+from rsupres.legends.line_width import width_of_tag
 from rsupres.raster.dataset import Raster
 from rsupres.raster.place.extent import window_from_aoi
 from rsupres.vector.map import VectorMap

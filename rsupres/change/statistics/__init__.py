@@ -1,1 +1,1 @@
-"""Statistics of change: what unchanged ground looks like, and what is built."""
+"""Statistics of change: those of unchanged ground, and tests for new buildings."""

@@ -36,7 +36,7 @@ def evaluate(console: Console, inputs: tuple[str, ...], **options: Any) -> None:
     image. The conditions of a model are found by the image's name: with
     --reference-from 2020=2018, town_2018_7.tif is the reference of town_2020_7.tif.
     With a map, edges are also measured near its borders. Of several models, the others
-    are compared with the first, image by image. With --protocol: the test of a paper.
+    are compared with the first, image by image. --protocol runs the test of a paper.
 
     \b
     Examples:

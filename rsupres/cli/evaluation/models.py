@@ -68,7 +68,7 @@ def evaluate_models(
 def _show_differences(
     console: Console, found: Sequence[Difference], *, is_asked: bool
 ) -> None:
-    """Show paired differences: to people where an interval is known, else if asked."""
+    """Show paired differences if asked for; as text also where an interval is known."""
     from rsupres.evaluation.comparison.paired import difference_lines
 
     is_asked = is_asked or console.verbosity > 0

@@ -1,4 +1,4 @@
-"""Options of who computes a job: workers of a Dask cluster, or several devices."""
+"""Options of where a job is computed: workers of a Dask cluster, or several devices."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def take_batch_cluster(
         folder: of the batch's outputs.
 
     Returns:
-        What attempts scenes elsewhere, if anything does, and the devices of several
-        processes of this machine.
+        The `Elsewhere` that attempts the scenes, None without one, and the devices of
+        several processes of this machine.
 
     Raises:
         click.UsageError: options that exclude each other.

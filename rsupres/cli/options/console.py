@@ -125,7 +125,7 @@ def console_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _protecting(read: Mapping[str, list[str]]) -> AbstractContextManager[None]:
-    """Protect the files that were read to know what is asked; there may be none."""
+    """Protect the files that options were read from; there may be none."""
     if not read:  # short commands need not load what protects
         return nullcontext()
     from rsupres.output.protect import also_protected

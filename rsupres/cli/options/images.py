@@ -1,4 +1,4 @@
-"""Options about sharp images: how LR is made of them, and what belongs to each.
+"""Options about sharp images: how LR is made of them, and their sidecars.
 
 Shared by the commands that take whole images, `rsupres dataset` and `rsupres evaluate`.
 """

@@ -234,7 +234,7 @@ def split_creation(
 
 
 def note_read(ctx: click.Context, name: str, path: str) -> None:
-    """Note a file that is read to know what is asked, so that no output replaces it.
+    """Note a file that options are read from, so that no output replaces it.
 
     Args:
         ctx: of the command.
@@ -245,7 +245,7 @@ def note_read(ctx: click.Context, name: str, path: str) -> None:
 
 
 def files_read(ctx: click.Context) -> dict[str, list[str]]:
-    """Return the files that were read to know what is asked, by parameter."""
+    """Return the files that options were read from, by parameter."""
     found: dict[str, list[str]] = ctx.meta.setdefault("rsupres.read", {})
     return found
 

@@ -1,4 +1,4 @@
-"""Options of what is read of a scene: the part, the bands, the units of its numbers."""
+"""Options of how a scene is read: the part, the bands, the units of its numbers."""
 
 from __future__ import annotations
 

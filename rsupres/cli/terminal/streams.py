@@ -36,7 +36,7 @@ class TolerantStream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write `text`; return its length whether or not anybody reads."""
+        """Write `text`; return its length, also when the reader has gone."""
         self._try(lambda: self.stream.write(_printable(text)))
         return len(text)
 

@@ -213,11 +213,11 @@ def build(
     Examples:
       rsupres dataset build packs --hr chips --split-by '^(.+)_20' --validation bath
       rsupres dataset build s2.safetensors --hr chips --gsd 2.5 --degradation sentinel2
-      rsupres dataset build ref.safetensors --hr chips --glob '*_2020_*' \
+      rsupres dataset build ref.safetensors --hr chips --glob '*_2020_*' \\
           --reference-from 2020=2018
-      rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \
+      rsupres dataset build packs --hr tiles_ulm --hr tiles_bath \\
           --validation tiles_bath
-      rsupres dataset build s2.safetensors --hr sentinel2 --bits 16 \
+      rsupres dataset build s2.safetensors --hr sentinel2 --bits 16 \\
           --bidx 3,2,1 --bidx 4,3,2
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.datasets.build import BuildRequest, build_packs, follow_layout

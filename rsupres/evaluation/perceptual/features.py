@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
+from rsupres.evaluation.perceptual.lpips import LpipsSqueeze, fill
 
 
 def fill_features(
@@ -35,10 +35,7 @@ def fill_features(
         for name, value in stored.items()
         if name.startswith("features.")
     }
-    try:
-        layers.load_state_dict(own, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: has other layers than expected.") from error
+    fill(layers, own, path)
 
 
 class Taps(nn.Module):

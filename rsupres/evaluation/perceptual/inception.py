@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rsupres.errors import CheckpointError
+from rsupres.evaluation.perceptual.lpips import fill
 
 SIDE = 299  # pixels along a side that the network sees
 N_FEATURES = 2048
@@ -236,10 +236,7 @@ class Inception(nn.Module):
         """
         module = cls()
         own = {n: v for n, v in stored.items() if not n.startswith(("fc.", "AuxLog"))}
-        try:
-            module.load_state_dict(own, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: has other layers than expected.") from error
+        fill(module, own, path)
         return module.requires_grad_(False).eval()
 
     def forward(self, pixels: Tensor) -> Tensor:

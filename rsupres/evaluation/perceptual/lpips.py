@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -145,8 +147,10 @@ class LpipsSqueeze(nn.Module):
             CheckpointError: a file is damaged, or has other tensors.
         """
         module = cls()
-        _fill(module.backbone, _read_features(features), features)
-        _fill(module.heads, _read_heads(heads), heads)
+        fill(module.backbone, _read_features(features), features)
+        stored = read_weights(heads)  # named lin0.model.1.weight
+        numbered = {n.removeprefix("lin").split(".")[0]: v for n, v in stored.items()}
+        fill(module.heads, numbered, heads)
         module.requires_grad_(False)
         return module.eval()
 
@@ -274,27 +278,38 @@ def _read_features(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a readable safetensors file.") from error
 
 
-def _read_heads(path: Path) -> dict[str, Tensor]:
-    """Return the linear heads keyed 0..6; the file names them lin0.model.1.weight."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a pickle of weights alone, in float32, by name.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds other things.
+    """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        return {
-            name.removeprefix("lin").split(".")[0]: value.float()
-            for name, value in stored.items()
-        }
+        return {name: value.float() for name, value in stored.items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable weights-only file.") from error
     except AttributeError as error:
         raise CheckpointError(f"{path}: holds no named tensors.") from error
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network with the tensors of a file, by name.
+
+    Args:
+        module: to be filled.
+        tensors: by name.
+        path: of the file, for messages.
+
+    Raises:
+        CheckpointError: the file has other layers.
+    """
     try:
-        module.load_state_dict(tensors, strict=True)
+        module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())
+        detail = shorten(str(error), 200)
         raise CheckpointError(
-            f"{path}: does not fit LPIPS (squeeze): {detail}"
+            f"{path}: has other layers than expected: {detail}"
         ) from error
 
 

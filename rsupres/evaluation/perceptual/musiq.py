@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsupres.errors import CheckpointError
-from rsupres.evaluation.perceptual.lpips import blocks_of
+from rsupres.evaluation.perceptual.lpips import blocks_of, fill
 
 MAX_BLOCK = 1024  # pixels along a side that are seen at once
 SIDES = (224, 384)  # pixels of the longer side, beside the picture's own size
@@ -146,10 +145,7 @@ class Musiq(nn.Module):
             CheckpointError: the file has other layers.
         """
         module = cls()
-        try:
-            module.load_state_dict(dict(stored), strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: has other layers than expected.") from error
+        fill(module, stored, path)
         return module.requires_grad_(False).eval()
 
     def forward(self, picture: Tensor) -> Tensor:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rsupres.errors import CheckpointError
-from rsupres.evaluation.measures.niqe import Sharp, niqe, read_model
+from rsupres.evaluation.measures.niqe import niqe, read_model
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import (
     Lpips,
@@ -34,6 +32,7 @@ from rsupres.evaluation.perceptual.lpips import (
     LpipsSqueeze,
     load_lpips,
     lpips_distance,
+    read_weights,
 )
 from rsupres.evaluation.perceptual.musiq import Musiq, musiq_quality
 from rsupres.raster.files import file_sha256
@@ -212,27 +211,29 @@ def _load(
 ) -> Measure:
     """Return a measure; the hashes of its files were compared."""
     if figure == "niqe":
-        return _niqe_measure(read_model(first))
+        model = read_model(first)
+        return lambda sr, hr, valid: niqe(sr, valid, model)
     if figure == "clip_iqa":
         from rsupres.evaluation.perceptual.clip_iqa import ClipIqa, read_clip
 
         return ClipIqa(first, read_clip(first), device)
     if figure == "musiq":
-        musiq = Musiq.load(first, _read(first)).to(device)
+        musiq = Musiq.load(first, read_weights(first)).to(device)
         return lambda sr, hr, valid: musiq_quality(musiq, sr, valid)
     (head,) = rest
     if figure == "lpips_squeeze":
         return _lpips_measure(LpipsSqueeze.load_files(first, head).to(device))
-    weights = _read(first)
+    weights = read_weights(first)
     if figure == "dists":
         dists = Dists()
         fill_features(dists.features, weights, first)
-        dists.set_shares(_read(head))
+        dists.set_shares(read_weights(head))
         dists.requires_grad_(False)
-        return _dists_measure(dists.to(device).eval())
+        dists.to(device).eval()
+        return lambda sr, hr, valid: dists_distance(dists, sr, hr, valid)
     net = Lpips(alex_features() if figure == "lpips_alex" else vgg_features(), figure)
     fill_features(net.backbone.layers, weights, first)
-    net.set_heads(_read(head))
+    net.set_heads(read_weights(head))
     net.requires_grad_(False)
     return _lpips_measure(net.to(device).eval())
 
@@ -243,25 +244,9 @@ def _load_features(
     if "fid" not in paths:
         return None
     (path,) = paths["fid"]
-    network = Inception.load(path, _read(path)).to(device)
+    network = Inception.load(path, read_weights(path)).to(device)
     return lambda picture: features_of(network, picture)
-
-
-def _niqe_measure(model: Sharp) -> Measure:
-    return lambda sr, hr, valid: niqe(sr, valid, model)
 
 
 def _lpips_measure(module: LpipsSqueeze) -> Measure:
     return lambda sr, hr, valid: lpips_distance(module, sr, hr, valid)
-
-
-def _dists_measure(module: Dists) -> Measure:
-    return lambda sr, hr, valid: dists_distance(module, sr, hr, valid)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: value.float() for name, value in stored.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a readable weights-only file.") from error

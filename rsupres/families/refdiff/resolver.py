@@ -44,7 +44,7 @@ from rsupres.diffusion.edm import (
     sample_euler,
     sample_heun,
 )
-from rsupres.diffusion.precondition import SIGMA_DATA, edm_coefficients
+from rsupres.diffusion.precondition import edm_coefficients
 from rsupres.errors import InputError
 from rsupres.families.base import (
     FixedScales,
@@ -151,7 +151,7 @@ class EdmDenoiser:
 
     def _denoise(self, x: Tensor, sigma: Tensor, shifts: Tensor) -> Tensor:
         c_skip, c_out, c_in, _ = (
-            part[:, None, None, None] for part in edm_coefficients(sigma, SIGMA_DATA)
+            part[:, None, None, None] for part in edm_coefficients(sigma)
         )
         noisy = x.float()
         raw = self.network(c_in * noisy, shifts, self.maps)

@@ -44,21 +44,17 @@ _SHOWN = 4  # granules that a message names
 SUBDATASET = re.compile(r"SENTINEL2_L(?:1C|2A):(.+):(10|20|60)m:[^:]*")
 
 
-def find_product(path: str, text: bytes | None = None) -> Product | None:
+def find_product(path: str) -> Product | None:
     """Return the product that a path names; None for anything else.
 
     A product is a `.SAFE` folder, its zip or its metadata file, the folder of a
     granule, a subdataset of these as GDAL names it, or a STAC item.
 
-    Args:
-        path: as the user gave it.
-        text: a STAC document that was read from elsewhere; None = `path` is read.
-
     Raises:
         InputError: there is a product, but it cannot be read.
     """
-    if text is not None or is_stac_name(path):
-        return _find_item(path, text)
+    if is_stac_name(path):
+        return _find_item(path)
     label, path = path, local_name(path)
     found = _find(path)
     return None if found is None else replace(found, path=label)
@@ -153,13 +149,13 @@ def _is_of_product(name: str) -> bool:
     return read_metadata(name) is not None
 
 
-def _find_item(path: str, text: bytes | None) -> Product | None:
+def _find_item(path: str) -> Product | None:
     address, _, chosen = path.partition("#")
-    items = read_items(address, text)
+    items = read_items(address)
     if chosen:
         items = [item for item in items if item.id == chosen]
     if len(items) != 1:
-        known = ", ".join(item.id for item in read_items(address, text)[:5])
+        known = ", ".join(item.id for item in read_items(address)[:5])
         raise InputError(
             f"{path}: {len(items)} items where one is wanted; name it as "
             f"{address}#ID. The collection holds {known}."

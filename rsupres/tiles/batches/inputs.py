@@ -1,8 +1,8 @@
 """Find the scenes of a batch in folders, and log the files that are skipped.
 
 In a folder, rasters, Sentinel-2 products (`.SAFE`, zips of them), zips of one raster
-and folders of tiles are inputs, and STAC items where no raster lies beside them. Names
-are looked at, what zips hold, and STAC documents; no raster is opened.
+and folders of tiles are inputs, and STAC items where no raster lies beside them. Names,
+the contents of zips and STAC documents are read; no raster is opened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keep the journal of a batch: what became of each input, in `batch.json`.
+"""Keep the journal of a batch: the status of each input, in `batch.json`.
 
 The journal is written after every step, so that `rsupres status` can read it while the
 batch runs. Nothing is upscaled here.
@@ -53,7 +53,7 @@ class BatchItem:
         figures: quality figures, also of an output that was there already.
         finished: when the output was written or failed, ISO 8601, UTC; "" = not yet.
         files: that make one scene, when there are several.
-        shards: what became of it in each shard ("2/8") of a batch in shards.
+        shards: its status in each shard ("2/8") of a batch in shards.
     """
 
     scene: str

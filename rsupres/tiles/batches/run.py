@@ -1,7 +1,7 @@
 """Attempt the items of a batch: one after the other or several at once, with retries.
 
-The order of attempts, the journal, and how many failures are too many are here. A
-single attempt is made by this process, or by a process of
+This module decides the order of attempts, keeps the journal, and stops after too many
+failures. A single attempt is made by this process, or by a process of
 `rsupres.tiles.batches.workers`.
 """
 
@@ -50,12 +50,12 @@ class Watch:
 
 @dataclass
 class Batch:
-    """The items of a batch, their jobs, and what became of them.
+    """The items of a batch, their jobs, and the outcome of each.
 
     Attributes:
-        items: in order; replaced when something became of them.
+        items: in order; an item is replaced when its status changes.
         jobs: of the items.
-        journal: is kept up to date.
+        journal: written after each change.
         effort: how to work.
         watch: callbacks.
     """

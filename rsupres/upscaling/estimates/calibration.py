@@ -1,8 +1,8 @@
 """Measure how long models take on this machine, for `rsupres doctor --calibrate`.
 
 Each model works on made-up pixels of two sizes, and of two scales where it offers any;
-what it takes is split into a fixed part, one per LR pixel and one per SR pixel. The
-table is kept by `rsupres.upscaling.estimates.costs`. Nothing is read but weights.
+its time is split into a fixed part, one per LR pixel and one per SR pixel. The table is
+kept by `rsupres.upscaling.estimates.costs`. Only weights are read.
 """
 
 from __future__ import annotations

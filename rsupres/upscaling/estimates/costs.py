@@ -1,4 +1,4 @@
-"""Tables of what models cost in memory and time, and the estimates made of them.
+"""Tables of the memory and time that models take, and the estimates made of them.
 
 Memory hardly depends on the machine: `memory.json` beside this module holds what
 `tests/benchmarks/bench_plan.py` measured. Time does: `rsupres doctor --calibrate`

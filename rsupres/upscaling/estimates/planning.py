@@ -89,7 +89,7 @@ class Plan:
         scene_size: pixels of the scene as used.
         output_size: pixels of the output.
         bands: of the output, in its order.
-        other_bands: what becomes of those without a role.
+        other_bands: treatment of those without a role.
         dtype: of the output.
         input_nodata: value that is no measurement in the scene, None without one.
         nodata: of the output; None without one, or a mask instead.
@@ -103,14 +103,14 @@ class Plan:
         disk_bytes: estimated peak of run directory and output together.
         output_bytes: estimated size of the output.
         free_bytes: on the output's disk.
-        sensor: what the model will take for known of the scene's sensor: "sensor_mtf"
+        sensor: facts of the scene's sensor that the model takes as input: "sensor_mtf"
             at Nyquist, "noise" as a share of the stretch, "jpeg_quality"; empty where
             the model takes none, None = not found in time.
         conditions: one line by name of each condition given.
         conditions_s: estimated time for reading them, part of `duration_s`.
         duration_s: estimated; None when this machine was not measured.
         measured_on: date of the table that the time is from.
-        left_out: what took too long to find out, "" when nothing did.
+        left_out: estimates that took too long, "" when none did.
         refusals: the errors that would end the job; empty when it would run.
         exit_code: the one that the job would have, 0 when it would run.
     """
@@ -188,14 +188,14 @@ def plan_job(
 
 @dataclass
 class _Draft:
-    """A plan that grows, and what is found out next."""
+    """A plan that grows, and the name of the next thing to find out."""
 
     plan: Plan
     next: str = "opening the scene"
 
 
 def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
-    """Find out all that can be known, what is quick to find first."""
+    """Fill the plan, beginning with the facts that are quick to find."""
 
     def settled(work: Work, stage: Stage) -> None:
         known, plan = draft.plan, _measured(work, stage)
@@ -325,7 +325,7 @@ def _bands(work: Work, *, is_stretched: bool) -> list[PlannedBand]:
 
 
 def _with_conditions(plan: Plan, work: Work) -> Plan:
-    """Add what the conditions are, and what reading them for every tile takes.
+    """Add the conditions, and the time for reading them for every tile.
 
     A tile in the middle of the scene is read and timed, after one beside it, which
     opens what is opened once.
@@ -366,7 +366,7 @@ def _with_sizes(plan: Plan, work: Work) -> Plan:
 
 
 def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
-    """Add what the output takes, and the strips beside it until it is whole."""
+    """Add the bytes of the output, and of the strips beside it until it is whole."""
     grid, job = work.sr_grid, work.job
     strips = [work.grid.strip(row).height for row in range(work.grid.shape[0])]
     n_pixels, block = grid.height * grid.width, raw_block(grid.width)

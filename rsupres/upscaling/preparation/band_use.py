@@ -50,7 +50,7 @@ def find_bands(job: UpscaleJob, scene: Raster, spec: ModelSpec) -> BandChoice:
 
 
 def _say(scene: Raster, bands: Sequence[int], text: str) -> None:
-    """Log what becomes of some bands of a scene."""
+    """Log the treatment of some bands of a scene."""
     if bands:
         numbers = ", ".join(map(str, bands))
         verb = "band %s is" if len(bands) == 1 else "bands %s are"

@@ -332,7 +332,7 @@ def open_work(
 
 
 def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
-    """Return what is known of the work before pixels are read for the stretch."""
+    """Return the work as far as it is known before pixels are read for the stretch."""
     card = find_card(job, scene)
     spec = card.spec
     check_options(job, spec)

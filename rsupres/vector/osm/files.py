@@ -43,7 +43,7 @@ _CHANGES = re.compile(rb"<osmChange\b")
 def checked_osm(name: str, path: str, keys: Collection[str]) -> Iterator[str]:
     """Yield an OSM file without deleted objects: the file itself, or a copy.
 
-    Warns of areas that lack members, and of ways that lack nodes.
+    A warning counts areas that lack members, and ways that lack nodes.
 
     Args:
         name: that opens the file; what only GDAL opens is yielded as it is.

@@ -20,7 +20,8 @@ from rsupres.datasets.chips import Chip, coarsen, cut, read_chip
 from rsupres.datasets.packs import Pack
 from rsupres.errors import InputError
 from rsupres.evaluation.images import chips_of_pack
-from rsupres.training.batches import PatchOptions, PatchSource
+from rsupres.training.batches import PatchSource
+from rsupres.training.config import PatchOptions
 from tests.cli.training.chips import GSD_M, build, run, write_noise
 from tests.helpers import write_image
 

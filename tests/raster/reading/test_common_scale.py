@@ -9,11 +9,11 @@ import pytest
 from affine import Affine
 from click.testing import CliRunner
 
+import rsupres
 from rsupres.cli import main
 from rsupres.errors import InputError
 from rsupres.raster.dataset import Raster
 from rsupres.raster.stack import open_scenes
-from rsupres.tiles.mosaic import mosaic_tiles
 from tests.helpers import NORTH_UP, make_scene
 
 NAMES = ["B04", "B03", "B02"]
@@ -69,7 +69,7 @@ def test_other_offsets_are_brought_to_that_of_the_first(
     if how == "mosaic":
         out = tmp_path / "out" / "m.tif"
         out.parent.mkdir()
-        mosaic_tiles(tmp_path, out)
+        rsupres.mosaic(tmp_path, out)
         names = [str(out)]
     with open_scenes(names) as scene:
         dn, valid = scene.read_stored(scene.grid.window, (1, 2, 3))
@@ -114,7 +114,7 @@ def test_numbers_that_would_change_are_refused(
 def _join(names: list[str], out: Path | None) -> None:
     """Blend the files into `out`, or open them as one scene."""
     if out is not None:
-        mosaic_tiles(Path(names[0]).parent, out)
+        rsupres.mosaic(Path(names[0]).parent, out)
         return
     with open_scenes(names):
         pass
@@ -127,7 +127,7 @@ def test_nodata_and_masks_of_a_moved_file_stay_hidden(tmp_path: Path) -> None:
     names = _pair(tmp_path, pixels, (1e-4, 0), (1e-4, -0.1), stored, nodata=0)
     mosaic = tmp_path / "out" / "m.tif"
     mosaic.parent.mkdir()
-    mosaic_tiles(tmp_path, mosaic)
+    rsupres.mosaic(tmp_path, mosaic)
     for wanted in (names, [str(mosaic)]):
         with open_scenes(wanted) as scene:
             dn, valid = scene.read_stored(scene.grid.window, (1, 2, 3))

@@ -23,7 +23,14 @@ from rsupres.families.e2diffsr.latent import kl_per_sample, split_moments
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import latent_posterior, sample_latent
 from rsupres.training.batches import Batch
-from rsupres.training.losses import Outcome, StageSetup, normal, picture_terms, uniform
+from rsupres.training.losses import (
+    AutoencoderOptions,
+    Outcome,
+    StageSetup,
+    normal,
+    picture_terms,
+    uniform,
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,8 @@ class DecodingOptions:
 
 
 @dataclass(frozen=True)
-class AutoencoderOptions(DecodingOptions):
-    """Options of the stage "autoencoder".
-
-    Attributes:
-        kl_weight: weight of the divergence over the number of pixel values, beside
-            the mean L1; latent diffusion has 1e-6.
-    """
-
-    kl_weight: float = 1e-6
+class EncodingOptions(AutoencoderOptions, DecodingOptions):
+    """Options of the stage "autoencoder"."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def autoencoder_loss(
         The loss and its terms.
     """
     options, size = setup.options, patches.size
-    assert isinstance(options, AutoencoderOptions)
+    assert isinstance(options, EncodingOptions)
     mean, logvar = _moments(model.networks, patches)
     z = mean + (0.5 * logvar).exp() * normal(mean, generator)
     z = _disturb(z, options, generator)

@@ -20,13 +20,20 @@ from rsupres.families.e2diffsr.config import PAPER, SMALL, E2DiffSRConfig
 from rsupres.families.e2diffsr.network import E2DiffSRNetworks
 from rsupres.families.e2diffsr.resolver import make_spec
 from rsupres.families.storage import config_to_json
-from rsupres.training.base import DrawBatch, Exported, NoOptions, Stage, Validation
-from rsupres.training.batches import Batch, PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.base import (
+    DrawBatch,
+    Exported,
+    FamilyTraining,
+    NoOptions,
+    Stage,
+    Validation,
+)
+from rsupres.training.batches import Batch
+from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.e2diffsr.losses import (
     LOSSES,
-    AutoencoderOptions,
     DecodingOptions,
+    EncodingOptions,
     JointOptions,
     Model,
     Patches,
@@ -46,8 +53,8 @@ _VALIDATION_CROPS = 12
 
 
 @dataclass(frozen=True)
-class E2DiffSRTraining:
-    """E2DiffSR for the training loop; implements `FamilyTraining`.
+class E2DiffSRTraining(FamilyTraining):
+    """E2DiffSR for the training loop.
 
     Attributes:
         architecture: of the networks.
@@ -63,7 +70,7 @@ class E2DiffSRTraining:
     may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
         "autoencoder": Stage(
-            ("dpencoder", "depsr"), f"depsr.{_LAST_LAYER}", AutoencoderOptions
+            ("dpencoder", "depsr"), f"depsr.{_LAST_LAYER}", EncodingOptions
         ),
         "prior": Stage(("condnet", "unet"), options=PriorOptions),
         "closing": Stage(("depsr",), f"depsr.{_LAST_LAYER}", DecodingOptions),
@@ -146,13 +153,9 @@ class E2DiffSRTraining:
         figures: dict[str, float] = {}
         for scale in _VALIDATION_SCALES:
             side = 48 if scale < 4 else 32
-            plan = PatchOptions(side, _VALIDATION_CROPS, float(scale), float(scale))
-            batch = (
-                PatchSource(validation.packs, plan, seed=1)
-                .batch(0)
-                .to(validation.device)
-            )
-            patches = Patches.of(batch)
+            both = (float(scale), float(scale))
+            plan = PatchOptions(side, _VALIDATION_CROPS, both)
+            patches = Patches.of(validation.batch(plan))
             images = self._enlarge_all(patches, validation.stage)
             for name, image in images.items():
                 figures[f"psnr_{name}_x{scale}"] = mean_psnr(image, patches.hr)

@@ -16,7 +16,7 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -37,12 +37,13 @@ from rsupres.families.optical.resolver import make_spec
 from rsupres.training.base import (
     DrawBatch,
     Exported,
+    FamilyTraining,
     NoOptions,
     Stage,
     Validation,
 )
-from rsupres.training.batches import Batch, PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.batches import Batch
+from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.optical.losses import (
     draw_loss,
     feature_loss,
@@ -89,8 +90,8 @@ class DrawOptions:
 
 
 @dataclass(frozen=True)
-class OpticalTraining:
-    """An optical model for the training loop; implements `FamilyTraining`.
+class OpticalTraining(FamilyTraining):
+    """An optical model for the training loop.
 
     Attributes:
         architecture: of the network.
@@ -125,13 +126,6 @@ class OpticalTraining:
     def networks(self) -> nn.Module:
         """The network."""
         return self.network
-
-    def add_parts(self, names: Collection[str]) -> None:
-        """Add nothing: the architecture says which parts there are."""
-
-    def move(self, device: torch.device) -> None:
-        """Move the network to a device."""
-        self.network.to(device)
 
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Start draws from the mean, or scale the estimator's inputs."""
@@ -195,8 +189,7 @@ class OpticalTraining:
         plan = PatchOptions(
             _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(float(SMALL.up),)
         )
-        source = PatchSource(validation.packs, plan, seed=1)
-        batch = source.batch(0).to(validation.device)
+        batch = validation.batch(plan)
         lr, hr = 2.0 * batch.lr - 1.0, 2.0 * batch.hr - 1.0
         told = torch.tensor(Facts().as_numbers(float(batch.scale)))
         told = told.expand(len(lr), -1).to(lr.device)

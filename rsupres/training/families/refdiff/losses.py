@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
@@ -184,16 +183,3 @@ def frame_of(batch: Batch, config: RefDiffConfig) -> PreparedTiles:
             batch.scale,
             config,
         )
-
-
-def enlarge_as_released(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the LR image enlarged as in the released training code, uint8.
-
-    Bilinear at half-pixel centres, truncated to whole levels.
-
-    Args:
-        lr: (b, c, h, w) uint8.
-        size: rows and columns of the HR image.
-    """
-    enlarged = functional.interpolate(lr.float(), size, mode="bilinear")
-    return enlarged.to(torch.uint8)

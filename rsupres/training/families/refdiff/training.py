@@ -5,7 +5,7 @@ The losses are in `rsupres.training.families.refdiff.losses`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,9 +21,9 @@ from rsupres.families.refdiff.config import MINI, RELEASED, RefDiffConfig
 from rsupres.families.refdiff.network import RefDiffUNet, initialise_
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, make_spec, sample
 from rsupres.families.storage import config_to_json
-from rsupres.training.base import DrawBatch, Exported, Stage, Validation
-from rsupres.training.batches import Batch, PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.base import Exported, FamilyTraining, Stage, Validation
+from rsupres.training.batches import Batch
+from rsupres.training.config import PatchOptions, TrainConfig
 from rsupres.training.families.refdiff.losses import (
     ClosingOptions,
     EdmOptions,
@@ -51,8 +51,8 @@ class RefDiffOptions:
 
 
 @dataclass(frozen=True)
-class RefDiffTraining:
-    """Ref-Diff for the training loop; implements `FamilyTraining`.
+class RefDiffTraining(FamilyTraining):
+    """Ref-Diff for the training loop.
 
     Attributes:
         architecture: of the network.
@@ -94,16 +94,6 @@ class RefDiffTraining:
         """The network."""
         return self.network
 
-    def add_parts(self, names: Collection[str]) -> None:
-        """Add nothing: the network has no optional parts."""
-
-    def move(self, device: torch.device) -> None:
-        """Move the network to a device."""
-        self.network.to(device)
-
-    def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
-        """Prepare nothing: the stages need no statistics."""
-
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
@@ -134,9 +124,7 @@ class RefDiffTraining:
         plan = PatchOptions(
             _VALIDATION_LR_SIDE, _VALIDATION_CROPS, fixed_scales=(scale,)
         )
-        batch = (
-            PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
-        )
+        batch = validation.batch(plan)
         truth = batch.hr * 2.0 - 1.0
         bare = replace(batch, conditions=Conditions())
         shown = frame_of(batch, self.architecture).guidance

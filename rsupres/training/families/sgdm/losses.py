@@ -31,22 +31,17 @@ from rsupres.families.sgdm.resolver import LEGEND, empty_map
 from rsupres.families.sgdm.style import picture_statistics
 from rsupres.legends.legend_file import load_legend
 from rsupres.training.batches import Batch
-from rsupres.training.losses import Outcome, StageSetup, normal, picture_terms, uniform
+from rsupres.training.losses import (
+    AutoencoderOptions,
+    Outcome,
+    StageSetup,
+    normal,
+    picture_terms,
+    uniform,
+)
 
 _LATTICE = 16  # pixels, the largest stride of LPIPS (squeeze)
 _STYLE_SQUARE = 8  # HR pixels averaged before a picture's style is measured
-
-
-@dataclass(frozen=True)
-class AutoencoderOptions:
-    """Options of the stage "autoencoder".
-
-    Attributes:
-        kl_weight: weight of the divergence over the number of pixel values, beside
-            the mean L1; latent diffusion has 1e-6.
-    """
-
-    kl_weight: float = 1e-6
 
 
 @dataclass(frozen=True)

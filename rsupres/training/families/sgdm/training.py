@@ -6,7 +6,7 @@ The losses are in `rsupres.training.families.sgdm.losses`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -23,9 +23,15 @@ from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
 from rsupres.families.storage import config_to_json
-from rsupres.training.base import DrawBatch, Exported, Stage, Validation
-from rsupres.training.batches import Batch, PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.base import (
+    DrawBatch,
+    Exported,
+    FamilyTraining,
+    Stage,
+    Validation,
+)
+from rsupres.training.batches import Batch
+from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import (
     balance_map,
     measure_latent_scale,
@@ -33,14 +39,13 @@ from rsupres.training.families.sgdm.initialise import (
 )
 from rsupres.training.families.sgdm.losses import (
     LOSSES,
-    AutoencoderOptions,
     DiffusionOptions,
     Model,
     Patches,
     PictureOptions,
     prompt_contexts,
 )
-from rsupres.training.losses import Outcome, StageSetup
+from rsupres.training.losses import AutoencoderOptions, Outcome, StageSetup
 from rsupres.training.registry import choose_architecture, stage_options
 from rsupres.training.validation import mean_psnr, write_picture
 
@@ -120,8 +125,8 @@ class SgdmOptions:
 
 
 @dataclass(frozen=True)
-class SgdmTraining:
-    """SGDM for the training loop; implements `FamilyTraining`.
+class SgdmTraining(FamilyTraining):
+    """SGDM for the training loop.
 
     Attributes:
         architecture: of the networks.
@@ -166,13 +171,6 @@ class SgdmTraining:
     def networks(self) -> nn.Module:
         """All networks."""
         return self.modules
-
-    def add_parts(self, names: Collection[str]) -> None:
-        """Add nothing: the networks have no optional parts."""
-
-    def move(self, device: torch.device) -> None:
-        """Move the networks to a device."""
-        self.modules.to(device)
 
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Scale the latent and balance the map's branch for `diffusion`; check flows.
@@ -227,10 +225,8 @@ class SgdmTraining:
         picture shows bicubic, the sample with the map, the autoencoder and the truth.
         """
         scale = float(self.choices.scale)
-        plan = PatchOptions(_VALIDATION_LR_SIDE, _VALIDATION_CROPS, scale, scale)
-        batch = (
-            PatchSource(validation.packs, plan, seed=1).batch(0).to(validation.device)
-        )
+        plan = PatchOptions(_VALIDATION_LR_SIDE, _VALIDATION_CROPS, (scale, scale))
+        batch = validation.batch(plan)
         patches = Patches.of(batch, self.architecture)
         images = {"bicubic": 2.0 * patches.enlarged - 1.0}
         if self.modules.autoencoder is not None:

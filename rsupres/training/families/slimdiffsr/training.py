@@ -49,9 +49,15 @@ from rsupres.families.slimdiffsr.teacher import (
     UnetConfig,
 )
 from rsupres.families.slimdiffsr.wide import WideTeacherConfig
-from rsupres.training.base import DrawBatch, Exported, Stage, Validation
-from rsupres.training.batches import Batch, PatchOptions, PatchSource
-from rsupres.training.config import StageConfig, TrainConfig
+from rsupres.training.base import (
+    DrawBatch,
+    Exported,
+    FamilyTraining,
+    Stage,
+    Validation,
+)
+from rsupres.training.batches import Batch
+from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.slimdiffsr.distillation import (
     DistillOptions,
     FamilyTeacher,
@@ -135,8 +141,8 @@ class LoraStage(Stage):
 
 
 @dataclass(frozen=True)
-class SlimDiffSRTraining:
-    """A student or a teacher for the training loop; implements `FamilyTraining`.
+class SlimDiffSRTraining(FamilyTraining):
+    """A student or a teacher for the training loop.
 
     Attributes:
         architecture: of the network.
@@ -244,8 +250,7 @@ class SlimDiffSRTraining:
                 _VALIDATION_CROPS,
                 fixed_scales=(float(scale),),
             )
-            source = PatchSource(validation.packs, plan, seed=1)
-            batch = source.batch(0).to(validation.device)
+            batch = validation.batch(plan)
             lr, hr = signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
             plain = 2.0 * batch.lr - 1.0
             bicubic = functional.interpolate(plain, hr.shape[2:], mode="bicubic")

@@ -17,8 +17,8 @@ from rsupres.evaluation.perceptual.lpips import LpipsSqueeze
 from rsupres.families.base import TAILS, SamplerOptions
 from rsupres.families.optical.config import OpticalConfig
 from rsupres.families.optical.network import Spread
-from rsupres.training.batches import PatchOptions, PatchSource
-from rsupres.training.config import DataConfig, StageConfig, TrainConfig
+from rsupres.training.batches import PatchSource
+from rsupres.training.config import DataConfig, PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.optical.losses import (
     draw_loss,
     feature_loss,
@@ -47,7 +47,9 @@ def _pack(folder: Path) -> Path:
 
 
 def _config(folder: Path, *stages: StageConfig) -> TrainConfig:
-    data = DataConfig((str(_pack(folder)),), lr_side=32, batch=2, scales=(2.0, 4.0))
+    data = DataConfig(
+        train=(str(_pack(folder)),), lr_side=32, batch=2, scales=(2.0, 4.0)
+    )
     return TrainConfig(
         "tiny", "optical", "out", data, stages, "tiny", precision="fp32", halo=4
     )

@@ -17,8 +17,8 @@ from rsupres.errors import InputError
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.config import VARIANTS
 from rsupres.families.sgdm.network import SgdmNetworks
-from rsupres.training.batches import PatchOptions, PatchSource
-from rsupres.training.config import DataConfig, StageConfig, TrainConfig
+from rsupres.training.batches import PatchSource
+from rsupres.training.config import DataConfig, PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import balance_map, trains_in_stage1
 from rsupres.training.families.sgdm.losses import (
     DiffusionOptions,
@@ -75,7 +75,9 @@ def config(architecture: str, *stages: StageConfig, **changes: object) -> TrainC
         name="tiny",
         family="sgdm",
         out="out",
-        data=DataConfig(("towns.safetensors",), lr_side=16, batch=2, scales=(4.0, 4.0)),
+        data=DataConfig(
+            train=("towns.safetensors",), lr_side=16, batch=2, scales=(4.0, 4.0)
+        ),
         stage=stages,
         architecture=architecture,
         precision="fp32",
@@ -170,7 +172,7 @@ def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> N
     write_towns(tmp_path / "towns.safetensors")
     made = config(architecture, stage(name, iterations, ema=0.5))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchOptions(16, 4, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 4, (4.0, 4.0)), seed=9).batch(0)
     setup = StageSetup(made.stage[0], stage_options(SgdmTraining, made.stage[0]), None)
 
     def measure(training: SgdmTraining) -> float:
@@ -211,7 +213,7 @@ def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
     made = config("tiny-latent", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 2, (4.0, 4.0)), seed=9).batch(0)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -228,7 +230,7 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     write_towns(tmp_path / "towns.safetensors")
     made = config("tiny-latent", stage("diffusion"))
     pack = Pack.load(tmp_path / "towns.safetensors")
-    batch = PatchSource([pack], PatchOptions(16, 2, 4.0, 4.0), seed=9).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 2, (4.0, 4.0)), seed=9).batch(0)
     torch.manual_seed(0)
     training = SgdmTraining.build(made, SgdmOptions(4), tmp_path)
     training.modules.eval()
@@ -272,7 +274,7 @@ def test_maps_that_err_are_missing_foreign_outdated_or_shifted() -> None:
 
 def test_a_pale_map_speaks_as_loudly_as_lr(tmp_path: Path) -> None:
     pack = Pack.load(write_towns(tmp_path / "towns.safetensors"))
-    batch = PatchSource([pack], PatchOptions(16, 3, 4.0, 4.0), seed=0).batch(0)
+    batch = PatchSource([pack], PatchOptions(16, 3, (4.0, 4.0)), seed=0).batch(0)
     drawn_map = batch.conditions.vector_map
     assert drawn_map is not None
     networks = SgdmNetworks(ARCHITECTURES["tiny-latent"])
