@@ -1,4 +1,4 @@
-"""What the site makes while it is built: command pages, model cards, and formulas.
+"""Make the generated pages of the site: commands, model cards, modules, and formulas.
 
 mkdocs calls the `on_...` functions. Formulas in fences named ``math`` become MathML,
 which browsers draw by themselves, so no script is fetched from another server.

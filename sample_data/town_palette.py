@@ -1,4 +1,4 @@
-"""What things look like: reflectance of grounds, crops, roofs, leaves and paint.
+"""Define the reflectance of grounds, crops, roofs, leaves and paint.
 
 Bands are B04, B03, B02, B08 throughout. The figures are round values of what such
 surfaces reflect in July under a clear sky; no measured spectrum is copied.

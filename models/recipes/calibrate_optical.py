@@ -1,11 +1,10 @@
 """Fit how errors lie around the predicted ones: ratio and tails of an optical model.
 
 `calibrate_optical.py DATA IN OUT` runs the checkpoint IN on cuts of places that no
-model trains on, other cuts than those that scores are taken from, reduced in all ways
-of training (`rsupres.degradations.any_sensor`), with blur and noise estimated as on any
-scene. OUT is the same checkpoint with the ratio of root mean squares, of which a
-regression over the images says how it depends on the facts, and the quantiles of the
-errors that were found.
+model trains on, other cuts than those of the scores, reduced in all ways of training
+(`rsupres.degradations.any_sensor`), with blur and noise estimated as on any scene. OUT
+is the same checkpoint with the ratio of root mean squares, as a function of the facts
+(a regression over the images), and with the quantiles of the errors.
 """
 
 from __future__ import annotations

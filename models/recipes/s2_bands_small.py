@@ -2,10 +2,10 @@
 
 `s2_bands_small.py SCENES OUT --minutes 25` reads pairs of one place each:
 `*_10m_4band.tif` (B02, B03, B04, B08) and `*_20m_6band.tif` (B05, B06, B07, B8A, B11,
-B12). As nobody has 10 m images of the 20 m bands, both are reduced once more (the
+B12). As there are no 10 m images of the 20 m bands, both are reduced once more (the
 protocol of Wald et al. 1997): 10 m bands to 20 m, 20 m bands to 40 m, and the 20 m
 bands are the truth. The blur of the reduction is drawn anew for every crop, so that the
-network trusts none.
+network depends on none.
 
 Training resumes from OUT/state.pt; the checkpoint OUT/s2-bands-small.safetensors is
 written every few minutes, with the errors on the places named by --hold-out.

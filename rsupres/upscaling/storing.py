@@ -40,7 +40,7 @@ def upscale_into_store(
         job: with `store`.
         upscale: `rsupres.upscaling.pipeline.upscale_scene`, which is called with a job,
             and the two below.
-        show: called often with how far it is.
+        show: called often with the progress.
         elsewhere: has other processes compute; None = this one does.
 
     Returns:

@@ -87,7 +87,7 @@ def find_groups(
 
     Args:
         scene: in units of the stretch.
-        options: what the user told of the sensor.
+        options: facts of the sensor that the user knows.
         weights: of the estimator; None = nothing is read.
     """
     windows = read_windows(scene)

@@ -294,7 +294,7 @@ def from_checkpoint(
     Args:
         checkpoint: of this family.
         device: where the model computes.
-        options: of sampling and precision, and what is told of the sensor.
+        options: of sampling and precision, and known facts of the sensor.
 
     Returns:
         The model, ready for scenes.

@@ -23,13 +23,7 @@ from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
 from rsupres.families.storage import config_to_json
-from rsupres.training.base import (
-    DrawBatch,
-    Exported,
-    FamilyTraining,
-    Stage,
-    Validation,
-)
+from rsupres.training.base import DrawBatch, Exported, FamilyTraining, Stage, Validation
 from rsupres.training.batches import Batch
 from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import (

@@ -49,13 +49,7 @@ from rsupres.families.slimdiffsr.teacher import (
     UnetConfig,
 )
 from rsupres.families.slimdiffsr.wide import WideTeacherConfig
-from rsupres.training.base import (
-    DrawBatch,
-    Exported,
-    FamilyTraining,
-    Stage,
-    Validation,
-)
+from rsupres.training.base import DrawBatch, Exported, FamilyTraining, Stage, Validation
 from rsupres.training.batches import Batch
 from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.slimdiffsr.distillation import (
@@ -245,11 +239,8 @@ class SlimDiffSRTraining(FamilyTraining):
         figures: dict[str, float] = {}
         shown: list[Tensor] = []
         for scale in self.architecture.scales:
-            plan = PatchOptions(
-                _VALIDATION_LR_SIDE * self.architecture.scale // scale,
-                _VALIDATION_CROPS,
-                fixed_scales=(float(scale),),
-            )
+            side = _VALIDATION_LR_SIDE * self.architecture.scale // scale
+            plan = PatchOptions(side, _VALIDATION_CROPS, fixed_scales=(float(scale),))
             batch = validation.batch(plan)
             lr, hr = signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
             plain = 2.0 * batch.lr - 1.0
