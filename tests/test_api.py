@@ -30,7 +30,7 @@ SCENE = SAMPLE / "town_s2.tif"
 # What only the command line has.
 OF_THE_TERMINAL = {
     *("verbose", "quiet", "as_json", "log_file", "log_format", "debug"),
-    *("config", "print_config", "time_limit_s", "is_plan"),
+    *("config", "print_config", "time_limit_s", "is_plan", "threads"),
 }
 OF_THE_TERMINAL |= {"report"}  # `make_report` does it
 OF_PYTHON = {"progress", "on_progress", "on_item", "elsewhere"}
