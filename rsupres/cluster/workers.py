@@ -184,12 +184,7 @@ def run_shard(stored: Mapping[str, object], plugin: str) -> Outcome:
 def run_scene(stored: Mapping[str, object], plugin: str) -> Outcome:
     """Upscale a scene of a batch, as a task of a Dask worker.
 
-    Args:
-        stored: its `UpscaleJob` as JSON.
-        plugin: name of the `ModelKeeper`.
-
-    Returns:
-        How it went, with the error if it failed.
+    Arguments and result are those of `run_shard`.
     """
     return _run(stored, plugin, upscale_scene)
 

@@ -201,12 +201,7 @@ def copy_to_dtype(
 ) -> NDArray[np.generic]:
     """Return numbers as `to_dtype` does, without a way through floats if possible.
 
-    Args:
-        dn: (c, H, W), as a file stores them.
-        dtype: numpy name of the output's type.
-        nodata: value that no valid pixel may take, None for none.
-        valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
-            one.
+    Arguments and result are those of `to_dtype`; `dn` may have any type of a file.
     """
     kind = np.dtype(dtype)
     if not np.can_cast(dn.dtype, kind):
@@ -231,17 +226,12 @@ def quantise(
 ) -> NDArray[np.generic]:
     """Return `to_dtype(pixels * gain + bias, ...)` without intermediate arrays.
 
+    The other arguments, and the result, are those of `to_dtype`.
+
     Args:
         pixels: (c, H, W) floats.
         gain: (c,) floats.
         bias: (c,) floats.
-        dtype: numpy name of the output's type.
-        nodata: value that no valid pixel may take, None for none.
-        valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
-            one.
-
-    Returns:
-        (c, H, W) of `dtype`.
     """
     kind = np.dtype(dtype)
     floats = float_type(kind)

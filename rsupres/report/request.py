@@ -78,10 +78,11 @@ def make_report(
         output: the page.
         lr: the input of the result; several files make one scene.
         hr: the truth.
-        vector_map: the map that the model was given.
+        vector_map: the map that the model was given: vector files, or one raster in a
+            legend's colours.
         legend: how vector files are drawn; None = the default.
-        reference: earlier images that the model was given.
-        mask: the change mask that the model was given.
+        reference: earlier images that the model was given; the latest lies on top.
+        mask: the change mask that the model was given, polygons or a class raster.
         uncertainty: the standard deviation over the samples.
         overwrite: replace a page that exists.
 

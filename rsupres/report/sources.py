@@ -45,17 +45,11 @@ NIR = ("nir", "red", "green")
 
 @dataclass(frozen=True)
 class Given:
-    """Files of a page.
+    """Files of a page, named as the arguments of `rsupres.make_report`.
 
     Attributes:
         sr: the result.
-        lr: its input; several files make one scene.
-        hr: the truth.
-        vector_map: vector files, or one raster in a legend's colours.
-        legend: how vector files are drawn; None = the default.
-        reference: earlier images, the latest on top.
-        change_mask: polygons or a class raster.
-        uncertainty: standard deviation over the samples.
+        change_mask: the argument `mask`, polygons or a class raster.
     """
 
     sr: str

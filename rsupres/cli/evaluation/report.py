@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsupres.cli.options.console import console_options
+from rsupres.cli.options.images import legend_option
 from rsupres.cli.options.output import overwrite_option
 from rsupres.cli.options.parameters import expand_lists, stacked
 from rsupres.cli.terminal.console import Console
@@ -38,11 +39,7 @@ _compared = stacked(
         help="Map that the model was given: vector files, or one .tif in a legend's "
         "colours; may be repeated. Default: that of RUN_DIR, else none.",
     ),
-    click.option(
-        "--legend",
-        metavar="NAME|PATH",
-        help="How vector files are drawn. Default: the model's legend, else maptiler.",
-    ),
+    legend_option,
     click.option(
         "--reference",
         multiple=True,

@@ -35,6 +35,11 @@ def check_classes(classes: str | None, change_mask_from: tuple[str, ...]) -> Non
         raise click.UsageError("--class-table is for --change-mask-from.")
 
 
+legend_option = click.option(
+    "--legend",
+    metavar="NAME|PATH",
+    help="How vector files are drawn. Default: the model's legend, else maptiler.",
+)
 sidecar_options = stacked(
     click.option(
         "--reference-from",
@@ -64,11 +69,7 @@ sidecar_options = stacked(
         "its colours are read too. Default: codes as they are.",
     ),
     former_option("--change-classes", "--class-table"),
-    click.option(
-        "--legend",
-        metavar="NAME|PATH",
-        help="How vector files are drawn. Default: the model's legend, else maptiler.",
-    ),
+    legend_option,
 )
 file_choice_options = stacked(
     click.option(
