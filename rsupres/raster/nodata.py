@@ -226,12 +226,13 @@ def quantise(
 ) -> NDArray[np.generic]:
     """Return `to_dtype(pixels * gain + bias, ...)` without intermediate arrays.
 
-    The other arguments, and the result, are those of `to_dtype`.
-
     Args:
         pixels: (c, H, W) floats.
         gain: (c,) floats.
         bias: (c,) floats.
+        dtype: as for `to_dtype`, whose result this is.
+        nodata: as for `to_dtype`.
+        valid: as for `to_dtype`.
     """
     kind = np.dtype(dtype)
     floats = float_type(kind)
