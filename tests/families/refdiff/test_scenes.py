@@ -28,23 +28,30 @@ def invoke(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    lr, _ = images(20, 28)
-    pixels = np.round(lr[0].numpy() * 250 + 2).astype(np.uint8)
-    return make_scene(tmp_path / "scene.tif", pixels=pixels)
-
-
-@pytest.fixture
-def reference(tmp_path: Path) -> Path:
-    """Covers the upper half of the scene."""
-    _, fine = images(20, 28)
-    pixels = np.round(fine[0, :, :80].numpy() * 250 + 2).astype(np.uint8)
-    return make_scene(
-        tmp_path / "reference.tif",
-        pixels=pixels,
-        transform=NORTH_UP @ Affine.scale(1 / 8),
+def write_pair(folder: Path, height: int, width: int) -> tuple[Path, Path]:
+    """Write a scene, and a reference that covers the upper half of it."""
+    lr, fine = (
+        np.round(image[0].numpy() * 250 + 2).astype(np.uint8)
+        for image in images(height, width)
     )
+    scene = make_scene(folder / "scene.tif", pixels=lr)
+    upper = fine[:, : 4 * height]
+    return scene, make_scene(folder / "reference.tif", pixels=upper, transform=FINE)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return write_pair(tmp_path, 20, 28)
+
+
+@pytest.fixture
+def scene(pair: tuple[Path, Path]) -> Path:
+    return pair[0]
+
+
+@pytest.fixture
+def reference(pair: tuple[Path, Path]) -> Path:
+    return pair[1]
 
 
 def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
@@ -306,29 +313,27 @@ def test_masks_of_other_grids_are_laid_over_the_scene(
 
 
 def test_a_model_of_classes_is_told_what_its_mask_means(
-    tmp_path: Path, scene: Path, reference: Path
+    tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
+    (tmp_path / "small").mkdir()
+    scene, reference = write_pair(tmp_path / "small", 10, 14)
     torch.manual_seed(0)
     model = write_tiny(
         tmp_path / "r.safetensors", RefDiffUNet(NARROW), NARROW, classes="second"
     )
-    mask = codes(tmp_path / "m.tif", np.full((160, 224), 3))
-    common = (
-        *("--model", model, "--scale", 8, "--reference", reference),
-        *("--sampler", "heun", "--steps", 1),
-    )
-    unknown = invoke(
-        "upscale", scene, tmp_path / "o.tif", *common, "--change-mask", mask
-    )
+    mask = codes(tmp_path / "m.tif", np.full((80, 112), 3))
+    common = ("--model", model, "--scale", 8, "--sampler", "heun", "--steps", 1)
+    small = ("upscale", scene, tmp_path / "o.tif", *common, "--reference", reference)
+    unknown = invoke(*small, "--change-mask", mask)
     assert unknown.exit_code == 3, unknown.output
     assert "--class-table" in unknown.output
-    named = ("--change-mask", mask, "--class-table", "second")
-    told = invoke("upscale", scene, tmp_path / "o.tif", *common, *named)
+    told = invoke(*small, "--change-mask", mask, "--class-table", "second")
     assert told.exit_code == 0, told.output
     tags = rasterio.open(tmp_path / "o.tif").tags()
     assert json.loads(tags["RSUPRES_CHANGE_MASK"])["table"] == "second"
     found = invoke(
-        "upscale", scene, tmp_path / "d.tif", *common, "--change-mask", "detect"
+        *("upscale", pair[0], tmp_path / "d.tif", *common),
+        *("--reference", pair[1], "--change-mask", "detect"),
     )
     assert found.exit_code == 0, found.output
     assert "takes every change for 'water' (1 of SECOND)" in found.output
