@@ -106,13 +106,17 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     farm.close()
 
 
-@pytest.fixture(scope="session")
-def scheduler(farm: Farm) -> Path:
-    """The file of a scheduler with two workers, slowed so that both get shards."""
-    _, file = farm.scheduler()
-    for _ in range(2):
-        farm.worker(file, tile_s=0.03)
-    return file
+@pytest.fixture(scope="module")
+def scheduler(farm: Farm) -> Iterator[Path]:
+    """The file of a scheduler with two workers, slowed so that both get shards.
+
+    They end with the module, as each takes a part of a core even where it has no work.
+    """
+    pid, file = farm.scheduler()
+    pids = [pid, *(farm.worker(file, tile_s=0.03) for _ in range(2))]
+    yield file
+    for each in reversed(pids):
+        farm.kill(each)
 
 
 @pytest.fixture
