@@ -238,8 +238,8 @@ def check_request(request: PairRequest) -> None:
     """Refuse an argument without the one that it needs.
 
     Raises:
-        InputError: a tile size without LR, a shift without resampling, or an unknown
-            index.
+        InputError: a tile size without LR, a shift without resampling, an unknown
+            index, or predicted errors of values that are changed.
     """
     if unknown := [name for name in request.indices if name not in INDICES]:
         raise InputError(
@@ -250,6 +250,11 @@ def check_request(request: PairRequest) -> None:
             f"{request.tile_size}: the tiles lie on the grid of LR, which is missing.",
             argument="tile_size",
             remedies=("lr",),
+        )
+    if request.calibration is not None and request.match_histogram:
+        raise InputError(
+            "gives SR other values than those whose errors are predicted.",
+            argument="match_histogram",
         )
     if request.align is not None and not request.resample:
         raise InputError(

@@ -89,6 +89,13 @@ def test_the_plot_shows_predictions_beside_the_exact_line(tmp_path: Path) -> Non
     assert found[:, 1] == pytest.approx(on_exact, abs=3)  # of 180 pixels
 
 
+def test_predictions_are_not_held_against_changed_values() -> None:
+    files = ["sr.tif", "hr.tif", "--calibration", "u.tif", "--match-histogram"]
+    result = CliRunner().invoke(main, ["evaluate", *files])
+    assert result.exit_code == 2
+    assert "--match-histogram gives SR other values" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code"), [("a.png", "", 2), ("a.svg", "<svg/>", 5)]
 )
