@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
 
 import click
 
@@ -13,9 +13,6 @@ from rsupres.cli.terminal.console import Console
 from rsupres.cli.terminal.wording import error_line
 from rsupres.errors import RsupresError
 from rsupres.execution import Progress
-
-if TYPE_CHECKING:
-    from rsupres.upscaling.estimates.self_test import SelfTest
 
 _PACKAGES = (
     "rsupres",
@@ -58,27 +55,29 @@ def doctor(console: Console, calibrate: bool) -> None:
         return
     failure: RsupresError | None = None
     command = click.get_current_context().command
-    for test in _quietly(run_self_tests()):
-        failure = failure or test.error
-        text = f"good, {test.duration_s:.1f} s"
-        if test.error is not None:
-            text = error_line(test.error, command)
-        good = test.error is None
-        console.emit(
-            {"check": "self-test", "model": test.name, "good": good, "found": text},
-            f"self-test   {test.name}: {text}",
-        )
+    with _quietly():
+        for test in run_self_tests():
+            failure = failure or test.error
+            text = f"good, {test.duration_s:.1f} s"
+            if test.error is not None:
+                text = error_line(test.error, command)
+            good = test.error is None
+            console.emit(
+                {"check": "self-test", "model": test.name, "good": good, "found": text},
+                f"self-test   {test.name}: {text}",
+            )
     if failure is not None:
         raise failure
 
 
-def _quietly(tests: Iterator[SelfTest]) -> Iterator[SelfTest]:
-    """Yield results; warnings about the made-up scene are dropped."""
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Drop warnings about made-up scenes."""
     log = logging.getLogger("rsupres")
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield from tests
+        yield
     finally:
         log.setLevel(before)
 
@@ -87,7 +86,7 @@ def _calibrate(console: Console) -> None:
     """Measure this machine and keep the table."""
     from rsupres.upscaling.estimates.calibration import keep, measure
 
-    with console.work() as show:
+    with console.work() as show, _quietly():
         done: list[str] = []
 
         def on_model(name: str) -> None:

@@ -15,5 +15,6 @@ FAMILIES = {
     "sgdm": "rsupres.families.sgdm.resolver",
 }
 
-# Modules that read a scene's sensor as their family will, without torch.
+# Modules that say without torch what a family reads of a scene's sensor, and which
+# bands run together.
 SENSOR_READERS = {"optical": "rsupres.families.optical.reading"}

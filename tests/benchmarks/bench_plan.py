@@ -5,6 +5,8 @@ in a process of its own with one thread: peak memory is the kernel's (maximum re
 set), peak disk is that of the job's folder, looked at every 20 ms, and time is CPU
 time, which other work on the machine changes little. Nothing is asserted: read the
 table. ``--clock wall`` compares wall times, for a machine that does nothing else.
+``--disk`` holds every removal of a file back, with strace, so that no peak of the disk
+is shorter than a look; times then mean nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from bench_pipeline import make_scene
 
 ROOT = Path(__file__).parents[2]
 _EVERY_S = 0.02
+_REMOVALS = "unlink,unlinkat,rename,renameat,renameat2"
+_HELD_BACK = f"inject={_REMOVALS}:delay_enter=100000"  # microseconds
 
 
 class Job(NamedTuple):
@@ -100,6 +104,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of jobs, by commas")
     parser.add_argument("--clock", default="cpu", choices=["cpu", "wall"])
     parser.add_argument("--threads", default="1", help="threads of torch")
+    parser.add_argument("--disk", action="store_true", help="see every peak of it")
     parser.add_argument("--log", type=Path, help="append each row here, as JSON")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = arguments.threads
@@ -111,15 +116,16 @@ def main() -> None:
     print("|---|" + "---:|" * 11)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         for name in OTHERS if names == ["other"] else names or JOBS:
-            row = compare(Path(folder), {**JOBS, **OTHERS}[name], arguments.clock)
+            job = {**JOBS, **OTHERS}[name]
+            row = compare(Path(folder), job, arguments.clock, arguments.disk)
             print_row(name, row)
             if arguments.log:
                 with arguments.log.open("a") as log:
                     log.write(json.dumps({"job": name, **row}) + "\n")
 
 
-def compare(folder: Path, job: Job, clock: str) -> dict[str, float]:
-    """Plan a job, run it, and return both."""
+def compare(folder: Path, job: Job, clock: str, is_held: bool) -> dict[str, float]:
+    """Plan a job, run it, perhaps with removals held back, and return both."""
     town = ROOT / "sample_data"
     scene = folder / f"scene_{job.height}_{job.width}.tif"
     if not job.height:
@@ -136,8 +142,11 @@ def compare(folder: Path, job: Job, clock: str) -> dict[str, float]:
         "UNCERTAIN": work / "deviation.tif",
     }
     words = [str(files.get(word, word)) for word in words]
-    planned = plan(scene, output, words)
-    measured = run(command("upscale", scene, output, words), work)
+    planned = plan(scene, output, words, clock)
+    line = command("upscale", scene, output, words)
+    if is_held:
+        line = ["strace", "-f", "-qq", "-e", _HELD_BACK, "-o", "/dev/null", *line]
+    measured = run(line, work)
     shutil.rmtree(work)
     time_s = measured.cpu_s if clock == "cpu" else measured.wall_s
     return {
@@ -157,8 +166,21 @@ def command(verb: str, scene: Path, output: Path, words: Sequence[str]) -> list[
     return [*start, *words]
 
 
-def plan(scene: Path, output: Path, words: Sequence[str]) -> dict[str, float]:
-    line = [*command("plan", scene, output, words), "--json"]
+# Plans have some seconds of wall time, which a machine that does other work may exceed;
+# they time how conditions are read by the same clock as the job.
+_UNLIMITED = (
+    "import time; time.perf_counter = time.{}; "
+    "from rsupres.upscaling.estimates import planning; planning.LIMIT_S = 600; "
+    "from rsupres.cli import main; main()"
+)
+
+
+def plan(
+    scene: Path, output: Path, words: Sequence[str], clock: str
+) -> dict[str, float]:
+    arguments = command("plan", scene, output, words)[3:]
+    code = _UNLIMITED.format("process_time" if clock == "cpu" else "perf_counter")
+    line = [sys.executable, "-c", code, *arguments, "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

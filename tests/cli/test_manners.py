@@ -132,19 +132,15 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
     scene, tmp_path, monkeypatch, patient
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    cards = [read_card("bicubic")]
-    monkeypatch.setattr(
-        "rsupres.upscaling.estimates.calibration.list_cards", lambda: cards
-    )
-    monkeypatch.setattr(
-        "rsupres.upscaling.estimates.calibration._import_s", lambda: 1.5
-    )
+    cards, module = [read_card("bicubic")], "rsupres.upscaling.estimates.calibration"
+    monkeypatch.setattr(f"{module}.list_cards", lambda: cards)
+    monkeypatch.setattr(f"{module}._SCENE_SIDES", (24, 96))
     result = invoke("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]
     times = read_times()
     assert times is not None
-    assert times.start >= 1.5
+    assert times.start > 0
     assert times.value > 0
     planned = invoke("plan", scene, "--model", "bicubic", "--json")
     told = json.loads(planned.stdout)

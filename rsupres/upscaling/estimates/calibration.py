@@ -1,18 +1,25 @@
 """Measure how long models take on this machine, for `rsupres doctor --calibrate`.
 
 Each model works on made-up pixels of two sizes, and of two scales where it offers any;
-its time is split into a fixed part, one per LR pixel and one per SR pixel. The table is
-kept by `rsupres.upscaling.estimates.costs`. Only weights are read.
+its time is split into a fixed part, one per LR pixel and one per SR pixel. How much
+longer one size takes with draws, in other precisions and with one thread is measured
+besides. The table is kept by `rsupres.upscaling.estimates.costs`. Only weights are
+read.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
@@ -24,40 +31,70 @@ from rsupres.checkpoints.catalogue import BICUBIC, Card, list_cards, load_model
 from rsupres.diffusion.noise import NoiseField
 from rsupres.families.base import (
     Conditions,
+    Precision,
+    PredictsSpread,
     SamplerOptions,
     ScaleRange,
     SuperResolver,
     TileBatch,
 )
+from rsupres.families.sharpening import FACTOR, Levels, Sharpener
 from rsupres.grid import PixelWindow, round_up
 from rsupres.output.atomic import publishing, translate_os_errors
 from rsupres.tile_grid import lr_step
 from rsupres.upscaling.estimates.costs import (
+    BETWEEN,
+    DRAWN,
+    ONE_THREAD,
+    SPREAD,
     MachineTimes,
     ModelTimes,
     table_path,
     times_text,
 )
 from rsupres.upscaling.estimates.self_test import write_scene
-from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation.devices import find_precision
+from rsupres.upscaling.preparation.scene import SHARPENING
 
-_SIDES = (32, 96)  # LR pixels of the tiles that are timed
+_SIDES = (128, 512)  # SR pixels of the tiles that are timed
 _REPEATS = 2  # the quickest of these counts
-_SCENE_SIDE = 320  # LR pixels of the scene that shows what reading and writing take
+_BANDS = 3  # of a model that takes any: as many as run together
+_COARSE_SIDE = 128  # pixels of the bands that a network of coarse bands is timed with
+_SCENE_SIDES = (96, 1024)  # LR pixels of scenes that show what reading and writing take
+_NOISE = 60.0  # of these: files of smooth scenes are small, and soon compressed
+# A scene that is larger than any part of it that stands for the whole, and how many
+# pixels such parts have together at the most: LR pixels.
+_LARGE_SIDE, _MOST_READ = 4096, 2**20
+
+_NOTHING = (0.0, 0.0, 0.0)
 
 Clock = Callable[[], float]
+Upscale = Callable[[TileBatch, Fraction], Tensor]
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """One measurement: LR pixels, SR pixels, seconds of preparing and of a tile."""
+    """One measurement.
+
+    Attributes:
+        lr: pixels of the tile.
+        sr: pixels of the tile.
+        prepare_s: seconds of preparing.
+        tile_s: seconds of the tile.
+        first_s: how many seconds more the first run of both takes.
+    """
 
     lr: int
     sr: int
     prepare_s: float
     tile_s: float
+    first_s: float = 0.0
+
+
+def cpu_s() -> float:
+    """Return CPU seconds of this process, all threads, and of those it waited for."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
 
 
 def measure(
@@ -66,8 +103,8 @@ def measure(
     """Measure this machine.
 
     Args:
-        clock: returns seconds; `time.process_time` leaves out the work of others, but
-            counts every thread.
+        clock: returns seconds; `cpu_s` leaves out the work of others, but counts every
+            thread.
         on_model: called with the name of each model before it is measured.
 
     Returns:
@@ -76,22 +113,22 @@ def measure(
     Raises:
         RsupresError: a model cannot be run.
     """
-    # Python, torch and GDAL were loaded before the clock ran.
-    loaded = time.process_time() if clock is time.process_time else _import_s()
-    nothing = (0.0, 0.0, 0.0)
     # Bicubic interpolation is part of what each value costs.
-    models = {BICUBIC: ModelTimes(0.0, nothing, nothing, 0)}
+    models = {BICUBIC: ModelTimes(0.0, _NOTHING, _NOTHING)}
     with torch.inference_mode():
         for card in list_cards():
-            if card.name != BICUBIC and card.is_present and not card.spec.needs:
+            if card.name == BICUBIC or not card.is_present:
+                continue
+            if card.name == SHARPENING:
+                on_model(card.name)
+                models[card.name] = _sharpening_times(clock)
+            elif not card.spec.needs:
                 on_model(card.name)
                 models[card.name] = _model_times(card, clock)
     on_model(BICUBIC)
     start, value = _pipeline_times(clock)
     threads = torch.get_num_threads()
-    return MachineTimes(
-        date.today().isoformat(), threads, loaded + start, value, models
-    )
+    return MachineTimes(date.today().isoformat(), threads, start, value, models)
 
 
 def keep(times: MachineTimes) -> Path | None:
@@ -111,22 +148,87 @@ def keep(times: MachineTimes) -> Path | None:
 
 
 def _model_times(card: Card, clock: Clock) -> ModelTimes:
-    device = torch.device("cpu")
     options = SamplerOptions(precision=find_precision("auto", "cpu"))
     started = clock()
-    model = load_model(card.name, device, options)
+    model = _loaded(card, options)
     load_s = clock() - started
+    scales = _scales(card)
     probes = [
-        _measured(model, scale, side, clock)
-        for scale in _scales(card)
-        for side in _SIDES
+        _measured(model, scale, side, clock) for scale in scales for side in _SIDES
     ]
+    # The last probe again, in other ways.
+    usual_s = probes[-1].tile_s
+
+    def factor(model: SuperResolver, upscale: Upscale | None = None) -> float:
+        probe = _measured(model, scales[-1], _SIDES[-1], clock, upscale)
+        return probe.tile_s / usual_s
+
+    factors = {
+        name: factor(_loaded(card, other)) for name, other in _variants(card, options)
+    }
+    if isinstance(model, PredictsSpread) and card.spec.tails:
+        factors[SPREAD] = factor(model, model.upscale_with_variance)
+    with _one_thread():
+        factors[ONE_THREAD] = factor(model)
     return ModelTimes(
-        load_s,
+        load_s + probes[-1].first_s,
         _split(probes, [probe.prepare_s for probe in probes]),
         _split(probes, [probe.tile_s for probe in probes]),
-        0 if card.spec.bands else 1,
+        factors,
+        _largest_prepare_s(model, scales[-1], clock),
     )
+
+
+def _loaded(card: Card, options: SamplerOptions) -> SuperResolver:
+    return load_model(card.name, torch.device("cpu"), options)
+
+
+def _variants(
+    card: Card, usual: SamplerOptions
+) -> Iterator[tuple[str, SamplerOptions]]:
+    """Yield other ways to run a model, by the names of their factors."""
+    if card.spec.detail:
+        yield DRAWN, replace(usual, detail=1.0)
+        yield BETWEEN, replace(usual, detail=0.5)
+    other: Precision = "bf16" if usual.precision == "fp32" else "fp32"
+    yield other, replace(usual, precision=other)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _sharpening_times(clock: Clock) -> ModelTimes:
+    """Time the network of coarse bands, per pixel of the fine ones."""
+    started = clock()
+    network = load_model(SHARPENING, torch.device("cpu"), SamplerOptions())
+    load_s = clock() - started
+    assert isinstance(network, Sharpener)
+    field = NoiseField(0).draw(0, PixelWindow(0, 0, _COARSE_SIDE, _COARSE_SIDE), 1)
+    coarse = np.repeat(field, len(network.config.coarse), axis=0)
+    fine = np.repeat(field, len(network.config.fine), axis=0)
+    fine = fine.repeat(FACTOR, axis=1).repeat(FACTOR, axis=2)
+    levels = Levels.of(coarse), Levels.of(fine)
+
+    def best_s() -> float:
+        seconds = []
+        for _ in range(_REPEATS + 1):
+            started = clock()
+            network.sharpen(coarse, fine, levels)
+            seconds.append(clock() - started)
+        return min(seconds[1:])
+
+    usual_s = best_s()
+    with _one_thread():
+        factors = {ONE_THREAD: best_s() / usual_s}
+    tile = (0.0, usual_s / fine[0].size, 0.0)
+    return ModelTimes(load_s, _NOTHING, tile, factors)
 
 
 def _scales(card: Card) -> list[Fraction]:
@@ -137,11 +239,25 @@ def _scales(card: Card) -> list[Fraction]:
     return sorted(scales.values)[:2]
 
 
-def _measured(model: SuperResolver, scale: Fraction, side: int, clock: Clock) -> _Probe:
-    """Time a model on a square; a first run, which is not counted, warms up."""
-    side = round_up(side, lr_step(scale, model.spec.multiple))
+def _measured(
+    model: SuperResolver,
+    scale: Fraction,
+    side: int,
+    clock: Clock,
+    upscale: Upscale | None = None,
+) -> _Probe:
+    """Time a model on a square; the first run, which warms up, is told apart.
+
+    Args:
+        model: loaded.
+        scale: SR pixels along an LR pixel.
+        side: of the square, SR pixels.
+        clock: returns seconds.
+        upscale: of the model, None = the usual one.
+    """
+    side = round_up(ceil(side / scale), lr_step(scale, model.spec.multiple))
     window = PixelWindow(0, 0, side, side)
-    n_bands = len(model.spec.bands) or 1
+    n_bands = len(model.spec.bands) or _BANDS
     scene = _Noise(side, n_bands)
     prepare_s, tile_s = [], []
     for _ in range(_REPEATS + 1):
@@ -157,11 +273,26 @@ def _measured(model: SuperResolver, scale: Fraction, side: int, clock: Clock) ->
             windows_sr=[window.scaled(scale)],
             scene=context,
         )
-        float(model.upscale(batch, scale).sum())
+        float((upscale or model.upscale)(batch, scale).sum())
         prepare_s.append(prepared - started)
         tile_s.append(clock() - prepared)
-    n_sr = int((side * scale) ** 2)
-    return _Probe(side**2, n_sr, min(prepare_s[1:]), min(tile_s[1:]))
+    usual_s = min(prepare_s[1:]), min(tile_s[1:])
+    first_s = max(0.0, prepare_s[0] + tile_s[0] - sum(usual_s))
+    return _Probe(side**2, int((side * scale) ** 2), *usual_s, first_s)
+
+
+def _largest_prepare_s(
+    model: SuperResolver, scale: Fraction, clock: Clock
+) -> float | None:
+    """Time what a model finds once for a large scene; None if it reads all of it."""
+    side = round_up(_LARGE_SIDE, lr_step(scale, model.spec.multiple))
+    scene = _Noise(side, len(model.spec.bands) or _BANDS, _MOST_READ)
+    started = clock()
+    try:
+        model.prepare(scene, scale, NoiseField(0))
+    except _ReadsAllError:
+        return None
+    return clock() - started
 
 
 def _split(
@@ -179,45 +310,36 @@ def _split(
 
 
 def _pipeline_times(clock: Clock) -> tuple[float, float]:
-    """Return seconds of a job's start, and per value that is written."""
+    """Return seconds of a job's start, and per value that is written.
+
+    Jobs run in processes of their own, as memory that a process touches for the first
+    time takes longer.
+    """
+    n_values, seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
         scene, output = Path(folder) / "scene.tif", Path(folder) / "out.tif"
-        seconds = {}
-        for side in (_SCENE_SIDE // 4, _SCENE_SIDE):
-            write_scene(scene, side)
-            job = UpscaleJob(
-                scenes=(str(scene),),
-                output=output,
-                scale=Fraction(4),
-                model=BICUBIC,
-                device="cpu",
-                overwrite=True,
-            )
+        options = ["--scale", "4", "--model", BICUBIC, "--device", "cpu"]
+        options += ["--overwrite", "--quiet"]
+        line = [sys.executable, "-m", "rsupres", "upscale", str(scene), str(output)]
+        for side in _SCENE_SIDES:
+            n_values.append(4 * (4 * side) ** 2)
+            write_scene(scene, side, _NOISE)
             started = clock()
-            upscale_scene(job)
-            seconds[side] = clock() - started
-    small, large = (16 * side**2 for side in seconds)
-    more_s = seconds[_SCENE_SIDE] - seconds[_SCENE_SIDE // 4]
-    value = max(more_s / (4 * (large - small)), 1e-9)
-    return max(0.0, seconds[_SCENE_SIDE // 4] - 4 * value * small), value
+            subprocess.run([*line, *options], check=True, stdout=subprocess.DEVNULL)
+            seconds.append(clock() - started)
+    value = max((seconds[1] - seconds[0]) / (n_values[1] - n_values[0]), 1e-9)
+    return max(0.0, seconds[0] - value * n_values[0]), value
 
 
-def _import_s() -> float:
-    """Return the seconds that a fresh process takes until torch and GDAL are loaded."""
-    import subprocess
-    import sys
-
-    started = time.perf_counter()
-    code = "import rsupres.upscaling.pipeline"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return time.perf_counter() - started
+class _ReadsAllError(Exception):
+    """A model reads more pixels than a part of a scene has."""
 
 
 class _Noise:
     """A square of noise, for models that prepare on the scene."""
 
-    def __init__(self, side: int, n_bands: int) -> None:
-        self._side, self._n_bands = side, n_bands
+    def __init__(self, side: int, n_bands: int, most_read: float = inf) -> None:
+        self._side, self._n_bands, self._left = side, n_bands, most_read
 
     @property
     def height(self) -> int:
@@ -230,6 +352,9 @@ class _Noise:
     def read(
         self, window: PixelWindow
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        self._left -= window.height * window.width
+        if self._left < 0:
+            raise _ReadsAllError
         field = NoiseField(0).draw(0, window, self._n_bands)
         unit = np.clip(0.5 + 0.1 * field, 0, 1).astype(np.float32)
         return unit, np.ones((1, window.height, window.width), bool)

@@ -18,8 +18,11 @@ from typing import cast
 
 from rsupres.tile_grid import machine_memory
 
+# Factors of time: detail of 1, detail between 0 and 1, predicted errors, one thread.
+DRAWN, BETWEEN, SPREAD = "detail 1", "detail 0.5", "spread"
+ONE_THREAD = "one thread"
 _MEMORY = Path(__file__).with_name("memory.json")
-_FORMAT = 1  # of the table in the user's cache
+_FORMAT = 2  # of the table in the user's cache
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,13 @@ class Load:
         scene_lr: LR pixels of the scene.
         strip_values: values of one strip, all bands and samples' variances.
         written_values: of the output.
+        float_values: written beside the output: predicted errors, limits.
         samples: pictures drawn.
         n_conditions: pictures that the model looks at besides the scene.
+        passes: runs of the networks on a tile; bands that run apart take one each.
+        detail: 0 = the mean, 1 = a draw; both are computed in between.
+        sharpening: network that sharpens bands of the scene, None without.
+        sharpened_lr: LR pixels that it sharpens, those that are read twice counted so.
     """
 
     model: str
@@ -57,8 +65,13 @@ class Load:
     scene_lr: int
     strip_values: int
     written_values: int
+    float_values: int = 0
     samples: int = 1
     n_conditions: int = 0
+    passes: int = 1
+    detail: float = 0.0
+    sharpening: str | None = None
+    sharpened_lr: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,14 +81,19 @@ class ModelTimes:
     Attributes:
         load: reading weights, and its libraries.
         prepare: fixed, per LR pixel and per SR pixel of the scene, for each sample.
-        tile: fixed, per LR pixel and per SR pixel of a tile.
-        bands: of the pixels that were measured, where the model takes any; else 0.
+        tile: fixed, per LR pixel and per SR pixel of a tile, for each pass.
+        factors: how much longer tiles take otherwise, by the names of `DRAWN`,
+            `BETWEEN`, `SPREAD`, `ONE_THREAD` and of the precision that was not
+            measured.
+        largest_prepare: seconds of preparing at the most, where parts stand for a large
+            scene; None = all of it is read.
     """
 
     load: float
     prepare: tuple[float, float, float]
     tile: tuple[float, float, float]
-    bands: int = 0
+    factors: Mapping[str, float] = field(default_factory=dict)
+    largest_prepare: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,8 @@ def _networks_bytes(row: Mapping[str, float], load: Load) -> float:
     # Models of any bands run on each; the table is of a job with `bands` of them.
     bands = load.n_bands / row["bands"] if "bands" in row else 1.0
     batch = cost("per_sr_pixel") * load.tile_sr + cost("per_lr_pixel") * load.tile_lr
+    if load.detail:
+        batch += cost("drawn_per_lr_pixel") * load.tile_lr
     batch *= load.batch * bands
     preparing = cost("prepare_per_lr_pixel") * load.scene_lr
     part = min(1.0, row.get("prepare_sr_limit", math.inf) / load.scene_sr)
@@ -161,10 +181,17 @@ def free_memory_bytes() -> int | None:
         return None
 
 
-def file_growth(model: str) -> float:
-    """Return by how much a model's output compresses less than bicubic's."""
+def file_growth(model: str, *, is_guided: bool) -> float:
+    """Return by how much a model's output compresses less than bicubic's.
+
+    Args:
+        model: name of its card.
+        is_guided: it looks at a map or a reference.
+    """
     models = cast(Mapping[str, Mapping[str, float]], _memory_table()["models"])
-    return models.get(model, {}).get("file_growth", 1.0)
+    row = models.get(model, {})
+    growth = row.get("file_growth", 1.0)
+    return row.get("guided_file_growth", growth) if is_guided else growth
 
 
 def duration_s(load: Load, times: MachineTimes | None) -> float | None:
@@ -180,10 +207,41 @@ def duration_s(load: Load, times: MachineTimes | None) -> float | None:
         return None
     model = times.models[load.model]
     once = _linear(model.prepare, load.scene_lr, load.scene_sr)
-    tile = _linear(model.tile, load.tile_lr, load.tile_sr)
-    networks = (once + tile * load.n_tiles) * load.samples
-    networks *= load.n_bands / model.bands if model.bands else 1
-    return times.start + model.load + networks + times.value * load.written_values
+    if model.largest_prepare is not None:
+        once = min(once, model.largest_prepare)
+    tile = _linear(model.tile, load.tile_lr, load.tile_sr) * load.n_tiles
+    networks = (once + tile) * load.samples * load.passes * _factor(model, load, times)
+    if load.sharpening and load.sharpening in times.models:
+        network = times.models[load.sharpening]
+        slower = _of_threads(network, times)
+        networks += network.load + network.tile[1] * load.sharpened_lr * slower
+    # Numbers of four bytes, where those of outputs have two.
+    n_values = load.written_values + 2 * load.float_values
+    return times.start + model.load + networks + times.value * n_values
+
+
+def _factor(model: ModelTimes, load: Load, times: MachineTimes) -> float:
+    """Return how much longer a job's tiles take than those that were measured."""
+    factor = _of_threads(model, times) * model.factors.get(load.precision, 1.0)
+    if load.detail:
+        name = DRAWN if load.detail == 1 else BETWEEN
+        factor *= model.factors.get(name, 1.0)
+    if load.float_values and load.samples == 1:
+        factor *= model.factors.get(SPREAD, 1.0)
+    return factor
+
+
+def _of_threads(model: ModelTimes, times: MachineTimes) -> float:
+    """Return how much longer a model takes with the threads of this process.
+
+    A part of the work is shared by all threads (Amdahl 1967); how large it is follows
+    from the time with one thread.
+    """
+    given, n_threads = os.environ.get("OMP_NUM_THREADS", ""), times.threads
+    if given.isdecimal() and int(given) and n_threads > 1:
+        share = max(0.0, (n_threads / int(given) - 1) / (n_threads - 1))
+        return 1 + (model.factors.get(ONE_THREAD, 1.0) - 1) * share
+    return 1.0
 
 
 def table_path() -> Path | None:
@@ -206,7 +264,11 @@ def read_times() -> MachineTimes | None:
             return None
         models = {
             name: ModelTimes(
-                row["load"], tuple(row["prepare"]), tuple(row["tile"]), row["bands"]
+                row["load"],
+                tuple(row["prepare"]),
+                tuple(row["tile"]),
+                row["factors"],
+                row["largest_prepare"],
             )
             for name, row in stored.pop("models").items()
         }

@@ -28,13 +28,13 @@ from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
 from rsupres.output.tiff.sizes import Sizes, estimate_sizes, padded
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.estimates.costs import (
-    Load,
     duration_s,
     file_growth,
     free_memory_bytes,
     memory_bytes,
     read_times,
 )
+from rsupres.upscaling.estimates.load import find_load, n_float_rasters
 from rsupres.upscaling.estimates.parts import enlarged_parts, whole_type_stretch
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.context import PreparedScene
@@ -206,14 +206,17 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
             plan = replace(plan, output_bytes=found[0], disk_bytes=found[1])
         draft.plan = plan
         draft.next = _NEXT[stage]
+        reached.append(time.perf_counter())
 
+    reached: list[float] = []
     with bounded_cache(), open_work(job, settled, is_checked=False) as work:
+        opening_s = time.perf_counter() - reached[-1]
         if compared:
             draft.next = "comparing the output"
             if check_existing(work):
                 job.check_before(is_kept=False)
         draft.next = "reading the conditions"
-        draft.plan = _with_conditions(draft.plan, work)
+        draft.plan = _with_conditions(draft.plan, work, opening_s)
         draft.next = "the size of the file"
         draft.plan = _with_sizes(draft.plan, work)
         draft.next = "reading the sensor"
@@ -226,7 +229,7 @@ def _fill(draft: _Draft, job: UpscaleJob, *, compared: bool) -> None:
 
 def _measured(work: Work, stage: Stage) -> Plan:
     grid, output, spec = work.grid, work.sr_grid, work.model.spec
-    load, times = _load(work), read_times()
+    load, times = find_load(work), read_times()
     folder = next(f for f in work.job.output.absolute().parents if f.is_dir())
     time_s = duration_s(load, times) if work.model.device == "cpu" else None
     rows, cols = grid.shape
@@ -254,32 +257,6 @@ def _measured(work: Work, stage: Stage) -> Plan:
         measured_on=times.date if times and time_s is not None else None,
     )
     return _with_bytes(plan, work, _sizes(work, ()))
-
-
-def _load(work: Work) -> Load:
-    """Return those properties of a job that decide its cost."""
-    grid, spec, card = work.grid, work.model.spec, work.model.card
-    n_model = len(work.bands.roles)
-    n_variances = n_model if work.has_deviation else 0
-    (height, width), output = grid.tile_shape, work.sr_grid
-    strip = max(grid.strip(row).height for row in range(grid.shape[0]))
-    return Load(
-        model=card.name,
-        family=spec.family,
-        precision=work.model.options.precision,
-        weights_bytes=card.file.stat().st_size if card.file else 0,
-        tile_sr=int(height * width * grid.scale**2),
-        tile_lr=height * width,
-        n_tiles=len(grid),
-        batch=min(work.batch_size, grid.shape[1]),
-        n_bands=n_model,
-        scene_sr=int(grid.sr.height * grid.sr.width),
-        scene_lr=grid.lr.height * grid.lr.width,
-        strip_values=grid.sr.width * strip * (len(work.order) + n_variances),
-        written_values=output.width * output.height * len(work.order),
-        samples=work.job.samples,
-        n_conditions=len(work.job.given_conditions),
-    )
 
 
 def _reason(work: Work) -> str:
@@ -324,22 +301,29 @@ def _bands(work: Work, *, is_stretched: bool) -> list[PlannedBand]:
     return found
 
 
-def _with_conditions(plan: Plan, work: Work) -> Plan:
-    """Add the conditions, and the time for reading them for every tile.
+def _with_conditions(plan: Plan, work: Work, opening_s: float) -> Plan:
+    """Add the conditions, and the time for opening and reading them for every tile.
 
     A tile in the middle of the scene is read and timed, after one beside it, which
     opens what is opened once.
+
+    Args:
+        plan: so far.
+        work: the settled job.
+        opening_s: seconds that opening the conditions took.
     """
     conditions = work.conditions
     if not conditions.given:
         return plan
     rows, cols = work.grid.shape
     tile = work.grid.tile_row(rows // 2)[cols // 2]
+    began = time.perf_counter()
     conditions.read(work.grid.tile_row(rows // 2)[max(0, cols // 2 - 1)].sr)
     started = time.perf_counter()
     conditions.read(tile.sr)
     tile_s = time.perf_counter() - started
-    read_s = tile_s * len(work.grid) if conditions.has_tiles else 0.0
+    read_s = opening_s + max(0.0, started - began - tile_s)
+    read_s += tile_s * len(work.grid) if conditions.has_tiles else 0.0
     return replace(
         plan,
         conditions=conditions.describe(),
@@ -371,8 +355,8 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
     strips = [work.grid.strip(row).height for row in range(work.grid.shape[0])]
     n_pixels, block = grid.height * grid.width, raw_block(grid.width)
     n_kept = sum(padded(height, grid.width, block) for height in strips)
-    n_floats = (job.uncertainty is not None) + 2 * (job.interval is not None)
-    beside = n_floats * len(work.bands.roles) * 4 + (job.reference_coverage is not None)
+    beside = n_float_rasters(work) * len(work.bands.roles) * 4
+    beside += job.reference_coverage is not None
     peak = sizes.raw // n_pixels * n_kept + sizes.overviews + sizes.file
     if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
         # The packets and, at the end, all overviews twice; or before, raw strips: those
@@ -388,7 +372,9 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
 def _sizes(work: Work, sample: tuple[NDArray[np.generic], ...]) -> Sizes:
     output = work.sr_grid
     shape = len(work.order), output.height, output.width
-    return estimate_sizes(sample, shape, work.format, file_growth(work.model.card.name))
+    is_guided = bool(work.job.given_conditions)
+    growth = file_growth(work.model.card.name, is_guided=is_guided)
+    return estimate_sizes(sample, shape, work.format, growth)
 
 
 def size_text(n_bytes: float) -> str:

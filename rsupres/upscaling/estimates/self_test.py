@@ -95,15 +95,17 @@ def _upscale(scene: Path, card: Card) -> None:
             )
 
 
-def write_scene(path: Path, side: int) -> None:
+def write_scene(path: Path, side: int, noise: float = 0.0) -> None:
     """Write a square scene: a ramp of four bands.
 
     Args:
         path: of a GeoTIFF; replaced if it exists.
         side: pixels.
+        noise: standard deviation, in digital numbers.
     """
     rows, cols = np.mgrid[0:side, 0:side]
-    pixels = np.stack([500 + 40 * rows + 20 * cols + 100 * b for b in range(4)])
+    ramp = np.stack([500 + 40 * rows + 20 * cols + 100 * b for b in range(4)])
+    pixels = ramp + np.random.default_rng(0).normal(0, noise, ramp.shape)
     corner = Affine(10.0, 0.0, 500000.0, 0.0, -10.0, 5e6)
     grid = Grid(CRS.from_epsg(32633), corner, side, side)
     write_strip(path, pixels.astype(np.uint16), grid)

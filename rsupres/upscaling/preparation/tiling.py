@@ -14,10 +14,11 @@ _DEFAULT_RAMP = 8
 # Sides of default tiles in overlaps: a twelfth of the rows and a twenty-ninth of the
 # columns are computed twice. Wide tiles leave strips, which memory must hold, low.
 _ROWS, _COLS = 13, 30
-# Memory that a tile of a model's own side may take, about, and the shares of the
-# machine's that go to a tile and to a strip of the mosaic.
-_TILE_BYTES = 2**29
-_TILE_SHARE, _STRIP_SHARE = 4, 16
+# Memory that a tile of a model's own side takes in float32, about, and the shares of
+# the machine's that go to a tile and to a strip of the mosaic. Locking holds whole
+# strips, about five times over; else a few of their rows are held.
+_TILE_BYTES = 340 * 2**20
+_TILE_SHARE, _STRIP_SHARE, _LOCKED_SHARE = 4, 8, 16
 # SR bytes of one batch on a CPU; more only costs memory there.
 _CPU_BATCH_BYTES = 16 * 2**20
 _MAX_CPU_BATCH = 8  # tiles
@@ -33,6 +34,8 @@ def plan_tiles(
     size: int | None = None,
     overlap: int | None = None,
     n_bands: int = 3,
+    *,
+    lock: bool = False,
 ) -> TileGrid:
     """Return the tiles of a frame.
 
@@ -45,6 +48,7 @@ def plan_tiles(
             memory of the machine lets tiles of the model be.
         overlap: LR pixels that neighbours share; None = two halos and a ramp.
         n_bands: of the output, whose strips default tiles leave room for.
+        lock: low frequencies are locked.
 
     Raises:
         InputError: the size is too small for the model's halo.
@@ -57,7 +61,7 @@ def plan_tiles(
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
-        largest = _largest_sides(least, shared, row_bytes, machine_memory())
+        largest = _largest_sides(least, shared, row_bytes, lock=lock)
         height, width = (
             fit_side(round_up(length, step), round_up(side, step), shared, step)
             for length, side in zip((frame.height, frame.width), largest, strict=True)
@@ -78,7 +82,7 @@ def plan_tiles(
 
 
 def _largest_sides(
-    least: int, overlap: int, row_bytes: int, memory: int
+    least: int, overlap: int, row_bytes: int, *, lock: bool
 ) -> tuple[int, int]:
     """Return the largest height and width of default tiles.
 
@@ -86,10 +90,11 @@ def _largest_sides(
         least: side of the model's own tiles, which its memory suits.
         overlap: LR pixels that neighbours share.
         row_bytes: of the mosaic's rows on one LR row.
-        memory: of the machine, bytes.
+        lock: low frequencies are locked.
     """
+    memory = machine_memory()
+    strip_rows = memory // (_LOCKED_SHARE if lock else _STRIP_SHARE) // row_bytes
     area = least**2 * max(1, memory // _TILE_SHARE // _TILE_BYTES)
-    strip_rows = memory // _STRIP_SHARE // row_bytes
     rows = max(least, min(_ROWS * overlap, strip_rows, area // least))
     return rows, max(least, min(_COLS * overlap, area // rows))
 

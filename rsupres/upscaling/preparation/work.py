@@ -342,7 +342,10 @@ def _settle(job: UpscaleJob, scene: Raster, gates: tuple[Gate, ...]) -> Work:
         choose_bands(scene, COLOURS, remedies=("bands_out",))
     n_bands = len(bands.roles) + len(bands.others)
     sides = job.tile_size, job.overlap
-    grid = plan_tiles(scene.grid, job.scale, spec, card.name, *sides, n_bands)
+    lock = job.lock_low_frequencies
+    grid = plan_tiles(
+        scene.grid, job.scale, spec, card.name, *sides, n_bands, lock=lock
+    )
     check_type(scene, job.dtype or scene.dtype, job.nodata)
     warn_of_idle_nodata(scene, job.nodata)
     device = find_device(job.device)

@@ -93,7 +93,19 @@ def test_little_memory_makes_smaller_tiles(
     monkeypatch.setattr(tiling, "machine_memory", lambda: memory * GB)
     small = plan(4000, 4000)
     assert math.prod(small.tile_shape) < full
-    assert math.prod(small.tile_shape) <= max(1, memory // 2) * 256**2 * 1.01
+    assert math.prod(small.tile_shape) <= max(1, 3 * memory // 4) * 256**2 * 1.01
+
+
+def test_with_8_gb_at_most_15_percent_are_computed_twice_unless_strips_are_locked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiling, "machine_memory", lambda: 8 * GB)
+    for model in MODELS:
+        worst = max(excess(plan(n, n, model)) for n in range(200, 11_001, 97))
+        assert worst <= 1.15
+    side = 10_980
+    locked = plan(side, side, lock=True)  # holds whole strips in memory
+    assert locked.tile_shape[0] < 0.6 * plan(side, side).tile_shape[0]
 
 
 def test_wide_scenes_of_many_bands_get_low_tiles(
