@@ -66,9 +66,8 @@ def plan_tiles(
             fit_side(round_up(length, step), round_up(side, step), shared, step)
             for length, side in zip((frame.height, frame.width), largest, strict=True)
         )
-        return TileGrid.plan(
-            frame, scale, height, shared, spec.halo, spec.multiple, width
-        )
+        sides = height, shared, spec.halo, spec.multiple, width
+        return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
         least = round_up(floor, step) + step
         raise InputError(
