@@ -62,10 +62,7 @@ def plan_tiles(
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
         largest = _largest_sides(least, shared, row_bytes, lock=lock)
-        height, width = (
-            fit_side(round_up(length, step), round_up(side, step), shared, step)
-            for length, side in zip((frame.height, frame.width), largest, strict=True)
-        )
+        height, width = _fitted_sides(frame, largest, shared, step)
         sides = height, shared, spec.halo, spec.multiple, width
         return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
@@ -78,6 +75,17 @@ def plan_tiles(
             remedies=("overlap",),
         )
     return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
+
+
+def _fitted_sides(
+    frame: Grid, largest: tuple[int, int], overlap: int, step: int
+) -> tuple[int, int]:
+    """Return height and width of tiles that cut a frame with little to spare."""
+    height, width = (
+        fit_side(round_up(length, step), round_up(side, step), overlap, step)
+        for length, side in zip((frame.height, frame.width), largest, strict=True)
+    )
+    return height, width
 
 
 def _largest_sides(
