@@ -29,8 +29,13 @@ from rsupres.errors import ConditionError
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["irmad", "cva", "built"]
-TITLES = {"irmad": "IR-MAD", "cva": "CVA", "built": "IR-MAD and a look for buildings"}
+Method = Literal["irmad", "cva", "built", "learned"]
+TITLES = {
+    "irmad": "IR-MAD",
+    "cva": "CVA",
+    "built": "IR-MAD and a look for buildings",
+    "learned": "a network trained on buildings and roads",
+}
 
 MIN_PIXELS = 9  # default minimum size of a changed part
 MAX_ITERATIONS = 50

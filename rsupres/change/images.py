@@ -33,6 +33,7 @@ from rsupres.change.detection import (
     make_detector,
     statistic,
 )
+from rsupres.change.learned import Learned, colours, load_learned
 from rsupres.change.options import DetectionOptions
 from rsupres.change.statistics.built_up import MARGIN, BuiltUp, Relation, find_built_up
 from rsupres.change.statistics.null_distribution import Floats
@@ -107,14 +108,19 @@ class DetectedChange:
         step = self._step()
         x, y = self._sample(step)
         self.detector = self._fit(options, step, x, y)
+        self._learned: Learned | None = None
         if options.method == "built":
             self._built = self._find_built_up(before, after, x, y)
+        elif options.method == "learned":
+            self._learned = self._load_learned(after, x, y)
         self._raw = Blocks(self.grid.window, BLOCK_SIDE, self._decide)
         self._mask = Blocks(self.grid.window, BLOCK_SIDE, self._clean)
 
     @property
     def method(self) -> Method:
         """The method that found the differences."""
+        if self._learned:
+            return "learned"
         return "built" if self._built else self.detector.differences.method
 
     def read(self, window: PixelWindow) -> Codes:
@@ -131,7 +137,8 @@ class DetectedChange:
     def _fit(
         self, options: DetectionOptions, step: int, x: Floats, y: Floats
     ) -> Detector:
-        method = "auto" if options.method == "built" else options.method
+        looks = options.method in ("built", "learned")
+        method = "auto" if looks else options.method
         found = fit_differences(x, y, method, self._where)
         logger.info(
             "%s: %s in %d steps, correlations %s.",
@@ -148,6 +155,23 @@ class DetectedChange:
         ]
         sampled = np.concatenate(values)
         return measure(sampled[np.isfinite(sampled)], threshold=options.threshold)
+
+    def _load_learned(self, after: Raster, x: Floats, y: Floats) -> Learned:
+        roles = colours(after, self._bands[1])
+        if roles is None or len(x) != len(y):
+            raise BandError(
+                f"{self._where}: the network needs the same bands in both images, red, "
+                "green and blue or near infrared among them; IR-MAD does not.",
+                remedies=("method=irmad",),
+            )
+        return load_learned(
+            self.grid.window,
+            list(self._images.windows()),
+            self._images.read,
+            (x, y),
+            self.detector.differences,
+            roles,
+        )
 
     def _find_built_up(
         self, before: Raster, after: Raster, x: Floats, y: Floats
@@ -208,6 +232,8 @@ class DetectedChange:
         return statistic(differences, valid)[window.relative_to(wide).slices()]
 
     def _decide(self, window: PixelWindow) -> Codes:
+        if self._learned is not None:
+            return self._ask_network(self._learned, window)
         values = self._statistic(self.detector, window)
         with np.errstate(invalid="ignore"):
             marked = values > self.detector.critical
@@ -217,6 +243,14 @@ class DetectedChange:
             marked &= self._built.may_be(both, wide, window)
         changed = np.where(marked, CHANGED, UNCHANGED)
         changed[np.isnan(values)] = NODATA
+        return changed.astype(np.uint8)[np.newaxis]
+
+    def _ask_network(self, learned: Learned, window: PixelWindow) -> Codes:
+        wide = window.grown(learned.margin, self.grid.window)
+        both = self._images.read(wide).astype(np.float64)
+        marked = learned.changed(both, wide, window)
+        changed = np.where(marked, CHANGED, UNCHANGED)
+        changed[~np.isfinite(both[0, *window.relative_to(wide).slices()])] = NODATA
         return changed.astype(np.uint8)[np.newaxis]
 
     def _clean(self, window: PixelWindow) -> Codes:

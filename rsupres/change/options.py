@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, Unpack
 from rsupres.errors import InputError
 from rsupres.raster.files import StrPath
 
-CompareBy = Literal["auto", "irmad", "cva", "built", "land-cover"]
+CompareBy = Literal["auto", "irmad", "cva", "built", "learned", "land-cover"]
 
 SIGNIFICANCE = 1e-3  # default share of unchanged pixels that may be marked
 
@@ -22,8 +22,8 @@ class ChangeChoices(TypedDict, total=False):
     """Options of `change_mask` about its sources, by the command's names.
 
     Attributes:
-        method: "irmad", "cva", "built", "land-cover", or "auto", which decides by the
-            sources.
+        method: "irmad", "cva", "built", "learned", "land-cover", or "auto", which
+            decides by the sources.
         significance: share of unchanged pixels that may be marked in images.
         threshold: mark pixels that differ by more standard deviations of unchanged
             ground than this, instead.
@@ -51,7 +51,8 @@ class DetectionOptions:
 
     Attributes:
         method: "irmad", "cva", or "auto": IR-MAD, and CVA where it does not converge;
-            "built" keeps of that what looks built.
+            "built" keeps of that what looks built; "learned" is a network that knows
+            buildings and roads.
         significance: share of unchanged pixels that may be marked, 0 to 1.
         threshold: in standard deviations of unchanged ground, instead of
             `significance`; None = by significance.
@@ -59,7 +60,7 @@ class DetectionOptions:
             image, or 4 pixels of a land cover.
     """
 
-    method: Literal["auto", "irmad", "cva", "built"] = "auto"
+    method: Literal["auto", "irmad", "cva", "built", "learned"] = "auto"
     significance: float = SIGNIFICANCE
     threshold: float | None = None
     minimum_area_m2: float | None = None
@@ -132,6 +133,8 @@ def choose_options(n_sources: int, **given: Unpack[ChangeChoices]) -> ChangeOpti
         _refuse(given, {"class_attribute"}, "two rasters")
     if method == "land-cover":
         _refuse(given, detecting, "land covers")
+    if method == "learned":
+        _refuse(given, {"significance", "threshold"}, "the network")
     if n_sources == 1 and method != "auto":
         raise InputError(
             f"{method} compares two rasters; there is one source.", argument="method"

@@ -36,13 +36,15 @@ _HOW = (
 @scale_option
 @click.option(
     "--method",
-    type=click.Choice(["auto", "irmad", "cva", "built", "land-cover"]),
+    type=click.Choice(["auto", "irmad", "cva", "built", "learned", "land-cover"]),
     default="auto",
     show_default=True,
     help="How BEFORE and AFTER are compared: as images by IR-MAD or by change vectors "
     "(CVA), or as land covers. auto sees which they are, and takes CVA where IR-MAD "
     "does not converge. built keeps of that what looks built or begun, without fields, "
-    "water, clouds and their shadows; it needs red, green and near infrared.",
+    "water, clouds and their shadows; it needs red, green and near infrared. learned "
+    "asks a small network for buildings, sites and roads that came or went; it needs "
+    "three of red, green, blue and near infrared.",
 )
 @click.option(
     "--significance",

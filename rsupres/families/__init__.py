@@ -8,6 +8,7 @@ from __future__ import annotations
 FAMILIES = {
     "bicubic": "rsupres.families.bicubic",
     "sharpening": "rsupres.families.sharpening",
+    "siamese": "rsupres.families.siamese",
     "optical": "rsupres.families.optical.resolver",
     "e2diffsr": "rsupres.families.e2diffsr.resolver",
     "slimdiffsr": "rsupres.families.slimdiffsr.resolver",

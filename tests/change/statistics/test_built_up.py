@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import rsupres
 from rsupres.change import images
-from rsupres.change.statistics.built_up import find_sky
+from rsupres.change.statistics.sky import find_sky
 from rsupres.errors import BandError
 from tests.helpers import make_scene
 
