@@ -140,9 +140,7 @@ class Sgdm:
             lambda t: self._noise(batch.noise, t, cells),
         )
         decoded = self.networks.decode(z, enlarged)
-        image = correct_colour(self.config, decoded, enlarged)
-        if self.config.unmix and chart is not None:
-            image = unmix(image, lr, chart, scale)
+        image = finish(self.config, decoded, enlarged, lr, chart, scale)
         if self.config.picture_style and style is not None and own is not None:
             return restyle(image, own, style).clamp(0.0, 1.0)  # in the style's tones
         return (low + (high - low) * image).clamp(0.0, 1.0)
@@ -274,6 +272,33 @@ class Sgdm:
         chart = self._chart(scene.read_conditions(window_sr).vector_map, enlarged)
         whole = None if chart is None else 2.0 * chart - 1.0
         return self.networks.adapter.content(2.0 * enlarged - 1.0, whole).lr
+
+
+def finish(
+    config: SgdmConfig,
+    decoded: Tensor,
+    enlarged: Tensor,
+    lr: Tensor,
+    chart: Tensor | None,
+    scale: Fraction,
+) -> Tensor:
+    """Return a decoded picture with the colours of LR: the last step of every sample.
+
+    Args:
+        config: of the model.
+        decoded: (b, 3, H, W), about [0, 1].
+        enlarged: (b, 3, H, W), LR on SR pixels.
+        lr: (b, 3, h, w), in the same range.
+        chart: (b, 3, H, W) in [0, 1], the map; None for a model without.
+        scale: H / h.
+
+    Returns:
+        (b, 3, H, W).
+    """
+    image = correct_colour(config, decoded, enlarged)
+    if config.unmix and chart is not None:
+        return unmix(image, lr, chart, scale)
+    return image
 
 
 def from_checkpoint(

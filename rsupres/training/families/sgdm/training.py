@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,10 +17,9 @@ from torch import Tensor, nn
 
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
-from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
-from rsupres.families.sgdm.resolver import make_spec
+from rsupres.families.sgdm.resolver import finish, make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
 from rsupres.families.storage import config_to_json
@@ -225,14 +225,12 @@ class SgdmTraining(FamilyTraining):
         images = {"bicubic": 2.0 * patches.enlarged - 1.0}
         if self.modules.autoencoder is not None:
             z = self.modules.encode(patches.hr)
-            images["autoencoder"] = self._decode(z, patches)
+            images["autoencoder"] = self._decode(z, patches, batch.lr, None)
         if validation.stage not in ("autoencoder", "sflow"):
-            images["sample"] = self._decode(
-                self._sample(patches, patches.vector_map), patches
-            )
-            images["no_map"] = self._decode(
-                self._sample(patches, patches.empty_map), patches
-            )
+            charts = {"sample": patches.vector_map, "no_map": patches.empty_map}
+            for name, chart in charts.items():
+                z = self._sample(patches, chart)
+                images[name] = self._decode(z, patches, batch.lr, chart)
         figures = {
             f"psnr_{name}": mean_psnr(image, patches.hr)
             for name, image in images.items()
@@ -260,7 +258,11 @@ class SgdmTraining(FamilyTraining):
         start = start.to(patches.hr.device)
         return sample_latent(self.modules, start, features, context, sampling)
 
-    def _decode(self, z: Tensor, patches: Patches) -> Tensor:
-        """Return the picture of scaled latents in about [-1, 1]."""
+    def _decode(
+        self, z: Tensor, patches: Patches, lr: Tensor, chart: Tensor | None
+    ) -> Tensor:
+        """Return the picture of scaled latents in about [-1, 1], as inference does."""
         decoded = self.modules.decode(z, patches.enlarged)
-        return 2.0 * correct_colour(self.architecture, decoded, patches.enlarged) - 1.0
+        scale = Fraction(patches.hr.shape[2], lr.shape[2])
+        given = patches.enlarged, lr, chart, scale
+        return 2.0 * finish(self.architecture, decoded, *given) - 1.0

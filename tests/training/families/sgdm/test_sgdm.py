@@ -17,6 +17,7 @@ from rsupres.errors import InputError
 from rsupres.families.base import Conditions, SamplerOptions
 from rsupres.families.sgdm.config import VARIANTS
 from rsupres.families.sgdm.network import SgdmNetworks
+from rsupres.training.base import Validation
 from rsupres.training.batches import PatchSource
 from rsupres.training.config import DataConfig, PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.sgdm.initialise import balance_map, trains_in_stage1
@@ -140,6 +141,23 @@ def test_a_model_on_pixels_goes_through_its_stages(tmp_path: Path) -> None:
     sr = upscale_whole(model, np.full((3, 8, 12), 0.5, np.float32), Fraction(8), CPU)
     assert sr.shape == (3, 64, 96)
     assert float(load_file(path)["latent_scale"]) > 1.0
+
+
+def test_validation_finishes_pictures_as_upscale_does(tmp_path: Path) -> None:
+    """Mapped ground is unmixed, so the figure with the map follows `unmix`."""
+    pack = Pack.load(write_towns(tmp_path / "towns.safetensors", side=128))
+    made, figures = config("tiny-mini"), []
+    for unmix in (True, False):
+        torch.manual_seed(0)
+        training = SgdmTraining.build(made, SgdmOptions(4), tmp_path)
+        architecture = replace(training.architecture, unmix=unmix)
+        validation = Validation([pack], "pixels", tmp_path / "crops.png", CPU)
+        with torch.no_grad():
+            figures.append(
+                replace(training, architecture=architecture).validate(validation)
+            )
+    assert figures[0]["psnr_sample"] != figures[1]["psnr_sample"]
+    assert figures[0]["psnr_no_map"] == figures[1]["psnr_no_map"]
 
 
 def test_the_papers_stages_train_what_the_paper_trains(tmp_path: Path) -> None:
