@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from rsupres.families.siamese import (
     make_spec,
     with_presence,
 )
+from rsupres.families.storage import config_to_json
 
 Floats = NDArray[np.float32]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -152,7 +153,7 @@ def save(config: SiameseConfig, mean: dict[str, torch.Tensor], out: Path) -> Non
         out / "change-small.safetensors",
         {k: v.to(torch.float16).contiguous() for k, v in mean.items()},
         make_spec(config),
-        {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
+        config_to_json(config),
         "rsupres, models/recipes/change_small.py",
     )
 

@@ -48,7 +48,9 @@ TRUTH = ROOT / "sample_data" / "town_hr.tif"
 SHIPPED = [
     card for card in list_cards() if card.path and card.path.parent == ROOT / "models"
 ]
-UPSCALERS = [card for card in SHIPPED if card.spec.family != "sharpening"]
+UPSCALERS = [
+    card for card in SHIPPED if card.spec.family not in ("sharpening", "siamese")
+]
 LIMIT = 8 * 2**20
 SCALE = Fraction(4)
 
