@@ -117,7 +117,7 @@ def town_pair(
     shift = random.uniform(-1, 1, 2) * (random.random() < 0.5)
     seen = [
         sensed(image[part], n, by, random)
-        for image, by in zip(dates, (np.zeros(2), shift), strict=True)
+        for image, by in zip(dates, (shift, np.zeros(2)), strict=True)
     ]
     return seen[0], seen[1], share[part].reshape(n, factor, n, factor).mean((1, 3))
 
@@ -127,8 +127,8 @@ def city_pair(cities: list[Floats], random: np.random.Generator) -> Pair:
     earlier = cut(cities[random.integers(len(cities))], SIDE, random)
     later = season(earlier, random)
     later, share = edited(later, donor(cities, random), random)
-    later = sensed(later, SIDE, random.uniform(-0.7, 0.7, 2), random)
-    return earlier, later, share
+    earlier = sensed(earlier, SIDE, random.uniform(-0.7, 0.7, 2), random)
+    return earlier, sensed(later, SIDE, np.zeros(2), random), share
 
 
 def dates_pair(

@@ -33,7 +33,13 @@ from rsupres.change.detection import (
     make_detector,
     statistic,
 )
-from rsupres.change.learned import Learned, colours, load_learned
+from rsupres.change.learned import (
+    MIN_LEARNED,
+    Learned,
+    colours,
+    load_learned,
+    suits,
+)
 from rsupres.change.options import DetectionOptions
 from rsupres.change.statistics.built_up import MARGIN, BuiltUp, Relation, find_built_up
 from rsupres.change.statistics.null_distribution import Floats
@@ -92,7 +98,6 @@ class DetectedChange:
         self._where = f"{before.path} and {after.path}"
         _check_sharpness(before, after)
         self._bands = matched_bands(before, after, options.method)
-        self.min_pixels = minimum_pixels(self.grid, options.minimum_area_m2, MIN_PIXELS)
         self._sources = [
             _Image(scene, bands, self.grid)
             for scene, bands in zip((before, after), self._bands, strict=True)
@@ -111,8 +116,13 @@ class DetectedChange:
         self._learned: Learned | None = None
         if options.method == "built":
             self._built = self._find_built_up(before, after, x, y)
-        elif options.method == "learned":
-            self._learned = self._load_learned(after, x, y)
+        elif options.method == "learned" or options.may_be_learned:
+            self._learned = self._load_learned(after, x, y, options)
+        self.min_pixels = minimum_pixels(
+            self.grid,
+            options.minimum_area_m2,
+            MIN_LEARNED if self._learned else MIN_PIXELS,
+        )
         self._raw = Blocks(self.grid.window, BLOCK_SIDE, self._decide)
         self._mask = Blocks(self.grid.window, BLOCK_SIDE, self._clean)
 
@@ -156,22 +166,27 @@ class DetectedChange:
         sampled = np.concatenate(values)
         return measure(sampled[np.isfinite(sampled)], threshold=options.threshold)
 
-    def _load_learned(self, after: Raster, x: Floats, y: Floats) -> Learned:
-        roles = colours(after, self._bands[1])
-        if roles is None or len(x) != len(y):
+    def _load_learned(
+        self, after: Raster, x: Floats, y: Floats, options: DetectionOptions
+    ) -> Learned | None:
+        """Return the network; None where `auto` prefers IR-MAD."""
+        is_wanted = options.method == "learned"
+        roles = colours(after, self._bands[1]) if len(x) == len(y) else None
+        if roles is None:
+            if not is_wanted:
+                return None
             raise BandError(
                 f"{self._where}: the network needs the same bands in both images, red, "
                 "green and blue or near infrared among them; IR-MAD does not.",
                 remedies=("method=irmad",),
             )
-        return load_learned(
-            self.grid.window,
-            list(self._images.windows()),
-            self._images.read,
-            (x, y),
-            self.detector.differences,
-            roles,
-        )
+        if not is_wanted and not suits(self.grid):
+            return None
+        places = list(self._images.windows())
+        read, found = self._images.read, self.detector.differences
+        frame = self.grid.window
+        learned = load_learned(frame, places, read, (x, y), found, roles)
+        return learned if is_wanted or learned.finds_much(read, frame, places) else None
 
     def _find_built_up(
         self, before: Raster, after: Raster, x: Floats, y: Floats
@@ -233,7 +248,7 @@ class DetectedChange:
 
     def _decide(self, window: PixelWindow) -> Codes:
         if self._learned is not None:
-            return self._ask_network(self._learned, window)
+            return self._learned.codes(self._images.read, self.grid.window, window)
         values = self._statistic(self.detector, window)
         with np.errstate(invalid="ignore"):
             marked = values > self.detector.critical
@@ -243,14 +258,6 @@ class DetectedChange:
             marked &= self._built.may_be(both, wide, window)
         changed = np.where(marked, CHANGED, UNCHANGED)
         changed[np.isnan(values)] = NODATA
-        return changed.astype(np.uint8)[np.newaxis]
-
-    def _ask_network(self, learned: Learned, window: PixelWindow) -> Codes:
-        wide = window.grown(learned.margin, self.grid.window)
-        both = self._images.read(wide).astype(np.float64)
-        marked = learned.changed(both, wide, window)
-        changed = np.where(marked, CHANGED, UNCHANGED)
-        changed[~np.isfinite(both[0, *window.relative_to(wide).slices()])] = NODATA
         return changed.astype(np.uint8)[np.newaxis]
 
     def _clean(self, window: PixelWindow) -> Codes:

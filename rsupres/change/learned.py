@@ -18,19 +18,25 @@ from numpy.typing import NDArray
 
 from rsupres.change.detection import Differences
 from rsupres.change.statistics.null_distribution import Floats, NullDistribution
-from rsupres.change.statistics.sky import Mask, Relation, Sky, SkyFinder
-from rsupres.checkpoints.catalogue import load_model
+from rsupres.change.statistics.sky import Relation, Sky, SkyFinder
+from rsupres.checkpoints.catalogue import load_model, read_card
 from rsupres.errors import BandError
 from rsupres.families.base import SamplerOptions
-from rsupres.grid import PixelWindow
+from rsupres.grid import Grid, PixelWindow
+from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
 from rsupres.raster.bands import choose_bands
 from rsupres.raster.dataset import Raster
 
 if TYPE_CHECKING:
     from rsupres.families.siamese import Siamese
 
+Read = Callable[[PixelWindow], NDArray[np.float32]]
+
 _ROLES = ("red", "green", "blue", "nir")
 MODEL = "change-small"  # name of the network's card
+MIN_LEARNED = 1  # default minimum size of a changed part, pixels
+MIN_SHARE = 5e-4  # of the ground: where the network marks less, `auto` takes IR-MAD
+_SAMPLE = 64  # windows from which `auto` decides
 _FARTHEST = 6.0  # deviations; values beyond are held there
 _LARGEST = 12.0  # deviations of a difference, likewise
 _UNIT = 3.0  # deviations of a difference that become 1
@@ -116,30 +122,48 @@ class Learned:
     levels: PairLevels
     sky: Sky
 
-    @property
-    def margin(self) -> int:
-        """Pixels around a window that decide over it."""
-        return self.network.halo
-
-    def changed(self, both: Floats, wide: PixelWindow, place: PixelWindow) -> Mask:
-        """Return where something was built or removed, for a window.
+    def codes(
+        self, read: Read, frame: PixelWindow, place: PixelWindow
+    ) -> NDArray[np.uint8]:
+        """Return mask values (1, h, w) of a window.
 
         Args:
-            both: (2 c, h, w) bands of both images in `wide`, NaN where unknown.
-            wide: the window with `margin` pixels around it, as far as there are.
+            read: as in `load_learned`.
+            frame: of the images.
             place: the window; its corner is at a multiple of `sky.STEP`.
         """
+        wide = place.grown(self.network.halo, frame)
+        inner = place.relative_to(wide).slices()
+        both = read(wide).astype(np.float64)
         usual = self.levels.means[:, np.newaxis, np.newaxis]
         inputs = self.levels.inputs(np.where(np.isfinite(both), both, usual))
-        probability = self.network.detect(inputs)[place.relative_to(wide).slices()]
-        marked = probability > self.network.config.threshold
-        return np.asarray(marked & ~self.sky.read(place))
+        marked = self.network.detect(inputs)[inner] > self.network.config.threshold
+        codes = np.where(marked & ~self.sky.read(place), CHANGED, UNCHANGED)
+        codes[~np.isfinite(both[0][inner])] = NODATA
+        return codes.astype(np.uint8)[np.newaxis]
+
+    def finds_much(
+        self, read: Read, frame: PixelWindow, places: Sequence[PixelWindow]
+    ) -> bool:
+        """Return whether it marks `MIN_SHARE` of the ground, by a sample of windows.
+
+        Args:
+            read: as in `load_learned`.
+            frame: of the images.
+            places: windows that cover it.
+        """
+        step = -(-len(places) // _SAMPLE)
+        counts = np.zeros(256, np.int64)
+        for place in places[::step]:
+            codes = self.codes(read, frame, place)
+            counts += np.bincount(codes.ravel(), minlength=256)
+        return bool(counts[CHANGED] >= MIN_SHARE * max(1, counts[:NODATA].sum()))
 
 
 def load_learned(
     frame: PixelWindow,
     places: Sequence[PixelWindow],
-    read: Callable[[PixelWindow], NDArray[np.float32]],
+    read: Read,
     sample: tuple[Floats, Floats],
     differences: Differences,
     roles: Sequence[int | None],
@@ -213,3 +237,10 @@ def colours(scene: Raster, bands: tuple[int, ...]) -> tuple[int | None, ...] | N
             continue
         return tuple(places.get(role) for role in _ROLES)
     return None
+
+
+def suits(grid: Grid) -> bool:
+    """Return whether pixels have a size for which the network was trained."""
+    limits = read_card(MODEL).spec.gsd
+    assert limits is not None
+    return limits[0] <= grid.gsd_m <= limits[1]

@@ -65,6 +65,12 @@ class DetectionOptions:
     threshold: float | None = None
     minimum_area_m2: float | None = None
 
+    @property
+    def may_be_learned(self) -> bool:
+        """Whether the network may be chosen: nothing given that only IR-MAD knows."""
+        is_plain = self.significance == SIGNIFICANCE and self.threshold is None
+        return self.method == "auto" and is_plain
+
 
 @dataclass(frozen=True)
 class ChangeOptions:
