@@ -32,7 +32,7 @@ from rsupres.change.learned import PairLevels
 SIDE = 192  # pixels of a city's part
 HELD = ("nantes", "hongkong", "saclay", "paris")  # Paris is a pair of OSCD, too
 NEW = 0.75  # share of the pairs in which the later date has what is new
-COUNTS = {"town": 260, "city": 166, "dates": 140, "check": 10}
+COUNTS = {"town": 260, "city": 108, "dates": 140, "check": 10}
 FIRST_TRAINED = 110  # towns before it are for "check"
 Pair = tuple[Floats, Floats, Floats]  # earlier, later (4, h, w); share (h, w)
 

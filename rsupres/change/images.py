@@ -172,19 +172,16 @@ class DetectedChange:
         """Return the network; None where `auto` prefers IR-MAD."""
         is_wanted = options.method == "learned"
         roles = colours(after, self._bands[1]) if len(x) == len(y) else None
-        if roles is None:
-            if not is_wanted:
-                return None
+        if roles is None and is_wanted:
             raise BandError(
                 f"{self._where}: the network needs the same bands in both images, red, "
                 "green and blue or near infrared among them; IR-MAD does not.",
                 remedies=("method=irmad",),
             )
-        if not is_wanted and not suits(self.grid):
+        if roles is None or not (is_wanted or suits(self.grid)):
             return None
-        places = list(self._images.windows())
+        places, frame = list(self._images.windows()), self.grid.window
         read, found = self._images.read, self.detector.differences
-        frame = self.grid.window
         learned = load_learned(frame, places, read, (x, y), found, roles)
         return learned if is_wanted or learned.finds_much(read, frame, places) else None
 

@@ -37,6 +37,7 @@ MODEL = "change-small"  # name of the network's card
 MIN_LEARNED = 1  # default minimum size of a changed part, pixels
 MIN_SHARE = 5e-4  # of the ground: where the network marks less, `auto` takes IR-MAD
 _SAMPLE = 64  # windows from which `auto` decides
+_BEYOND = 1.5  # times the pixel sizes of training
 _FARTHEST = 6.0  # deviations; values beyond are held there
 _LARGEST = 12.0  # deviations of a difference, likewise
 _UNIT = 3.0  # deviations of a difference that become 1
@@ -243,4 +244,4 @@ def suits(grid: Grid) -> bool:
     """Return whether pixels have a size for which the network was trained."""
     limits = read_card(MODEL).spec.gsd
     assert limits is not None
-    return limits[0] <= grid.gsd_m <= limits[1]
+    return limits[0] / _BEYOND <= grid.gsd_m <= limits[1] * _BEYOND

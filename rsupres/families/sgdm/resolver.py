@@ -49,13 +49,12 @@ from rsupres.families.base import (
     TileBatch,
 )
 from rsupres.families.levels import band_levels, scene_levels
-from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
 from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
 from rsupres.families.sgdm.style import Statistics, picture_statistics, restyle
-from rsupres.families.sgdm.unmixing import unmix
+from rsupres.families.sgdm.unmixing import finish
 from rsupres.families.storage import config_from_json, fit_tensors
 from rsupres.grid import PixelWindow
 
@@ -272,33 +271,6 @@ class Sgdm:
         chart = self._chart(scene.read_conditions(window_sr).vector_map, enlarged)
         whole = None if chart is None else 2.0 * chart - 1.0
         return self.networks.adapter.content(2.0 * enlarged - 1.0, whole).lr
-
-
-def finish(
-    config: SgdmConfig,
-    decoded: Tensor,
-    enlarged: Tensor,
-    lr: Tensor,
-    chart: Tensor | None,
-    scale: Fraction,
-) -> Tensor:
-    """Return a decoded picture with the colours of LR: the last step of every sample.
-
-    Args:
-        config: of the model.
-        decoded: (b, 3, H, W), about [0, 1].
-        enlarged: (b, 3, H, W), LR on SR pixels.
-        lr: (b, 3, h, w), in the same range.
-        chart: (b, 3, H, W) in [0, 1], the map; None for a model without.
-        scale: H / h.
-
-    Returns:
-        (b, 3, H, W).
-    """
-    image = correct_colour(config, decoded, enlarged)
-    if config.unmix and chart is not None:
-        return unmix(image, lr, chart, scale)
-    return image
 
 
 def from_checkpoint(

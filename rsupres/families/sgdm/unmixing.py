@@ -21,6 +21,8 @@ from torch.nn import functional
 
 from rsupres.blocks.fine_detail import blurred
 from rsupres.blocks.separable import enlarge
+from rsupres.families.sgdm.colour import correct_colour
+from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.prompts import CLASSES
 
 _NEAR, _NEAR_REACH = 0.8, 3  # LR pixels, window of the regression
@@ -44,6 +46,33 @@ class _Slopes(NamedTuple):
 
     colours: Tensor
     trust: Tensor
+
+
+def finish(
+    config: SgdmConfig,
+    decoded: Tensor,
+    enlarged: Tensor,
+    lr: Tensor,
+    chart: Tensor | None,
+    scale: Fraction,
+) -> Tensor:
+    """Return a decoded picture with the colours of LR: the last step of every sample.
+
+    Args:
+        config: of the model.
+        decoded: (b, 3, H, W), about [0, 1].
+        enlarged: (b, 3, H, W), LR on SR pixels.
+        lr: (b, 3, h, w), in the same range.
+        chart: (b, 3, H, W) in [0, 1], the map; None for a model without.
+        scale: H / h.
+
+    Returns:
+        (b, 3, H, W).
+    """
+    image = correct_colour(config, decoded, enlarged)
+    if config.unmix and chart is not None:
+        return unmix(image, lr, chart, scale)
+    return image
 
 
 def unmix(picture: Tensor, lr: Tensor, chart: Tensor, scale: Fraction) -> Tensor:

@@ -19,9 +19,10 @@ from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
 from rsupres.families.sgdm.config import MINI, VARIANTS, EncoderConfig, SgdmConfig
 from rsupres.families.sgdm.network import SgdmNetworks
-from rsupres.families.sgdm.resolver import finish, make_spec
+from rsupres.families.sgdm.resolver import make_spec
 from rsupres.families.sgdm.sampling import Sampling, sample_latent
 from rsupres.families.sgdm.style import FlowConfig
+from rsupres.families.sgdm.unmixing import finish
 from rsupres.families.storage import config_to_json
 from rsupres.training.base import DrawBatch, Exported, FamilyTraining, Stage, Validation
 from rsupres.training.batches import Batch
