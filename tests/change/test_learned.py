@@ -11,10 +11,11 @@ import rsupres
 from rsupres.change import images
 from rsupres.change.detection import fit_differences
 from rsupres.change.learned import PairLevels, colours
+from rsupres.change.options import choose_options
 from rsupres.errors import BandError, InputError
 from rsupres.raster.dataset import Raster
 from tests.change.statistics.test_built_up import (
-    FIELD,
+    BANDS,
     HOUSES,
     INSIDE,
     POND,
@@ -71,3 +72,59 @@ def test_colours_are_found_by_the_names_of_bands(
     path = make_scene(tmp_path / "scene.tif", pixels=pixels, descriptions=names)
     with Raster.open(path) as scene:
         assert colours(scene, scene.data_bands) == places
+
+
+def test_houses_are_found_and_fields_and_water_left_out(tmp_path: Path) -> None:
+    found = marked(tmp_path, "learned")
+    assert share(found, HOUSES) > 0.5
+    assert share(found, INSIDE) < 0.05
+    assert share(found, POND) < 0.5
+    assert found.mean() < 0.03
+
+
+def test_the_mask_does_not_depend_on_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = marked(tmp_path, "learned", sky=True)
+    (tmp_path / "learned.tif").unlink()
+    monkeypatch.setattr(images, "BLOCK_SIDE", 64)
+    assert np.array_equal(marked(tmp_path, "learned", sky=True), whole)
+
+
+def test_images_without_three_known_colours_are_refused(tmp_path: Path) -> None:
+    names = ("red", "thermal", "b11", "b12")
+    with pytest.raises(BandError, match="the network needs the same bands"):
+        marked(tmp_path, "learned", descriptions=names)
+
+
+@pytest.mark.parametrize("name", ["significance", "threshold"])
+def test_options_of_the_statistic_have_no_effect(name: str) -> None:
+    with pytest.raises(InputError, match="has no effect for the network"):
+        choose_options(2, method="learned", **{name: 0.5})
+
+
+def chosen(folder: Path, after: np.ndarray, **options: float) -> str | None:
+    """Return the method that `auto` takes for the meadows and a later date."""
+    paths = []
+    for name, pixels in (("before", two_dates()[0]), ("after", after)):
+        path = folder / f"{name}.tif"
+        make_scene(path, pixels=pixels.clip(1).astype("uint16"), descriptions=BANDS)
+        paths.append(str(path))
+    out = folder / "mask.tif"
+    given = {"like": paths[1], "scale": 1, **options}
+    return rsupres.change_mask(paths, out, **given).method  # type: ignore[arg-type]
+
+
+def test_auto_takes_the_network_where_something_was_built(tmp_path: Path) -> None:
+    assert chosen(tmp_path, two_dates()[1]) == "learned"
+
+
+def test_auto_takes_irmad_where_nothing_was_built(tmp_path: Path) -> None:
+    before, after = two_dates()
+    after[HOUSES] = 1.1 * before[HOUSES] + 50
+    after[POND] *= 0.4
+    assert chosen(tmp_path, after) == "irmad"
+
+
+def test_auto_takes_irmad_where_its_threshold_is_given(tmp_path: Path) -> None:
+    assert chosen(tmp_path, two_dates()[1], threshold=3.0) == "irmad"
