@@ -41,8 +41,9 @@ from rsupres.change.learned import (
     suits,
 )
 from rsupres.change.options import DetectionOptions
-from rsupres.change.statistics.built_up import MARGIN, BuiltUp, Relation, find_built_up
+from rsupres.change.statistics.built_up import MARGIN, BuiltUp, find_built_up
 from rsupres.change.statistics.null_distribution import Floats
+from rsupres.change.statistics.sky import Relation
 from rsupres.errors import BandError, ConditionError
 from rsupres.grid import Grid, PixelWindow
 from rsupres.legends.class_table import CHANGED, NODATA, UNCHANGED
@@ -147,8 +148,8 @@ class DetectedChange:
     def _fit(
         self, options: DetectionOptions, step: int, x: Floats, y: Floats
     ) -> Detector:
-        looks = options.method in ("built", "learned")
-        method = "auto" if looks else options.method
+        given = options.method
+        method = given if given == "irmad" or given == "cva" else "auto"
         found = fit_differences(x, y, method, self._where)
         logger.info(
             "%s: %s in %d steps, correlations %s.",
@@ -183,7 +184,7 @@ class DetectedChange:
         places, frame = list(self._images.windows()), self.grid.window
         read, found = self._images.read, self.detector.differences
         learned = load_learned(frame, places, read, (x, y), found, roles)
-        return learned if is_wanted or learned.finds_much(read, frame, places) else None
+        return learned if is_wanted or learned.is_sure(read, frame, places) else None
 
     def _find_built_up(
         self, before: Raster, after: Raster, x: Floats, y: Floats

@@ -35,7 +35,8 @@ Read = Callable[[PixelWindow], NDArray[np.float32]]
 _ROLES = ("red", "green", "blue", "nir")
 MODEL = "change-small"  # name of the network's card
 MIN_LEARNED = 1  # default minimum size of a changed part, pixels
-MIN_SHARE = 5e-4  # of the ground: where the network marks less, `auto` takes IR-MAD
+MIN_SHARE = 5e-4  # of the ground: where less is likely, `auto` takes IR-MAD
+_LIKELY, _POSSIBLE, _CLEAR = 0.5, 0.15, 1 / 3  # probabilities, and share of the likely
 _SAMPLE = 64  # windows from which `auto` decides
 _BEYOND = 1.5  # times the pixel sizes of training
 _FARTHEST = 6.0  # deviations; values beyond are held there
@@ -133,32 +134,46 @@ class Learned:
             frame: of the images.
             place: the window; its corner is at a multiple of `sky.STEP`.
         """
-        wide = place.grown(self.network.halo, frame)
-        inner = place.relative_to(wide).slices()
-        both = read(wide).astype(np.float64)
-        usual = self.levels.means[:, np.newaxis, np.newaxis]
-        inputs = self.levels.inputs(np.where(np.isfinite(both), both, usual))
-        marked = self.network.detect(inputs)[inner] > self.network.config.threshold
-        codes = np.where(marked & ~self.sky.read(place), CHANGED, UNCHANGED)
-        codes[~np.isfinite(both[0][inner])] = NODATA
+        probability = self._probability(read, frame, place)
+        marked = probability > self.network.config.threshold
+        codes = np.where(marked, CHANGED, UNCHANGED)
+        codes[np.isnan(probability)] = NODATA
         return codes.astype(np.uint8)[np.newaxis]
 
-    def finds_much(
+    def is_sure(
         self, read: Read, frame: PixelWindow, places: Sequence[PixelWindow]
     ) -> bool:
-        """Return whether it marks `MIN_SHARE` of the ground, by a sample of windows.
+        """Return whether most of what looks changed does so clearly.
+
+        In a sample of windows: enough pixels are probably changed, and they are at
+        least `_CLEAR` of all that may be. Images of another kind than those of the
+        training give low probabilities.
 
         Args:
             read: as in `load_learned`.
             frame: of the images.
             places: windows that cover it.
         """
-        step = -(-len(places) // _SAMPLE)
-        counts = np.zeros(256, np.int64)
-        for place in places[::step]:
-            codes = self.codes(read, frame, place)
-            counts += np.bincount(codes.ravel(), minlength=256)
-        return bool(counts[CHANGED] >= MIN_SHARE * max(1, counts[:NODATA].sum()))
+        known = likely = possible = 0
+        for place in places[:: -(-len(places) // _SAMPLE)]:
+            probability = self._probability(read, frame, place)
+            known += int(np.isfinite(probability).sum())
+            likely += int((probability > _LIKELY).sum())
+            possible += int((probability > _POSSIBLE).sum())
+        return likely >= max(1.0, MIN_SHARE * known, _CLEAR * possible)
+
+    def _probability(
+        self, read: Read, frame: PixelWindow, place: PixelWindow
+    ) -> NDArray[np.float32]:
+        """Return (h, w): 0 under clouds, NaN where nothing is known."""
+        wide = place.grown(self.network.halo, frame)
+        inner = place.relative_to(wide).slices()
+        both = read(wide).astype(np.float64)
+        usual = self.levels.means[:, np.newaxis, np.newaxis]
+        inputs = self.levels.inputs(np.where(np.isfinite(both), both, usual))
+        probability = self.network.detect(inputs)[inner] * ~self.sky.read(place)
+        probability[~np.isfinite(both[0][inner])] = np.nan
+        return np.asarray(probability, np.float32)
 
 
 def load_learned(

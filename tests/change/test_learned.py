@@ -74,11 +74,10 @@ def test_colours_are_found_by_the_names_of_bands(
         assert colours(scene, scene.data_bands) == places
 
 
-def test_houses_are_found_and_fields_and_water_left_out(tmp_path: Path) -> None:
+def test_houses_and_ponds_are_found_and_fields_left_out(tmp_path: Path) -> None:
     found = marked(tmp_path, "learned")
-    assert share(found, HOUSES) > 0.5
+    assert min(share(found, part) for part in (HOUSES, POND)) > 0.5
     assert share(found, INSIDE) < 0.05
-    assert share(found, POND) < 0.5
     assert found.mean() < 0.03
 
 
@@ -120,9 +119,9 @@ def test_auto_takes_the_network_where_something_was_built(tmp_path: Path) -> Non
 
 
 def test_auto_takes_irmad_where_nothing_was_built(tmp_path: Path) -> None:
-    before, after = two_dates()
-    after[HOUSES] = 1.1 * before[HOUSES] + 50
-    after[POND] *= 0.4
+    before, _ = two_dates()
+    noise = np.random.default_rng(2).normal(0, 15, before.shape)
+    after = 1.1 * before + 50 + noise
     assert chosen(tmp_path, after) == "irmad"
 
 
