@@ -135,6 +135,11 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
     cards, module = [read_card("bicubic")], "rsupres.upscaling.estimates.calibration"
     monkeypatch.setattr(f"{module}.list_cards", lambda: cards)
     monkeypatch.setattr(f"{module}._SCENE_SIDES", (24, 96))
+
+    def run_here(line: list[str], **options: object) -> None:
+        assert invoke(*line[3:]).exit_code == 0  # without python -m rsupres
+
+    monkeypatch.setattr(f"{module}.subprocess.run", run_here)
     result = invoke("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]
