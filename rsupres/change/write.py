@@ -1,7 +1,7 @@
 """Write a change mask on the SR grid of a scene: the work of `rsupres change`.
 
 Memory does not grow with the output's height, and the same call continues after an
-interruption, see `rsupres.output.scene_grid`.
+interruption, see `rsupres.output.strips`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from rsupres.change.options import ChangeChoices, ChangeOptions, choose_options
 from rsupres.execution import OnProgress, Progress, progress_bar
 from rsupres.grid import Grid, PixelWindow, Scale, as_scale
 from rsupres.legends.class_table import NODATA, TABLE_TAG, UNCHANGED
-from rsupres.output.scene_grid import (
-    SceneGridJob,
-    SceneGridSummary,
-    write_on_scene_grid,
+from rsupres.output import scene_grid
+from rsupres.output.scene_grid import SceneGridJob, SceneGridSummary
+from rsupres.output.strips import (
+    Rows,
+    StripRaster,
+    WritingOptions,
+    frame_identity,
+    make_destination,
+    write_strips,
 )
-from rsupres.output.strips import Rows, WritingOptions, make_destination
 from rsupres.output.tiff.profile import OutputMeta
 from rsupres.raster.dataset import Raster
 from rsupres.raster.files import StrPath, as_names
@@ -240,17 +244,18 @@ def _write(job: ChangeJob, mask: ChangeMask, show: OnProgress) -> _Tally:
         tally.add(values, grid.crop(window))
         return values, None
 
-    write_on_scene_grid(
-        job,
-        grid,
-        1,
-        identity={"change": mask.fingerprint()},
+    raster = StripRaster(
+        grid=grid,
+        form=job.form,
+        n_bands=1,
+        strip_values=scene_grid.STRIP_VALUES,
+        identity={"change": mask.fingerprint(), **frame_identity(grid)},
         phase="Writing",
         make=make,
         meta=lambda: _meta(job, mask, tally),
-        show=show,
         skip=lambda window, path: tally.add(_stored(path), grid.crop(window)),
     )
+    write_strips(raster, job.into, show)
     return tally
 
 

@@ -1,28 +1,21 @@
-"""Write a raster of uint8 values on the SR grid of a scene, strip by strip.
+"""Describe jobs that write a raster of uint8 values on the SR grid of a scene.
 
-Maps (`rsupres.vector.rasterize`) and change masks (`rsupres.change.write`) are written
-this way. Memory does not grow with the raster's height, and the same job continues
-after an interruption, see `rsupres.output.strips`.
+They are those of maps (`rsupres.vector.rasterize`) and change masks
+(`rsupres.change.write`). Memory does not grow with the raster's height, and the same
+job continues after an interruption, see `rsupres.output.strips`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
-from rsupres.execution import OnProgress
-from rsupres.grid import Grid, PixelWindow
-from rsupres.output.strips import (
-    Destination,
-    Rows,
-    StripRaster,
-    frame_identity,
-    write_strips,
-)
-from rsupres.output.tiff.profile import OutputMeta
+from rsupres.grid import Grid
+from rsupres.output.strips import Destination
+from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.trial import check_format
 from rsupres.raster.dataset import Raster
 from rsupres.version import __version__
@@ -51,6 +44,11 @@ class SceneGridJob:
         """Names of the files that are read, by argument; commands add theirs."""
         return {"like": (self.like,)}
 
+    @property
+    def form(self) -> OutputFormat:
+        """How the output is stored."""
+        return self.into.format("uint8", self.nodata)
+
     def open_grid(self, n_bands: int) -> Grid:
         """Check the destination, and return the SR grid of the scene.
 
@@ -65,7 +63,7 @@ class SceneGridJob:
         self.into.check(self.inputs)
         with Raster.open(self.like) as scene:
             grid = scene.grid.refine(self.scale)
-        check_format(self.into.format("uint8", self.nodata), n_bands, grid)
+        check_format(self.form, n_bands, grid)
         return grid
 
     def tags(self) -> dict[str, str]:
@@ -100,47 +98,3 @@ class SceneGridSummary:
     def content_to_json(self) -> dict[str, object]:
         """Return JSON-able values of the fields that a subclass adds."""
         return {}
-
-
-def write_on_scene_grid(
-    job: SceneGridJob,
-    grid: Grid,
-    n_bands: int,
-    *,
-    identity: Mapping[str, object],
-    phase: str,
-    make: Callable[[PixelWindow], Rows],
-    meta: Callable[[], OutputMeta],
-    show: OnProgress,
-    skip: Callable[[PixelWindow, Path], None] = lambda window, path: None,
-) -> None:
-    """Write a raster; continue where an earlier call stopped.
-
-    Args:
-        job: where the raster goes; its destination was checked.
-        grid: of the output.
-        n_bands: of the output.
-        identity: JSON-able; equal when the same raster is written again.
-        phase: name of the work in the progress, such as "Burning".
-        make: returns the rows of a window, (n_bands, h, w) uint8, and None or (1, h, w)
-            bool, where they are valid.
-        meta: returns the file's metadata; called when all rows are written.
-        show: called after each strip.
-        skip: called with each window that an earlier call wrote, and its file.
-
-    Raises:
-        RunConflictError: another process or another job works in the run directory.
-        ResourceError: the disk is full.
-    """
-    raster = StripRaster(
-        grid=grid,
-        form=job.into.format("uint8", job.nodata),
-        n_bands=n_bands,
-        strip_values=STRIP_VALUES,
-        identity={**identity, **frame_identity(grid)},
-        phase=phase,
-        make=make,
-        meta=meta,
-        skip=skip,
-    )
-    write_strips(raster, job.into, show)

@@ -1,7 +1,7 @@
 """Write a vector map on the SR grid of a scene: the work of `rsupres rasterize`.
 
 Memory does not grow with the output's height, and the same call continues after an
-interruption, see `rsupres.output.scene_grid`.
+interruption, see `rsupres.output.strips`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Grid, Scale, as_scale
 from rsupres.legends.legend import DEFAULT_CLASS_LEGEND, LEGEND_TAG, Legend
 from rsupres.legends.legend_file import load_legend
-from rsupres.output.scene_grid import (
-    SceneGridJob,
-    SceneGridSummary,
-    write_on_scene_grid,
+from rsupres.output import scene_grid
+from rsupres.output.scene_grid import SceneGridJob, SceneGridSummary
+from rsupres.output.strips import (
+    StripRaster,
+    WritingOptions,
+    frame_identity,
+    make_destination,
+    write_strips,
 )
-from rsupres.output.strips import WritingOptions, make_destination
 from rsupres.output.tiff.profile import OutputMeta
 from rsupres.raster.files import StrPath, as_names
 from rsupres.raster.open import bounded_cache
@@ -205,16 +208,17 @@ def rasterize_map(
         bounded_cache(),
         VectorMap.open(maps, grid, legend, job.layers, job.folder) as opened,
     ):
-        write_on_scene_grid(
-            job,
-            grid,
-            opened.legend.n_bands,
-            identity={"rasterize": opened.fingerprint()},
+        raster = StripRaster(
+            grid=grid,
+            form=job.form,
+            n_bands=opened.legend.n_bands,
+            strip_values=scene_grid.STRIP_VALUES,
+            identity={"rasterize": opened.fingerprint(), **frame_identity(grid)},
             phase="Burning",
             make=lambda window: (opened.burn(window), None),
             meta=lambda: _meta(job, opened, grid),
-            show=on_progress or (lambda step: None),
         )
+        write_strips(raster, job.into, on_progress or (lambda step: None))
         return _summary(job, opened, grid, time.monotonic() - started)
 
 
