@@ -15,12 +15,13 @@ from rsupres.families.refdiff.resolver import make_spec
 from tests.pictures import texture
 
 SCALE = Fraction(8)
-TINY = replace(MINI, channels=8, mult=(1,), sft_width=8, patch=4, steps=2)
+TINY = replace(MINI, channels=8, mult=(1,), sft_width=8, patch=4, steps=2, base_units=0)
+BASED = replace(TINY, base_units=1, base_channels=16)
 
 
-def tiny_network(seed: int = 0) -> RefDiffUNet:
+def tiny_network(seed: int = 0, config: RefDiffConfig = TINY) -> RefDiffUNet:
     torch.manual_seed(seed)
-    return RefDiffUNet(TINY)
+    return RefDiffUNet(config)
 
 
 def write_tiny(
@@ -30,7 +31,7 @@ def write_tiny(
     classes: str | None = None,
     gsd: tuple[float, float] | None = None,
 ) -> Path:
-    network = network or tiny_network()
+    network = network or tiny_network(config=config)
     made = make_spec(
         config, scales=frozenset({SCALE}), gsd=gsd, halo=2, classes=classes
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rsupres.blocks.conv3x3 import Conv3x3
 
@@ -36,3 +37,19 @@ class Distillation(nn.Module):
             part, rest = torch.split(layer(rest, slope=_SLOPE), self.split, 1)
             parts.append(part)
         return torch.cat([*parts, self.c4(rest)], 1)
+
+
+class PixelDistillation(Distillation):
+    """The block with attention of single pixels, which sees no more in any tile."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.a1 = nn.Conv2d(channels, channels // 16, 1)
+        self.a2 = nn.Conv2d(channels // 16, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same shape."""
+        parts = self.distil(x)
+        parts = parts * torch.sigmoid(self.a2(functional.relu(self.a1(parts))))
+        out: Tensor = x + self.c5(parts)
+        return out

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
-from rsupres.blocks.distillation import Distillation
+from rsupres.blocks.distillation import PixelDistillation
 from rsupres.families.base import TAILS
 from rsupres.families.optical.config import FACTS, OpticalConfig
 from rsupres.families.optical.sensing import Estimator
@@ -34,28 +34,12 @@ _QUANTILE_VALUES = 100_000
 _USUAL_ERROR = 0.02  # of pictures in [0, 1], from which the training of `Spread` begins
 
 
-class Block(Distillation):
-    """Information multi-distillation block with attention of single pixels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.a1 = nn.Conv2d(channels, channels // 16, 1)
-        self.a2 = nn.Conv2d(channels // 16, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (b, c, h, w) to the same shape."""
-        parts = self.distil(x)
-        parts = parts * torch.sigmoid(self.a2(functional.relu(self.a1(parts))))
-        out: Tensor = x + self.c5(parts)
-        return out
-
-
 class Unit(nn.Module):
     """Modulated blocks in sequence; all outputs fused, plus the input."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
+        self.blocks = nn.ModuleList(PixelDistillation(channels) for _ in range(blocks))
         self.fuse = nn.Conv2d(blocks * channels, channels, 1)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
@@ -135,7 +119,7 @@ class Spread(nn.Module):
         super().__init__()
         channels = config.channels
         self.blocks = nn.Sequential(
-            *(Block(channels) for _ in range(config.spread_blocks))
+            *(PixelDistillation(channels) for _ in range(config.spread_blocks))
         )
         self.body = Conv3x3(channels, config.spread)
         self.head = Conv3x3(config.spread, 3 * config.up**2)

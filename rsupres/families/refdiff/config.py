@@ -42,6 +42,9 @@ class RefDiffConfig:
             the network's result is limited where the reference does not explain it, see
             `rsupres.families.refdiff.fine_detail`; 0 = nowhere.
         lr_kernel: how the LR image is enlarged to the SR grid.
+        base_units: with "detail", units of a network that sharpens the enlarged LR
+            image first, see `rsupres.families.refdiff.base`; 0 = none, as released.
+        base_channels: width of that network.
         mask: how class codes enter: "raw", the value of the file / 255 (released), or
             "outlined": where the reference is of no use, what changed, and where parts
             of different codes meet, the last two to the pixel. The reference is not
@@ -69,6 +72,8 @@ class RefDiffConfig:
     fit: bool = False
     finest: float = 0.0
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    base_units: int = 0
+    base_channels: int = 64
     mask: Literal["raw", "outlined"] = "raw"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -105,10 +110,11 @@ MINI = RefDiffConfig(
     patch=4,
     image="detail",
     detail_gain=3.0,
-    trust=0.5,
+    trust=0.35,
     fit=True,
     finest=1.0,
     lr_kernel="bicubic",
+    base_units=6,
     mask="outlined",
     sigma_min=0.05,
     sigma_max=2.0,

@@ -38,6 +38,7 @@ from rsupres.families.refdiff.fitting import (
 )
 from rsupres.families.refdiff.network import Guidance
 
+Residual = Callable[[Tensor], Tensor]
 LrKernel = Literal["nearest", "bilinear", "bicubic"]
 Start = Literal["lr", "noise", "zero"]
 NODATA = 255  # of a change mask: not known whether something changed
@@ -86,11 +87,14 @@ def make_frame(
     scale: Fraction,
     config: RefDiffConfig,
     fit: Fit | None = None,
+    base: Residual | None = None,
 ) -> PreparedTiles:
     """Return a tile's images in the form that a model was made for.
 
-    Where no reference is, the enlarged LR image takes its place: there is nothing to
-    copy. A model with an "outlined" mask sees where, and not what has changed since.
+    With a `base` the enlarged LR image is sharpened by it, and the reference's detail
+    is what the base does not make of the reduced reference. Where no reference is, the
+    enlarged LR image takes its place: there is nothing to copy. A model with an
+    "outlined" mask sees where, and not what has changed since.
 
     Args:
         lr: (b, 3, h, w) in [0, 1].
@@ -101,21 +105,23 @@ def make_frame(
         scale: SR pixels along one LR pixel.
         config: of the model.
         fit: of the reference, where the model fits it; None = found in these pictures.
+        base: gives what the bicubic enlargement lacks on a finer grid; None = nothing.
     """
-    height, width = (int(side * scale) for side in lr.shape[2:])
-    enlarged = enlarge_lr(lr, (height, width), config.lr_kernel)
+    enlarged = _sharpened(lr, scale, config, base)
     share = torch.ones_like(enlarged[:, :1])
     there = share > 0 if valid is None else valid
     if reference is None:
         reference, there = enlarged, torch.zeros_like(there)
-    reference = torch.where(there, reference, enlarged)
+    reference = torch.where(there, reference, enlarged).detach()
     codes = torch.zeros_like(there) if mask is None else mask
     use = there & ~is_changed(codes)
     if config.image == "detail":
         there = ~_grown(~there, CUBIC_REACH * scale)
-        detail = reference - enlarge(reduce(reference, scale), scale)
+        small = reduce(reference, scale)
         if config.fit and use.any():
-            detail, share = _fitted_detail(lr, reference, use, scale, fit)
+            reference, small, share = _fitted(lr, reference, use, scale, fit)
+        with torch.no_grad():
+            detail = reference - _sharpened(small, scale, config, base)
         reference = enlarged + share * detail
     if config.mask == "outlined":
         there = there & ~is_changed(codes)
@@ -137,16 +143,27 @@ def _shown_mask(codes: Tensor, part: Tensor, config: RefDiffConfig) -> Tensor:
     return torch.cat([1.0 - part, is_changed(codes), is_border(codes)], 1).float()
 
 
-def _fitted_detail(
+def _fitted(
     lr: Tensor, reference: Tensor, use: Tensor, scale: Fraction, fit: Fit | None
-) -> tuple[Tensor, Tensor]:
-    """Return the detail of a reference where it fits, and the share that is shown."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a reference where it fits, its reduction, and the share that is shown."""
     fit = fit or find_fit(lr, reference, use, scale)
     moved = displace(reference, fit.rows, fit.cols)
     small = reduce(moved, scale)
     found = local_share(lr, small, use, fit, scale)
     share = enlarge(shown_share(found), scale).clamp_min(0.0)
-    return moved - enlarge(small, scale), share
+    return moved, small, share
+
+
+def _sharpened(
+    lr: Tensor, scale: Fraction, config: RefDiffConfig, base: Residual | None
+) -> Tensor:
+    """Return an LR image on the SR grid, sharpened where a model has a base."""
+    height, width = (int(side * scale) for side in lr.shape[2:])
+    enlarged = enlarge_lr(lr, (height, width), config.lr_kernel)
+    if base is None:
+        return enlarged
+    return enlarged + functional.interpolate(base(lr), (height, width), mode="bicubic")
 
 
 def enlarge_lr(lr: Tensor, size: tuple[int, int], kernel: LrKernel) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rsupres.blocks.embeddings import sinusoidal_embedding
+from rsupres.families.refdiff.base import BaseNetwork
 from rsupres.families.refdiff.blocks import (
     SFT,
     Block,
@@ -62,7 +63,12 @@ class ConditionMaps(NamedTuple):
 
 
 class RefDiffUNet(nn.Module):
-    """F of Ref-Diff: noisy image, noise level and conditions to the raw output."""
+    """F of Ref-Diff: noisy image, noise level and conditions to the raw output.
+
+    `base` is no part of F: it makes the picture below the detail, see `make_frame`.
+    """
+
+    base: BaseNetwork | None
 
     def __init__(self, config: RefDiffConfig) -> None:
         super().__init__()
@@ -72,6 +78,9 @@ class RefDiffUNet(nn.Module):
         self.map_layer1 = nn.Linear(wide, wide)
         self.enc, skips = _encoder(config)
         self.dec = _decoder(config, skips)
+        self.base = None
+        if config.base_units:
+            self.base = BaseNetwork(config.base_channels, config.base_units)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -201,10 +210,13 @@ def initialise_(network: RefDiffUNet) -> None:
     """Draw fresh parameters as the released code does.
 
     Convolutions and Linear: Xavier-uniform, biases 0; `conv1`, `proj` and the head
-    times 1e-5, `qkv` times sqrt(0.2). Modulations keep torch's own initialisation.
+    times 1e-5, `qkv` times sqrt(0.2). Modulations keep torch's own initialisation,
+    `base` its own.
     """
     for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear) or ".sft" in name:
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if ".sft" in name or name.startswith("base."):
             continue
         nn.init.xavier_uniform_(module.weight)
         last = name.rsplit(".", 1)[-1]

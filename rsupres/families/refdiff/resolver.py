@@ -215,6 +215,7 @@ class RefDiff:
             scale,
             self.config,
             fit_of_tiles(batch.scene, batch.windows_lr, scale, self.device),
+            self.network.base,
         )
         denoise = EdmDenoiser(
             self.network,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.diffusion.precondition import draw_sigma, edm_weight
-from rsupres.families.refdiff.config import RefDiffConfig
+from rsupres.families.base import Conditions
 from rsupres.families.refdiff.images import PreparedTiles, is_changed, make_frame
 from rsupres.families.refdiff.network import Guidance, RefDiffUNet
 from rsupres.families.refdiff.resolver import SAMPLERS, EdmDenoiser, sample
@@ -53,10 +53,28 @@ class ClosingOptions(StaleReferences):
             all.
         changed_weight: weight of L1 where the masks of the data mark a change,
             relative to the rest.
+        squared_weight: weight of the mean squared error, of pictures in [-1, 1].
     """
 
     through: int = 2
     changed_weight: float = 1.0
+    squared_weight: float = 0.0
+
+
+def base_loss(
+    network: RefDiffUNet, batch: Batch, generator: torch.Generator, setup: StageSetup
+) -> Outcome:
+    """Return L1 of the picture that the base makes without a reference.
+
+    Args:
+        network: in training.
+        batch: of training data; the conditions are not used.
+        generator: not used.
+        setup: the stage.
+    """
+    frame = frame_of(replace(batch, conditions=Conditions()), network)
+    assert frame.base is not None
+    return Outcome(picture_terms(frame.base * 2.0 - 1.0, batch.hr * 2.0 - 1.0, setup))
 
 
 def edm_loss(
@@ -72,7 +90,7 @@ def edm_loss(
     """
     options = setup.options
     assert isinstance(options, EdmOptions)
-    frame = spoilt_frame(batch, options, network.config, generator)
+    frame = spoilt_frame(batch, options, network, generator)
     clean = frame.denoised(batch.hr)
     chances = torch.randn(len(clean), generator=generator).to(clean.device)
     sigma = draw_sigma(chances, options.sigma_mean, options.sigma_deviation)
@@ -96,7 +114,7 @@ def closing_loss(
     """
     options, config = setup.options, network.config
     assert isinstance(options, ClosingOptions)
-    frame = spoilt_frame(batch, options, config, generator)
+    frame = spoilt_frame(batch, options, network, generator)
     sigmas = karras_sigmas(config.steps, config.sigma_min, config.sigma_max, config.rho)
     sampler = SAMPLERS[config.sampler]
     calls = sampler.calls(config.steps)
@@ -116,6 +134,9 @@ def closing_loss(
     drawn = sample(counted, lr, sampler, sigmas, lambda _: normal(lr, generator))
     image, truth = frame.picture(drawn) * 2.0 - 1.0, batch.hr * 2.0 - 1.0
     terms = picture_terms(image, truth, setup)
+    if options.squared_weight:
+        squares = (image.float() - truth).square()
+        terms["squared"] = options.squared_weight * squares.mean()
     mask = batch.conditions.change_mask
     if options.changed_weight != 1.0 and mask is not None:
         apart = (image.float() - truth).abs() * is_changed(mask)
@@ -151,7 +172,7 @@ def released_loss(
 def spoilt_frame(
     batch: Batch,
     options: StaleReferences,
-    config: RefDiffConfig,
+    network: RefDiffUNet,
     generator: torch.Generator,
 ) -> PreparedTiles:
     """Return the inputs of the network, with some references spoilt.
@@ -159,27 +180,36 @@ def spoilt_frame(
     Args:
         batch: of training data.
         options: how references are spoilt, and how often.
-        config: of the model.
+        network: in training.
         generator: of all draws.
     """
     given = make_stale(batch.conditions, options, generator)
-    return frame_of(replace(batch, conditions=given), config)
+    return frame_of(replace(batch, conditions=given), network)
 
 
-def frame_of(batch: Batch, config: RefDiffConfig) -> PreparedTiles:
+def frame_of(batch: Batch, network: RefDiffUNet) -> PreparedTiles:
     """Return the inputs of the network for an unchanged batch, in float32.
 
     Args:
         batch: of training data.
-        config: of the model.
+        network: in training; its base computes in the surrounding precision.
     """
-    given = batch.conditions
-    with torch.autocast(batch.lr.device.type, enabled=False):
+    given, kind = batch.conditions, batch.lr.device.type
+    half = torch.is_autocast_enabled(kind)
+
+    def base(lr: Tensor) -> Tensor:
+        assert network.base is not None
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            made: Tensor = network.base(lr)
+        return made
+
+    with torch.autocast(kind, enabled=False):
         return make_frame(
             batch.lr,
             given.reference,
             given.reference_valid,
             given.change_mask,
             batch.scale,
-            config,
+            network.config,
+            base=base if network.base is not None else None,
         )

@@ -27,6 +27,7 @@ from rsupres.training.config import PatchOptions, TrainConfig
 from rsupres.training.families.refdiff.losses import (
     ClosingOptions,
     EdmOptions,
+    base_loss,
     closing_loss,
     edm_loss,
     frame_of,
@@ -69,6 +70,7 @@ class RefDiffTraining(FamilyTraining):
     options: ClassVar[type[object]] = RefDiffOptions
     may_begin_fresh: ClassVar[tuple[str, ...]] = ()
     stages: ClassVar[Mapping[str, Stage]] = {
+        "base": Stage(("base",)),
         "edm": Stage(("",), options=EdmOptions),
         "closing": Stage(("",), options=ClosingOptions),
     }
@@ -98,7 +100,7 @@ class RefDiffTraining(FamilyTraining):
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the loss terms of the stage."""
-        losses = {"edm": edm_loss, "closing": closing_loss}
+        losses = {"base": base_loss, "edm": edm_loss, "closing": closing_loss}
         return losses[setup.stage.name](self.network, batch, generator, setup)
 
     def export(self) -> Exported:
@@ -127,7 +129,7 @@ class RefDiffTraining(FamilyTraining):
         batch = validation.batch(plan)
         truth = batch.hr * 2.0 - 1.0
         bare = replace(batch, conditions=Conditions())
-        shown = frame_of(batch, self.architecture).guidance
+        shown = frame_of(batch, self.network).guidance
         images = {
             "lr": shown.lr,
             "reference": shown.reference,
@@ -140,7 +142,7 @@ class RefDiffTraining(FamilyTraining):
     def _picture(self, batch: Batch) -> Tensor:
         """Return the pictures that inference makes of a batch, in [-1, 1]."""
         config = self.architecture
-        frame = frame_of(batch, config)
+        frame = frame_of(batch, self.network)
         sigmas = karras_sigmas(
             config.steps, config.sigma_min, config.sigma_max, config.rho
         )

@@ -1,0 +1,69 @@
+"""A small network on the LR grid that sharpens the enlarged LR image.
+
+Not in the paper; see docs/families/refdiff.md#a-better-base. Super-resolution without a
+reference needs many convolutions, which cost little on the LR grid; the U-Net then only
+adds what reference and mask tell. Units of IMDN (Hui et al. 2019) with attention of
+single pixels, so that no tile sees more of the scene than another.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsupres.blocks.conv3x3 import Conv3x3
+from rsupres.blocks.distillation import PixelDistillation
+
+UP = 4  # factor of the grid on which it draws; larger scales are interpolated from it
+_BLOCKS = 2  # of a unit
+_SMALL_START = 0.1  # of the head: training begins near bicubic
+
+
+class BaseUnit(nn.Module):
+    """Blocks in sequence, a gain and a shift per channel before each; all fused."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(_BLOCKS, channels))
+        self.shift = nn.Parameter(torch.zeros(_BLOCKS, channels))
+        self.blocks = nn.ModuleList(PixelDistillation(channels) for _ in range(_BLOCKS))
+        self.fuse = nn.Conv2d(_BLOCKS * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same shape."""
+        gains, shifts = (
+            p.to(x.dtype)[..., None, None] for p in (self.gain, self.shift)
+        )
+        given, made = [], [x]
+        for block, gain, shift in zip(self.blocks, gains, shifts, strict=True):
+            given.append(torch.addcmul(shift, made[-1], gain))
+            made.append(block(given[-1]))
+        out: Tensor = given[0] + self.fuse(torch.cat(made[1:], 1))
+        return out
+
+
+class BaseNetwork(nn.Module):
+    """An LR image to what its bicubic enlargement lacks, without a reference."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.conv_in = Conv3x3(3, channels)
+        self.units = nn.ModuleList(BaseUnit(channels) for _ in range(units))
+        self.head = Conv3x3(channels, 3 * UP**2)
+        nn.init.normal_(self.head.weight, std=_SMALL_START / (9 * channels) ** 0.5)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Return (b, 3, UP h, UP w) in [0, 1]'s unit, float32.
+
+        Args:
+            lr: (b, 3, h, w) in [0, 1].
+        """
+        given = (lr * 2.0 - 1.0).to(self.conv_in.weight.dtype)
+        first = x = self.conv_in(given.contiguous(memory_format=torch.channels_last))
+        for unit in self.units:
+            x = unit(x)
+        made = self.head(x + first)
+        return functional.pixel_shuffle(made, UP).float() / 2.0
