@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.blocks.distillation import PixelDistillation
 
@@ -61,9 +62,10 @@ class BaseNetwork(nn.Module):
         Args:
             lr: (b, 3, h, w) in [0, 1].
         """
-        given = (lr * 2.0 - 1.0).to(self.conv_in.weight.dtype)
-        first = x = self.conv_in(given.contiguous(memory_format=torch.channels_last))
+        given = (lr * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
+        first = in_float32(self.conv_in, given)
+        x = first.to(working_type(next(self.units.parameters())))
         for unit in self.units:
             x = unit(x)
-        made = self.head(x + first)
-        return functional.pixel_shuffle(made, UP).float() / 2.0
+        made = in_float32(self.head, x + first)
+        return functional.pixel_shuffle(made, UP) / 2.0

@@ -131,9 +131,9 @@ def make_frame(
     guidance = Guidance(enlarged * 2.0 - 1.0, reference * 2.0 - 1.0, shown)
     if config.image == "picture":
         return PreparedTiles(guidance, None, 1.0)
-    base = enlarged + config.trust * (reference - enlarged)
+    blend = enlarged + config.trust * (reference - enlarged)
     allowed = find_allowance(lr, part, scale) if config.finest else None
-    return PreparedTiles(guidance, base, config.detail_gain, config.finest, allowed)
+    return PreparedTiles(guidance, blend, config.detail_gain, config.finest, allowed)
 
 
 def _shown_mask(codes: Tensor, part: Tensor, config: RefDiffConfig) -> Tensor:

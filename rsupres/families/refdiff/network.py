@@ -189,17 +189,21 @@ def parameter_shapes(config: RefDiffConfig) -> Mapping[str, tuple[int, ...]]:
 def freeze_(network: RefDiffUNet, dtype: torch.dtype) -> None:
     """Make a network ready for inference alone, its convolutions in `dtype`.
 
-    The weights of modulations are joined; embeddings stay in float32; results of
-    `forward` come in `dtype`.
+    The weights of modulations are joined; embeddings and the first and last layer of
+    `base` stay in float32; results of `forward` come in `dtype`.
 
     Args:
         network: changed in place.
         dtype: of its convolutions.
     """
     network.eval().requires_grad_(False)
-    for module in network.modules():
+    for name, module in network.named_modules():
+        if name.startswith("base."):
+            continue
         if isinstance(module, nn.Conv2d | nn.GroupNorm | PixelNorm):
             module.to(dtype)
+    if network.base is not None:
+        network.base.units.to(dtype)
     for module in network.modules():
         if isinstance(module, SFT):
             module.joined = module.join()
