@@ -22,7 +22,7 @@ from rsupres.blocks.fine_detail import blurred, finest_contrast
 
 _WIDE, _WIDE_REACH = 3.0, 6  # SR pixels, the neighbourhood of the regression
 _MIN_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
-_SMALL = 0.1  # of the LR image's finest detail: what is smaller stays anywhere
+_SMALL = 0.03  # of the LR image's finest detail: what is smaller stays anywhere
 _USUAL = 0.05  # deviation of that detail in photographs, of [0, 1]
 
 
