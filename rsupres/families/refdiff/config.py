@@ -41,6 +41,8 @@ class RefDiffConfig:
         finest: with "detail", SR pixels, deviation of a Gaussian: what it takes out of
             the network's result is limited where the reference does not explain it, see
             `rsupres.families.refdiff.fine_detail`; 0 = nowhere.
+        unexplained: what is smaller than this share of the LR image's own finest detail
+            stays everywhere.
         lr_kernel: how the LR image is enlarged to the SR grid.
         base_units: with "detail", units of a network that sharpens the enlarged LR
             image first, see `rsupres.families.refdiff.base`; 0 = none, as released.
@@ -71,6 +73,7 @@ class RefDiffConfig:
     trust: float = 0.0
     fit: bool = False
     finest: float = 0.0
+    unexplained: float = 0.1
     lr_kernel: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     base_units: int = 0
     base_channels: int = 64
@@ -113,6 +116,7 @@ MINI = RefDiffConfig(
     trust=0.35,
     fit=True,
     finest=1.5,
+    unexplained=0.03,
     lr_kernel="bicubic",
     base_units=6,
     mask="outlined",

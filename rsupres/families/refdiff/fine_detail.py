@@ -22,7 +22,6 @@ from rsupres.blocks.fine_detail import blurred, finest_contrast
 
 _WIDE, _WIDE_REACH = 3.0, 6  # SR pixels, the neighbourhood of the regression
 _MIN_ENERGY = 1e-7  # of the reference's detail, squares of [0, 1]; less is noise
-_SMALL = 0.03  # of the LR image's finest detail: what is smaller stays anywhere
 _USUAL = 0.05  # deviation of that detail in photographs, of [0, 1]
 
 
@@ -38,16 +37,19 @@ class Allowance(NamedTuple):
     part: Tensor
 
 
-def find_allowance(lr: Tensor, share: Tensor, scale: Fraction) -> Allowance:
+def find_allowance(
+    lr: Tensor, share: Tensor, scale: Fraction, unexplained: float
+) -> Allowance:
     """Return how much finest detail may stay that the reference does not show.
 
     Args:
         lr: (b, c, h, w) in [0, 1].
         share: (b, 1, H, W), part of the reference's detail that is shown, 0 to 1.
         scale: H / h.
+        unexplained: share of the LR image's finest detail that stays anywhere.
     """
     nearby = finest_contrast(lr, scale)
-    return Allowance(_SMALL * nearby, share * (nearby / _USUAL).clamp_max(1.0))
+    return Allowance(unexplained * nearby, share * (nearby / _USUAL).clamp_max(1.0))
 
 
 def keep_explained(

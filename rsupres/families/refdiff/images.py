@@ -132,7 +132,9 @@ def make_frame(
     if config.image == "picture":
         return PreparedTiles(guidance, None, 1.0)
     blend = enlarged + config.trust * (reference - enlarged)
-    allowed = find_allowance(lr, part, scale) if config.finest else None
+    allowed = None
+    if config.finest:
+        allowed = find_allowance(lr, part, scale, config.unexplained)
     return PreparedTiles(guidance, blend, config.detail_gain, config.finest, allowed)
 
 

@@ -65,13 +65,13 @@ def test_flat_scenes_allow_less_and_confirmed_references_more() -> None:
     lr, _ = images()
     share = torch.zeros(1, 1, 128, 128)
     share[..., 64:] = 1.0
-    allowed = find_allowance(lr, share, SCALE)
-    darker = find_allowance(0.1 * lr, share, SCALE)
+    allowed = find_allowance(lr, share, SCALE, 0.1)
+    darker = find_allowance(0.1 * lr, share, SCALE, 0.1)
     assert torch.allclose(darker.small, 0.1 * allowed.small, atol=1e-6)
     assert float(allowed.part[..., :64].max()) == 0.0  # without a reference
     assert float(allowed.part[..., 64:].max()) <= 1.0
     assert bool((darker.part[..., 64:] < 0.5 * allowed.part[..., 64:]).all())
-    flat = find_allowance(torch.ones(1, 3, 16, 16), share, SCALE)
+    flat = find_allowance(torch.ones(1, 3, 16, 16), share, SCALE, 0.1)
     assert float(flat.small.max()) < 1e-6
 
 
