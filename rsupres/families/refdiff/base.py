@@ -8,6 +8,8 @@ single pixels, so that no tile sees more of the scene than another.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,9 +17,11 @@ from torch.nn import functional
 from rsupres.blocks.bfloat16 import in_float32, working_type
 from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.blocks.distillation import PixelDistillation
+from rsupres.blocks.fine_detail import finest_contrast
 
 UP = 4  # factor of the grid on which it draws; larger scales are interpolated from it
 _BLOCKS = 2  # of a unit
+_FLAT = 0.003  # deviation of LR's finest detail at which half of the detail is kept
 _SMALL_START = 0.1  # of the head: training begins near bicubic
 
 
@@ -45,7 +49,11 @@ class BaseUnit(nn.Module):
 
 
 class BaseNetwork(nn.Module):
-    """An LR image to what its bicubic enlargement lacks, without a reference."""
+    """An LR image to what its bicubic enlargement lacks, without a reference.
+
+    Detail within LR pixels fades out where the LR image is flat: the weights differ
+    from place to place within an LR pixel, and on water that would show as a raster.
+    """
 
     def __init__(self, channels: int, units: int) -> None:
         super().__init__()
@@ -68,4 +76,9 @@ class BaseNetwork(nn.Module):
         for unit in self.units:
             x = unit(x)
         made = in_float32(self.head, x + first)
-        return functional.pixel_shuffle(made, UP) / 2.0
+        made = made.reshape(len(lr), 3, UP**2, *lr.shape[2:])
+        mean = made.mean(2, keepdim=True)
+        energy = finest_contrast(lr, Fraction(1)).square()[:, :, None]
+        kept = energy / (energy + _FLAT**2)
+        made = mean + kept * (made - mean)
+        return functional.pixel_shuffle(made.flatten(1, 2), UP) / 2.0

@@ -67,7 +67,7 @@ class PreparedTiles:
         if self.base is None:
             return (x + 1.0) / 2.0
         made = x / (2.0 * self.gain)
-        if self.allowed is not None:
+        if self.allowed is not None and self.finest:
             shown = (self.guidance.reference - self.guidance.lr) / 2.0
             made = keep_explained(made, shown, self.allowed, self.finest)
         return self.base + made
@@ -91,21 +91,18 @@ def make_frame(
 ) -> PreparedTiles:
     """Return a tile's images in the form that a model was made for.
 
-    With a `base` the enlarged LR image is sharpened by it, and the reference's detail
-    is what the base does not make of the reduced reference. Where no reference is, the
-    enlarged LR image takes its place: there is nothing to copy. A model with an
-    "outlined" mask sees where, and not what has changed since.
+    Where no reference is, the enlarged LR image takes its place: there is nothing to
+    copy. A model with an "outlined" mask sees where, and not what has changed since.
 
     Args:
         lr: (b, 3, h, w) in [0, 1].
         reference: (b, 3, H, W) in [0, 1], or None.
         valid: where the reference is, (b, 1, H, W) bool; None = everywhere.
-        mask: (b, 1, H, W) class codes, 0 = unchanged; None = nothing is known to have
-            changed.
+        mask: (b, 1, H, W) class codes, 0 = unchanged; None = nothing is known.
         scale: SR pixels along one LR pixel.
         config: of the model.
         fit: of the reference, where the model fits it; None = found in these pictures.
-        base: gives what the bicubic enlargement lacks on a finer grid; None = nothing.
+        base: of the network, sharpens what is enlarged; None = bicubic alone.
     """
     enlarged = _sharpened(lr, scale, config, base)
     share = torch.ones_like(enlarged[:, :1])
@@ -117,11 +114,9 @@ def make_frame(
     use = there & ~is_changed(codes)
     if config.image == "detail":
         there = ~_grown(~there, CUBIC_REACH * scale)
-        small = reduce(reference, scale)
         if config.fit and use.any():
-            reference, small, share = _fitted(lr, reference, use, scale, fit)
-        with torch.no_grad():
-            detail = reference - _sharpened(small, scale, config, base)
+            reference, share = _fitted(lr, reference, use, scale, fit)
+        detail = _missing_detail(reference, scale, config, base)
         reference = enlarged + share * detail
     if config.mask == "outlined":
         there = there & ~is_changed(codes)
@@ -132,9 +127,7 @@ def make_frame(
     if config.image == "picture":
         return PreparedTiles(guidance, None, 1.0)
     blend = enlarged + config.trust * (reference - enlarged)
-    allowed = None
-    if config.finest:
-        allowed = find_allowance(lr, part, scale, config.unexplained)
+    allowed = find_allowance(lr, part, scale, config.unexplained)
     return PreparedTiles(guidance, blend, config.detail_gain, config.finest, allowed)
 
 
@@ -147,14 +140,22 @@ def _shown_mask(codes: Tensor, part: Tensor, config: RefDiffConfig) -> Tensor:
 
 def _fitted(
     lr: Tensor, reference: Tensor, use: Tensor, scale: Fraction, fit: Fit | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a reference where it fits, its reduction, and the share that is shown."""
+) -> tuple[Tensor, Tensor]:
+    """Return a reference where it fits, and the share of its detail that is shown."""
     fit = fit or find_fit(lr, reference, use, scale)
     moved = displace(reference, fit.rows, fit.cols)
     small = reduce(moved, scale)
     found = local_share(lr, small, use, fit, scale)
     share = enlarge(shown_share(found), scale).clamp_min(0.0)
-    return moved, small, share
+    return moved, share
+
+
+def _missing_detail(
+    reference: Tensor, scale: Fraction, config: RefDiffConfig, base: Residual | None
+) -> Tensor:
+    """Return the part of a reference that cannot be made of its LR image."""
+    with torch.no_grad():
+        return reference - _sharpened(reduce(reference, scale), scale, config, base)
 
 
 def _sharpened(

@@ -71,6 +71,15 @@ def test_the_reference_shows_what_the_base_does_not_make_of_it() -> None:
     assert torch.allclose(alone.base, sharpened(lr, base), atol=1e-6)
 
 
+def test_a_flat_image_gets_no_raster() -> None:
+    base = based()
+    flat = torch.full((1, 3, 24, 24), 0.3)
+    inner = (slice(None), slice(None), slice(48, 52), slice(48, 52))
+    assert float(base(flat)[inner].std()) < 1e-6
+    lr, _ = images()
+    assert float(base(lr).std()) > 1e-3
+
+
 def test_the_base_sees_a_neighbourhood_alone() -> None:
     base, (lr, _) = based(), images(40, 40)
     part = base(lr[..., 4:36, 4:36])[..., 10 * UP : -10 * UP, 10 * UP : -10 * UP]
