@@ -25,8 +25,8 @@ from rsupres.families.sgdm.colour import correct_colour
 from rsupres.families.sgdm.config import SgdmConfig
 from rsupres.families.sgdm.prompts import CLASSES
 
-_NEAR, _NEAR_REACH = 0.8, 3  # LR pixels, window of the regression
-_N_NEAR = 4 * torch.pi * _NEAR**2  # LR pixels that count in it
+_NEAR, _WIDE = (0.8, 3), (1.6, 5)  # LR pixels, windows of the regression, and reaches
+_COARSE = (8, 18)  # scales: the wide window counts not at all, and fully
 # LR pixels, optics of a sensor whose MTF at Nyquist is 0.25, as Sentinel-2's
 _OPTICS = 0.435
 _RIDGE_LR, _RIDGE_SR = 5e-4, 1e-2  # squares of shares
@@ -95,7 +95,7 @@ def unmix(picture: Tensor, lr: Tensor, chart: Tensor, scale: Fraction) -> Tensor
     size = (lr.shape[2], lr.shape[3])
     optics = _OPTICS * float(scale)
     seen = functional.adaptive_avg_pool2d(blurred(masks, optics), size)
-    wanted = _of_mixtures(seen, lr)
+    wanted = _wanted(seen, lr, scale)
     missing = wanted.colours - _of_classes(masks, picture, size)
     missing = (missing * wanted.trust[..., None]).permute(0, 3, 4, 1, 2)
     borders = blurred(masks, _SOFT, _SOFT_REACH) - enlarge(seen, scale)
@@ -118,19 +118,37 @@ def class_masks(chart: Tensor) -> Tensor:
     return torch.stack([torch.isin(code, code.new_tensor(c)) for c in codes], 1)
 
 
-def _of_mixtures(shares: Tensor, lr: Tensor) -> _Slopes:
+def _wanted(shares: Tensor, lr: Tensor, scale: Fraction) -> _Slopes:
+    """Return what LR says of the classes; further around where it says little here.
+
+    Coarse LR pixels mix so much that few of them tell the classes apart.
+    """
+    near = _of_mixtures(shares, lr, _NEAR)
+    first, last = _COARSE
+    weight = min(max((float(scale) - first) / (last - first), 0.0), 1.0)
+    if not weight:
+        return near
+    wide = _of_mixtures(shares, lr, _WIDE)
+    rest = weight * (1.0 - near.trust) * wide.trust
+    trust = near.trust + rest
+    both = near.trust[..., None] * near.colours + rest[..., None] * wide.colours
+    return _Slopes(both / trust.clamp_min(1e-6)[..., None], trust)
+
+
+def _of_mixtures(shares: Tensor, lr: Tensor, window: tuple[float, int]) -> _Slopes:
     """Regress LR pixels on the shares (b, k, h, w) of the classes in them."""
-    mean, mean_lr = _near(shares), _near(lr)
-    both = _near(_products(shares, shares)) - _products(mean, mean)
-    cross = _near(_products(shares, lr)) - _products(mean, mean_lr)
+    n_near = 4 * torch.pi * window[0] ** 2  # LR pixels that count
+    mean, mean_lr = blurred(shares, *window), blurred(lr, *window)
+    both = blurred(_products(shares, shares), *window) - _products(mean, mean)
+    cross = blurred(_products(shares, lr), *window) - _products(mean, mean_lr)
     k, c = shares.shape[1], lr.shape[1]
     spread, joint = _matrices(both, k, k), _matrices(cross, k, c)
     inverse = torch.linalg.inv(spread + _RIDGE_LR * torch.eye(k, device=lr.device))
     colours = inverse @ joint
-    total = _last(_near(lr.square()) - mean_lr.square())
+    total = _last(blurred(lr.square(), *window) - mean_lr.square())
     rest = total + (colours * (spread @ colours - 2.0 * joint)).sum(-2)
     fitted = 1.0 + (inverse @ spread).diagonal(dim1=-2, dim2=-1).sum(-1)
-    free = (_N_NEAR - fitted).clamp_min(0.1 * _N_NEAR)
+    free = (n_near - fitted).clamp_min(0.1 * n_near)
     noise = (rest.clamp_min(0.0).sum(-1) / free)[..., None]
     error = inverse.diagonal(dim1=-2, dim2=-1) * noise + _MIN_VARIANCE
     power = colours.square().sum(-1).clamp_min(_MIN_VARIANCE)
@@ -187,7 +205,7 @@ def _bounds(lr: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _near(x: Tensor) -> Tensor:
-    return blurred(x, _NEAR, _NEAR_REACH)
+    return blurred(x, *_NEAR)
 
 
 def _products(one: Tensor, other: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rsupres.blocks.separable import enlarge
 from rsupres.degradations.sentinel2 import Sentinel2Params
-from rsupres.families.sgdm.unmixing import class_masks, unmix
+from rsupres.families.sgdm.unmixing import _wanted, class_masks, unmix
 
 SCALE = 8
 LAND, BUILDING, ROAD = (245, 240, 228), (226, 224, 210), (254, 254, 254)
@@ -130,3 +130,16 @@ def test_slips_of_a_drawn_map_leave_no_trace() -> None:
     one, other = (unmix(picture, lr, x / 255.0, Fraction(8)) for x in (clean, slips))
     assert float((one - picture).abs().max()) > 0.01
     torch.testing.assert_close(one[..., 16:40], other[..., 16:40], atol=0.02, rtol=0)
+
+
+def test_large_scales_ask_a_wider_window_where_the_near_one_knows_little() -> None:
+    """A class 0.3 brighter than its ground, under noise that hides it nearby."""
+    torch.manual_seed(0)
+    shares = torch.rand(1, 4, 24, 24) * torch.tensor([1.0, 0, 0, 0])[:, None, None]
+    lr = 0.4 + 0.3 * shares[:, :1] + 0.1 * torch.randn(1, 3, 24, 24)
+    slopes = [_wanted(shares, lr, Fraction(scale)) for scale in (4, 8, 16)]
+    assert torch.equal(slopes[0].colours, slopes[1].colours)
+    near, wide = (s.trust[..., None] * s.colours for s in slopes[1:])
+    errors = [float((made[..., 0, :] - 0.3).abs().mean()) for made in (near, wide)]
+    assert errors[1] < 0.9 * errors[0]
+    assert bool((slopes[2].trust >= slopes[1].trust).all())
