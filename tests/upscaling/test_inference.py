@@ -102,13 +102,14 @@ def test_the_batch_is_halved_until_it_fits(scene, monkeypatch, caplog, error):
 
     model.twist = greedy
     model.install(monkeypatch)
-    sr = result(scene, batch_size=5)
+    sr = result(scene, batch_size=5, tile_size=16)
     assert max(model.batches) == 5
     assert model.batches.count(5) == 1
     assert set(model.batches[2:]) <= {1, 2}
     assert "out of memory with 5 tiles at once; going on with 2" in caplog.text
     model.twist = lambda sr, batch: sr
-    np.testing.assert_array_equal(sr, result(scene, "b.tif", batch_size=1))
+    same = result(scene, "b.tif", batch_size=1, tile_size=16)
+    np.testing.assert_array_equal(sr, same)
 
 
 def test_a_tile_that_never_fits_ends_the_run(scene, monkeypatch):
