@@ -21,7 +21,7 @@ from rsupres.blocks.fine_detail import finest_contrast
 
 UP = 4  # factor of the grid on which it draws; larger scales are interpolated from it
 _BLOCKS = 2  # of a unit
-_FLAT = 0.003  # deviation of LR's finest detail at which half of the detail is kept
+_FLAT = 0.01  # deviation of LR's finest detail at which half of the detail is kept
 _SMALL_START = 0.1  # of the head: training begins near bicubic
 
 
