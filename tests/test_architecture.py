@@ -267,6 +267,13 @@ def test_light_modules_load_nothing_heavy() -> None:
     assert heavy_after(code) == []
 
 
+def test_training_loads_no_raster_libraries() -> None:
+    """A machine that only trains, from packs, needs none."""
+    names = ["config", "loop", "outputs", "registry", "trainer", "validation"]
+    code = "\n".join(f"import rsupres.training.{name}" for name in names)
+    assert heavy_after(code) == ["torch"]
+
+
 def test_help_loads_nothing_heavy() -> None:
     calls = [["--help"], ["--version"], ["upscale", "--help"]]
     code = (

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rsupres.datasets.layers import PICTURES, Layers
+from rsupres.datasets.packs import to_floats
 from rsupres.errors import InputError
 from rsupres.grid import Grid, ceil_div
 from rsupres.raster.bands import choose_bands
@@ -121,11 +122,6 @@ def to_levels(unit: np.ndarray, dtype: DTypeLike) -> Pixels:
     largest = np.float64(np.iinfo(np.dtype(dtype)).max)
     levels: Pixels = np.floor(np.clip(unit, 0.0, 1.0) * largest + 0.5).astype(dtype)
     return levels
-
-
-def to_floats(pixels: Pixels) -> NDArray[np.float32]:
-    """Return pixels of uint8 or uint16 as float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def coarsen(chip: Chip, gsd_m: float) -> Chip:

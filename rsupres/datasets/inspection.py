@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsupres.datasets.chips import Pixels, to_floats
-from rsupres.datasets.packs import MIN_SIDE, STORED, CropOrigin, Pack
+from rsupres.datasets.chips import Pixels
+from rsupres.datasets.packs import MIN_SIDE, STORED, CropOrigin, Pack, to_floats
 from rsupres.datasets.splits import TRAIN, VALIDATION
 from rsupres.degradations.registry import make_degradation
 from rsupres.errors import InputError

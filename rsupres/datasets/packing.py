@@ -24,7 +24,6 @@ from rsupres.datasets.chips import (
     coarsen,
     cut,
     read_chip,
-    to_floats,
     to_levels,
 )
 from rsupres.datasets.packs import (
@@ -32,6 +31,7 @@ from rsupres.datasets.packs import (
     MIN_SIDE,
     CropOrigin,
     PackMeta,
+    to_floats,
     write_pack,
 )
 from rsupres.datasets.sidecars import Sidecars, renamed

@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsupres.datasets.layers import find_fault
 from rsupres.errors import InputError
@@ -27,6 +28,11 @@ HR_MULTIPLE = 8  # sides of HR patches are multiples of this, for every network
 MIN_SIDE = 24  # HR pixels; a smaller crop has no room for a patch
 STORED = "stored"  # the degradation of a pack whose LR comes from another sensor
 _HEADER = "rsupres_pack"
+
+
+def to_floats(pixels: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
+    """Return pixels of uint8 or uint16 as float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 @dataclass(frozen=True)

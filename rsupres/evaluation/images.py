@@ -20,10 +20,9 @@ from rsupres.datasets.chips import (
     crop_middle,
     cut,
     read_chip,
-    to_floats,
     to_uint8,
 )
-from rsupres.datasets.packs import STORED, Pack
+from rsupres.datasets.packs import STORED, Pack, to_floats
 from rsupres.datasets.sidecars import Sidecars
 from rsupres.degradations.base import Degradation as Sensor
 from rsupres.degradations.registry import make_degradation

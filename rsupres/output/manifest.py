@@ -76,10 +76,15 @@ def read_manifest(path: Path) -> Mapping[str, object] | None:
             f"{file}: damaged ({error}); remove the directory and begin again."
         ) from error
     if not isinstance(manifest, dict):
-        raise RunConflictError(
-            f"{file}: damaged; remove the directory and begin again."
-        )
+        raise damaged_manifest(path)
     return manifest
+
+
+def damaged_manifest(path: Path) -> RunConflictError:
+    """Return the error of a run directory whose manifest cannot be used."""
+    return RunConflictError(
+        f"{path / 'run.json'}: damaged; remove the directory and begin again."
+    )
 
 
 def differences_of(there: object, here: object, key: str = "") -> list[str]:

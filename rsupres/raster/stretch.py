@@ -125,8 +125,15 @@ class Stretch:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Sequence[float]]) -> Stretch:
-        """Return the stretch that `to_json` stored."""
-        return cls(tuple(stored["low"]), tuple(stored["high"]))
+        """Return the stretch that `to_json` stored.
+
+        Raises:
+            ValueError: the limits are not as many, or do not rise.
+        """
+        low, high = tuple(stored["low"]), tuple(stored["high"])
+        if not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ValueError("limits of a stretch that do not rise")
+        return cls(low, high)
 
     def _columns(self, pixels: NDArray[np.generic]) -> tuple[DoubleArray, DoubleArray]:
         if pixels.ndim != 3 or pixels.shape[0] != len(self.low):

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsupres.datasets.chips import to_floats
 from rsupres.datasets.layers import as_conditions
-from rsupres.datasets.packs import HR_MULTIPLE, STORED, Pack
+from rsupres.datasets.packs import HR_MULTIPLE, STORED, Pack, to_floats
 from rsupres.degradations.base import Degradation
 from rsupres.degradations.registry import make_degradation
 from rsupres.degradations.tones import ToneParams, tone

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 
@@ -28,7 +28,7 @@ from rsupres.errors import (
 )
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.families.base import SceneContext
-from rsupres.output.manifest import is_manifest_of
+from rsupres.output.manifest import damaged_manifest, is_manifest_of
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import is_ended
 from rsupres.output.store import place
@@ -224,16 +224,23 @@ def _manifest(work: Work) -> Mapping[str, object]:
 
 
 def _restored(work: Work, run: Run) -> Work:
-    """Return the work with what the first process of the run found."""
-    kept = run.manifest
-    return replace(
-        work,
-        stretch=Stretch.from_json(cast(Mapping[str, list[float]], kept["stretch"])),
-        gains=tuple(cast(list[float], kept["gains"])),
-        conditions=work.conditions.restored(
-            cast(Mapping[str, object], kept.get("conditions", {}))
-        ),
-    )
+    """Return the work with what the first process of the run found.
+
+    Raises:
+        RunConflictError: the manifest is damaged.
+    """
+    kept: Mapping[str, Any] = run.manifest
+    try:
+        stretch = Stretch.from_json(kept["stretch"])
+        gains = tuple(map(float, kept["gains"]))
+        conditions = work.conditions.restored(kept.get("conditions", {}))
+        n_bands, n_gains = len(work.file_bands), len(work.gains)
+        is_sound = (len(stretch.low), len(gains)) == (n_bands, n_gains)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise damaged_manifest(run.path)
+    return replace(work, stretch=stretch, gains=gains, conditions=conditions)
 
 
 def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsupres.diffusion.noise import NoiseField
-from rsupres.errors import InputError, QualityGateError
+from rsupres.errors import InputError, QualityGateError, RunConflictError
 from rsupres.output.tiff.strip import StripWriter
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
 from rsupres.upscaling.preparation.context import context_of
@@ -174,3 +175,25 @@ def test_locks_that_a_killed_process_left_go_away_with_the_next_call(
         (job.run_path / f"{name}.lock").touch()
     assert upscale_scene(job).status == "existed"
     assert not job.run_path.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"stretch": {"low": [0.0] * 6, "high": [255.0] * 3}},
+        {"stretch": {"low": [0.0] * 3, "high": [255.0] * 6}},
+        {"stretch": {"low": [0.0] * 6, "high": [255.0] * 6}},
+        {"stretch": {"low": [9.0] * 3, "high": [9.0] * 3}},
+        {"stretch": None},
+        {"gains": [1.0]},
+        {"gains": 1},
+    ],
+)
+def test_findings_in_a_damaged_manifest_are_refused(scene, monkeypatch, damage):
+    FakeModel().install(monkeypatch)
+    upscale_scene(job_for(scene, shard=(1, 2)))
+    job = job_for(scene, shard=(2, 2))
+    file = job.run_path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(RunConflictError, match="damaged"):
+        upscale_scene(job)
