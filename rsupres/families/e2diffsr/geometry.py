@@ -13,7 +13,6 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from affine import Affine
 
 from rsupres.blocks.resample import Taps, centre_positions, make_taps
 from rsupres.families.e2diffsr.config import CELL, latent_size
@@ -174,6 +173,8 @@ def latent_tiles(geometry: Geometry, precision: str, memory: int) -> TileGrid:
         precision: of the networks, such as "bf16".
         memory: of the machine, bytes.
     """
+    from affine import Affine  # a machine that only trains may lack it
+
     cell_bytes = _CELL_BYTES if precision == "fp32" else _HALF_CELL_BYTES
     side = math.isqrt(memory // _MEMORY_SHARE // cell_bytes)
     largest = max(_TILE, min(_MAX_TILE, side))
