@@ -76,6 +76,11 @@ def packet_options(form: OutputFormat) -> dict[str, object]:
     return {**options, "INTERLEAVE": "PIXEL"}
 
 
+def gdal_threads() -> str:
+    """Return GDAL's number of threads: that of the environment, else one a core."""
+    return os.environ.get("GDAL_NUM_THREADS", "ALL_CPUS")
+
+
 def output_options(form: OutputFormat) -> dict[str, str]:
     """Return our creation options of an output, overridden by the user's.
 
@@ -85,7 +90,7 @@ def output_options(form: OutputFormat) -> dict[str, str]:
     given = {key.upper(): str(value) for key, value in form.creation.items()}
     compress = given.get("COMPRESS", "DEFLATE").upper()
     is_cog = form.driver == "COG"
-    threads = os.environ.get("GDAL_NUM_THREADS", "ALL_CPUS")
+    threads = gdal_threads()
     options = {"COMPRESS": compress, "NUM_THREADS": threads, "BIGTIFF": "IF_SAFER"}
     if is_cog:
         options |= {"BLOCKSIZE": str(BLOCK), "OVERVIEW_RESAMPLING": "AVERAGE"}

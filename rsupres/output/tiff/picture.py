@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import rasterio
 import rasterio.shutil
 
+from rsupres.output.tiff.creation import gdal_threads
 from rsupres.output.tiff.gdal_errors import translate_gdal_errors
 from rsupres.raster.open import open_dataset
 
@@ -35,7 +35,7 @@ def copy_picture(xml: str, part: Path, driver: str) -> None:
     with (
         rasterio.Env(
             GDAL_PAM_ENABLED="NO",
-            GDAL_NUM_THREADS=os.environ.get("GDAL_NUM_THREADS", "ALL_CPUS"),
+            GDAL_NUM_THREADS=gdal_threads(),
         ),
         open_dataset(xml, part.name) as dataset,
         translate_gdal_errors(part, 4 * dataset.height * dataset.width),
