@@ -14,14 +14,11 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run `layer` in float32, also under autocast.
+    """Return the output of `layer` in float32, also under autocast.
 
     Args:
         layer: that is run.
         x: (b, c, ...), any floating type.
-
-    Returns:
-        The output of the layer, float32.
     """
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float())
@@ -48,39 +45,26 @@ def working_type(x: Tensor) -> torch.dtype:
 
 
 def subtract_to_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
-    """Return ``x - mean``, computed in float32 and rounded to bfloat16.
+    """Return ``x - mean`` (n, c), computed in float32 and rounded to bfloat16.
 
     Args:
         x: (n, c) float32.
         mean: (c,) float32.
-
-    Returns:
-        (n, c) bfloat16.
     """
     return (x - mean).bfloat16()
 
 
 def add_from_bfloat16(x: Tensor, mean: Tensor) -> Tensor:
-    """Return ``x + mean`` in float32.
+    """Return ``x + mean`` (n, c) in float32.
 
     Args:
         x: (n, c) bfloat16.
         mean: (c,) float32.
-
-    Returns:
-        (n, c) float32.
     """
     return x.float() + mean
 
 
 def gate_by_gelu(x: Tensor) -> Tensor:
-    """Return ``a * gelu(b)``, computed in float32.
-
-    Args:
-        x: (n, 2 c) bfloat16: a in the first c columns, b in the rest.
-
-    Returns:
-        (n, c) bfloat16.
-    """
+    """Return (n, c) ``a * gelu(b)`` of (n, 2 c) bfloat16 = [a | b], via float32."""
     a, b = x.float().chunk(2, 1)
     return (a * functional.gelu(b)).to(torch.bfloat16)

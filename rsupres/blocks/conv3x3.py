@@ -28,7 +28,7 @@ def conv3x3(
     slope: float = 1.0,
     skip: Tensor | None = None,
 ) -> Tensor:
-    """Return ``f(x * weight + bias + skip)``; f(y) = y, and slope y where y < 0.
+    """Return ``f(x * weight + bias + skip)``, (b, o, h, w); f(y) = slope y below 0.
 
     Args:
         x: (b, c, h, w); padded with one row or column of zeros on each side.
@@ -37,9 +37,6 @@ def conv3x3(
         groups: number of channel groups that are convolved separately.
         slope: of f below zero, 0 to 1; 1 makes f the identity.
         skip: (b, o, h, w).
-
-    Returns:
-        (b, o, h, w).
     """
     y = functional.conv2d(x, weight, bias, padding=1, groups=groups)
     if skip is not None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
-    """Return [sin | cos] of `values` at geometrically spaced frequencies.
+    """Return (b, dim) float32: [sin | cos] of `values` at geometric frequencies.
 
     Frequencies are ``10000 ** (-k / (dim / 2 - 1))`` for k = 0 .. dim/2 - 1 (Ho et al.
     2020, as laid out in latent diffusion).
@@ -21,9 +21,6 @@ def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
     Args:
         values: (b,) numbers, whole or not.
         dim: length of an embedding, even and at least 4.
-
-    Returns:
-        (b, dim) float32.
     """
     half = dim // 2
     exponents = torch.arange(half, dtype=torch.float32, device=values.device)

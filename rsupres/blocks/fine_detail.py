@@ -18,15 +18,12 @@ _REACH = 3.0  # deviations after which the Gaussian of the finest detail ends
 
 
 def blurred(image: Tensor, deviation: float, reach: int | None = None) -> Tensor:
-    """Filter with a Gaussian that ends `reach` pixels from its centre.
+    """Return (b, c, h, w), filtered with a Gaussian that ends `reach` pixels away.
 
     Args:
         image: (b, c, h, w); its border is repeated.
         deviation: of the Gaussian, in pixels.
         reach: pixels on each side; None = three deviations.
-
-    Returns:
-        (b, c, h, w).
     """
     reach = round(_REACH * deviation) if reach is None else reach
     at = torch.arange(-reach, reach + 1, device=image.device)
@@ -39,29 +36,23 @@ def blurred(image: Tensor, deviation: float, reach: int | None = None) -> Tensor
 
 
 def finest_contrast(lr: Tensor, scale: Fraction) -> Tensor:
-    """Return the deviation of an LR image's own finest detail, all bands together.
+    """Return the deviation (b, 1, H, W) of LR's own finest detail, all bands together.
 
     Args:
         lr: (b, c, h, w).
         scale: H / h.
-
-    Returns:
-        (b, 1, H, W), in the unit of `lr`.
     """
     fine = (lr.float() - blurred(lr.float(), 1.0, 2)).square().mean(1, keepdim=True)
     return enlarge(blurred(fine, 1.5, 4), scale).clamp_min(0.0).sqrt()
 
 
 def limit_finest(image: Tensor, limit: Tensor, deviation: float) -> Tensor:
-    """Return a picture whose finest detail is no larger than a limit.
+    """Return a picture (b, c, H, W) whose finest detail is no larger than a limit.
 
     Args:
         image: (b, c, H, W).
         limit: (b, 1 or c, H, W), at least 0, in the unit of `image`.
         deviation: pixels, of the Gaussian that takes out the finest detail.
-
-    Returns:
-        (b, c, H, W).
     """
     smooth = blurred(image, deviation)
     return smooth + torch.clamp(image - smooth, -limit, limit)

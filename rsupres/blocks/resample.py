@@ -71,7 +71,7 @@ def make_taps(
 
 
 def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
-    """Resample (..., h, w) to (..., len(rows), len(cols)), rows first.
+    """Resample (..., h, w), rows first; return (..., len(rows), len(cols)).
 
     Computes in float32, also under autocast; the result has the type of `x`.
 
@@ -79,9 +79,6 @@ def resample(x: Tensor, rows: Taps, cols: Taps) -> Tensor:
         x: (..., h, w).
         rows: taps that read the h rows.
         cols: taps that read the w columns.
-
-    Returns:
-        (..., len(rows), len(cols)).
     """
     source = x.float()
     tall = sum(

@@ -215,11 +215,7 @@ def area_means(x: Tensor, scale: Fraction) -> Tensor:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep small products on the calling thread.
-
-    They are too short to share: threads that wait for one another, while the other
-    cores read and compress, cost up to forty times the work itself.
-    """
+    """Keep small products on the calling thread: waiting for others costs far more."""
     n_threads = torch.get_num_threads()
     if n_threads == 1:
         yield

@@ -162,14 +162,11 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 def with_norm(module: _Module, norm: Norm) -> _Module:
-    """Replace every group normalisation below `module` by the wanted kind, in place.
+    """Replace every group normalisation below `module`, in place, and return it.
 
     Args:
         module: a network.
         norm: the wanted kind.
-
-    Returns:
-        `module` itself.
     """
     if norm == "group":
         return module

@@ -47,11 +47,7 @@ _INDEX = r"(\d+)"
 
 
 def unet_names(names: Iterable[str]) -> dict[str, str]:
-    """Return CompVis' name by name of a `diffusers` U-Net.
-
-    Args:
-        names: all parameters of the network.
-    """
+    """Return CompVis' name of every parameter of a `diffusers` U-Net."""
     given = list(names)
     blocks = 1 + max(
         int(m[1])

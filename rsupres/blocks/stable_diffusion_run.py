@@ -102,7 +102,7 @@ def predict(
     recompute: bool = False,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Run the U-Net, with features added after the first block of levels.
+    """Return the U-Net's prediction (b, c, h, w), with features added to its levels.
 
     Feature k joins level k twice: after its first residual block (and transformer) on
     the way down, where the sum also enters the skip connection, and after the first one
@@ -119,9 +119,6 @@ def predict(
             them again (gradient checkpointing).
         watch: called with "input", "middle" or "output" and the result of each of SD's
             blocks, before a feature is added.
-
-    Returns:
-        The prediction, (b, c, h, w).
     """
     shifts = t if isinstance(t, StepShifts) else make_step_shifts(unet, t)
     if isinstance(context, Tensor):
@@ -188,15 +185,12 @@ def _ascend(
 def transform(
     module: Transformer2DModel, h: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """Run a transformer of `diffusers` on feature maps (b, c, h, w).
+    """Run a transformer of `diffusers` on maps (b, c, h, w); return the same shape.
 
     Args:
         module: with its projections, norms and blocks.
         h: feature maps.
         pairs: keys and values of the context for each of its blocks.
-
-    Returns:
-        (b, c, h, w).
     """
     linear = isinstance(module.proj_in, nn.Linear)
     x = module.norm(h)

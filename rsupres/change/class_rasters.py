@@ -134,16 +134,13 @@ class CoverPair:
 def open_class_raster(
     scene: Raster, table_name: str | None, target: Grid, *, is_mask: bool
 ) -> ClassRaster:
-    """Check an open class raster and find its table.
+    """Check an open class raster and return it with its table.
 
     Args:
         scene: opened with `is_classes`.
         table_name: name or file, None = by the file's tag or its codes.
         target: SR grid; only codes over it are looked at.
         is_mask: the codes say what changed; else they are the land cover of a date.
-
-    Returns:
-        The raster with its table.
 
     Raises:
         ConditionError: of another place, codes that the table does not have, no whole
@@ -184,16 +181,13 @@ def read_codes(
     table: ClassTable | None,
     entries: Entries | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Return codes and validity of a window of a class raster.
+    """Return (h, w) codes and bool validity of a window of a class raster.
 
     Args:
         scene: one band of codes, or three of a table's colours.
         window: pixels of the raster.
         table: needed for three bands.
         entries: code of each entry of its palette, None where pixels are codes.
-
-    Returns:
-        (h, w) codes and (h, w) bool, where the raster has any.
     """
     dn, valid = scene.read(window, scene.data_bands)
     if len(dn) == 1:

@@ -68,14 +68,11 @@ class Differences:
     correlations: Floats
 
     def apply(self, x: Floats, y: Floats) -> Floats:
-        """Return the differences of two images.
+        """Return the differences (k, ...) of two images.
 
         Args:
             x: (p, ...), bands of the earlier image.
             y: (q, ...), bands of the later image.
-
-        Returns:
-            (k, ...).
         """
         shape = x.shape[1:]
         flat = self.before @ x.reshape(len(x), -1) - self.after @ y.reshape(len(y), -1)
@@ -101,16 +98,13 @@ class Detector:
 def fit_differences(
     x: Floats, y: Floats, method: Literal["auto", "irmad", "cva"], where: str
 ) -> Differences:
-    """Find the differences that show change best.
+    """Return the differences of two images that show change best.
 
     Args:
         x: (p, n) pixels of the earlier image, finite.
         y: (q, n) pixels of the later image; the same bands for CVA.
         method: auto is IR-MAD, and CVA where that does not converge.
         where: names of the images, for messages.
-
-    Returns:
-        The differences.
 
     Raises:
         ConditionError: too few pixels, a flat image, or bands that CVA cannot compare.
@@ -149,14 +143,11 @@ def fit_differences(
 
 
 def statistic(differences: Floats, valid: NDArray[np.bool_]) -> Floats:
-    """Return the squared length of the differences, averaged over 3 x 3 pixels.
+    """Return (h, w): squared differences averaged over 3 x 3 pixels, NaN if invalid.
 
     Args:
         differences: (k, h, w).
         valid: (h, w) bool; invalid pixels do not enter the mean.
-
-    Returns:
-        (h, w), NaN where invalid.
     """
     sums = _box(np.where(valid, differences, 0.0))
     counts = _box(valid[np.newaxis].astype(np.float64))[0]
@@ -171,16 +162,13 @@ def make_detector(
     significance: float,
     threshold: float | None,
 ) -> Detector:
-    """Set the threshold of the statistic.
+    """Return a detector with a threshold of the statistic.
 
     Args:
         differences: found by `fit_differences`.
         sample: (n,) the statistic at pixels spread over the images.
         significance: share of unchanged pixels that may be marked.
         threshold: in standard deviations of unchanged ground, None = by significance.
-
-    Returns:
-        The detector.
     """
     n_differences = len(differences.offset)
     null = NullDistribution.fit(sample, n_differences)
@@ -190,10 +178,7 @@ def make_detector(
 
 
 def _fit_irmad(x: Floats, y: Floats) -> Differences | None:
-    """Find canonical differences; None when they do not converge.
-
-    Nielsen 2007, Eqs. 5-12, with the weights of `NullDistribution`.
-    """
+    """Find canonical differences (Nielsen 2007, Eqs. 5-12), None if not converged."""
     n_differences = min(len(x), len(y))
     weights = np.ones(x.shape[1])
     before = np.full(n_differences, np.inf)
@@ -260,10 +245,7 @@ def _fit_cva(x: Floats, y: Floats) -> Differences:
 
 
 def _gains(xx: Floats, xy: Floats, yy: Floats) -> Floats:
-    """Return the gains from y to x: orthogonal regression, band by band.
-
-    Where two bands do not rise together, the gain is the ratio of their deviations.
-    """
+    """Return gains from y to x: orthogonal regression, or the ratio of deviations."""
     half = (xx - yy) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         gains = (half + np.sqrt(half**2 + xy**2)) / xy
@@ -283,11 +265,7 @@ def _covariances(
 
 
 def _ridged(covariance: Floats) -> Floats:
-    """Return a covariance that can be inverted, even when bands are equal.
-
-    The ridge is relative to each band's variance, so units do not matter. A band
-    without variance gets 1, and so has no effect.
-    """
+    """Return a covariance that can be inverted: ridges relative, 1 where it is 0."""
     variances = np.diag(covariance)
     extra = np.where(variances > 0, RIDGE * variances, 1.0)
     return np.asarray(covariance + np.diag(extra))

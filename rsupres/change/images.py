@@ -313,7 +313,7 @@ class _Image:
 def matched_bands(
     before: Raster, after: Raster, method: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bands of both images that are compared.
+    """Return the numbers of the bands of both images that are compared.
 
     These are all bands, but for codes of classes, where both images have the same
     ones, else the bands of the same colours. Without common colours they are all bands
@@ -323,9 +323,6 @@ def matched_bands(
         before: earlier image.
         after: later image.
         method: auto, irmad or cva.
-
-    Returns:
-        Band numbers of the earlier and of the later image.
 
     Raises:
         BandError: CVA has nothing to compare.

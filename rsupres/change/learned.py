@@ -70,16 +70,13 @@ class PairLevels:
         differences: Differences,
         roles: Sequence[int | None],
     ) -> PairLevels:
-        """Find the levels from pixels of both images.
+        """Return the levels, found from pixels of both images.
 
         Args:
             x: (c, n), bands of the earlier image, finite.
             y: (c, n), bands of the later image, finite.
             differences: of these images.
             roles: see `PairLevels`.
-
-        Returns:
-            The levels.
         """
         weights, spread = unchanged(x, y, differences)
         total = max(float(weights.sum()), 1e-9)
@@ -91,11 +88,7 @@ class PairLevels:
         return cls(means, deviations, differences, spread, tuple(roles))
 
     def inputs(self, both: Floats) -> NDArray[np.float32]:
-        """Return what the network sees, (2 r + 1, h, w).
-
-        Args:
-            both: (2 c, h, w) bands of both images, finite.
-        """
+        """Return the network's input (2 r + 1, h, w) of finite bands (2 c, h, w)."""
         column = np.s_[:, np.newaxis, np.newaxis]
         n_bands, n_roles = len(both) // 2, len(self.roles)
         apart = (both - self.means[column]) / self.deviations[column]
@@ -184,7 +177,7 @@ def load_learned(
     differences: Differences,
     roles: Sequence[int | None],
 ) -> Learned:
-    """Load the network, and look at both images once, window by window.
+    """Return the network, with what it needs to know of both whole images.
 
     Args:
         frame: of the images, from (0, 0).
@@ -193,9 +186,6 @@ def load_learned(
         sample: (c, n) pixels of the earlier and of the later image, finite.
         differences: of these images.
         roles: see `PairLevels`.
-
-    Returns:
-        The network, with what both images together say.
 
     Raises:
         CheckpointError: the network's file is missing or damaged.

@@ -65,16 +65,13 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
         grid: Grid,
         options: ChangeOptions | None = None,
     ) -> ChangeMask:
-        """Open a change mask on an SR grid; change is detected here, once.
+        """Return an open change mask on an SR grid; change is detected here, once.
 
         Args:
             sources: polygons or a class raster; or the earlier and the later raster,
                 both land covers or both images. Open rasters are left open.
             grid: SR grid.
             options: None for the defaults.
-
-        Returns:
-            The open mask; `close` it or use it as a context manager.
 
         Raises:
             ConditionError: of another place, codes of another table, dates in the
@@ -100,11 +97,7 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
         self._stack.close()
 
     def read(self, window: PixelWindow) -> NDArray[np.uint8]:
-        """Return (1, H, W) uint8; a value depends only on its position.
-
-        Args:
-            window: SR pixels inside the grid.
-        """
+        """Return (1, H, W) uint8 of SR pixels, each by its position alone."""
         return self._pixels.read(window)
 
     def fingerprint(self) -> dict[str, object]:
@@ -151,11 +144,7 @@ class ChangeMask(AbstractContextManager["ChangeMask"]):
 
 
 def changed_share(counts: NDArray[np.int64]) -> float:
-    """Return the share of changed pixels among the known ones, 0 when none is known.
-
-    Args:
-        counts: (256,) pixels by mask value.
-    """
+    """Return the share changed of known pixels, 0 of none; `counts` (256,) by value."""
     n_known = int(counts[:NODATA].sum())
     return float(counts[1:NODATA].sum() / n_known) if n_known else 0.0
 

@@ -167,11 +167,7 @@ def _values(
     path: str,
     found: _Found,
 ) -> NDArray[np.uint8]:
-    """Return the mask value of each feature's class.
-
-    Raises:
-        ConditionError: no feature has the attribute, or a class is in no table.
-    """
+    """Return each feature's mask value; refuse classes that no table has."""
     absent = np.array([text is None for text in texts])
     if absent.all():
         raise ConditionError(
@@ -220,12 +216,7 @@ def _attributes(path: str) -> str:
 
 
 def _check_place(path: str, grid: Grid, frame: PixelPlane, found: _Found) -> None:
-    """Refuse polygons of another place.
-
-    Raises:
-        ConditionError: the polygons do not touch the grid; both footprints are named,
-            or swapped coordinates are recognised.
-    """
+    """Refuse polygons that do not touch the grid; recognise swapped coordinates."""
     if found.polygons or not found.extents:
         return
     box, crs = found.extents[0]

@@ -73,16 +73,13 @@ def open_sources(
     options: ChangeOptions,
     stack: ExitStack,
 ) -> OpenSources:
-    """Open one source or two on an SR grid.
+    """Return one source or two, open on an SR grid.
 
     Args:
         sources: polygons or a class raster; or the earlier and the later raster.
         grid: SR grid.
         options: how the sources are read.
         stack: closes the files that are opened here.
-
-    Returns:
-        The open sources.
 
     Raises:
         ConditionError: of another place, codes of another table, dates in the wrong
@@ -241,11 +238,7 @@ def _refuse(
 def _cover_pair(
     before: Raster, after: Raster, grid: Grid, options: ChangeOptions
 ) -> tuple[CoverPair, ClassTable]:
-    """Return two land covers of one table.
-
-    Raises:
-        ConditionError: their tables differ, or one has other codes.
-    """
+    """Return two land covers of one table; refuse different tables."""
     if options.class_table is None:
         names = [_own_table(scene, grid) or "unknown" for scene in (before, after)]
         if names[0] != names[1]:

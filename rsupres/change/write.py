@@ -211,14 +211,11 @@ def change_mask(
 def write_change_mask(
     job: ChangeJob, *, on_progress: OnProgress | None = None
 ) -> ChangeSummary:
-    """Write a change mask on a scene's SR grid; continue an interrupted call.
+    """Write a mask, or continue to; return what was written, with ground by class.
 
     Args:
         job: the sources, and the file to write.
         on_progress: called after each strip.
-
-    Returns:
-        What was written, with the changed ground by class.
 
     Raises:
         ConditionError: the sources do not fit the scene or each other.

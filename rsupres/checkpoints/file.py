@@ -36,7 +36,7 @@ def write_checkpoint(
     architecture: Mapping[str, object],
     origin: str,
 ) -> str:
-    """Write a checkpoint; the file appears only when it is complete.
+    """Write a checkpoint, which appears only when complete; return its SHA-256.
 
     Args:
         path: the file.
@@ -44,9 +44,6 @@ def write_checkpoint(
         spec: what the model needs.
         architecture: the family's configuration as JSON values.
         origin: who made the weights from which data, one line.
-
-    Returns:
-        The file's SHA-256, hexadecimal.
 
     Raises:
         InputError: the folder is missing or cannot be written.

@@ -20,12 +20,10 @@ _MIN_TENSOR = 1024  # elements; below, the steps are not worth it
 
 
 def pack_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with weights of two and more dimensions in 8 bits.
+    """Return tensors by name, weights of two and more dimensions in 8 bits.
 
-    Each weight moves by at most half a step: 1/254 of the largest of its channel.
-
-    Args:
-        tensors: by name; the first dimension of a weight is its output channel.
+    Each weight, output channels first, moves by at most half a step: 1/254 of the
+    largest of its channel.
     """
     import torch
 

@@ -113,10 +113,7 @@ class LazyGroup(click.Group):
 
 
 def _at_home(word: str) -> str:
-    """Expand `~` in ``--out-dir=~/sharp``, which shells leave as it is.
-
-    Otherwise a folder of this name would appear.
-    """
+    """Expand `~` in ``--out-dir=~/sharp``; shells do not, and a folder `~` appears."""
     option, sign, value = word.partition("=")
     if sign and option.startswith("--") and (value == "~" or value.startswith("~/")):
         return f"{option}={os.path.expanduser(value)}"

@@ -61,10 +61,8 @@ def leave_at_once(*, is_whole: bool) -> Iterator[None]:
     """Let the process end without taking its modules apart, half a second with torch.
 
     Threads are joined and functions of `atexit` run before, as always. Under coverage,
-    and after an uncaught error, the process ends in the usual way.
-
-    Args:
-        is_whole: whether the process ends after the block; else nothing is done.
+    after an uncaught error, and unless `is_whole` says that the process ends after the
+    block, it ends in the usual way.
     """
     codes: list[int] = []
     if is_whole and "coverage" not in sys.modules:

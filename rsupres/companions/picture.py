@@ -27,10 +27,7 @@ _SAMPLE_PIXELS = 1_000_000
 
 
 def find_colours(scene: Raster) -> tuple[tuple[int, ...], list[tuple[float, float]]]:
-    """Return the bands of red, green and blue, and which DN become dark and bright.
-
-    Args:
-        scene: open.
+    """Return the bands of an open scene's red, green and blue, and dark and bright DN.
 
     Raises:
         BandError: it has no such bands.
@@ -91,10 +88,7 @@ def write_picture(output: Path, path: Path) -> None:
 
 
 def write_style(output: Path) -> str:
-    """Return a style in which QGIS shows an output as its picture does.
-
-    Args:
-        output: the upscaled scene.
+    """Return a style in which QGIS shows an upscaled scene as its picture does.
 
     Raises:
         BandError: a band of a colour is missing.

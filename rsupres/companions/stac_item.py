@@ -83,12 +83,7 @@ def make_item(
 
 
 def _date(scene: Raster, source: str) -> datetime:
-    """Return when a scene was taken, to the second where its product tells.
-
-    Args:
-        scene: the output.
-        source: name of what it was made of, which may hold a date.
-    """
+    """Return when a scene was taken, to the second where its product tells."""
     with suppress(ValueError):
         taken = datetime.fromisoformat(scene.tags.get("PRODUCT_START_TIME", ""))
         return taken if taken.tzinfo else taken.replace(tzinfo=UTC)

@@ -89,13 +89,10 @@ class ConditionOptions(TypedDict, total=False):
 
 
 def given_files(given: GivenConditions) -> dict[str, tuple[str, ...]]:
-    """Return names of the files that hold conditions, by field.
+    """Return names of the files that hold conditions, by field of `given`.
 
     Names that stand for something else ("overpass", "detect", a shipped legend) are
     left out.
-
-    Args:
-        given: the conditions, or a subclass with more fields.
     """
     tables = {"legend": given.legend or "", "class_table": given.class_table or ""}
     return {

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def open_mask(
     request: ConditionRequest, frame: TargetScene, reference: References | None
 ) -> Iterator[ConditionSource]:
-    """Open the change mask of a request on the SR frame of a scene.
+    """Yield the change mask of a request, open on the SR frame of a scene.
 
     "detect" compares the reference, its files joined as scenes are, with the scene. A
     displacement that is corrected in the reference is corrected there, too.
@@ -44,9 +44,6 @@ def open_mask(
         request: has a change mask.
         frame: the scene.
         reference: open, None when none was given.
-
-    Yields:
-        The open mask.
 
     Raises:
         ConditionError: as `ChangeMask.open`, or there is nothing to detect from.
@@ -101,11 +98,7 @@ def _warn_of_classes(table_name: str | None) -> None:
 
 
 def _moved(before: Raster, frame: TargetScene, reference: References) -> Raster:
-    """Return a view of the earlier image, moved to where the scene shows its ground.
-
-    The displacement is known in LR pixels; it is converted to the image's own pixels at
-    the scene's middle.
-    """
+    """Return a view of the earlier image, moved to where the scene shows its ground."""
     shift = reference.settings.shift
     if shift is None:
         return before

@@ -114,16 +114,13 @@ def is_drawn(paths: tuple[str, ...]) -> bool:
 def open_drawn(
     path: str, sr: Grid, legend: str | None, layers: tuple[str, ...] | None
 ) -> Iterator[DrawnMap]:
-    """Open a raster of legend colours as a map; close it on leaving.
+    """Yield a raster of legend colours, open as a map.
 
     Args:
         path: a raster, as `rsupres rasterize` and `rsupres tile` write it.
         sr: SR frame; the raster covers it, pixel on pixel.
         legend: wanted, None = any.
         layers: wanted classes of the legend; must be None.
-
-    Yields:
-        The open map.
 
     Raises:
         ConditionError: no colours, another grid or legend, or layers are wanted.

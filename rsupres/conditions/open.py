@@ -57,16 +57,10 @@ class ConditionSet:
         return bool(self.sources)
 
     def read(self, window: PixelWindow) -> dict[str, np.ndarray]:
-        """Read every condition on a window.
+        """Return (c, H, W) of every condition on a window of SR pixels, by name.
 
-        Beyond the scene's SR frame (in the padding of the tiling) conditions are
-        reflected at its edge, as the scene is.
-
-        Args:
-            window: SR pixels; it may leave the frame on any side.
-
-        Returns:
-            (c, H, W) by name, in the type of each source.
+        A window may leave the scene's SR frame on any side (in the padding of the
+        tiling); conditions are reflected at its edge, as the scene is.
         """
         rows = reflected_positions(window.row, window.height, self.frame.height)
         cols = reflected_positions(window.col, window.width, self.frame.width)
@@ -114,14 +108,11 @@ class ConditionSet:
         return Conditions(**values)
 
     def read_conditions(self, window: PixelWindow, sample: int = 0) -> Conditions:
-        """Read a window as a batch of one tile; see `read` and `conditions`.
+        """Return the conditions of a window as a batch of one; see `read`.
 
         Args:
             window: SR pixels.
             sample: number of the sample, which chooses among several styles.
-
-        Returns:
-            The conditions of the window.
         """
         return self.conditions([self.read(window)], sample)
 
@@ -170,14 +161,11 @@ NO_CONDITIONS = ConditionSet()
 def open_conditions(
     request: ConditionRequest, frame: TargetScene
 ) -> Iterator[ConditionSet]:
-    """Open a user's conditions on the SR frame of a scene; close them on leaving.
+    """Yield a user's conditions, open on the SR frame of a scene.
 
     Args:
         request: what the user gave, and how to read it.
         frame: the scene.
-
-    Yields:
-        The open conditions.
 
     Raises:
         ConditionError: one does not fit the scene: of another place (both footprints

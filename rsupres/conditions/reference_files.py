@@ -82,15 +82,12 @@ class ReferenceFile:
 
 
 def open_file(stack: ExitStack, name: str, frame: TargetScene) -> ReferenceFile:
-    """Open one file of a reference and check that it can be one.
+    """Return one file of a reference, open and checked.
 
     Args:
         stack: closes the file.
         name: a raster that GDAL opens.
         frame: the scene.
-
-    Returns:
-        The file, checked.
 
     Raises:
         InputError: no raster, or without CRS.

@@ -103,10 +103,7 @@ class References:
     coverage: float
 
     def read(self, window: PixelWindow) -> FloatArray:
-        """Return (c, H, W) float32 in [0, 1], NaN where nothing is known.
-
-        Args:
-            window: SR pixels inside the scene's SR frame.
+        """Return (c, H, W) float32 in [0, 1] of SR pixels, NaN where nothing is known.
 
         Raises:
             GridError: the window leaves the frame.
@@ -177,12 +174,7 @@ class References:
         return row * float(self.frame.scale), col * float(self.frame.scale)
 
     def _warp(self, grid: Grid, coarser: Fraction = Fraction(1)) -> FloatArray:
-        """Return all files on a frame, the latest on top.
-
-        Args:
-            grid: a part of the SR frame, or of a frame with larger pixels.
-            coarser: SR pixels along one pixel of `grid`.
-        """
+        """Return all files on a frame of pixels `coarser` times SR's, latest on top."""
         row, col = self._displacement
         moved = _moved(grid, (row / float(coarser), col / float(coarser)))
         layers = [
@@ -208,7 +200,7 @@ class References:
 def open_references(
     names: Sequence[str], frame: TargetScene, *, coregister: bool, fill: bool
 ) -> Iterator[References]:
-    """Open reference images on the SR frame of a scene; close them on leaving.
+    """Yield reference images, open on the SR frame of a scene.
 
     Coverage, stretch and displacement are measured here, once.
 
@@ -218,9 +210,6 @@ def open_references(
         coregister: correct the displacement.
         fill: let the enlarged scene, its contrast matched to that of the reference,
             fill what the files miss.
-
-    Yields:
-        The open reference.
 
     Raises:
         InputError: a file cannot be used as a raster.

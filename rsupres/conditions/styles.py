@@ -101,15 +101,12 @@ class StyleImages:
 
 
 def open_styles(name: str, roles: Sequence[str], n_bands: int) -> StyleImages:
-    """Find the style images of a path and check each one's size and bands.
+    """Return a path's style images, sorted by name, their sizes and bands checked.
 
     Args:
         name: an image or a folder of images.
         roles: of the wanted bands; empty for the first `n_bands`.
         n_bands: of the model.
-
-    Returns:
-        The images, sorted by name.
 
     Raises:
         InputError: no such file or folder, no image in it, or one cannot be read.

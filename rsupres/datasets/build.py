@@ -82,14 +82,11 @@ def follow_layout(plan: PackOptions, layout: Layout) -> PackOptions:
 def build_packs(
     request: BuildRequest, *, on_progress: OnProgress | None = None
 ) -> list[PackReport]:
-    """Make packs of images, check them and put them under their names.
+    """Make packs of images, check them, and return their reports, training first.
 
     Args:
         request: images, splits and output.
         on_progress: called after each image.
-
-    Returns:
-        The report of each pack, training first.
 
     Raises:
         InputError: an image cannot be used, no crop is left, a place is not found, or

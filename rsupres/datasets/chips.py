@@ -74,7 +74,7 @@ class Chip:
 
 
 def read_chip(path: Path, options: ChipOptions | None = None) -> Chip:
-    """Read an image whole.
+    """Return an image, read whole, with its valid pixels and its grid.
 
     By default a chip is RGB in 8 bits: 8-bit files keep their values; others are
     stretched as `rsupres upscale` does, then rounded.
@@ -82,9 +82,6 @@ def read_chip(path: Path, options: ChipOptions | None = None) -> Chip:
     Args:
         path: anything that GDAL opens; a CRS is not needed.
         options: other bands, another stretch or more bits.
-
-    Returns:
-        The image with its valid pixels and its grid.
 
     Raises:
         InputError: not a raster, or damaged.
@@ -196,16 +193,13 @@ def crop_middle(chip: Chip, side: int) -> Chip:
 
 
 def cut(chip: Chip, side: int) -> Iterator[Chip]:
-    """Cut a chip into nearly equal parts without overlap, each axis at most `side`.
+    """Yield nearly equal parts of a chip without overlap, row-major.
 
     Parts with an invalid pixel, and parts of one single colour, are left out.
 
     Args:
         chip: of any size.
         side: pixels of a part at most.
-
-    Yields:
-        The parts, row-major.
     """
     rows, cols = (_stops(n, side) for n in chip.valid.shape)
     for top, bottom in rows:

@@ -84,7 +84,7 @@ def build_pack(
     plan: PackOptions,
     on_image: Callable[[int], None] | None = None,
 ) -> list[tuple[Path, Grid]]:
-    """Make crops of images and write them as one pack.
+    """Write crops of images as one pack; return used files with a CRS, and their grids.
 
     With a size limit, images are taken in a random order until the pack is full, so all
     places and GSDs keep their shares on average.
@@ -96,9 +96,6 @@ def build_pack(
         split: "train" or "validation".
         plan: how crops are cut and their LR is made.
         on_image: called with the number of images done.
-
-    Returns:
-        Each used file that has a CRS, with its grid, for `check_apart`.
 
     Raises:
         InputError: an image cannot be read, or no crop is large enough.
@@ -137,10 +134,7 @@ class _Crop(NamedTuple):
 def _add_image(
     crops: list[_Crop], image: Path, place: str, plan: PackOptions
 ) -> tuple[bool, Grid | None]:
-    """Add the crops of an image, read in each way; return whether the pack is full.
-
-    Also returned is the grid of the image, None without a CRS.
-    """
+    """Add an image's crops; return whether the pack is full, and the image's grid."""
     first: Chip | None = None
     for reading in plan.readings:
         chip = read_chip(image, reading)

@@ -60,13 +60,10 @@ class Sidecars:
         return tuple(sorted(names))
 
     def with_names_from_files(self, images: Sequence[Path]) -> Sidecars:
-        """Return the same rules with the legend and class table that the files name.
+        """Return the same rules with the legend and class table that files name.
 
         The commands `tile`, `rasterize` and `change` write these names as tags. Files
         without tags change nothing.
-
-        Args:
-            images: the images whose sidecars are read.
 
         Raises:
             InputError: files name different ones, or others than `class_table`.
@@ -94,9 +91,6 @@ class Sidecars:
 
     def files_of(self, path: Path) -> dict[str, list[str]]:
         """Return the files that are read with an image, by argument.
-
-        Args:
-            path: the image.
 
         Raises:
             InputError: a rule does not fit the path, or names no file.

@@ -53,15 +53,12 @@ def place_of(path: Path, pattern: re.Pattern[str] | None) -> str:
 def split_by_place(
     images: Sequence[Path], pattern: re.Pattern[str] | None, validation: Sequence[str]
 ) -> dict[str, list[Path]]:
-    """Split images into training and validation, whole places at a time.
+    """Return images by split, "train" and "val", whole places at a time.
 
     Args:
         images: the files.
         pattern: see `place_of`.
         validation: names of validation places, or wildcard patterns of them.
-
-    Returns:
-        Images by split, "train" and "val".
 
     Raises:
         InputError: a validation name matches no place, or all of them.

@@ -26,15 +26,12 @@ class Degradation(Ranges, ABC):
     def degrade(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Return the image that the coarser sensor records.
+        """Return what the coarser sensor records, (b, c, h, w) float32 in [0, 1].
 
         Args:
             hr: (b, c, H, W) float in [0, 1].
             size: LR height and width.
             generator: source of every draw; draws happen on its device.
-
-        Returns:
-            (b, c, h, w) float32 in [0, 1].
 
         Raises:
             InputError: the batch is not 4-dimensional or LR is larger than HR.
@@ -57,7 +54,7 @@ class Bicubic(Degradation):
 
 
 def degrade_bicubic(hr: Tensor, size: tuple[int, int], levels: int = 255) -> Tensor:
-    """Downscale as Pillow's BICUBIC does with an 8-bit image.
+    """Return (b, c, h, w) float32, downscaled as Pillow's BICUBIC does in 8 bits.
 
     Antialiased cubic convolution with a = -0.5, columns first and then rows, rounded
     and clipped after each pass; differs from Pillow by at most one level, where a value
@@ -69,9 +66,6 @@ def degrade_bicubic(hr: Tensor, size: tuple[int, int], levels: int = 255) -> Ten
         hr: (b, c, H, W) float in [0, 1].
         size: LR height and width.
         levels: number of steps that the range is rounded to; 255 as in Pillow.
-
-    Returns:
-        (b, c, h, w) float32 in [0, 1], multiples of 1 / levels.
 
     Raises:
         InputError: the batch is not 4-dimensional or LR is larger than HR.
@@ -90,14 +84,11 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def round_levels(image: Tensor, levels: int = 255) -> Tensor:
-    """Round half up, as Pillow does, to multiples of 1 / levels in [0, 1].
+    """Return `image` rounded half up, as Pillow does, to multiples of 1 / levels.
 
     Args:
         image: any shape, in [0, 1].
         levels: the number of steps between 0 and 1.
-
-    Returns:
-        The shape of `image`.
     """
     return (image * levels + 0.5).floor().clamp(0, levels) / levels
 

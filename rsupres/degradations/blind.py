@@ -232,7 +232,7 @@ def rescale(
     factors: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Resize to a random multiple of a size.
+    """Return (b, c, h', w'), resized to a random multiple of a size.
 
     Args:
         x: (b, c, h, w).
@@ -240,9 +240,6 @@ def rescale(
         shares: of a larger size, a smaller size, and the size itself.
         factors: smallest and largest factor.
         generator: of all draws.
-
-    Returns:
-        (b, c, h', w').
     """
     kind = float(draw_uniform((), (0.0, 1.0), generator))
     if kind < shares[0]:

@@ -138,14 +138,11 @@ def draw_motions(n: int, longest: float, generator: torch.Generator) -> Tensor:
 
 
 def filter_images(images: Tensor, kernels: Tensor) -> Tensor:
-    """Filter each image (c, h, w) of a batch with its kernel, reflected at the edges.
+    """Return (b, c, h, w), each image filtered with its kernel, reflected at the edges.
 
     Args:
         images: (b, c, h, w) float32, of any size.
         kernels: (b, SIDE, SIDE).
-
-    Returns:
-        (b, c, h, w).
     """
     b, c, height, width = images.shape
     rows, cols = (_reflected(n, images.device) for n in (height, width))

@@ -108,7 +108,7 @@ def degrade_sentinel2(
     generator: torch.Generator,
     params: Sentinel2Params,
 ) -> Tensor:
-    """Record an image with a Sentinel-2-like sensor of the LR grid.
+    """Return (b, c, h, w) float32 in [0, 1] as a Sentinel-2-like sensor records it.
 
     Per image and band: point spread function, shift, area integration over the
     detector, noise, 12-bit digitisation. The first three are one linear operator per
@@ -120,9 +120,6 @@ def degrade_sentinel2(
         size: LR height and width.
         generator: source of every draw; draws happen on its device.
         params: ranges of the draws.
-
-    Returns:
-        (b, c, h, w) float32 in [0, 1].
 
     Raises:
         InputError: the batch is not 4-dimensional or LR is larger than HR.

@@ -48,15 +48,12 @@ class SpectrumParams(Ranges):
 def change_spectra(
     hr: Tensor, generator: torch.Generator, params: SpectrumParams
 ) -> Tensor:
-    """Give each image of a batch (b, c, H, W) in [0, 1] another spectrum of 3 bands.
+    """Return (b, 3, H, W) in [0, 1], each image with another spectrum.
 
     Args:
         hr: (b, c, H, W) in [0, 1].
         generator: of all draws.
         params: how often each change is drawn.
-
-    Returns:
-        (b, 3, H, W) in [0, 1].
     """
     seed = torch.randint(2**62, (1,), generator=generator).item()
     random = np.random.default_rng(int(seed))

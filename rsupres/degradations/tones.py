@@ -49,7 +49,7 @@ class ToneParams(Ranges):
 
 
 def tone(hr: Tensor, generator: torch.Generator, params: ToneParams) -> Tensor:
-    """Change the tone of some images of a batch.
+    """Return a batch (b, c, H, W) float32, the tone of some of its images changed.
 
     Every change is monotone per band, so edges stay where they are; only clipping to
     [0, 1] can lose detail. Apply it before the degradation, so that LR and HR share it.
@@ -58,9 +58,6 @@ def tone(hr: Tensor, generator: torch.Generator, params: ToneParams) -> Tensor:
         hr: (b, c, H, W) float in [0, 1].
         generator: source of every draw; draws happen on its device.
         params: shares and ranges.
-
-    Returns:
-        (b, c, H, W) float32 in [0, 1], a new tensor.
     """
     n, c = hr.shape[:2]
 

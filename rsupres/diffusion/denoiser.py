@@ -23,14 +23,11 @@ class Denoiser(Protocol[Level]):
     """A network with its conditions, as a sampler calls it."""
 
     def __call__(self, x: Tensor, level: Level, /) -> Tensor:
-        """Return the prediction for noisy samples.
+        """Return the prediction for noisy samples, (b, c, h, w) in the type of `x`.
 
         Args:
             x: noisy samples, (b, c, h, w).
             level: diffusion step or noise level, the same for all of them.
-
-        Returns:
-            (b, c, h, w), in the type of `x`.
         """
         ...
 

@@ -74,7 +74,7 @@ def sample_heun(
     noise: Noise | None = None,
     on_step: OnStep = ignore_step,
 ) -> Tensor:
-    """Run Heun's second-order method, ``2 * steps - 1`` calls of the network.
+    """Return a sample by Heun's second-order method, in ``2 * steps - 1`` calls.
 
     Args:
         denoise: maps (x, sigma) to the clean sample.
@@ -84,9 +84,6 @@ def sample_heun(
         noise: maps the number of a step to noise of the shape of `x`; called only where
             `churn` adds some, so it must not depend on how often it is called.
         on_step: called with the number of a step, from 0, and the state after it.
-
-    Returns:
-        The sample, of the shape and type of `x`.
     """
     churn = churn or Churn()
     steps = len(sigmas) - 1

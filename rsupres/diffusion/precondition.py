@@ -43,14 +43,11 @@ def edm_weight(sigma: Tensor) -> Tensor:
 
 
 def draw_sigma(normal: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
-    """Turn standard normals into noise levels for training: log-normal ones.
+    """Return noise levels for training, log-normal ones, of standard normals.
 
     Args:
         normal: standard normals, any shape.
         mean: of ln(sigma).
         deviation: of ln(sigma).
-
-    Returns:
-        Noise levels, of the shape of `normal`.
     """
     return torch.exp(mean + deviation * normal)

@@ -27,7 +27,7 @@ def sample_posterior(
     noise: Noise | None = None,
     on_step: OnStep = ignore_step,
 ) -> Tensor:
-    """Run the reverse chain t = steps .. 1 with posterior means.
+    """Return z_0, in the type of `z`, of the reverse chain with posterior means.
 
     Without `noise` the chain is deterministic: every state is the posterior mean, the
     chain that E2DiffSR, Algorithm 1 trains. With `noise` (ancestral sampling, Ho et al.
@@ -41,9 +41,6 @@ def sample_posterior(
         prediction: what `denoise` returns.
         noise: maps t to standard normal noise of the shape of `z`, or None.
         on_step: called with t and z_{t-1}.
-
-    Returns:
-        z_0 in the type of `z`.
     """
     for t in range(posterior.steps, 0, -1):
         z = posterior_step(denoise(z, t), z, t, posterior, prediction)
@@ -59,16 +56,13 @@ def sample_ddim(
     posterior: Posterior,
     on_step: OnStep = ignore_step,
 ) -> Tensor:
-    """Run the deterministic chain of DDIM with eta = 0 (Song et al. 2021, Eq. 12).
+    """Return z_0 of DDIM's deterministic chain, eta = 0 (Song et al. 2021, Eq. 12).
 
     Args:
         denoise: maps (z_t, t), t one-based, to eps.
         z: the start z_T, any shape.
         posterior: of the steps to visit; only its alpha_bar is used.
         on_step: called with t and z_{t-1}.
-
-    Returns:
-        z_0 in the type of `z`.
     """
     kept = [1.0, *map(float, posterior.alpha_bar)]
     for t in range(posterior.steps, 0, -1):

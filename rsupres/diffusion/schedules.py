@@ -84,14 +84,11 @@ class Posterior:
 
     @classmethod
     def spaced(cls, beta: np.ndarray, steps: np.ndarray) -> Posterior:
-        """Derive the chain that visits only `steps` (zero-based, ascending).
+        """Return the chain that visits only `steps`.
 
         Args:
             beta: (total,) variances of the training chain.
             steps: (n,) that are visited, from 0, ascending.
-
-        Returns:
-            Coefficients of the shorter chain.
         """
         alpha_bar = np.cumprod(1.0 - beta)[steps]
         before = np.concatenate([[1.0], alpha_bar[:-1]])

@@ -30,7 +30,7 @@ def sample_solver(
     solver: Solver,
     on_step: OnStep = ignore_step,
 ) -> Tensor:
-    """Solve from pure noise to a sample.
+    """Return the sample, in the type of `z`, that a solver finds from pure noise.
 
     Args:
         denoise: maps (z_t, t), t a zero-based training step, to eps.
@@ -39,9 +39,6 @@ def sample_solver(
         steps: calls of `denoise`.
         solver: "dpm++" or "unipc".
         on_step: called with t and the state after it.
-
-    Returns:
-        The sample in the type of `z`.
     """
     scheduler = _make_scheduler(betas, solver)
     with warnings.catch_warnings():

@@ -101,7 +101,7 @@ def load_candidates(
     style: NDArray[np.float32] | None = None,
     hidden: Sequence[str] = (),
 ) -> tuple[list[Candidate], list[ModelSpec]]:
-    """Load models, each with every choice of sampling.
+    """Return candidates, each model with every sampling, and the models' specs.
 
     Args:
         names: of cards or checkpoint files; a repeated name counts once, and "bicubic"
@@ -111,10 +111,6 @@ def load_candidates(
         seed: of the noise.
         style: (3, Hs, Ws) in [0, 1] that all images follow; None = their own layer.
         hidden: conditions; a model that accepts one runs once more without it.
-
-    Returns:
-        `(candidates, specs)`: in the order of the names, and the specs of the models
-        among them.
 
     Raises:
         CheckpointError: an unknown model, or its weights are missing or damaged.

@@ -55,7 +55,7 @@ def load_chips(
     sidecars: Sidecars,
     middle: int | None = None,
 ) -> Iterator[Chip]:
-    """Read images one by one; larger ones come in parts.
+    """Yield images one by one, larger ones in parts.
 
     Parts with invalid pixels or of one colour are left out. The layers of an image are
     cut with it.
@@ -66,9 +66,6 @@ def load_chips(
         sidecars: where the layers of each image are found.
         middle: take only the middle of each image, this many HR pixels a side; None =
             all of it.
-
-    Yields:
-        The images or their parts.
 
     Raises:
         InputError: an image or a layer cannot be read, or does not lie on its pixels.
@@ -146,11 +143,7 @@ def named_degradation(
 
 
 def stored_degradation(images: Sequence[Pixels]) -> Degradation:
-    """Return the LR images of another sensor that a pack holds.
-
-    Args:
-        images: the LR image of each HR image, (3, h, w).
-    """
+    """Return the LR images of another sensor, (3, h, w) each, that a pack holds."""
 
     def look_up(hr: Pixels, size: tuple[int, int], number: int) -> Pixels:
         lr = images[number]

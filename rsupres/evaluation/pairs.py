@@ -89,7 +89,7 @@ class Pair:
 def load_pair(
     sr_path: str, hr_path: str, preparation: Preparation
 ) -> tuple[Pair, Layer, Stretch]:
-    """Read SR and HR where both have pixels.
+    """Return SR and HR where both have pixels, and the whole SR picture, its stretch.
 
     Both go through the stretch that HR's file suggests, so that equal DN stay equal, or
     equal physical values where both files have scale and offset. Where data types
@@ -99,9 +99,6 @@ def load_pair(
         sr_path: the picture under test.
         hr_path: the truth.
         preparation: how they are brought together.
-
-    Returns:
-        The pair; the whole SR picture and its stretch, to compare with the LR input.
 
     Raises:
         InputError: unreadable, no common ground, or no valid pixel in common.
@@ -139,15 +136,12 @@ def load_pair(
 
 
 def load_lr(path: str, bands_like: str, stretch: Stretch) -> Layer:
-    """Read the LR input in the bands and through the stretch of the SR picture.
+    """Return the LR input in the bands of SR, as units of its stretch.
 
     Args:
         path: the LR scene.
         bands_like: the SR file, for its band names.
         stretch: of the SR picture.
-
-    Returns:
-        The bands that SR has, as units of its stretch.
 
     Raises:
         InputError: a file cannot be read.
@@ -229,7 +223,7 @@ def shrink_to(lr: Layer, sr: Layer) -> tuple[Layer, Layer, Fraction]:
 def match_histogram(
     sr: np.ndarray, hr: np.ndarray, valid: np.ndarray
 ) -> NDArray[np.float32]:
-    """Give each band of one picture the distribution of values of another.
+    """Return (c, H, W) float32 of a picture with the distribution of another, by band.
 
     Per band, each of 257 quantiles becomes that of the other picture; in between the
     map is linear. Quantiles are those of the valid pixels.
@@ -238,9 +232,6 @@ def match_histogram(
         sr: (c, H, W), the picture to change.
         hr: (c, H, W), the one to follow.
         valid: (H, W) bool.
-
-    Returns:
-        (c, H, W) float32.
     """
     steps = np.linspace(0, 1, 257)
     bands = []

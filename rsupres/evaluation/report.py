@@ -112,7 +112,7 @@ def score(
     perceptual: Mapping[str, Measure] | None = None,
     chart: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Measure a picture against the truth.
+    """Return the figures of a picture against the truth, by name of `COLUMNS`.
 
     PSNR, SSIM, SAM, ERGAS and edges leave out a border, where every method lacks the
     pixels beyond; LPIPS and shift take the whole picture. Y and LPIPS need three bands,
@@ -127,9 +127,6 @@ def score(
         perceptual: functions of the first three bands, by figure; None = none.
         chart: (3, H, W) uint8, a map in a legend's colours; edges near its borders are
             measured too; None = no map.
-
-    Returns:
-        Figures by name of `COLUMNS`.
     """
     whole = metrics.checked_mask(sr, hr, valid)
     inner = without_border(whole, border)

@@ -36,14 +36,11 @@ def sizes_at(height: int, width: int, scale: Fraction) -> tuple[Size, Size]:
 
 
 def resize_bicubic(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resize an 8-bit RGB image with Pillow's BICUBIC: a = -0.5, antialiased.
+    """Return (3, height, width) uint8 by Pillow's BICUBIC: a = -0.5, antialiased.
 
     Args:
         image: (3, h, w) uint8.
         size: height and width wanted.
-
-    Returns:
-        (3, height, width) uint8.
     """
     from PIL import Image
 
@@ -53,14 +50,11 @@ def resize_bicubic(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def resize_bicubic_float(image: np.ndarray, size: Size) -> NDArray[np.float32]:
-    """Resize each band with Pillow's BICUBIC in float32: no rounding, no clipping.
+    """Return (c, height, width) float32 by Pillow's BICUBIC, not rounded or clipped.
 
     Args:
         image: (c, h, w).
         size: height and width wanted.
-
-    Returns:
-        (c, height, width) float32.
     """
     from PIL import Image
 

@@ -168,15 +168,12 @@ class Sharpener:
     def sharpen(
         self, coarse: FloatArray, fine: FloatArray, levels: tuple[Levels, Levels]
     ) -> FloatArray:
-        """Return the coarse bands on the grid of the fine ones.
+        """Return the coarse bands on the fine grid, (c, 2 h, 2 w) in their own units.
 
         Args:
             coarse: (c, h, w), finite, the bands of `config.coarse`.
             fine: (g, 2 h, 2 w), finite, the bands of `config.fine`.
             levels: of the coarse and of the fine bands, of the whole scene.
-
-        Returns:
-            (c, 2 h, 2 w), in the units of `coarse`.
         """
         parts = [
             torch.from_numpy(own.to_unit(values))[None]
@@ -203,15 +200,12 @@ def make_spec(config: SharpeningConfig) -> ModelSpec:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> Sharpener:
-    """Build a sharpener from a checkpoint.
+    """Return the sharpener of a checkpoint.
 
     Args:
         checkpoint: of this family.
         device: where the network computes.
         options: none has an effect.
-
-    Returns:
-        The sharpener.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -159,15 +159,12 @@ def make_spec(config: SiameseConfig) -> ModelSpec:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> Siamese:
-    """Build a detector from a checkpoint.
+    """Return the detector of a checkpoint.
 
     Args:
         checkpoint: of this family.
         device: where the network computes.
         options: none has an effect.
-
-    Returns:
-        The detector.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -177,14 +177,11 @@ class ClassTable:
         return found.astype(np.uint8)
 
     def from_rgb(self, rgb: NDArray[np.integer[Any]], where: str) -> NDArray[np.int32]:
-        """Return the codes of a picture in the table's colours.
+        """Return codes (h, w) of a picture in the table's colours, 0 where unchanged.
 
         Args:
             rgb: (3, h, w), 0 to 255.
             where: name of the file, for messages.
-
-        Returns:
-            (h, w) codes, 0 where unchanged.
 
         Raises:
             ConditionError: a colour that the table does not have.
@@ -230,10 +227,7 @@ def shipped_class_tables() -> tuple[str, ...]:
 
 
 def load_class_table(name_or_path: str) -> ClassTable:
-    """Read a class table.
-
-    Args:
-        name_or_path: a shipped table's name, or a TOML file.
+    """Read a class table: a shipped one by its name, or a TOML file.
 
     Raises:
         InputError: there is none, or the file is wrong, with the line at fault.

@@ -113,10 +113,7 @@ class Legend:
         return dict(sorted({0: ("nothing mapped", self.background), **named}.items()))
 
     def only(self, layers: Sequence[str] | None) -> Legend:
-        """Return the legend with some of its classes; None keeps all.
-
-        Args:
-            layers: keys or groups.
+        """Return the legend with classes of some keys or groups; None keeps all.
 
         Raises:
             InputError: a name is in no class.

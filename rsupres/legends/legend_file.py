@@ -37,10 +37,7 @@ def shipped_legends() -> tuple[str, ...]:
 
 
 def load_legend(name_or_path: str) -> Legend:
-    """Read a legend.
-
-    Args:
-        name_or_path: a shipped legend's name, or a TOML file.
+    """Read a legend: a shipped one by its name, or a TOML file.
 
     Raises:
         InputError: there is none, or the file is wrong, with the line at fault.

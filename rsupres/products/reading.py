@@ -60,11 +60,7 @@ def split_zip(name: str) -> tuple[str, str] | None:
 
 
 def names_in(folder: str) -> list[str]:
-    """Return the names of the files in a folder, also of a zip; [] where none is.
-
-    Args:
-        folder: a path or a name below `/vsizip/`.
-    """
+    """Return the names of the files in a folder or below `/vsizip/`; [] without."""
     archive = split_zip(folder.rstrip("/") + "/")
     if archive is None:
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []

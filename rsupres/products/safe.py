@@ -126,10 +126,7 @@ def read_metadata(path: str) -> SafeMetadata | None:
 
 
 def _images(root: ElementTree.Element) -> Iterator[str]:
-    """Yield the paths of images below the product, without suffix.
-
-    Products of before 2016-12 list names without folders.
-    """
+    """Yield paths of images below the product, without suffix; names before 2016-12."""
     for granule in root.iter():
         if _local(granule) not in ("Granule", "Granules"):
             continue
@@ -144,11 +141,7 @@ def _images(root: ElementTree.Element) -> Iterator[str]:
 
 
 def find_metadata(band_file: str) -> SafeMetadata | None:
-    """Return the metadata of the product that a band file belongs to, or None.
-
-    Args:
-        band_file: a path, or a name below `/vsizip/`; others have no folders above.
-    """
+    """Return the metadata of the product that a band file belongs to, or None."""
     name = band_file
     if split_zip(band_file) is None:
         if not os.path.isfile(band_file):

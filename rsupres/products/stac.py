@@ -58,10 +58,7 @@ _Rule = Callable[[BandFile], Radiometry | None]
 
 
 def read_items(address: str) -> list[Item]:
-    """Return the items of a JSON document: one item, or an ItemCollection.
-
-    Args:
-        address: a path or URL, with which relative addresses in it are completed.
+    """Return the items of a JSON document at a path or URL: one, or an ItemCollection.
 
     Raises:
         InputError: it cannot be read, or is no STAC.
@@ -87,11 +84,7 @@ def read_items(address: str) -> list[Item]:
 
 @contextmanager
 def _refusing_others(message: str) -> Iterator[None]:
-    """Turn every error that JSON of another shape than STAC's leads to into InputError.
-
-    Raises:
-        InputError: a field is missing, or is of another type.
-    """
+    """Turn errors of JSON of another shape than STAC's into `InputError`."""
     from pystac import STACError, STACTypeError
 
     wrong = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
@@ -108,14 +101,11 @@ def _self_link(feature: Mapping[str, Any]) -> str:
 
 
 def open_item(item: Item, path: str) -> Product:
-    """Describe the product of a STAC item.
+    """Return the product that a STAC item describes.
 
     Args:
         item: of `read_items`.
         path: as the user gave it, for messages.
-
-    Returns:
-        The product.
 
     Raises:
         InputError: no asset is a band, or the item breaks the rules of STAC.

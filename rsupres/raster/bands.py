@@ -61,7 +61,7 @@ def choose_bands(
     named: Mapping[str, int] | None = None,
     remedies: Sequence[str] = (),
 ) -> BandChoice:
-    """Choose the bands that fill the roles of a model.
+    """Return the bands that fill the roles of a model, and the other ones.
 
     Args:
         scene: an open scene.
@@ -71,9 +71,6 @@ def choose_bands(
         named: role to band; the other roles are found as without it.
         remedies: names of the arguments with which the user can choose the bands,
             for messages; empty when they can only be named in the file.
-
-    Returns:
-        The bands of the model, and the other ones.
 
     Raises:
         BandError: bands missing, given twice, out of range, or of unknown roles.

@@ -94,7 +94,7 @@ class Raster(Readings, AbstractContextManager["Raster"]):
         needs_crs: bool = True,
         is_classes: bool = False,
     ) -> Raster:
-        """Open anything that GDAL reads, or a Sentinel-2 product.
+        """Open anything that GDAL reads, or a Sentinel-2 product; return the raster.
 
         A Sentinel-2 product or a STAC item opens as its finest bands.
 
@@ -102,9 +102,6 @@ class Raster(Readings, AbstractContextManager["Raster"]):
             path: file, folder, URL or GDAL name.
             needs_crs: refuse a raster without CRS or transform.
             is_classes: the pixels are codes of classes, so a palette is allowed.
-
-        Returns:
-            The raster; close it, or use it as a context.
 
         Raises:
             InputError: missing, unreadable, not a raster, truncated, without bands,
@@ -256,14 +253,11 @@ class Raster(Readings, AbstractContextManager["Raster"]):
     def read_reflected(
         self, window: PixelWindow, bands: Sequence[int]
     ) -> NDArray[np.generic]:
-        """Read a window as `read`, but in the file's type; without a mask.
+        """Return a window (c, h, w) as `read`, but in the file's type; without a mask.
 
         Args:
             window: in pixels of the raster; what lies outside is reflected.
             bands: of the file, from 1.
-
-        Returns:
-            (c, h, w) in the file's type.
         """
         return self._read_reflected(window, bands)[0]
 
@@ -286,7 +280,7 @@ class Raster(Readings, AbstractContextManager["Raster"]):
     def read_filled(
         self, window: PixelWindow, bands: Sequence[int], joint: int | None = None
     ) -> tuple[FloatArray, BoolArray]:
-        """Read a window with its invalid pixels filled, the same from every tile.
+        """Return `(dn, valid)`, invalid pixels filled, the same from every tile.
 
         Where something is invalid, the surroundings within `FILL_REACH` are read too,
         so that a filled value depends on its position alone, not on the window.
@@ -295,9 +289,6 @@ class Raster(Readings, AbstractContextManager["Raster"]):
             window: LR pixels of this scene, half-open; may leave the scene.
             bands: bands of the file, from 1, in the order wanted.
             joint: as in `read`.
-
-        Returns:
-            `(dn, valid)` as `read` gives them, with `dn` finite everywhere.
 
         Raises:
             InputError: as `read`.
@@ -334,15 +325,12 @@ class Raster(Readings, AbstractContextManager["Raster"]):
     def read_decimated(
         self, bands: Sequence[int], max_pixels: int, joint: int | None = None
     ) -> tuple[FloatArray, BoolArray]:
-        """Read the scene thinned (nearest pixel) to about `max_pixels` pixels at most.
+        """Return `(dn, valid)`, thinned (nearest pixel) to about `max_pixels` at most.
 
         Args:
             bands: bands of the file, from 1, in the order wanted.
             max_pixels: per band.
             joint: as in `read`.
-
-        Returns:
-            `(dn, valid)` as `read` gives them, of the thinned shape.
         """
         height, width = self._shape
         step = max(1, math.ceil(math.sqrt(height * width / max_pixels)))

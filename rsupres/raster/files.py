@@ -59,16 +59,13 @@ def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
 def find_images(
     inputs: Sequence[Path], glob: str = "*", exclude: Sequence[str] = ()
 ) -> list[Path]:
-    """List image files, sorted by path, each once.
+    """Return image files, sorted by path, each once.
 
     Args:
         inputs: files, which are taken as given, and folders, searched with `glob`.
         glob: pattern inside folders; "**/" searches subfolders too. Only files with a
             suffix of `SUFFIXES` count.
         exclude: patterns of file names to leave out, also of files given by name.
-
-    Returns:
-        The files.
 
     Raises:
         InputError: an input does not exist, or nothing is left.

@@ -43,7 +43,7 @@ def as_floats(pixels: NDArray[np.generic]) -> FloatArray:
 
 
 def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
-    """Return which pixels hold a measurement: finite, and not the nodata value.
+    """Return (h, w) bool: which pixels are finite, and not the nodata value.
 
     Floats near the nodata value count as it, as in GDAL's mask; so do numbers beyond
     1e38 in any case.
@@ -51,9 +51,6 @@ def is_measured(plane: NDArray[np.generic], nodata: float | None) -> BoolArray:
     Args:
         plane: (h, w) of one band, in the file's type.
         nodata: value that the file declares for the band, None for none.
-
-    Returns:
-        (h, w) bool.
     """
     measured = (
         np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
@@ -174,7 +171,7 @@ def to_dtype(
     nodata: float | None = None,
     valid: BoolArray | None = None,
 ) -> NDArray[np.generic]:
-    """Round DN half to even, clip them to `dtype`, and avoid the nodata value.
+    """Return DN rounded half to even, clipped to `dtype`, nodata avoided, (c, H, W).
 
     A valid pixel that would become nodata moves by one DN (one representable number
     for floats): up, or down where nodata is the largest value.
@@ -185,9 +182,6 @@ def to_dtype(
         nodata: value that no valid pixel may take, None for none.
         valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0 without
             one.
-
-    Returns:
-        (c, H, W) of `dtype`.
     """
     ones = np.ones(dn.shape[0], np.float32)
     return quantise(dn, ones, np.zeros_like(ones), dtype, nodata, valid)

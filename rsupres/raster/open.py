@@ -37,14 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
-    """Open a dataset.
+    """Return an open dataset.
 
     Args:
         gdal_name: the name that GDAL opens, as `locate` returns it.
         name: as the user gave it, for messages.
-
-    Returns:
-        The dataset.
 
     Raises:
         InputError: GDAL cannot open it.
@@ -69,12 +66,9 @@ def open_dataset(gdal_name: str, name: str) -> rasterio.DatasetReader:
 
 @contextmanager
 def bounded_cache(size: int = CACHE_BYTES) -> Iterator[None]:
-    """Limit GDAL's block cache inside the context, and restore the old limit after it.
+    """Limit GDAL's block cache to `size` bytes inside the context, restored after it.
 
     The limit holds for the whole process: enter this once, outside of all threads.
-
-    Args:
-        size: the limit in bytes.
     """
     before = get_gdal_config("GDAL_CACHEMAX")
     with rasterio.Env():

@@ -56,7 +56,7 @@ def open_scenes(
     is_told: bool = False,
     sample_pixels: int | None = None,
 ) -> Iterator[Raster]:
-    """Open one scene, or several files as one, and close it on leaving.
+    """Yield one scene, or several files as one, while it is open.
 
     Files of different bands become one scene, in order, on the grid of the finest;
     files with the same bands on aligned grids become a mosaic, the later ones on top,
@@ -70,9 +70,6 @@ def open_scenes(
         is_told: the user says what the numbers of all files mean, whatever their tags.
         sample_pixels: how many are looked at to see whether numbers on another scale
             fit the type; None = all.
-
-    Yields:
-        The scene, while it is open.
 
     Raises:
         InputError: no file, one cannot be opened, or they do not fit together.

@@ -76,13 +76,9 @@ class Stretch:
     high: tuple[float, ...]
 
     def to_unit(self, dn: NDArray[np.generic]) -> FloatArray:
-        """Return DN as unit values, without clipping.
+        """Return DN (c, h, w) of any real dtype as float32 unit values, not clipped.
 
-        Args:
-            dn: (c, h, w), any real dtype, one plane per band of this stretch.
-
-        Returns:
-            (c, h, w) float32; [0, 1] within the limits; NaN stays NaN.
+        One plane per band of this stretch; [0, 1] within the limits; NaN stays NaN.
         """
         unit = as_floats(dn)
         low, span = self._columns(dn)
@@ -97,7 +93,7 @@ class Stretch:
         nodata: float | None = None,
         valid: BoolArray | None = None,
     ) -> NDArray[np.generic]:
-        """Return unit values as pixels of a type, rounded; undoes `to_unit`.
+        """Return unit values as pixels (c, H, W) of a type, rounded; undoes `to_unit`.
 
         Args:
             unit: (c, H, W) float32.
@@ -105,9 +101,6 @@ class Stretch:
             nodata: value that no valid pixel may take, None for none.
             valid: (1, H, W) or (c, H, W) bool; pixels outside become nodata, or 0
                 without one.
-
-        Returns:
-            (c, H, W) of `dtype`.
         """
         low, span = self._columns(unit)
         return quantise(unit, span.ravel(), low.ravel(), dtype, nodata, valid)
@@ -213,25 +206,15 @@ def find_stretch(scene: Raster, choice: StretchChoice) -> Stretch:
 
 
 def _check_decided(scene: Raster) -> None:
-    """Refuse bands of a product whose scale and offset are unknown.
-
-    Raises:
-        InputError: there are some.
-    """
+    """Refuse bands of a product whose scale and offset are unknown."""
     if scene.undecided:
         raise undecided(scene.path, scene.undecided)
 
 
 def split_excess(unit: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Split unit values into the part in [0, 1] and the excess beyond it.
+    """Return float32 unit values clipped to [0, 1], and the excess, 0 within.
 
-    Args:
-        unit: float32, any shape.
-
-    Returns:
-        `(clipped, excess)`, both float32 of the shape of `unit`, with clipped in
-        [0, 1] and `clipped + excess == unit` within one rounding; excess is 0 within
-        the limits.
+    Their sum is `unit`, of any shape, within one rounding.
     """
     clipped = np.clip(unit, np.float32(0), np.float32(1))
     return clipped, unit - clipped
@@ -278,13 +261,7 @@ def _merged(scene: Raster, stretch: Stretch, others: Collection[int]) -> Stretch
 def _reflectance_stretch(
     scene: Raster, bands: Collection[int] | None = None
 ) -> Stretch:
-    """Return the limits of reflectance 0 and 1.
-
-    Args:
-        scene: open.
-        bands: of its file, from 1, that hold reflectance; None = all. Of the others
-            the limits are 0 and 1.
-    """
+    """Return the limits of reflectance 0 and 1; 0 and 1 of bands that hold none."""
     landsat = None if has_scale(scene) else landsat_reflectance(scene)
     unity = None if has_scale(scene) or landsat else _unity_dn(scene)
     low, high = [], []

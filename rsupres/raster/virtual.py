@@ -321,7 +321,7 @@ def warp_array(
     resampling: Resampling,
     **options: float | str,
 ) -> NDArray[Number]:
-    """Resample an array from its frame onto another; NaN pixels are invalid.
+    """Return an array (c, H, W) on another frame; NaN, or 0 for integers, is invalid.
 
     Args:
         pixels: (c, h, w).
@@ -329,9 +329,6 @@ def warp_array(
         target: frame wanted, any CRS.
         resampling: the kernel.
         options: GDAL's warping options.
-
-    Returns:
-        (c, H, W); NaN, or 0 for integers, where there is no valid pixel.
     """
     nodata = np.nan if np.issubdtype(pixels.dtype, np.floating) else None
     blank = np.zeros((len(pixels), target.height, target.width), pixels.dtype)
@@ -356,12 +353,9 @@ _SOURCE = re.compile(
 
 
 def with_nested(files: Sequence[str]) -> list[str]:
-    """Return files and those that virtual rasters among them read, at any depth.
+    """Return local files with those that virtual rasters among them read, at any depth.
 
-    GDAL lists one level only.
-
-    Args:
-        files: names of local files, or others, which stay as they are.
+    GDAL lists one level only. Names of others stay as they are.
     """
     found, waiting = list(files), list(files)
     while waiting:
@@ -373,11 +367,7 @@ def with_nested(files: Sequence[str]) -> list[str]:
 
 
 def lost_sources(name: str) -> list[str]:
-    """Return local files that a virtual raster reads, at any depth, but do not exist.
-
-    Args:
-        name: of a local file, or another, which reads none.
-    """
+    """Return local files that virtual rasters read, at any depth, but do not exist."""
     files = with_nested([name])
     named = [path for file in files for path in _sources(file)]
     return [path for path in named if _is_plain(path) and not os.path.exists(path)]

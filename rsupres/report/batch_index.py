@@ -140,11 +140,7 @@ class BatchPages:
         return self._folder / Path(name).with_suffix(".html")
 
     def _check(self, path: Path) -> None:
-        """Refuse to replace a file that is no page of ours.
-
-        Raises:
-            RunConflictError: it would be.
-        """
+        """Refuse to replace a file that is no page of ours."""
         if path.exists() and not self._job.overwrite and page_data(path) is None:
             raise RunConflictError(
                 f"{path} exists and is no page of rsupres; choose another folder.",

@@ -368,11 +368,7 @@ def provenance(sources: Sources, run: Mapping[str, str]) -> list[tuple[str, str]
 
 
 def tile_words(text: str) -> str:
-    """Return the tag of a result's tiles in words.
-
-    Args:
-        text: rows, overlap and, of tiles that are no squares, columns, in input pixels.
-    """
+    """Return in words the tag of a result's tiles: rows, overlap, perhaps columns."""
     height, *more = text.split(",")
     if not more:
         return ""

@@ -115,14 +115,11 @@ def difference_map(sources: Sources) -> DifferenceMap | None:
 
 
 def measure(sources: Sources, tiles: TileGrid | None) -> Measured:
-    """Measure a result, window by window.
+    """Return the figures of a result, measured window by window.
 
     Args:
         sources: open.
         tiles: how it was tiled, None = not known.
-
-    Returns:
-        The figures.
     """
     tally = _Tally(sources, tiles)
     windows = list(measured_windows(sources.frame, sources.scale))

@@ -43,11 +43,7 @@ class Limits:
 
 
 def find_limits(pixels: np.ndarray) -> Limits:
-    """Return limits by percentiles of the known pixels.
-
-    Args:
-        pixels: (c, H, W), NaN where not known.
-    """
+    """Return limits by percentiles of the known pixels of (c, H, W), NaN elsewhere."""
     low, high = [], []
     for band in pixels:
         known = band[np.isfinite(band)]

@@ -58,15 +58,9 @@ def spectrum_plot(spectrum: Spectrum) -> str:
 
 
 def reliability_plot(bins: Points) -> str:
-    """Return predicted deviations against the errors that were made, as an SVG file.
+    """Return predicted against real deviations (`Calibration.bins`), as an SVG file.
 
-    Args:
-        bins: (predicted, made) of parts of the values, see
-            `rsupres.evaluation.measures.calibration.Calibration`.
-
-    Returns:
-        A drawing that stands alone: on the dashed line a prediction is exact, above it
-        too sure.
+    On the dashed line a prediction is exact, above it too sure.
     """
     ends = [value for point in bins for value in point]
     exact = [(value, value) for value in (0.0, max(ends, default=1.0))]
@@ -205,11 +199,7 @@ def outline(grid: Grid) -> list[tuple[float, float]] | None:
 
 
 def place_drawing(points: Points) -> str:
-    """Return the footprint on lines of longitude and latitude, and on the globe.
-
-    Args:
-        points: (longitude, latitude) along its edge, degrees.
-    """
+    """Return a footprint of (longitude, latitude) on a map of both and on the globe."""
     lons, lats = zip(*points, strict=True)
     middle = ((min(lons) + max(lons)) / 2, (min(lats) + max(lats)) / 2)
     reach = max(max(lats) - min(lats), (max(lons) - min(lons)) * _shrink(middle[1]))

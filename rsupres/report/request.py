@@ -202,15 +202,12 @@ def is_page_kept(path: Path, job: UpscaleJob) -> bool:
 def write_report(
     given: Given, output: Path, run: Mapping[str, str] | None = None
 ) -> Summary:
-    """Write the page of a result; a page that exists is replaced.
+    """Write the page of a result, or replace it; return the most important figures.
 
     Args:
         given: the files.
         output: the page.
         run: rows for the provenance that the caller knows, such as the run time.
-
-    Returns:
-        The most important figures.
 
     Raises:
         RsupresError: as `make_report`.

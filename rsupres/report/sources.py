@@ -153,11 +153,7 @@ class Sources:
         return self.sr.raster.grid
 
     def tiles(self, halo: int) -> TileGrid | None:
-        """Return how the result was tiled; None when its tags do not say.
-
-        Args:
-            halo: of the model, LR pixels.
-        """
+        """Return how tiles of a halo (LR pixels) were cut; None without tags."""
         sides = self.tags.get("tile", "").split(",")
         if len(sides) not in (2, 3) or not all(side.isdigit() for side in sides):
             return None
@@ -222,16 +218,13 @@ def read_on(
     target: Grid,
     kernel: Resampling = Resampling.cubic,
 ) -> Floats:
-    """Read bands on the pixels of a frame, in the file's numbers.
+    """Return bands (c, H, W) float32 in the file's numbers, NaN where not known.
 
     Args:
         scene: open.
         bands: of its file, from 1.
         target: frame wanted, any CRS.
         kernel: for what is not averaged; `nearest` shows pixels as they are.
-
-    Returns:
-        (c, H, W) float32; NaN in all bands where nothing is known.
     """
     empty = np.full((len(bands), target.height, target.width), np.nan, np.float32)
     needed = source_window(scene.grid, target)
@@ -260,15 +253,12 @@ def read_on(
 def read_map(
     paths: Sequence[str], target: Grid, legend: str | None
 ) -> tuple[Floats, str]:
-    """Draw a map on a frame.
+    """Return colours (3, H, W), 0 to 255, of a map on a frame, and the map in one line.
 
     Args:
         paths: vector files, or one raster in a legend's colours.
         target: frame wanted.
         legend: name or file; None = the default.
-
-    Returns:
-        `(pixels, words)`: (3, H, W) colours 0 to 255, and the map in one line.
     """
     if is_drawn(tuple(paths)):
         with Raster.open(paths[0]) as scene:
@@ -282,15 +272,11 @@ def read_map(
 
 
 def read_mask(path: str, target: Grid) -> tuple[Floats, float, dict[str, str]]:
-    """Show a change mask on a frame.
+    """Return colours (3, H, W), share changed, and class colours of a mask on a frame.
 
     Args:
         path: polygons or a class raster.
         target: frame wanted.
-
-    Returns:
-        `(pixels, share, legend)`: (3, H, W) colours 0 to 255, the share that changed,
-        and colours by name of the classes that occur.
     """
     with ChangeMask.open([path], target) as mask:
         codes = mask.read(target.window)[0]

@@ -159,15 +159,12 @@ def _condition_writer(
 def as_stored(
     kind: str, read: np.ndarray, conditions: ConditionSet
 ) -> tuple[np.ndarray, float]:
-    """Return a condition's tile as it is stored, and its share of known pixels.
+    """Return a condition's tile in the type of its files, and its known share, [0, 1].
 
     Args:
         kind: a key of `FOLDERS`.
         read: (c, H, W), as the condition's source gives it.
         conditions: the open conditions.
-
-    Returns:
-        (c, H, W) in the type of the kind's files, and a share in [0, 1].
     """
     if kind == "reference":
         known = np.isfinite(read).all(axis=0)

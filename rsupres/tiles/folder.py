@@ -66,11 +66,7 @@ def find_tiles(folder: Path, output: Path) -> list[str]:
 
 
 def mosaic_tag(tiles: Sequence[tuple[str, Grid]]) -> dict[str, str]:
-    """Return the tag by which `find_tiles` knows a mosaic.
-
-    Args:
-        tiles: files and frames of the tiles, in the order of the files.
-    """
+    """Return the tag by which `find_tiles` knows a mosaic of tiles, in order."""
     step = ceil_div(len(tiles), _RECORDED)
     kept = [
         [os.path.basename(name), *_place(grid)]
@@ -112,10 +108,7 @@ def check_tile_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def _is_mosaic(path: Path, paths: Sequence[Path]) -> bool:
-    """Return whether a raster is a mosaic of others, by their names or places.
-
-    Half of those that it was made of are enough.
-    """
+    """Return whether a raster is a mosaic of half of others, by name or place."""
     try:
         kept = json.loads(read_tags(path).get(MOSAIC_TAG, "[]"))
     except (RsupresError, ValueError):

@@ -14,15 +14,12 @@ from rsupres.raster.undeclared import heed_undeclared
 
 
 def open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]:
-    """Open a sharp image and find where the SR frame lies in it.
+    """Return an open sharp image, and the window of the SR frame in it.
 
     Args:
         name: as the user gave it.
         sr: the SR frame.
         stack: closes the image.
-
-    Returns:
-        The image, and the window of the SR frame in its pixels.
 
     Raises:
         InputError: it cannot be opened, is on another grid, or lies beside the scene.
@@ -46,15 +43,12 @@ def open_hr(name: str, sr: Grid, stack: ExitStack) -> tuple[Raster, PixelWindow]
 def read_hr(
     image: Raster, corner: PixelWindow, window: PixelWindow
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return an SR window of the sharp image; what it does not cover is invalid.
+    """Return an SR window (c, H, W) of the sharp image, and where it is valid.
 
     Args:
         image: open.
         corner: the SR frame as a window of the image.
         window: of the SR frame.
-
-    Returns:
-        (c, H, W) in the image's type, and (1, H, W) bool.
     """
     bands = image.data_bands
     place = window._replace(row=window.row + corner.row, col=window.col + corner.col)

@@ -229,11 +229,7 @@ def _place(found: Sequence[_Tile]) -> tuple[list[_PlacedTile], Grid]:
 def _place_as_planned(
     found: Sequence[_Tile], index: TileIndex, path: Path
 ) -> tuple[list[_PlacedTile], Grid]:
-    """Return tiles with the weights of the plan, and the frame that it was cut from.
-
-    Raises:
-        InputError: a tile is not in the index, or not where the index says.
-    """
+    """Return tiles with the weights of the plan, and the frame that it was cut from."""
     plan = index.plan
     records = {Path(record.name).stem: record for record in index.tiles}
     known = [records.get(Path(tile.path).stem) for tile in found]

@@ -67,15 +67,12 @@ def hinge_generator(fake: Tensor) -> Tensor:
 def adaptive_weight(
     reconstruction: Tensor, adversarial: Tensor, last: Tensor
 ) -> Tensor:
-    """Balance the gradients of both losses at the last layer (Rombach et al. 2022).
+    """Return the balance of both losses' gradients, 0 to 1e4 (Rombach et al. 2022).
 
     Args:
         reconstruction: scalar loss.
         adversarial: scalar loss.
         last: weight of the last layer.
-
-    Returns:
-        Scalar in [0, 1e4], detached.
     """
     target = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
     found = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()

@@ -187,15 +187,12 @@ def resolve_path(path: str, root: Path) -> Path:
 
 
 def parse_config(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """Build the dataclass `kind` from plain values, nested dataclasses included.
+    """Return the dataclass `kind` of plain values, nested dataclasses included.
 
     Args:
         kind: frozen dataclass.
         values: by field name, as TOML holds them.
         where: start of error messages, such as the file.
-
-    Returns:
-        The dataclass.
 
     Raises:
         InputError: an unknown or missing key, or a value of the wrong type.

@@ -44,14 +44,11 @@ def training_of(family: str) -> type[FamilyTraining]:
 
 
 def build_training(config: TrainConfig, root: Path) -> FamilyTraining:
-    """Check stages and options of a configuration and build its networks.
+    """Check a configuration's stages and options; return its networks in training.
 
     Args:
         config: the run.
         root: directory to which the paths of `config` are relative.
-
-    Returns:
-        The networks in training.
 
     Raises:
         InputError: an unknown family, stage, option, architecture or override.

@@ -39,14 +39,11 @@ class State:
 
     @classmethod
     def load(cls, path: Path, identity: str) -> State | None:
-        """Read a state; None = no such file.
+        """Read a state; return None without a file.
 
         Args:
             path: the file.
             identity: of the run, as given to `save`.
-
-        Returns:
-            The state, None without a file.
 
         Raises:
             CheckpointError: damaged, or of a run with another identity.

@@ -76,15 +76,12 @@ class Trainer:
         self.setup = StageSetup(stage, stage_options(family, stage), perceptual)
 
     def step(self, k: int, batch: Batch, number: int) -> dict[str, float]:
-        """Take optimiser step `k` of the stage and return its figures.
+        """Take optimiser step `k` of the stage and return its figures by name.
 
         Args:
             k: iteration of the stage.
             batch: on any device.
             number: iteration of the whole run; seeds the draws of the loss.
-
-        Returns:
-            Figures of the step by name.
 
         Raises:
             ModelOutputError: the loss is not finite.

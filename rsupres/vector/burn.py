@@ -46,14 +46,11 @@ class Burner:
         return len(self._polygons)
 
     def burn(self, window: PixelWindow, factor: int = 1) -> NDArray[np.unsignedinteger]:
-        """Return the ink of every pixel centre, plus 1; 0 where nothing is drawn.
+        """Return the ink of every pixel centre, plus 1, as uint8 or uint16; 0 = none.
 
         Args:
             window: SR pixels, anywhere.
             factor: finer pixels along one SR pixel.
-
-        Returns:
-            (height * factor, width * factor) uint8 or uint16.
         """
         shape = window.height * factor, window.width * factor
         frame = shapely.box(window.col, window.row, window.col_stop, window.row_stop)

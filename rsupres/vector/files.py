@@ -52,16 +52,13 @@ _CONFIGURATION = threading.Lock()
 def read_features(
     path: str, keys: Collection[str], areas: Collection[str], boxes_in: BoxesIn
 ) -> Iterator[Features]:
-    """Yield the layers of a vector file.
+    """Yield the layers of a vector file, each once per box.
 
     Args:
         path: file, or a name that GDAL opens, such as `/vsizip/...`.
         keys: the tags to read.
         areas: tags (`key` or `key=value`) whose closed ways are areas, for OSM files.
         boxes_in: returns the bounds to read, in a layer's CRS.
-
-    Yields:
-        Each layer, once per box.
 
     Raises:
         InputError: missing, damaged, not a vector file, without CRS or any layer.

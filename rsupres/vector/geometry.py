@@ -90,16 +90,13 @@ class PixelPlane:
         return [(west, south, 180.0, north), (-180.0, south, east - 360.0, north)]
 
     def to_pixels(self, shapes: Shapes, crs: pyproj.CRS) -> Shapes:
-        """Return geometries in columns and rows of the grid.
+        """Return geometries (n,) in columns and rows of the grid; None without place.
 
         Long edges get more vertices first, so that they stay straight in their own CRS.
 
         Args:
             shapes: (n,) geometries.
             crs: of the geometries; longitude or easting first.
-
-        Returns:
-            (n,) geometries, None where the projection has no place for a vertex.
         """
         if crs != self.crs:
             shapes = densified(shapes, lambda xy: self._placed(xy, crs))
@@ -138,16 +135,13 @@ class PixelPlane:
     def widen(
         self, lines: Shapes, widths_m: NDArray[np.float64], min_width: float
     ) -> Shapes:
-        """Return lines as polygons of their width on the ground.
+        """Return lines as polygons (n,), in pixels, of their width on the ground.
 
         Args:
             lines: in pixels.
             widths_m: (n,) metres.
             min_width: SR pixels; a line narrower than one pixel would be burned with
                 gaps.
-
-        Returns:
-            (n,) polygons in pixels.
         """
         if not len(lines):
             return np.empty(0, object)
@@ -228,15 +222,9 @@ def clip(shapes: Shapes, box: Box) -> Shapes:
 
 
 def cut(polygons: Shapes) -> tuple[Shapes, NDArray[np.intp]]:
-    """Cut polygons of many vertices into pieces, along borders of whole pixels.
+    """Return pieces of single polygons of many vertices, in pixels, and whose they are.
 
-    No pixel centre lies on a cut, so the pieces fill the same pixels.
-
-    Args:
-        polygons: in pixels; single polygons.
-
-    Returns:
-        Pieces and the index of each one's polygon, in order.
+    Cuts run along borders of whole pixels, so the pieces fill the same pixels.
     """
     pieces: list[BaseGeometry] = []
     index: list[int] = []

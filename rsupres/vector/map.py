@@ -94,7 +94,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         layers: Sequence[str] | None = None,
         folder: Path | None = None,
     ) -> VectorMap:
-        """Open files and read the features that touch the grid.
+        """Return a map of files with the features that touch the grid.
 
         Args:
             paths: vector files; `overpass` downloads OpenStreetMap of the scene.
@@ -102,9 +102,6 @@ class VectorMap(AbstractContextManager["VectorMap"]):
             legend: classes and colours to draw.
             layers: keys or groups of the legend's classes, None = all.
             folder: where copies of downloads are kept; None = the working folder.
-
-        Returns:
-            The open map.
 
         Raises:
             InputError: a file cannot be used, or a layer is not in the legend.
@@ -137,16 +134,10 @@ class VectorMap(AbstractContextManager["VectorMap"]):
         self._burner = Burner(np.empty(0, object), np.empty(0, np.uint16))
 
     def burn(self, window: PixelWindow) -> NDArray[np.uint8]:
-        """Draw a window.
+        """Return (3, h, w) colours of an RGB legend, else (1, h, w) codes, of a window.
 
-        Every window is a cut of the same picture. Up to `MARGIN` pixels outside the
-        grid are drawn too; beyond that is background.
-
-        Args:
-            window: SR pixels, anywhere.
-
-        Returns:
-            (3, height, width) colours of an RGB legend, else (1, height, width) codes.
+        Every window of SR pixels is a cut of the same picture. Up to `MARGIN` pixels
+        outside the grid are drawn too; beyond that is background.
         """
         factor = ANTIALIAS_FACTOR if self.legend.antialias else 1
         rows = max(1, BURN_PIXELS // max(1, window.width * factor**2))
@@ -220,11 +211,7 @@ class VectorMap(AbstractContextManager["VectorMap"]):
 
 
 def _coverage(paths: Sequence[str], frame: PixelPlane, tally: Tally) -> float:
-    """Return the share of the grid inside the files' bounds, 0 to 1.
-
-    Raises:
-        ConditionError: the files do not touch the grid; both footprints are named.
-    """
+    """Return the share of the grid inside the files' bounds; refuse a map beside it."""
     named = ", ".join(paths)
     if not tally.extents:  # nothing was read, and the files have no bounds
         return 0.0

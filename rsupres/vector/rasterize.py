@@ -183,14 +183,11 @@ def rasterize(
 def rasterize_map(
     job: RasterizeJob, *, on_progress: OnProgress | None = None
 ) -> RasterizeSummary:
-    """Burn vector maps on a scene's SR grid; continue an interrupted call.
+    """Burn vector maps on a scene's SR grid, or continue; return counts of features.
 
     Args:
         job: the map, and the raster to write.
         on_progress: called after each strip.
-
-    Returns:
-        What was burned, with counts of features.
 
     Raises:
         InputError: a file, the legend, a layer or the scene cannot be used.

@@ -35,11 +35,7 @@ class Parsed(NamedTuple):
 
 
 def parse(wkb: NDArray[np.object_]) -> Parsed:
-    """Return valid geometries: rings closed, crossings removed, Z left out.
-
-    Args:
-        wkb: (n,) bytes, None for features without geometry.
-    """
+    """Return valid geometries of WKB or None: rings closed, crossings and Z gone."""
     shapes = shapely.from_wkb(wkb, on_invalid="ignore")
     broken = np.flatnonzero(shapely.is_missing(shapes) & (wkb != None))  # noqa: E711
     for index in broken:
@@ -63,14 +59,11 @@ def parse(wkb: NDArray[np.object_]) -> Parsed:
 
 
 def repair(shape: BaseGeometry) -> BaseGeometry:
-    """Return a valid geometry; of a polygon only areas are kept.
+    """Return a valid geometry of any; of a polygon only areas are kept.
 
     Where rings touch along a line, or a ring runs out and back as a spike, GEOS would
     also return that line, which would be drawn as a road or a stream of its own.
     Parts of a multipolygon that overlap are joined.
-
-    Args:
-        shape: any geometry.
 
     Raises:
         GEOSException: it cannot be repaired.

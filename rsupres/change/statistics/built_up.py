@@ -74,7 +74,7 @@ def find_built_up(
     roles: tuple[int, int, int],
     relation: Relation,
 ) -> BuiltUp:
-    """Look at both images once, window by window.
+    """Return what both images together say, seen once, window by window.
 
     Args:
         frame: of the images, from (0, 0).
@@ -82,9 +82,6 @@ def find_built_up(
         read: returns (2 c, h, w), the bands of both images, NaN where unknown.
         roles: places of red, green and near infrared among the later image's bands.
         relation: between the images.
-
-    Returns:
-        What both images together say: see `BuiltUp`.
     """
     sky = SkyFinder(frame, relation)
     squares, count, greens = 0.0, 0, []

@@ -43,14 +43,11 @@ class NullDistribution:
 
     @classmethod
     def fit(cls, statistic: Floats, n_differences: int) -> NullDistribution:
-        """Fit scale and degrees of freedom to the median and the upper quartile.
+        """Return the fit of scale and degrees of freedom to median and upper quartile.
 
         Args:
             statistic: (n,) of changed and unchanged pixels together.
             n_differences: how many differences were squared and summed.
-
-        Returns:
-            The fitted distribution.
         """
         median, quartile = (float(v) for v in np.quantile(statistic, _QUANTILES))
         if median <= 1e-9:  # more than half of the pixels are the same in both images

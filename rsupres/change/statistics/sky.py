@@ -39,15 +39,12 @@ class Relation:
 
     @classmethod
     def fit(cls, x: Floats, y: Floats, weights: Floats) -> Relation:
-        """Fit the relation by moments.
+        """Return the relation, fitted by moments.
 
         Args:
             x: (c, n), bands of the earlier image.
             y: (c, n), bands of the later image.
             weights: (n,), chance of each pixel to be unchanged.
-
-        Returns:
-            The relation.
         """
         total = weights.sum()
         means = [(part @ weights / total)[:, np.newaxis] for part in (x, y)]

@@ -82,7 +82,7 @@ def import_checkpoint(
     *,
     overwrite: bool = False,
 ) -> Card:
-    """Convert released files and write checkpoint and card.
+    """Convert released files, write checkpoint and card, and return the card.
 
     Args:
         family: a key of `CONVERTERS`.
@@ -92,9 +92,6 @@ def import_checkpoint(
         name: by which the model is chosen; None = family and the first file's name.
         options: the converter's own, see its ``OPTIONS``.
         overwrite: replace a checkpoint that is there.
-
-    Returns:
-        The card that was written.
 
     Raises:
         InputError: unknown family or option, or a name that is none.

@@ -46,14 +46,11 @@ _LEVEL = re.compile(r"(enc|dec)\.(\d+)x\d+_(conv|block\d+|down|up|in0)\.")
 
 
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
-    """Read ``training-state-*.pt``, ``SECOND_X8.pt``, an EDM ``.pkl`` or safetensors.
+    """Return weights of a training state, ``SECOND_X8.pt``, ``.pkl`` or safetensors.
 
     Args:
         sources: one released file.
         options: see `OPTIONS`.
-
-    Returns:
-        Our weights, and what the card says of them.
 
     Raises:
         CheckpointError: damaged, unsafe or another network; missing and surplus tensors

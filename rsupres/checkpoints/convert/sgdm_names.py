@@ -58,11 +58,7 @@ _BODY = {
 
 
 def reference_names(networks: nn.Module) -> dict[str, str]:
-    """Return the released name by our name: U-Net, autoencoder and adapter.
-
-    Args:
-        networks: `SgdmNetworks`; on the meta device will do.
-    """
+    """Return released names by our names, of `SgdmNetworks` also on the meta device."""
     names = list(networks.state_dict())
     found: dict[str, str] = {}
     for part, prefix, table in (

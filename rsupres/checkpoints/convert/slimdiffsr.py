@@ -65,15 +65,12 @@ def live_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def config_of(
     tensors: Mapping[str, Tensor], scale: int, path: Path
 ) -> SlimDiffSRConfig:
-    """Read the widths of a student off its tensors.
+    """Return a configuration with the widths read off a student's tensors.
 
     Args:
         tensors: by released name.
         scale: of the student.
         path: of the file, for messages.
-
-    Returns:
-        The configuration with these widths.
 
     Raises:
         CheckpointError: the tensors that show the architecture are missing.

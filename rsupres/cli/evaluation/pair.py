@@ -69,13 +69,7 @@ def evaluate_pair(
 
 
 def _check_plot_place(path: Path, request: PairRequest) -> None:
-    """Check that the plot can be written and replaces only an older plot.
-
-    Raises:
-        click.UsageError: there is nothing to plot, or the name is not that of an SVG.
-        InputError: the folder cannot be written.
-        RunConflictError: another file has this name.
-    """
+    """Check that the plot can be written and replaces only an older plot."""
     from rsupres.output.atomic import check_writable
     from rsupres.report.plots import RELIABILITY
 

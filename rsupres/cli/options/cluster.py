@@ -120,10 +120,7 @@ def take_batch_cluster(
 
 
 def _take_places(options: dict[str, Any]) -> tuple[Scheduler | None, tuple[str, ...]]:
-    """Take the options away; return the scheduler, if one is meant, and the devices.
-
-    The device of this process is chosen anew where others compute.
-    """
+    """Take the options away; return the scheduler or None, and the devices."""
     values = {name: options.pop(name) for name in _PLACES}
     resources = dict(options.pop("dask_resources"))
     devices = tuple(options["device"].split(","))

@@ -134,12 +134,7 @@ def _protecting(read: Mapping[str, list[str]]) -> AbstractContextManager[None]:
 
 
 def _check_log_file(log_file: str, arguments: Mapping[str, object]) -> None:
-    """Check that the log is appended to none of the files that a command is about.
-
-    Raises:
-        click.UsageError: it is one of the arguments.
-        ArgumentError: it is an input by another name, or belongs to one.
-    """
+    """Check that the log is appended to none of the files that a command is about."""
     from rsupres.output.protect import Inputs
 
     named = {name: list(_paths(value)) for name, value in arguments.items()}

@@ -253,7 +253,7 @@ def files_read(ctx: click.Context) -> dict[str, list[str]]:
 def expand_lists(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Replace each ``@list.txt`` by the paths in that file, one a line.
+    """Return paths, each ``@list.txt`` replaced by those in that file, one a line.
 
     Blank lines and those that begin with ``#`` are left out, and so is a comment after
     a path and a space. The file may begin with a byte order mark and end its lines as
@@ -263,9 +263,6 @@ def expand_lists(
         ctx: of the command.
         param: the argument.
         values: paths, and lists marked by ``@``.
-
-    Returns:
-        The paths, in order.
     """
     paths: list[str] = []
     for text in values:
@@ -288,7 +285,7 @@ def expand_lists(
 def check_output_given(
     ctx: click.Context, param: click.Parameter, value: object
 ) -> object:
-    """Refuse a single path: Click takes it for the output, and finds no input.
+    """Refuse a single path, which Click takes for the output; else return it.
 
     A callback of the last argument of commands whose first takes any number of paths.
 
@@ -296,9 +293,6 @@ def check_output_given(
         ctx: of the command.
         param: the argument.
         value: of the argument.
-
-    Returns:
-        `value`, unchanged.
     """
     first = next(p for p in ctx.command.params if isinstance(p, click.Argument))
     if value is not None and not ctx.params.get(first.name or ""):

@@ -186,7 +186,7 @@ _EXCLUDE_EACH_OTHER = (
 
 
 def kept_item(output: str, *, may_replace: bool) -> str:
-    """Keep the STAC item that stands on stdin beside the output, and return its name.
+    """Keep the STAC item that stands on stdin beside the output; return the file.
 
     From that file, the same command continues an unfinished run. A plan, which writes
     nothing, keeps it in a temporary folder.
@@ -194,9 +194,6 @@ def kept_item(output: str, *, may_replace: bool) -> str:
     Args:
         output: of the command.
         may_replace: replace an item that was kept before.
-
-    Returns:
-        The file in which the item is kept.
 
     Raises:
         click.UsageError: stdin holds no JSON.

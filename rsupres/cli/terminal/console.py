@@ -59,11 +59,7 @@ class Console:
     def work(
         self, time_limit_s: float | None = None
     ) -> Iterator[Callable[[Progress], None]]:
-        """Stop on signals, keep libraries quiet and show progress during long work.
-
-        Args:
-            time_limit_s: after which the work is stopped, too; None = never.
-        """
+        """Stop on signals and at `time_limit_s`, quieten libraries, show progress."""
         from rsupres.execution import stop_signals
 
         with (

@@ -104,13 +104,10 @@ class NotOnStderr(logging.Filter):
 
 
 def fault_of(path: str) -> str | None:
-    """Return why a file cannot be a log that lines are appended to, None if it can.
+    """Return why a file, which need not exist, cannot be a log; None if it can.
 
     Pictures, XML and JSON would be destroyed; a new sidecar would be read as a part of
     a picture.
-
-    Args:
-        path: of the file, which need not exist.
     """
     if path.lower().endswith((".aux.xml", ".ovr", ".msk")):
         return "is named like a part of a raster"

@@ -175,11 +175,7 @@ class Table:
         }
 
     def lines(self, headings: Mapping[str, str]) -> list[str]:
-        """Lay the table out as text.
-
-        Args:
-            headings: of the columns, by figure.
-        """
+        """Return the table as text, under headings by figure."""
         n_images = self.ours[0].n_images
         title = f"{self.dataset} x{self.scale}, {n_images} images"
         names = [*(f"{m} (paper)" for m in self.theirs), *(r.model for r in self.ours)]
@@ -206,7 +202,7 @@ def run_protocol(
     on_progress: OnProgress | None = None,
     on_table: Callable[[Table], None] = lambda table: None,
 ) -> list[Table]:
-    """Run a paper's test on those of its data sets that a folder holds.
+    """Run a paper's test on its data sets in a folder; return the tables of the scales.
 
     Args:
         name: of the protocol.
@@ -215,9 +211,6 @@ def run_protocol(
         scales: of the protocol's; empty = all.
         on_progress: as for `measure_models`.
         on_table: called with each table as soon as it is measured.
-
-    Returns:
-        The tables of the scales.
 
     Raises:
         InputError: the folder holds no data set of the protocol, or the protocol has

@@ -74,15 +74,12 @@ class Calibration:
 def calibrate(
     error: np.ndarray, deviation: np.ndarray, tails: Sequence[float]
 ) -> Calibration:
-    """Compare errors with their predicted standard deviations.
+    """Return how well errors fit their predicted standard deviations.
 
     Args:
         error: values of any shape.
         deviation: predicted, of the same shape, in the same units.
         tails: number of deviations within which each share of `TAILS` should lie.
-
-    Returns:
-        How well the deviations fit.
     """
     size = np.abs(error, dtype=np.float64).ravel()
     spread = np.asarray(deviation, np.float64).ravel()
@@ -100,15 +97,12 @@ def calibrate(
 
 
 def calibrate_file(path: str, pair: Pair, stretch: Stretch) -> Calibration:
-    """Compare the errors of a pair with the raster of deviations written beside SR.
+    """Return how well a pair's errors fit the raster of deviations written beside SR.
 
     Args:
         path: what ``--uncertainty`` wrote.
         pair: SR and HR.
         stretch: of SR.
-
-    Returns:
-        How well the deviations fit.
 
     Raises:
         InputError: the file cannot be read.

@@ -73,16 +73,13 @@ class Edges(NamedTuple):
 def find_edges(
     sr: np.ndarray, hr: np.ndarray, valid: NDArray[np.bool_] | None = None
 ) -> Edges:
-    """Find the edges of a picture and of the truth; `Edges.f1` compares them.
+    """Return the edges of a picture and of the truth, and which pixels count.
 
     Args:
         sr: (c, H, W) in [0, 1]; of three or more bands, Y of the first three counts,
             else their mean.
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
-
-    Returns:
-        The edges of both, and the pixels that count.
 
     Raises:
         InputError: the shapes differ.
@@ -97,13 +94,9 @@ def find_edges(
 
 
 def map_borders(chart: NDArray[np.uint8]) -> Mask:
-    """Return which pixels lie near a border of two colours of a map.
+    """Return (H, W): which pixels lie near a border of colours of a map (3, H, W).
 
-    Args:
-        chart: (3, H, W), drawn in a legend's colours.
-
-    Returns:
-        (H, W): at most `MAP_REACH` pixels away, diagonal steps too.
+    Near is at most `MAP_REACH` pixels away, diagonal steps too.
     """
     border = np.zeros(chart.shape[1:], bool)
     down = (chart[:, 1:] != chart[:, :-1]).any(0)

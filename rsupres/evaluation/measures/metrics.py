@@ -34,15 +34,10 @@ class Consistency(NamedTuple):
 
 
 def luma(rgb: np.ndarray) -> Floats:
-    """Return the luma Y of an RGB picture, on which super-resolution papers report.
+    """Return Y (1, H, W) float64 of RGB (3, H, W) in [0, 1], on which papers report.
 
-    ITU-R BT.601 with studio swing, (16 + 65.481 R + 128.553 G + 24.966 B) / 255.
-
-    Args:
-        rgb: (3, H, W) in [0, 1].
-
-    Returns:
-        (1, H, W) float64 in [16 / 255, 235 / 255].
+    ITU-R BT.601 with studio swing, (16 + 65.481 R + 128.553 G + 24.966 B) / 255, thus
+    in [16 / 255, 235 / 255].
 
     Raises:
         InputError: not three bands.
@@ -76,7 +71,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> flo
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> float:
-    """Return the mean structural similarity of the bands.
+    """Return the mean structural similarity of the bands, NaN when no window fits.
 
     Wang, Bovik, Sheikh, Simoncelli 2004: Gaussian window of 11 x 11 with sigma 1.5,
     K1 = 0.01, K2 = 0.03, range 1, weighted population moments; only windows that lie
@@ -86,9 +81,6 @@ def ssim(sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None) -> flo
         sr: (c, H, W) in [0, 1].
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
-
-    Returns:
-        In [-1, 1]; NaN when no window fits.
 
     Raises:
         InputError: the shapes differ.

@@ -41,16 +41,13 @@ class Correctness(NamedTuple):
 def correctness(
     sr: np.ndarray, hr: np.ndarray, enlarged: np.ndarray, valid: Mask
 ) -> Correctness:
-    """Count pixels that the result improved, omitted or hallucinated.
+    """Return shares of pixels improved, omitted, hallucinated; NaN where none differs.
 
     Args:
         sr: (c, H, W) in [0, 1].
         hr: the same shape and range.
         enlarged: the input, enlarged to that shape.
         valid: (H, W) bool.
-
-    Returns:
-        Shares; NaN where input and truth differ nowhere.
     """
     reference = normalised_difference(enlarged, hr)
     counted = valid & (reference > MIN_REFERENCE)

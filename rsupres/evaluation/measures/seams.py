@@ -52,14 +52,7 @@ def seam_ratio(
 
 
 def tile_borders(grid: TileGrid) -> tuple[list[int], list[int]]:
-    """Return the SR rows and columns at which the weight of a tile starts or stops.
-
-    Args:
-        grid: how the scene was tiled.
-
-    Returns:
-        Sorted rows and columns inside the SR picture, for `seam_ratio`.
-    """
+    """Return sorted SR rows and columns where the weight of a tile starts or stops."""
     scene = grid.scene.refine(grid.scale)
     halo = grid.halo * grid.scale
     rows: set[int] = set()

@@ -103,16 +103,13 @@ class Dists(nn.Module):
 def dists_distance(
     module: Dists, sr: np.ndarray, hr: np.ndarray, valid: np.ndarray
 ) -> float:
-    """Return DISTS of two RGB pictures, the mean over blocks that are valid whole.
+    """Return DISTS of two RGB pictures over blocks that are valid whole; NaN without.
 
     Args:
         module: filled; its device does the work.
         sr: (3, H, W) in [0, 1].
         hr: the same shape and range.
         valid: (H, W) bool.
-
-    Returns:
-        The distance; NaN without a block of at least 32 pixels that is valid whole.
     """
     total, n_pixels = 0.0, 0
     for block in blocks_of(valid.shape, MAX_BLOCK):

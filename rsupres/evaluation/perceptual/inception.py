@@ -222,14 +222,11 @@ class Inception(nn.Module):
 
     @classmethod
     def load(cls, path: Path, stored: Mapping[str, Tensor]) -> Inception:
-        """Fill the network from the tensors of its file; the classifier is left out.
+        """Return the network filled from the tensors of its file, without classifier.
 
         Args:
             path: of the file, for messages.
             stored: its tensors by name.
-
-        Returns:
-            The network, ready for inference.
 
         Raises:
             CheckpointError: the file has other layers.

@@ -111,13 +111,7 @@ class LpipsSqueeze(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> LpipsSqueeze:
-        """Build the module from the two weight files in a folder.
-
-        Args:
-            folder: holds `FEATURES_FILE` and `HEADS_FILE`.
-
-        Returns:
-            The module on the CPU in float32, in evaluation mode, parameters frozen.
+        """Return the module, frozen on the CPU, from two weight files in a folder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or has other tensors.
@@ -134,14 +128,11 @@ class LpipsSqueeze(nn.Module):
 
     @classmethod
     def load_files(cls, features: Path, heads: Path) -> LpipsSqueeze:
-        """Build the module from its two weight files; see `load`.
+        """Return the module, built from its two weight files; see `load`.
 
         Args:
             features: weights of SqueezeNet, as torchvision offers them.
             heads: weights of the layers, as LPIPS offers them.
-
-        Returns:
-            The module, ready for inference.
 
         Raises:
             CheckpointError: a file is damaged, or has other tensors.
@@ -155,14 +146,11 @@ class LpipsSqueeze(nn.Module):
         return module.eval()
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
-        """Return the distance of each pair of images.
+        """Return the distance (b,) float32 of each pair of images, 0 for equal ones.
 
         Args:
             image: (b, 3, H, W) in [-1, 1], both sides at least 17 pixels.
             other: the same shape and range.
-
-        Returns:
-            (b,) float32, 0 for equal images.
 
         Raises:
             InputError: the shapes differ, are not RGB, or are too small.
@@ -324,14 +312,11 @@ def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def blocks_of(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:
-    """Cut a picture into nearly equal blocks of at most `side` pixels a side.
+    """Return rows and columns of nearly equal blocks that cover a picture.
 
     Args:
         shape: of the picture; the last two numbers are rows and columns.
         side: pixels of a block at most.
-
-    Returns:
-        Rows and columns of each block.
     """
     cuts = [
         [round(k * n / math.ceil(n / side)) for k in range(math.ceil(n / side) + 1)]

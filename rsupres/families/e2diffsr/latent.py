@@ -43,15 +43,12 @@ class Level(nn.Module):
             self.upsample = Upsample(widths[-1][1])
 
     def step(self, j: int, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """Run block `j` and its attention.
+        """Run block `j` and its attention; return (b, c', h, w).
 
         Args:
             j: number of the block.
             x: (b, c, h, w).
             embedding: (b, e), None = none.
-
-        Returns:
-            (b, c', h, w).
         """
         x = self.block[j](x, embedding)
         return self.attn[j](x) if len(self.attn) else x

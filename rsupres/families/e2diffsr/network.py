@@ -70,16 +70,13 @@ class DEPSR(nn.Module):
         size: tuple[int, int],
         rows_at_once: int | None = None,
     ) -> Tensor:
-        """Run SR branch and CSUM on prior maps that lie on the LR grid.
+        """Return SR (b, 3, H, W) of SR branch and CSUM from prior maps on the LR grid.
 
         Args:
             lr: (b, 3, h, w) in [-1, 1].
             priors: maps of the prior decoder on the LR grid.
             size: rows and columns of SR.
             rows_at_once: SR rows that are computed together; None = all.
-
-        Returns:
-            SR, (b, 3, H, W).
         """
         scale = min(max(size[0] / lr.shape[2], 1.0), float(self.s_max))
         features = self.adapt(self.branch(lr, priors, scale))

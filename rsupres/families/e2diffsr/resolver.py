@@ -80,7 +80,7 @@ def sample_latent(
     config: E2DiffSRConfig,
     noise: Noise | None = None,
 ) -> Tensor:
-    """Run the reverse chain: deterministic means, or ancestral when `noise` is given.
+    """Return the scaled latent z_0, (b, C, n, m) float32, of the reverse chain.
 
     Args:
         unet: the denoiser.
@@ -89,9 +89,6 @@ def sample_latent(
         scale: true scale; clipped for conditioning.
         config: the architecture.
         noise: see `sample_posterior`.
-
-    Returns:
-        The scaled latent z_0, (b, C, n, m) float32.
     """
     conditioning = torch.full(
         (len(cond),), conditioning_scale(scale, config.s_max), device=cond.device
@@ -271,15 +268,12 @@ class E2DiffSR:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> E2DiffSR:
-    """Build the resolver from a checkpoint.
+    """Return the model of a checkpoint, ready for scenes.
 
     Args:
         checkpoint: of this family.
         device: where the model computes.
         options: of sampling and precision.
-
-    Returns:
-        The model, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -203,7 +203,7 @@ class Optical:
 
 
 def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:
-    """Correct SR so that it agrees with LR through the sensor's blur.
+    """Return SR (b, c, H, W), corrected to agree with LR through the sensor's blur.
 
     Only a blur that is known, without noise or JPEG, is worth it (Irani and Peleg
     1991); elsewhere SR comes back as it is, unless it is to be locked.
@@ -213,9 +213,6 @@ def back_project(sr: Tensor, lr: Tensor, told: Tensor, *, lock: bool) -> Tensor:
         lr: (b, c, h, w), in levels.
         told: (FACTS,), see `Facts`.
         lock: correct in any case, and until little is left.
-
-    Returns:
-        (b, c, H, W).
     """
     noise = Facts.LARGEST_NOISE * float(told[7]) ** 2
     transfer = tuple(told[2:6].tolist()) if told[1] else None
@@ -264,15 +261,12 @@ def _rounds(kernel: Kernel, mtf: float) -> int:
 
 
 def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """Keep SR near the range of the 5 x 5 LR pixels around each pixel.
+    """Return SR (b, c, H, W), kept near the range of the 5 x 5 LR pixels around.
 
     Args:
         sr: (b, c, H, W).
         lr: (b, c, h, w), on the same ground.
         size: H and W.
-
-    Returns:
-        (b, c, H, W).
     """
     side = 2 * _REACH + 1
     padded = functional.pad(lr, (_REACH,) * 4, mode="replicate")
@@ -289,15 +283,12 @@ def bound(sr: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> Optical:
-    """Build the resolver from a checkpoint.
+    """Return the model of a checkpoint, ready for scenes.
 
     Args:
         checkpoint: of this family.
         device: where the model computes.
         options: of sampling and precision, and known facts of the sensor.
-
-    Returns:
-        The model, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -65,11 +65,7 @@ class BaseNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Return (b, 3, UP h, UP w) in [0, 1]'s unit, float32.
-
-        Args:
-            lr: (b, 3, h, w) in [0, 1].
-        """
+        """Return (b, 3, UP h, UP w) float32, [0, 1]'s unit, of LR (b, 3, h, w)."""
         given = (lr * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
         first = in_float32(self.conv_in, given)
         x = first.to(working_type(next(self.units.parameters())))

@@ -128,14 +128,11 @@ class Block(nn.Module):
         self.attends = attention
 
     def finish(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """Run the second half of the block, from dropout on.
+        """Run the second half of the block, from dropout on; return (b, c_out, h, w).
 
         Args:
             hidden: output of the first half, (b, c_out, h, w).
             x: input of the block, for the skip.
-
-        Returns:
-            (b, c_out, h, w).
         """
         if self.dropout:
             hidden = functional.dropout(hidden, self.dropout, self.training)

@@ -55,16 +55,13 @@ def find_allowance(
 def keep_explained(
     made: Tensor, shown: Tensor, allowed: Allowance, deviation: float
 ) -> Tensor:
-    """Limit the finest detail of a network's output where no reference shows it.
+    """Return detail (b, c, H, W), its finest limited where no reference shows it.
 
     Args:
         made: (b, c, H, W), what was added to the base, in [0, 1]'s unit.
         shown: (b, c, H, W), the reference's detail as it was shown, 0 where none was.
         allowed: what stays without an explanation.
         deviation: SR pixels, of the Gaussian that takes out the finest detail.
-
-    Returns:
-        (b, c, H, W).
     """
     smooth = blurred(made, deviation)
     fine = shown - blurred(shown, deviation)

@@ -88,14 +88,7 @@ class RefDiffUNet(nn.Module):
         return next(iter(self.enc.values())).weight.dtype  # type: ignore[return-value]  # the stem
 
     def shifts(self, c_noise: Tensor) -> Tensor:
-        """Return the additive embeddings of every block for n noise levels.
-
-        Args:
-            c_noise: (n,) ln(sigma) / 4.
-
-        Returns:
-            (n, sum of all blocks' widths); `forward` takes one row per sample.
-        """
+        """Return all blocks' embeddings, (n, sum of widths), of (n,) ln(sigma) / 4."""
         embedded = sinusoidal_embedding(c_noise, self.config.channels)
         embedded = functional.silu(self.map_layer0(embedded))
         embedded = functional.silu(self.map_layer1(embedded))

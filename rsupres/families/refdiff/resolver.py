@@ -242,7 +242,7 @@ def sample(
     sigmas: np.ndarray,
     normal: Noise,
 ) -> Tensor:
-    """Run a sampler from its start.
+    """Return the picture (b, 3, H, W) in [-1, 1] that a sampler makes.
 
     Args:
         denoise: D.
@@ -251,9 +251,6 @@ def sample(
         sigmas: noise levels, falling to 0.
         normal: maps the number of a draw to standard normals of the shape of `lr`; 0 is
             the start's, 1 + k that of step k.
-
-    Returns:
-        The picture, (b, 3, H, W) in [-1, 1].
     """
     x = start_image(sampler.start, float(sigmas[0]), lr, lambda: normal(0))
     if sampler.solver == "euler":

@@ -57,7 +57,7 @@ def correct_by_statistics(content: Tensor, style: Tensor) -> Tensor:
 
 
 def without_lattice(cells: Tensor, cell: int) -> Tensor:
-    """Remove the pattern that repeats from cell to cell from folded pictures.
+    """Return `cells` without the pattern that repeats from cell to cell.
 
     LPIPS rewards small offsets between the pixels of a cell, seen as a lattice. The
     mean of each over the cells around becomes the mean of all.
@@ -65,9 +65,6 @@ def without_lattice(cells: Tensor, cell: int) -> Tensor:
     Args:
         cells: (b, 3 cell², h, w), differences of pictures folded by pixel-unshuffle.
         cell: pixels along one cell.
-
-    Returns:
-        The shape of `cells`.
     """
     around = functional.avg_pool2d(
         cells, _AROUND, 1, _AROUND // 2, count_include_pad=False

@@ -152,14 +152,11 @@ class ContentStyleEncoder(nn.Module):
         self.fuse = nn.Conv2d(joined, config.out, 1, bias=False)
 
     def content(self, lr: Tensor, chart: Tensor) -> Content:
-        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1].
+        """Return features of enlarged LR and map, both (b, 3, H, W) in [-1, 1].
 
         Args:
             lr: the enlarged LR image.
             chart: the map, in colours of the legend.
-
-        Returns:
-            Features of both.
         """
         lr, chart = self.lr_stem(lr), self.map_stem(chart)
         for scale in self.scales:
@@ -235,14 +232,11 @@ class Adapter(nn.Module):
             self.body.append(AdapterBlock(width, width, enters=False))
 
     def content(self, lr: Tensor, chart: Tensor | None) -> Content:
-        """Encode enlarged LR and map, both (b, 3, H, W) in [-1, 1].
+        """Return features of enlarged LR and map, both (b, 3, H, W) in [-1, 1].
 
         Args:
             lr: the enlarged LR image.
             chart: the map; None for a model that takes none.
-
-        Returns:
-            Features of both.
         """
         if isinstance(self.encoder, PlainEncoder):
             return Content(self.encoder(lr), None)

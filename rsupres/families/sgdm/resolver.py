@@ -276,15 +276,12 @@ class Sgdm:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> Sgdm:
-    """Build the resolver from a checkpoint.
+    """Return the model of a checkpoint, ready for scenes.
 
     Args:
         checkpoint: of this family.
         device: where the model computes.
         options: of sampling, style and precision.
-
-    Returns:
-        The model, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -71,7 +71,7 @@ def sample_latent(
     sampling: Sampling,
     noise: Noise | None = None,
 ) -> Tensor:
-    """Run the reverse chain from noise to a scaled latent.
+    """Return the scaled latent (b, c, h, w) float32 that the reverse chain makes.
 
     Args:
         networks: in eval mode.
@@ -80,9 +80,6 @@ def sample_latent(
         context: the prompt (b or 1, tokens, width), or its keys, which none changes.
         sampling: sampler and number of steps.
         noise: for "ddpm": maps t = steps .. 2 to noise of the shape of `start`.
-
-    Returns:
-        (b, c, h, w) float32.
     """
     config = networks.config
     betas = sqrt_linear_betas(config.steps, *config.beta)

@@ -48,15 +48,12 @@ def picture_statistics(image: Tensor, factor: int) -> Statistics:
 
 
 def restyle(features: Tensor, own: Statistics, wanted: Statistics) -> Tensor:
-    """Give feature maps (b, c, h, w) other statistics (AdaIN).
+    """Return feature maps (b, c, H, W) with other statistics (AdaIN).
 
     Args:
         features: to be changed.
         own: theirs, or those of the whole scene that they are a part of; b or 1 rows.
         wanted: of the style; a deviation may be negative when it was drawn.
-
-    Returns:
-        (b, c, H, W).
     """
 
     def wide(values: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def finish(
     chart: Tensor | None,
     scale: Fraction,
 ) -> Tensor:
-    """Return a decoded picture with the colours of LR: the last step of every sample.
+    """Return (b, 3, H, W) with the colours of LR: the last step of every sample.
 
     Args:
         config: of the model.
@@ -65,9 +65,6 @@ def finish(
         lr: (b, 3, h, w), in the same range.
         chart: (b, 3, H, W) in [0, 1], the map; None for a model without.
         scale: H / h.
-
-    Returns:
-        (b, 3, H, W).
     """
     image = correct_colour(config, decoded, enlarged)
     if config.unmix and chart is not None:

@@ -317,14 +317,11 @@ def find_gates(mlp: nn.Module, x: Tensor, shared: Shared) -> Tensor:
 
 
 def depthwise_each(x: Tensor, kernels: Tensor) -> Tensor:
-    """Filter every channel, zero padded to the same size.
+    """Return (b, c, h, w), every channel filtered, zero padded to the same size.
 
     Args:
         x: (b, c, h, w).
         kernels: (b, c, 1, 3, 3), or (1, c, 1, 3, 3) for all pictures.
-
-    Returns:
-        (b, c, h, w).
     """
     if len(kernels) == 1:
         return functional.conv2d(x, kernels[0], padding=1, groups=x.shape[1])

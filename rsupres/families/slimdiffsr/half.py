@@ -41,13 +41,10 @@ Means = Mapping[str, Tensor]
 
 
 def halve(network: SlimDiffSRNetwork) -> SlimDiffSRNetwork:
-    """Replace parts of a student by versions in bfloat16, in place.
+    """Replace parts of a student by versions in bfloat16, in place, and return it.
 
     Args:
         network: float32, on a CPU, in eval mode; neither trained nor saved afterwards.
-
-    Returns:
-        The same network.
     """
     means = _measure_means(network)
     for name, part in list(network.unet.named_modules()):

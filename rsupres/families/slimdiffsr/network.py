@@ -253,11 +253,7 @@ class DoublingConv(nn.Conv2d):
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:
-    """Return the (c, C, 4, 4) kernel of stride 2 that doubles, then convolves.
-
-    Args:
-        weight: (C, c, 3, 3).
-    """
+    """Return (c, C, 4, 4) that doubles by stride 2, then convolves by (C, c, 3, 3)."""
     kernel = weight.flip(2, 3).transpose(0, 1)
     kernel = functional.pad(kernel, (0, 1)) + functional.pad(kernel, (1, 0))
     return functional.pad(kernel, (0, 0, 0, 1)) + functional.pad(kernel, (0, 0, 1, 0))
@@ -313,7 +309,7 @@ def enlarge(lr: Tensor, scale: int) -> Tensor:
 
 
 def signed_input(lr: Tensor, rest: Fraction) -> Tensor:
-    """Return pictures as a network takes them: in [-1, 1], channels last.
+    """Return (b, 3, h rest, w rest) as a network takes it: in [-1, 1], channels last.
 
     A network that serves several scales has one factor of its own; what is left of a
     larger scale, bicubic interpolation does first.
@@ -321,9 +317,6 @@ def signed_input(lr: Tensor, rest: Fraction) -> Tensor:
     Args:
         lr: (b, 3, h, w) in [0, 1].
         rest: scale over the network's own factor, a whole number.
-
-    Returns:
-        (b, 3, h rest, w rest).
     """
     signed = 2.0 * lr - 1.0
     if rest != 1:

@@ -15,7 +15,7 @@ _RELEASED_MULTIPLE = 256
 
 
 def match_colours(image: Tensor, reference: Tensor) -> Tensor:
-    """Give each channel the mean and standard deviation (n - 1) of a reference.
+    """Return (b, c, H, W), each channel with mean and deviation (n - 1) of a reference.
 
     As the released script does, but a flat channel keeps its deviation instead of
     becoming NaN.
@@ -23,9 +23,6 @@ def match_colours(image: Tensor, reference: Tensor) -> Tensor:
     Args:
         image: (b, c, H, W).
         reference: (b, c, H', W').
-
-    Returns:
-        (b, c, H, W).
     """
     deviation, mean = (v[:, :, None, None] for v in moments(image))
     wanted, target = (v[:, :, None, None] for v in moments(reference))
@@ -41,16 +38,13 @@ def moments(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pad_by_reflection(x: Tensor, multiple: int) -> Tensor:
-    """Reflect right and bottom up to a multiple, as often as that takes.
+    """Return (b, c, h', w'), reflected right and bottom up to a multiple.
 
     Equals reflect padding wherever that is possible; sides of any size will do.
 
     Args:
         x: (b, c, h, w).
         multiple: of both sides of the result.
-
-    Returns:
-        (b, c, h', w'), h' and w' multiples.
     """
     rows, cols = (_reflected(side, multiple) for side in x.shape[2:])
     return x[:, :, rows.to(x.device)][:, :, :, cols.to(x.device)]

@@ -210,15 +210,12 @@ class SlimDiffSR:
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> SlimDiffSR:
-    """Build the resolver from a checkpoint.
+    """Return the model of a checkpoint, ready for scenes.
 
     Args:
         checkpoint: of this family.
         device: where the model computes.
         options: of sampling and precision.
-
-    Returns:
-        The model, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -287,15 +287,12 @@ def invert_variance(variance: Tensor, alpha_bar: Tensor) -> Tensor:
 def find_step(
     variance: Tensor, alpha_bar: Tensor, shared: Shared
 ) -> tuple[Tensor, Tensor]:
-    """Return the step of each picture from the variance of its latent.
+    """Return fractional steps (b,) by variances of latents, and alpha_bar (b, 1, 1, 1).
 
     Args:
         variance: (b, 1, h, w), positive.
         alpha_bar: (T,) falling, of the schedule.
         shared: with it, all pictures are one and take one step.
-
-    Returns:
-        Fractional steps (b,), and alpha_bar there (b, 1, 1, 1).
     """
     table = alpha_bar.to(variance.device)
     if shared is None:

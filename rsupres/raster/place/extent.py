@@ -28,15 +28,12 @@ ROUNDING = 1e-6  # LR pixels by which bounds may miss a pixel's edge
 def window_from_bounds(
     scene: Raster, bounds: Sequence[float], bounds_crs: str | CRS | None = None
 ) -> PixelWindow:
-    """Return the pixels that touch a rectangle on the ground.
+    """Return the LR pixels of a scene that touch a rectangle on the ground.
 
     Args:
         scene: an open scene.
         bounds: west, south, east, north in units of `bounds_crs`.
         bounds_crs: None for the scene's CRS; longitude comes before latitude.
-
-    Returns:
-        LR pixels of the scene, cut at its edges.
 
     Raises:
         InputError: the bounds do not rise, their CRS is unknown, or they lie outside.

@@ -66,11 +66,7 @@ def read_polygons(path: str, grid: Grid) -> BaseGeometry:
 
 
 def _read_layers(path: str) -> dict[str, geopandas.GeoSeries]:
-    """Return the polygons of each layer of a vector file that has some.
-
-    Raises:
-        InputError: not a vector file, or a damaged one.
-    """
+    """Return the polygons of each layer of a vector file that has some."""
     import geopandas
     import pyogrio
     from pyogrio.errors import DataSourceError, FeatureError, FieldError

@@ -49,14 +49,11 @@ class Source:
 
 
 def source_window(source: Grid, target: Grid) -> PixelWindow | None:
-    """Return the window of a source that a target's pixels need.
+    """Return the window of a source, cut at its frame, that a target needs, or None.
 
     Args:
         source: frame of the file.
         target: frame wanted, any CRS.
-
-    Returns:
-        Pixels of the source, cut at its frame; None when the frames do not meet.
     """
     steps = np.linspace(0.0, 1.0, EDGE_POINTS)
     cols, rows = (grid.ravel() for grid in np.meshgrid(steps, steps))

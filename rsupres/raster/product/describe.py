@@ -143,14 +143,11 @@ def _choose_others(product: Product, bands_out: str | None) -> list[BandFile]:
 
 
 def open_product(product: Product, bands_out: str | None = None) -> ProductRaster:
-    """Describe a product to GDAL.
+    """Return a product as one raster, as GDAL opens it.
 
     Args:
         product: of `find_product`.
         bands_out: bands that are wanted, see `choose`.
-
-    Returns:
-        The product as one raster.
 
     Raises:
         InputError: a file is missing or damaged, or the files do not fit together.

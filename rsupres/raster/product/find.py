@@ -166,16 +166,7 @@ def _find_item(path: str) -> Product | None:
 def _join_granules(
     path: str, metadata: SafeMetadata, parts: Sequence[str] | None = None
 ) -> Product:
-    """Describe a product of before 2016-12, in which GDAL joins several granules.
-
-    Args:
-        path: as the user gave it.
-        metadata: of it.
-        parts: subdatasets as GDAL names them; None = all.
-
-    Raises:
-        InputError: the granules lie in several UTM zones.
-    """
+    """Describe a product of before 2016-12, some or all of its granules joined."""
     if parts is None:
         with open_dataset(metadata.path, path) as parent:
             parts = parent.subdatasets

@@ -120,7 +120,7 @@ def open_mask(
     frame: Grid,
     path: str,
 ) -> Iterator[Mask]:
-    """Open a mask on the grid of a scene's file.
+    """Yield a mask on the grid of a scene's file, while it is open.
 
     Args:
         choice: "scl", "qa60", or a file.
@@ -128,9 +128,6 @@ def open_mask(
         product: of the scene; None for other files.
         frame: of the scene's file.
         path: of the scene, for messages.
-
-    Yields:
-        The mask, while it is open.
 
     Raises:
         InputError: there is no such mask, or it cannot be read.
@@ -192,17 +189,7 @@ def _find(choice: str, product: Product | None, path: str) -> tuple[str, str]:
 def _check_classes(
     wanted: Sequence[str | int], name: str, file: str, *, is_vector: bool
 ) -> None:
-    """Check that a mask tells the classes that are to be hidden.
-
-    Args:
-        wanted: classes that the user named.
-        name: of the mask's legend, "" for none.
-        file: of the mask.
-        is_vector: it holds polygons of the user's own.
-
-    Raises:
-        InputError: it knows no class of such a name.
-    """
+    """Check that a mask tells the classes that are to be hidden."""
     legend = LEGENDS.get(name)
     is_clouds = name == "CLOUDS"
     known = legend.values if legend else CLOUD_KINDS if is_clouds else ()

@@ -24,11 +24,7 @@ class Readings(Header):
         """Return a view of the same file with other fields of its `Source`."""
 
     def with_missing(self, value: float) -> Self:
-        """Return a view whose pixels are invalid where all bands have a value.
-
-        Args:
-            value: that the file does not declare as nodata.
-        """
+        """Return a view whose pixels are invalid where all bands have `value`."""
         return self._view(missing=value)
 
     def with_units(self, units: Radiometry) -> Self:

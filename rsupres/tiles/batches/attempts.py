@@ -58,9 +58,6 @@ def attempt(
         job: the job.
         on_progress: as for `upscale_scene`.
         work: does it; None = `upscale_scene`.
-
-    Returns:
-        Summary or error, never both.
     """
     try:
         with translate_os_errors(job.output):
@@ -74,14 +71,11 @@ def attempt(
 
 
 def one_by_one(tasks: Iterator[Task], show: OnScene) -> Attempts:
-    """Attempt tasks in this process, one after the other.
+    """Attempt tasks in this process one after the other; yield each when it ends.
 
     Args:
         tasks: of the batch.
         show: called with the progress of each scene.
-
-    Returns:
-        Each attempt when it ends.
     """
     for index, job in tasks:
         started = time.monotonic()

@@ -30,11 +30,7 @@ _SHOWN = 5
 
 
 def group_bands(found: Sequence[Found]) -> list[Found]:
-    """Return inputs of a batch with band files joined, in the order of the first.
-
-    Args:
-        found: inputs, of which files alone are looked at.
-    """
+    """Return inputs of a batch with band files joined, in the order of the first."""
     groups: dict[tuple[str, str], list[Found]] = {}
     for one in found:
         if (key := _key(one)) is not None:

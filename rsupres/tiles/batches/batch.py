@@ -79,14 +79,11 @@ class BatchRequest:
 
 
 def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchItem]:
-    """Upscale every input into a folder; consecutive ones of a model load it once.
+    """Upscale inputs, loading a model once for consecutive ones; return all items.
 
     Args:
         request: the inputs, and how to upscale them.
         watch: callbacks; None = none.
-
-    Returns:
-        All items with their final status, in the order of the inputs.
 
     Raises:
         ArgumentError: an output is an input of any item.
@@ -125,11 +122,7 @@ def run_batch(request: BatchRequest, watch: Watch | None = None) -> list[BatchIt
 
 @contextmanager
 def _alone(folder: Path, shard: tuple[int, int] | None) -> Iterator[None]:
-    """Keep other batches out of a folder, but for those of other shards.
-
-    Raises:
-        RunConflictError: one works there.
-    """
+    """Keep other batches out of a folder, but for those of other shards."""
     if shard is None:
         names = {LOCK: fcntl.LOCK_EX}
     else:
@@ -151,11 +144,7 @@ def _alone(folder: Path, shard: tuple[int, int] | None) -> Iterator[None]:
 
 
 def _copy_indices(items: Sequence[BatchItem]) -> None:
-    """Copy the indices of tiles beside their outputs, for `rsupres mosaic`.
-
-    Raises:
-        RunConflictError: outputs of tiles that were cut otherwise are there.
-    """
+    """Copy the indices of tiles beside their outputs, for `rsupres mosaic`."""
     folders = {Path(i.scene).parent.parent: i.output.parent for i in items if i.is_tile}
     for source, folder in folders.items():
         _make(folder)

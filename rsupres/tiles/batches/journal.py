@@ -168,15 +168,12 @@ class Journal:
         options: Mapping[str, object],
         shard: tuple[int, int] | None = None,
     ) -> Journal:
-        """Begin the journal of a batch; a damaged one is kept under another name.
+        """Return a batch's journal with earlier calls; a damaged one is kept, renamed.
 
         Args:
             folder: of the batch's outputs.
             options: of all scenes, as JSON.
             shard: (I, N) of a part of the batch; None = the whole.
-
-        Returns:
-            The journal, with what earlier calls did.
         """
         earlier: list[BatchItem] = []
         path = folder / JOURNAL

@@ -94,9 +94,6 @@ def run_workers(tasks: Iterator[Task], effort: Effort, show: OnScene) -> Attempt
         tasks: taken one by one, whenever a process has nothing to do.
         effort: how many processes, and what sets them up.
         show: called with the progress of each scene.
-
-    Returns:
-        Each attempt when it ends.
     """
     workers: list[_Worker] = []
     try:

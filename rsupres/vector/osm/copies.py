@@ -112,7 +112,7 @@ def keep_copy(
     folder: Path,
     url: str,
 ) -> Copy:
-    """Write downloaded features as a copy.
+    """Write downloaded features as a copy, and return it.
 
     The record is written last, so a GeoPackage without one is not used.
 
@@ -122,9 +122,6 @@ def keep_copy(
         query: the tags that were asked for.
         folder: where the copy is kept.
         url: of the server.
-
-    Returns:
-        The copy.
     """
     keys = (*sorted({*query, *MAIN_KEYS, *_LEVEL_KEYS}), *_SHAPE_KEYS)
     columns = [key for key in dict.fromkeys(keys) if key in frame.columns]

@@ -93,11 +93,7 @@ def is_history(path: str) -> bool:
 
 
 def history_error(path: str) -> InputError:
-    """Return the error of a file that holds more than one state of the map.
-
-    Args:
-        path: as the user named it.
-    """
+    """Return the error of a file that holds more than one state of the map."""
     return InputError(
         f"{path}: holds a history or changes of OpenStreetMap, not one state of the "
         "map; make an extract of one date, for example with "
@@ -106,11 +102,7 @@ def history_error(path: str) -> InputError:
 
 
 def _current(file: Path, copy: Path, path: str) -> Path:
-    """Return OSM XML without deleted objects: the file, or the copy.
-
-    Raises:
-        InputError: objects occur more than once, or the file holds changes.
-    """
+    """Return OSM XML without deleted objects, file or copy; refuse histories."""
     with file.open("rb") as source, _mapped(source.fileno()) as text:
         if _CHANGES.search(text[:4096]):
             raise history_error(path)

@@ -160,15 +160,12 @@ def bbox_area(bounds: Sequence[float], grid: Grid) -> BaseGeometry:
 
 
 def download(area: BaseGeometry, legend: Legend, folder: Path) -> Copy:
-    """Return a copy of OpenStreetMap's features in an area, downloaded when needed.
+    """Return an earlier copy of OpenStreetMap's features in an area, or a new one.
 
     Args:
         area: longitude and latitude.
         legend: its tags are asked for.
         folder: where copies are looked for and kept.
-
-    Returns:
-        An earlier copy that covers the area and the tags, else a new one.
 
     Raises:
         ConditionError: the server cannot be reached, stays busy, or has no feature.

@@ -29,13 +29,10 @@ Tags = Mapping[str, NDArray[np.object_]]
 
 
 def with_rings(features: Features) -> Features:
-    """Return features in which closed ways that are lines are lines.
+    """Return features of a layer in which closed ways that are lines are lines.
 
     A way that is an area by another tag stays an area without the tags of lines, and
     its outline is added with them.
-
-    Args:
-        features: of one layer; only those that are known to be ways change.
     """
     if features.is_way is None or not features.is_way.any():
         return features

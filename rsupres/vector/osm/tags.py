@@ -121,15 +121,12 @@ class TagReader:
     def tags(
         self, fields: Sequence[str], columns: Sequence[NDArray[Any]], n: int
     ) -> Columns:
-        """Return the tags of the features that were read.
+        """Return tags of features that were read: key -> (n,) texts, None without tag.
 
         Args:
             fields: names of the columns that were read.
             columns: their values, (n,) each.
             n: number of features.
-
-        Returns:
-            Key -> (n,) texts, None where a feature has no such tag.
         """
         read = dict(zip(fields, columns, strict=True))
         tags = {key: np.full(n, None, object) for key in self._keys}
@@ -257,11 +254,7 @@ def osm_configuration(keys: Collection[str], areas: Collection[str]) -> str:
 
 
 def osm_areas(wanted: Collection[str]) -> set[str]:
-    """Return the tags that make a closed way an area, in the form of osmconf.ini.
-
-    Args:
-        wanted: the keys by which classes of areas are recognised.
-    """
+    """Return tags that make a closed way of wanted keys an area, for osmconf.ini."""
     areas = {key for key in wanted if key not in LINE_KEYS}
     for key, values in LINE_KEY_AREAS.items():
         areas |= {f"{key}={value}" for value in values}

@@ -114,16 +114,13 @@ class Model(NamedTuple):
 def autoencoder_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Stage 1 (Eq. 12): reconstruct HR from LR and the encoded difference.
+    """Return the loss of stage 1 (Eq. 12): HR from LR and the encoded difference.
 
     Args:
         model: the networks in training.
         patches: LR, HR and scale of a batch.
         generator: of all draws.
         setup: the stage with its options.
-
-    Returns:
-        The loss and its terms.
     """
     options, size = setup.options, patches.size
     assert isinstance(options, EncodingOptions)

@@ -127,16 +127,13 @@ class Patches(NamedTuple):
 def autoencoder_loss(
     model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Reconstruct HR through the sampled latent (Rombach et al. 2022, KL variant).
+    """Return the loss of HR through the sampled latent (Rombach et al. 2022, KL).
 
     Args:
         model: the networks in training.
         patches: LR, HR and map of a batch.
         generator: of all draws.
         setup: the stage with its options.
-
-    Returns:
-        The loss and its terms.
     """
     assert isinstance(setup.options, AutoencoderOptions)
     autoencoder = model.networks.autoencoder
@@ -251,16 +248,7 @@ def _predict(
     setup: StageSetup,
     pure: float = 0.0,
 ) -> _Prediction:
-    """Noise the latents of a batch and run the denoiser on them.
-
-    Args:
-        model: the networks.
-        patches: the batch.
-        generator: of all draws.
-        setup: the stage, with `DiffusionOptions`.
-        pure: share of patches noised to the last step; the step of the others is
-            uniform.
-    """
+    """Noise latents of a batch, `pure` share to the last step, and run the denoiser."""
     modules, config = model.networks, model.architecture
     assert isinstance(setup.options, DiffusionOptions)
     n = len(patches.hr)
@@ -368,15 +356,12 @@ def drop_map(patches: Patches, dropped: Tensor) -> Tensor | None:
 def prompt_contexts(
     networks: SgdmNetworks, vector_map: Tensor | None, like: Tensor
 ) -> Tensor | None:
-    """Return the context of each patch's prompt, None for a model without prompts.
+    """Return each patch's prompt (b, tokens, width), None for a model without prompts.
 
     Args:
         networks: with `contexts` for all prompts.
         vector_map: maps (b, 3, H, W) in [0, 1]; None = the prompt without a map.
         like: a tensor of the same batch, for its size and device.
-
-    Returns:
-        (b, tokens, width).
     """
     if networks.contexts is None:
         return None

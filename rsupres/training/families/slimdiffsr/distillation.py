@@ -148,15 +148,12 @@ class PictureTeacher:
 
 
 def load_teacher(name_or_path: str, scales: Sequence[int], root: Path) -> Teacher:
-    """Load any checkpoint as a teacher.
+    """Return any checkpoint as a teacher.
 
     Args:
         name_or_path: name of a model, or path of a checkpoint, see `resolve_path`.
         scales: of the student.
         root: folder of the configuration.
-
-    Returns:
-        The teacher.
 
     Raises:
         InputError: the model does not offer the scales, or needs conditions.
@@ -223,14 +220,11 @@ def check_distillation(config: TrainConfig) -> None:
 
 
 def run_with_maps(network: AnyNetwork, lr: Tensor) -> NetworkOutput:
-    """Run a network on a batch treated as one scene; also return its feature maps.
+    """Return picture and feature maps of a batch that is treated as one scene.
 
     Args:
         network: student or teacher.
         lr: (b, 3, h, w) in [-1, 1].
-
-    Returns:
-        The picture and the feature maps.
     """
     seen: list[Tensor] = []
     unet = cast(nn.Module, network.unet)
@@ -266,7 +260,7 @@ def make_adapters(network: AnyNetwork, teacher: Teacher) -> nn.ModuleList:
 
 
 def transfer_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
-    """Copy tensors of the teacher into the student where name and shape agree.
+    """Copy tensors that agree in name and shape into the student; return their names.
 
     A student with fewer levels takes its up blocks from the last up blocks of the
     teacher, and its middle block from the first residual block of the level below its
@@ -275,9 +269,6 @@ def transfer_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     Args:
         student: changed in place.
         teacher: unchanged.
-
-    Returns:
-        Names of the student's tensors that were copied.
     """
     source = teacher.state_dict()
     target = student.state_dict()
@@ -322,14 +313,11 @@ def feature_loss(adapted: Tensor, wanted: Tensor) -> Tensor:
 
 
 def match_size(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize maps: area means where they shrink, else bilinear.
+    """Return maps (b, c, *size): area means where they shrink, else bilinear.
 
     Args:
         x: (b, c, h, w).
         size: rows and columns wanted.
-
-    Returns:
-        (b, c, *size).
     """
     height, width = size
     if x.shape[2:] == (height, width):
@@ -363,9 +351,6 @@ def mmd_squared(x: Tensor, y: Tensor) -> Tensor:
     Args:
         x: (n, c).
         y: (m, c).
-
-    Returns:
-        Scalar.
     """
     joint = torch.cat([x, y]).float()
     squares = joint.square().sum(1)

@@ -293,11 +293,7 @@ class SlimDiffSRTraining(FamilyTraining):
 def _check(
     config: TrainConfig, architecture: AnyConfig, options: SlimDiffSROptions
 ) -> None:
-    """Check that stages, data and architecture fit each other.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Check that stages, data and architecture fit each other."""
     data = config.data
     scales = [float(scale) for scale in architecture.scales]
     if not set(data.fixed_scales or data.scales) <= set(scales):
