@@ -95,6 +95,8 @@ class AnySensor(Degradation):
             by cubic convolution; these have a Gaussian kernel.
         step: pixels of the sensor's own grid, LR pixels.
         rounded: share of the others that are rounded to whole steps.
+        alike: share of batches whose images are all taken and stored in one way, for
+            networks that see a batch as one scene.
     """
 
     kernels: tuple[float, ...] = (
@@ -124,6 +126,7 @@ class AnySensor(Degradation):
     warped: float = 0.1
     step: tuple[float, float] = (0.94, 1.06)
     rounded: float = 0.8
+    alike: float = 0.0
 
     def degrade(
         self, hr: Tensor, size: tuple[int, int], generator: torch.Generator
@@ -144,7 +147,11 @@ class AnySensor(Degradation):
         check_size(hr, size)
         seed = torch.randint(2**62, (1,), generator=generator).item()
         random = np.random.default_rng(int(seed))
-        shots = [self._shoot(image, size, random) for image in hr.float().cpu().numpy()]
+        alike = self.alike > 0 and random.random() < self.alike
+        shots = []
+        for image in hr.float().cpu().numpy():
+            way = np.random.default_rng([int(seed), 1]) if alike else random
+            shots.append(self._shoot(image, size, way, random))
         return Taken(
             torch.from_numpy(np.stack([shot.lr for shot in shots])),
             torch.from_numpy(np.stack([shot.transfer for shot in shots])).float(),
@@ -154,8 +161,13 @@ class AnySensor(Degradation):
         )
 
     def _shoot(
-        self, image: Pixels, size: tuple[int, int], random: np.random.Generator
+        self,
+        image: Pixels,
+        size: tuple[int, int],
+        random: np.random.Generator,
+        grain: np.random.Generator,
     ) -> _Shot:
+        """Take an image in the way that `random` draws, with noise of `grain`."""
         warped = random.random() < self.warped
         if warped:
             lr, transfer = self._warp(image, size, random)
@@ -165,7 +177,7 @@ class AnySensor(Degradation):
         if random.random() < self.noisy:
             low, high = (math.log(v) for v in self.noise)
             noise = math.exp(random.uniform(low, high))
-            lr = self._add_noise(lr, noise, random)
+            lr = self._add_noise(lr, noise, random, grain)
         stored = random.random()
         if stored < self.compressed:
             quality = int(random.integers(self.quality[0], self.quality[1] + 1))
@@ -235,13 +247,17 @@ class AnySensor(Degradation):
         return np.stack(bands), transfer
 
     def _add_noise(
-        self, lr: Pixels, noise: float, random: np.random.Generator
+        self,
+        lr: Pixels,
+        noise: float,
+        random: np.random.Generator,
+        grain: np.random.Generator,
     ) -> Pixels:
         deviation: np.ndarray | float = noise
         if random.random() < self.growing:
             lr = np.clip(lr, 0.0, None)
             deviation = noise * np.sqrt(_SIGNAL[0] + _SIGNAL[1] * lr.clip(0.0, 1.5))
-        drawn = random.standard_normal(lr.shape, np.float32)
+        drawn = grain.standard_normal(lr.shape, np.float32)
         if random.random() < self.grey:
             drawn[:] = drawn[:1]
         return np.asarray(lr + deviation * drawn, np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rsupres.degradations.any_sensor import AnySensor
 from rsupres.degradations.base import Bicubic, Degradation
 from rsupres.degradations.blind import RefDiffDegradation, SecondOrder
 from rsupres.degradations.sentinel2 import Sentinel2Params
@@ -14,6 +15,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "sentinel2": Sentinel2Params,
     "refdiff": RefDiffDegradation,
     "second-order": SecondOrder,
+    "any-sensor": AnySensor,
 }
 
 

@@ -28,6 +28,7 @@ from rsupres.tile_grid import lr_step
 from rsupres.training.config import PatchOptions
 
 _MIN_LR = 12  # LR pixels; a smaller patch is mostly border
+_FIXED = 2 * HR_MULTIPLE  # HR sides at fixed scales, as SlimDiffSR halves LR twice
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class PatchSource:
             u = rng.random()
             drawn = (low**power + u * (high**power - low**power)) ** (1.0 / power)
         side_lr = min(plan.lr_side, int(room / drawn))
+        if plan.fixed_scales and side_lr < plan.lr_side:  # keep to the scale exactly
+            step = lr_step(Fraction(drawn).limit_denominator(100), _FIXED)
+            side_lr = side_lr // step * step or side_lr
         side_hr = max(
             HR_MULTIPLE * round(side_lr * drawn / HR_MULTIPLE),
             HR_MULTIPLE * ceil_div(side_lr, HR_MULTIPLE),

@@ -143,6 +143,17 @@ def test_fixed_scales_are_the_only_ones_and_all_come() -> None:
     assert 5 < seen.count(Fraction(4)) < 25
 
 
+@pytest.mark.parametrize("side", [127, 128, 100])
+def test_small_crops_keep_fixed_scales(side: int) -> None:
+    plan = PatchOptions(lr_side=32, batch=1, fixed_scales=(4.0, 8.0), hr_side=128)
+    source = PatchSource([make_pack(side, side)], plan, 0)
+    for k in range(10):
+        batch = source.batch(k)
+        assert batch.scale in (4, 8)
+        assert batch.hr.shape[2] % 16 == 0
+        assert batch.hr.shape[2] > side - 16
+
+
 def test_invalid_parts_of_a_reference_are_zero_and_told() -> None:
     pack = make_pack(32, 32)
     valid = np.ones((1, 32, 32), np.uint8)

@@ -76,6 +76,19 @@ def test_jpeg_is_told_and_leaves_whole_levels() -> None:
     torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
 
 
+def test_images_that_are_taken_alike_share_everything_but_the_noise() -> None:
+    same = ground(1).expand(4, 3, 64, 64)
+    mixed = replace(AnySensor(), noisy=0.0).take(same, (16, 16), generator(4)).lr
+    assert not torch.equal(mixed[0], mixed[1])
+    for seed in range(8):
+        sensor = replace(AnySensor(), noisy=0.0, alike=1.0)
+        lr = sensor.take(same, (16, 16), generator(seed)).lr
+        assert torch.equal(lr[0], lr[3])
+    taken = replace(QUIET, noisy=1.0, alike=1.0).take(same, (16, 16), generator(5))
+    assert taken.noise.unique().numel() == 1
+    assert not torch.equal(taken.lr[0], taken.lr[3])
+
+
 def test_degrade_clips_and_keeps_the_size() -> None:
     lr = AnySensor().degrade(ground() * 2 - 0.5, (16, 16), generator())
     assert lr.shape == (4, 3, 16, 16)

@@ -10,7 +10,7 @@ import click
 from rsupres.cli.options.parameters import former_option, stacked
 
 # As `rsupres.degradations.registry` has them; here, so that help needs no torch.
-DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order")
+DEGRADATIONS = ("bicubic", "sentinel2", "refdiff", "second-order", "any-sensor")
 
 
 def check_legend(legend: str | None, vector_map_from: tuple[str, ...]) -> None:

@@ -142,9 +142,9 @@ def dataset() -> None:
     default="bicubic",
     show_default=True,
     help="How LR images are made of the crops: Pillow's bicubic; a Sentinel-2-like "
-    "sensor (blur by band, noise, small shifts, 12 bits); or chains of blur, "
+    "sensor (blur by band, noise, small shifts, 12 bits); chains of blur, "
     "resizing, noise and JPEG of random strength: Ref-Diff's, or Real-ESRGAN's "
-    "second-order.",
+    "second-order; or any-sensor: blur of any strength or thinning, noise, JPEG.",
 )
 @click.option(
     "--params",
