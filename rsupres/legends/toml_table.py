@@ -26,16 +26,8 @@ _TOML_LINE = re.compile(r"at line (\d+)")
 _CLASS = re.compile(r"\s*\[\[\s*class\s*\]\]")
 
 
-def decode_toml(content: bytes, where: str) -> str:
-    """Return the text of a TOML file; a byte order mark of UTF-8 is dropped.
-
-    Args:
-        content: of the file.
-        where: names the file in messages.
-
-    Raises:
-        InputError: it is not UTF-8 text, which TOML asks for.
-    """
+def _decode_toml(content: bytes, where: str) -> str:
+    """Return UTF-8 text of a TOML file; a byte order mark is dropped."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{where}: UTF-16 text; save it as UTF-8.")
     try:
@@ -81,7 +73,7 @@ def parse_toml(path: Path, content: bytes) -> dict[str, Any]:
         InputError: it is not TOML in UTF-8.
     """
     try:
-        return tomllib.loads(decode_toml(content, str(path)))
+        return tomllib.loads(_decode_toml(content, str(path)))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}.") from error
 
@@ -108,7 +100,7 @@ class TableFile:
     @cached_property
     def lines(self) -> list[str]:
         """The text, line by line."""
-        return decode_toml(self.content, self.where).splitlines()
+        return _decode_toml(self.content, self.where).splitlines()
 
     @cached_property
     def _starts(self) -> list[int]:

@@ -93,7 +93,7 @@ def make_report(
         InputError: a file is missing, or shows another place.
         RunConflictError: the page exists.
     """
-    given = find_given(os.fspath(target))
+    given = _find_given(os.fspath(target))
     own = {
         "lr": as_names(lr),
         "hr": _name(hr),
@@ -105,16 +105,12 @@ def make_report(
     }
     chosen = {name: value for name, value in own.items() if value}
     given = replace(given, **chosen)  # type: ignore[arg-type]  # names of its fields
-    check_page(Path(output), given, overwrite=overwrite)
+    _check_page(Path(output), given, overwrite=overwrite)
     return write_report(given, Path(output))
 
 
-def find_given(target: str) -> Given:
-    """Return the files of a result or of a run directory.
-
-    Raises:
-        InputError: a run directory whose run is not finished, or of another command.
-    """
+def _find_given(target: str) -> Given:
+    """Return the files of a result or of a run directory; refuse unfinished runs."""
     if not (Path(target) / "run.json").is_file():
         return Given(target)
     stored = Run.load(Path(target)).get("options")
@@ -149,18 +145,8 @@ def given_of(job: UpscaleJob) -> Given:
     )
 
 
-def check_page(path: Path, given: Given, *, overwrite: bool) -> None:
-    """Check that a page destroys nothing.
-
-    Args:
-        path: of the page.
-        given: the files that are read.
-        overwrite: replace a page that exists.
-
-    Raises:
-        ArgumentError: it is a file that is read.
-        RunConflictError: it exists.
-    """
+def _check_page(path: Path, given: Given, *, overwrite: bool) -> None:
+    """Check that a page is no file that is read, and replaces one only if asked to."""
     check_regular(path, "output")
     Inputs(given.files).check_file(path, "output")
     check_page_place(path, "output")

@@ -22,7 +22,7 @@ from rsupres.checkpoints.catalogue import card_text
 from rsupres.checkpoints.file import write_checkpoint
 from rsupres.checkpoints.int8 import pack_weights
 from rsupres.datasets.packs import Pack
-from rsupres.families.storage import fit_tensors
+from rsupres.families.storage import fit_tensors, shapes_of
 from rsupres.output.atomic import translate_os_errors
 from rsupres.output.locks import Lock
 from rsupres.output.tensors import write_tensors
@@ -162,12 +162,11 @@ class _Run:
         tensors = read_tensors(path)
         self.family.add_parts(tensors.keys())
         networks = self.family.networks
-        wanted = {k: tuple(v.shape) for k, v in networks.state_dict().items()}
         fresh = self.family.may_begin_fresh
         if not any(name.startswith(fresh) for name in tensors):
             own = networks.state_dict().items()
             tensors |= {k: v for k, v in own if k.startswith(fresh)}
-        fit_tensors(tensors, wanted, path)
+        fit_tensors(tensors, shapes_of(networks), path)
         networks.load_state_dict(tensors)
 
     def _source(self) -> PatchSource:

@@ -88,7 +88,7 @@ class Trainer:
         """
         stage = self.stage
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(stage, k)
+            group["lr"] = _learning_rate(stage, k)
         seed = self.config.seed * 1_000_003 + number
         generator = torch.Generator().manual_seed(seed)
         adversarial = self.discriminator is not None and k >= stage.adversarial_start
@@ -189,13 +189,8 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
 
-def learning_rate(stage: StageConfig, k: int) -> float:
-    """Return the learning rate of iteration `k`: linear warm-up, then cosine.
-
-    Args:
-        stage: with rate, warm-up and length.
-        k: iteration of the stage, from 0.
-    """
+def _learning_rate(stage: StageConfig, k: int) -> float:
+    """Return the learning rate of iteration `k`: linear warm-up, then cosine."""
     if k < stage.warmup:
         return stage.lr * (k + 1) / stage.warmup
     done = (k - stage.warmup) / max(stage.iterations - stage.warmup, 1)

@@ -30,10 +30,10 @@ from rsupres.families.slimdiffsr.network import (
     TinyEncoder,
     Trunk,
     Upsample,
-    shapes_of,
 )
 from rsupres.families.slimdiffsr.released import match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import invert_variance
+from rsupres.families.storage import shapes_of
 from tests.helpers import shared_data
 from tests.parity.golden import Cases, name_seeded_tensor, slow_unless
 

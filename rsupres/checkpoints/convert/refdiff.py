@@ -48,10 +48,6 @@ _LEVEL = re.compile(r"(enc|dec)\.(\d+)x\d+_(conv|block\d+|down|up|in0)\.")
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     """Return weights of a training state, ``SECOND_X8.pt``, ``.pkl`` or safetensors.
 
-    Args:
-        sources: one released file.
-        options: see `OPTIONS`.
-
     Raises:
         CheckpointError: damaged, unsafe or another network; missing and surplus tensors
             are named.

@@ -84,10 +84,6 @@ class _Found:
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     """Read released files and return one model under our names.
 
-    Args:
-        sources: the authors' checkpoint, and what it needs besides.
-        options: see `OPTIONS`.
-
     Raises:
         CheckpointError: files missing, damaged or of something else; missing and
             surplus tensors are named, and what to download.

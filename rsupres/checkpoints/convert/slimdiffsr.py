@@ -18,9 +18,9 @@ from rsupres.checkpoints.convert import Converted
 from rsupres.checkpoints.convert.reading import read_tensors
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families.slimdiffsr.config import SlimDiffSRConfig, TrunkConfig
-from rsupres.families.slimdiffsr.network import DEAD, SlimDiffSRNetwork, shapes_of
+from rsupres.families.slimdiffsr.network import DEAD, SlimDiffSRNetwork
 from rsupres.families.slimdiffsr.resolver import architecture_to_json, make_spec
-from rsupres.families.storage import fit_tensors
+from rsupres.families.storage import fit_tensors, shapes_of
 
 OPTIONS = {"scale": "whole factor that the weights are for, 4 or 8"}
 _ORIGIN = "SlimDiffSR (arXiv 2605.02198), weights of its authors, converted from {name}"
@@ -29,10 +29,6 @@ _MAX_SCALE = 16
 
 def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
     """Return the student's weights in our form.
-
-    Args:
-        sources: one released file.
-        options: see `OPTIONS`.
 
     Raises:
         CheckpointError: not one file, or tensors that are missing, surplus or of other

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsupres.cli.options.parameters import stacked
+from rsupres.cli.options.parameters import TextType, stacked
 
 if TYPE_CHECKING:
     from rsupres.cluster.scheduler import Scheduler
@@ -16,24 +16,20 @@ if TYPE_CHECKING:
     from rsupres.upscaling.pipeline import Compute
 
 
-class ResourceType(click.ParamType[Any]):
+class ResourceType(TextType):
     """The resources that a task takes of a Dask worker, such as ``GPU=1``."""
 
     name = "name=number"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
+    def parse(self, text: str) -> tuple[str, float]:
         """Return the name and the amount."""
-        if isinstance(value, tuple):
-            return value
-        name, _, amount = str(value).partition("=")
+        name, _, amount = text.partition("=")
         try:
             number = float(amount)
         except ValueError:
             number = 0.0
         if not name or not 0 < number < float("inf"):
-            self.fail(f"{value!r} is not NAME=NUMBER, such as GPU=1.", param, ctx)
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as GPU=1.")
         return name, number
 
 

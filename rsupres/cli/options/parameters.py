@@ -77,139 +77,129 @@ def former_option(
     )
 
 
-class ScaleType(click.ParamType[Any]):
+class TextType(click.ParamType[Any]):
+    """A value that is given as text; values of other types are taken as they are."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # of the subclass
+        """Return the value of a text."""
+        return self.parse(value) if isinstance(value, str) else value
+
+    def parse(self, text: str) -> Any:  # of the subclass
+        """Return the value of a text, or refuse it with `click.BadParameter`."""
+        raise NotImplementedError
+
+
+class ScaleType(TextType):
     """A positive factor: ``4``, ``2.5`` or ``10/3``, kept exact."""
 
     name = "scale"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
+    def parse(self, text: str) -> Fraction:
         """Return the factor as a `Fraction`."""
         from rsupres.grid import as_scale
 
         try:
-            return as_scale(value)
+            return as_scale(text)
         except GridError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error)) from error
 
 
-class BatchType(click.ParamType[Any]):
+class BatchType(TextType):
     """A number of tiles, or ``auto``."""
 
     name = "batch"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
+    def parse(self, text: str) -> int | None:
         """Return the number, None for ``auto``."""
-        if value is None or value == "auto":
+        if text == "auto":
             return None
         try:
-            number = int(value)
+            number = int(text)
         except ValueError:
             number = 0
         if number < 1:
-            self.fail(f"{value!r} is neither a number from 1 nor auto.", param, ctx)
+            raise click.BadParameter(f"{text!r} is neither a number from 1 nor auto.")
         return number
 
 
-class ShardType(click.ParamType[Any]):
+class ShardType(TextType):
     """A share of the work, ``I/N`` with 1 <= I <= N."""
 
     name = "shard"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def parse(self, text: str) -> tuple[int, int]:
         """Return (I, N)."""
-        if isinstance(value, tuple):
-            return value
-        first, _, second = str(value).partition("/")
+        first, _, second = text.partition("/")
         if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
             return int(first), int(second)
-        self.fail(f"{value!r} is not I/N with 1 <= I <= N, such as 2/8.", param, ctx)
+        raise click.BadParameter(f"{text!r} is not I/N with 1 <= I <= N, such as 2/8.")
 
 
-class BandsType(click.ParamType[Any]):
+class BandsType(TextType):
     """File bands by number, ``3,2,1``."""
 
     name = "bands"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
+    def parse(self, text: str) -> tuple[int, ...]:
         """Return the numbers, 1-based."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
+        parts = [part.strip() for part in text.split(",")]
         if all(part.isdecimal() and int(part) > 0 for part in parts):
             return tuple(int(part) for part in parts)
-        self.fail(f"{value!r} is not a list of band numbers such as 3,2,1.", param, ctx)
+        raise click.BadParameter(
+            f"{text!r} is not a list of band numbers such as 3,2,1."
+        )
 
 
-class NamedBandsType(click.ParamType[Any]):
+class NamedBandsType(TextType):
     """File bands by role, ``red=3,green=2,blue=1``."""
 
     name = "role=band,..."
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[str, int], ...]:
+    def parse(self, text: str) -> tuple[tuple[str, int], ...]:
         """Return pairs of role and 1-based band number, in the given order."""
-        if isinstance(value, tuple):
-            return value
         pairs: list[tuple[str, int]] = []
-        for part in str(value).split(","):
+        for part in text.split(","):
             role, _, number = (piece.strip() for piece in part.partition("="))
             if not role or not number.isdecimal() or int(number) < 1:
-                self.fail(f"{part!r} is not ROLE=BAND such as red=3.", param, ctx)
+                raise click.BadParameter(f"{part!r} is not ROLE=BAND such as red=3.")
             if role.lower() in dict(pairs):
-                self.fail(f"{value!r} gives {role.lower()} two bands.", param, ctx)
+                raise click.BadParameter(f"{text!r} gives {role.lower()} two bands.")
             pairs.append((role.lower(), int(number)))
         return tuple(pairs)
 
 
-class DurationType(click.ParamType[Any]):
+class DurationType(TextType):
     """A time such as ``5h``, ``90m``, ``1h30m`` or ``45s``, in seconds."""
 
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
+    def parse(self, text: str) -> float:
         """Return the seconds."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(
-            r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(value)
-        )
+        found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
         if found is None or not any(found.groups()):
-            self.fail(
-                f"{value!r} is no time such as 5h, 90m, 1h30m or 45s.", param, ctx
+            raise click.BadParameter(
+                f"{text!r} is no time such as 5h, 90m, 1h30m or 45s."
             )
         days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
         total_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
         if total_s == 0:
-            self.fail(f"{value!r} is no time at all.", param, ctx)
+            raise click.BadParameter(f"{text!r} is no time at all.")
         return float(total_s)
 
 
-class LayersType(click.ParamType[Any]):
+class LayersType(TextType):
     """Classes of a legend, ``building,road``."""
 
     name = "layers"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
+    def parse(self, text: str) -> tuple[str, ...]:
         """Return the keys in the given order."""
-        if isinstance(value, tuple):
-            return value
-        keys = tuple(part.strip().lower() for part in str(value).split(","))
+        keys = tuple(part.strip().lower() for part in text.split(","))
         if not all(keys):
-            self.fail(
-                f"{value!r} is not a list of classes such as building,road.", param, ctx
+            raise click.BadParameter(
+                f"{text!r} is not a list of classes such as building,road."
             )
         return keys
 

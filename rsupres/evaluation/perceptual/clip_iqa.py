@@ -69,7 +69,7 @@ class ClipIqa:
     def __init__(
         self, path: Path, stored: Mapping[str, Tensor], device: str | torch.device
     ) -> None:
-        self._model, self.side = clip_model(path, stored)
+        self._model, self.side = _clip_model(path, stored)
         self._model.to(device)
         self._device = device
         with torch.inference_mode():
@@ -108,16 +108,8 @@ def read_clip(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: is no TorchScript archive.") from error
 
 
-def clip_model(path: Path, stored: Mapping[str, Tensor]) -> tuple[Any, int]:
-    """Return CLIP filled from OpenAI's tensors, and the side of its pictures.
-
-    Args:
-        path: of the file, for messages.
-        stored: its tensors by name.
-
-    Raises:
-        CheckpointError: the file has other layers.
-    """
+def _clip_model(path: Path, stored: Mapping[str, Tensor]) -> tuple[Any, int]:
+    """Return CLIP filled from OpenAI's tensors, and the side of its pictures."""
     from transformers import CLIPConfig, CLIPModel
 
     try:

@@ -6,7 +6,6 @@ Texture Similarity".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from rsupres.errors import CheckpointError
 from rsupres.evaluation.perceptual.features import VGG_STAGES, VGG_TAPS, vgg_layers
-from rsupres.evaluation.perceptual.lpips import blocks_of
+from rsupres.evaluation.perceptual.lpips import mean_over_blocks
 
 MAX_BLOCK = 512  # pixels along a side that are seen at once
 MIN_SIDE = 32  # below it the features have no pixel left
@@ -111,17 +110,14 @@ def dists_distance(
         hr: the same shape and range.
         valid: (H, W) bool.
     """
-    total, n_pixels = 0.0, 0
-    for block in blocks_of(valid.shape, MAX_BLOCK):
-        mask = valid[block]
-        if not mask.all() or min(mask.shape) < MIN_SIDE:
-            continue
+
+    def measure(block: tuple[slice, slice]) -> float:
         pair = [
             torch.from_numpy(np.ascontiguousarray(image[:, *block], np.float32))[None]
             for image in (sr, hr)
         ]
         with torch.inference_mode():
             a, b = (image.to(module.mean.device) for image in pair)
-            total += float(module(a, b)[0]) * mask.size
-        n_pixels += mask.size
-    return total / n_pixels if n_pixels else math.nan
+            return float(module(a, b)[0])
+
+    return mean_over_blocks(valid, MAX_BLOCK, measure, MIN_SIDE)

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from rsupres.errors import CheckpointError
-from rsupres.evaluation.perceptual.lpips import LpipsSqueeze, fill
+from rsupres.evaluation.perceptual.lpips import Taps, fill
 
 
 def fill_features(
@@ -36,32 +34,6 @@ def fill_features(
         if name.startswith("features.")
     }
     fill(layers, own, path)
-
-
-class Taps(nn.Module):
-    """Layers, read at some of them.
-
-    Attributes:
-        taps: numbers of the layers whose maps are returned.
-        channels: of those maps.
-    """
-
-    def __init__(
-        self, layers: nn.Sequential, taps: tuple[int, ...], channels: tuple[int, ...]
-    ) -> None:
-        super().__init__()
-        self.layers = layers
-        self.taps = taps
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the maps of normalised images (b, 3, H, W)."""
-        maps = []
-        for number, layer in enumerate(self.layers):
-            x = layer(x)
-            if number in self.taps:
-                maps.append(x)
-        return maps
 
 
 def alex_features() -> Taps:
@@ -103,29 +75,3 @@ def vgg_layers() -> nn.Sequential:
 def vgg_features() -> Taps:
     """Return the layers of VGG-16 with the taps of LPIPS."""
     return Taps(vgg_layers(), VGG_TAPS, tuple(channels for channels, _ in VGG_STAGES))
-
-
-class Lpips(LpipsSqueeze):
-    """LPIPS v0.1 on another backbone; see `LpipsSqueeze`."""
-
-    backbone: Taps  # type: ignore[assignment]  # instead of SqueezeNet's features
-
-    def __init__(self, backbone: Taps, name: str) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.name = name
-        self.heads = nn.ParameterList(
-            nn.Parameter(torch.zeros(1, n, 1, 1)) for n in backbone.channels
-        )
-
-    def set_heads(self, stored: Mapping[str, Tensor]) -> None:
-        """Take the linear heads of a file, named lin0.model.1.weight.
-
-        Raises:
-            CheckpointError: they have other sizes.
-        """
-        for number, head in enumerate(self.heads):
-            value = stored.get(f"lin{number}.model.1.weight")
-            if value is None or value.shape != head.shape:
-                raise CheckpointError(f"{self.name}: the heads have other sizes.")
-            head.data.copy_(value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from textwrap import shorten
@@ -55,44 +55,57 @@ class Fire(nn.Module):
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
 
-class SqueezeFeatures(nn.Module):
-    """The feature layers of SqueezeNet 1.1, read at the seven taps of LPIPS."""
+class Taps(nn.Module):
+    """Layers, numbered as torchvision does, read at some of them.
 
-    taps = (1, 4, 7, 9, 10, 11, 12)  # layer numbers as in torchvision
-    channels = (64, 128, 256, 384, 384, 512, 512)
+    Attributes:
+        features: the layers.
+        taps: numbers of the layers whose results are read.
+        channels: of these results.
+    """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, features: nn.Sequential, taps: tuple[int, ...], channels: tuple[int, ...]
+    ) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 3, stride=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            Fire(64, 16, 64),
-            Fire(128, 16, 64),
-            nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            Fire(128, 32, 128),
-            Fire(256, 32, 128),
-            nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            Fire(256, 48, 192),
-            Fire(384, 48, 192),
-            Fire(384, 64, 256),
-            Fire(512, 64, 256),
-        )
+        self.features = features
+        self.taps = taps
+        self.channels = channels
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the seven feature maps of normalised images (b, 3, H, W)."""
+        """Return the maps of normalised images (b, 3, H, W)."""
         maps = []
-        for index, layer in enumerate(self.features):
+        for number, layer in enumerate(self.features):
             x = layer(x)
-            if index in self.taps:
+            if number in self.taps:
                 maps.append(x)
         return maps
 
 
-class LpipsSqueeze(nn.Module):
-    """LPIPS v0.1 with the SqueezeNet backbone; weights are frozen.
+def squeeze_features() -> Taps:
+    """Return the feature layers of SqueezeNet 1.1 with the seven taps of LPIPS."""
+    layers = nn.Sequential(
+        nn.Conv2d(3, 64, 3, stride=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(64, 16, 64),
+        Fire(128, 16, 64),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(128, 32, 128),
+        Fire(256, 32, 128),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(256, 48, 192),
+        Fire(384, 48, 192),
+        Fire(384, 64, 256),
+        Fire(512, 64, 256),
+    )
+    taps, channels = (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)
+    return Taps(layers, taps, channels)
 
-    `load` fills it; a module made by the constructor alone has random weights.
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 on a backbone.
+
     Gradients flow to the images. Under autocast the convolutions run in the low
     precision, the distances always in float32.
     """
@@ -100,50 +113,24 @@ class LpipsSqueeze(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Taps) -> None:
         super().__init__()
-        self.backbone = SqueezeFeatures()
+        self.backbone = backbone
         self.heads = nn.ParameterList(
-            nn.Parameter(torch.zeros(1, n, 1, 1)) for n in SqueezeFeatures.channels
+            nn.Parameter(torch.zeros(1, n, 1, 1)) for n in backbone.channels
         )
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
 
-    @classmethod
-    def load(cls, folder: Path) -> LpipsSqueeze:
-        """Return the module, frozen on the CPU, from two weight files in a folder.
+    def fill_heads(self, path: Path) -> None:
+        """Take the linear heads of a file, named lin0.model.1.weight.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or has other tensors.
+            CheckpointError: it is damaged, or has other tensors.
         """
-        features, heads = folder / FEATURES_FILE, folder / HEADS_FILE
-        for path in (features, heads):
-            if not path.is_file():
-                raise CheckpointError(
-                    f"{path}: LPIPS (squeeze) weights are missing; name the folder "
-                    f"that holds them, or set the environment variable {ENVIRONMENT}.",
-                    remedies=("lpips_weights",),
-                )
-        return cls.load_files(features, heads)
-
-    @classmethod
-    def load_files(cls, features: Path, heads: Path) -> LpipsSqueeze:
-        """Return the module, built from its two weight files; see `load`.
-
-        Args:
-            features: weights of SqueezeNet, as torchvision offers them.
-            heads: weights of the layers, as LPIPS offers them.
-
-        Raises:
-            CheckpointError: a file is damaged, or has other tensors.
-        """
-        module = cls()
-        fill(module.backbone, _read_features(features), features)
-        stored = read_weights(heads)  # named lin0.model.1.weight
+        stored = read_weights(path)
         numbered = {n.removeprefix("lin").split(".")[0]: v for n, v in stored.items()}
-        fill(module.heads, numbered, heads)
-        module.requires_grad_(False)
-        return module.eval()
+        fill(self.heads, numbered, path)
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
         """Return the distance (b,) float32 of each pair of images, 0 for equal ones.
@@ -176,6 +163,49 @@ class LpipsSqueeze(nn.Module):
         ]
 
 
+class LpipsSqueeze(Lpips):
+    """LPIPS v0.1 with the SqueezeNet backbone; weights are frozen.
+
+    `load` fills it; a module made by the constructor alone has random weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(squeeze_features())
+
+    @classmethod
+    def load(cls, folder: Path) -> LpipsSqueeze:
+        """Return the module, frozen on the CPU, from two weight files in a folder.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or has other tensors.
+        """
+        features, heads = folder / FEATURES_FILE, folder / HEADS_FILE
+        for path in (features, heads):
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{path}: LPIPS (squeeze) weights are missing; name the folder "
+                    f"that holds them, or set the environment variable {ENVIRONMENT}.",
+                    remedies=("lpips_weights",),
+                )
+        return cls.load_files(features, heads)
+
+    @classmethod
+    def load_files(cls, features: Path, heads: Path) -> LpipsSqueeze:
+        """Return the module, built from its two weight files; see `load`.
+
+        Args:
+            features: weights of SqueezeNet, as torchvision offers them.
+            heads: weights of the layers, as LPIPS offers them.
+
+        Raises:
+            CheckpointError: a file is damaged, or has other tensors.
+        """
+        module = cls()
+        fill(module.backbone, _read_features(features), features)
+        module.fill_heads(heads)
+        return module.requires_grad_(False).eval()
+
+
 def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze | None:
     """Return LPIPS (squeeze), filled from a folder of weights.
 
@@ -199,19 +229,16 @@ def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze 
 
 
 def lpips_distance(
-    module: LpipsSqueeze,
-    sr: np.ndarray,
-    hr: np.ndarray,
-    valid: np.ndarray | None = None,
+    module: Lpips, sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-    """Return LPIPS (squeeze) of two RGB pictures.
+    """Return LPIPS of two RGB pictures.
 
     Pictures of more than 512 x 512 pixels are measured in blocks of about that size and
     averaged by valid pixels. Invalid pixels are made equal in both pictures and the
     block's distance is divided by its valid share, an approximation.
 
     Args:
-        module: from `LpipsSqueeze.load`; its device does the work.
+        module: filled; its device does the work.
         sr: (3, H, W) in [0, 1].
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
@@ -301,7 +328,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         ) from error
 
 
-def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
+def _distance(module: Lpips, sr: np.ndarray, hr: np.ndarray) -> float:
     pair = [
         torch.from_numpy(np.ascontiguousarray(image, np.float32))[None] * 2 - 1
         for image in (sr, hr)
@@ -309,6 +336,29 @@ def _distance(module: LpipsSqueeze, sr: np.ndarray, hr: np.ndarray) -> float:
     with torch.inference_mode():
         a, b = (image.to(module.shift.device) for image in pair)
         return float(module(a, b)[0])
+
+
+def mean_over_blocks(
+    valid: np.ndarray,
+    side: int,
+    measure: Callable[[tuple[slice, slice]], float],
+    least: int = 1,
+) -> float:
+    """Return the mean of a measure over blocks that are valid whole; NaN without any.
+
+    Args:
+        valid: (H, W) bool.
+        side: pixels of a block at most.
+        measure: of a block, given its rows and columns.
+        least: pixels of the smallest block that is measured.
+    """
+    total, n_pixels = 0.0, 0
+    for block in blocks_of(valid.shape, side):
+        mask = valid[block]
+        if mask.all() and min(mask.shape) >= least:
+            total += measure(block) * mask.size
+            n_pixels += mask.size
+    return total / n_pixels if n_pixels else math.nan
 
 
 def blocks_of(shape: tuple[int, ...], side: int) -> list[tuple[slice, slice]]:

@@ -9,7 +9,6 @@ Patches are not padded to a fixed number, because masked tokens change nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsupres.evaluation.perceptual.lpips import blocks_of, fill
+from rsupres.evaluation.perceptual.lpips import fill, mean_over_blocks
 
 MAX_BLOCK = 1024  # pixels along a side that are seen at once
 SIDES = (224, 384)  # pixels of the longer side, beside the picture's own size
@@ -188,17 +187,13 @@ def musiq_quality(module: Musiq, sr: np.ndarray, valid: np.ndarray) -> float:
         About 0 to 100, higher is better; NaN without a block that is valid whole.
     """
     device = module.head.weight.device
-    total, n_pixels = 0.0, 0
-    for block in blocks_of(valid.shape, MAX_BLOCK):
-        mask = valid[block]
-        if not mask.all():
-            continue
+
+    def measure(block: tuple[slice, slice]) -> float:
         seen = np.ascontiguousarray(sr[:, *block], np.float32)
         with torch.inference_mode():
-            quality = module(torch.from_numpy(seen)[None].to(device))
-        total += float(quality[0]) * mask.size
-        n_pixels += mask.size
-    return total / n_pixels if n_pixels else math.nan
+            return float(module(torch.from_numpy(seen)[None].to(device))[0])
+
+    return mean_over_blocks(valid, MAX_BLOCK, measure)
 
 
 def _resized(picture: Tensor, side: int) -> Tensor:

@@ -20,7 +20,6 @@ from rsupres.errors import CheckpointError
 from rsupres.evaluation.measures.niqe import niqe, read_model
 from rsupres.evaluation.perceptual.dists import Dists, dists_distance
 from rsupres.evaluation.perceptual.features import (
-    Lpips,
     alex_features,
     fill_features,
     vgg_features,
@@ -29,6 +28,7 @@ from rsupres.evaluation.perceptual.inception import Features, Inception, feature
 from rsupres.evaluation.perceptual.lpips import (
     FEATURES_FILE,
     HEADS_FILE,
+    Lpips,
     LpipsSqueeze,
     load_lpips,
     lpips_distance,
@@ -231,9 +231,9 @@ def _load(
         dists.requires_grad_(False)
         dists.to(device).eval()
         return lambda sr, hr, valid: dists_distance(dists, sr, hr, valid)
-    net = Lpips(alex_features() if figure == "lpips_alex" else vgg_features(), figure)
-    fill_features(net.backbone.layers, weights, first)
-    net.set_heads(read_weights(head))
+    net = Lpips(alex_features() if figure == "lpips_alex" else vgg_features())
+    fill_features(net.backbone.features, weights, first)
+    net.fill_heads(head)
     net.requires_grad_(False)
     return _lpips_measure(net.to(device).eval())
 
@@ -248,5 +248,5 @@ def _load_features(
     return lambda picture: features_of(network, picture)
 
 
-def _lpips_measure(module: LpipsSqueeze) -> Measure:
+def _lpips_measure(module: Lpips) -> Measure:
     return lambda sr, hr, valid: lpips_distance(module, sr, hr, valid)

@@ -20,9 +20,8 @@ from rsupres.grid import Grid, PixelWindow
 from rsupres.tile_grid import TileGrid, fit_side
 
 CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
-_REACH = (
-    3  # LR pixels that a cubic kernel looks beyond a cell's edge, rounding included
-)
+# LR pixels that a cubic kernel looks beyond a cell's edge, rounding included.
+_REACH = 3
 # Latent tiles of a scene, in cells of 8 SR pixels: the least side of large ones, what
 # neighbours share, and what weighs nothing.
 _TILE = 160

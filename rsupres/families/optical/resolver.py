@@ -285,11 +285,6 @@ def from_checkpoint(
 ) -> Optical:
     """Return the model of a checkpoint, ready for scenes.
 
-    Args:
-        checkpoint: of this family.
-        device: where the model computes.
-        options: of sampling and precision, and known facts of the sensor.
-
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler, of which the model has none.

@@ -263,7 +263,7 @@ def sample(
 def from_checkpoint(
     checkpoint: Checkpoint, device: torch.device, options: SamplerOptions
 ) -> RefDiff:
-    """Build the resolver from a checkpoint.
+    """Return the model of a checkpoint, ready for scenes.
 
     Raises:
         CheckpointError: architecture or tensors do not fit.

@@ -55,7 +55,7 @@ from rsupres.families.sgdm.prompts import prompt_number, prompt_text
 from rsupres.families.sgdm.sampling import Sampling, choose_sampling, sample_latent
 from rsupres.families.sgdm.style import Statistics, picture_statistics, restyle
 from rsupres.families.sgdm.unmixing import finish
-from rsupres.families.storage import config_from_json, fit_tensors
+from rsupres.families.storage import config_from_json, fit_tensors, shapes_of
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
@@ -278,11 +278,6 @@ def from_checkpoint(
 ) -> Sgdm:
     """Return the model of a checkpoint, ready for scenes.
 
-    Args:
-        checkpoint: of this family.
-        device: where the model computes.
-        options: of sampling, style and precision.
-
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a sampler that does not exist, too many steps, or a style to be
@@ -299,7 +294,7 @@ def from_checkpoint(
         )
     with torch.device("meta"):
         networks = SgdmNetworks(config, encodes=False)
-    shapes = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
+    shapes = shapes_of(networks)
     tensors = {
         name: tensor if tensor.dtype == torch.int64 else tensor.float()
         for name, tensor in checkpoint.tensors.items()

@@ -120,13 +120,13 @@ class FrequencySeparable(nn.Module):
 
     def forward(self, x: Tensor, shared: Shared = None) -> Tensor:
         """Return (b, c_out, h, w) of (b, c_in, h, w)."""
-        gates = find_gates(self.mlp, x, shared).to(x.dtype)  # (b or 1, 2)
+        gates = _find_gates(self.mlp, x, shared).to(x.dtype)  # (b or 1, 2)
         low, high = _kernel(self.low_branch), _kernel(self.high_branch)
         here = torch.zeros_like(low)
         here[:, :, 1, 1] = 1.0
-        rest = depthwise_each(x, (here - low)[None])
+        rest = _depthwise_each(x, (here - low)[None])
         g0, g1 = gates[:, :, None, None, None, None].unbind(1)  # (b or 1, 1, 1, 1, 1)
-        mixed = depthwise_each(rest, g1 * high - g0 * here)
+        mixed = _depthwise_each(rest, g1 * high - g0 * here)
         mixed = torch.addcmul(mixed, x, g0[:, 0].to(mixed.dtype))
         result: Tensor = self.bottleneck(mixed)
         return result
@@ -150,13 +150,13 @@ class DirectionSeparable(nn.Module):
 
     def forward(self, x: Tensor, shared: Shared = None) -> Tensor:
         """Return (b, c, h, w) of the same."""
-        gates = find_gates(self.mlp, x, shared).to(x.dtype)  # (b or 1, 3)
+        gates = _find_gates(self.mlp, x, shared).to(x.dtype)  # (b or 1, 3)
         g0, g1, g2 = gates[:, :, None, None, None, None].unbind(1)
         column, row = _kernel(self.h_conv), _kernel(self.v_conv)
         kernel = g1 * (column * row)  # (b or 1, c, 1, 3, 3)
         kernel = kernel + g0 * functional.pad(column, (1, 1))
         kernel = kernel + g2 * functional.pad(row, (0, 0, 1, 1))
-        mixed = depthwise_each(x, kernel)
+        mixed = _depthwise_each(x, kernel)
         result: Tensor = self.conv_expand(self.conv_reduce(mixed))
         return result
 
@@ -301,28 +301,16 @@ class _GatedGelu(nn.Module):
         return result
 
 
-def find_gates(mlp: nn.Module, x: Tensor, shared: Shared) -> Tensor:
-    """Return the gates of a picture, (b, k), or those that all share, (1, k).
-
-    Args:
-        mlp: maps pooled channels to gates.
-        x: (b, c, h, w).
-        shared: keeps the gates that all tiles of a scene share; None = each picture has
-            its own.
-    """
+def _find_gates(mlp: nn.Module, x: Tensor, shared: Shared) -> Tensor:
+    """Return the gates of a picture, (b, k), or those that all share, (1, k)."""
     if shared is None:
         gates: Tensor = mlp(x.mean((2, 3))).sigmoid()
         return gates
     return shared.share(lambda: mlp(x.mean((0, 2, 3))[None]).sigmoid().float())
 
 
-def depthwise_each(x: Tensor, kernels: Tensor) -> Tensor:
-    """Return (b, c, h, w), every channel filtered, zero padded to the same size.
-
-    Args:
-        x: (b, c, h, w).
-        kernels: (b, c, 1, 3, 3), or (1, c, 1, 3, 3) for all pictures.
-    """
+def _depthwise_each(x: Tensor, kernels: Tensor) -> Tensor:
+    """Return (b, c, h, w), every channel filtered, zero padded to the same size."""
     if len(kernels) == 1:
         return functional.conv2d(x, kernels[0], padding=1, groups=x.shape[1])
     each = [

@@ -18,13 +18,13 @@ from fractions import Fraction
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.families.slimdiffsr.blocks import Shared
 from rsupres.families.slimdiffsr.config import TrunkConfig
 from rsupres.families.slimdiffsr.network import (
     TinyBlock,
     Trunk,
     Upsample,
-    conv3,
     enlarge,
 )
 
@@ -69,9 +69,9 @@ class MiniNetwork(nn.Module):
         c, wide = config.tiny, config.trunk.widths[0]
         self.encoder, self.decoder, self.head = _make_ends(config)
         self.down = nn.Conv2d(c, c, 3, 2, 1, bias=False)
-        self.merge_conv1 = conv3(c, wide)
+        self.merge_conv1 = Conv3x3(c, wide)
         self.unet = Trunk(config.trunk)
-        self.merge_conv2 = conv3(wide, c)
+        self.merge_conv2 = Conv3x3(wide, c)
         self.up = Upsample(c)
         if config.own_ends:
             others = {str(scale): _Ends(config) for scale in config.scales[1:]}
@@ -137,7 +137,7 @@ def _make_ends(
     c = config.tiny
     encoder = [TinyBlock(c) for _ in range(config.encoder_blocks)]
     decoder = [TinyBlock(c) for _ in range(config.decoder_blocks)]
-    head = conv3(c, 3 * config.scale**2)
+    head = Conv3x3(c, 3 * config.scale**2)
     nn.init.normal_(head.weight, std=_SMALL_START / (9 * c) ** 0.5)
     nn.init.zeros_(head.bias)  # type: ignore[arg-type]  # it has one
-    return nn.Sequential(conv3(3, c), *encoder), nn.Sequential(*decoder), head
+    return nn.Sequential(Conv3x3(3, c), *encoder), nn.Sequential(*decoder), head

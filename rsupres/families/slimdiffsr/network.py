@@ -13,7 +13,7 @@ complete. `resolver` runs the network on scenes and tiles, `released` on whole p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -69,13 +69,13 @@ class TinyEncoder(nn.Module):
 
     def __init__(self, channels: int, latent: int, *, dead: bool) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv3(3, channels), TinyBlock(channels)]
+        layers: list[nn.Module] = [Conv3x3(3, channels), TinyBlock(channels)]
         for _ in range(3):
             layers.append(nn.Conv2d(channels, channels, 3, 2, 1, bias=False))
             layers += [TinyBlock(channels) for _ in range(3)]
         self._used = len(layers)
         if dead:
-            layers.append(conv3(channels, latent))
+            layers.append(Conv3x3(channels, latent))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,13 +89,13 @@ class TinyDecoder(nn.Module):
 
     def __init__(self, channels: int, latent: int, *, dead: bool) -> None:
         super().__init__()
-        first = conv3(latent, channels) if dead else nn.Identity()
+        first = Conv3x3(latent, channels) if dead else nn.Identity()
         layers: list[nn.Module] = [first, nn.ReLU()]
         for blocks in (3, 3, 3):
             layers += [TinyBlock(channels) for _ in range(blocks)]
             double = DoublingConv(channels, channels, 3, padding=1, bias=False)
             layers += [nn.Identity(), double]  # the names count the doubling
-        layers += [TinyBlock(channels), conv3(channels, 3)]
+        layers += [TinyBlock(channels), Conv3x3(channels, 3)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -138,11 +138,11 @@ class Trunk(nn.Module):
         )
         self.conv_norm_out = norm(upper, 1e-5)
         if dead:
-            self.conv_in = conv3(latent, upper)
+            self.conv_in = Conv3x3(latent, upper)
             self.time_embedding = nn.Module()
             self.time_embedding.linear_1 = nn.Linear(upper, 4 * upper)
             self.time_embedding.linear_2 = nn.Linear(4 * upper, 4 * upper)
-            self.conv_out = conv3(upper, latent)
+            self.conv_out = Conv3x3(upper, latent)
 
     def forward(self, x: Tensor, shared: Shared = None) -> Tensor:
         """Return features (b, c, h, w) of the same; sides even."""
@@ -192,7 +192,7 @@ class _Level(nn.Module):
 
     def ascend(self, x: Tensor, shared: Shared, skips: list[Tensor]) -> Tensor:
         for resnet, attention in zip(self.resnets, self.attentions, strict=True):
-            joined = cat_channels(x, skips.pop())
+            joined = torch.cat([x, skips.pop()], 1)
             x = attention(resnet(joined, shared), shared)
         for layer in self.upsamplers:
             x = layer(x)
@@ -267,9 +267,9 @@ class SlimDiffSRNetwork(nn.Module):
         self.config = config
         wide = config.trunk.widths[0]
         self.vae = _TinyAutoencoder(config.tiny, config.latent, dead=dead)
-        self.merge_conv1 = conv3(config.tiny, wide)
+        self.merge_conv1 = Conv3x3(config.tiny, wide)
         self.unet = Trunk(config.trunk, config.latent, dead=dead)
-        self.merge_conv2 = conv3(wide, config.tiny)
+        self.merge_conv2 = Conv3x3(wide, config.tiny)
 
     def forward(self, x: Tensor, shared: Shared = None) -> tuple[Tensor, Tensor]:
         """Return the second bridge's map z (b, c, H/8, W/8) and the picture.
@@ -324,41 +324,8 @@ def signed_input(lr: Tensor, rest: Fraction) -> Tensor:
     return signed.contiguous(memory_format=torch.channels_last)
 
 
-def shapes_of(network: nn.Module) -> Mapping[str, tuple[int, ...]]:
-    """Return the names and shapes of a network's tensors."""
-    return {name: tuple(t.shape) for name, t in network.state_dict().items()}
-
-
-def cat_channels(x: Tensor, skip: Tensor) -> Tensor:
-    """Return current channels, then those of the skip.
-
-    Args:
-        x: (b, c, h, w).
-        skip: (b, c', h, w).
-    """
-    return torch.cat([x, skip], 1)
-
-
-def conv3(c_in: int, c_out: int) -> nn.Conv2d:
-    """Return a 3 x 3 convolution with bias, zero padded.
-
-    Args:
-        c_in: channels read.
-        c_out: channels written.
-    """
-    return Conv3x3(c_in, c_out)
-
-
 def norm_of(config: TrunkConfig) -> Norm:
     """Return the function that makes a norm from channels and an epsilon."""
     if config.norm == "group":
-        return partial(_group_norm, config.groups)
-    return _pixel_norm
-
-
-def _group_norm(groups: int, channels: int, eps: float) -> nn.Module:
-    return GroupNorm(groups, channels, eps)
-
-
-def _pixel_norm(channels: int, eps: float) -> nn.Module:
-    return PixelNorm(channels)
+        return partial(GroupNorm, config.groups)
+    return lambda channels, eps: PixelNorm(channels)

@@ -56,7 +56,6 @@ from rsupres.families.slimdiffsr.network import (
     MULTIPLE,
     SlimDiffSRNetwork,
     enlarge,
-    shapes_of,
     signed_input,
 )
 from rsupres.families.slimdiffsr.released import (
@@ -66,7 +65,7 @@ from rsupres.families.slimdiffsr.released import (
 )
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
 from rsupres.families.slimdiffsr.wide import WideTeacher, WideTeacherConfig
-from rsupres.families.storage import config_from_json, config_to_json, fit_tensors
+from rsupres.families.storage import config_from_json, config_to_json, fill_network
 from rsupres.grid import PixelWindow
 
 if TYPE_CHECKING:
@@ -212,11 +211,6 @@ def from_checkpoint(
 ) -> SlimDiffSR:
     """Return the model of a checkpoint, ready for scenes.
 
-    Args:
-        checkpoint: of this family.
-        device: where the model computes.
-        options: of sampling and precision.
-
     Raises:
         CheckpointError: architecture or tensors do not fit.
         InputError: a step count or sampler that the model does not have.
@@ -233,10 +227,7 @@ def from_checkpoint(
         )
     config = architecture_from_json(checkpoint.architecture, checkpoint.path)
     network = make_network(config)
-    fit_tensors(checkpoint.tensors, shapes_of(network), checkpoint.path)
-    network.load_state_dict({k: v.float() for k, v in checkpoint.tensors.items()})
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
-    network.eval().requires_grad_(False)
+    fill_network(network, checkpoint, device)
     if options.precision == "bf16":
         _halve(network, device)
     return SlimDiffSR(checkpoint.spec, network, options, device)

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     write_random_weights(below)
     for name, layers in (
-        ("alexnet-owt-7be5be79.pth", alex_features().layers),
+        ("alexnet-owt-7be5be79.pth", alex_features().features),
         ("vgg16-397923af.pth", vgg_layers()),
     ):
         for layer in layers:

@@ -90,7 +90,7 @@ def edm_loss(
     """
     options = setup.options
     assert isinstance(options, EdmOptions)
-    frame = spoilt_frame(batch, options, network, generator)
+    frame = _spoilt_frame(batch, options, network, generator)
     clean = frame.denoised(batch.hr)
     chances = torch.randn(len(clean), generator=generator).to(clean.device)
     sigma = draw_sigma(chances, options.sigma_mean, options.sigma_deviation)
@@ -114,7 +114,7 @@ def closing_loss(
     """
     options, config = setup.options, network.config
     assert isinstance(options, ClosingOptions)
-    frame = spoilt_frame(batch, options, network, generator)
+    frame = _spoilt_frame(batch, options, network, generator)
     sigmas = karras_sigmas(config.steps, config.sigma_min, config.sigma_max, config.rho)
     sampler = SAMPLERS[config.sampler]
     calls = sampler.calls(config.steps)
@@ -169,20 +169,13 @@ def released_loss(
     return edm_weight(sigma) * squares.sum(1)
 
 
-def spoilt_frame(
+def _spoilt_frame(
     batch: Batch,
     options: StaleReferences,
     network: RefDiffUNet,
     generator: torch.Generator,
 ) -> PreparedTiles:
-    """Return the inputs of the network, with some references spoilt.
-
-    Args:
-        batch: of training data.
-        options: how references are spoilt, and how often.
-        network: in training.
-        generator: of all draws.
-    """
+    """Return the inputs of the network, with some references spoilt."""
     given = make_stale(batch.conditions, options, generator)
     return frame_of(replace(batch, conditions=given), network)
 

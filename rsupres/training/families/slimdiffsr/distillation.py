@@ -306,19 +306,14 @@ def feature_loss(adapted: Tensor, wanted: Tensor) -> Tensor:
         adapted: the student's map with the teacher's channels, (b, c, h, w).
         wanted: the teacher's, (b, c, h', w').
     """
-    resized = match_size(adapted.float(), wanted.shape[2:])
+    resized = _match_size(adapted.float(), wanted.shape[2:])
     wanted = wanted.float()
     power = wanted.square().mean().clamp_min(_SMALL)
     return (resized - wanted).square().mean() / power
 
 
-def match_size(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return maps (b, c, *size): area means where they shrink, else bilinear.
-
-    Args:
-        x: (b, c, h, w).
-        size: rows and columns wanted.
-    """
+def _match_size(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps (b, c, *size): area means where they shrink, else bilinear."""
     height, width = size
     if x.shape[2:] == (height, width):
         return x

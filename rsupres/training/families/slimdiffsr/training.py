@@ -205,14 +205,14 @@ class SlimDiffSRTraining(FamilyTraining):
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the loss terms of the stage."""
-        lr = signed_lr(batch, self.architecture)
+        lr = _signed_lr(batch, self.architecture)
         truth = 2.0 * batch.hr - 1.0
         if setup.stage.name in _DISTILLING:
             return self._distill(lr, batch, generator, setup)
         network = network_at(self.network, batch.scale)
         if isinstance(network, AnyTeacher):
             return _teach(network, lr, truth, setup)
-        image = run_as_one_scene(network, lr)
+        image = _run_as_one_scene(network, lr)
         return Outcome(picture_terms(image, truth, setup), image, truth)
 
     def export(self) -> Exported:
@@ -242,10 +242,10 @@ class SlimDiffSRTraining(FamilyTraining):
             side = _VALIDATION_LR_SIDE * self.architecture.scale // scale
             plan = PatchOptions(side, _VALIDATION_CROPS, fixed_scales=(float(scale),))
             batch = validation.batch(plan)
-            lr, hr = signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
+            lr, hr = _signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
             plain = 2.0 * batch.lr - 1.0
             bicubic = functional.interpolate(plain, hr.shape[2:], mode="bicubic")
-            image = run_as_one_scene(network_at(self.network, batch.scale), lr)
+            image = _run_as_one_scene(network_at(self.network, batch.scale), lr)
             shown += [bicubic, image, hr]
             figures[f"psnr_bicubic_x{scale}"] = mean_psnr(bicubic, hr)
             figures[f"psnr_student_x{scale}"] = mean_psnr(image, hr)
@@ -261,7 +261,7 @@ class SlimDiffSRTraining(FamilyTraining):
         options = cast(DistillOptions, setup.options)
         taught = self.teacher.run(batch.lr, batch.scale)
         made = run_with_maps(network_at(self.network, batch.scale), lr)
-        image = match_batch_colours(self.network, made.image, lr)
+        image = _match_batch_colours(self.network, made.image, lr)
         terms = {
             f"{name}_{who}": weight * term
             for who, weight, picture in (
@@ -347,22 +347,13 @@ def _teach(
     return Outcome(terms, image, truth)
 
 
-def run_as_one_scene(network: AnyNetwork, lr: Tensor) -> Tensor:
-    """Return the pictures of a batch as one scene.
-
-    Arguments and result are those of `run_with_maps`, without the maps.
-    """
-    return match_batch_colours(network, run_with_maps(network, lr).image, lr)
+def _run_as_one_scene(network: AnyNetwork, lr: Tensor) -> Tensor:
+    """Return the pictures of a batch as one scene; see `run_with_maps`."""
+    return _match_batch_colours(network, run_with_maps(network, lr).image, lr)
 
 
-def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tensor:
-    """Return pictures with the colours of LR, a batch as one picture.
-
-    Args:
-        network: the student; only the released one matches colours.
-        image: its pictures, (b, 3, H, W).
-        lr: (b, 3, h, w).
-    """
+def _match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tensor:
+    """Return pictures with the colours of LR, a batch as one picture."""
     if not isinstance(network, SlimDiffSRNetwork):
         return image.float()
     bicubic = functional.interpolate(lr, image.shape[2:], mode="bicubic")
@@ -374,16 +365,8 @@ def match_batch_colours(network: AnyNetwork, image: Tensor, lr: Tensor) -> Tenso
     return colours.view(c, b, height, width).transpose(0, 1)
 
 
-def signed_lr(batch: Batch, architecture: AnyConfig) -> Tensor:
-    """Return LR in [-1, 1], enlarged to the network's own factor, channels last.
-
-    Args:
-        batch: of training data.
-        architecture: of the student.
-
-    Raises:
-        InputError: the network does not serve the scale of the batch.
-    """
+def _signed_lr(batch: Batch, architecture: AnyConfig) -> Tensor:
+    """Return LR in [-1, 1], enlarged to the network's own factor, channels last."""
     if batch.scale not in architecture.scales:
         scales = ", ".join(map(str, architecture.scales))
         raise InputError(
