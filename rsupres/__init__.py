@@ -46,21 +46,7 @@ _HOMES = {
     "upscale_array": "rsupres.upscaling.array",
 }
 
-__all__ = [
-    "Model",
-    "__version__",
-    "batch",
-    "change_mask",
-    "evaluate",
-    "load_model",
-    "make_report",
-    "mosaic",
-    "plan",
-    "rasterize",
-    "tile",
-    "upscale",
-    "upscale_array",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> object:

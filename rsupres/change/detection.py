@@ -273,11 +273,8 @@ def _ridged(covariance: Floats) -> Floats:
 
 def _box(image: Floats) -> Floats:
     """Return sums over 3 x 3 pixels of (k, h, w), zero beyond the edge."""
-    reach = SMOOTHING
-    padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)))
-    height, width = image.shape[1:]
-    total = np.zeros_like(image)
-    for row in range(2 * reach + 1):
-        for col in range(2 * reach + 1):
-            total += padded[:, row : row + height, col : col + width]
-    return total
+    from scipy import ndimage
+
+    side = 2 * SMOOTHING + 1
+    sums = ndimage.correlate(image, np.ones((1, side, side)), mode="constant")
+    return np.asarray(sums)

@@ -64,7 +64,6 @@ class _Found:
     n_dropped: int = 0
     n_other: int = 0
     n_unnamed: int = 0
-    n_read: int = 0
 
 
 class PolygonMask:
@@ -130,7 +129,6 @@ def _take(
     found: _Found,
 ) -> None:
     """Add the polygons of one layer, in its order."""
-    found.n_read += len(features.wkb)
     if features.extent is not None:
         found.extents.append((features.extent, features.crs))
     if not len(features.wkb):

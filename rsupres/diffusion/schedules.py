@@ -24,10 +24,7 @@ def linear_betas(steps: int, first: float, last: float) -> np.ndarray:
 def sqrt_linear_betas(steps: int, first: float, last: float) -> np.ndarray:
     """Return (steps,) variances, linear in sqrt(beta) (Rombach et al. 2022).
 
-    Args:
-        steps: of the chain.
-        first: variance of the first step.
-        last: variance of the last step.
+    Arguments and result are those of `linear_betas`.
     """
     return np.linspace(first**0.5, last**0.5, steps, dtype=np.float64) ** 2
 

@@ -3,8 +3,7 @@
 A family declares what it needs (`ModelSpec`), finds once per scene what all tiles share
 (`SuperResolver.prepare`), and turns batches of LR tiles into batches of SR tiles
 (`SuperResolver.upscale`). It knows no files, no coordinates and no tile grid beyond the
-absolute windows of a batch. This module holds the types that cross that border, and
-`config_from_json` and `fit_tensors`, with which every family checks a checkpoint.
+absolute windows of a batch. This module holds the types that cross that border.
 Weight files are read by `rsupres.checkpoints`, samplers are in `rsupres.diffusion`.
 """
 

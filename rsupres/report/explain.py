@@ -46,45 +46,50 @@ class Explanation:
     unit: str = ""
 
 
-_PERCENT = {"form": ".2f", "factor": 100.0, "unit": " %"}
+def _share(
+    title: str,
+    sentence: str,
+    good: float | None = None,
+    poor: float | None = None,
+    best: float = 0.0,
+) -> Explanation:
+    """Return the explanation of a share, which is shown in percent."""
+    return Explanation(title, sentence, good, poor, best, ".2f", 100.0, " %")
+
+
 EXPLANATIONS: Mapping[str, Explanation] = {
-    "consistency": Explanation(
+    "consistency": _share(
         "Consistency",
         "How much the result, averaged back to the input's pixels, differs from the "
         "input (root mean square, share of the range).",
         0.006,
         0.02,
-        **_PERCENT,  # type: ignore[arg-type]
     ),
-    "bias": Explanation(
+    "bias": _share(
         "Bias",
         "Mean of that difference: whether the result is brighter or darker as a whole.",
         0.001,
         0.005,
-        **_PERCENT,  # type: ignore[arg-type]
     ),
-    "valid": Explanation(
+    "valid": _share(
         "Valid",
         "Share of the input's pixels that hold a measurement.",
         0.999,
         0.8,
-        best=1.0,
-        **_PERCENT,  # type: ignore[arg-type]
+        1.0,
     ),
-    "clipped": Explanation(
+    "clipped": _share(
         "Clipped",
         "Share of the input's values beyond the range that the model sees; they are "
         "kept, but enlarged without it.",
         0.005,
         0.03,
-        **_PERCENT,  # type: ignore[arg-type]
     ),
-    "uncertainty": Explanation(
+    "uncertainty": _share(
         "Uncertainty",
         "Mean standard deviation over the samples: how much the drawn pictures differ.",
         0.005,
         0.02,
-        **_PERCENT,  # type: ignore[arg-type]
     ),
     "seam_over_input": Explanation(
         "Seams",
@@ -101,20 +106,14 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "it is far from 1 also by what happens to lie there.",
         form=".3f",
     ),
-    "detail": Explanation(
+    "detail": _share(
         "Fine detail",
         "Share of the picture's variation that is finer than the input could show; "
         "the model made it, or took it from a condition.",
-        form=".2f",
-        factor=100.0,
-        unit=" %",
     ),
-    "hr_detail": Explanation(
+    "hr_detail": _share(
         "Fine detail of the truth",
         "The same share of the truth: what a perfect result would have.",
-        form=".2f",
-        factor=100.0,
-        unit=" %",
     ),
     "psnr": Explanation(
         "PSNR",

@@ -174,7 +174,7 @@ class _Tally:
         scale = self._sources.scale
         for name, picture in self._pictures.items():
             grid = frame.refine(1 / scale) if name == "input" else frame
-            pixels = read_on(picture.raster, self._bands(name), grid)
+            pixels = read_on(picture.raster, [*self._bands(name).values()], grid)
             self._count(name, pixels)
             shown = self._shown(name, pixels)
             per_lr = 1.0 if name == "input" else float(scale)
@@ -183,33 +183,19 @@ class _Tally:
             if name == "result":
                 self._add_seam(pixels, window)
 
-    def _bands(self, name: str) -> list[int]:
-        """Return the bands of a picture that mean the same as the result's."""
-        sr = self._sources.sr
-        if name == "result":
-            return list(sr.raster.data_bands)
-        there = dict(sr.same_bands(self._pictures[name]))
-        return list(there.values())
-
-    def _band_names(self, name: str) -> list[int]:
-        """Return the result's bands that `_bands` stand for."""
-        sr = self._sources.sr
-        if name == "result":
-            return list(sr.raster.data_bands)
-        return list(dict(sr.same_bands(self._pictures[name])))
+    def _bands(self, name: str) -> dict[int, int]:
+        """Return by the result's bands those of a picture that mean the same."""
+        return dict(self._sources.sr.same_bands(self._pictures[name]))
 
     def _shown(self, name: str, pixels: Floats) -> Floats:
         """Return (h, w): the mean of the bands that are shown, in units of the range.
 
         The truth may have other numbers; each picture has its own range.
         """
-        sr = self._sources.sr
-        places = [k for k, b in enumerate(self._band_names(name)) if b in sr.rgb]
-        spans = [
-            self._pictures[name].spans[band - 1]
-            for k, band in enumerate(self._bands(name))
-            if k in places
-        ]
+        rgb, bands = self._sources.sr.rgb, self._bands(name)
+        places = [k for k, band in enumerate(bands) if band in rgb]
+        own = [band for result, band in bands.items() if result in rgb]
+        spans = [self._pictures[name].spans[band - 1] for band in own]
         shown = pixels[places] / np.array(spans, np.float32)[:, None, None]
         return np.asarray(shown.mean(axis=0))
 
@@ -223,7 +209,7 @@ class _Tally:
         counts = self._counts.setdefault(
             name, [np.zeros(N_BINS + 1) for _ in self._edges]
         )
-        for band, values in zip(self._band_names(name), pixels, strict=True):
+        for band, values in zip(self._bands(name), pixels, strict=True):
             place = bands.index(band)
             known = values[np.isfinite(values)]
             counts[place][:-1] += np.histogram(known, self._edges[place])[0]
@@ -240,9 +226,8 @@ class _Tally:
         lr, frame = self._sources.lr, self._sources.frame.crop(window)
         ratios = [_seam(pixels, rows, cols), math.nan]
         if lr is not None:
-            ratios[1] = _seam(
-                read_on(lr.raster, self._bands("input"), frame), rows, cols
-            )
+            enlarged = read_on(lr.raster, [*self._bands("input").values()], frame)
+            ratios[1] = _seam(enlarged, rows, cols)
         if math.isfinite(ratios[0]):
             self._seams.append((ratios[0], ratios[1], len(rows) + len(cols)))
 

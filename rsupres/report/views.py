@@ -8,7 +8,7 @@ texture, and its middle. All layers of a part lie on the same pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
@@ -215,14 +215,11 @@ def draw(
         rows = [(r - top) / view.step for r in borders[0]]
         cols = [(c - left) / view.step for c in borders[1]]
         views.append(
-            View(
-                view.name,
-                view.window,
-                view.step,
-                view.grid,
-                tuple(r for r in rows if 0 < r < view.grid.height),
-                tuple(c for c in cols if 0 < c < view.grid.width),
-                tuple(painter.layers(view)),
+            replace(
+                view,
+                rows=tuple(r for r in rows if 0 < r < view.grid.height),
+                cols=tuple(c for c in cols if 0 < c < view.grid.width),
+                layers=tuple(painter.layers(view)),
             )
         )
     return Shown(

@@ -154,7 +154,8 @@ class E2DiffSR:
         """Run DEPSR on tiles, with the scene's latent at their absolute positions."""
         latent = batch.scene.arrays["latent"]
         used = self._used_scale(scale)
-        geometry = _scene_geometry(batch.scene.numbers, used)
+        rows, cols = (int(batch.scene.numbers[name]) for name in ("height", "width"))
+        geometry = Geometry.of(rows, cols, used)
         low, high = band_levels(batch.scene.numbers, self.device)
         lr = (batch.lr.to(self.device) - low) / (high - low) * 2.0 - 1.0
         lr = lr.contiguous(memory_format=torch.channels_last)
@@ -320,11 +321,6 @@ def make_spec(
         stochastic=True,
         steps=config.steps,
     )
-
-
-def _scene_geometry(numbers: Mapping[str, float], scale: Fraction) -> Geometry:
-    """Return the geometry of the frame that `prepare` saw."""
-    return Geometry.of(int(numbers["height"]), int(numbers["width"]), scale)
 
 
 def _mix_detail(networks: E2DiffSRNetworks, detail: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -183,7 +184,7 @@ def download(area: BaseGeometry, legend: Legend, folder: Path) -> Copy:
         _check_reachable(url)
         frame = _fetch(area, query, url)
         copy = keep_copy(frame, area, query, folder, url)
-    _remove_cache(folder / CACHE)
+    shutil.rmtree(folder / CACHE, ignore_errors=True)
     return copy
 
 
@@ -341,13 +342,6 @@ def _unreachable(error: Exception) -> ConditionError:
         "offline, give a file instead, such as an .osm.pbf extract of "
         "download.geofabrik.de, or a copy that an earlier run kept (osm_*.gpkg)."
     )
-
-
-def _remove_cache(cache: Path) -> None:
-    for path in sorted(cache.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    if cache.is_dir():
-        cache.rmdir()
 
 
 def _short(error: Exception) -> str:

@@ -64,13 +64,9 @@ class ClosingOptions(StaleReferences):
 def base_loss(
     network: RefDiffUNet, batch: Batch, generator: torch.Generator, setup: StageSetup
 ) -> Outcome:
-    """Return L1 of the picture that the base makes without a reference.
+    """Return L1 of the picture that the base makes, with no reference and no draws.
 
-    Args:
-        network: in training.
-        batch: of training data; the conditions are not used.
-        generator: not used.
-        setup: the stage.
+    Arguments and result are those of `edm_loss`.
     """
     frame = frame_of(replace(batch, conditions=Conditions()), network)
     assert frame.base is not None
@@ -106,11 +102,7 @@ def closing_loss(
 ) -> Outcome:
     """Return L1 and LPIPS of the picture that the few-step sampler makes.
 
-    Args:
-        network: in training.
-        batch: of training data.
-        generator: of all draws.
-        setup: the stage with its options.
+    Arguments and result are those of `edm_loss`.
     """
     options, config = setup.options, network.config
     assert isinstance(options, ClosingOptions)
