@@ -186,11 +186,7 @@ def scene_as_source(frame: TargetScene, stretch: Stretch) -> Source:
 
 
 def _without_undeclared(scene: Raster, bands: tuple[int, ...]) -> Raster:
-    """Return a view without a collar of 0, or -9999, that the file does not declare.
-
-    Elsewhere such pixels would hide an older image that has the ground, and stretch the
-    contrast to nothing.
-    """
+    """Return a view without an undeclared collar, which would hide an older image."""
     found = find_undeclared(scene, bands)
     if found is None:
         return scene

@@ -205,14 +205,7 @@ def _make_crops(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
 
 
 def _cut_pair(chip: Chip, path: Path, plan: PackOptions) -> Iterator[_Crop]:
-    """Yield crops of an image and of the LR image of another sensor.
-
-    Crops are about `plan.side` wide and begin at whole LR pixels. A crop with an
-    invalid pixel in either image, of one colour, or too small for a patch is left out.
-
-    Raises:
-        InputError: the LR image is not the HR image's size divided by the scale.
-    """
+    """Yield crops of an image and of another sensor's LR image, at whole LR pixels."""
     assert plan.scale is not None
     scale, step = plan.scale, lr_step(plan.scale, HR_MULTIPLE)
     other = renamed(path, plan.lr_from, "lr_from")

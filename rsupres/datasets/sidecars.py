@@ -205,11 +205,7 @@ def _read_tag(
 def _read_codes(
     path: Path, chip: Chip, other: Path, table_name: str | None
 ) -> NDArray[np.uint8]:
-    """Return the codes of a change mask, (1, H, W); invalid pixels are unknown.
-
-    Labels in colours need a class table. Those of SECOND are white where nothing
-    changed, and the rule `im2=label2` gives the classes of the later date.
-    """
+    """Return a change mask's codes (1, H, W); invalid pixels are unknown."""
     from rsupres.change.class_palettes import palette_entries
     from rsupres.change.class_rasters import check_plain, read_codes
 

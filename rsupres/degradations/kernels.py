@@ -152,10 +152,7 @@ def filter_images(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _reflected(length: int, device: torch.device) -> Tensor:
-    """Return positions from -_HALF to length + _HALF - 1, reflected at the end pixels.
-
-    `rsupres.grid.reflected_positions` repeats the end pixels instead.
-    """
+    """Return -_HALF to length + _HALF - 1, reflected, with no end pixel repeated."""
     period = max(2 * (length - 1), 1)
     index = torch.arange(-_HALF, length + _HALF, device=device) % period
     return torch.minimum(index, period - index).clamp_max(length - 1)

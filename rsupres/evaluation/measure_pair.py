@@ -267,11 +267,7 @@ def check_request(request: PairRequest) -> None:
 def _index_figures(
     request: PairRequest, preparation: Preparation, pair: Pair
 ) -> dict[str, float]:
-    """Return the errors of the indices that are asked for.
-
-    Reflectance 0 must stay 0, so the bands have their own stretch; HR is moved as it
-    was for the other figures.
-    """
+    """Return the errors of indices; reflectance 0 stays 0, HR is moved as before."""
     figures: dict[str, float] = {}
     align = None if request.align is None else (pair.moved[0], pair.moved[1])
     for name in request.indices:
@@ -288,14 +284,7 @@ def _index_figures(
 
 
 class _OfInput(NamedTuple):
-    """The figures that the LR input adds.
-
-    Attributes:
-        scale: SR pixels along one LR pixel.
-        figures: that need it.
-        shrunk: SR on LR pixels; None without LR.
-        lr: LR on the same pixels.
-    """
+    """The scale and figures that LR adds, and SR and LR on LR pixels, None without."""
 
     scale: Fraction
     figures: dict[str, float]

@@ -263,10 +263,7 @@ def same_bands(scene: Raster, count: int) -> tuple[int, ...]:
 def _common_bands(
     sr: Raster, hr: Raster, roles: Sequence[str] = ()
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return bands of both files that mean the same: `roles`, else RGB, else all.
-
-    Codes of classes are never compared as numbers.
-    """
+    """Return bands of both files that mean the same: `roles`, else RGB, else all."""
     if roles:
         return choose_bands(sr, roles).roles, choose_bands(hr, roles).roles
     try:

@@ -164,10 +164,7 @@ def _with_metadata(product: Product, item: Item) -> Product:
 
 
 def _read_linked(address: str) -> _Rule | None:
-    """Return the radiometry of bands in a metadata file; None where it has none.
-
-    MTL files number the bands as the names of their files do.
-    """
+    """Return the radiometry of bands in a metadata file, such as MTL; None without."""
     if address.lower().endswith(".xml"):
         metadata = read_metadata(address)
         return (lambda band: metadata.radiometry(band.name)) if metadata else None

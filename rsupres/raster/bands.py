@@ -173,11 +173,8 @@ def _find_left(
 
 
 def _names_bands_of_sentinel2(scene: Raster) -> bool:
-    """Return whether all names are bands of Sentinel-2, none of which is a colour.
-
-    A file of B05, B06 and B07 says what it holds: it is no picture in colours, though
-    it has three bands.
-    """
+    """Return whether all names are bands of Sentinel-2, none of which is a colour."""
+    # A file of B05, B06 and B07 is no picture in colours.
     names = [scene.descriptions[band - 1] or "" for band in scene.data_bands]
     return all(band_code(name) for name in names if not is_class_name(name))
 

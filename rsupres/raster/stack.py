@@ -134,11 +134,7 @@ def declare_nodata(scene: Raster, nodata: float | None) -> Raster:
 
 
 def _are_bands(parts: Sequence[Raster]) -> bool:
-    """Return whether files are bands of one scene, not parts of a mosaic.
-
-    Files of one band each on one ground are, and those with pixels of several sizes;
-    files of several bands only if every band has a name that no other has.
-    """
+    """Return whether files are bands of one scene, not parts of a mosaic."""
     grids = {(part.grid.transform, part.grid.height, part.grid.width) for part in parts}
     if len(grids) > 1 and not _differ_in_size(parts):
         return False

@@ -188,10 +188,7 @@ class _Tally:
         return dict(self._sources.sr.same_bands(self._pictures[name]))
 
     def _shown(self, name: str, pixels: Floats) -> Floats:
-        """Return (h, w): the mean of the bands that are shown, in units of the range.
-
-        The truth may have other numbers; each picture has its own range.
-        """
+        """Return (h, w): the mean of the bands shown, in units of their ranges."""
         rgb, bands = self._sources.sr.rgb, self._bands(name)
         places = [k for k, band in enumerate(bands) if band in rgb]
         own = [band for result, band in bands.items() if result in rgb]

@@ -365,10 +365,7 @@ def _publish(job: TileJob, index: TileIndex, run: Run) -> None:
 
 
 def _drop_published(path: Path) -> None:
-    """Remove a run directory without tiles: its process was killed after publishing.
-
-    A run that cannot be removed or that a process works on stays.
-    """
+    """Remove a run without tiles, killed after publishing, unless it is worked on."""
     with suppress(RsupresError):
         if is_ended(path):
             drop_ended(path)

@@ -34,10 +34,7 @@ def feathered(
 
 
 def _depth(start: int, stop: int, own_start: int, own_stop: int) -> tuple[int, int]:
-    """Return how deep a neighbour reaches in over the first and the last side.
-
-    A neighbour faces a side when it begins before it and ends inside the tile.
-    """
+    """Return how deep a neighbour reaches in over the first and the last side."""
     first = stop - own_start if start < own_start and stop < own_stop else 0
     last = own_stop - start if start > own_start and stop > own_stop else 0
     return first, last

@@ -53,33 +53,19 @@ _MISPLACED = 1e-2
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile that is not open.
-
-    Attributes:
-        path, grid: its file and its frame.
-        fingerprint: of its content.
-        undeclared: a value without a measurement that the file does not declare.
-        bands: of its file, in the order of the first tile's.
-        rescalings: of these bands, to the scale and offset of the first tile.
-    """
+    """A tile that is not open."""
 
     path: str
     grid: Grid
     fingerprint: dict[str, str]
-    bands: tuple[int, ...]
-    rescalings: tuple[Rescaling, ...]
+    bands: tuple[int, ...]  # in the order of the first tile's
+    rescalings: tuple[Rescaling, ...]  # of these bands, to the first tile's
     undeclared: Undeclared | None = None
 
 
 @dataclass(frozen=True)
 class _PlacedTile:
-    """A tile of a file and its weights along both axes.
-
-    Attributes:
-        tile: its file.
-        place: where it lies in the mosaic.
-        rows, cols: (h,) and (w,) in (0, 1].
-    """
+    """A tile with its place in the mosaic and its weights, in (0, 1], along axes."""
 
     tile: _Tile
     place: PixelWindow

@@ -147,10 +147,7 @@ class _Crop:
     layers: Mapping[str, np.ndarray]
 
     def cut(self, side: int, side_lr: int, rng: np.random.Generator) -> _Crop:
-        """Cut a random square; flip, mirror and turn it, each with probability 1/2.
-
-        With stored LR the square begins at a corner of both an LR and an HR pixel.
-        """
+        """Cut a random square; flip, mirror and turn it, each with probability 1/2."""
         step, step_lr = 1, 0
         if self.lr is not None:
             scale = Fraction(side, side_lr)
@@ -177,10 +174,7 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Group:
-    """Crops with equal shorter side, degradation and layers.
-
-    `degradation` is None where LR is stored, at `scale`.
-    """
+    """Crops with equal shorter side, degradation (None = stored LR) and layers."""
 
     side: int
     crops: tuple[_Crop, ...]

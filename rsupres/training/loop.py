@@ -265,11 +265,8 @@ class _Run:
             self.on_progress(stage.name, iteration, stage.iterations, figures)
 
     def _identity(self) -> str:
-        """Return the part of the configuration that must be equal to continue.
-
-        Stages may be appended, and saving may change. Unused options are left out, so
-        that runs begun by older versions continue.
-        """
+        """Return the configuration that must be equal to continue a run."""
+        # Without unused options, so that runs of older versions continue.
         kept = asdict(self.config)
         for name in _MAY_CHANGE:
             kept.pop(name)

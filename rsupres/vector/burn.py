@@ -67,10 +67,7 @@ class Burner:
     def _runs(
         self, found: NDArray[np.intp], window: PixelWindow, factor: int
     ) -> list[tuple[shapely.MultiPolygon, int]]:
-        """Return polygons in the window's pixels with their values, in order.
-
-        Successive polygons of one ink are joined; GDAL burns the parts one by one.
-        """
+        """Return polygons in the window's pixels with values; an ink's are joined."""
         inks, polygons = self._inks[found], self._polygons[found]
         xy = shapely.get_coordinates(polygons)
         moved = shapely.set_coordinates(

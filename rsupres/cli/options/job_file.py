@@ -119,11 +119,7 @@ def _read(path: str) -> dict[str, object]:
 def _values(
     ctx: click.Context, path: str, stored: Mapping[str, object]
 ) -> Iterator[tuple[str, object]]:
-    """Yield name and value of each parameter that a job file sets.
-
-    Keys before the first table are of every command, those of a table such as [batch]
-    of that command; the tables of other commands are passed over.
-    """
+    """Yield parameters that a job file sets: in its head, or in the command's table."""
     keys = option_keys(ctx.command)
     words = _words(ctx)
     own: Mapping[str, object] = stored

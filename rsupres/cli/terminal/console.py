@@ -89,11 +89,7 @@ class Console:
 
 @contextmanager
 def _native_messages_to_log() -> Iterator[None]:
-    """Log at DEBUG the lines that C libraries write straight to stderr.
-
-    libtiff reports a full disk this way, beside the error that we report. Where
-    Python's stderr is not that of the process, nothing is done.
-    """
+    """Log at DEBUG what C libraries write to stderr, such as libtiff on a full disk."""
     before = sys.stderr
     inner = before.stream if isinstance(before, TolerantStream) else before
     if inner is not sys.__stderr__ or not isinstance(inner, io.TextIOWrapper):

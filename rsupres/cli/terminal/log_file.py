@@ -24,15 +24,10 @@ _logger = logging.getLogger("rsupres.console")
 
 
 class _Now:
-    """Values that all lines of this process share.
+    """Values that all lines of this process share."""
 
-    Attributes:
-        run: identifies the process in a log that several append to.
-        scene: that a batch is at, "" outside of scenes.
-    """
-
-    run = os.urandom(6).hex()
-    scene = ""
+    run = os.urandom(6).hex()  # identifies it in a log that several append to
+    scene = ""  # that a batch is at, "" outside of scenes
 
 
 def set_scene(scene: str) -> None:

@@ -156,11 +156,7 @@ def _features(block: Floats) -> list[float]:
 
 
 def _fit_shape(values: Floats) -> tuple[float, float, float]:
-    """Fit an asymmetric generalised Gaussian: shape, left width, right width.
-
-    Lasmar, Stitou, Berthoumieu 2009, by moments. NaN where the values are all of one
-    sign.
-    """
+    """Fit an asymmetric generalised Gaussian (Lasmar et al. 2009): shape and widths."""
     negative, positive = values[values < 0], values[values > 0]
     if not negative.size or not positive.size:
         return math.nan, math.nan, math.nan

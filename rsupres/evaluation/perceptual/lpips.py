@@ -263,11 +263,7 @@ def lpips_distance(
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Scale each pixel's feature vector to length 1, in float32.
-
-    The published x / (|x| + eps) has an undefined gradient where a vector is zero;
-    the clamp changes no value and makes the gradient zero there.
-    """
+    """Scale each pixel's vector to length 1, in float32, with gradient 0 at zero."""
     features = features.float()
     squared = features.square().sum(1, keepdim=True).clamp_min(_EPS * _EPS)
     return features / (squared.sqrt() + _EPS)

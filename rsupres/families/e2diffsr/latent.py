@@ -263,10 +263,7 @@ def _chain(first: int, width: int, blocks: int) -> list[tuple[int, int]]:
 def _skip_chain(
     above: int, width: int, below: int, blocks: int
 ) -> list[tuple[int, int]]:
-    """Return the (in, out) widths of an up level: one block more, skips concatenated.
-
-    `below` is the width at which the down level began: its last skip has it.
-    """
+    """Return (in, out) widths of an up level: one block more, skips concatenated."""
     inputs = [above, *([width] * blocks)]
     skips = [*([width] * blocks), below]
     return [(a + b, width) for a, b in zip(inputs, skips, strict=True)]

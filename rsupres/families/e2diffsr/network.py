@@ -154,11 +154,8 @@ def _encoder(channels_in: int, channels_out: int, config: E2DiffSRConfig) -> Enc
 
 
 def _keep_variance(part: nn.Module) -> None:
-    """Initialise convolutions without norms so that signals neither fade nor grow.
-
-    torch's default divides the variance by 3 per layer, which normalisation hides; over
-    the dozen layers from picture to latent and back it would leave nothing.
-    """
+    """Initialise convolutions without norms so that signals neither fade nor grow."""
+    # torch's default divides the variance by 3 in each of a dozen layers.
     for module in part.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

@@ -173,13 +173,8 @@ class E2DiffSR:
         return ((sr + 1.0) / 2.0 * (high - low) + low).clamp(0.0, 1.0)
 
     def _used_scale(self, scale: Fraction) -> Fraction:
-        """Return the scale at which the networks run.
-
-        Up to 1.5 x the largest trained scale it is the scale itself; beyond that the
-        networks run at the largest trained scale and bicubic does the rest, which holds
-        the same information
-        (docs/families/e2diffsr.md#beyond-the-largest-trained-scale).
-        """
+        """Return the scale of the networks, up to 1.5 x the largest trained one."""
+        # See docs/families/e2diffsr.md#beyond-the-largest-trained-scale.
         trained = Fraction(self.config.s_max)
         return scale if scale <= trained * 3 / 2 else trained
 
@@ -251,12 +246,8 @@ class E2DiffSR:
         window: PixelWindow,
         geometry: Geometry,
     ) -> Tensor:
-        """Sample a prior map (c, n, m) at the LR pixels of a window, (c, h, w).
-
-        A window that covers whole pixels of the map is resized by torch: its outermost
-        LR pixels then lack a neighbour, which the halo hides. Others, of sides that are
-        no multiples of a cell, go through absolute taps, which is exact and slower.
-        """
+        """Sample a prior map (c, n, m) at the LR pixels of a window, (c, h, w)."""
+        # Absolute taps are exact and slower; whole pixels of the map need none.
         spans = geometry.map_spans(window, crop, per_cell)
         grid = (window.height, window.width)
         if all(value.denominator == 1 for span in spans for value in span):

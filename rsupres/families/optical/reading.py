@@ -197,11 +197,8 @@ def _sharper(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, .
 
 
 def _like_the_first(group: Group, first: Facts) -> Group:
-    """Return a further group with no stronger blur than the first bands have.
-
-    Bands that were enlarged before, such as those of 20 m, look blurred without end;
-    the network would draw worms where it takes that for the sensor's blur.
-    """
+    """Return a further group with no stronger blur than the first bands have."""
+    # Bands that were enlarged before look blurred without end.
     facts = group.facts
     if facts.transfer is None or first.transfer is None:
         return group

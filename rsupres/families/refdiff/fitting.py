@@ -168,10 +168,7 @@ def _displacement(
 def _reduced_at_offsets(
     image: Tensor, scale: Fraction, size: tuple[int, int]
 ) -> Tensor:
-    """Return (n * n, c, h, w): an SR image reduced after each whole displacement.
-
-    The kernel is the antialiased cubic one of Pillow, close to what a sensor passes.
-    """
+    """Return (n * n, c, h, w): an SR image reduced after each whole displacement."""
     step = int(scale)
     taps = keys_kernel((np.arange(4 * step) + 0.5) / step - 2.0)
     kernel = torch.from_numpy((taps / taps.sum()).astype(np.float32)).to(image.device)

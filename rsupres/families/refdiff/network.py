@@ -157,10 +157,7 @@ class RefDiffUNet(nn.Module):
         return functional.pixel_shuffle(out, side) if side > 1 else out
 
     def _laid_out(self, x: Tensor) -> Tensor:
-        """Return x in the features' type, in the layout of the weights.
-
-        Where the two differ, torch would copy all features to join them.
-        """
+        """Return x in the type and layout of the weights, with which it is joined."""
         weight = next(iter(self.enc.values())).weight
         assert isinstance(weight, Tensor)
         together = weight.is_contiguous(memory_format=torch.channels_last)

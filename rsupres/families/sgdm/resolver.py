@@ -357,10 +357,7 @@ def make_spec(
 
 
 def _halve(networks: SgdmNetworks, options: SamplerOptions) -> None:
-    """Put U-Net and decoder into half precision; the adapter runs once, in float32.
-
-    SD's decoder leaves the range of float16, so only bfloat16 reaches it.
-    """
+    """Put U-Net and decoder into half precision; the decoder needs bfloat16's range."""
     # diffusers' own `to` warns of layers to keep in float32, of which there are none.
     if options.precision == "bf16":
         nn.Module.to(networks.unet, torch.bfloat16)

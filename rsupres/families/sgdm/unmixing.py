@@ -116,10 +116,7 @@ def class_masks(chart: Tensor) -> Tensor:
 
 
 def _wanted(shares: Tensor, lr: Tensor, scale: Fraction) -> _Slopes:
-    """Return what LR says of the classes; further around where it says little here.
-
-    Coarse LR pixels mix so much that few of them tell the classes apart.
-    """
+    """Return what LR says of the classes; further around where it says little here."""
     near = _of_mixtures(shares, lr, _NEAR)
     first, last = _COARSE
     weight = min(max((float(scale) - first) / (last - first), 0.0), 1.0)

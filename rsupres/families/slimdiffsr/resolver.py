@@ -156,10 +156,7 @@ class SlimDiffSR:
         return self._limited(_unit(image), batch.lr, scale)
 
     def _limited(self, image: Tensor, lr: Tensor, scale: Fraction) -> Tensor:
-        """Return a picture without dots where LR was enlarged before the network.
-
-        LPIPS, a loss of its training, rewards them; see `rsupres.blocks.fine_detail`.
-        """
+        """Return a picture without dots, which LPIPS rewards, where LR was enlarged."""
         network = self.network
         if not isinstance(network, MiniNetwork) or scale <= network.config.scale:
             return image
@@ -327,11 +324,7 @@ def _unit(image: Tensor) -> Tensor:
 
 
 def _read_windows(scene: SceneReader, scale: int) -> list[Tensor]:
-    """Return the windows that stand for a scene, each (1, 3, h, w) in [0, 1].
-
-    A scene of up to 2 x 2 windows is one window; from a larger one, up to 3 x 3 are
-    taken evenly, those without enough valid pixels left out unless all are such.
-    """
+    """Return the windows (1, 3, h, w) in [0, 1] that stand for a scene."""
     side = _WINDOW_SR // scale
     sizes = [scene.height, scene.width]
     if max(sizes) <= 2 * side:

@@ -186,11 +186,7 @@ def open_product(product: Product, bands_out: str | None = None) -> ProductRaste
 
 
 def _helpers(product: Product, wanted: Sequence[BandFile]) -> list[BandFile]:
-    """Return the bands by whose help wanted ones are sharpened, if one needs it.
-
-    That is the fine bands, and for bands of 20 m the others of 20 m, which a network
-    sharpens together.
-    """
+    """Return the bands by whose help wanted ones are sharpened, if one needs it."""
     sizes = {band.gsd for band in wanted if band.name in BANDS} - {10, None}
     if not sizes or SUBDATASET.fullmatch(product.path):
         return []

@@ -87,10 +87,7 @@ def _find(path: str) -> Product | None:
 
 
 def _folder_of(path: str) -> str:
-    """Return the folder of a product or granule whose description is named.
-
-    Any other name stays as it is, such as the manifest of a product of Sentinel-1.
-    """
+    """Return the folder of a product whose description is named; others as they are."""
     folder, name = os.path.split(path)
     if not os.path.isfile(path) or not _DESCRIPTION.fullmatch(name):
         return path

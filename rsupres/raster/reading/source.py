@@ -178,11 +178,7 @@ def _read_thinned(
     window: Window,
     shape: tuple[int, int],
 ) -> NDArray[np.generic]:
-    """Read bands with fewer pixels, the nearest ones, as `read_bands` gives them.
-
-    GDAL reads one band after the other. Where blocks hold all bands and its cache does
-    not hold them all, every band decodes the whole file; so rows are read in parts.
-    """
+    """Read bands thinned to the nearest pixels, in parts that GDAL's cache can hold."""
     step = window.height / shape[0]
     row_bytes = dataset.width * sum(np.dtype(name).itemsize for name in dataset.dtypes)
     block = dataset.block_shapes[0][0]

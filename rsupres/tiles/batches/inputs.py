@@ -46,21 +46,13 @@ class Found:
 
 @dataclass
 class _Search:
-    """A search in one folder.
+    """A search in one folder."""
 
-    Attributes:
-        out: folder of the outputs, which holds no inputs.
-        made: files that are outputs of an earlier batch.
-        recursive: search subfolders, too.
-        passed: names that were passed over.
-        folders: subfolders that were not searched.
-    """
-
-    out: Path
-    made: frozenset[Path]
+    out: Path  # folder of the outputs, which holds no inputs
+    made: frozenset[Path]  # outputs of an earlier batch
     recursive: bool
-    passed: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)  # names that were passed over
+    folders: list[str] = field(default_factory=list)  # that were not searched
 
     def look(self, folder: Path, below: Path) -> Iterator[Found]:
         """Yield the inputs in a folder."""
@@ -161,10 +153,7 @@ def _is_items(path: Path) -> bool:
 
 
 def _items_of(name: str) -> list[str]:
-    """Return the items of a STAC document, and any other name as it is.
-
-    A document that cannot be read counts as one scene, whose failure is reported.
-    """
+    """Return the items of a STAC document that can be read, other names as they are."""
     if not is_stac_name(name) or "#" in name:
         return [name]
     try:

@@ -159,11 +159,7 @@ def _expand(
 def _expand_tiles(
     path: Path, folder: Path, job: UpscaleJob, scale_is_given: bool
 ) -> tuple[list[BatchItem], UpscaleJob]:
-    """Return the tiles of a folder, and the job with its scale and model.
-
-    Tiles without a valid pixel are left out; a condition without any on a tile is not
-    given with it.
-    """
+    """Return the valid tiles of a folder, and the job with its scale and model."""
     index = read_index(path / INDEX)
     scale = index.plan.scale
     if scale_is_given and job.scale != scale:

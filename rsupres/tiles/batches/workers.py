@@ -31,21 +31,13 @@ _PROGRESS_S = 0.1  # between two messages about one phase
 
 @dataclass
 class _Worker:
-    """A process, and the task that it has.
-
-    Attributes:
-        process: that attempts tasks.
-        connection: to it.
-        device: that it computes on; "" = that of each job.
-        index: of the item it works on; None = it waits.
-        started: when it began, `time.monotonic`.
-    """
+    """A process, and the task that it has."""
 
     process: SpawnProcess
     connection: Connection
-    device: str = ""
-    index: int | None = None
-    started: float = 0.0
+    device: str = ""  # that it computes on; "" = that of each job
+    index: int | None = None  # of the item it works on; None = it waits
+    started: float = 0.0  # `time.monotonic`
 
     @classmethod
     def start(cls, effort: Effort, place: int) -> _Worker:
@@ -72,10 +64,7 @@ class _Worker:
             self.connection.send(task)
 
     def ask_to_stop(self) -> None:
-        """Stop the scene that the process works on; a later run can continue it.
-
-        A second signal would end the process at once.
-        """
+        """Stop the scene at work; a second signal would end the process at once."""
         if self.index is not None:
             self.process.terminate()
 

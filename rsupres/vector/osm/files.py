@@ -173,10 +173,7 @@ def _count_cut_areas(file: Path, keys: set[str]) -> int:
 
 
 def _count_cut_ways(file: Path, keys: set[str]) -> int:
-    """Return how many ways with one of the keys refer to nodes that are not there.
-
-    0 for a file above `_LARGE`, whose nodes would take too much memory.
-    """
+    """Return how many ways with a key lack nodes; 0 for a file above `_LARGE`."""
     import osmium
 
     if file.stat().st_size > _LARGE:

@@ -173,10 +173,7 @@ class TagReader:
         return np.array([str(v).lower() in ("way", "w") for v in values], bool)
 
     def _field_of(self, key: str) -> str | None:
-        """Return the column of a key; None where there is none, or several may be it.
-
-        Shapefiles cut names to ten letters, and number those that then are alike.
-        """
+        """Return the column of a key, None where there is none or several may be it."""
         if key in self._fields:
             return key
         plain = self._plain(key)
@@ -202,10 +199,7 @@ class TagReader:
         return plain[:_MAX_DBASE_NAME] if self._is_short else plain
 
     def _spread_types(self, tags: Columns, types: NDArray[np.object_]) -> bool:
-        """Fill tags from BBBike's `type`; return whether the column is that.
-
-        It is when half of its values are common ones of the layer.
-        """
+        """Fill tags from BBBike's `type`, if half of it is common; return whether."""
         assert self._bbbike is not None
         key, common = self._bbbike
         given = [value for value in types if value is not None]
