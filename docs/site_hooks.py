@@ -66,7 +66,8 @@ def commands_page(group: click.Group) -> str:
         "This page is made from the commands themselves; `rsupres COMMAND --help`"
         " prints the same.",
     ]
-    for context, command in _leaves(click.Context(group, info_name="rsupres"), group):
+    whole = click.Context(group, info_name="rsupres", show_default=True)
+    for context, command in _leaves(whole, group):
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         parts += [
             f"## {context.command_path}",

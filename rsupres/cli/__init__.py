@@ -201,6 +201,7 @@ def leave_if_abandoned(code: int) -> None:
         "help_option_names": ["-h", "--help"],
         "max_content_width": 88,
         "auto_envvar_prefix": "RSUPRES",
+        "show_default": True,
     },
 )
 @click.version_option(

@@ -57,7 +57,6 @@ def _check_summary(
 @click.option(
     "--group-bands/--no-group-bands",
     default=True,
-    show_default=True,
     help="Join files with one band each, whose names differ in the band alone, to one "
     "scene.",
 )
@@ -65,7 +64,6 @@ def _check_summary(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     metavar="N",
     help="Scenes at a time, each in a process of its own that loads the model.",
 )
@@ -73,7 +71,6 @@ def _check_summary(
     "--retry",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     metavar="N",
     help="Try inputs again up to N times, after all others, when they failed for "
     "reasons that may pass: exit codes 1, 3, 5 and 6.",

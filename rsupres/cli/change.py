@@ -38,7 +38,6 @@ _HOW = (
     "--method",
     type=click.Choice(["auto", "irmad", "cva", "built", "learned", "land-cover"]),
     default="auto",
-    show_default=True,
     help="How BEFORE and AFTER are compared: as images by IR-MAD or by change vectors "
     "(CVA), or as land covers. auto sees which they are, and takes CVA where IR-MAD "
     "does not converge. built keeps of that what looks built or begun, without fields, "

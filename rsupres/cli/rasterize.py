@@ -28,7 +28,6 @@ _TOP_IGNORED = 5
 @click.option(
     "--legend",
     default="classes",
-    show_default=True,
     metavar="NAME|PATH",
     help="What is drawn and how: classes (one band of codes), maptiler or osm-carto "
     "(RGB), or a TOML file.",

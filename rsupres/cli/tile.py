@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 @click.option(
     "--stretch",
     default="auto",
-    show_default=True,
     metavar="auto|reflectance|percentile:2,98|LO,HI",
     help="How the scene's numbers become [0, 1]; kept in the LR tiles, so that all "
     "have the same.",

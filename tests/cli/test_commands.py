@@ -97,11 +97,13 @@ def leaves(command: click.Command) -> Iterator[click.Command]:
 
 def test_every_option_that_takes_a_value_says_its_default():
     for command in leaves(main):
+        context = click.Context(command, **main.context_settings)
         for option in command.params:
-            if not isinstance(option, click.Option) or option.hidden:
+            record = option.get_help_record(context)
+            if not isinstance(option, click.Option) or record is None:
                 continue
             has_none = option.is_flag or option.required or option.name == "quiet"
-            told = option.show_default or "Default: " in str(option.help)
+            told = "[default: " in record[1] or "Default: " in record[1]
             assert has_none or told, (command.name, option.opts)
 
 

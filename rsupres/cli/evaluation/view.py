@@ -19,7 +19,6 @@ from rsupres.cli.terminal.console import Console
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    show_default=True,
     help="Port on 127.0.0.1; 0 takes one that is free.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")

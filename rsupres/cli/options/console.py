@@ -39,12 +39,14 @@ _options = stacked(
         "-v",
         "--verbose",
         count=True,
+        show_default=False,
         help="Log more on stderr: once decisions, twice everything. Default: warnings.",
     ),
     click.option(
         "-q",
         "--quiet",
         count=True,
+        show_default=False,
         help="Show errors only, no warnings and no progress.",
     ),
     click.option(
@@ -64,7 +66,6 @@ _options = stacked(
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
-        show_default=True,
         is_eager=True,
         callback=_keep_log_format,
         help="Form of the log on stderr and in the log file; json has one object a "

@@ -75,7 +75,6 @@ file_choice_options = stacked(
     click.option(
         "--glob",
         default="*",
-        show_default=True,
         metavar="PATTERN",
         help="Which files of a folder; '**/' descends.",
     ),

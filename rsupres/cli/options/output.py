@@ -81,7 +81,6 @@ driver_options = stacked(
         "--driver",
         type=click.Choice(["COG", "GTiff"], case_sensitive=False),
         default="COG",
-        show_default=True,
         help="Format of the output.",
     ),
     click.option(

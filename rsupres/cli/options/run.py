@@ -54,7 +54,6 @@ scale_option = click.option(
     "--scale",
     type=ScaleType(),
     default="4",
-    show_default=True,
     metavar="S",
     help="SR pixels along one LR pixel: 4, 2.5 or 10/3.",
 )
@@ -68,14 +67,12 @@ model_scale_option = click.option(
 device_option = click.option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="auto|cpu|cuda[:i]|mps",
     help="Where the model computes; auto is CUDA, else MPS, else the CPU.",
 )
 devices_option = click.option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="auto|cpu|cuda[:i]|mps[,...]",
     help="Where the model computes; auto is CUDA, else MPS, else the CPU. Several, "
     "with commas between them, compute in a process each.",
@@ -84,7 +81,6 @@ precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
-    show_default=True,
     help="Arithmetic of the networks; auto is bf16 on CUDA and on processors with "
     "AVX-512 BF16 or AMX, and fp32 elsewhere.",
 )
@@ -124,7 +120,6 @@ work_options = stacked(
         "--batch-size",
         type=BatchType(),
         default="auto",
-        show_default=True,
         metavar="N|auto",
         help="Tiles in one call of the model; auto chooses by the device. Halved when "
         "memory runs out.",

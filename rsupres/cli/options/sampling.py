@@ -11,7 +11,6 @@ seed_option = click.option(
     type=click.IntRange(0, 2**63 - 1),
     metavar="N",
     default=0,
-    show_default=True,
     help="Seed of the noise; the same seed gives the same result.",
 )
 steps_option = click.option(
@@ -34,7 +33,6 @@ sampling_options = stacked(
         type=click.IntRange(min=1),
         metavar="N",
         default=1,
-        show_default=True,
         help="Number of results to draw; their mean is written.",
     ),
     click.option(
@@ -76,7 +74,6 @@ sampling_options = stacked(
     click.option(
         "--lock-low-frequencies/--no-lock-low-frequencies",
         default=False,
-        show_default=True,
         help="Correct the result so that it reduces to the input: through the sensor's "
         "blur where the model knows it, else by means over each LR pixel.",
     ),

@@ -75,7 +75,6 @@ band_options = stacked(
         "--other-bands",
         type=click.Choice(["auto", "model", "cubic", "inject", "skip"]),
         default="auto",
-        show_default=True,
         help="How the bands besides those chosen are made: model runs each through "
         "the model, if it takes any band, cubic enlarges them by bicubic "
         "interpolation, inject also adds the model's detail, skip leaves them out. "
@@ -99,7 +98,6 @@ band_options = stacked(
     click.option(
         "--stretch",
         default="auto",
-        show_default=True,
         metavar="auto|reflectance|percentile:2,98|LO,HI",
         help="How the scene's numbers become the models' [0, 1]; undone on writing. "
         "auto is 0,255 for bytes, reflectance where its scale is known, else "
@@ -125,7 +123,6 @@ mask_options = stacked(
         "--mask-action",
         type=click.Choice(["nodata", "keep-bicubic"]),
         default="nodata",
-        show_default=True,
         help="Values of hidden pixels: nodata, or bicubic interpolation.",
     ),
 )

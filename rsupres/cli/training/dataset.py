@@ -106,7 +106,6 @@ def dataset() -> None:
     "side",
     type=click.IntRange(min=24),
     default=256,
-    show_default=True,
     metavar="N",
     help="Largest side of a crop, HR pixels.",
 )
@@ -124,7 +123,6 @@ def dataset() -> None:
 @click.option(
     "--stretch",
     default="auto",
-    show_default=True,
     metavar="auto|reflectance|percentile:2,98|LO,HI",
     help="How the numbers of an image become [0, 1]. auto is 0,255 for bytes, "
     "reflectance where its scale is known, else percentiles.",
@@ -133,14 +131,12 @@ def dataset() -> None:
     "--bits",
     type=click.Choice(["8", "16"]),
     default="8",
-    show_default=True,
     help="Bits of a stored number; 16 keep the tones of 12-bit and reflectance images.",
 )
 @click.option(
     "--degradation",
     type=click.Choice(DEGRADATIONS),
     default="bicubic",
-    show_default=True,
     help="How LR images are made of the crops: Pillow's bicubic; a Sentinel-2-like "
     "sensor (blur by band, noise, small shifts, 12 bits); chains of blur, "
     "resizing, noise and JPEG of random strength: Ref-Diff's, or Real-ESRGAN's "
@@ -194,6 +190,7 @@ def dataset() -> None:
 @click.option(
     "--licence",
     default="",
+    show_default=False,
     metavar="TEXT",
     help="Licence and attribution of the images, kept in the pack. Default: none.",
 )

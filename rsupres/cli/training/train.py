@@ -22,7 +22,6 @@ training_options = stacked(
     click.option(
         "--device",
         default="auto",
-        show_default=True,
         metavar="auto|cpu|cuda[:i]",
         help="Where to train; auto is CUDA, else MPS, else the CPU.",
     ),
