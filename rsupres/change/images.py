@@ -33,13 +33,7 @@ from rsupres.change.detection import (
     make_detector,
     statistic,
 )
-from rsupres.change.learned import (
-    MIN_LEARNED,
-    Learned,
-    colours,
-    load_learned,
-    suits,
-)
+from rsupres.change.learned import MIN_LEARNED, Learned, colours, load_learned, suits
 from rsupres.change.options import DetectionOptions
 from rsupres.change.statistics.built_up import MARGIN, BuiltUp, find_built_up
 from rsupres.change.statistics.null_distribution import Floats

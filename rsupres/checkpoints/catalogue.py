@@ -27,12 +27,7 @@ from rsupres.checkpoints.file import (
 )
 from rsupres.errors import CheckpointError, InputError
 from rsupres.families import FAMILIES
-from rsupres.families.base import (
-    Checkpoint,
-    ModelSpec,
-    SamplerOptions,
-    SuperResolver,
-)
+from rsupres.families.base import Checkpoint, ModelSpec, SamplerOptions, SuperResolver
 from rsupres.legends.toml_table import parse_toml, read_content
 from rsupres.raster.files import file_sha256
 

@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rsupres.diffusion.denoiser import (
-    Denoiser,
-    Noise,
-    OnStep,
-    Prediction,
-    ignore_step,
-)
+from rsupres.diffusion.denoiser import Denoiser, Noise, OnStep, Prediction, ignore_step
 from rsupres.diffusion.schedules import Posterior
 
 

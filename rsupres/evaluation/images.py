@@ -15,13 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsupres.datasets.chips import (
-    Chip,
-    crop_middle,
-    cut,
-    read_chip,
-    to_uint8,
-)
+from rsupres.datasets.chips import Chip, crop_middle, cut, read_chip, to_uint8
 from rsupres.datasets.packs import STORED, Pack, to_floats
 from rsupres.datasets.sidecars import Sidecars
 from rsupres.degradations.base import Degradation as Sensor

@@ -34,11 +34,7 @@ from rsupres.raster.open import (
     locate,
     open_dataset,
 )
-from rsupres.raster.product.describe import (
-    ProductRaster,
-    Refinement,
-    open_product,
-)
+from rsupres.raster.product.describe import ProductRaster, Refinement, open_product
 from rsupres.raster.product.find import find_product, undecided_file
 from rsupres.raster.reading.fingerprint import fingerprint
 from rsupres.raster.reading.names import local_name

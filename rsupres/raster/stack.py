@@ -26,12 +26,7 @@ from rsupres.raster.kinds import can_hold
 from rsupres.raster.nodata import is_same_nodata
 from rsupres.raster.open import usual_band_name
 from rsupres.raster.place.union import covers, union_grid
-from rsupres.raster.product.describe import (
-    Coarse,
-    Refinement,
-    open_product,
-    place_on,
-)
+from rsupres.raster.product.describe import Coarse, Refinement, open_product, place_on
 from rsupres.raster.product.find import find_product
 from rsupres.raster.reading import common_scale
 from rsupres.raster.reading.joined import Part, joined_band

@@ -19,11 +19,7 @@ from numpy.typing import NDArray
 
 from rsupres.errors import InputError
 from rsupres.products.model import undecided
-from rsupres.raster.bands import (
-    class_bands,
-    landsat_reflectance,
-    names_sentinel2,
-)
+from rsupres.raster.bands import class_bands, landsat_reflectance, names_sentinel2
 from rsupres.raster.nodata import as_floats, quantise
 
 if TYPE_CHECKING:

@@ -20,12 +20,7 @@ from rsupres.report.explain import conditions, explain, provenance
 from rsupres.report.measure import DifferenceMap, Measured, difference_map, measure
 from rsupres.report.page import render
 from rsupres.report.pictures import DIVERGING_RAMP, colour_by, encode
-from rsupres.report.plots import (
-    histogram_plot,
-    outline,
-    place_drawing,
-    spectrum_plot,
-)
+from rsupres.report.plots import histogram_plot, outline, place_drawing, spectrum_plot
 from rsupres.report.sources import Sources
 from rsupres.report.views import Room, Shown, difference_top, draw
 from rsupres.upscaling.gates import FIGURES

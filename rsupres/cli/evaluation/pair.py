@@ -42,11 +42,7 @@ def evaluate_pair(
             that it needs.
     """
     from rsupres.evaluation.comparison.limits import check_gates, parse_gates
-    from rsupres.evaluation.measure_pair import (
-        PairRequest,
-        check_request,
-        measure_pair,
-    )
+    from rsupres.evaluation.measure_pair import PairRequest, check_request, measure_pair
     from rsupres.evaluation.report import table_lines
 
     names = {field.name for field in fields(PairRequest)} - {"sr", "hr"}

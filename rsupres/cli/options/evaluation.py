@@ -14,11 +14,7 @@ from rsupres.cli.options.images import (
 )
 from rsupres.cli.options.parameters import ScaleType, stacked
 from rsupres.cli.options.run import device_option, precision_option
-from rsupres.cli.options.sampling import (
-    sampler_option,
-    seed_option,
-    steps_option,
-)
+from rsupres.cli.options.sampling import sampler_option, seed_option, steps_option
 
 
 def _parse_border(ctx: click.Context, param: click.Parameter, value: str) -> int | None:

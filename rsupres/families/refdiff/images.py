@@ -18,10 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rsupres.blocks.separable import (
-    CUBIC_REACH,
-    enlarge,
-)
+from rsupres.blocks.separable import CUBIC_REACH, enlarge
 from rsupres.families.refdiff.config import RefDiffConfig
 from rsupres.families.refdiff.fine_detail import (
     Allowance,

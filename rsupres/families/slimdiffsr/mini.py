@@ -21,12 +21,7 @@ from torch.nn import functional
 from rsupres.blocks.conv3x3 import Conv3x3
 from rsupres.families.slimdiffsr.blocks import Shared
 from rsupres.families.slimdiffsr.config import TrunkConfig
-from rsupres.families.slimdiffsr.network import (
-    TinyBlock,
-    Trunk,
-    Upsample,
-    enlarge,
-)
+from rsupres.families.slimdiffsr.network import TinyBlock, Trunk, Upsample, enlarge
 
 _SMALL_START = 0.1  # of the head: training begins near bicubic
 _TRUNK = TrunkConfig((64, 96), 128, 1, 16, 32, "pixel")

@@ -58,11 +58,7 @@ from rsupres.families.slimdiffsr.network import (
     enlarge,
     signed_input,
 )
-from rsupres.families.slimdiffsr.released import (
-    Moments,
-    match_colours,
-    run_as_released,
-)
+from rsupres.families.slimdiffsr.released import Moments, match_colours, run_as_released
 from rsupres.families.slimdiffsr.teacher import TeacherConfig, TeacherNetwork
 from rsupres.families.slimdiffsr.wide import WideTeacher, WideTeacherConfig
 from rsupres.families.storage import config_from_json, config_to_json, fill_network

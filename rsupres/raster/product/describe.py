@@ -22,12 +22,7 @@ from rsupres.grid import Grid, PixelWindow, ceil_div
 from rsupres.products.landsat import named_radiometry
 from rsupres.products.model import BandFile, Product, Radiometry
 from rsupres.products.sentinel2 import BANDS, FINE, TEN_METRES, bands_of
-from rsupres.raster.open import (
-    check_complete,
-    check_kind,
-    find_grid,
-    open_dataset,
-)
+from rsupres.raster.open import check_complete, check_kind, find_grid, open_dataset
 from rsupres.raster.product.find import SUBDATASET
 from rsupres.raster.reading.names import gdal_name
 from rsupres.raster.virtual import VirtualBand, VirtualSource, virtual_raster
