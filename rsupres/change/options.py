@@ -5,13 +5,12 @@ Plain data; `rsupres.change.sources` and `rsupres.change.images` act on it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict, Unpack
 
 from rsupres.errors import InputError
-from rsupres.raster.files import StrPath
+from rsupres.raster.files import StrPath, as_name
 
 CompareBy = Literal["auto", "irmad", "cva", "built", "learned", "land-cover"]
 
@@ -146,10 +145,10 @@ def choose_options(n_sources: int, **given: Unpack[ChangeChoices]) -> ChangeOpti
             f"{method} compares two rasters; there is one source.", argument="method"
         )
     return ChangeOptions(
-        class_table=_name(given.get("class_table")),
-        output_table=_name(given.get("output_table")),
+        class_table=as_name(given.get("class_table")),
+        output_table=as_name(given.get("output_table")),
         class_attribute=given.get("class_attribute"),
-        land_cover=_name(given.get("land_cover")),
+        land_cover=as_name(given.get("land_cover")),
         covers={"auto": None, "land-cover": True}.get(method, False),
         detection=DetectionOptions(
             method="auto" if method == "land-cover" else method,
@@ -164,7 +163,3 @@ def _refuse(given: ChangeChoices, names: Collection[str], kind: str) -> None:
     for name, value in given.items():
         if name in names and value is not None:
             raise InputError(f"has no effect for {kind}.", argument=name)
-
-
-def _name(path: StrPath | None) -> str | None:
-    return None if path is None else os.fspath(path)

@@ -82,11 +82,6 @@ class SharpeningNetwork(nn.Module):
         self.conv_out = Conv3x3(config.channels, n_coarse * FACTOR**2)
         _begin_small(self.conv_out)
 
-    @property
-    def halo(self) -> int:
-        """How many coarse pixels away a pixel may still change the result."""
-        return 2 + 2 * len(self.blocks)
-
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Return (b, n, 2 h, 2 w), in the levels of the coarse bands.
 
@@ -163,7 +158,7 @@ class Sharpener:
     @property
     def halo(self) -> int:
         """How many coarse pixels away a pixel may still change the result."""
-        return self.network.halo
+        return 2 + 2 * len(self.network.blocks)
 
     def sharpen(
         self, coarse: FloatArray, fine: FloatArray, levels: tuple[Levels, Levels]

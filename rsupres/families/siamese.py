@@ -64,11 +64,6 @@ class SiameseNetwork(nn.Module):
         self.blocks = nn.ModuleList(_Block(width) for _ in range(config.blocks))
         self.conv_out = nn.Conv2d(width, 1, 1)
 
-    @property
-    def halo(self) -> int:
-        """How many pixels away a pixel may still change the result."""
-        return len(self.shared) + 1 + 2 * len(self.blocks)
-
     def forward(self, before: Tensor, after: Tensor, size: Tensor) -> Tensor:
         """Return (b, 1, h, w), the logit of the changed share.
 
@@ -122,7 +117,7 @@ class Siamese:
     @property
     def halo(self) -> int:
         """How many pixels away a pixel may still change the result."""
-        return self.network.halo
+        return len(self.network.shared) + 1 + 2 * len(self.network.blocks)
 
     def detect(self, inputs: FloatArray) -> FloatArray:
         """Return the probability of change, (h, w).

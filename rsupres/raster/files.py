@@ -56,6 +56,11 @@ def as_names(paths: StrPath | Sequence[StrPath]) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in several)
 
 
+def as_name(path: StrPath | None) -> str | None:
+    """Return a path as a name; None stays None."""
+    return None if path is None else os.fspath(path)
+
+
 def find_images(
     inputs: Sequence[Path], glob: str = "*", exclude: Sequence[str] = ()
 ) -> list[Path]:

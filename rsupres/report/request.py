@@ -19,7 +19,7 @@ from rsupres.conditions.base import DETECT
 from rsupres.errors import CheckpointError, InputError, RunConflictError
 from rsupres.output.protect import Inputs, check_regular
 from rsupres.output.run_dir import Run
-from rsupres.raster.files import StrPath, as_names
+from rsupres.raster.files import StrPath, as_name, as_names
 from rsupres.raster.open import bounded_cache
 from rsupres.report.assemble import Findings
 from rsupres.report.page import MAX_BYTES, check_page_place, write_page
@@ -96,12 +96,12 @@ def make_report(
     given = _find_given(os.fspath(target))
     own = {
         "lr": as_names(lr),
-        "hr": _name(hr),
+        "hr": as_name(hr),
         "vector_map": as_names(vector_map),
-        "legend": _name(legend),
+        "legend": as_name(legend),
         "reference": as_names(reference),
-        "change_mask": _name(mask),
-        "uncertainty": _name(uncertainty),
+        "change_mask": as_name(mask),
+        "uncertainty": as_name(uncertainty),
     }
     chosen = {name: value for name, value in own.items() if value}
     given = replace(given, **chosen)  # type: ignore[arg-type]  # names of its fields
@@ -210,7 +210,3 @@ def write_report(
     verdicts = {f.name: f.verdict for f in made.figures if f.verdict}
     values = {f.name: f.value for f in made.figures}
     return Summary(output, output.stat().st_size, values, verdicts)
-
-
-def _name(path: StrPath | None) -> str | None:
-    return None if path is None else os.fspath(path)

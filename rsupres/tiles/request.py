@@ -5,7 +5,6 @@ The command line calls the functions here with what it parsed, so both do the sa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +15,7 @@ from rsupres.errors import InputError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
-from rsupres.raster.files import StrPath, as_names
+from rsupres.raster.files import StrPath, as_name, as_names
 from rsupres.tile_grid import lr_step
 from rsupres.upscaling.request import UpscaleOptions
 
@@ -143,7 +142,7 @@ def _tile_job(
         multiple=multiple,
         roles=roles,
         conditions=_request(folder, spec, options),
-        hr=_name(options.get("hr")),
+        hr=as_name(options.get("hr")),
         **{name: v for name, v in options.items() if name not in found},  # type: ignore[arg-type]
     )
 
@@ -329,18 +328,14 @@ def _request(
     layers = given.get("layers")
     return ConditionRequest(
         vector_map=as_names(given.get("vector_map") or ()),
-        legend=_name(legend),
+        legend=as_name(legend),
         layers=None if layers is None else tuple(layers),
         reference=as_names(given.get("reference") or ()),
         coregister=given.get("coregister", False),
         fill_reference=given.get("fill_reference", False),
-        change_mask=_name(given.get("change_mask")),
-        class_table=_name(given.get("class_table")),
+        change_mask=as_name(given.get("change_mask")),
+        class_table=as_name(given.get("class_table")),
         class_attribute=given.get("class_attribute"),
         change_table=spec.classes if spec else None,
         folder=folder.absolute().parent,
     )
-
-
-def _name(path: StrPath | None) -> str | None:
-    return None if path is None else os.fspath(path)

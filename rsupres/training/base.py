@@ -103,11 +103,13 @@ class FamilyTraining(Protocol):
         options: frozen dataclass of the options that the family takes beyond
             `TrainConfig`, written as ``[options]`` in TOML.
         may_begin_fresh: prefixes of the names of tensors that a start may lack.
+        networks: all that are trained and saved, as one module.
     """
 
     stages: ClassVar[Mapping[str, Stage]]
     options: ClassVar[type[object]]
     may_begin_fresh: ClassVar[tuple[str, ...]]
+    networks: nn.Module
 
     @classmethod
     def build(cls, config: TrainConfig, options: object, root: Path) -> Self:
@@ -121,11 +123,6 @@ class FamilyTraining(Protocol):
         Raises:
             InputError: unknown architecture, override or option value.
         """
-        ...
-
-    @property
-    def networks(self) -> nn.Module:
-        """All networks that are trained and saved, as one module."""
         ...
 
     def add_parts(self, names: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from rsupres.families.e2diffsr.config import PAPER, SMALL, E2DiffSRConfig
@@ -59,12 +59,12 @@ class E2DiffSRTraining(FamilyTraining):
     Attributes:
         architecture: of the networks.
         config: the run.
-        modules: all networks, those for training too.
+        networks: all networks, those for training too.
     """
 
     architecture: E2DiffSRConfig
     config: TrainConfig
-    modules: E2DiffSRNetworks
+    networks: E2DiffSRNetworks
 
     options: ClassVar[type[object]] = NoOptions
     may_begin_fresh: ClassVar[tuple[str, ...]] = ()
@@ -91,22 +91,17 @@ class E2DiffSRTraining(FamilyTraining):
 
     @property
     def _model(self) -> Model:
-        return Model(self.modules, self.architecture)
-
-    @property
-    def networks(self) -> nn.Module:
-        """All networks."""
-        return self.modules
+        return Model(self.networks, self.architecture)
 
     def add_parts(self, names: Collection[str]) -> None:
         """Add the detail weights if any are named."""
         if any(name.startswith("depsr_detail.") for name in names):
-            self.modules.add_detail()
+            self.networks.add_detail()
 
     def move(self, device: torch.device) -> None:
         """Move the networks, channels last: that halves the time of CSUM on a CPU."""
         last = torch.channels_last
-        self.modules.to(device).to(memory_format=last)  # type: ignore[call-overload]  # torch omits it
+        self.networks.to(device).to(memory_format=last)  # type: ignore[call-overload]  # torch omits it
 
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Measure the scale of the latent for `prior`; add weights for `detail`."""
@@ -114,11 +109,11 @@ class E2DiffSRTraining(FamilyTraining):
             options = stage_options(self, stage)
             assert isinstance(options, PriorOptions)
             batches = [draw(k) for k in range(options.measured_batches)]
-            scale = measure_latent_scale(self.modules, batches)
-            self.modules.latent_scale.fill_(scale)
+            scale = measure_latent_scale(self.networks, batches)
+            self.networks.latent_scale.fill_(scale)
             _LOG.info("latent_scale = %.4f", scale)
         if stage.name == "detail":
-            self.modules.add_detail()
+            self.networks.add_detail()
 
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
@@ -131,13 +126,13 @@ class E2DiffSRTraining(FamilyTraining):
         """Return all networks but the encoder, which only training needs."""
         spec = make_spec(
             self.architecture,
-            detail=self.modules.depsr_detail is not None,
+            detail=self.networks.depsr_detail is not None,
             gsd=self.config.gsd,
             halo=self.config.halo,
         )
         tensors = {
             name: tensor
-            for name, tensor in self.modules.state_dict().items()
+            for name, tensor in self.networks.state_dict().items()
             if not name.startswith("dpencoder.")
         }
         architecture = config_to_json(self.architecture)
@@ -166,7 +161,7 @@ class E2DiffSRTraining(FamilyTraining):
 
     def _enlarge_all(self, patches: Patches, stage: str) -> dict[str, Tensor]:
         """Return the pictures that a validation compares by name, in [-1, 1]."""
-        networks, lr, size = self.modules, patches.lr, patches.size
+        networks, lr, size = self.networks, patches.lr, patches.size
         detail = networks.depsr_detail if stage == "detail" else None
         depsr = detail or networks.depsr
         true = encode(networks, patches) / networks.latent_scale

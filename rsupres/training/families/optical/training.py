@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from rsupres.degradations.any_sensor import AnySensor, Taken
@@ -96,12 +96,12 @@ class OpticalTraining(FamilyTraining):
     Attributes:
         architecture: of the network.
         config: the run.
-        network: all that trains.
+        networks: all that trains.
     """
 
     architecture: OpticalConfig
     config: TrainConfig
-    network: OpticalNetwork
+    networks: OpticalNetwork
 
     options: ClassVar[type[object]] = NoOptions
     may_begin_fresh: ClassVar[tuple[str, ...]] = (
@@ -122,27 +122,22 @@ class OpticalTraining(FamilyTraining):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
         return cls(architecture, config, network)
 
-    @property
-    def networks(self) -> nn.Module:
-        """The network."""
-        return self.network
-
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Start draws from the mean, or scale the estimator's inputs."""
         if draw is None:
             return
         options = stage_options(self, stage)
         if isinstance(options, DrawOptions) and options.fresh:
-            assert self.network.draw is not None
-            self.network.draw.load_state_dict(self.network.mean.state_dict())
+            assert self.networks.draw is not None
+            self.networks.draw.load_state_dict(self.networks.mean.state_dict())
         if stage.name == "estimator":
             generator = torch.Generator().manual_seed(self.config.seed)
             batches = [
                 _describe_all(_take(draw(k), generator)[0])[0]
                 for k in range(_FEATURE_BATCHES)
             ]
-            assert self.network.estimator is not None
-            sensing.prepare_features(self.network.estimator, torch.cat(batches))
+            assert self.networks.estimator is not None
+            sensing.prepare_features(self.networks.estimator, torch.cat(batches))
 
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
@@ -160,7 +155,7 @@ class OpticalTraining(FamilyTraining):
             return Outcome({"spread": self._spread_loss(lr, told, truth)})
         weights = image_weights(bicubic, truth)
         if setup.stage.name == "mean":
-            image = self.network(lr, told, size) / 2.0 + 0.5
+            image = self.networks(lr, told, size) / 2.0 + 0.5
             return Outcome({"mean": mean_loss(image, truth, weights)})
         first, second = (
             self._draw(lr, told, size, generator) / 2.0 + 0.5 for _ in range(2)
@@ -175,14 +170,14 @@ class OpticalTraining(FamilyTraining):
 
     def export(self) -> Exported:
         """Return the network."""
-        spread = self.network.spread
+        spread = self.networks.spread
         spec = make_spec(
             self.architecture,
             gsd=self.config.gsd,
             halo=self.config.halo,
             tails=() if spread is None else tuple(spread.tails.tolist()),
         )
-        return Exported(self.network.state_dict(), spec, asdict(self.architecture))
+        return Exported(self.networks.state_dict(), spec, asdict(self.architecture))
 
     def validate(self, validation: Validation) -> Mapping[str, float]:
         """Return PSNR of bicubic and of the mean on held-out crops, LR bicubic."""
@@ -195,7 +190,7 @@ class OpticalTraining(FamilyTraining):
         told = told.expand(len(lr), -1).to(lr.device)
         size = (hr.shape[2], hr.shape[3])
         bicubic = functional.interpolate(lr, size, mode="bicubic")
-        image = self.network(lr, told, size)
+        image = self.networks(lr, told, size)
         write_picture(validation.picture, [bicubic, image, hr])
         return {"psnr_bicubic": mean_psnr(bicubic, hr), "psnr": mean_psnr(image, hr)}
 
@@ -207,15 +202,15 @@ class OpticalTraining(FamilyTraining):
         generator: torch.Generator,
     ) -> Tensor:
         with torch.no_grad():
-            features, first = self.network.trunk(lr, told)
+            features, first = self.networks.trunk(lr, told)
         shape = (len(lr), self.architecture.drawn, *lr.shape[2:])
         noise = torch.randn(shape, generator=generator).to(lr.device)
-        residual = self.network.sample(features, first, told, noise)
-        return self.network.enlarge(residual, lr, size)
+        residual = self.networks.sample(features, first, told, noise)
+        return self.networks.enlarge(residual, lr, size)
 
     def _spread_loss(self, lr: Tensor, told: Tensor, truth: Tensor) -> Tensor:
         """Return the negative log likelihood of errors; note their shape."""
-        network = self.network
+        network = self.networks
         size = (truth.shape[2], truth.shape[3])
         assert network.spread is not None
         with torch.no_grad():
@@ -227,11 +222,11 @@ class OpticalTraining(FamilyTraining):
         return spread_loss(image - truth, logs)
 
     def _estimator_loss(self, taken: Taken) -> Tensor:
-        assert self.network.estimator is not None
+        assert self.networks.estimator is not None
         features, told = _describe_all(taken)
-        device = self.network.estimator.mean.device
+        device = self.networks.estimator.mean.device
         with torch.autocast(device.type, enabled=False):
-            estimated = self.network.estimator(features.to(device))
+            estimated = self.networks.estimator(features.to(device))
             return sensing.loss(estimated, told.to(device))
 
 

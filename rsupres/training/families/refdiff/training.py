@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsupres.diffusion.edm import karras_sigmas
 from rsupres.errors import InputError
@@ -58,13 +58,13 @@ class RefDiffTraining(FamilyTraining):
     Attributes:
         architecture: of the network.
         config: the run.
-        network: the denoiser F.
+        networks: the denoiser F.
         classes: class table of the change masks, or None.
     """
 
     architecture: RefDiffConfig
     config: TrainConfig
-    network: RefDiffUNet
+    networks: RefDiffUNet
     classes: str | None
 
     options: ClassVar[type[object]] = RefDiffOptions
@@ -91,17 +91,12 @@ class RefDiffTraining(FamilyTraining):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
         return cls(architecture, config, network, options.classes or None)
 
-    @property
-    def networks(self) -> nn.Module:
-        """The network."""
-        return self.network
-
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the loss terms of the stage."""
         losses = {"base": base_loss, "edm": edm_loss, "closing": closing_loss}
-        return losses[setup.stage.name](self.network, batch, generator, setup)
+        return losses[setup.stage.name](self.networks, batch, generator, setup)
 
     def export(self) -> Exported:
         """Return the whole network."""
@@ -114,7 +109,7 @@ class RefDiffTraining(FamilyTraining):
             classes=self.classes,
         )
         architecture = config_to_json(self.architecture)
-        return Exported(self.network.state_dict(), spec, architecture)
+        return Exported(self.networks.state_dict(), spec, architecture)
 
     def validate(self, validation: Validation) -> Mapping[str, float]:
         """Return mean PSNR in dB of bicubic and of results, with and without reference.
@@ -129,7 +124,7 @@ class RefDiffTraining(FamilyTraining):
         batch = validation.batch(plan)
         truth = batch.hr * 2.0 - 1.0
         bare = replace(batch, conditions=Conditions())
-        shown = frame_of(batch, self.network).guidance
+        shown = frame_of(batch, self.networks).guidance
         images = {
             "lr": shown.lr,
             "reference": shown.reference,
@@ -142,13 +137,13 @@ class RefDiffTraining(FamilyTraining):
     def _picture(self, batch: Batch) -> Tensor:
         """Return the pictures that inference makes of a batch, in [-1, 1]."""
         config = self.architecture
-        frame = frame_of(batch, self.network)
+        frame = frame_of(batch, self.networks)
         sigmas = karras_sigmas(
             config.steps, config.sigma_min, config.sigma_max, config.rho
         )
         generator = torch.Generator().manual_seed(0)
         lr = frame.guidance.lr.float()
-        denoise = EdmDenoiser(self.network, self.network.maps(frame.guidance))
+        denoise = EdmDenoiser(self.networks, self.networks.maps(frame.guidance))
         sampler = SAMPLERS[config.sampler]
         x = sample(denoise, lr, sampler, sigmas, lambda _: normal(lr, generator))
         return (frame.picture(x) * 2.0 - 1.0).clamp(-1.0, 1.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsupres.blocks.stable_diffusion import AutoencoderConfig, UNetConfig
 from rsupres.errors import InputError
@@ -127,13 +127,13 @@ class SgdmTraining(FamilyTraining):
         architecture: of the networks.
         config: the run.
         choices: the options of the family.
-        modules: all networks, with the encoder of the autoencoder.
+        networks: all networks, with the encoder of the autoencoder.
     """
 
     architecture: SgdmConfig
     config: TrainConfig
     choices: SgdmOptions
-    modules: SgdmNetworks
+    networks: SgdmNetworks
 
     options: ClassVar[type[object]] = SgdmOptions
     may_begin_fresh: ClassVar[tuple[str, ...]] = ("flow_mean.", "flow_std.")
@@ -162,18 +162,13 @@ class SgdmTraining(FamilyTraining):
         networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
         return cls(architecture, config, options, networks)
 
-    @property
-    def networks(self) -> nn.Module:
-        """All networks."""
-        return self.modules
-
     def prepare_stage(self, stage: StageConfig, draw: DrawBatch | None) -> None:
         """Scale the latent and balance the map's branch for `diffusion`; check flows.
 
         Raises:
             InputError: stage `sflow` of a model without flows.
         """
-        if stage.name == "sflow" and self.modules.flow_mean is None:
+        if stage.name == "sflow" and self.networks.flow_mean is None:
             raise InputError(
                 "stage 'sflow': the architecture has no flow; set one in [overrides]."
             )
@@ -184,17 +179,17 @@ class SgdmTraining(FamilyTraining):
             options = stage_options(self, stage)
             assert isinstance(options, DiffusionOptions)
             batches = [draw(k) for k in range(options.measured_batches)]
-            scale = measure_latent_scale(self.modules, batches)
-            self.modules.latent_scale.fill_(scale)
+            scale = measure_latent_scale(self.networks, batches)
+            self.networks.latent_scale.fill_(scale)
             _LOG.info("latent_scale = %.4f", scale)
             maps = [b.conditions.vector_map for b in batches]
-            balance_map([m for m in maps if m is not None], self.modules)
+            balance_map([m for m in maps if m is not None], self.networks)
 
     def loss(
         self, batch: Batch, generator: torch.Generator, setup: StageSetup
     ) -> Outcome:
         """Return the loss terms of the stage."""
-        model = Model(self.modules, self.architecture, self.choices.recompute)
+        model = Model(self.networks, self.architecture, self.choices.recompute)
         patches = Patches.of(batch, self.architecture)
         return LOSSES[setup.stage.name](model, patches, generator, setup)
 
@@ -208,7 +203,7 @@ class SgdmTraining(FamilyTraining):
         )
         tensors = {
             name: tensor
-            for name, tensor in self.modules.state_dict().items()
+            for name, tensor in self.networks.state_dict().items()
             if not name.startswith(("autoencoder.encoder.", "autoencoder.quant_conv."))
         }
         return Exported(tensors, spec, config_to_json(self.architecture))
@@ -224,8 +219,8 @@ class SgdmTraining(FamilyTraining):
         batch = validation.batch(plan)
         patches = Patches.of(batch, self.architecture)
         images = {"bicubic": 2.0 * patches.enlarged - 1.0}
-        if self.modules.autoencoder is not None:
-            z = self.modules.encode(patches.hr)
+        if self.networks.autoencoder is not None:
+            z = self.networks.encode(patches.hr)
             images["autoencoder"] = self._decode(z, patches, batch.lr, None)
         if validation.stage not in ("autoencoder", "sflow"):
             charts = {"sample": patches.vector_map, "no_map": patches.empty_map}
@@ -245,8 +240,8 @@ class SgdmTraining(FamilyTraining):
         """Return latents as inference samples them, always from the same noise."""
         style = None
         if self.architecture.encoder.style:
-            style = self.modules.adapter.style(patches.hr)
-        features = self.modules.features(patches.enlarged, vector_map, style)
+            style = self.networks.adapter.style(patches.hr)
+        features = self.networks.features(patches.enlarged, vector_map, style)
         f = self.architecture.factor
         height, width = (side // f for side in patches.hr.shape[2:])
         channels = self.architecture.unet.latent
@@ -255,15 +250,15 @@ class SgdmTraining(FamilyTraining):
             len(patches.hr), channels, height, width, generator=generator
         )
         sampling = Sampling("dpm++", min(self.architecture.sampling_steps, 10))
-        context = prompt_contexts(self.modules, patches.vector_map, features[0])
+        context = prompt_contexts(self.networks, patches.vector_map, features[0])
         start = start.to(patches.hr.device)
-        return sample_latent(self.modules, start, features, context, sampling)
+        return sample_latent(self.networks, start, features, context, sampling)
 
     def _decode(
         self, z: Tensor, patches: Patches, lr: Tensor, chart: Tensor | None
     ) -> Tensor:
         """Return the picture of scaled latents in about [-1, 1], as inference does."""
-        decoded = self.modules.decode(z, patches.enlarged)
+        decoded = self.networks.decode(z, patches.enlarged)
         scale = Fraction(patches.hr.shape[2], lr.shape[2])
         given = patches.enlarged, lr, chart, scale
         return 2.0 * finish(self.architecture, decoded, *given) - 1.0

@@ -141,14 +141,14 @@ class SlimDiffSRTraining(FamilyTraining):
     Attributes:
         architecture: of the network.
         config: the run.
-        network: the network in training; a student that matches feature maps of its
+        networks: the network in training; a student that matches feature maps of its
             teacher holds the convolutions `adapters`.
         teacher: of a student in the stage `distill`, else None.
     """
 
     architecture: AnyConfig
     config: TrainConfig
-    network: AnyNetwork
+    networks: AnyNetwork
     teacher: Teacher | None = None
 
     options: ClassVar[type[object]] = SlimDiffSROptions
@@ -180,11 +180,6 @@ class SlimDiffSRTraining(FamilyTraining):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch omits it
         return cls(architecture, config, network, teacher)
 
-    @property
-    def networks(self) -> nn.Module:
-        """The network, with its adapters."""
-        return self.network
-
     def add_parts(self, names: Collection[str]) -> None:
         """Add the low-rank adapters if any are named."""
         if any(".lora_" in name for name in names):
@@ -192,7 +187,7 @@ class SlimDiffSRTraining(FamilyTraining):
 
     def move(self, device: torch.device) -> None:
         """Move network and teacher to a device."""
-        self.network.to(device)
+        self.networks.to(device)
         if self.teacher is not None:
             self.teacher.move(device)
 
@@ -209,7 +204,7 @@ class SlimDiffSRTraining(FamilyTraining):
         truth = 2.0 * batch.hr - 1.0
         if setup.stage.name in _DISTILLING:
             return self._distill(lr, batch, generator, setup)
-        network = network_at(self.network, batch.scale)
+        network = network_at(self.networks, batch.scale)
         if isinstance(network, AnyTeacher):
             return _teach(network, lr, truth, setup)
         image = _run_as_one_scene(network, lr)
@@ -217,7 +212,7 @@ class SlimDiffSRTraining(FamilyTraining):
 
     def export(self) -> Exported:
         """Return the network without adapters, the low-rank ones merged into it."""
-        network = self.network
+        network = self.networks
         if isinstance(network, TeacherNetwork) and _has_lora(network):
             network = copy.deepcopy(network)
             network.merge_lora()
@@ -245,7 +240,7 @@ class SlimDiffSRTraining(FamilyTraining):
             lr, hr = _signed_lr(batch, self.architecture), 2.0 * batch.hr - 1.0
             plain = 2.0 * batch.lr - 1.0
             bicubic = functional.interpolate(plain, hr.shape[2:], mode="bicubic")
-            image = _run_as_one_scene(network_at(self.network, batch.scale), lr)
+            image = _run_as_one_scene(network_at(self.networks, batch.scale), lr)
             shown += [bicubic, image, hr]
             figures[f"psnr_bicubic_x{scale}"] = mean_psnr(bicubic, hr)
             figures[f"psnr_student_x{scale}"] = mean_psnr(image, hr)
@@ -260,8 +255,8 @@ class SlimDiffSRTraining(FamilyTraining):
         assert self.teacher is not None
         options = cast(DistillOptions, setup.options)
         taught = self.teacher.run(batch.lr, batch.scale)
-        made = run_with_maps(network_at(self.network, batch.scale), lr)
-        image = _match_batch_colours(self.network, made.image, lr)
+        made = run_with_maps(network_at(self.networks, batch.scale), lr)
+        image = _match_batch_colours(self.networks, made.image, lr)
         terms = {
             f"{name}_{who}": weight * term
             for who, weight, picture in (
@@ -271,7 +266,7 @@ class SlimDiffSRTraining(FamilyTraining):
             if weight
             for name, term in picture_terms(image, picture, setup).items()
         }
-        adapters = cast(nn.ModuleList, getattr(self.network, _ADAPTERS))
+        adapters = cast(nn.ModuleList, getattr(self.networks, _ADAPTERS))
         for k, (adapter, wanted) in enumerate(zip(adapters, taught.maps, strict=True)):
             adapted = adapter(made.maps[k])
             if options.feature_weight:
@@ -285,9 +280,9 @@ class SlimDiffSRTraining(FamilyTraining):
         return Outcome(terms, image, truth)
 
     def _add_lora(self, rank: int) -> None:
-        assert isinstance(self.network, TeacherNetwork)
-        if not _has_lora(self.network):
-            self.network.add_lora(rank)
+        assert isinstance(self.networks, TeacherNetwork)
+        if not _has_lora(self.networks):
+            self.networks.add_lora(rank)
 
 
 def _check(

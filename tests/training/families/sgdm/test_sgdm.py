@@ -194,7 +194,7 @@ def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> N
     setup = StageSetup(made.stage[0], stage_options(SgdmTraining, made.stage[0]), None)
 
     def measure(training: SgdmTraining) -> float:
-        training.modules.eval()
+        training.networks.eval()
         with torch.no_grad():
             generator = torch.Generator().manual_seed(0)
             return float(training.loss(batch, generator, setup).terms[term])
@@ -203,9 +203,9 @@ def test_losses_fall(tmp_path: Path, name: str, term: str, iterations: int) -> N
     training = SgdmTraining.build(made, SgdmOptions(4), tmp_path)
     train(made, tmp_path)
     state = load_file(tmp_path / "out" / "stage_1.safetensors")
-    training.modules.latent_scale.copy_(state["latent_scale"])  # the same task
+    training.networks.latent_scale.copy_(state["latent_scale"])  # the same task
     before = measure(training)
-    training.modules.load_state_dict(state)
+    training.networks.load_state_dict(state)
     after = measure(training)
     print(f"{name}: {before:.4f} -> {after:.4f}")
     assert after < before - 0.02 * abs(before)
@@ -239,7 +239,7 @@ def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
         generator = torch.Generator().manual_seed(0)
         setup = StageSetup(made.stage[0], DiffusionOptions(), None)
         sum(training.loss(batch, generator, setup).terms.values()).backward()  # type: ignore[union-attr]
-        gradients.append(training.modules.unet.conv_in.weight.grad)
+        gradients.append(training.networks.unet.conv_in.weight.grad)
     torch.testing.assert_close(*gradients)
 
 
@@ -251,7 +251,7 @@ def test_a_dropped_map_is_the_empty_one(tmp_path: Path) -> None:
     batch = PatchSource([pack], PatchOptions(16, 2, (4.0, 4.0)), seed=9).batch(0)
     torch.manual_seed(0)
     training = SgdmTraining.build(made, SgdmOptions(4), tmp_path)
-    training.modules.eval()
+    training.networks.eval()
 
     def loss(share: float, seen: object) -> float:
         setup = StageSetup(made.stage[0], DiffusionOptions(share), None)
