@@ -57,9 +57,6 @@ class PixelWindow(NamedTuple):
     def scaled(self, scale: Fraction) -> PixelWindow:
         """Return the same ground in pixels that are `scale` times finer.
 
-        Args:
-            scale: how many new pixels lie along one old pixel.
-
         Raises:
             GridError: if one of the four numbers would not be whole.
         """
@@ -150,10 +147,7 @@ class Grid:
         return min(x), min(y), max(x), max(y)
 
     def crop(self, window: PixelWindow) -> Grid:
-        """Return the frame of a part of this one.
-
-        Args:
-            window: in pixels of this grid.
+        """Return the frame of a window of this one, in its pixels.
 
         Raises:
             GridError: if the window is empty or reaches beyond the frame.
@@ -174,9 +168,6 @@ class Grid:
         """Return the frame with pixels `1 / scale` as large, upper-left corner kept.
 
         Height and width are rounded down: less than one new pixel is dropped.
-
-        Args:
-            scale: how many new pixels lie along one old pixel; greater than 0.
 
         Raises:
             GridError: if `scale` is not positive, or less than one pixel would be left.

@@ -27,7 +27,7 @@ class Taps(NamedTuple):
 
 
 def centre_positions(start: int, count: int, ratio: float, origin: float) -> np.ndarray:
-    """Return where the centres of output pixels lie among the input pixels.
+    """Return (count,) float64: where centres of output pixels lie, 0 = the first input.
 
     Output pixel i covers ``[i * ratio, (i + 1) * ratio)`` in input pixels.
 
@@ -36,9 +36,6 @@ def centre_positions(start: int, count: int, ratio: float, origin: float) -> np.
         count: number of output pixels.
         ratio: input pixels per output pixel.
         origin: absolute position of the first input pixel given.
-
-    Returns:
-        (count,) float64, in pixels of the input given, 0 = centre of its first.
     """
     return (np.arange(start, start + count) + 0.5) * ratio - 0.5 - origin
 

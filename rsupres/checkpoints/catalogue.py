@@ -112,10 +112,7 @@ def load_model(
 
 
 def read_card(name_or_path: str) -> Card:
-    """Return the card of a model; a checkpoint file's is made from its header.
-
-    Args:
-        name_or_path: "bicubic", a card's name, or a path to a checkpoint.
+    """Return the card of a model by its name, or one made from a checkpoint's header.
 
     Raises:
         CheckpointError: there is no such model, or its weights are missing.

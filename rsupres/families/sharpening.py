@@ -143,13 +143,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Sharpener:
-    """A network with what it was trained for.
-
-    Attributes:
-        config: the bands, in order.
-        network: on its device, in eval mode.
-        device: where the network lives.
-    """
+    """A network in eval mode, with the bands, in order, that it was trained for."""
 
     config: SharpeningConfig
     network: SharpeningNetwork

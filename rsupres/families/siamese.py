@@ -102,13 +102,7 @@ class _Block(nn.Module):
 
 @dataclass(frozen=True)
 class Siamese:
-    """A network with what it was trained for.
-
-    Attributes:
-        config: the colours, in order, and the threshold.
-        network: on its device, in eval mode.
-        device: where the network lives.
-    """
+    """A network in eval mode, with the colours and threshold that it has learned."""
 
     config: SiameseConfig
     network: SiameseNetwork

@@ -47,10 +47,7 @@ def is_item_file(path: str) -> bool:
 
 
 def item_names(address: str) -> list[str]:
-    """Return a name for each item of a STAC document, all pages of it included.
-
-    Args:
-        address: a path or URL of an item, a collection of items, or a catalog.
+    """Return names of the items of a STAC document at a path or URL, of all pages.
 
     Returns:
         Addresses of items, and ADDRESS#ID for items of a collection, in their order.

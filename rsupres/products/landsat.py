@@ -53,10 +53,7 @@ def named_radiometry(
 
 
 def mtl_radiometry(path: str) -> Callable[[str], Radiometry | None] | None:
-    """Return an MTL file's scale and offset of bands such as B4 or SR_B4, or None.
-
-    Args:
-        path: of the file: `.txt`, `.xml` or `.json`.
+    """Return scale and offset by band (B4, SR_B4) of an MTL file of any form, or None.
 
     Raises:
         InputError: it cannot be read.

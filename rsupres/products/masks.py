@@ -89,10 +89,7 @@ def is_class_name(name: str) -> bool:
 
 
 def parse_classes(text: Sequence[str] | None) -> tuple[str | int, ...]:
-    """Return the classes that a list names: words of `NAMES`, or numbers.
-
-    Args:
-        text: names or numbers; None = `DEFAULT`.
+    """Return the classes that words of `NAMES`, or numbers, mean; None = `DEFAULT`.
 
     Raises:
         InputError: an unknown name.

@@ -16,10 +16,7 @@ _TIMEOUT_S = 60
 
 
 def read_bytes(name: str) -> bytes:
-    """Return the contents of a metadata file.
-
-    Args:
-        name: a path, `/vsizip/FILE.zip/INSIDE`, or an address (http, https).
+    """Return the contents of a metadata file: a path, below `/vsizip/`, or an address.
 
     Raises:
         InputError: it is missing, cannot be read or is larger than `MAX_BYTES`.

@@ -31,16 +31,12 @@ _CUBIC = -0.5  # parameter of Keys's kernel
 
 
 def sharpen(coarse: FloatArray, fine: FloatArray, factor: int) -> FloatArray:
-    """Return coarse bands on the grid of fine ones, with detail that these explain.
+    """Return coarse bands (c, H, W) on the grid of fine ones, with the detail of these.
 
     Args:
         coarse: (c, h, w), finite.
         fine: (g, h * factor, w * factor), finite; in the same units or others.
         factor: fine pixels along a coarse one.
-
-    Returns:
-        (c, h * factor, w * factor); means over `factor` x `factor` pixels are nearly
-        `coarse`.
     """
     reduced = area_mean(fine, factor)
     detail = fine - enlarge(reduced, factor)

@@ -63,9 +63,6 @@ class Blocks(Generic[Number]):
     def read(self, window: PixelWindow) -> NDArray[Number]:
         """Return the pixels of a window as a new array, (c, h, w).
 
-        Args:
-            window: inside the frame, not empty.
-
         Raises:
             GridError: the window is empty or leaves the frame.
         """

@@ -96,7 +96,7 @@ def is_same_nodata(one: float | None, other: float | None) -> bool:
 def fill_invalid(
     lr: FloatArray, valid: BoolArray, background: Sequence[float] | None = None
 ) -> FloatArray:
-    """Continue valid pixels into invalid ones, ring by ring.
+    """Return (c, h, w), finite, valid pixels continued into invalid ones ring by ring.
 
     Each ring takes the mean of its valid or already filled neighbours (3 x 3). A
     filled value depends on pixels within `FILL_REACH` of it and on nothing else; over
@@ -107,9 +107,6 @@ def fill_invalid(
         lr: (c, h, w) float32; invalid pixels may be NaN.
         valid: (1, h, w) bool.
         background: one value per channel; None = 0.
-
-    Returns:
-        (c, h, w) float32, finite; valid pixels unchanged.
     """
     if valid.all():
         return lr

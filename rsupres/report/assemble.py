@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ class Findings:
             "before": before,
             "has_nir": any(la.mode == "nir" for la in shown.views[0].layers),
             "has_tiles": any(view.rows or view.cols for view in shown.views),
-            "legends": _legends(shown),
+            "legends": [(la.key, la.scale) for la in shown.views[0].layers if la.scale],
             "viewer_note": _viewer_note(shown, sources),
             "figures": self.figures,
             "has_truth": sources.hr is not None,
@@ -193,10 +193,6 @@ def _names(shown: Shown) -> list[tuple[str, str]]:
     for layer in shown.views[0].layers:
         found.setdefault(layer.key, layer.name)
     return list(found.items())
-
-
-def _legends(shown: Shown) -> list[tuple[str, Iterable[tuple[str, str]]]]:
-    return [(la.key, la.scale) for la in shown.views[0].layers if la.scale]
 
 
 def _viewer_note(shown: Shown, sources: Sources) -> str:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from rsupres.errors import RsupresError, RunConflictError
+from rsupres.errors import QualityGateError, RsupresError, RunConflictError
 from rsupres.grid import ceil_div
 from rsupres.output.atomic import make_folder
 from rsupres.raster.dataset import Raster
@@ -98,8 +98,8 @@ class BatchPages:
             return
         if path.exists() and path.stat().st_mtime >= item.output.stat().st_mtime:
             return
-        if item.status == FAILED and not _is_marked(item):
-            return
+        if item.status == FAILED and item.exit_code != QualityGateError.exit_code:
+            return  # the output is not of this run
         try:
             self._check(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,11 +203,6 @@ def page_data(path: Path) -> dict[str, Any] | None:
         return None if found is None else json.loads(found.group(1))
     except (OSError, ValueError):
         return None
-
-
-def _is_marked(item: BatchItem) -> bool:
-    """Return whether a failed item's output is that of this run: a gate was not met."""
-    return item.exit_code == 8
 
 
 def _thumbnail(item: BatchItem) -> str:

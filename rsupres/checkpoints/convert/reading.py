@@ -29,13 +29,10 @@ _DAMAGE = (
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a released file, on the CPU.
+    """Read all tensors of a file, safetensors or of `torch.save`, on the CPU.
 
     A mapping under ``state_dict`` is taken out of what lies around it; ``module.`` is
     removed where every name begins with it.
-
-    Args:
-        path: safetensors, or what `torch.save` wrote.
 
     Raises:
         CheckpointError: missing, damaged, no weights, or a pickle that wants to run

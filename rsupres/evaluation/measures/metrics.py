@@ -164,15 +164,12 @@ def ergas(
 def consistency(
     shrunk: np.ndarray, lr: np.ndarray, valid: np.ndarray | None = None
 ) -> Consistency:
-    """Compare the SR picture, brought back to the LR grid, with the LR picture.
+    """Return how far SR, brought to the LR grid, is from LR, in shares of the range.
 
     Args:
         shrunk: (c, h, w) in [0, 1]: the SR picture after the degradation.
         lr: the same shape and range.
         valid: (h, w) or (1, h, w) bool; None = all.
-
-    Returns:
-        Mean absolute and root mean square difference as shares of the range.
 
     Raises:
         InputError: the shapes differ.

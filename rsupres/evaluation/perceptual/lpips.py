@@ -207,15 +207,12 @@ class LpipsSqueeze(Lpips):
 
 
 def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze | None:
-    """Return LPIPS (squeeze), filled from a folder of weights.
+    """Return LPIPS (squeeze), filled from a folder of weights; None if none is named.
 
     Args:
         folder: of the two weight files; None = the folder that the environment
             variable `RSUPRES_LPIPS` names.
         device: where the module computes.
-
-    Returns:
-        The module; None where neither the argument nor the variable names a folder.
 
     Raises:
         CheckpointError: the folder that is named lacks a file, or one is damaged.
@@ -231,7 +228,7 @@ def load_lpips(folder: Path | None, device: str | torch.device) -> LpipsSqueeze 
 def lpips_distance(
     module: Lpips, sr: np.ndarray, hr: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-    """Return LPIPS of two RGB pictures.
+    """Return LPIPS of two RGB pictures; NaN below 17 pixels, or if all is invalid.
 
     Pictures of more than 512 x 512 pixels are measured in blocks of about that size and
     averaged by valid pixels. Invalid pixels are made equal in both pictures and the
@@ -242,9 +239,6 @@ def lpips_distance(
         sr: (3, H, W) in [0, 1].
         hr: the same shape and range.
         valid: (H, W) or (1, H, W) bool; None = all.
-
-    Returns:
-        The distance; NaN when the picture is smaller than 17 pixels or all invalid.
 
     Raises:
         InputError: the shapes differ or are not RGB.

@@ -174,7 +174,7 @@ class Musiq(nn.Module):
 
 
 def musiq_quality(module: Musiq, sr: np.ndarray, valid: np.ndarray) -> float:
-    """Return the quality of an RGB picture, the mean over blocks that are valid whole.
+    """Return the quality, about 0 to 100, of an RGB picture, over blocks valid whole.
 
     Pictures of up to 1024 pixels along a side are one block, as in papers.
 
@@ -182,9 +182,6 @@ def musiq_quality(module: Musiq, sr: np.ndarray, valid: np.ndarray) -> float:
         module: filled; its device does the work.
         sr: (3, H, W) in [0, 1].
         valid: (H, W) bool.
-
-    Returns:
-        About 0 to 100, higher is better; NaN without a block that is valid whole.
     """
     device = module.head.weight.device
 

@@ -105,15 +105,7 @@ def sample_latent(
 
 @dataclass(frozen=True)
 class E2DiffSR:
-    """The resolver: E2DiffSR on scenes.
-
-    Attributes:
-        spec: what the model needs.
-        networks: on their device, in eval mode; `depsr` already mixed for the detail.
-        config: the architecture.
-        options: the user's choices.
-        device: of the networks.
-    """
+    """The resolver: E2DiffSR on scenes; `depsr` is mixed for the detail already."""
 
     spec: ModelSpec
     networks: E2DiffSRNetworks

@@ -65,14 +65,7 @@ _QUIET = 0.004  # of the levels: noisier scenes would have their noise sharpened
 
 @dataclass(frozen=True)
 class Optical:
-    """The resolver.
-
-    Attributes:
-        spec: what the model needs.
-        network: on its device, in eval mode.
-        options: the user's choices.
-        device: where the network lives.
-    """
+    """The resolver: an optical model on scenes; its network is in eval mode."""
 
     spec: ModelSpec
     network: OpticalNetwork

@@ -1,7 +1,7 @@
 """Configurations of Ref-Diff: values only, no tensors.
 
 Two choices keep what looks at the whole picture out, so that tiles cannot show:
-``norm`` "pixel" or "none", and no attention. Values only; no tensors.
+``norm`` "pixel" or "none", and no attention.
 """
 
 from __future__ import annotations

@@ -92,14 +92,7 @@ _SMALL = 0.1  # of the LR image's finest detail: what is smaller stays
 
 @dataclass(frozen=True)
 class SlimDiffSR:
-    """The resolver: SlimDiffSR on scenes.
-
-    Attributes:
-        spec: what the model needs.
-        network: on its device, in eval mode.
-        options: the user's choices.
-        device: of the network.
-    """
+    """The resolver: SlimDiffSR on scenes; its network is in eval mode."""
 
     spec: ModelSpec
     network: AnyNetwork

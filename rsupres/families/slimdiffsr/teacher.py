@@ -260,7 +260,7 @@ def schedule() -> np.ndarray:
 
 
 def invert_variance(variance: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Return the step at which the schedule's noise equals a latent's variance.
+    """Return the steps (b,) at which the schedule's noise equals latents' variance.
 
     Signal to noise 1 / v means alpha_bar = 1 / (1 + v); the step is the nearest of the
     schedule plus the fraction towards the next one (which may be negative), except at
@@ -269,9 +269,6 @@ def invert_variance(variance: Tensor, alpha_bar: Tensor) -> Tensor:
     Args:
         variance: (b, ..., h, w), positive; its mean over all but b counts.
         alpha_bar: (T,) falling, of the schedule.
-
-    Returns:
-        (b,) fractional steps in the type of `alpha_bar`.
     """
     v = variance.to(alpha_bar.dtype).flatten(1).mean(1)
     snr = 1.0 / (v + _TINY)

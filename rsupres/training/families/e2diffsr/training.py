@@ -54,13 +54,7 @@ _VALIDATION_CROPS = 12
 
 @dataclass(frozen=True)
 class E2DiffSRTraining(FamilyTraining):
-    """E2DiffSR for the training loop.
-
-    Attributes:
-        architecture: of the networks.
-        config: the run.
-        networks: all networks, those for training too.
-    """
+    """E2DiffSR for the training loop, with the networks that only training needs."""
 
     architecture: E2DiffSRConfig
     config: TrainConfig

@@ -91,13 +91,7 @@ class DrawOptions:
 
 @dataclass(frozen=True)
 class OpticalTraining(FamilyTraining):
-    """An optical model for the training loop.
-
-    Attributes:
-        architecture: of the network.
-        config: the run.
-        networks: all that trains.
-    """
+    """An optical model for the training loop."""
 
     architecture: OpticalConfig
     config: TrainConfig

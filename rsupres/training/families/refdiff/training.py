@@ -53,14 +53,7 @@ class RefDiffOptions:
 
 @dataclass(frozen=True)
 class RefDiffTraining(FamilyTraining):
-    """Ref-Diff for the training loop.
-
-    Attributes:
-        architecture: of the network.
-        config: the run.
-        networks: the denoiser F.
-        classes: class table of the change masks, or None.
-    """
+    """Ref-Diff, whose network is the denoiser F, for the training loop."""
 
     architecture: RefDiffConfig
     config: TrainConfig

@@ -121,14 +121,7 @@ class SgdmOptions:
 
 @dataclass(frozen=True)
 class SgdmTraining(FamilyTraining):
-    """SGDM for the training loop.
-
-    Attributes:
-        architecture: of the networks.
-        config: the run.
-        choices: the options of the family.
-        networks: all networks, with the encoder of the autoencoder.
-    """
+    """SGDM, with the encoder of its autoencoder, for the training loop."""
 
     architecture: SgdmConfig
     config: TrainConfig

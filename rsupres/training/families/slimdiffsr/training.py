@@ -138,12 +138,8 @@ class LoraStage(Stage):
 class SlimDiffSRTraining(FamilyTraining):
     """A student or a teacher for the training loop.
 
-    Attributes:
-        architecture: of the network.
-        config: the run.
-        networks: the network in training; a student that matches feature maps of its
-            teacher holds the convolutions `adapters`.
-        teacher: of a student in the stage `distill`, else None.
+    A student of the stage `distill` has a teacher; the network of one that matches
+    feature maps holds the convolutions `adapters`.
     """
 
     architecture: AnyConfig
