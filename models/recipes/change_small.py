@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import small_training
 import torch
 from numpy.typing import NDArray
+from small_training import Schedule, Weights
 from torch.nn import functional
 
 from rsupres.checkpoints.file import write_checkpoint
@@ -37,7 +37,6 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 BATCH, SIDE = 12, 64
 LR, WARMUP, EMA = 2e-3, 100, 0.997
 SEED = 11
-SAVE_EVERY_S = 180.0
 SHARES = {"town": 0.5, "city": 0.35, "dates": 0.15}
 HELD = 20  # last pairs of each kind, to check on
 THRESHOLDS = tuple(np.arange(0.2, 0.75, 0.05).round(2).tolist())
@@ -106,48 +105,27 @@ def train(
     out: Path,
     seconds: float,
 ) -> None:
-    """Train with a cosine over the time given; resume where a state is."""
+    """Train for the time given; resume where a state is."""
     torch.manual_seed(SEED)
     config = SiameseConfig()
     network = SiameseNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), LR, betas=(0.9, 0.99))
-    mean = {k: v.clone() for k, v in network.state_dict().items()}
-    step, spent = 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
-        network.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["opt"])
-        mean, step, spent = state["ema"], state["step"], state["spent"]
-    last = saved = time.monotonic()
-    while spent < seconds:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(spent / seconds, 1.0))
-        for group in optimiser.param_groups:
-            group["lr"] = LR * min((step + 1) / WARMUP, 1.0) * cosine + 1e-6
+
+    def loss_of(step: int) -> torch.Tensor:
         inputs, share = crops(training, step)
         with torch.autocast("cpu", torch.bfloat16):
             logits = forward(network, inputs)
-        loss = functional.binary_cross_entropy_with_logits(logits.float(), share)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-        optimiser.step()
-        step += 1
-        with torch.no_grad():
-            for name, value in network.state_dict().items():
-                mean[name].lerp_(value, 1.0 - min(EMA, (1 + step) / (10 + step)))
-        now = time.monotonic()
-        spent, last = spent + now - last, now
-        if now - saved > SAVE_EVERY_S or spent >= seconds:
-            state = {"net": network.state_dict(), "opt": optimiser.state_dict()}
-            state |= {"ema": mean, "step": step, "spent": spent}
-            torch.save(state, out / "state.pt")
-            found, threshold = check(config, mean, checks)
-            save(replace(config, threshold=threshold), mean, out)
-            print(step, round(spent), threshold, json.dumps(found), flush=True)
-            last = saved = time.monotonic()
+        return functional.binary_cross_entropy_with_logits(logits.float(), share)
+
+    def keep(mean: Weights, step: int, spent: float) -> None:
+        found, threshold = check(config, mean, checks)
+        save(replace(config, threshold=threshold), mean, out)
+        print(step, round(spent), threshold, json.dumps(found), flush=True)
+
+    plan = Schedule(seconds, LR, WARMUP, EMA)
+    small_training.train(network, loss_of, plan, out / "state.pt", keep)
 
 
-def save(config: SiameseConfig, mean: dict[str, torch.Tensor], out: Path) -> None:
+def save(config: SiameseConfig, mean: Weights, out: Path) -> None:
     """Write the checkpoint of the averaged weights in half precision."""
     write_checkpoint(
         out / "change-small.safetensors",
@@ -160,7 +138,7 @@ def save(config: SiameseConfig, mean: dict[str, torch.Tensor], out: Path) -> Non
 
 def check(
     config: SiameseConfig,
-    mean: dict[str, torch.Tensor],
+    mean: Weights,
     checks: Mapping[str, list[Pair]],
 ) -> tuple[dict[str, list[float]], float]:
     """Return precision, recall and F1 of each kind at the best threshold, and that."""

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import small_training
 import torch
 from numpy.typing import NDArray
+from small_training import Schedule, Weights
 from torch.nn import functional
 
 from rsupres.checkpoints.file import write_checkpoint
@@ -41,7 +41,6 @@ FloatArray = NDArray[np.float32]
 BATCH, SIDE = 16, 48  # crops, and 40 m pixels of a side
 LR, WARMUP, EMA = 1e-3, 100, 0.998
 SEED = 5
-SAVE_EVERY_S = 180.0
 AREA = Kernel("area")
 GUIDES = (gaussian_of(0.2), gaussian_of(0.35), AREA)  # by which 10 m became 20 m
 TESTS = {"MTF 0.3": gaussian_of(0.3), "MTF 0.15": gaussian_of(0.15), "area": AREA}
@@ -152,47 +151,26 @@ def degrade(truth: FloatArray, random: np.random.Generator) -> FloatArray:
 def train(
     pairs: Sequence[Pair], tests: Sequence[Pair], out: Path, seconds: float
 ) -> None:
-    """Train with a cosine over the time given; resume where a state is."""
+    """Train for the time given; resume where a state is."""
     torch.manual_seed(SEED)
     config = SharpeningConfig()
     network = SharpeningNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), LR, betas=(0.9, 0.99))
-    mean = {k: v.clone() for k, v in network.state_dict().items()}
-    step, spent = 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
-        network.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["opt"])
-        mean, step, spent = state["ema"], state["step"], state["spent"]
-    last = saved = time.monotonic()
-    while spent < seconds:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(spent / seconds, 1.0))
-        for group in optimiser.param_groups:
-            group["lr"] = LR * min((step + 1) / WARMUP, 1.0) * cosine + 1e-6
+
+    def loss_of(step: int) -> torch.Tensor:
         coarse, fine, truth = crops(pairs, step)
         with torch.autocast("cpu", torch.bfloat16):
             error = network(coarse, fine) - truth
-        loss = ((error.square() + 1e-4).sqrt() - 1e-2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-        optimiser.step()
-        step += 1
-        with torch.no_grad():
-            for name, value in network.state_dict().items():
-                mean[name].lerp_(value, 1.0 - min(EMA, (1 + step) / (10 + step)))
-        now = time.monotonic()
-        spent, last = spent + now - last, now
-        if now - saved > SAVE_EVERY_S or spent >= seconds:
-            state = {"net": network.state_dict(), "opt": optimiser.state_dict()}
-            state |= {"ema": mean, "step": step, "spent": spent}
-            torch.save(state, out / "state.pt")
-            save(config, mean, out)
-            print(step, round(spent), json.dumps(test(config, mean, tests)), flush=True)
-            last = saved = time.monotonic()
+        return ((error.square() + 1e-4).sqrt() - 1e-2).mean()
+
+    def keep(mean: Weights, step: int, spent: float) -> None:
+        save(config, mean, out)
+        print(step, round(spent), json.dumps(test(config, mean, tests)), flush=True)
+
+    plan = Schedule(seconds, LR, WARMUP, EMA)
+    small_training.train(network, loss_of, plan, out / "state.pt", keep)
 
 
-def save(config: SharpeningConfig, mean: dict[str, torch.Tensor], out: Path) -> None:
+def save(config: SharpeningConfig, mean: Weights, out: Path) -> None:
     """Write the checkpoint of the averaged weights in half precision."""
     write_checkpoint(
         out / "s2-bands-small.safetensors",
@@ -204,7 +182,7 @@ def save(config: SharpeningConfig, mean: dict[str, torch.Tensor], out: Path) -> 
 
 
 def test(
-    config: SharpeningConfig, mean: dict[str, torch.Tensor], tests: Sequence[Pair]
+    config: SharpeningConfig, mean: Weights, tests: Sequence[Pair]
 ) -> dict[str, float]:
     """Return root mean square errors over those of bicubic, mean over the bands."""
     network = SharpeningNetwork(config)

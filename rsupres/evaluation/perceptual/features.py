@@ -1,4 +1,4 @@
-"""Features of AlexNet and VGG-16, and LPIPS (alex, vgg) on them.
+"""Features of AlexNet and VGG-16, for LPIPS (alex, vgg) and DISTS.
 
 Layers are built here from plain ones, numbered as torchvision numbers them, and filled
 from its files. Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a

@@ -1,9 +1,9 @@
-"""LPIPS (squeeze): a perceptual distance on SqueezeNet 1.1 features.
+"""LPIPS: a perceptual distance, on SqueezeNet 1.1 or other features.
 
 Serves as a measure and, because it is differentiable, as a training loss. The network
 is built here from plain layers and filled from two files on disk; nothing is
-downloaded. Figures are called "LPIPS (squeeze)", because they do not compare with those
-of the AlexNet or VGG variants.
+downloaded. Figures are called "LPIPS (squeeze)" and so on, because those of different
+networks do not compare.
 
 Zhang, Isola, Efros, Shechtman, Wang 2018, "The Unreasonable Effectiveness of Deep
 Features as a Perceptual Metric", version 0.1; Iandola et al. 2016, SqueezeNet 1.1.
