@@ -12,8 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rsupres.training.config import StageConfig
+
+_POWER = 0.7  # images count by their bicubic error to minus this power
+_MIN_ERROR = 0.008  # of bicubic, for that
 
 
 class Outcome(NamedTuple):
@@ -43,6 +47,17 @@ class AutoencoderOptions:
 
 
 @dataclass(frozen=True)
+class PictureOptions:
+    """Options of a stage that compares pictures.
+
+    Attributes:
+        even: flat images count in L1 as much as rich ones.
+    """
+
+    even: bool = False
+
+
+@dataclass(frozen=True)
 class StageSetup:
     """The inputs of a loss besides networks and batch.
 
@@ -57,19 +72,49 @@ class StageSetup:
     perceptual: nn.Module | None
 
 
-def picture_terms(image: Tensor, truth: Tensor, setup: StageSetup) -> dict[str, Tensor]:
+def picture_terms(
+    image: Tensor, truth: Tensor, setup: StageSetup, weights: Tensor | float = 1.0
+) -> dict[str, Tensor]:
     """Return weighted L1 ("pixel") and LPIPS ("perceptual") of pictures.
 
     Args:
         image: (b, 3, H, W) in [-1, 1].
         truth: of the same shape and range.
         setup: the weights, and LPIPS.
+        weights: of the images in L1, see `image_weights`.
     """
-    terms = {"pixel": setup.stage.pixel_weight * (image.float() - truth).abs().mean()}
+    distance = (weights * (image.float() - truth).abs()).mean()
+    terms = {"pixel": setup.stage.pixel_weight * distance}
     if setup.stage.perceptual_weight and setup.perceptual is not None:
         distance = setup.perceptual(image, truth).mean()
         terms["perceptual"] = setup.stage.perceptual_weight * distance
     return terms
+
+
+def picture_weights(lr: Tensor, hr: Tensor, options: object) -> Tensor | float:
+    """Return the weights of images in L1; 1 where a stage's options ask for none.
+
+    Args:
+        lr: (b, 3, h, w) in [0, 1].
+        hr: (b, 3, H, W) in [0, 1].
+        options: of the stage.
+    """
+    if not (isinstance(options, PictureOptions) and options.even):
+        return 1.0
+    bicubic = functional.interpolate(lr, hr.shape[2:], mode="bicubic")
+    return image_weights(bicubic, hr)
+
+
+def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
+    """Return weights (b, 1, 1, 1), mean 1: flat images count as much as rich ones.
+
+    Args:
+        bicubic: enlarged LR, (b, c, H, W) in [0, 1].
+        truth: HR, of the same shape.
+    """
+    error = (bicubic - truth).abs().mean((1, 2, 3))
+    weights = (error + _MIN_ERROR) ** -_POWER
+    return (weights / weights.mean())[:, None, None, None]
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:

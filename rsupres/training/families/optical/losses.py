@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_POWER = 0.7  # images count by their bicubic error to minus this power
-_MIN_ERROR = 0.008  # of bicubic, for that
 _ROUNDING = 0.01  # differences below it count by their squares
 _LEVELS = (1.0, 0.5, 0.5)  # weights of the picture's scales, each half the last
 _PATCH = 4  # pixels of the patches that are scored as wholes
@@ -24,18 +22,6 @@ _WAVE_WEIGHT = 0.04  # of the waves, whose usual size is 1
 _MIN_WAVE = 2e-3  # smaller ones are rounding
 _LOG_SCALES = (-9.0, 2.0)  # limits, so that a wild value cannot end the training
 _MIN_SCALE = 5e-4  # errors below it are rounding
-
-
-def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
-    """Return weights (b, 1, 1, 1), mean 1: flat images count as much as rich ones.
-
-    Args:
-        bicubic: enlarged LR, (b, c, H, W) in [0, 1].
-        truth: HR, of the same shape.
-    """
-    error = (bicubic - truth).abs().mean((1, 2, 3))
-    weights = (error + _MIN_ERROR) ** -_POWER
-    return (weights / weights.mean())[:, None, None, None]
 
 
 def mean_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:

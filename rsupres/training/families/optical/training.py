@@ -47,11 +47,10 @@ from rsupres.training.config import PatchOptions, StageConfig, TrainConfig
 from rsupres.training.families.optical.losses import (
     draw_loss,
     feature_loss,
-    image_weights,
     mean_loss,
     spread_loss,
 )
-from rsupres.training.losses import Outcome, StageSetup
+from rsupres.training.losses import Outcome, StageSetup, image_weights
 from rsupres.training.registry import choose_architecture, stage_options
 from rsupres.training.validation import mean_psnr, write_picture
 

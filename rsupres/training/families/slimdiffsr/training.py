@@ -65,7 +65,13 @@ from rsupres.training.families.slimdiffsr.distillation import (
     transfer_weights,
     widen_student,
 )
-from rsupres.training.losses import Outcome, StageSetup, picture_terms
+from rsupres.training.losses import (
+    Outcome,
+    PictureOptions,
+    StageSetup,
+    picture_terms,
+    picture_weights,
+)
 from rsupres.training.registry import choose_architecture
 from rsupres.training.validation import mean_psnr, write_picture
 
@@ -150,8 +156,8 @@ class SlimDiffSRTraining(FamilyTraining):
     options: ClassVar[type[object]] = SlimDiffSROptions
     may_begin_fresh: ClassVar[tuple[str, ...]] = (f"{_ADAPTERS}.",)
     stages: ClassVar[Mapping[str, Stage]] = {
-        "direct": Stage(("",), _LAST_LAYER),
-        "direct_ends": Stage(_ENDS, _LAST_LAYER),
+        "direct": Stage(("",), _LAST_LAYER, PictureOptions),
+        "direct_ends": Stage(_ENDS, _LAST_LAYER, PictureOptions),
         "distill": Stage(("",), _LAST_LAYER, DistillOptions),
         "distill_ends": Stage((*_ENDS, _ADAPTERS), _LAST_LAYER, DistillOptions),
         "teacher": Stage(("",), options=TeacherOptions),
@@ -204,7 +210,8 @@ class SlimDiffSRTraining(FamilyTraining):
         if isinstance(network, AnyTeacher):
             return _teach(network, lr, truth, setup)
         image = _run_as_one_scene(network, lr)
-        return Outcome(picture_terms(image, truth, setup), image, truth)
+        weights = picture_weights(batch.lr, batch.hr, setup.options)
+        return Outcome(picture_terms(image, truth, setup, weights), image, truth)
 
     def export(self) -> Exported:
         """Return the network without adapters, the low-rank ones merged into it."""

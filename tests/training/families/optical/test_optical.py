@@ -22,12 +22,12 @@ from rsupres.training.config import DataConfig, PatchOptions, StageConfig, Train
 from rsupres.training.families.optical.losses import (
     draw_loss,
     feature_loss,
-    image_weights,
     mean_loss,
     spread_loss,
 )
 from rsupres.training.families.optical.training import OpticalTraining, _take, _tell
 from rsupres.training.loop import train
+from rsupres.training.losses import image_weights
 from rsupres.training.registry import build_training
 from rsupres.upscaling.array import upscale_whole
 
