@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ MIN_COVER_PIXELS = 4  # default minimum size of a part, for land covers
 _RGB_BANDS = 3
 
 
+@dataclass(frozen=True)
 class ClassRaster:
     """An open class raster, read as values of a change mask: a `MaskPixels`.
 
@@ -48,22 +50,17 @@ class ClassRaster:
         table: of its codes, None when the codes are mask values.
         as_labels: the codes say what changed; else they are the land cover of a date.
         entries: code of each entry of its palette, None where pixels are codes.
-        grid: of the file.
     """
 
-    def __init__(
-        self,
-        scene: Raster,
-        table: ClassTable | None,
-        *,
-        as_labels: bool,
-        entries: Entries | None = None,
-    ) -> None:
-        self.scene = scene
-        self.table = table
-        self.as_labels = as_labels
-        self.entries = entries
-        self.grid = scene.grid
+    scene: Raster
+    table: ClassTable | None
+    as_labels: bool
+    entries: Entries | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the file."""
+        return self.scene.grid
 
     def read(self, window: PixelWindow) -> Codes:
         """Return (1, h, w) mask values, 255 where nothing is known."""

@@ -27,7 +27,10 @@ NUDGE = 1e-6  # source pixels; a centre on an edge falls right and down of it
 class MaskPixels(Protocol):
     """Values of a change mask on a grid of their own."""
 
-    grid: Grid
+    @property
+    def grid(self) -> Grid:
+        """The grid of the pixels."""
+        ...
 
     def read(self, window: PixelWindow) -> Codes:
         """Return (1, h, w) for a window inside the grid."""

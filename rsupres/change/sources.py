@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -283,10 +284,7 @@ def _converted(raster: ClassRaster, options: ChangeOptions) -> ClassRaster:
             f"{raster.scene.path}: a mask of {raster.table.name} cannot be converted "
             f"to {target.name}; make it again from the land covers."
         )
-    table = raster.table.as_table(target)
-    return ClassRaster(
-        raster.scene, table, as_labels=raster.as_labels, entries=raster.entries
-    )
+    return replace(raster, table=raster.table.as_table(target))
 
 
 def _are_covers(

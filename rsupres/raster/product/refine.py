@@ -8,6 +8,7 @@ that is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -68,63 +69,57 @@ def _method(refinement: Refinement, kind: Coarse, members: Sequence[int]) -> Sha
     )
 
 
+@dataclass(frozen=True)
 class _Block:
     """Coarse bands of one kind, and how they are sharpened."""
 
-    def __init__(
-        self,
-        kind: Coarse,
-        method: Sharpener,
-        read: ReadBands,
-        frame: PixelWindow,
-    ) -> None:
-        self._kind = kind
-        self._method = method
-        self._read = read
-        self._frame = frame
+    kind: Coarse
+    method: Sharpener
+    read: ReadBands
+    frame: PixelWindow
 
     def sharpened(self, window: PixelWindow) -> FloatArray:
         """Return the members in a window of the file, (c, h, w)."""
-        outer = self._aligned(window, self._method.reach)
+        outer = self._aligned(window, self.method.reach)
         pixels, valid = self._read_block(outer)
         if not valid.all():
-            wide = self._aligned(window, self._method.reach + FILL_REACH)
+            wide = self._aligned(window, self.method.reach + FILL_REACH)
             inner = outer.relative_to(wide).slices()
             filled = self._filled(*self._read_block(wide))
             pixels = filled[:, inner[0], inner[1]]
-        factor = self._kind.factor
-        coarse = pixels[: len(self._method.members), ::factor, ::factor]
-        fine = pixels[len(self._method.members) :]
-        sharp = self._method.run(coarse, fine)
+        factor = self.kind.factor
+        coarse = pixels[: len(self.method.members), ::factor, ::factor]
+        fine = pixels[len(self.method.members) :]
+        sharp = self.method.run(coarse, fine)
         rows, cols = window.relative_to(outer).slices()
         return sharp[:, rows, cols]
 
     def _filled(self, pixels: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
         """Fill invalid pixels, of the coarse bands as coarse pixels."""
-        count, factor = len(self._method.members), self._kind.factor
+        count, factor = len(self.method.members), self.kind.factor
         coarse = fill_invalid(
             pixels[:count, ::factor, ::factor],
             np.asarray(valid[:count, ::factor, ::factor].all(axis=0))[np.newaxis],
         )
         parts = [coarse.repeat(factor, axis=1).repeat(factor, axis=2)]
-        if self._method.guides:
+        if self.method.guides:
             fine_valid = np.asarray(valid[count:].all(axis=0))[np.newaxis]
             parts.append(fill_invalid(pixels[count:], fine_valid))
         return np.concatenate(parts)
 
     def _aligned(self, window: PixelWindow, margin: int) -> PixelWindow:
         """Return the window grown by coarse pixels, to whole ones."""
-        kind = self._kind
+        kind = self.kind
         top, bottom = _span(window.row, window.row_stop, kind.row, kind.factor, margin)
         left, right = _span(window.col, window.col_stop, kind.col, kind.factor, margin)
         return PixelWindow(top, left, bottom - top, right - left)
 
     def _read_block(self, window: PixelWindow) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Read members and guides, (c, h, w); pixels beyond the file are repeated."""
-        bands = (*self._method.members, *self._method.guides)
-        inside = window.intersection(self._frame)
+        bands = (*self.method.members, *self.method.guides)
+        inside = window.intersection(self.frame)
         assert inside is not None
-        stored, valid = self._read(inside, bands)
+        stored, valid = self.read(inside, bands)
         margins = (
             (0, 0),
             (inside.row - window.row, window.row_stop - inside.row_stop),
