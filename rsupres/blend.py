@@ -3,12 +3,13 @@
 `Mosaic` takes SR tiles in row-major order and yields strips, piece by piece, each piece
 as soon as no later tile can change it. It holds about one tile, and of a row of tiles
 what overlaps with the next row; it reads no files. A strip has the same bits whether it
-is computed in one go or after a restart at any strip.
+is computed in one go, after a restart at any strip, or of parts that two mosaics made.
 
 The weight of a tile is the product of a row and a column profile, and the tiles of a
 grid are a product of rows and columns too. So the sum of all weights is a product as
 well, and each profile is divided by the sum along its own axis beforehand: the mosaic
-is then a plain sum, and where one tile stands alone, a copy.
+is then a plain sum, first over the tiles of a row, then over rows. Where one tile
+stands alone, its own pixels become the piece, without a copy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,30 +25,42 @@ from rsupres.errors import ModelOutputError
 from rsupres.grid import PixelWindow
 from rsupres.tile_grid import Tile, TileGrid
 
+Key = TypeVar("Key")
+Content = Literal["all", "own", "above"]
+
 
 @dataclass(frozen=True)
 class Piece:
-    """Finished SR rows of a strip, from the left side of one tile to that of the next.
+    """SR rows of a strip, from the left side of one tile to that of the next.
 
     Attributes:
         index: of the strip, counted from the top of the scene.
-        window: SR pixels of the padded frame; all rows of `TileGrid.strip(index)`.
+        window: SR pixels of the padded frame; all rows of `TileGrid.strip(index)`, of
+            the content "above" the first ones.
         pixels: float32 (c, H, W).
         is_last: no piece of the strip lies further right.
+        content: "all" = the finished pixels; else an addend of these: "own" = what the
+            tile row of the strip's number gives, "above" = what rows above it give.
+        skipped: of an addend, whether the lowest row's tile that begins here was left
+            out.
     """
 
     index: int
     window: PixelWindow
     pixels: np.ndarray
     is_last: bool
+    content: Content = "all"
+    skipped: bool = False
 
 
 class Mosaic:
     """The weighted sum of overlapping tiles, yielded piece by piece.
 
     To go on with strip k after an interruption, build a new mosaic with
-    `first_row = grid.rows_touching(k).start`. Strips that would lack a tile row are not
-    yielded.
+    `first_row = grid.rows_touching(k).start`. Or, where `grid.parts_at(k)`, with
+    `first_row = k`: of strip k come the pieces "own" then. The "above" for it come from
+    the mosaic that ends before row k, and `put` takes both. Strips below k that would
+    lack a tile row are not yielded.
     """
 
     def __init__(
@@ -74,16 +87,17 @@ class Mosaic:
             raise ValueError(f"tile rows {first_row} to {stop} of {n_rows}")
         self._grid = grid
         self._n_channels = n_channels
-        self._rows = _row_spans(grid)
+        self._starts = [grid.strip(row).row for row in range(n_rows)]
         self._edges = [*(t.sr.col for t in grid.tile_row(0)), grid.sr.width]
-        self._cols = _col_spans(grid, self._edges)
-        rows = range(first_row, stop)
-        self._due = (tile for row in rows for tile in grid.tile_row(row))
-        self._wanted = {
-            strip for strip in rows if grid.rows_touching(strip).start >= first_row
-        }
-        self._pixels: dict[tuple[int, int], np.ndarray] = {}  # by strip and piece
+        self._rows = _profiles(grid, self._starts, grid.sr.height)
+        self._cols = _profiles(grid, self._edges[:-1], grid.sr.width)
+        self._range = range(first_row, stop)
+        self._due = (tile for row in self._range for tile in grid.tile_row(row))
+        # Sums of what came, for pieces to the right in this row, and for strips below.
+        self._right: dict[int, np.ndarray] = {}
+        self._above: dict[tuple[int, int], np.ndarray] = {}
         self._skipped: dict[int, set[int]] = {}
+        self._has_above = False  # of the first strip, from another mosaic
         self._finished: list[Piece] = []
 
     def add(self, tile: Tile, sr: np.ndarray) -> None:
@@ -91,7 +105,8 @@ class Mosaic:
 
         Args:
             tile: the next one of the grid, row-major.
-            sr: float32 (c, H, W), the tile's SR pixels; not kept, not changed.
+            sr: float32 (c, H, W), the tile's SR pixels; given away: they are changed,
+                and pieces are parts of them.
 
         Raises:
             ModelOutputError: if `sr` has another shape or type than the tile asks for.
@@ -104,16 +119,7 @@ class Mosaic:
                 f"{sr.shape}, expected float32 {shape}."
             )
         self._take(tile)
-        for rows, cols, target in self._patches(tile):
-            source = sr[:, rows.cut, cols.cut]
-            weights = _product(rows, cols)
-            if not (rows.opens and cols.opens):
-                _add_weighted(target, source, weights)
-            elif weights is None:
-                target[...] = source
-            else:
-                np.multiply(source, weights, out=target)
-        self._close(tile)
+        self._add(tile, sr)
 
     def skip(self, tile: Tile) -> None:
         """Leave one tile out; pixels that it shares are those of its neighbours alone.
@@ -128,10 +134,30 @@ class Mosaic:
         """
         self._take(tile)
         self._skipped.setdefault(tile.row, set()).add(tile.col)
-        for rows, cols, target in self._patches(tile):
-            if rows.opens and cols.opens:
-                target[...] = 0
-        self._close(tile)
+        shape = (self._n_channels, tile.sr.height, tile.sr.width)
+        self._add(tile, np.zeros(shape, np.float32))
+
+    def put(self, piece: Piece) -> None:
+        """Take a piece that another mosaic made, instead of the tiles for it.
+
+        Args:
+            piece: "above" = of the first row's strip, before the tile that begins where
+                it does; or "own" = in the place of that tile. Its pixels are given
+                away.
+
+        Raises:
+            ValueError: if another tile is due.
+        """
+        col = self._edges.index(piece.window.col)
+        row = piece.index if piece.content == "own" else piece.index - 1
+        if piece.skipped:
+            self._skipped.setdefault(row, set()).add(col)
+        if piece.content == "above":
+            self._above[piece.index, col] = piece.pixels
+            self._has_above = True
+        else:
+            self._take(self._grid.tile_row(row)[col])
+            self._finish(row, col, piece.pixels)
 
     def finished(self) -> Iterator[Piece]:
         """Yield the pieces that are final by now, each once, row-major."""
@@ -144,74 +170,84 @@ class Mosaic:
             wanted = "none is" if due is None else f"tile {due.row}, {due.col} is"
             raise ValueError(f"tile {tile.row}, {tile.col} came, {wanted} due.")
 
-    def _patches(self, tile: Tile) -> Iterator[tuple[_Span, _Span, np.ndarray]]:
-        """Yield row span, column span and the (c, h, w) part of the mosaic for both."""
-        for rows in self._rows[tile.row]:
-            if rows.part not in self._wanted:
-                continue
-            height = self._grid.strip(rows.part).height
-            if rows.part != tile.row:  # a later strip: only what the tile reaches yet
-                height = max(
-                    span.place.stop
-                    for span in self._rows[tile.row]
-                    if span.part == rows.part
-                )
-            for cols in self._cols[tile.col]:
-                pixels = self._pixels_of(rows.part, cols.part, height)
-                yield rows, cols, pixels[:, rows.place, cols.place]
+    def _add(self, tile: Tile, sr: np.ndarray) -> None:
+        """Sum up along the row; then the columns up to the next tile's are final."""
+        profile = self._cols[tile.col]
+        _weigh(sr.swapaxes(1, 2), profile)
+        own, *others = _cuts(profile, tile.sr.col, self._edges, tile.col)
+        for piece, cols in others:
+            _collect(self._right, piece, sr[:, :, cols].copy())
+        pixels = sr[:, :, own[1]]
+        if (left := self._right.pop(tile.col, None)) is not None:
+            pixels[:, :, : left.shape[2]] += left
+        self._sum_rows(tile.row, tile.col, pixels)
 
-    def _pixels_of(self, strip: int, piece: int, height: int) -> np.ndarray:
-        """Return the first rows of a piece; those that are there stay what they are."""
-        pixels = self._pixels.get((strip, piece))
-        if pixels is None or pixels.shape[1] < height:
-            width = self._edges[piece + 1] - self._edges[piece]
-            grown = np.empty((self._n_channels, height, width), np.float32)
-            if pixels is not None:
-                grown[:, : pixels.shape[1]] = pixels
-            self._pixels[strip, piece] = pixels = grown
-        return pixels
+    def _sum_rows(self, row: int, col: int, pixels: np.ndarray) -> None:
+        """Share out a piece of a row (c, H, W) to its strip and those below."""
+        profile = self._rows[row]
+        ends = [*self._starts, self._grid.sr.height]
+        own, *others = _cuts(profile, self._starts[row], ends, row)
+        _weigh(pixels, profile)
+        for strip, rows in others:
+            _collect(self._above, (strip, col), pixels[:, rows].copy())
+        if row + 1 == self._range.stop < len(self._starts):
+            self._hand_over(row + 1, col)
+        self._finish(row, col, pixels[:, own[1]])
 
-    def _close(self, tile: Tile) -> None:
-        """Give out the columns up to the next tile's: no other tile reaches them."""
-        if tile.row not in self._wanted:
+    def _hand_over(self, strip: int, col: int) -> None:
+        """Give out what the rows so far add to the strip after the last one."""
+        pixels = self._above.pop((strip, col), None)
+        if pixels is not None and self._grid.parts_at(strip):
+            self._give(strip, col, pixels, "above", strip - 1)
+
+    def _finish(self, row: int, col: int, pixels: np.ndarray) -> None:
+        """Add the rows above to a piece of a row's own strip, and give it out."""
+        above = self._above.pop((row, col), None)
+        is_first = row == self._range.start
+        touching = self._grid.rows_touching(row)
+        if touching.start < self._range.start and not (is_first and self._has_above):
+            if is_first and self._grid.parts_at(row):
+                self._give(row, col, pixels, "own", row)
             return
-        strip = self._grid.strip(tile.row)
-        left, right = self._edges[tile.col], self._edges[tile.col + 1]
-        pixels = self._pixels.pop((tile.row, tile.col))
-        self._share_skipped(tile.row, tile.col, pixels)
-        window = strip._replace(col=left, width=right - left)
-        is_last = tile.col == self._grid.shape[1] - 1
-        self._finished.append(Piece(tile.row, window, pixels, is_last))
+        if above is not None:
+            pixels[:, : above.shape[1]] += above
+        self._share_skipped(row, col, pixels)
+        self._give(row, col, pixels, "all", None)
+
+    def _give(
+        self, strip: int, col: int, pixels: np.ndarray, content: Content, row: int | None
+    ) -> None:
+        left, right = self._edges[col], self._edges[col + 1]
+        height = pixels.shape[1]
+        window = PixelWindow(self._starts[strip], left, height, right - left)
+        is_last = col == self._grid.shape[1] - 1
+        skipped = row is not None and col in self._skipped.get(row, ())
+        self._finished.append(Piece(strip, window, pixels, is_last, content, skipped))
 
     def _share_skipped(self, strip: int, piece: int, pixels: np.ndarray) -> None:
         """Divide by the weight that is there where a tile was left out."""
-        height, width = pixels.shape[1:]
         touching = self._grid.rows_touching(strip)
+        if not any(self._skipped.get(row) for row in touching):
+            return
+        top, height = self._starts[strip], pixels.shape[1]
+        left, width = self._edges[piece], pixels.shape[2]
+        weight = np.zeros((height, width), np.float32)
         touched = np.zeros(width, bool)
         for row in touching:
-            for col in self._skipped.get(row, ()):
-                for span in self._cols[col]:
-                    if span.part == piece:
-                        touched[span.place] = True
+            present = np.zeros(width, np.float32)
+            skipped = self._skipped.get(row, set())
+            for col in range(piece + 1):
+                weights = self._cols[col].on(left - self._edges[col], width)
+                if col in skipped:
+                    touched |= weights > 0
+                else:
+                    present += weights
+            rows = self._rows[row].on(top - self._starts[row], height)
+            weight += rows[:, None] * present
         for cols in _runs(touched):
-            weight = np.zeros((height, cols.stop - cols.start), np.float32)
-            for row in touching:
-                present = self._present(row, piece, width)[cols]
-                for span in self._rows[row]:
-                    if span.part == strip:
-                        weight[span.place] += span.weights[:, None] * present
+            part = weight[:, cols]
             for channel in pixels[:, :, cols]:
-                np.divide(channel, weight, out=channel, where=weight > 0)
-
-    def _present(self, row: int, piece: int, width: int) -> np.ndarray:
-        """Return the summed weights of the tiles of a row that came, float32 (W,)."""
-        present = np.zeros(width, np.float32)
-        skipped = self._skipped.get(row, set())
-        for col, spans in enumerate(self._cols[: piece + 1]):
-            for span in spans:
-                if span.part == piece and col not in skipped:
-                    present[span.place] += span.weights
-        return present
+                np.divide(channel, part, out=channel, where=part > 0)
 
 
 def join(pieces: Iterable[Piece]) -> np.ndarray:
@@ -253,110 +289,87 @@ def edge_weights(grid: TileGrid, n_pixels: int, ramps: tuple[bool, bool]) -> np.
     return weights
 
 
-class _Span(NamedTuple):
-    """A run of rows or columns of one tile that are treated alike.
+class _Profile(NamedTuple):
+    """The weights of one tile along one axis; over all tiles of it they sum to 1.
 
     Attributes:
-        part: the strip that the rows lie in, or the piece that the columns lie in.
-        place: in that strip or piece.
-        cut: in the tile.
-        weights: float32 in (0, 1]; over all tiles of the axis they sum to 1.
-        is_plain: whether all weights are 1.
-        opens: whether no earlier tile of the axis weighs anything here.
+        weights: float32 in [0, 1].
+        reach: pixels up to the last one that weighs anything.
+        ramps: runs of pixels before it whose weights are not 1, each with its weights
+            as a column; None = all are 0.
     """
 
-    part: int
-    place: slice
-    cut: slice
     weights: np.ndarray
-    is_plain: bool
-    opens: bool
+    reach: int
+    ramps: list[tuple[slice, np.ndarray | None]]
+
+    def on(self, start: int, length: int) -> np.ndarray:
+        """Return the weights from a pixel of the tile on, 0 where it ends before."""
+        part = self.weights[start : start + length]
+        return np.pad(part, (0, length - len(part)))
 
 
-def _row_spans(grid: TileGrid) -> list[list[_Span]]:
-    """Return for each tile row the spans of its rows, cut where strips meet."""
-    n_rows, n_cols = grid.shape
-    starts = [grid[row * n_cols].sr.row for row in range(n_rows)]
-    strips = [grid.strip(row).row for row in range(n_rows)]
-    return _spans(grid, starts, grid.sr.height, strips)
-
-
-def _col_spans(grid: TileGrid, edges: Sequence[int]) -> list[list[_Span]]:
-    """Return for each tile column the spans of its columns, cut where pieces meet."""
-    return _spans(grid, edges[:-1], grid.sr.width, edges[:-1])
-
-
-def _spans(
-    grid: TileGrid, starts: Sequence[int], length: int, parts: Sequence[int]
-) -> list[list[_Span]]:
-    """Return the spans of every tile of one axis.
+def _profiles(grid: TileGrid, starts: Sequence[int], length: int) -> list[_Profile]:
+    """Return the profile of every tile of one axis.
 
     Args:
         grid: gives the weights.
         starts: first SR pixel of each tile.
         length: SR pixels of the axis; the last tile ends there.
-        parts: first SR pixel of each strip, or of each piece.
     """
     side, last = length - starts[-1], len(starts) - 1
-    profiles = [edge_weights(grid, side, (i > 0, i < last)) for i in range(last + 1)]
-    total, first = np.zeros(length), np.full(length, last)
-    for i in range(last, -1, -1):
-        place = slice(starts[i], starts[i] + side)
-        total[place] += profiles[i]
-        first[place][profiles[i] > 0] = i
-    part_of = np.searchsorted(parts, np.arange(length), side="right") - 1
-    spans = []
-    for i, start in enumerate(starts):
-        place = slice(start, start + side)
-        weights = (profiles[i] / total[place]).astype(np.float32)
-        spans.append(_cut(weights, first[place] == i, part_of[place], start, parts))
-    return spans
+    shapes = [edge_weights(grid, side, (i > 0, i < last)) for i in range(last + 1)]
+    total = np.zeros(length)
+    for start, shape in zip(reversed(starts), reversed(shapes), strict=True):
+        total[start : start + side] += shape
+    profiles = []
+    for start, shape in zip(starts, shapes, strict=True):
+        weights = (shape / total[start : start + side]).astype(np.float32)
+        reach = int(np.flatnonzero(weights)[-1]) + 1
+        known = weights[:reach]
+        ramps: list[tuple[slice, np.ndarray | None]]
+        ramps = [(run, known[run, None]) for run in _runs((known > 0) & (known < 1))]
+        ramps += [(run, None) for run in _runs(known == 0)]
+        profiles.append(_Profile(weights, reach, ramps))
+    return profiles
 
 
-def _cut(
-    weights: np.ndarray,
-    opens: np.ndarray,
-    part_of: np.ndarray,
-    start: int,
-    parts: Sequence[int],
-) -> list[_Span]:
-    """Cut one tile's axis into spans; pixels that weigh nothing are in none."""
-    kind = np.stack([weights > 0, weights == 1, opens, part_of])
-    changes = np.flatnonzero((kind[:, 1:] != kind[:, :-1]).any(axis=0)) + 1
-    edges = [0, *changes.tolist(), len(weights)]
-    spans = []
-    for low, high in itertools.pairwise(edges):
-        if weights[low] > 0:
-            part = int(part_of[low])
-            offset = start - parts[part]
-            place = slice(low + offset, high + offset)
-            plain = bool(weights[low] == 1)
-            spans.append(
-                _Span(
-                    *(part, place, slice(low, high), weights[low:high]),
-                    *(plain, bool(opens[low])),
-                )
-            )
-    return spans
+def _cuts(
+    profile: _Profile, start: int, edges: Sequence[int], index: int
+) -> list[tuple[int, slice]]:
+    """Return the parts of an axis that a tile reaches, each with its pixels there.
+
+    Args:
+        profile: of the tile.
+        start: first pixel of the tile.
+        edges: of the parts; the last is the end of the axis.
+        index: of the part that the tile begins.
+    """
+    cuts = []
+    for part in range(index, len(edges) - 1):
+        first, stop = edges[part] - start, edges[part + 1] - start
+        if first >= profile.reach:
+            break
+        cuts.append((part, slice(first, min(stop, profile.reach))))
+    return cuts
 
 
-def _product(rows: _Span, cols: _Span) -> np.ndarray | None:
-    """Return weights that broadcast to (h, w), None where all are 1."""
-    if rows.is_plain:
-        return None if cols.is_plain else cols.weights
-    upright = rows.weights[:, None]
-    return upright if cols.is_plain else upright * cols.weights
+def _weigh(pixels: np.ndarray, profile: _Profile) -> None:
+    """Multiply (c, n, m) by the weights along n, in place, as far as they reach."""
+    for run, weights in profile.ramps:
+        part = pixels[:, run]
+        if weights is None:
+            part[...] = 0  # whatever is there, NaN included
+        else:
+            part *= weights
 
 
-def _add_weighted(
-    target: np.ndarray, source: np.ndarray, weights: np.ndarray | None
-) -> None:
-    """Add `source * weights` (c, h, w) to `target`, one channel at a time."""
-    if weights is None:
-        target += source
-        return
-    for channel, pixels in zip(target, source, strict=True):
-        channel += pixels * weights
+def _collect(sums: dict[Key, np.ndarray], key: Key, part: np.ndarray) -> None:
+    """Add a part (c, n, m), which reaches at least as far as those before it."""
+    before = sums.get(key)
+    if before is not None:
+        part[:, : before.shape[1], : before.shape[2]] += before
+    sums[key] = part
 
 
 def _runs(mask: np.ndarray) -> list[slice]:

@@ -180,6 +180,20 @@ class TileGrid(Sequence[Tile]):
         )
         return range(first, strip + 1)
 
+    def parts_at(self, strip: int) -> bool:
+        """Return whether a strip can be made of two parts, one for rows above it.
+
+        That is where its own tile row and the one above it touch it, and no tile row
+        above touches the strips below.
+
+        Raises:
+            IndexError: if there is no such strip.
+        """
+        is_last = strip + 1 == self.shape[0]
+        return self.rows_touching(strip).start == strip - 1 and (
+            is_last or self.rows_touching(strip + 1).start >= strip
+        )
+
     def __len__(self) -> int:
         n_rows, n_cols = self.shape
         return n_rows * n_cols

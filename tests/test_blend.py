@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rsupres.blend import Mosaic, Piece, edge_weights, join
@@ -35,7 +35,7 @@ def noisy_tiles(seed: int, share_skipped: float = 0.0) -> Source:
 
 
 def copied_tiles(image: np.ndarray) -> Source:
-    return lambda tile: image[(slice(None), *tile.sr.slices())]
+    return lambda tile: image[(slice(None), *tile.sr.slices())].copy()
 
 
 def run(
@@ -74,15 +74,17 @@ def whole_weights(grid: TileGrid, *, normalised: bool) -> tuple[np.ndarray, np.n
 
 
 def whole_raster_mosaic(grid: TileGrid, source: Source) -> np.ndarray:
-    """Blend without strips: one sum as large as the scene, in float32."""
+    """Blend without strips: rows of tiles, then their sum, in float32."""
     rows, cols = (w.astype(np.float32) for w in whole_weights(grid, normalised=True))
     total = np.zeros((N_CHANNELS, grid.sr.height, grid.sr.width), np.float32)
-    for tile in grid:
-        in_rows, in_cols = tile.sr.slices()
-        weight = rows[tile.row, in_rows, None] * cols[tile.col, in_cols]
-        sr = source(tile)
-        assert sr is not None
-        total[:, in_rows, in_cols] += sr * weight
+    for number, weights in enumerate(rows):
+        row = np.zeros_like(total)
+        for tile in grid.tile_row(number):
+            in_rows, in_cols = tile.sr.slices()
+            sr = source(tile)
+            assert sr is not None
+            row[:, in_rows, in_cols] += sr * cols[tile.col, in_cols]
+        total += row * weights[:, None]
     return total
 
 
@@ -120,7 +122,11 @@ def test_restarting_at_any_strip_gives_the_same_bits(grid: TileGrid, seed: int) 
     assert [index for index, _ in whole] == sorted(list(range(n_rows)) * n_cols)
     for strip in range(n_rows):
         first_row = grid.rows_touching(strip).start
-        again = [late for late in run(grid, source, first_row) if late.index >= strip]
+        again = [
+            late
+            for late in run(grid, source, first_row)
+            if late.index >= strip and late.content == "all"
+        ]
         assert [(late.index, late.window.col) for late in again] == [
             key for key in whole if key[0] >= strip
         ]
@@ -141,7 +147,8 @@ def test_shards_together_give_the_same_bits(
     for start, stop in itertools.pairwise(bounds):
         if start < stop:
             first_row = grid.rows_touching(start).start
-            shard = list(run(grid, source, first_row, stop))
+            made = run(grid, source, first_row, stop)
+            shard = [strip for strip in made if strip.content == "all"]
             assert all(strip.index < stop for strip in shard)
             strips += [strip for strip in shard if strip.index >= start]
     assert join(iter(strips)).tobytes() == join(run(grid, source)).tobytes()
@@ -175,10 +182,10 @@ def test_a_mosaic_holds_a_tile_and_what_overlaps_with_the_next_row() -> None:
         assert sr is not None
         mosaic.add(tile, sr)
         list(mosaic.finished())
-        held.append(sum(part.size for part in mosaic._pixels.values()))
-    tile_size = N_CHANNELS * 64 * 64
-    shared = N_CHANNELS * 8 * (grid.sr.width + 8)
-    assert max(held) <= tile_size + shared  # a strip has 14 tiles
+        parts = [*mosaic._above.values(), *mosaic._right.values()]
+        held.append(sum(part.size if part.base is None else 1e9 for part in parts))
+    shared = N_CHANNELS * 8 * (grid.sr.width + 64)
+    assert max(held) <= shared  # beside the tile; a strip has 14 tiles
 
 
 @given(tile_grids(), seeds)
@@ -283,14 +290,47 @@ def test_output_of_another_shape_or_type_is_the_models_fault(
     mosaic.add(grid[0], np.zeros((2, 32, 32), np.float32))  # still due
 
 
-def test_tiles_are_neither_kept_nor_changed() -> None:
+def test_where_a_tile_stands_alone_its_own_pixels_are_given_out() -> None:
     grid = TileGrid.plan(make_grid(40, 40), Fraction(2), 16, 4, 1)
-    buffer = np.empty((N_CHANNELS, 32, 32), np.float32)
-    mosaic, kept = Mosaic(grid, N_CHANNELS), []
+    mosaic = Mosaic(grid, N_CHANNELS)
     for tile in grid:
-        buffer[...] = 1
-        mosaic.add(tile, buffer)
-        assert (buffer == 1).all()
-        buffer[...] = -5
-        kept += list(mosaic.finished())
-    assert np.allclose(join(iter(kept)), 1, rtol=0, atol=1e-6)
+        pixels = noisy_tiles(1)(tile)
+        assert pixels is not None
+        before = pixels.copy()
+        mosaic.add(tile, pixels)
+        (piece,) = mosaic.finished()
+        assert np.shares_memory(piece.pixels, pixels)
+        rows, cols = slice(8, piece.window.height), slice(8, piece.window.width)
+        assert np.array_equal(piece.pixels[:, rows, cols], before[:, rows, cols])
+
+
+@given(tile_grids(), seeds, st.data())
+def test_two_parts_of_a_strip_give_the_same_bits(
+    grid: TileGrid, seed: int, data: st.DataObject
+) -> None:
+    cuts = [strip for strip in range(grid.shape[0]) if grid.parts_at(strip)]
+    assume(cuts)
+    cut = data.draw(st.sampled_from(cuts))
+    source = noisy_tiles(seed, share_skipped=0.3)
+    whole = list(run(grid, source))
+    upper, lower = list(run(grid, source, 0, cut)), list(run(grid, source, cut))
+    above = [piece for piece in upper if piece.content == "above"]
+    own = [piece for piece in lower if piece.content == "own"]
+    assert {piece.index for piece in above + own} == {cut}
+    mosaic = Mosaic(grid, N_CHANNELS, cut, cut + 1)
+    for parts in zip(above, own, strict=True):
+        for part in parts:
+            mosaic.put(part)
+    joined = [piece for piece in mosaic.finished() if piece.content == "all"]
+    found = [piece for piece in upper + lower if piece.content == "all"] + joined
+    found.sort(key=lambda piece: (piece.index, piece.window.col))
+    assert join(found).tobytes() == join(whole).tobytes()
+    assert [p.window for p in found] == [p.window for p in whole]
+
+
+def test_a_strip_that_several_rows_above_touch_is_not_made_of_parts() -> None:
+    grid = TileGrid.plan(make_grid(40, 10), Fraction(2), 16, 12, 1)
+    assert grid.rows_touching(3).start == 0
+    assert not any(map(grid.parts_at, range(grid.shape[0])))
+    pieces = list(run(grid, noisy_tiles(0), 2))
+    assert {(piece.index, piece.content) for piece in pieces} == {(5, "all"), (6, "all")}

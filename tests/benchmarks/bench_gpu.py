@@ -98,7 +98,7 @@ def finished_at_once() -> AbstractContextManager[object]:
                 texture[None], shape[2:], mode="bicubic"
             )
             kept[shape] = (0.4 + 0.05 * smooth).expand(shape).contiguous()
-        return kept[shape]
+        return kept[shape].clone()  # the mosaic changes it
 
     return mock.patch.multiple(
         Optical, upscale=upscale, prepare=lambda *given: SceneContext()

@@ -120,7 +120,7 @@ def test_the_planned_weights_are_those_of_the_blending(tmp_path, is_lr):
     total, weight = np.zeros((2, frame.height, frame.width))
     for tile, record in zip(grid, records(plan), strict=True):
         pixels = rng.random((1, tile.sr.height, tile.sr.width), np.float32)
-        mosaic.add(tile, pixels)
+        mosaic.add(tile, pixels.copy())
         place = record.lr if is_lr else record.sr
         part = place.slices()
         product = rows[record.row][:, None] * cols[record.col]
