@@ -198,7 +198,7 @@ class Mosaic:
         """Give out what the rows so far add to the strip after the last one."""
         pixels = self._above.pop((strip, col), None)
         if pixels is not None and self._grid.parts_at(strip):
-            self._give(strip, col, pixels, "above", strip - 1)
+            self._give(strip, col, pixels, "above")
 
     def _finish(self, row: int, col: int, pixels: np.ndarray) -> None:
         """Add the rows above to a piece of a row's own strip, and give it out."""
@@ -207,21 +207,21 @@ class Mosaic:
         touching = self._grid.rows_touching(row)
         if touching.start < self._range.start and not (is_first and self._has_above):
             if is_first and self._grid.parts_at(row):
-                self._give(row, col, pixels, "own", row)
+                self._give(row, col, pixels, "own")
             return
         if above is not None:
             pixels[:, : above.shape[1]] += above
         self._share_skipped(row, col, pixels)
-        self._give(row, col, pixels, "all", None)
+        self._give(row, col, pixels, "all")
 
-    def _give(
-        self, strip: int, col: int, pixels: np.ndarray, content: Content, row: int | None
-    ) -> None:
+    def _give(self, strip: int, col: int, pixels: np.ndarray, content: Content) -> None:
+        """Give out a piece of a strip, which begins where a tile column does."""
         left, right = self._edges[col], self._edges[col + 1]
         height = pixels.shape[1]
         window = PixelWindow(self._starts[strip], left, height, right - left)
         is_last = col == self._grid.shape[1] - 1
-        skipped = row is not None and col in self._skipped.get(row, ())
+        row = strip - 1 if content == "above" else strip
+        skipped = content != "all" and col in self._skipped.get(row, ())
         self._finished.append(Piece(strip, window, pixels, is_last, content, skipped))
 
     def _share_skipped(self, strip: int, piece: int, pixels: np.ndarray) -> None:

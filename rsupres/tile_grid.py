@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import NamedTuple, overload
 
 from rsupres.errors import GridError
 from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 
-if TYPE_CHECKING:
-    pass
+_MANY = 20  # tiles of an axis, of which two processes have half within 5 %
 
 
 class Border(NamedTuple):
@@ -256,6 +255,36 @@ def fit_side(length: int, largest: int, overlap: int, step: int) -> int:
     if length <= largest:
         return max(length, overlap + step)  # one tile, of the length
     n_tiles = ceil_div(length - overlap, largest - overlap)
+    return _side_of(n_tiles, length, overlap, step)
+
+
+def even_side(length: int, side: int, largest: int, overlap: int, step: int) -> int:
+    """Return the side of one tile more or less, so that two processes have as many.
+
+    One tile stays one, many stay as many, as one more of them is little, and so do
+    those whose number becomes even neither by sides that are allowed nor by the step.
+
+    Args:
+        length: of the axis, a multiple of `step`.
+        side: of an odd or even number of tiles, a multiple of `step`.
+        largest: side that is allowed.
+        overlap: that neighbours share, a multiple of `step`.
+        step: of all sides.
+
+    >>> even_side(512, 230, 400, 40, 1), even_side(512, 230, 250, 40, 1)
+    (276, 158)
+    """
+    n_tiles = len(_starts(length, side, overlap))
+    if n_tiles == 1 or n_tiles > _MANY:
+        return side
+    for n in (n_tiles, n_tiles - 1, n_tiles + 1):
+        other = side if n == n_tiles else _side_of(n, length, overlap, step)
+        if other <= largest and len(_starts(length, other, overlap)) % 2 == 0:
+            return other
+    return side
+
+
+def _side_of(n_tiles: int, length: int, overlap: int, step: int) -> int:
     return round_up(ceil_div(length + (n_tiles - 1) * overlap, n_tiles), step)
 
 
@@ -321,12 +350,9 @@ def split_strips(n_strips: int, n_shards: int) -> tuple[Shard, ...]:
             one: a shard after it would find the output finished.
 
     >>> [list(shard.strips) for shard in split_strips(5, 2)]
-    [[0, 1, 2], [3, 4]]
+    [[0, 1], [2, 3, 4]]
     """
-    n_rows = n_strips + n_shards - 1  # all but the first run the row above theirs, too
-    edges = [n_rows * i // n_shards - max(i - 1, 0) for i in range(n_shards + 1)]
-    if n_strips < n_shards:
-        edges = [n_strips * i // n_shards for i in range(n_shards + 1)]
+    edges = [n_strips * i // n_shards for i in range(n_shards + 1)]
     shares = map(range, edges[:-1], edges[1:])
     return tuple(Shard(i, n_shards, share) for i, share in enumerate(shares, 1))
 

@@ -38,10 +38,13 @@ _STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
 # Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
 # `rsupres.output.tiff.packets`.
-_CONTENT = ("sums", "deviation", "coverage", "rows", "tiles", "replaced", "packets")
+_CONTENT = (
+    *("sums", "deviation", "coverage", "rows", "tiles", "replaced", "packets"),
+    "parts",  # `rsupres.output.strip_parts`
+)
 # Temporary files, those of GDAL beside them (x.tmp.aux.xml), and locks.
 _PASSING = re.compile(
-    r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+)\.lock"
+    r".+\.[0-9a-f]+\.tmp(\..+)?|(run|assembly|context|shard-\d+-of-\d+|strip-\d+)\.lock"
 )
 # The first of several shards holds the lock while it writes the manifest.
 _PATIENCE_WITH_SHARDS_S = 15.0

@@ -276,7 +276,7 @@ def _run(
         context = model.prepare(reader, scale, NoiseField(seed))
         runner = TileRunner(source, model, (context,), counts, show, len(tiles))
         n_rows = tiles.shape[0]
-        with closing(runner.blend(range(n_rows), n_rows)) as strips:
+        with closing(runner.blend(range(n_rows))) as strips:
             for piece, _ in strips:
                 place = sr[:, *piece.window.slices()]
                 place[...] = piece.pixels[:, : place.shape[1], : place.shape[2]]

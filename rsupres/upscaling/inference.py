@@ -34,13 +34,9 @@ from rsupres.families.base import (
 )
 from rsupres.grid import PixelWindow
 from rsupres.tile_grid import Tile, TileGrid
-from rsupres.upscaling.finishing import (
-    FinishedStrip,
-    Finisher,
-    StripRules,
-    lock_rows,
-)
+from rsupres.upscaling.finishing import FinishedStrip, Finisher, StripRules
 from rsupres.upscaling.preparation.lr_rows import LrRows
+from rsupres.upscaling.shards.spans import Span
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +85,11 @@ class TileSource:
     seed: int = 0
     samples: int = 1
     has_variance: bool = False
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the mosaic: means, and variances if asked for."""
+        return self.n_bands * (2 if self.has_variance else 1)
 
 
 @dataclass
@@ -145,48 +146,62 @@ class TileRunner:
     total: int
 
     def compute(
-        self, strips: range, rules: StripRules, write: Callable[[FinishedStrip], None]
+        self,
+        span: Span,
+        rules: StripRules,
+        write: Callable[[FinishedStrip], None],
+        keep: Callable[[Piece], None],
+        above: Iterable[Piece] = (),
     ) -> None:
-        """Compute consecutive strips and hand each to `write`, in another thread.
+        """Compute strips and hand each to `write`, in another thread.
 
         Strips come in pieces, from left to right, unless they are locked.
 
         Args:
-            strips: non-empty, step 1.
+            span: the strips.
             rules: how strips are finished.
             write: called top to bottom with finished strips or pieces of these.
+            keep: called with the pieces of parts of other strips; the part above the
+                next strip comes before the end of the last strip.
+            above: pieces of the part above the first strip.
 
         Raises:
             ModelOutputError: NaN, infinity or a wrong shape from the model.
             ResourceError: a single tile does not fit into memory.
         """
-        rows, stop = tile_rows(self.source.grid, strips, lock=rules.lock)
-        finisher = Finisher(rules, strips, write)
+        finisher = Finisher(rules, span.strips, write)
 
         def finish(item: tuple[Piece, LrRows]) -> None:
-            finisher.push(*item)
+            if item[0].content == "all":
+                finisher.push(*item)
+            else:
+                keep(item[0])
 
-        with closing(self.blend(rows, stop)) as blended, write_behind(finish) as behind:
+        with (
+            closing(self.blend(span.rows, above)) as blended,
+            write_behind(finish) as behind,
+        ):
             for item in blended:
                 behind.put(item)
                 del item
 
     def blend(
-        self, rows: range, stop: int
+        self, rows: range, above: Iterable[Piece] = ()
     ) -> Generator[tuple[Piece, LrRows], None, None]:
         """Yield the pieces of blended strips, each with the LR rows around the strip.
 
         Args:
             rows: tile rows to run, non-empty, step 1.
-            stop: strip before which the mosaic ends.
+            above: pieces that rows above give to the first strip.
 
         Raises:
             ModelOutputError: NaN, infinity or a wrong shape from the model.
             ResourceError: a single tile does not fit into memory.
         """
         source = self.source
-        n_channels = source.n_bands * (2 if source.has_variance else 1)
-        mosaic = Mosaic(source.grid, n_channels, rows.start, stop)
+        mosaic = Mosaic(source.grid, source.n_channels, rows.start, rows.stop)
+        for part in above:
+            mosaic.put(part)
         # A batch ahead where conditions are read, else a tile row.
         n_cols = source.grid.shape[1]
         ahead = self.counts.batch_size if source.conditions.has_tiles else n_cols
@@ -309,25 +324,6 @@ class TileRunner:
         return tuple(part.float() for part in parts)
 
 
-def tile_rows(grid: TileGrid, strips: range, *, lock: bool) -> tuple[range, int]:
-    """Return the tile rows to run for strips, and where the mosaic's strips end.
-
-    Args:
-        grid: the tiling.
-        strips: non-empty, step 1.
-        lock: low frequencies are locked, which needs the strips around, too.
-    """
-    first, stop = strips.start, strips.stop
-    if lock:
-        starts = [int(grid.strip(row).row / grid.scale) for row in range(grid.shape[0])]
-        edges = [*starts, grid.lr.height]
-        low = lock_rows((edges[strips.start], edges[strips.start + 1]), grid)[0]
-        high = lock_rows((edges[strips.stop - 1], edges[strips.stop]), grid)[1]
-        first = max(row for row, start in enumerate(starts) if start <= low)
-        stop = min(row for row, end in enumerate(edges) if end >= high)
-    return range(grid.rows_touching(first).start, stop), stop
-
-
 def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
     """Read the tiles of tile rows, row-major.
 
@@ -343,15 +339,25 @@ def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
     grid = source.grid
     for row in rows:
         tiles = grid.tile_row(row)
-        top = max(0, tiles[0].lr.row - CUBIC_REACH)
-        bottom = min(grid.lr.height, tiles[0].lr.row_stop + CUBIC_REACH)
-        whole = source.read_rows(top, bottom)
+        whole = rows_around(source, row)
         for tile in tiles:
             lr = _cut(whole, tile)
             is_empty = not lr.valid.any()
             needs_conditions = source.conditions.has_tiles and not is_empty
             read = source.conditions.read(tile.sr) if needs_conditions else {}
             yield ReadTile(tile, whole, lr, read, is_empty)
+
+
+def rows_around(source: TileSource, row: int) -> LrRows:
+    """Return the LR rows of a tile row, and those around it that finishing needs.
+
+    Args:
+        source: the open scene.
+        row: number of the tile row.
+    """
+    height, tile = source.grid.lr.height, source.grid.tile_row(row)[0].lr
+    top, bottom = tile.row - CUBIC_REACH, tile.row_stop + CUBIC_REACH
+    return source.read_rows(max(0, top), min(height, bottom))
 
 
 def _cut(lr: LrRows, tile: Tile) -> LrRows:

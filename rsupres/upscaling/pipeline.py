@@ -34,21 +34,14 @@ from rsupres.output.run_state import is_ended
 from rsupres.output.store import place
 from rsupres.output.strips import write_finished, write_output
 from rsupres.output.tiff.geotiff import read_tags
-from rsupres.output.tiff.packets import Packets
 from rsupres.raster.open import bounded_cache
 from rsupres.raster.stretch import Stretch
-from rsupres.tile_grid import missing_spans, split_strips
 from rsupres.upscaling.gates import check_finite, read_sums, total_figures
-from rsupres.upscaling.inference import Counts, TileRunner, tile_rows
+from rsupres.upscaling.inference import Counts
 from rsupres.upscaling.job import UpscaleJob
-from rsupres.upscaling.outputs import (
-    SUMS,
-    StripSaver,
-    main_meta,
-    side_outputs,
-)
+from rsupres.upscaling.outputs import SUMS, main_meta, side_outputs
 from rsupres.upscaling.outputs import beside as beside_strip
-from rsupres.upscaling.preparation.context import context_of, prepare_samples
+from rsupres.upscaling.preparation.context import context_of
 from rsupres.upscaling.preparation.existing import (
     check_existing,
     check_stored_gates,
@@ -56,6 +49,11 @@ from rsupres.upscaling.preparation.existing import (
 )
 from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Work, open_work
+from rsupres.upscaling.shards.compute import (
+    compute_strips,
+    join_parts,
+    packets_of,
+)
 from rsupres.upscaling.storing import upscale_into_store
 from rsupres.upscaling.summary import RunSummary as RunSummary
 from rsupres.upscaling.summary import summarise
@@ -135,7 +133,7 @@ def compute_shard(
         run = stack.enter_context(opened)
         run.lock_shard(*job.shard, patience_s=_PATIENCE_WITH_LOST_S)
         counts = Counts(batch_size=work.batch_size)
-        _compute(_restored(work, run), run, show, counts)
+        compute_strips(_restored(work, run), run, show, counts)
         missing = work.grid.shape[0] - len(run.done_strips())
         return summarise(work, "computed", {}, counts, started, missing)
 
@@ -196,7 +194,9 @@ def _run(
             with _left_only_if_begun(run, alone=alone):
                 if job.shard is not None:
                     run.lock_shard(*job.shard)
-                (elsewhere or _compute)(work, run, show, counts)
+                (elsewhere or compute_strips)(work, run, show, counts)
+                if elsewhere is not None:  # where two workers missed one another's part
+                    join_parts(work, run, range(work.grid.shape[0]))
             missing = work.grid.shape[0] - len(run.done_strips())
             if missing:
                 return summarise(work, "computed", {}, counts, started, missing)
@@ -243,30 +243,6 @@ def _restored(work: Work, run: Run) -> Work:
     return replace(work, stretch=stretch, gains=gains, conditions=conditions)
 
 
-def _compute(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
-    """Compute the strips of this process' shard that are not there yet."""
-    job = work.job
-    shards = split_strips(work.grid.shape[0], job.shard[1] if job.shard else 1)
-    shard = shards[job.shard[0] - 1 if job.shard else 0]
-    spans = list(missing_spans(shard, run.done_strips()))
-    if not spans:
-        return
-    model = work.model.load()
-    context = run.share_context(lambda: prepare_samples(work, model, run, show))
-    contexts = [context_of(context, sample) for sample in range(job.samples)]
-    n_rows = sum(
-        len(tile_rows(work.grid, span, lock=work.rules.lock)[0]) for span in spans
-    )
-    total = n_rows * work.grid.shape[1]
-    show(Progress("Tiles", 0, total, "tiles"))
-    runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
-    rules, packets = work.rules, _packets(work, run)
-    for span in spans:
-        with StripSaver(work, run, packets, span) as saver:
-            runner.compute(span, rules, saver.take)
-        logger.debug("Strips %s are done.", span)
-
-
 def _publish(
     work: Work, run: Run, show: OnProgress, counts: Counts, started: float
 ) -> RunSummary:
@@ -289,7 +265,7 @@ def _publish(
     for side in side_outputs(work):
         parts = [beside_strip(run, side.name, strip) for strip in range(n_strips)]
         write_output(parts, side.meta(tags), side.form, side.path)
-    write_finished(_packets(work, run), main_meta(work, tags), job)
+    write_finished(packets_of(work, run), main_meta(work, tags), job)
     show(Progress("Write", 1, 1, "files"))
     if not job.keep_run:
         run.remove()
@@ -298,15 +274,6 @@ def _publish(
             f"{job.output} is written and marked, but {not_met}.", figures=figures
         )
     return summarise(work, "written", figures, counts, started, 0)
-
-
-def _packets(work: Work, run: Run) -> Packets:
-    """Return the packets of the strips of the upscaled scene."""
-    edges = [work.grid.strip(strip).row for strip in range(work.grid.shape[0])]
-    edges.append(work.sr_grid.height)
-    return Packets(
-        run, work.sr_grid, len(work.order), work.format, edges, bool(work.codes)
-    )
 
 
 @contextmanager

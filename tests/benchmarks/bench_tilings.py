@@ -3,8 +3,8 @@
 ``python tests/benchmarks/bench_tilings.py [--step N]`` prints, for squares of 200 to
 11,000 pixels (every N-th side, 7), the worst share of pixels computed over pixels
 needed: of default tiles by the memory of the machine, and of the latent of E2DiffSR.
-Then, for two shards, ideal tiles of the slower one over those that it computes: a shard
-runs the tile row above its first strip again. Nothing is asserted; the tiling tests do.
+Then, for two and three shards, ideal tiles of the slowest one over those that it
+computes. Nothing is asserted; the tiling tests do.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rsupres.families.base import ModelSpec, ScaleRange
 from rsupres.families.e2diffsr.geometry import Geometry, latent_tiles
 from rsupres.grid import Grid
 from rsupres.tile_grid import TileGrid, split_strips
-from rsupres.upscaling.inference import tile_rows
 from rsupres.upscaling.preparation import tiling
+from rsupres.upscaling.shards.spans import plan_spans
 
 _GB = 2**30
 _SCALE = Fraction(4)
@@ -48,10 +48,11 @@ def main() -> None:
         for gigabytes in (8, 16, 24, 64):
             row = _worst(sides, lambda side: _latent(side, precision, gigabytes))  # noqa: B023
             print(f"latent {precision:<5}{gigabytes:>5} GB{row}")
-    print(f"\n{'two shards':<12}" + "".join(f"{n:>8}" for n in _SHARDED))
-    for name, *shape in _MODELS:
-        shares = (_sharded(_plan(side, shape, 24)) for side in _SHARDED)
-        print(f"{name:<12}" + "".join(f"{share:8.3f}" for share in shares))
+    for n_shards in (2, 3):
+        print(f"\n{n_shards} shards    " + "".join(f"{n:>8}" for n in _SHARDED))
+        for name, *shape in _MODELS:
+            shares = (_sharded(_plan(n, shape, 24), n_shards) for n in _SHARDED)
+            print(f"{name:<12}" + "".join(f"{share:8.3f}" for share in shares))
 
 
 _SHARDED = (1000, 2000, 4000, 10_980)
@@ -80,12 +81,18 @@ def _excess(tiles: TileGrid) -> float:
     return len(tiles) * math.prod(tiles.tile_shape) / (scene.height * scene.width)
 
 
-def _sharded(tiles: TileGrid) -> float:
-    """Return half of the tile rows over those of the slower of two shards."""
+def _sharded(tiles: TileGrid, n_shards: int) -> float:
+    """Return the share of the tile rows over those of the slowest shard."""
     n_rows = tiles.shape[0]
-    shards = [shard.strips for shard in split_strips(n_rows, 2) if shard.strips]
-    most = max(len(tile_rows(tiles, strips, lock=False)[0]) for strips in shards)
-    return n_rows / 2 / most
+    shards = [
+        plan_spans(tiles, shard, frozenset(), _none, lock=False)
+        for shard in split_strips(n_rows, n_shards)
+    ]
+    return n_rows / n_shards / max(len(span.rows) for spans in shards for span in spans)
+
+
+def _none(strip: int, content: str) -> bool:
+    return False
 
 
 if __name__ == "__main__":

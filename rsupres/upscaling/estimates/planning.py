@@ -366,6 +366,10 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
         held = sizes.raw * rows / grid.height + sizes.file * packed
         peak = int(max(1.28 * sizes.file, held + 0.08 * sizes.file))
     peak += beside * (n_kept + n_pixels)
+    if job.shard is not None:  # parts of the strips between shards
+        n_borders = min(job.shard[1], len(strips)) - 1
+        n_channels = len(work.bands.roles) * (2 if work.has_deviation else 1)
+        peak += n_borders * max(strips) * grid.width * n_channels * 4
     return replace(plan, output_bytes=sizes.file, disk_bytes=peak)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
 from rsupres.grid import Grid, round_up
-from rsupres.tile_grid import TileGrid, fit_side, lr_step, machine_memory
+from rsupres.tile_grid import TileGrid, even_side, fit_side, lr_step, machine_memory
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8
@@ -61,8 +61,8 @@ def plan_tiles(
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
-        largest = _largest_sides(least, shared, row_bytes, lock=lock)
-        height, width = _fitted_sides(frame, largest, shared, step)
+        limits = _limits(least, row_bytes, lock=lock)
+        height, width = _fitted_sides(frame, least, limits, shared, step)
         sides = height, shared, spec.halo, spec.multiple, width
         return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
@@ -78,32 +78,37 @@ def plan_tiles(
 
 
 def _fitted_sides(
-    frame: Grid, largest: tuple[int, int], overlap: int, step: int
+    frame: Grid, least: int, limits: tuple[int, int], overlap: int, step: int
 ) -> tuple[int, int]:
-    """Return height and width of tiles that cut a frame with little to spare."""
-    height, width = (
-        fit_side(round_up(length, step), round_up(side, step), overlap, step)
-        for length, side in zip((frame.height, frame.width), largest, strict=True)
-    )
-    return height, width
-
-
-def _largest_sides(
-    least: int, overlap: int, row_bytes: int, *, lock: bool
-) -> tuple[int, int]:
-    """Return the largest height and width of default tiles.
+    """Return height and width of tiles that cut a frame with little to spare.
 
     Args:
+        frame: LR pixels of the scene.
         least: side of the model's own tiles, which its memory suits.
+        limits: rows, and pixels, of a tile that memory allows.
         overlap: LR pixels that neighbours share.
+        step: of all sides.
+    """
+    n_rows, n_cols = (round_up(n, step) for n in (frame.height, frame.width))
+    highest = max(least, min(limits[0], limits[1] // least))
+    rows = max(least, min(_ROWS * overlap, highest))
+    height = fit_side(n_rows, round_up(rows, step), overlap, step)
+    height = even_side(n_rows, height, round_up(highest, step), overlap, step)
+    cols = max(least, min(_COLS * overlap, limits[1] // max(rows, height)))
+    return height, fit_side(n_cols, round_up(cols, step), overlap, step)
+
+
+def _limits(least: int, row_bytes: int, *, lock: bool) -> tuple[int, int]:
+    """Return how many LR rows, and pixels, of a default tile memory allows.
+
+    Args:
+        least: side of the model's own tiles.
         row_bytes: of the mosaic's rows on one LR row.
         lock: low frequencies are locked.
     """
     memory = machine_memory()
     strip_rows = memory // (_LOCKED_SHARE if lock else _STRIP_SHARE) // row_bytes
-    area = least**2 * max(1, memory // _TILE_SHARE // _TILE_BYTES)
-    rows = max(least, min(_ROWS * overlap, strip_rows, area // least))
-    return rows, max(least, min(_COLS * overlap, area // rows))
+    return strip_rows, least**2 * max(1, memory // _TILE_SHARE // _TILE_BYTES)
 
 
 def find_batch_size(grid: TileGrid, n_bands: int, device: str) -> int:

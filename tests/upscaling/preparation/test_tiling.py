@@ -135,4 +135,15 @@ def test_sides_that_are_asked_for_stay() -> None:
 def test_batches_on_a_gpu_hold_as_many_pixels_whatever_the_tiles() -> None:
     large, small = plan(4000, 4000), plan(4000, 4000, size=64)
     sizes = [find_batch_size(tiles, 3, "cuda") for tiles in (large, small)]
-    assert sizes == [2, 16]
+    assert sizes == [1, 16]
+
+
+@pytest.mark.parametrize("memory", [8, 24, 128])
+def test_two_processes_share_the_rows_of_any_scene_within_5_percent(
+    monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(tiling, "machine_memory", lambda: memory * GB)
+    for model in MODELS:
+        for side in [1000, 2000, 4000, 10_980, *range(1000, 11_001, 173)]:
+            n_rows = plan(side, side, model).shape[0]
+            assert n_rows / 2 / -(-n_rows // 2) >= 0.95, (model, side)

@@ -1,0 +1,160 @@
+"""Keep parts of strips in a run directory, until two processes have made both of one.
+
+A strip at the border of two shards is the sum of what the tile rows above it give and
+of its own row's. Each shard writes its part, float32 and not yet finished; whoever
+finds both makes the strip. A part appears under its name when all of it is on disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+
+from rsupres.blend import Content, Piece
+from rsupres.errors import InputError, RunConflictError
+from rsupres.grid import PixelWindow
+from rsupres.output.atomic import publishing, translate_os_errors
+from rsupres.output.locks import Lock
+
+Part = tuple[int, Content]  # the number of a strip, "own" or "above"
+
+
+@dataclass(frozen=True)
+class StripParts:
+    """The parts that a run directory holds.
+
+    Attributes:
+        run: path of the directory.
+    """
+
+    run: Path
+
+    def path(self, strip: int, content: Content) -> Path:
+        """Return where a part lies, whether it is there or not.
+
+        Args:
+            strip: its number.
+            content: "own" or "above".
+        """
+        return self.run / "parts" / f"{strip:04d}.{content}"
+
+    def has(self, strip: int, content: Content) -> bool:
+        """Return whether a part is there.
+
+        Args:
+            strip: its number.
+            content: "own" or "above".
+        """
+        return self.path(strip, content).exists()
+
+    def read(self, strip: int, content: Content) -> Iterator[Piece]:
+        """Yield the pieces of a part that is there, from left to right.
+
+        Args:
+            strip: its number.
+            content: "own" or "above".
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path(strip, content)
+        is_last = False
+        with path.open("rb") as file:
+            while not is_last:
+                try:
+                    *window, is_last, skipped = np.load(file).tolist()
+                    pixels = np.load(file)
+                except (ValueError, EOFError) as error:
+                    raise InputError(
+                        f"{path}: damaged ({error}); remove it, and run the same "
+                        "command again."
+                    ) from error
+                place = PixelWindow(*window)
+                yield Piece(strip, place, pixels, bool(is_last), content, bool(skipped))
+
+    def drop(self, strip: int) -> None:
+        """Remove the parts of a strip that is done."""
+        for content in ("own", "above"):
+            self.path(strip, content).unlink(missing_ok=True)
+
+    @contextmanager
+    def claimed(self, strip: int) -> Iterator[bool]:
+        """Yield whether this process, and no other, may make a strip of its parts.
+
+        Args:
+            strip: its number.
+        """
+        try:
+            with translate_os_errors(self.run):
+                lock = Lock.take(self.run / f"strip-{strip}.lock", [fcntl.LOCK_EX], 0)
+        except (FileNotFoundError, RunConflictError):  # a removed run; another process
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+@dataclass
+class PartSaver:
+    """Writes parts, piece by piece; a context manager.
+
+    Files of parts that are not complete at the end are removed.
+
+    Attributes:
+        parts: of the run.
+        wanted: those that are written; pieces of others are dropped.
+    """
+
+    parts: StripParts
+    wanted: frozenset[Part]
+    _open: dict[Part, tuple[ExitStack, BinaryIO]] = field(default_factory=dict)
+
+    def __enter__(self) -> PartSaver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        abandoned = _AbandonedError()
+        while self._open:
+            stack, _ = self._open.popitem()[1]
+            stack.__exit__(type(abandoned), abandoned, None)
+
+    def take(self, piece: Piece) -> None:
+        """Write the next piece of a part; publish the part with the last one.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        part = piece.index, piece.content
+        if part not in self.wanted:
+            return
+        path = self.parts.path(*part)
+        with translate_os_errors(path):
+            if part not in self._open:
+                path.parent.mkdir(exist_ok=True)
+                stack = ExitStack()
+                file = stack.enter_context(publishing(path)).open("wb")
+                self._open[part] = stack, stack.enter_context(file)
+            stack, opened = self._open[part]
+            np.save(opened, [*piece.window, piece.is_last, piece.skipped])
+            np.save(opened, np.ascontiguousarray(piece.pixels))
+            if piece.is_last:
+                del self._open[part]
+                stack.close()
+
+
+class _AbandonedError(Exception):
+    """A part was not completed."""

@@ -1,0 +1,1 @@
+"""Compute the strips of a shard, and those that two shards make together."""

@@ -1,0 +1,118 @@
+"""Compute the strips of a shard, and join those of which two shards made the parts.
+
+Two shards never wait for one another: each keeps its part of the strip between them,
+and whoever comes later makes the strip of both. If a shard never comes, any process
+that computes its strips later does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from rsupres.blend import Mosaic
+from rsupres.execution import OnProgress, Progress
+from rsupres.output.run_dir import Run
+from rsupres.output.strip_parts import PartSaver, StripParts
+from rsupres.output.tiff.packets import Packets
+from rsupres.tile_grid import split_strips
+from rsupres.upscaling.finishing import Finisher
+from rsupres.upscaling.inference import Counts, TileRunner, rows_around
+from rsupres.upscaling.outputs import StripSaver
+from rsupres.upscaling.preparation.context import context_of, prepare_samples
+from rsupres.upscaling.preparation.work import Work
+from rsupres.upscaling.shards.spans import Span, plan_spans
+
+logger = logging.getLogger(__name__)
+
+
+def compute_strips(work: Work, run: Run, show: OnProgress, counts: Counts) -> None:
+    """Compute the strips of this process' shard that are not there yet.
+
+    Args:
+        work: the settled job.
+        run: open.
+        show: called often, from this thread.
+        counts: grow.
+
+    Raises:
+        RsupresError: reading, the model or writing fails.
+    """
+    n_strips = work.grid.shape[0]
+    index, count = work.job.shard or (1, 1)
+    shard = split_strips(n_strips, count)[index - 1]
+    parts, lock = StripParts(run.path), work.rules.lock
+    spans = plan_spans(work.grid, shard, run.done_strips(), parts.has, lock=lock)
+    if spans:
+        _run_spans(work, run, spans, show, counts)
+    join_parts(work, run, [*shard.strips, shard.strips.stop])
+
+
+def _run_spans(
+    work: Work, run: Run, spans: list[Span], show: OnProgress, counts: Counts
+) -> None:
+    model = work.model.load()
+    context = run.share_context(lambda: prepare_samples(work, model, run, show))
+    contexts = [context_of(context, sample) for sample in range(work.job.samples)]
+    total = sum(len(span.rows) for span in spans) * work.grid.shape[1]
+    show(Progress("Tiles", 0, total, "tiles"))
+    runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
+    rules, packets, parts = work.rules, packets_of(work, run), StripParts(run.path)
+    for span in spans:
+        with (
+            StripSaver(work, run, packets, span.strips) as saver,
+            PartSaver(parts, span.parts) as keeper,
+        ):
+            above = parts.read(span.rows.start, "above") if span.takes_part else ()
+            runner.compute(span, rules, saver.take, keeper.take, above)
+        logger.debug("Strips %s and %s are done.", span.strips, sorted(span.parts))
+
+
+def join_parts(work: Work, run: Run, strips: Sequence[int]) -> None:
+    """Make those strips whose two parts are there, and remove the parts.
+
+    Args:
+        work: the settled job.
+        run: open.
+        strips: to look at; one that another process makes now is left to that.
+
+    Raises:
+        RsupresError: reading or writing fails.
+    """
+    parts = StripParts(run.path)
+    for strip in strips:
+        if parts.has(strip, "own") and parts.has(strip, "above"):
+            with parts.claimed(strip) as is_ours:
+                if is_ours and strip not in run.done_strips():
+                    _join(work, run, parts, strip)
+    for strip in run.done_strips().intersection(strips):
+        parts.drop(strip)
+
+
+def _join(work: Work, run: Run, parts: StripParts, strip: int) -> None:
+    source, strips = work.tile_source, range(strip, strip + 1)
+    lr = rows_around(source, strip)
+    mosaic = Mosaic(work.grid, source.n_channels, strip, strip + 1)
+    with StripSaver(work, run, packets_of(work, run), strips) as saver:
+        finisher = Finisher(work.rules, strips, saver.take)
+        above, own = parts.read(strip, "above"), parts.read(strip, "own")
+        for pair in zip(above, own, strict=True):
+            for piece in pair:
+                mosaic.put(piece)
+            for piece in mosaic.finished():
+                finisher.push(piece, lr)
+    logger.debug("Strip %d is made of two parts.", strip)
+
+
+def packets_of(work: Work, run: Run) -> Packets:
+    """Return the packets of the strips of the upscaled scene.
+
+    Args:
+        work: the settled job.
+        run: open.
+    """
+    edges = [work.grid.strip(strip).row for strip in range(work.grid.shape[0])]
+    edges.append(work.sr_grid.height)
+    return Packets(
+        run, work.sr_grid, len(work.order), work.format, edges, bool(work.codes)
+    )
