@@ -125,6 +125,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, object]:
         "tile_size": spec.tile_size,
         "multiple": spec.multiple,
         "halo": spec.halo,
+        "exact": spec.exact,
         "gsd": None if spec.gsd is None else list(spec.gsd),
         "detail": spec.detail,
         "stochastic": spec.stochastic,

@@ -77,6 +77,8 @@ class ModelSpec:
         tile_size: LR pixels of a tile side that suit the network by default.
         multiple: SR tile sides must be multiples of this.
         halo: width in LR pixels of the border of a tile that is not reliable.
+        exact: whether a pixel inside of the halo is the same in every tile, and takes
+            less time to compute than to store twice.
         gsd: smallest and largest metres per LR pixel seen in training; None = any.
         detail: whether `SamplerOptions.detail` has an effect.
         stochastic: whether the result depends on the noise.
@@ -100,6 +102,7 @@ class ModelSpec:
     tile_size: int = 256
     multiple: int = 1
     halo: int = 0
+    exact: bool = False
     gsd: tuple[float, float] | None = None
     detail: bool = False
     stochastic: bool = False

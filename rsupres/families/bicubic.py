@@ -34,6 +34,7 @@ SPEC = ModelSpec(
     scales=ScaleRange(Fraction(1), Fraction(64), Fraction(64)),
     tile_size=96,
     halo=2,  # pixels that the cubic reaches
+    exact=True,
 )
 
 

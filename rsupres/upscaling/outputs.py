@@ -26,6 +26,7 @@ from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
+from rsupres.output.tiff.packed_strip import PackedStrip
 from rsupres.output.tiff.packets import Packets
 from rsupres.output.tiff.profile import OutputFormat, OutputMeta
 from rsupres.output.tiff.strip import StripWriter
@@ -206,7 +207,6 @@ class _Part(NamedTuple):
 
     path: Path
     pixels: np.ndarray
-    valid: np.ndarray | None
     nodata: float | None
 
 
@@ -231,9 +231,11 @@ class StripSaver:
         self._work = work
         self._run = run
         self._strips = strips
+        self._packets = packets
         self._packing = write_behind(packets.pack)
         self._open = ExitStack()  # files of the strip that has begun
-        self._writers: list[StripWriter] = []
+        self._strip: PackedStrip | None = None
+        self._writers: list[StripWriter] = []  # of the files beside it
         self._sums = StripSums()
 
     def __enter__(self) -> StripSaver:
@@ -256,56 +258,67 @@ class StripSaver:
             ResourceError: the disk is full, or writing fails otherwise.
         """
         try:
-            parts = self._parts(piece)
-            if not self._writers:
-                self._begin(piece, parts)
-            for writer, part in zip(self._writers, parts, strict=True):
-                writer.write(part.pixels, part.valid)
+            sides = self._sides(piece)
+            strip = self._strip = self._strip or self._begin(piece, sides)
+            strip.write(piece.pixels, piece.valid)
+            for writer, part in zip(self._writers, sides, strict=True):
+                writer.write(part.pixels)
             self._sums = self._sums.plus(piece.sums)
             if piece.is_last:
-                self._end(piece.index)
+                self._end(strip, piece.index)
         except BaseException:
             self._discard()
             raise
 
-    def _parts(self, piece: FinishedStrip) -> list[_Part]:
-        """Return the parts of a piece, one a file of its strip, the strip first."""
-        strip = self._run.strip_path(piece.index)
-        parts = [_Part(strip, piece.pixels, piece.valid, self._work.nodata)]
-        for side in side_outputs(self._work):
-            path = beside(self._run, side.name, piece.index)
-            parts.append(_Part(path, side.pixels(piece), None, side.form.nodata))
-        return parts
+    def _sides(self, piece: FinishedStrip) -> list[_Part]:
+        """Return the parts of a piece that go beside its strip, one a file."""
+        return [
+            _Part(
+                beside(self._run, side.name, piece.index),
+                side.pixels(piece),
+                side.form.nodata,
+            )
+            for side in side_outputs(self._work)
+        ]
 
-    def _begin(self, piece: FinishedStrip, parts: list[_Part]) -> None:
+    def _begin(self, piece: FinishedStrip, sides: list[_Part]) -> PackedStrip:
+        """Create the files of a strip, and have those before it packed."""
         if written := range(self._strips.start, piece.index):
             self._packing.drain()  # or strips, which are not compressed, fill the disk
             self._packing.put(written)
+        # Published in the opposite order: the strip comes last.
+        follows = len(written) > 0
+        strip = PackedStrip(self._packets, piece.index, self._open, follows=follows)
         whole = piece.window._replace(col=0, width=self._work.sr_grid.width)
         grid = self._work.sr_grid.crop(whole)
-        for part in parts:  # published in the opposite order: the strip comes last
+        for part in sides:
             path = self._open.enter_context(publishing(part.path))
             n_bands, kind = len(part.pixels), part.pixels.dtype.name
             writer = StripWriter(path, grid, n_bands, kind, part.nodata)
             self._open.callback(writer.close)
             self._writers.append(writer)
+        return strip
 
-    def _end(self, strip: int) -> None:
+    def _end(self, strip: PackedStrip, number: int) -> None:
         (self._run.path / SUMS).mkdir(exist_ok=True)
-        with publishing(self._run.path / SUMS / f"{strip:04d}.json") as part:
+        with publishing(self._run.path / SUMS / f"{number:04d}.json") as part:
             part.write_text(json.dumps(self._sums.to_json()))
+        strip.finish()
         for writer in self._writers:
             writer.finish()
-        if strip == self._strips[-1]:
+        if number == self._strips[-1]:
             self._packing.drain()
         self._open.close()
-        self._writers, self._sums = [], StripSums()
+        self._forget()
 
     def _discard(self) -> None:
         """Remove the files of a strip that is not complete."""
         abandoned = _AbandonedError()
         self._open.__exit__(type(abandoned), abandoned, None)
-        self._writers, self._sums = [], StripSums()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._strip, self._writers, self._sums = None, [], StripSums()
 
 
 class _AbandonedError(Exception):

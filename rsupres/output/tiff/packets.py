@@ -1,8 +1,9 @@
 """Keep finished rows of a large COG as it will hold them, and make the COG of these.
 
 A packet is a file with the rows of one row of blocks of a resolution, compressed with
-the options of the output. As soon as the strips of a packet of the full resolution are
-there, it is written and they are emptied; beside it lie the same rows of the next
+the options of the output. `rsupres.output.tiff.strip.PackedStrip` writes those of the
+full resolution while strips come; those that it leaves are written as soon as their
+strips are there, which are emptied then. Beside a packet lie the same rows of the next
 overview, of which the packets of that are made, and so on. GDAL makes the smallest
 overviews. The output is then a header and the blocks of all these as they are, each
 packet of the full resolution being removed when it is copied: the disk never holds the
@@ -14,32 +15,30 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.windows import Window
+from rasterio.enums import MaskFlags
 
 from rsupres.execution import write_behind
 from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.temporary import sync
-from rsupres.output.tiff.cog import begin_cog, copy_blocks
-from rsupres.output.tiff.creation import PREDICTABLE, packet_options, raw_options
-from rsupres.output.tiff.geotiff import assemble, created, open_strip
+from rsupres.output.tiff.cog import begin_cog, copy_blocks, empty_cog
+from rsupres.output.tiff.creation import PREDICTABLE
+from rsupres.output.tiff.geotiff import StripFile, assemble, open_strip
 from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
+from rsupres.output.tiff.strip import PacketWriter, read_rows
 from rsupres.output.tiff.verify import check_output
-from rsupres.raster.virtual import as_dataset
 
 ROWS = BLOCK  # rows of a packet
-_COLS = 4 * BLOCK  # columns that are packed together, which bounds the memory
+COLS = 4 * BLOCK  # columns that are packed together, which bounds the memory
 _LEVELS = 2  # resolutions that are packed, at most
 PACKED_BYTES = 64 * 2**20  # below, one copy by GDAL costs less than packets
 _KNOWN = {"COMPRESS", "LEVEL", "NUM_THREADS", "BIGTIFF"}  # creation options
@@ -91,6 +90,29 @@ class Packets:
         """How many resolutions are packed: halves of all of them are whole."""
         sides = self.grid.height | self.grid.width
         return max(n for n in range(_LEVELS + 1) if sides % 2**n == 0)
+
+    def share(self, strip: int, *, follows: bool) -> tuple[list[PixelWindow], int]:
+        """Return the packets to write with a strip, and its first row that is in none.
+
+        Packets that are there are not written again. The rows from the second value on
+        become the strip's file.
+
+        Args:
+            strip: its number, from 0.
+            follows: the strip above is done, and no other process packs it.
+        """
+        top, stop = self.edges[strip], self.edges[strip + 1]
+        first = top // ROWS * ROWS
+        has_head = follows or first == top or self.path(0, first).exists()
+        if not (has_head and self.serve and self._is_of_this_form()):
+            return [], top
+        last = self._last_packed(0, stop)
+        windows = [
+            window
+            for window in self._windows(0, first, last)
+            if not self.path(0, window.row).exists()
+        ]
+        return windows, max(top, last)
 
     def pack(self, strips: range) -> None:
         """Write the packets whose rows all lie in some strips, and empty these.
@@ -166,96 +188,101 @@ class Packets:
     def _pack(self, strips: range) -> None:
         top, stop = self.edges[strips.start], self.edges[strips.stop]
         for level in range(self._n_levels):
-            frame = self._frame(level)
-            first = round_up(top, ROWS)
-            last = stop if stop == frame.height else stop // ROWS * ROWS
-            for row in range(first, last, ROWS):
-                window = PixelWindow(row, 0, min(ROWS, last - row), frame.width)
-                if not self._path(level, row).exists():
+            first, last = round_up(top, ROWS), self._last_packed(level, stop)
+            for window in self._windows(level, first, last):
+                if not self.path(level, window.row).exists():
                     self._write(level, window)
                 self._remove_packed(level, window)
             # Rows of the next resolution that are there.
             top, stop = first // 2, max(first, last) // 2
 
+    def _last_packed(self, level: int, stop: int) -> int:
+        """Return up to which row there are whole packets, of rows up to `stop`."""
+        return stop if stop == self._frame(level).height else stop // ROWS * ROWS
+
+    def _windows(self, level: int, first: int, last: int) -> list[PixelWindow]:
+        """Return the windows of packets between two of their edges."""
+        width = self._frame(level).width
+        return [
+            PixelWindow(row, 0, min(ROWS, last - row), width)
+            for row in range(first, last, ROWS)
+        ]
+
     def _remove_packed(self, level: int, window: PixelWindow) -> None:
         """Remove the files with the rows of a packet that is there, if none is left."""
         if level:
-            for path, _ in self._sources(level, window):
+            for path, *_ in self._sources(level, window):
                 path.unlink(missing_ok=True)
             return
         for strip, (top, stop) in enumerate(itertools.pairwise(self.edges)):
             if top < window.row_stop and stop > window.row:
                 rows = range(top // ROWS * ROWS, stop, ROWS)
-                if all(self._path(0, row).exists() for row in rows):
+                if all(self.path(0, row).exists() for row in rows):
                     self.run.empty_strip(strip)
 
     def _write(self, level: int, window: PixelWindow) -> None:
-        """Write one packet and, before, its rows of the next overview."""
-        path = self._path(level, window.row)
-        files = self._sources(level, window)
-        kind = self.form.dtype
-        is_masked = any(
-            open_strip(*file, self.n_bands, window.width, kind).has_mask
-            for file in files
+        """Write one packet and its rows of the next overview."""
+        files = self.opened(level, window)
+        with ExitStack() as stack:
+            packet = self.create(level, window, stack)
+            for left in range(0, window.width, COLS):
+                width = min(COLS, window.width - left)
+                packet.write(*read_rows(files, window._replace(col=left, width=width)))
+            packet.finish()
+
+    def create(self, level: int, window: PixelWindow, stack: ExitStack) -> PacketWriter:
+        """Create a packet, which appears with its rows of the next overview.
+
+        Args:
+            level: resolution of its rows.
+            window: of its rows.
+            stack: publishes both when it ends; after an exception it removes both.
+
+        Returns:
+            The packet, open.
+        """
+        return PacketWriter(
+            self.path(level, window.row),
+            self.raw_path(level + 1, window.row // 2),
+            self.grid.crop(window._replace(row=0)),  # where it lies does not matter
+            self.n_bands,
+            self.form,
+            stack,
         )
-        raw = raw_options(window.width // 2)
-        half = window.scaled(Fraction(1, 2))
-        with (
-            publishing(path) as part,
-            publishing(self._raw_path(level + 1, half.row)) as raw_part,
-            self._opened(part, window, packet_options(self.form)) as whole,
-            self._opened(raw_part, half, raw) as smaller,
-        ):
-            for left in range(0, window.width, _COLS):
-                width = min(_COLS, window.width - left)
-                piece = window._replace(col=left, width=width)
-                pixels = np.empty((self.n_bands, window.height, width), kind)
-                _read_into(pixels, piece, files)
-                place = Window(left, 0, width, window.height)
-                whole.write(pixels, window=place)
-                if is_masked:
-                    valid = np.empty((1, window.height, width), np.uint8)
-                    _read_into(valid, piece, files, masks=True)
-                    whole.write_mask(valid[0], window=place)
-                place = Window(left // 2, 0, width // 2, half.height)
-                smaller.write(self._halved(pixels), window=place)
 
-    @contextmanager
-    def _opened(
-        self, path: Path, window: PixelWindow, options: Mapping[str, object]
-    ) -> Iterator[rasterio.io.DatasetWriter]:
-        """Create a file for rows of a resolution; where it lies does not matter."""
-        grid, form = self.grid.crop(window._replace(row=0)), self.form
-        with created(
-            path, grid, self.n_bands, form.dtype, form.nodata, options
-        ) as dataset:
-            yield dataset
+    def opened(self, level: int, window: PixelWindow) -> list[StripFile]:
+        """Check the files that hold rows of a window, and return where these lie.
 
-    def _halved(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return the next overview of an even number of rows and columns."""
-        n_bands, height, width = pixels.shape
-        nodata = self.form.nodata
-        if nodata is not None and (pixels.min() > nodata or pixels.max() < nodata):
-            nodata = None  # nor can a mean be, and GDAL is four times as fast
-        with as_dataset(pixels, self.grid.transform, None, nodata) as dataset:
-            dataset.build_overviews([2], Resampling.average)
-            half: NDArray[np.generic] = dataset.read(
-                out_shape=(n_bands, height // 2, width // 2)
-            )
-        return half
+        Args:
+            level: 0 = files of strips; else what packets of the one before left.
+            window: of the rows.
+
+        Raises:
+            InputError: one is missing, damaged or does not fit.
+        """
+        width, kind = window.width, self.form.dtype
+        found = [
+            (open_strip(path, top, self.n_bands, width, kind), end)
+            for path, top, end in self._sources(level, window)
+        ]
+        # A strip's file holds its last rows; those above, if any, are in packets.
+        placed = [file._replace(top=end - file.height) for file, end in found]
+        return [file for file in placed if file.top < window.row_stop]
 
     def _begin(self, meta: OutputMeta, part: Path) -> None:
         """Write the header and the overviews of the output."""
         overviews, n_levels = self._overviews_path, self._n_levels
-        if not overviews.exists():
-            smaller = replace(meta, grid=self._frame(n_levels))
-            rest = [path for path, _ in self._sources(n_levels)]
-            with publishing(overviews) as file:
-                assemble(rest, smaller, self.form, file)
-            for path in rest:
-                path.unlink()
+        with ThreadPoolExecutor(1) as beside:
+            header = beside.submit(empty_cog, meta, self.form)
+            if not overviews.exists():
+                smaller = replace(meta, grid=self._frame(n_levels))
+                rest = [path for path, *_ in self._sources(n_levels)]
+                with publishing(overviews) as file:
+                    assemble(rest, smaller, self.form, file)
+                for path in rest:
+                    path.unlink()
         packets = [self._packets_of(level) for level in range(n_levels)]
-        begin_cog(packets, overviews, meta, self.form, part)
+        begin_cog(header.result(), packets, overviews, part)
 
     def _remove_overviews(self) -> None:
         """Remove what is in the output by now: all but the full resolution."""
@@ -275,7 +302,7 @@ class Packets:
 
         with write_behind(settle) as behind:
             for row in range(0, self.grid.height, ROWS):
-                path = self._path(0, row)
+                path = self.path(0, row)
                 if path.exists():
                     copy_blocks(path, row // BLOCK * n_cols, part)
                     behind.put(path)
@@ -289,22 +316,34 @@ class Packets:
     def _overviews_path(self) -> Path:
         return self.folder / "overviews.cog"
 
-    def _path(self, level: int, row: int) -> Path:
+    def path(self, level: int, row: int) -> Path:
+        """Return the file of a packet.
+
+        Args:
+            level: its resolution, 0 = the full one.
+            row: of that, with which it begins.
+        """
         return self.folder / f"{level}-{row:06d}.tif"
 
-    def _raw_path(self, level: int, row: int) -> Path:
+    def raw_path(self, level: int, row: int) -> Path:
+        """Return the file with rows of an overview, not packed.
+
+        Args:
+            level: its resolution.
+            row: of that, with which the file begins.
+        """
         return self.folder / f"{level}-{row:06d}.raw"
 
     def _packets_of(self, level: int) -> list[Path]:
         """Return the packets of a resolution that are there, from top to bottom."""
         rows = range(0, self._frame(level).height, ROWS)
-        paths = [self._path(level, row) for row in rows]
+        paths = [self.path(level, row) for row in rows]
         return [path for path in paths if path.exists()]
 
     def _sources(
         self, level: int, window: PixelWindow | None = None
-    ) -> list[tuple[Path, int]]:
-        """Return the files with rows of a resolution, each with its first row.
+    ) -> list[tuple[Path, int, int]]:
+        """Return the files for rows of a resolution, and from where to where these go.
 
         Args:
             level: 0 = strips; else what packets of the resolution before left.
@@ -313,12 +352,12 @@ class Packets:
         height = self._frame(level).height
         if level:
             tops: Sequence[int] = range(0, height, ROWS // 2)
-            files = [self._raw_path(level, top) for top in tops]
+            files = [self.raw_path(level, top) for top in tops]
         else:
             tops, files = self.edges[:-1], self.strips
         ends = [*tops[1:], height]
         return [
-            (path, top)
+            (path, top, end)
             for path, top, end in zip(files, tops, ends, strict=True)
             if window is None or (top < window.row_stop and end > window.row)
         ]
@@ -331,23 +370,3 @@ def _has_mask(path: Path) -> bool:
 
 def _on_one_disk(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
-
-
-def _read_into(
-    out: NDArray[np.generic],
-    window: PixelWindow,
-    files: Sequence[tuple[Path, int]],
-    *,
-    masks: bool = False,
-) -> None:
-    """Read a window of files that lie one below the other, each with its first row."""
-    for path, top in files:
-        with rasterio.open(path) as dataset:
-            first = max(window.row, top)
-            last = min(window.row_stop, top + dataset.height)
-            place = Window(window.col, first - top, window.width, last - first)
-            rows = slice(first - window.row, last - window.row)
-            if masks:
-                out[0, rows] = dataset.dataset_mask(window=place)
-            else:
-                dataset.read(window=place, out=out[:, rows])

@@ -6,14 +6,20 @@ from fractions import Fraction
 
 from rsupres.errors import InputError
 from rsupres.families.base import ModelSpec
-from rsupres.grid import Grid, round_up
+from rsupres.grid import Grid, ceil_div, round_up
+from rsupres.output.tiff.profile import BLOCK
 from rsupres.tile_grid import TileGrid, even_side, fit_side, lr_step, machine_memory
 
 # LR pixels of blending beyond the halos of two neighbouring tiles.
 _DEFAULT_RAMP = 8
+_EXACT_RAMP = 2  # where both neighbours have the same pixels
 # Sides of default tiles in overlaps: a twelfth of the rows and a twenty-ninth of the
 # columns are computed twice. Wide tiles leave strips, which memory must hold, low.
 _ROWS, _COLS = 13, 30
+# Blocks of a COG along the sides of tiles that are packed, at least, and how many rows
+# or columns are computed then, at the most, over those needed.
+_PACKED_ROWS, _PACKED_COLS = 1, 2
+_PACKED_EXCESS = Fraction(134, 125)
 # Memory that a tile of a model's own side takes in float32, about, and the shares of
 # the machine's that go to a tile and to a strip of the mosaic. Locking holds whole
 # strips, about five times over; else a few of their rows are held.
@@ -56,13 +62,18 @@ def plan_tiles(
     """
     step = lr_step(scale, spec.multiple)
     floor = 2 * spec.halo + 1
-    ramp = round_up(2 * spec.halo + _DEFAULT_RAMP, step)
-    shared = ramp if overlap is None else overlap
+    ramp = _EXACT_RAMP if spec.exact else _DEFAULT_RAMP
+    default = round_up(2 * spec.halo + ramp, step)
+    shared = default if overlap is None else overlap
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
         limits = _limits(least, row_bytes, lock=lock)
         height, width = _fitted_sides(frame, least, limits, shared, step)
+        if spec.exact:
+            at = shared, scale
+            height = _packed_side(frame.height, height, _PACKED_ROWS, *at)
+            width = _packed_side(frame.width, width, _PACKED_COLS, *at)
         sides = height, shared, spec.halo, spec.multiple, width
         return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
@@ -96,6 +107,29 @@ def _fitted_sides(
     height = even_side(n_rows, height, round_up(highest, step), overlap, step)
     cols = max(least, min(_COLS * overlap, limits[1] // max(rows, height)))
     return height, fit_side(n_cols, round_up(cols, step), overlap, step)
+
+
+def _packed_side(
+    length: int, side: int, n_least: int, overlap: int, scale: Fraction
+) -> int:
+    """Return a side of tiles by which the mosaic grows by whole blocks of a COG.
+
+    Blocks are then compressed as they come (`rsupres.output.tiff.packed_strip`).
+
+    Args:
+        length: of the frame's axis.
+        side: that fits it; returned where no other does.
+        n_least: blocks along the side, at least.
+        overlap: that neighbours share.
+        scale: SR pixels along one LR pixel.
+    """
+    distance = BLOCK / scale
+    if distance.denominator > 1:
+        return side
+    n_blocks = max(n_least, (side - overlap) // int(distance))
+    packed = n_blocks * int(distance) + overlap
+    n_tiles = ceil_div(length - overlap, packed - overlap)
+    return packed if n_tiles * packed <= _PACKED_EXCESS * length else side
 
 
 def _limits(least: int, row_bytes: int, *, lock: bool) -> tuple[int, int]:

@@ -31,7 +31,10 @@ def plan(
     **options: int,
 ) -> TileGrid:
     tile_size, halo, multiple = model
-    spec = ModelSpec("bicubic", RANGE, tile_size, halo=halo, multiple=multiple)
+    spec = ModelSpec(
+        *("bicubic", RANGE, (), frozenset(), frozenset(), tile_size, multiple, halo),
+        exact=halo == 2,
+    )
     frame = Grid(None, Affine.identity(), height, width)
     return plan_tiles(frame, scale, spec, "model", **options)  # type: ignore[arg-type]
 
