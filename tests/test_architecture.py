@@ -236,6 +236,7 @@ def test_only_the_rooms_for_rasters_open_them() -> None:
         "rsupres.output.tiff.geotiff",
         "rsupres.output.tiff.packets",
         "rsupres.output.tiff.picture",
+        "rsupres.output.tiff.strip",
         "rsupres.output.tiff.verify",
     }
     in_memory = {"rsupres.raster.virtual"}

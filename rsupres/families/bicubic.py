@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SPEC = ModelSpec(
     family="bicubic",
     scales=ScaleRange(Fraction(1), Fraction(64), Fraction(64)),
-    tile_size=96,
+    tile_size=144,
     halo=2,  # pixels that the cubic reaches
     exact=True,
 )

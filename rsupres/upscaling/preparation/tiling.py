@@ -18,7 +18,7 @@ _EXACT_RAMP = 2  # where both neighbours have the same pixels
 _ROWS, _COLS = 13, 30
 # Blocks of a COG along the sides of tiles that are packed, at least, and how many rows
 # or columns are computed then, at the most, over those needed.
-_PACKED_ROWS, _PACKED_COLS = 1, 2
+_PACKED_BLOCKS = 1, 2
 _PACKED_EXCESS = Fraction(134, 125)
 # Memory that a tile of a model's own side takes in float32, about, and the shares of
 # the machine's that go to a tile and to a strip of the mosaic. Locking holds whole
@@ -69,11 +69,10 @@ def plan_tiles(
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
         limits = _limits(least, row_bytes, lock=lock)
-        height, width = _fitted_sides(frame, least, limits, shared, step)
-        if spec.exact:
-            at = shared, scale
-            height = _packed_side(frame.height, height, _PACKED_ROWS, *at)
-            width = _packed_side(frame.width, width, _PACKED_COLS, *at)
+        fitted = _fitted_sides(frame, least, limits, shared, step)
+        height, width = (
+            _packed_sides(frame, fitted, shared, scale) if spec.exact else fitted
+        )
         sides = height, shared, spec.halo, spec.multiple, width
         return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
@@ -109,27 +108,33 @@ def _fitted_sides(
     return height, fit_side(n_cols, round_up(cols, step), overlap, step)
 
 
-def _packed_side(
-    length: int, side: int, n_least: int, overlap: int, scale: Fraction
-) -> int:
-    """Return a side of tiles by which the mosaic grows by whole blocks of a COG.
+def _packed_sides(
+    frame: Grid, fitted: tuple[int, int], overlap: int, scale: Fraction
+) -> tuple[int, int]:
+    """Return height and width of tiles by which a mosaic grows by blocks of a COG.
 
     Blocks are then compressed as they come (`rsupres.output.tiff.packed_strip`).
 
     Args:
-        length: of the frame's axis.
-        side: that fits it; returned where no other does.
-        n_least: blocks along the side, at least.
-        overlap: that neighbours share.
+        frame: LR pixels of the scene.
+        fitted: sides that fit it; each stays where no other does.
+        overlap: LR pixels that neighbours share.
         scale: SR pixels along one LR pixel.
     """
     distance = BLOCK / scale
     if distance.denominator > 1:
-        return side
-    n_blocks = max(n_least, (side - overlap) // int(distance))
-    packed = n_blocks * int(distance) + overlap
-    n_tiles = ceil_div(length - overlap, packed - overlap)
-    return packed if n_tiles * packed <= _PACKED_EXCESS * length else side
+        return fitted
+    sides = []
+    for length, side, least in zip(
+        (frame.height, frame.width), fitted, _PACKED_BLOCKS, strict=True
+    ):
+        n_blocks = max(least, (side - overlap) // int(distance))
+        packed = n_blocks * int(distance) + overlap
+        n_tiles = ceil_div(length - overlap, packed - overlap)
+        fits = n_tiles * packed <= _PACKED_EXCESS * length
+        sides.append(packed if fits else side)
+    height, width = sides
+    return height, width
 
 
 def _limits(least: int, row_bytes: int, *, lock: bool) -> tuple[int, int]:
