@@ -62,19 +62,17 @@ def plan_tiles(
     """
     step = lr_step(scale, spec.multiple)
     floor = 2 * spec.halo + 1
-    ramp = _EXACT_RAMP if spec.exact else _DEFAULT_RAMP
-    default = round_up(2 * spec.halo + ramp, step)
-    shared = default if overlap is None else overlap
+    shared = _default_overlap(spec, step) if overlap is None else overlap
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
         row_bytes = int(4 * frame.width * scale**2) * n_bands
         limits = _limits(least, row_bytes, lock=lock)
-        fitted = _fitted_sides(frame, least, limits, shared, step)
-        height, width = (
-            _packed_sides(frame, fitted, shared, scale) if spec.exact else fitted
+        height, width = _fitted_sides(frame, least, limits, shared, step)
+        if spec.exact:
+            height, width = _packed_sides(frame, (height, width), shared, scale)
+        return TileGrid.plan(
+            frame, scale, height, shared, spec.halo, spec.multiple, width
         )
-        sides = height, shared, spec.halo, spec.multiple, width
-        return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
         least = round_up(floor, step) + step
         raise InputError(
@@ -85,6 +83,12 @@ def plan_tiles(
             remedies=("overlap",),
         )
     return TileGrid.plan(frame, scale, size, shared, spec.halo, spec.multiple)
+
+
+def _default_overlap(spec: ModelSpec, step: int) -> int:
+    """Return two halos and a ramp, in LR pixels."""
+    ramp = _EXACT_RAMP if spec.exact else _DEFAULT_RAMP
+    return round_up(2 * spec.halo + ramp, step)
 
 
 def _fitted_sides(
