@@ -65,14 +65,12 @@ def plan_tiles(
     shared = _default_overlap(spec, step) if overlap is None else overlap
     if size is None:
         least = max(round_up(spec.tile_size, step), round_up(shared + floor, step))
-        row_bytes = int(4 * frame.width * scale**2) * n_bands
-        limits = _limits(least, row_bytes, lock=lock)
+        limits = _limits(least, frame.width * scale**2 * n_bands, lock=lock)
         height, width = _fitted_sides(frame, least, limits, shared, step)
         if spec.exact:
             height, width = _packed_sides(frame, (height, width), shared, scale)
-        return TileGrid.plan(
-            frame, scale, height, shared, spec.halo, spec.multiple, width
-        )
+        sides = height, shared, spec.halo, spec.multiple, width
+        return TileGrid.plan(frame, scale, *sides)
     if overlap is None and shared >= size:
         least = round_up(floor, step) + step
         raise InputError(
@@ -141,16 +139,17 @@ def _packed_sides(
     return height, width
 
 
-def _limits(least: int, row_bytes: int, *, lock: bool) -> tuple[int, int]:
+def _limits(least: int, row_values: Fraction, *, lock: bool) -> tuple[int, int]:
     """Return how many LR rows, and pixels, of a default tile memory allows.
 
     Args:
         least: side of the model's own tiles.
-        row_bytes: of the mosaic's rows on one LR row.
+        row_values: of the mosaic's rows on one LR row, in float32.
         lock: low frequencies are locked.
     """
     memory = machine_memory()
-    strip_rows = memory // (_LOCKED_SHARE if lock else _STRIP_SHARE) // row_bytes
+    share = _LOCKED_SHARE if lock else _STRIP_SHARE
+    strip_rows = int(memory / (4 * row_values) / share)
     return strip_rows, least**2 * max(1, memory // _TILE_SHARE // _TILE_BYTES)
 
 
