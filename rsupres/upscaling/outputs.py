@@ -265,7 +265,7 @@ class StripSaver:
                 writer.write(part.pixels)
             self._sums = self._sums.plus(piece.sums)
             if piece.is_last:
-                self._end(strip, piece.index)
+                self._end(piece.index)
         except BaseException:
             self._discard()
             raise
@@ -299,14 +299,15 @@ class StripSaver:
             self._writers.append(writer)
         return strip
 
-    def _end(self, strip: PackedStrip, number: int) -> None:
+    def _end(self, strip: int) -> None:
+        assert self._strip is not None
         (self._run.path / SUMS).mkdir(exist_ok=True)
-        with publishing(self._run.path / SUMS / f"{number:04d}.json") as part:
+        with publishing(self._run.path / SUMS / f"{strip:04d}.json") as part:
             part.write_text(json.dumps(self._sums.to_json()))
-        strip.finish()
+        self._strip.finish()
         for writer in self._writers:
             writer.finish()
-        if number == self._strips[-1]:
+        if strip == self._strips[-1]:
             self._packing.drain()
         self._open.close()
         self._forget()
