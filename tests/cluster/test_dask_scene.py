@@ -132,13 +132,13 @@ def test_a_command_that_is_stopped_stops_its_workers_and_continues(
     arguments = ("upscale", scene, output, *OPTIONS, "--dask-scheduler-file", scheduler)
 
     def stop(pid: int) -> None:
-        until(lambda: list(run.glob("strips/*")))
+        until(lambda: list(run.glob("strips/*.tif")))
         os.kill(pid, signal.SIGTERM)
 
     stopped = commands.run(*arguments, while_running=stop)
     assert stopped.code == 143, stopped.err
     assert "the same command continues" in stopped.err
-    n_done = len(list(run.glob("strips/*")))
+    n_done = len(list(run.glob("strips/*.tif")))
     again = commands.run(*arguments, "--json")
     assert again.code == 0, again.err
     assert 0 < n_done < 14
