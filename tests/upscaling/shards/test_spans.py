@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rsupres.tile_grid import Shard, TileGrid, split_strips
-from rsupres.upscaling.shards.spans import plan_spans
+from rsupres.upscaling.shards.spans import Span, plan_spans
 from tests.strategies import make_grid, tile_grids
 
 
@@ -30,6 +31,7 @@ class Folder:
     def work(self, shard: Shard, *, lock: bool = False) -> Iterator[None]:
         """Compute a shard; the process may be killed whenever this yields."""
         spans = plan_spans(self.grid, shard, frozenset(self.done), self.has, lock=lock)
+        yield
         for span in spans:
             first = span.rows.start
             if span.takes_part:
@@ -84,7 +86,7 @@ def test_no_row_runs_twice_in_shards_at_once_or_one_after_the_other(
     shards = split_strips(n_rows, len(order))
     works = [folder.work(shards[index]) for index in order]
     for work in works[: data.draw(st.integers(0, len(works)))]:
-        take(work, data.draw(st.integers(0, 4)))  # those have begun before others end
+        take(work, data.draw(st.integers(0, 5)))  # those have begun before others end
     for work in works:
         take(work)
     assert folder.done == set(range(n_rows))
@@ -104,7 +106,42 @@ def test_whoever_is_killed_one_process_does_the_rest(grid, killed):
     assert folder.done == set(range(grid.shape[0]))
 
 
-@pytest.mark.parametrize("killed_after", range(6))
+@given(
+    st.integers(2, 9),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), st.integers(0, 9))),
+    orders,
+    st.randoms(use_true_random=False),
+)
+@example(4, [(2, 1, 1)], [0, 1, 2, 3], Random(0))  # a part is there, but not that below
+def test_shards_that_begin_at_once_leave_nothing_whoever_was_killed_before(
+    n_rows, killed, order, chance
+):
+    grid = TileGrid.plan(make_grid(8 * n_rows + 4, 10), Fraction(2), 12, 4, 1)
+    folder = Folder(grid)
+    for count, index, n_steps in killed:
+        take(folder.work(split_strips(n_rows, count)[index % count]), n_steps)
+    works = [folder.work(split_strips(n_rows, len(order))[index]) for index in order]
+    for work in works:
+        next(work)  # it has planned
+    while works:
+        work = chance.choice(works)
+        if next(work, "ended") == "ended":
+            works.remove(work)
+    assert folder.done == set(range(n_rows))
+
+
+def test_a_strip_that_a_neighbour_may_join_now_is_left_to_the_parts():
+    grid = TileGrid.plan(make_grid(52, 10), Fraction(2), 12, 4, 1)
+    folder = Folder(grid, done={0, 1, 2}, parts={(3, "own"), (3, "above")})
+    second = split_strips(6, 2)[1]
+    (span,) = plan_spans(grid, second, frozenset(folder.done), folder.has, lock=False)
+    assert span == Span(range(4, 6), range(3, 6))
+    folder.parts.remove((3, "own"))
+    (span,) = plan_spans(grid, second, frozenset(folder.done), folder.has, lock=False)
+    assert span == Span(range(3, 6), range(3, 6), takes_part=True)
+
+
+@pytest.mark.parametrize("killed_after", range(7))
 def test_a_shard_that_never_comes_costs_its_own_rows_only(killed_after):
     grid = TileGrid.plan(make_grid(52, 10), Fraction(2), 12, 4, 1)
     assert grid.shape[0] == 6
