@@ -52,9 +52,12 @@ class PictureOptions:
 
     Attributes:
         even: flat images count in L1 as much as rich ones.
+        alone: each picture of a batch is a scene of its own, where a network looks at
+            whole scenes; by default the batch is one scene.
     """
 
     even: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)

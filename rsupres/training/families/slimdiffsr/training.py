@@ -209,8 +209,10 @@ class SlimDiffSRTraining(FamilyTraining):
         network = network_at(self.networks, batch.scale)
         if isinstance(network, AnyTeacher):
             return _teach(network, lr, truth, setup)
-        image = _run_as_one_scene(network, lr)
-        weights = picture_weights(batch.lr, batch.hr, setup.options)
+        options = setup.options
+        alone = isinstance(options, PictureOptions) and options.alone
+        image = network(lr)[1] if alone else _run_as_one_scene(network, lr)
+        weights = picture_weights(batch.lr, batch.hr, options)
         return Outcome(picture_terms(image, truth, setup, weights), image, truth)
 
     def export(self) -> Exported:
@@ -318,6 +320,8 @@ def _check(
             raise InputError(
                 "adversarial_weight: only the small student takes an adversarial loss."
             )
+        if stage.options.get("alone") and not isinstance(architecture, MiniConfig):
+            raise InputError("alone: only the small student trains on single pictures.")
 
 
 def _rank(config: TrainConfig) -> int:

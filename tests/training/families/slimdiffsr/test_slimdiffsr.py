@@ -335,6 +335,7 @@ def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
         (config("tiny-mini", StageConfig("distill_ends", 1)), "with teacher"),
         (config("tiny", StageConfig("direct_ends", 1)), "only the small student"),
         (config("tiny", replace(direct, adversarial_weight=0.1)), "only the small"),
+        (config("tiny", replace(direct, options={"alone": True})), "alone: only"),
     ):
         with pytest.raises(InputError, match=told):
             train(made, tmp_path, CPU)
