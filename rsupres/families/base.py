@@ -130,6 +130,7 @@ class SamplerOptions:
         least_mtf: transfer at Nyquist that the platform's products have at least; None
             = the platform is not known.
         lock: make results agree with the scene through the sensor's blur.
+        several: several results are drawn, to be compared or averaged.
     """
 
     steps: int | None = None
@@ -141,6 +142,7 @@ class SamplerOptions:
     noise: float | None = None
     least_mtf: float | None = None
     lock: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)

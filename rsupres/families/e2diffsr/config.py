@@ -48,6 +48,9 @@ class E2DiffSRConfig:
         s_max: largest trained scale; conditioning is clipped to it.
         normalise: "scene" = per-band levels of the scene are stretched to [0, 1] before
             the networks and restored after; "none" = pixels go in as they are.
+        mean_latent: the latent of the most faithful result, detail 0: "sampled", or
+            "zero" for a model whose result it changes no more than another seed does;
+            it is then neither sampled nor decoded anew for each tile.
     """
 
     enc_base: int = 64
@@ -76,6 +79,7 @@ class E2DiffSRConfig:
     residual_bicubic: bool = False
     s_max: int = 8
     normalise: Literal["none", "scene"] = "none"
+    mean_latent: Literal["sampled", "zero"] = "sampled"
 
 
 PAPER = E2DiffSRConfig()

@@ -27,7 +27,7 @@ t), no noise at the last step, Eq. 4 normalised as the text means.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -112,21 +112,30 @@ class E2DiffSR:
     config: E2DiffSRConfig
     options: SamplerOptions
     device: torch.device
+    # Prior maps of zeros by place in the cells of the latent.
+    priors: dict[tuple[object, ...], list[Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def prepare(
         self, scene: SceneReader, scale: Fraction, noise: NoiseField
     ) -> SceneContext:
-        """Find the latent of the whole scene, and the levels of its bands.
+        """Find the latent of the whole scene, if it is wanted, and its bands' levels.
 
         The latent is made in tiles of its own (`latent_tiles`), blended in latent space
         after the last step
         (docs/families/e2diffsr.md#the-latent-of-a-scene).
 
         Returns:
-            array ``latent`` (C, H/8, W/8) float32, unscaled; numbers ``low_k`` and
-            ``high_k`` per band, in [0, 1], ``height`` and ``width`` of the LR frame.
+            array ``latent`` (C, H/8, W/8) float32, unscaled, unless it is zero; numbers
+            ``low_k`` and ``high_k`` per band, in [0, 1], ``height`` and ``width`` of
+            the LR frame.
         """
         levels = scene_levels(scene) if self.config.normalise == "scene" else {}
+        frame_size = {"height": float(scene.height), "width": float(scene.width)}
+        numbers = {**levels, **frame_size}
+        if self._latent_is_zero:
+            return SceneContext({}, numbers)
         used = self._used_scale(scale)
         geometry = Geometry.of(scene.height, scene.width, used)
         latent = scene.allocate(
@@ -139,12 +148,11 @@ class E2DiffSR:
             mosaic.add(tile, z)
             for piece in mosaic.finished():
                 latent[:, *piece.window.slices()] = piece.pixels
-        frame_size = {"height": float(scene.height), "width": float(scene.width)}
-        return SceneContext({"latent": latent}, {**levels, **frame_size})
+        return SceneContext({"latent": latent}, numbers)
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
         """Run DEPSR on tiles, with the scene's latent at their absolute positions."""
-        latent = batch.scene.arrays["latent"]
+        latent = batch.scene.arrays.get("latent")
         used = self._used_scale(scale)
         rows, cols = (int(batch.scene.numbers[name]) for name in ("height", "width"))
         geometry = Geometry.of(rows, cols, used)
@@ -154,7 +162,10 @@ class E2DiffSR:
         height, width = lr.shape[2:]
         size = (int(height * used), int(width * used))
         with autocast(self.device, self.options.precision):
-            priors = self._priors(latent, geometry, batch.windows_lr)
+            if latent is None:
+                priors = self._zero_priors(geometry, batch.windows_lr)
+            else:
+                priors = self._priors(latent, geometry, batch.windows_lr)
             sr = self.networks.depsr.amplify(lr, priors, size, _ROWS_AT_ONCE)
         sr = sr.float()
         if self.config.residual_bicubic:
@@ -163,6 +174,14 @@ class E2DiffSR:
             final = (int(height * scale), int(width * scale))
             sr = functional.interpolate(sr, final, mode="bicubic")
         return ((sr + 1.0) / 2.0 * (high - low) + low).clamp(0.0, 1.0)
+
+    @property
+    def _latent_is_zero(self) -> bool:
+        """Whether the latent is not wanted, as it would hardly change the result."""
+        options = self.options
+        is_chosen = options.sampler is not None or options.several
+        is_zero = self.config.mean_latent == "zero"
+        return is_zero and options.detail == 0.0 and not is_chosen
 
     def _used_scale(self, scale: Fraction) -> Fraction:
         """Return the scale of the networks, up to 1.5 x the largest trained one."""
@@ -229,6 +248,25 @@ class E2DiffSR:
             on_grid = torch.stack(on_lr)
             priors.append(on_grid.contiguous(memory_format=torch.channels_last))
         return priors
+
+    def _zero_priors(
+        self, geometry: Geometry, windows: Sequence[PixelWindow]
+    ) -> list[Tensor]:
+        """Return the prior maps of a latent of zeros; most tiles have the same ones."""
+        found = []
+        for window in windows:
+            crop = geometry.cell_window(window)
+            spans = geometry.map_spans(window, crop, CELL)
+            key = (crop.height, crop.width, window.height, window.width, *spans)
+            if key not in self.priors:
+                shape = (self.config.latent, *geometry.cells)
+                zeros = np.broadcast_to(np.float32(0), shape)
+                self.priors.clear()  # of other places in the cells: one is kept
+                self.priors[key] = self._priors(zeros, geometry, [window])
+            found.append(self.priors[key])
+        if len(found) == 1:
+            return found[0]
+        return [torch.cat(maps) for maps in zip(*found, strict=True)]
 
     def _read_map(
         self,

@@ -176,6 +176,7 @@ def sampler_options(
         noise=None if job.noise is None else job.noise / span,
         lock=job.lock_low_frequencies,
         least_mtf=MIN_MTF if is_sentinel2 else None,
+        several=job.samples > 1,
     )
 
 

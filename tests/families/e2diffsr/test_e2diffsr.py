@@ -185,6 +185,40 @@ def test_latent_is_noise_anchored_to_the_ground(
     assert one["latent"].shape == (4, 200, 8)
 
 
+ZERO = replace(TINY, mean_latent="zero")
+
+
+@pytest.mark.parametrize("scale", [Fraction(4), Fraction(3), Fraction(5, 2)])
+def test_without_detail_a_latent_of_zeros_is_neither_sampled_nor_stored(
+    monkeypatch: pytest.MonkeyPatch, scale: Fraction
+) -> None:
+    lr, model = _picture(96, 80), _model(ZERO)
+    assert not model.prepare(ArrayReader(lr), scale, NoiseField(2)).arrays
+    skipped = _upscale_in_tiles(model, lr, scale, 48, 36)
+
+    def zeros(model: E2DiffSR, scene: object, cells: PixelWindow, *more: object):
+        return np.zeros((TINY.latent, cells.height, cells.width), np.float32)
+
+    monkeypatch.setattr(E2DiffSR, "_latent_tile", zeros)
+    wanted = _upscale_in_tiles(_model(), lr, scale, 48, 36)
+    np.testing.assert_array_equal(skipped, wanted)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SamplerOptions(detail=0.5),
+        SamplerOptions(several=True),
+        SamplerOptions(sampler="mean"),
+    ],
+)
+def test_a_latent_that_is_asked_for_is_sampled(options: SamplerOptions) -> None:
+    scene = ArrayReader(_picture(24, 22))
+    with torch.inference_mode():
+        context = _model(ZERO, options).prepare(scene, Fraction(4), NoiseField(0))
+    assert np.abs(context.arrays["latent"]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     "scale", [Fraction(6), Fraction(13, 2), Fraction(8), Fraction(12)]
 )
