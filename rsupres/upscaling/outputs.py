@@ -287,8 +287,8 @@ class StripSaver:
             self._packing.drain()  # or strips, which are not compressed, fill the disk
             self._packing.put(written)
         # Published in the opposite order: the strip comes last.
-        follows = len(written) > 0
-        strip = PackedStrip(self._packets, piece.index, self._open, follows=follows)
+        begun = self._strips.start
+        strip = PackedStrip(self._packets, piece.index, self._open, begun)
         whole = piece.window._replace(col=0, width=self._work.sr_grid.width)
         grid = self._work.sr_grid.crop(whole)
         for part in sides:

@@ -73,7 +73,8 @@ def packet_options(form: OutputFormat) -> dict[str, object]:
         by_zstd = given.get("COMPRESS", "").upper() == "ZSTD"
         given["ZSTD_LEVEL" if by_zstd else "ZLEVEL"] = level
     options = output_options(OutputFormat("GTiff", given, form.dtype))
-    return {**options, "INTERLEAVE": "PIXEL"}
+    # GDAL takes the fourth band of bytes for alpha, thus for a mask, unless told.
+    return {**options, "INTERLEAVE": "PIXEL", "PHOTOMETRIC": "MINISBLACK"}
 
 
 def gdal_threads() -> str:

@@ -26,7 +26,7 @@ class PackedStrip:
     """The open files of a strip, which take columns from left to right."""
 
     def __init__(
-        self, packets: Packets, strip: int, stack: ExitStack, *, follows: bool
+        self, packets: Packets, strip: int, stack: ExitStack, first_here: int
     ) -> None:
         """Create the files.
 
@@ -34,13 +34,13 @@ class PackedStrip:
             packets: of the run.
             strip: its number, from 0.
             stack: publishes the files when it ends, the strip's own last.
-            follows: the strip above is done, and no other process packs it.
+            first_here: the first of the strips up to this one that this process made.
 
         Raises:
             InputError: the file of the strip above is damaged.
             ResourceError: the disk is full, or writing fails otherwise.
         """
-        windows, first = packets.share(strip, follows=follows)
+        windows, first = packets.share(strip, first_here)
         self._top, stop = packets.edges[strip], packets.edges[strip + 1]
         self._width = packets.grid.width
         self._rest = first - self._top  # rows before those of the strip's file

@@ -91,7 +91,7 @@ class Packets:
         sides = self.grid.height | self.grid.width
         return max(n for n in range(_LEVELS + 1) if sides % 2**n == 0)
 
-    def share(self, strip: int, *, follows: bool) -> tuple[list[PixelWindow], int]:
+    def share(self, strip: int, first_here: int) -> tuple[list[PixelWindow], int]:
         """Return the packets to write with a strip, and its first row that is in none.
 
         Packets that are there are not written again. The rows from the second value on
@@ -99,11 +99,12 @@ class Packets:
 
         Args:
             strip: its number, from 0.
-            follows: the strip above is done, and no other process packs it.
+            first_here: the first of the strips up to this one that this process made.
         """
         top, stop = self.edges[strip], self.edges[strip + 1]
         first = top // ROWS * ROWS
-        has_head = follows or first == top or self.path(0, first).exists()
+        # A packet may begin several strips above.
+        has_head = first >= self.edges[first_here] or self.path(0, first).exists()
         if not (has_head and self.serve and self._is_of_this_form()):
             return [], top
         last = self._last_packed(0, stop)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
+from rsupres.grid import PixelWindow
 from rsupres.output.run_dir import Run
 from rsupres.output.tiff import packets as module
 from rsupres.output.tiff.packed_strip import PackedStrip
@@ -43,11 +45,11 @@ def make_case(
     return case
 
 
-def write(case: Case, strip: int, *, follows: bool, valid: np.ndarray | None) -> None:
+def write(case: Case, strip: int, begun: int, valid: np.ndarray | None) -> None:
     """Write a strip column by column, and publish its files."""
     rows = slice(EDGES[strip], EDGES[strip + 1])
     with ExitStack() as stack:
-        packed = PackedStrip(case.packets, strip, stack, follows=follows)
+        packed = PackedStrip(case.packets, strip, stack, begun)
         parts = np.split(case.pixels[:, rows], CUTS, axis=2)
         shown = [None] * len(parts)
         if valid is not None:
@@ -78,7 +80,7 @@ def test_the_file_is_that_of_strips_packed_afterwards(
         valid[:, 690:1400, 200:901] = False
     case = make_case(tmp_path, run, nodata, valid)
     for strip in range(5):
-        write(case, strip, follows=strip > 0, valid=valid)
+        write(case, strip, 0, valid)
     # Rows 512 to 700, none, 1024 to 1030, 2048 to 2307, none.
     assert stored_rows(case) == [188, 0, 6, 259, 0]
     assert run.done_strips() == set(range(5))
@@ -88,9 +90,18 @@ def test_the_file_is_that_of_strips_packed_afterwards(
 def test_a_strip_without_the_one_above_is_kept_whole(tmp_path: Path, run: Run) -> None:
     case = make_case(tmp_path, run, 0)
     for strip in (3, 4, 0, 1, 2):  # two shards, the lower one first
-        write(case, strip, follows=strip in (4, 1, 2), valid=None)
+        write(case, strip, 3 if strip > 2 else 0, None)
     assert stored_rows(case) == [188, 0, 6, 1277, 0]
     assert case.finish() == case.wanted
+
+
+def test_a_packet_that_begins_in_strips_of_another_process_is_left(
+    tmp_path: Path, run: Run
+) -> None:
+    case = make_case(tmp_path, run, 0)
+    packets = replace(case.packets, edges=(0, 300, 400, 600, SIZE[0]))
+    assert packets.share(2, 1) == ([], 400)
+    assert packets.share(2, 0) == ([PixelWindow(0, 0, 512, SIZE[1])], 512)
 
 
 def test_a_mask_that_begins_above_the_strip_is_kept(tmp_path: Path, run: Run) -> None:
@@ -98,7 +109,7 @@ def test_a_mask_that_begins_above_the_strip_is_kept(tmp_path: Path, run: Run) ->
     valid[:, 650:690, 310:900] = False
     case = make_case(tmp_path, run, None, valid)
     for strip in range(5):
-        write(case, strip, follows=strip > 0, valid=valid)
+        write(case, strip, 0, valid)
     case.finish()
     with rasterio.open(case.output) as dataset:
         np.testing.assert_array_equal(dataset.read(), case.pixels)
@@ -108,7 +119,7 @@ def test_a_mask_that_begins_above_the_strip_is_kept(tmp_path: Path, run: Run) ->
 def test_an_abandoned_strip_leaves_no_files(tmp_path: Path, run: Run) -> None:
     case = make_case(tmp_path, run, 0)
     stack = ExitStack()
-    packed = PackedStrip(case.packets, 0, stack, follows=False)
+    packed = PackedStrip(case.packets, 0, stack, 0)
     packed.write(case.pixels[:, : EDGES[1], :600])
     error = KeyboardInterrupt()
     stack.__exit__(type(error), error, None)
@@ -120,14 +131,14 @@ def test_packets_of_a_strip_that_was_not_noted_are_used(
     tmp_path: Path, run: Run
 ) -> None:
     case = make_case(tmp_path, run, 0)
-    write(case, 0, follows=False, valid=None)
-    write(case, 1, follows=True, valid=None)
+    write(case, 0, 0, None)
+    write(case, 1, 0, None)
     # As if the process was killed between publishing the packets and the strip.
     case.packets.strips[1].with_suffix(".packed").unlink()
     case.packets.pack(range(1))
     assert stored_rows(case) == [0] * 5
     for strip in range(1, 5):
-        write(case, strip, follows=strip > 1, valid=None)
+        write(case, strip, 1, None)
     assert run.done_strips() == set(range(5))
     assert case.finish() == case.wanted
 
@@ -136,5 +147,5 @@ def test_another_form_is_not_packed(tmp_path: Path, run: Run) -> None:
     case = make_case(tmp_path, run, 0)
     case.packets.folder.mkdir()
     (case.packets.folder / "form.json").write_text("{}")
-    write(case, 0, follows=False, valid=None)
+    write(case, 0, 0, None)
     assert stored_rows(case)[0] == 700

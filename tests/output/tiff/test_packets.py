@@ -70,6 +70,14 @@ def test_the_file_has_the_bytes_of_gdals_own(
     assert not [*case.packets.folder.glob("*.tif"), *case.packets.folder.glob("*.raw")]
 
 
+def test_four_bands_of_bytes_have_no_mask(tmp_path: Path, run: Run) -> None:
+    pixels = picture(4, "uint8")
+    pixels[3, :600] = 0  # what GDAL would hide, if it took the band for alpha
+    form = OutputFormat("COG", {}, "uint8", None)
+    case = Case(tmp_path, run, make_meta(4), form, pixels)
+    assert case.finish() == case.wanted
+
+
 @pytest.mark.parametrize("levels", [1, 3])
 def test_the_bytes_do_not_depend_on_how_many_resolutions_are_packed(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, levels: int
