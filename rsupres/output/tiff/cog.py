@@ -16,8 +16,10 @@ from typing import BinaryIO, NamedTuple, cast
 
 import rasterio
 import rasterio.shutil
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from rsupres.errors import InputError
 from rsupres.grid import PixelWindow
 from rsupres.output.tiff.creation import cog_options
 from rsupres.output.tiff.geotiff import describe_bands
@@ -27,6 +29,7 @@ from rsupres.raster.virtual import virtual_raster
 
 _Block = tuple[int, int]  # offset and length in a file, bytes
 _FRAME = 4  # bytes before a block, its length, and after it, its last bytes again
+_MAGIC = (b"II*\0", b"II+\0")  # of a TIFF, and of a BigTIFF
 _OFFSETS, _LENGTHS = 324, 325  # TIFF tags
 _FORMATS = {3: "H", 4: "I", 16: "Q"}  # of TIFF types, for `struct`
 
@@ -117,6 +120,9 @@ def copy_blocks(packet: Path, first: int, part: Path) -> None:
         packet: a file with rows of blocks.
         first: number of its first block in the output.
         part: the COG; its other blocks stay.
+
+    Raises:
+        InputError: one of both is damaged.
     """
     with part.open("r+b") as target:
         offsets = _full_resolution(target).offsets
@@ -125,6 +131,35 @@ def copy_blocks(packet: Path, first: int, part: Path) -> None:
         (place,) = struct.unpack(f"<{offsets.kind}", target.read(size))
         target.seek(place - _FRAME)
         _copy(packet, _blocks_of(packet), target)
+
+
+def check_copied(part: Path) -> None:
+    """Check that the blocks of the full resolution are all in a COG of `begin_cog`.
+
+    Args:
+        part: the COG.
+
+    Raises:
+        InputError: the frame of a block is not there.
+    """
+    with part.open("rb") as file:
+        arrays = []
+        for array in _full_resolution(file):
+            file.seek(array.place)
+            kind = f"<{array.length}{array.kind}"
+            arrays.append(struct.unpack(kind, file.read(struct.calcsize(kind))))
+        for offset, length in zip(*arrays, strict=True):
+            file.seek(offset - _FRAME)
+            if file.read(_FRAME) != struct.pack("<I", length):
+                raise damaged(part)
+
+
+def damaged(path: Path) -> InputError:
+    """Return the error of a file in a run directory that cannot be made again."""
+    return InputError(
+        f"{path}: this part of the output is damaged or gone; remove the run "
+        "directory and begin again."
+    )
 
 
 def _stored(
@@ -141,9 +176,14 @@ def _stored(
 def _blocks_of(path: Path, level: int = 0) -> list[_Block]:
     """Return where the blocks of a resolution of a file lie."""
     options = {"overview_level": level - 1} if level else {}
-    with rasterio.open(path, **options) as dataset:
-        blocks = [*stored_blocks(dataset)]
-    assert None not in blocks  # checked when the file was written
+    try:
+        with rasterio.open(path, **options) as dataset:
+            blocks = [*stored_blocks(dataset)]
+    except RasterioError as error:
+        raise damaged(path) from error
+    size = path.stat().st_size
+    if any(block is None or sum(block) > size for block in blocks):
+        raise damaged(path)
     return cast(list[_Block], blocks)
 
 
@@ -194,9 +234,13 @@ def _full_resolution(file: BinaryIO) -> _Directory:
         file.seek(0)
         start = file.read(size)
         try:
-            return next(_directories(start))
-        except struct.error:  # the directory is longer
-            size *= 2
+            if start[:4] in _MAGIC:
+                return next(_directories(start))
+        except (struct.error, KeyError, StopIteration):  # the directory is longer
+            pass
+        if len(start) < size:
+            raise damaged(Path(file.name))
+        size *= 2
 
 
 def _directories(header: bytes | bytearray) -> Iterator[_Directory]:

@@ -288,10 +288,7 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
             block = dataset.block_shapes[0]
             strip = StripFile(path, top, dataset.height, block, is_masked)
     except RasterioError as error:
-        raise InputError(
-            f"{path}: this strip cannot be read ({first_line(error)}); delete it "
-            "and run the same command again."
-        ) from error
+        raise unreadable(path, error) from error
     if frame != (n_bands, width, dtype):
         raise InputError(
             f"{path}: this strip holds {frame[0]} bands of {frame[1]} columns, "
@@ -299,6 +296,14 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
             "same command again."
         )
     return strip
+
+
+def unreadable(path: Path, error: RasterioError) -> InputError:
+    """Return the error of a strip that GDAL cannot read."""
+    return InputError(
+        f"{path}: this strip cannot be read ({first_line(error)}); delete it "
+        "and run the same command again."
+    )
 
 
 def _open_strips(

@@ -24,13 +24,20 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
 
 from rsupres.execution import write_behind
 from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 from rsupres.output.atomic import publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.temporary import sync
-from rsupres.output.tiff.cog import begin_cog, copy_blocks, empty_cog
+from rsupres.output.tiff.cog import (
+    begin_cog,
+    check_copied,
+    copy_blocks,
+    damaged,
+    empty_cog,
+)
 from rsupres.output.tiff.creation import PREDICTABLE
 from rsupres.output.tiff.geotiff import StripFile, assemble, open_strip
 from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
@@ -148,7 +155,7 @@ class Packets:
         begun = self.run.path / "output.part"
         is_current = self._is_of_this_form()
         if not begun.exists():
-            self._pack(range(len(self.edges) - 1))
+            self._noted()._pack(range(len(self.edges) - 1))
             packets = self._packets_of(0)
             if not is_current or any(map(_has_mask, packets)):
                 with publishing(output) as part:
@@ -165,6 +172,7 @@ class Packets:
         # From here on packets are removed, and a later call goes on with this file.
         self._remove_overviews()
         self._fill(begun, keep=False)
+        check_copied(begun)
         if is_current:
             check_output(begun, meta, self.form)
             os.replace(begun, output)
@@ -172,6 +180,14 @@ class Packets:
         else:
             with publishing(output) as part:
                 assemble([begun], meta, self.form, part)
+
+    def _noted(self) -> Packets:
+        """Return these packets in the form of those that are there."""
+        try:
+            form = json.loads((self.folder / "form.json").read_bytes())
+            return replace(self, form=OutputFormat(**form))
+        except (TypeError, ValueError):  # damaged: no packet is used as it is
+            return self
 
     def _is_of_this_form(self) -> bool:
         """Whether packets are stored as the output is now to be; note it for the first.
@@ -184,7 +200,7 @@ class Packets:
             self.folder.mkdir(exist_ok=True)
             with publishing(file) as part:
                 part.write_text(form)
-        return file.read_text() == form
+        return file.read_bytes() == form.encode()
 
     def _pack(self, strips: range) -> None:
         top, stop = self.edges[strips.start], self.edges[strips.stop]
@@ -262,13 +278,18 @@ class Packets:
             InputError: one is missing, damaged or does not fit.
         """
         width, kind = window.width, self.form.dtype
-        found = [
-            (open_strip(path, top, self.n_bands, width, kind), end)
-            for path, top, end in self._sources(level, window)
-        ]
-        # A strip's file holds its last rows; those above, if any, are in packets.
-        placed = [file._replace(top=end - file.height) for file, end in found]
-        return [file for file in placed if file.top < window.row_stop]
+        placed, row = [], window.row
+        for path, top, end in self._sources(level, window):
+            if not path.exists():
+                raise damaged(path)
+            file = open_strip(path, top, self.n_bands, width, kind)
+            # A strip's file holds its last rows; those above, if any, are in packets.
+            file = file._replace(top=end - file.height)
+            if file.top > row:
+                raise damaged(self.path(level, window.row))
+            placed.append(file)
+            row = end
+        return placed
 
     def _begin(self, meta: OutputMeta, part: Path) -> None:
         """Write the header and the overviews of the output."""
@@ -365,8 +386,11 @@ class Packets:
 
 
 def _has_mask(path: Path) -> bool:
-    with rasterio.open(path) as dataset:
-        return MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    try:
+        with rasterio.open(path) as dataset:
+            return MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    except RasterioError as error:
+        raise damaged(path) from error
 
 
 def _on_one_disk(one: Path, other: Path) -> bool:

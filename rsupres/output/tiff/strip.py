@@ -15,13 +15,14 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import publishing
 from rsupres.output.tiff.creation import packet_options, raw_options
 from rsupres.output.tiff.gdal_errors import check_room, translate_gdal_errors
-from rsupres.output.tiff.geotiff import StripFile, open_new
+from rsupres.output.tiff.geotiff import StripFile, open_new, unreadable
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.verify import check_blocks
 from rsupres.raster.virtual import as_dataset
@@ -212,6 +213,9 @@ def read_rows(
 
     Returns:
         Pixels (c, H, W), and the valid mask (1, H, W), None where no file has one.
+
+    Raises:
+        InputError: a file is damaged.
     """
     pixels = valid = None
     for path, top, height, _, has_mask in files:
@@ -222,10 +226,14 @@ def read_rows(
             if pixels is None:
                 shape = (dataset.count, window.height, window.width)
                 pixels = np.empty(shape, dataset.dtypes[0])
-            dataset.read(window=place, out=pixels[:, rows])
-            if has_mask:
+            try:
+                dataset.read(window=place, out=pixels[:, rows])
+                mask = dataset.dataset_mask(window=place) > 0 if has_mask else None
+            except RasterioError as error:
+                raise unreadable(path, error) from error
+            if mask is not None:
                 if valid is None:
                     valid = np.ones((1, window.height, window.width), bool)
-                valid[0, rows] = dataset.dataset_mask(window=place) > 0
+                valid[0, rows] = mask
     assert pixels is not None
     return pixels, valid

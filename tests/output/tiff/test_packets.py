@@ -172,6 +172,23 @@ def test_a_run_may_end_with_other_creation_options(tmp_path: Path, run: Run) -> 
         assert dataset.compression.name == "lzw"
 
 
+def test_other_creation_options_may_be_given_up_again(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = OutputFormat("COG", {}, "uint16", 0)
+    case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
+    case.packets.pack(range(2))
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "assemble", killed)
+        with pytest.raises(Killed):
+            case.finish(form=replace(form, creation={"COMPRESS": "ZSTD"}))
+    assert case.finish() == case.wanted
+
+
 def test_a_kept_run_gives_the_output_again(tmp_path: Path, run: Run) -> None:
     form = OutputFormat("COG", {}, "uint16", 0)
     case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
@@ -184,7 +201,7 @@ def test_a_strip_that_is_gone_is_named(tmp_path: Path, run: Run) -> None:
     form = OutputFormat("COG", {}, "uint16", 0)
     case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
     run.strip_path(1).unlink()
-    with pytest.raises(InputError, match=r"0001\.tif: this strip cannot be read"):
+    with pytest.raises(InputError, match=r"0001\.tif: this part of the output"):
         case.finish()
 
 
