@@ -195,13 +195,12 @@ def run_interruptible(work: Callable[[], None]) -> None:
     A long call into a C library cannot be interrupted: `Interrupted` is raised at once,
     and the thread keeps running, see `abandoned`.
     """
-    thread, finished, failure = _background(work)
+    thread = _Thread(work, "work")
     _start(thread)
-    # Not thread.join: an exception inside it makes a live thread look dead.
-    while not finished.wait(_POLL_S):
+    while not thread.ended.wait(_POLL_S):
         pass
-    if failure:
-        raise failure[0]
+    if thread.error is not None:
+        raise thread.error
 
 
 def run_for(limit_s: float, work: Callable[[], None]) -> bool:
@@ -217,32 +216,13 @@ def run_for(limit_s: float, work: Callable[[], None]) -> bool:
     Returns:
         Whether the work was done in time.
     """
-    thread, finished, failure = _background(work)
+    thread = _Thread(work, "work")
     _start(thread)
-    if not finished.wait(limit_s):
+    if not thread.ended.wait(limit_s):
         return False
-    if failure:
-        raise failure[0]
+    if thread.error is not None:
+        raise thread.error
     return True
-
-
-def _background(
-    work: Callable[[], None],
-) -> tuple[threading.Thread, threading.Event, list[BaseException]]:
-    """Return a thread for work, an event for its end, and a list for its error."""
-    failure: list[BaseException] = []
-    finished = threading.Event()
-
-    def target() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=target, name="rsupres-work", daemon=True)
-    return thread, finished, failure
 
 
 _STARTED: WeakSet[threading.Thread] = WeakSet()
@@ -268,14 +248,40 @@ class _Stopped(Exception):
     """The consumer has stopped."""
 
 
+class _Thread(threading.Thread):
+    """A thread that is waited for even when a signal comes meanwhile.
+
+    A file that is closed while GDAL reads or writes it would crash the process.
+    """
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        super().__init__(target=target, name=f"rsupres-{name}", daemon=True)
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def wait(self) -> None:
+        # Not join: an exception inside it makes a live thread look dead.
+        try:
+            self.ended.wait(_JOIN_S)
+        finally:
+            self.ended.wait(_JOIN_S)
+            self.join(_POLL_S)
+
+
 class _ReadAhead(Generic[Item]):
     def __init__(self, source: Iterable[Item], depth: int) -> None:
         self._source = source
         self._queue: queue.Queue[tuple[str, object]] = queue.Queue(depth)
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="rsupres-read-ahead", daemon=True
-        )
+        self._thread = _Thread(self._run, "read-ahead")
 
     def __enter__(self) -> Iterator[Item]:
         _start(self._thread)
@@ -283,7 +289,7 @@ class _ReadAhead(Generic[Item]):
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self._thread.join(_JOIN_S)
+        self._thread.wait()
 
     def _items(self) -> Iterator[Item]:
         while True:
@@ -326,9 +332,7 @@ class _WriteBehind(Generic[Item]):
         self._failed = threading.Event()
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, name="rsupres-write-behind", daemon=True
-        )
+        self._thread = _Thread(self._run, "write-behind")
 
     def __enter__(self) -> _WriteBehind[Item]:
         _start(self._thread)
@@ -348,14 +352,15 @@ class _WriteBehind(Generic[Item]):
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
-        if kind is None:
-            self._send(None)
-            while self._thread.is_alive():
-                self._thread.join(_POLL_S)
-            self._raise()
-        else:
+        try:
+            if kind is None:
+                self._send(None)
+                while not self._thread.ended.wait(_POLL_S):
+                    pass
+                self._raise()
+        finally:  # also when a signal ends the waiting
             self._stop.set()
-            self._thread.join(_JOIN_S)
+            self._thread.wait()
 
     def _send(self, message: tuple[Item] | None) -> None:
         while True:

@@ -111,6 +111,33 @@ def test_draining_raises_what_the_sink_raised():
         write()
 
 
+@pytest.mark.parametrize("make", [write_behind, read_ahead])
+def test_a_signal_while_leaving_waits_for_the_thread(make):
+    """What the thread uses is closed next; GDAL crashes if it is used meanwhile."""
+    has_begun, is_done = threading.Event(), threading.Event()
+
+    def work(item: int = 0) -> None:
+        has_begun.set()
+        time.sleep(0.6)
+        is_done.set()
+
+    def source():
+        yield work()
+
+    def leave() -> None:
+        if make is write_behind:
+            with write_behind(work) as behind:
+                behind.put(1)
+        else:
+            with read_ahead(source()):
+                assert has_begun.wait(30)
+
+    with pytest.raises(Interrupted), stop_signals(0.3):
+        leave()
+    assert is_done.is_set()
+    assert not abandoned()
+
+
 def test_an_error_while_writing_arrives_at_the_next_put_or_on_leaving():
     def sink(item: int) -> None:
         raise OSError(f"disk full at {item}")

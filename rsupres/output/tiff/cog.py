@@ -155,7 +155,11 @@ def check_copied(part: Path) -> None:
 
 
 def damaged(path: Path) -> InputError:
-    """Return the error of a file in a run directory that cannot be made again."""
+    """Return the error of a file in a run directory that cannot be made again.
+
+    Args:
+        path: of the file.
+    """
     return InputError(
         f"{path}: this part of the output is damaged or gone; remove the run "
         "directory and begin again."

@@ -299,7 +299,12 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
 
 
 def unreadable(path: Path, error: RasterioError) -> InputError:
-    """Return the error of a strip that GDAL cannot read."""
+    """Return the error of a strip that GDAL cannot read.
+
+    Args:
+        path: of its file.
+        error: of GDAL.
+    """
     return InputError(
         f"{path}: this strip cannot be read ({first_line(error)}); delete it "
         "and run the same command again."
