@@ -287,8 +287,14 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
             is_masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
             block = dataset.block_shapes[0]
             strip = StripFile(path, top, dataset.height, block, is_masked)
+            n_bytes = 0  # that the pixels of a file like `write_strip`'s take
+            if dataset.compression is None:
+                n_values = dataset.height * dataset.width * dataset.count
+                n_bytes = n_values * np.dtype(dataset.dtypes[0]).itemsize
     except RasterioError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, first_line(error)) from error
+    if path.stat().st_size < n_bytes:
+        raise unreadable(path, "it is truncated")
     if frame != (n_bands, width, dtype):
         raise InputError(
             f"{path}: this strip holds {frame[0]} bands of {frame[1]} columns, "
@@ -298,17 +304,17 @@ def open_strip(path: Path, top: int, n_bands: int, width: int, dtype: str) -> St
     return strip
 
 
-def unreadable(path: Path, error: RasterioError) -> InputError:
-    """Return the error of a strip that GDAL cannot read.
+def unreadable(path: Path, why: str) -> InputError:
+    """Return the error of a strip, or of rows of an overview, that cannot be read.
 
     Args:
         path: of its file.
-        error: of GDAL.
+        why: for the message.
     """
-    return InputError(
-        f"{path}: this strip cannot be read ({first_line(error)}); delete it "
-        "and run the same command again."
-    )
+    remedy = "delete it and run the same command again"
+    if path.suffix == ".raw":  # of an overview: nothing makes it again
+        remedy = "remove the run directory and begin again"
+    return InputError(f"{path}: this strip cannot be read ({why}); {remedy}.")
 
 
 def _open_strips(

@@ -25,6 +25,7 @@ from rsupres.output.tiff.gdal_errors import check_room, translate_gdal_errors
 from rsupres.output.tiff.geotiff import StripFile, open_new, unreadable
 from rsupres.output.tiff.profile import OutputFormat
 from rsupres.output.tiff.verify import check_blocks
+from rsupres.raster.open import first_line
 from rsupres.raster.virtual import as_dataset
 
 _ANYWHERE = Affine.scale(1, -1)
@@ -230,7 +231,7 @@ def read_rows(
                 dataset.read(window=place, out=pixels[:, rows])
                 mask = dataset.dataset_mask(window=place) > 0 if has_mask else None
             except RasterioError as error:
-                raise unreadable(path, error) from error
+                raise unreadable(path, first_line(error)) from error
             if mask is not None:
                 if valid is None:
                     valid = np.ones((1, window.height, window.width), bool)

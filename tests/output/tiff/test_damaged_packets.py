@@ -82,6 +82,16 @@ def test_a_truncated_strip_is_named(case: Case) -> None:
         case.finish()
 
 
+@pytest.mark.parametrize("damage", [halve, make_noise])
+def test_damaged_rows_of_the_smallest_overviews_are_named(
+    case: Case, damage: Callable[[Path], None]
+) -> None:
+    case.packets.pack(range(5))
+    damage(case.packets.raw_path(2, 0))
+    with pytest.raises(InputError, match=_REMEDY):
+        case.finish()
+
+
 def test_a_damaged_note_of_the_form_costs_only_time(case: Case) -> None:
     case.packets.pack(range(2))
     make_noise(case.packets.folder / "form.json")
