@@ -31,7 +31,7 @@ _MODELS = (
     ("optical", 256, 16, 1),
     ("e2diffsr", 256, 8, 8),
     ("slimdiffsr", 256, 8, 16),
-    ("bicubic", 96, 2, 1),
+    ("bicubic", 144, 2, 1),
 )
 
 
@@ -61,7 +61,14 @@ _SHARDED = (1000, 2000, 4000, 10_980)
 def _plan(side: int, shape: list[int], gigabytes: int) -> TileGrid:
     tile_size, halo, multiple = shape
     scales = ScaleRange(Fraction(1), Fraction(16), Fraction(16))
-    spec = ModelSpec("bicubic", scales, tile_size, halo=halo, multiple=multiple)
+    spec = ModelSpec(
+        "bicubic",
+        scales,
+        tile_size=tile_size,
+        halo=halo,
+        multiple=multiple,
+        exact=halo == 2,
+    )
     frame = Grid(None, Affine.identity(), side, side)
     with mock.patch.object(tiling, "machine_memory", return_value=gigabytes * _GB):
         return tiling.plan_tiles(frame, _SCALE, spec, "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -116,3 +117,23 @@ def _written(block: NDArray[np.generic], form: OutputFormat) -> int:
                 source.name, target.name, driver=form.driver, **options
             )
         return len(target.read())
+
+
+def packing_bytes(strips: Sequence[int], sizes: Sizes) -> float:
+    """Return the most that packets, and rows that are in none yet, take together.
+
+    Args:
+        strips: rows of each strip of the output.
+        sizes: of the output.
+    """
+    height = sum(strips)
+    raw, packed = sizes.raw / height, 0.75 * sizes.file / height  # bytes a row
+    peak = 0.0
+    for top, stop in itertools.pairwise(itertools.accumulate(strips, initial=0)):
+        last = stop if stop == height else stop // BLOCK * BLOCK
+        first = top // BLOCK * BLOCK
+        halved = first // (2 * BLOCK) * 2 * BLOCK  # rows whose overview is packed, too
+        waiting = top - first + stop - max(last, top) + (last - halved) / 4
+        held = waiting * raw + (last + halved / 4) * packed
+        peak = max(peak, held)
+    return peak + 0.06 * sizes.file

@@ -24,8 +24,8 @@ from rsupres.execution import run_for
 from rsupres.families import SENSOR_READERS
 from rsupres.families.base import ModelSpec
 from rsupres.output.tiff.creation import raw_block
-from rsupres.output.tiff.packets import PACKED_BYTES, ROWS
-from rsupres.output.tiff.sizes import Sizes, estimate_sizes, padded
+from rsupres.output.tiff.packets import PACKED_BYTES
+from rsupres.output.tiff.sizes import Sizes, estimate_sizes, packing_bytes, padded
 from rsupres.raster.open import bounded_cache
 from rsupres.upscaling.estimates.costs import (
     duration_s,
@@ -359,12 +359,8 @@ def _with_bytes(plan: Plan, work: Work, sizes: Sizes) -> Plan:
     beside += job.reference_coverage is not None
     peak = sizes.raw // n_pixels * n_kept + sizes.overviews + sizes.file
     if work.format.driver == "COG" and sizes.raw >= PACKED_BYTES:
-        # The packets and, at the end, all overviews twice; or before, raw strips: those
-        # of a packet, and the one that is written meanwhile, beside a part of the file.
-        rows = min(grid.height, ROWS + 2 * max(strips))
-        packed = min(1.0, (grid.height - rows + ROWS) / grid.height)
-        held = sizes.raw * rows / grid.height + sizes.file * packed
-        peak = int(max(1.28 * sizes.file, held + 0.08 * sizes.file))
+        # The packets and, at the end, all overviews twice; or before, rows beside them.
+        peak = int(max(1.28 * sizes.file, packing_bytes(strips, sizes)))
     peak += beside * (n_kept + n_pixels)
     if job.shard is not None:  # parts of the strips between shards
         n_borders = min(job.shard[1], len(strips)) - 1
