@@ -36,11 +36,11 @@ from rsupres.output.temporary import sync
 
 _STRIP_NAME = re.compile(r"(\d{4,})\.(tif|packed)")
 _FOLDERS = ("strips", "context")
-# Folders beside them that others make: `rsupres.upscaling.pipeline`, `rsupres.tiles`,
-# `rsupres.output.tiff.packets`.
+# Folders beside them that others make: `rsupres.upscaling.outputs`, `rsupres.tiles`,
+# `rsupres.output.tiff.packets`, `rsupres.output.strip_parts`.
 _CONTENT = (
     *("sums", "deviation", "coverage", "rows", "tiles", "replaced", "packets"),
-    "parts",  # `rsupres.output.strip_parts`
+    *("interval_low", "interval_high", "parts"),
 )
 # Temporary files, those of GDAL beside them (x.tmp.aux.xml), and locks.
 _PASSING = re.compile(

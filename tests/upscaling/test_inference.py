@@ -67,6 +67,7 @@ def test_a_predicted_error_gives_its_deviation_and_an_interval(scene, monkeypatc
     np.testing.assert_allclose(low[valid], (sr - 200.0)[valid], rtol=1e-4)
     np.testing.assert_allclose(high[valid], (sr + 200.0)[valid], rtol=1e-4)
     assert np.isnan(high[~valid]).all()
+    assert not [*scene.parent.glob("*.run")]
 
 
 @pytest.mark.parametrize(("share", "reach"), [(0.5, 0.5), (0.9, 2.0), (0.925, 2.415)])
