@@ -19,6 +19,7 @@ def test_shards_need_disk_for_the_parts_of_strips_between_them(tmp_path: Path) -
         scale=Fraction(2),
         model="bicubic",
         tile_size=24,
+        overlap=12,
     )
     one, *shared = (
         plan_job(replace(job, shard=shard)).disk_bytes
