@@ -199,8 +199,7 @@ def run_interruptible(work: Callable[[], None]) -> None:
     _start(thread)
     while not thread.ended.wait(_POLL_S):
         pass
-    if thread.error is not None:
-        raise thread.error
+    thread.raise_error()
 
 
 def run_for(limit_s: float, work: Callable[[], None]) -> bool:
@@ -220,8 +219,7 @@ def run_for(limit_s: float, work: Callable[[], None]) -> bool:
     _start(thread)
     if not thread.ended.wait(limit_s):
         return False
-    if thread.error is not None:
-        raise thread.error
+    thread.raise_error()
     return True
 
 
@@ -266,6 +264,11 @@ class _Thread(threading.Thread):
             self.error = error
         finally:
             self.ended.set()
+
+    def raise_error(self) -> None:
+        """Raise what the thread raised, if it did."""
+        if self.error is not None:
+            raise self.error
 
     def wait(self) -> None:
         # Not join: an exception inside it makes a live thread look dead.
@@ -329,9 +332,7 @@ class _WriteBehind(Generic[Item]):
     def __init__(self, sink: Callable[[Item], None], depth: int) -> None:
         self._sink = sink
         self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(depth)
-        self._failed = threading.Event()
         self._stop = threading.Event()
-        self._error: BaseException | None = None
         self._thread = _Thread(self._run, "write-behind")
 
     def __enter__(self) -> _WriteBehind[Item]:
@@ -344,10 +345,10 @@ class _WriteBehind(Generic[Item]):
 
     def drain(self) -> None:
         """Wait until everything is written."""
-        while self._queue.unfinished_tasks and not self._failed.is_set():
+        while self._queue.unfinished_tasks and self._thread.error is None:
             with self._queue.all_tasks_done:
                 self._queue.all_tasks_done.wait(_POLL_S)
-        self._raise()
+        self._thread.raise_error()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: object
@@ -357,37 +358,28 @@ class _WriteBehind(Generic[Item]):
                 self._send(None)
                 while not self._thread.ended.wait(_POLL_S):
                     pass
-                self._raise()
+                self._thread.raise_error()
         finally:  # also when a signal ends the waiting
             self._stop.set()
             self._thread.wait()
 
     def _send(self, message: tuple[Item] | None) -> None:
         while True:
-            self._raise()
+            self._thread.raise_error()
             try:
                 self._queue.put(message, timeout=_POLL_S)
             except queue.Full:
                 continue
             return
 
-    def _raise(self) -> None:
-        if self._failed.is_set():
-            assert self._error is not None
-            raise self._error
-
     def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                try:
-                    message = self._queue.get(timeout=_POLL_S)
-                except queue.Empty:
-                    continue
-                if message is None:
-                    return
-                self._sink(message[0])
-                del message
-                self._queue.task_done()
-        except BaseException as error:
-            self._error = error
-            self._failed.set()
+        while not self._stop.is_set():
+            try:
+                message = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if message is None:
+                return
+            self._sink(message[0])
+            del message
+            self._queue.task_done()

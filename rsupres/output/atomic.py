@@ -10,7 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rsupres.errors import InputError, ResourceError, RsupresError, RunConflictError
@@ -43,6 +43,16 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     with translate_os_errors(path), replacing(path) as part:
         yield part
+
+
+def abandon(stack: ExitStack) -> None:
+    """Close a stack as an exception does: files that it would publish are removed."""
+    error = _AbandonedError()
+    stack.__exit__(type(error), error, None)
+
+
+class _AbandonedError(Exception):
+    """The files of a stack were not completed."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 from rsupres.blend import Content, Piece
 from rsupres.errors import InputError, RunConflictError
 from rsupres.grid import PixelWindow
-from rsupres.output.atomic import publishing, translate_os_errors
+from rsupres.output.atomic import abandon, publishing, translate_os_errors
 from rsupres.output.locks import Lock
 
 Part = tuple[int, Content]  # the number of a strip, "own" or "above"
@@ -127,10 +127,9 @@ class PartSaver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        abandoned = _AbandonedError()
         while self._open:
             stack, _ = self._open.popitem()[1]
-            stack.__exit__(type(abandoned), abandoned, None)
+            abandon(stack)
 
     def take(self, piece: Piece) -> None:
         """Write the next piece of a part; publish the part with the last one.
@@ -154,7 +153,3 @@ class PartSaver:
             if piece.is_last:
                 del self._open[part]
                 stack.close()
-
-
-class _AbandonedError(Exception):
-    """A part was not completed."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rsupres.execution import write_behind
 from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
-from rsupres.output.atomic import publishing
+from rsupres.output.atomic import abandon, publishing
 from rsupres.output.run_dir import Run
 from rsupres.output.tiff.packed_strip import PackedStrip
 from rsupres.output.tiff.packets import Packets
@@ -314,16 +314,11 @@ class StripSaver:
 
     def _discard(self) -> None:
         """Remove the files of a strip that is not complete."""
-        abandoned = _AbandonedError()
-        self._open.__exit__(type(abandoned), abandoned, None)
+        abandon(self._open)
         self._forget()
 
     def _forget(self) -> None:
         self._strip, self._writers, self._sums = None, [], StripSums()
-
-
-class _AbandonedError(Exception):
-    """A strip was not completed."""
 
 
 def beside(run: Run, kind: str, strip: int) -> Path:
