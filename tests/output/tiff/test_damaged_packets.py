@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,8 +68,13 @@ def test_damage_after_the_output_was_begun_is_named(
             raise KeyboardInterrupt
         real(packet, first, part)
 
+    def remove_at_once(sink: Callable[[Path], None]) -> nullcontext[SimpleNamespace]:
+        return nullcontext(SimpleNamespace(put=sink))
+
     with monkeypatch.context() as patch:
         patch.setattr(module, "copy_blocks", killed)
+        # A packet that is still there would be copied again, over the damage.
+        patch.setattr(module, "write_behind", remove_at_once)
         with pytest.raises(KeyboardInterrupt):
             case.finish()
     damage(case.packets.run.path / name)
