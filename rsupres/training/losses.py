@@ -47,16 +47,25 @@ class AutoencoderOptions:
 
 
 @dataclass(frozen=True)
-class PictureOptions:
+class EvenOptions:
     """Options of a stage that compares pictures.
 
     Attributes:
         even: flat images count in L1 as much as rich ones.
+    """
+
+    even: bool = False
+
+
+@dataclass(frozen=True)
+class PictureOptions(EvenOptions):
+    """Options of such a stage of networks that look at whole scenes.
+
+    Attributes:
         alone: each picture of a batch is a scene of its own, where a network looks at
             whole scenes; by default the batch is one scene.
     """
 
-    even: bool = False
     alone: bool = False
 
 
@@ -102,7 +111,7 @@ def picture_weights(lr: Tensor, hr: Tensor, options: object) -> Tensor | float:
         hr: (b, 3, H, W) in [0, 1].
         options: of the stage.
     """
-    if not (isinstance(options, PictureOptions) and options.even):
+    if not (isinstance(options, EvenOptions) and options.even):
         return 1.0
     bicubic = functional.interpolate(lr, hr.shape[2:], mode="bicubic")
     return image_weights(bicubic, hr)

@@ -25,16 +25,18 @@ from rsupres.families.e2diffsr.resolver import latent_posterior, sample_latent
 from rsupres.training.batches import Batch
 from rsupres.training.losses import (
     AutoencoderOptions,
+    EvenOptions,
     Outcome,
     StageSetup,
     normal,
     picture_terms,
+    picture_weights,
     uniform,
 )
 
 
 @dataclass(frozen=True)
-class DecodingOptions:
+class DecodingOptions(EvenOptions):
     """Options of the stages that decode a latent.
 
     Attributes:
@@ -163,8 +165,7 @@ def closing_loss(
     See docs/families/e2diffsr.md#closing-stage. Arguments and result are those of
     `autoencoder_loss`.
     """
-    with torch.no_grad():
-        z = sample_from_noise(model, patches, generator)
+    z = _find_latent(model, patches, generator, setup)
     return _decode(model, model.networks.depsr, z, patches, generator, setup)
 
 
@@ -196,8 +197,7 @@ def detail_loss(
     """
     detail = model.networks.depsr_detail
     assert detail is not None
-    with torch.no_grad():
-        z = sample_from_noise(model, patches, generator)
+    z = _find_latent(model, patches, generator, setup)
     return _decode(model, detail, z, patches, generator, setup)
 
 
@@ -254,6 +254,18 @@ def sample_from_noise(
     return sample_latent(networks.unet, cond, noise, patches.scale, model.architecture)
 
 
+def _find_latent(
+    model: Model, patches: Patches, generator: torch.Generator, setup: StageSetup
+) -> Tensor:
+    """Return the latent that inference samples, zeros where the stage drops all."""
+    assert isinstance(setup.options, DecodingOptions)
+    if setup.options.drop_prior >= 1.0:
+        cells = latent_size(*patches.size)
+        return patches.lr.new_zeros(len(patches.lr), model.architecture.latent, *cells)
+    with torch.no_grad():
+        return sample_from_noise(model, patches, generator)
+
+
 def _decode(
     model: Model,
     depsr: nn.Module,
@@ -267,7 +279,10 @@ def _decode(
     assert isinstance(setup.options, DecodingOptions)
     z = _disturb(z / model.networks.latent_scale, setup.options, generator)
     image = depsr(patches.lr, z, patches.size)
-    return Outcome(picture_terms(image, patches.hr, setup), image, patches.hr)
+    unit = (patches.lr / 2.0 + 0.5, patches.hr / 2.0 + 0.5)
+    weights = picture_weights(*unit, setup.options)
+    terms = picture_terms(image, patches.hr, setup, weights)
+    return Outcome(terms, image, patches.hr)
 
 
 def _disturb(z: Tensor, options: DecodingOptions, generator: torch.Generator) -> Tensor:
