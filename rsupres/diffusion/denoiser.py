@@ -1,7 +1,6 @@
-"""The protocol between samplers and networks: one denoiser, one callback a step.
+"""The protocol between samplers and networks: one denoiser for all.
 
-Every sampler of this package calls its network as a `Denoiser`, and an `OnStep` after
-each step. The samplers differ in the level that they pass on (a diffusion step, an int,
+The samplers differ in the level that they pass to the network (a diffusion step, an int,
 or a noise level, a float) and in the prediction that they expect (noise, or the clean
 sample), which each of them states.
 """
@@ -16,7 +15,6 @@ from torch import Tensor
 Level = TypeVar("Level", int, float, contravariant=True)
 Prediction = Literal["eps", "x0"]
 Noise = Callable[[int], Tensor]  # number of a step to standard normals of x's shape
-OnStep = Callable[[int, Tensor], None]  # number of a step, and the state after it
 
 
 class Denoiser(Protocol[Level]):
@@ -30,12 +28,3 @@ class Denoiser(Protocol[Level]):
             level: diffusion step or noise level, the same for all of them.
         """
         ...
-
-
-def ignore_step(step: int, x: Tensor) -> None:
-    """Do nothing after a step; the default of every sampler.
-
-    Args:
-        step: number of the step.
-        x: the state after it.
-    """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from rsupres.diffusion.denoiser import Denoiser, Noise, OnStep, ignore_step
+from rsupres.diffusion.denoiser import Denoiser, Noise
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ def sample_heun(
     sigmas: Sequence[float] | np.ndarray,
     churn: Churn | None = None,
     noise: Noise | None = None,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Return a sample by Heun's second-order method, in ``2 * steps - 1`` calls.
 
@@ -83,7 +82,6 @@ def sample_heun(
         churn: fresh noise on the way; None = none.
         noise: maps the number of a step to noise of the shape of `x`; called only where
             `churn` adds some, so it must not depend on how often it is called.
-        on_step: called with the number of a step, from 0, and the state after it.
     """
     churn = churn or Churn()
     steps = len(sigmas) - 1
@@ -100,7 +98,6 @@ def sample_heun(
             ahead = (moved - denoise(moved, following)) / following
             moved = x + (following - level) * (0.5 * slope + 0.5 * ahead)
         x = moved
-        on_step(step, x)
     return x
 
 
@@ -108,7 +105,6 @@ def sample_euler(
     denoise: Denoiser[float],
     x: Tensor,
     sigmas: Sequence[float] | np.ndarray,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run Euler's method, one call a step: DDIM without noise, in noise levels.
 
@@ -118,7 +114,6 @@ def sample_euler(
     for step in range(len(sigmas) - 1):
         ratio = float(sigmas[step + 1]) / float(sigmas[step])
         x = ratio * x + (1.0 - ratio) * denoise(x, float(sigmas[step]))
-        on_step(step, x)
     return x
 
 
@@ -126,7 +121,6 @@ def sample_dpm_plus(
     denoise: Denoiser[float],
     x: Tensor,
     sigmas: Sequence[float] | np.ndarray,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Run DPM-Solver++(2M): second order with one call of the network a step.
 
@@ -141,7 +135,6 @@ def sample_dpm_plus(
         sigma, following = float(sigmas[step]), float(sigmas[step + 1])
         predicted = denoise(x, sigma)
         if following == 0.0:
-            on_step(step, predicted)
             return predicted
         width = math.log(sigma / following)
         target = predicted
@@ -151,5 +144,4 @@ def sample_dpm_plus(
         ratio = following / sigma
         x = ratio * x + (1.0 - ratio) * target
         before, width_before = predicted, width
-        on_step(step, x)
     return x

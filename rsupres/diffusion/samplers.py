@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rsupres.diffusion.denoiser import Denoiser, Noise, OnStep, Prediction, ignore_step
+from rsupres.diffusion.denoiser import Denoiser, Noise, Prediction
 from rsupres.diffusion.schedules import Posterior
 
 
@@ -19,7 +19,6 @@ def sample_posterior(
     posterior: Posterior,
     prediction: Prediction = "eps",
     noise: Noise | None = None,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Return z_0, in the type of `z`, of the reverse chain with posterior means.
 
@@ -34,13 +33,11 @@ def sample_posterior(
         posterior: coefficients of the chain.
         prediction: what `denoise` returns.
         noise: maps t to standard normal noise of the shape of `z`, or None.
-        on_step: called with t and z_{t-1}.
     """
     for t in range(posterior.steps, 0, -1):
         z = _posterior_step(denoise(z, t), z, t, posterior, prediction)
         if noise is not None and t > 1:
             z = z + float(posterior.variance[t - 1]) ** 0.5 * noise(t)
-        on_step(t, z)
     return z
 
 
@@ -48,7 +45,6 @@ def sample_ddim(
     denoise: Denoiser[int],
     z: Tensor,
     posterior: Posterior,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Return z_0 of DDIM's deterministic chain, eta = 0 (Song et al. 2021, Eq. 12).
 
@@ -56,14 +52,12 @@ def sample_ddim(
         denoise: maps (z_t, t), t one-based, to eps.
         z: the start z_T, any shape.
         posterior: of the steps to visit; only its alpha_bar is used.
-        on_step: called with t and z_{t-1}.
     """
     kept = [1.0, *map(float, posterior.alpha_bar)]
     for t in range(posterior.steps, 0, -1):
         eps = denoise(z, t)
         x0 = (z - (1.0 - kept[t]) ** 0.5 * eps) / kept[t] ** 0.5
         z = kept[t - 1] ** 0.5 * x0 + (1.0 - kept[t - 1]) ** 0.5 * eps
-        on_step(t, z)
     return z
 
 
@@ -84,7 +78,7 @@ def _posterior_step(
     z: Tensor,
     t: int,
     posterior: Posterior,
-    prediction: Prediction = "eps",
+    prediction: Prediction,
 ) -> Tensor:
     """Return the posterior mean of z_{t-1} given z_t and a prediction, t one-based."""
     k = t - 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from rsupres.diffusion.denoiser import Denoiser, OnStep, ignore_step
+from rsupres.diffusion.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -28,7 +28,6 @@ def sample_solver(
     betas: np.ndarray,
     steps: int,
     solver: Solver,
-    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Return the sample, in the type of `z`, that a solver finds from pure noise.
 
@@ -38,7 +37,6 @@ def sample_solver(
         betas: variances of all training steps, float64.
         steps: calls of `denoise`.
         solver: "dpm++" or "unipc".
-        on_step: called with t and the state after it.
     """
     scheduler = _make_scheduler(betas, solver)
     with warnings.catch_warnings():
@@ -48,7 +46,6 @@ def sample_solver(
     for t in scheduler.timesteps.tolist():
         eps = denoise(z, t)
         z = scheduler.step(eps, t, z, return_dict=False)[0]
-        on_step(t, z)
     return z
 
 
