@@ -141,7 +141,7 @@ def build_unet(config: UNetConfig) -> UNet2DConditionModel:
         use_linear_projection=config.linear,
         norm_num_groups=config.groups,
     )
-    return with_norm(unet, config.norm)
+    return _with_norm(unet, config.norm)
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
@@ -158,10 +158,10 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
         norm_num_groups=config.groups,
         mid_block_add_attention=config.mid_attention,
     )
-    return with_norm(autoencoder, config.norm)
+    return _with_norm(autoencoder, config.norm)
 
 
-def with_norm(module: _Module, norm: Norm) -> _Module:
+def _with_norm(module: _Module, norm: Norm) -> _Module:
     """Replace every group normalisation below `module`, in place, and return it.
 
     Args:

@@ -211,21 +211,7 @@ class TileRunner:
                     yield from ((piece, row) for piece in mosaic.finished())
 
     def _add_row(self, items: Iterable[ReadTile], mosaic: Mosaic) -> Iterator[LrRows]:
-        """Upscale a tile row and add it to the mosaic; yield its LR rows each time."""
-        for item, sr in self._upscale_row(items):
-            if sr is None:
-                mosaic.skip(item.tile)
-                self.counts.skipped += 1
-            else:
-                mosaic.add(item.tile, sr)
-            self.counts.tiles += 1
-            self.show(Progress("Tiles", self.counts.tiles, self.total, "tiles"))
-            yield item.row
-
-    def _upscale_row(
-        self, items: Iterable[ReadTile]
-    ) -> Iterator[tuple[ReadTile, np.ndarray | None]]:
-        """Yield the tiles of a row in order, each with (c, H, W) float32; None = empty.
+        """Upscale a tile row and add it to the mosaic; yield its LR rows each time.
 
         A batch is run as soon as it is full, so few tiles are held at a time.
         """
@@ -234,16 +220,21 @@ class TileRunner:
             waiting.append(item)
             n_used = sum(not item.is_empty for item in waiting)
             if n_used == self.counts.batch_size:
-                yield from self._upscale_waiting(waiting)
+                yield from self._add(waiting, mosaic)
                 waiting = []
-        yield from self._upscale_waiting(waiting)
+        yield from self._add(waiting, mosaic)
 
-    def _upscale_waiting(
-        self, items: Sequence[ReadTile]
-    ) -> Iterator[tuple[ReadTile, np.ndarray | None]]:
+    def _add(self, items: Sequence[ReadTile], mosaic: Mosaic) -> Iterator[LrRows]:
         results = self._upscale_all([item for item in items if not item.is_empty])
         for item in items:
-            yield item, None if item.is_empty else next(results)
+            if item.is_empty:
+                mosaic.skip(item.tile)
+                self.counts.skipped += 1
+            else:
+                mosaic.add(item.tile, next(results))
+            self.counts.tiles += 1
+            self.show(Progress("Tiles", self.counts.tiles, self.total, "tiles"))
+            yield item.row
 
     def _upscale_all(self, items: Sequence[ReadTile]) -> Iterator[np.ndarray]:
         """Yield one (c, H, W) float32 a tile; smaller batches where memory ends."""
@@ -252,17 +243,16 @@ class TileRunner:
             part = items[done : done + self.counts.batch_size]
             try:
                 sr = self._upscale(part)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(error, part[0].tile)
-                continue
-            yield from sr
-            done += len(part)
+            else:
+                yield from sr
+                done += len(part)
 
     def _shrink(self, error: BaseException, tile: Tile) -> None:
-        size = self.counts.batch_size
-        device = self.source.device
+        size, device = self.counts.batch_size, self.source.device
         if size == 1:
             raise ResourceError(
                 f"{device}: one tile of {tile.lr.width} x {tile.lr.height} pixels does "
@@ -270,12 +260,8 @@ class TileRunner:
                 remedies=("tile_size",),
             ) from error
         self.counts.batch_size = size // 2
-        logger.warning(
-            "%s: out of memory with %d tiles at once; going on with %d.",
-            device,
-            size,
-            self.counts.batch_size,
-        )
+        text = "%s: out of memory with %d tiles at once; going on with %d."
+        logger.warning(text, device, size, size // 2)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -312,11 +298,10 @@ class TileRunner:
             windows_sr=[item.tile.sr for item in items],
             scene=self.contexts[sample],
         )
-        parts: tuple[Tensor, ...]
         if source.has_variance and self.model.spec.tails:
             model = cast(PredictsSpread, self.model)
             both = model.upscale_with_variance(batch, source.grid.scale)
-            parts = (both[:, : source.n_bands], both[:, source.n_bands :])
+            parts = both.split([source.n_bands, both.shape[1] - source.n_bands], 1)
         else:
             parts = (self.model.upscale(batch, source.grid.scale),)
         for part in parts:
@@ -325,17 +310,7 @@ class TileRunner:
 
 
 def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
-    """Read the tiles of tile rows, row-major.
-
-    The LR rows of a tile row reach as far beyond it as finishing its strip needs.
-
-    Args:
-        source: the open scene and its conditions.
-        rows: numbers of the tile rows.
-
-    Yields:
-        Each tile with its pixels.
-    """
+    """Yield the tiles of tile rows with their pixels, row-major."""
     grid = source.grid
     for row in rows:
         tiles = grid.tile_row(row)
@@ -349,12 +324,7 @@ def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
 
 
 def rows_around(source: TileSource, row: int) -> LrRows:
-    """Return the LR rows of a tile row, and those around it that finishing needs.
-
-    Args:
-        source: the open scene.
-        row: number of the tile row.
-    """
+    """Return the LR rows of a tile row, and those around it that finishing needs."""
     height, tile = source.grid.lr.height, source.grid.tile_row(row)[0].lr
     top, bottom = tile.row - CUBIC_REACH, tile.row_stop + CUBIC_REACH
     return source.read_rows(max(0, top), min(height, bottom))
@@ -395,6 +365,5 @@ def _check_result(sr: Tensor, batch: TileBatch, tiles: Sequence[Tile]) -> None:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory, not the model, failed."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(text in str(error) for text in _CPU_OUT_OF_MEMORY)
+    is_named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_named or any(text in str(error) for text in _CPU_OUT_OF_MEMORY)

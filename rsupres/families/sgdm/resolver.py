@@ -21,7 +21,7 @@ map), the statistics of the style, and those of the content that it replaces. `u
 samples latents from noise that belongs to the ground. SD's group norms and attention
 still see a tile, which halo and blending hide; the small model that ships has neither.
 Tiles are blended when decoded: blending the latent at every step gains nothing
-(`tests/benchmarks/bench_sgdm_seams.py`) and would keep all of a scene in memory.
+(`tests/benchmarks/RESULTS.md`) and would keep all of a scene in memory.
 """
 
 from __future__ import annotations
