@@ -162,12 +162,7 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 def _with_norm(module: _Module, norm: Norm) -> _Module:
-    """Replace every group normalisation below `module`, in place, and return it.
-
-    Args:
-        module: a network.
-        norm: the wanted kind.
-    """
+    """Replace every group normalisation below `module`, in place, and return it."""
     if norm == "group":
         return module
     for parent in list(module.modules()):

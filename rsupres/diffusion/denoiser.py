@@ -1,8 +1,8 @@
 """The protocol between samplers and networks: one denoiser for all.
 
-The samplers differ in the level that they pass to the network (a diffusion step, an int,
-or a noise level, a float) and in the prediction that they expect (noise, or the clean
-sample), which each of them states.
+The samplers differ in the level that they pass to the network (a diffusion step, an
+int, or a noise level, a float) and in the prediction that they expect (noise, or the
+clean sample), which each of them states.
 """
 
 from __future__ import annotations
