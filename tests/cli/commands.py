@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -11,8 +12,14 @@ from rsupres.cli import main
 NAMES = ("B04", "B03", "B02")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def run(*arguments: object, **environment: str) -> Result:
+    texts = [str(argument) for argument in arguments]
+    return CliRunner().invoke(main, texts, env=environment)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    """Return the objects of lines of JSON."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

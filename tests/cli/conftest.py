@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.nights import NAMES
+from tests.cli.commands import NAMES
 from tests.cli.scenes import textured
 from tests.helpers import make_scene
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner, Result
 
-from rsupres.cli import main
+from tests.cli.commands import run
 from tests.helpers import ramp
 
 X2 = ("--scale", "2", "--model", "bicubic")
@@ -19,13 +18,9 @@ def textured(height: int = 40, width: int = 36, bands: int = 3) -> np.ndarray:
     return (smooth + rng.integers(0, 200, smooth.shape)).astype(np.uint16)
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def upscale(scene: Path, *options: object, name: str = "out.tif") -> Path:
     """Upscale with bicubic x2 and return the output; fail if the command does."""
     output = scene.with_name(name)
-    result = invoke("upscale", scene, output, *X2, *options)
+    result = run("upscale", scene, output, *X2, *options)
     assert result.exit_code == 0, result.output
     return output

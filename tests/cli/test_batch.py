@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from rsupres.cli import main
 from rsupres.errors import RunConflictError
 from rsupres.execution import Interrupted
 from rsupres.output.locks import Lock
@@ -24,15 +23,12 @@ from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation import model as models
+from tests.cli.commands import run
 from tests.fakes import LookingModel, spec
 from tests.helpers import NORTH_UP, make_scene
 
 SR = NORTH_UP @ Affine.scale(0.5)
 LOOKS = frozenset({"reference", "vector_map", "change_mask"})
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments)])
 
 
 def lines(result: Result) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ import click
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from rsupres.checkpoints.catalogue import list_cards
 from rsupres.checkpoints.convert import CONVERTERS
@@ -32,6 +32,7 @@ from rsupres.upscaling.estimates.costs import (
     times_text,
 )
 from rsupres.upscaling.request import find_scale
+from tests.cli.commands import run as invoke
 from tests.fakes import spec
 from tests.helpers import make_scene
 
@@ -39,10 +40,6 @@ from tests.helpers import make_scene
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return make_scene(tmp_path / "scene.tif", 60, 50)
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_every_command_is_found_under_its_own_name():

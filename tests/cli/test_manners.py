@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.cli import main
@@ -22,6 +22,7 @@ from rsupres.upscaling.estimates.calibration import _Probe, _split
 from rsupres.upscaling.estimates.costs import read_times
 from rsupres.upscaling.estimates.self_test import SelfTest
 from rsupres.upscaling.gates import FIGURES
+from tests.cli.commands import run
 from tests.helpers import make_scene
 from tests.test_docs import LEAVES
 
@@ -33,17 +34,13 @@ def scene(tmp_path: Path) -> Path:
     return make_scene(tmp_path / "scene.tif", 12, 16)
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 @pytest.mark.parametrize(
     ("command", "name"),
     [("upscale", "OUTPUT"), ("tile", "DIR"), ("change", "OUT")],
 )
 def test_a_missing_output_is_named(scene, command, name):
     like = ("--like", scene) if command == "change" else ()
-    result = invoke(command, scene, *like)
+    result = run(command, scene, *like)
     assert result.exit_code == 2
     assert f"Missing argument '{name}'." in result.stderr
 
@@ -51,7 +48,7 @@ def test_a_missing_output_is_named(scene, command, name):
 @pytest.mark.parametrize("extension", OTHER_FORMATS)
 def test_a_name_of_another_format_is_refused_with_the_way_out(scene, extension):
     output = scene.with_name(f"out{extension.upper()}")
-    result = invoke("upscale", scene, output, "--model", "bicubic")
+    result = run("upscale", scene, output, "--model", "bicubic")
     assert result.exit_code == 3
     assert "name it out.tif, and convert that" in result.stderr
     assert f"gdal_translate -of {OTHER_FORMATS[extension]}" in result.stderr
@@ -60,27 +57,27 @@ def test_a_name_of_another_format_is_refused_with_the_way_out(scene, extension):
 
 def test_further_outputs_and_plans_heed_extensions_too(scene, patient):
     side = ("--samples", 2, "--uncertainty", scene.with_name("sd.png"))
-    result = invoke("upscale", scene, scene.with_name("o.tif"), *side)
+    result = run("upscale", scene, scene.with_name("o.tif"), *side)
     assert result.exit_code == 3
     assert "--uncertainty" in result.stderr
-    planned = invoke("plan", scene, scene.with_name("o.jp2"), "--model", "bicubic")
+    planned = run("plan", scene, scene.with_name("o.jp2"), "--model", "bicubic")
     assert planned.exit_code == 3
     (scene.parent / "more").mkdir()
-    mosaic = invoke("mosaic", scene.parent, scene.parent / "more" / "m.jp2")
+    mosaic = run("mosaic", scene.parent, scene.parent / "more" / "m.jp2")
     assert mosaic.exit_code == 3
     assert "m.tif" in mosaic.stderr
 
 
 def test_the_json_of_a_failed_gate_carries_the_figures(scene):
     gate = ("--model", "bicubic", "--fail-if", "valid>0.5", "--json")
-    result = invoke("upscale", scene, scene.with_name("out.tif"), *gate)
+    result = run("upscale", scene, scene.with_name("out.tif"), *gate)
     assert result.exit_code == 8
     record = json.loads(result.stdout.splitlines()[-1])
     assert record["exit_code"] == 8
     assert record["figures"]["valid"] == 1
     assert record["figures"].keys() >= {"consistency", "bias", "clipped"}
     existing = ("--skip-existing", *gate)
-    again = invoke("upscale", scene, scene.with_name("out.tif"), *existing)
+    again = run("upscale", scene, scene.with_name("out.tif"), *existing)
     assert again.exit_code == 8
     assert json.loads(again.stdout.splitlines()[-1])["figures"]["valid"] == 1
 
@@ -95,7 +92,7 @@ def test_a_failed_gate_keeps_its_figures_between_processes():
 
 def test_a_batch_keeps_the_figures_of_a_failed_gate(scene, tmp_path):
     options = ("--model", "bicubic", "--fail-if", "valid>0.5", "--json")
-    result = invoke("batch", scene, "--out-dir", tmp_path / "out", *options)
+    result = run("batch", scene, "--out-dir", tmp_path / "out", *options)
     assert result.exit_code == 8
     record = json.loads(result.stdout.splitlines()[0])
     assert record["figures"]["valid"] == 1
@@ -121,7 +118,7 @@ def test_doctor_says_nothing_about_its_own_scene(monkeypatch):
         yield SelfTest("bicubic", 0.1)
 
     monkeypatch.setattr("rsupres.upscaling.estimates.self_test.run_self_tests", tests)
-    result = invoke("doctor")
+    result = run("doctor")
     assert result.exit_code == 0
     assert "self-test   bicubic: good" in result.stdout
     assert result.stderr == ""
@@ -137,17 +134,17 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
     monkeypatch.setattr(f"{module}._SCENE_SIDES", (24, 96))
 
     def run_here(line: list[str], **options: object) -> None:
-        assert invoke(*line[3:]).exit_code == 0  # without python -m rsupres
+        assert run(*line[3:]).exit_code == 0  # without python -m rsupres
 
     monkeypatch.setattr(f"{module}.subprocess.run", run_here)
-    result = invoke("doctor", "--calibrate", "--json")
+    result = run("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]
     times = read_times()
     assert times is not None
     assert times.start > 0
     assert times.value > 0
-    planned = invoke("plan", scene, "--model", "bicubic", "--json")
+    planned = run("plan", scene, "--model", "bicubic", "--json")
     told = json.loads(planned.stdout)
     n_values = 48 * 64 * len(told["bands"])
     expected = times.start + n_values * times.value
@@ -186,7 +183,7 @@ def test_boxes_are_called_bounds_and_the_former_name_warns(scene):
     }
     assert not options & {"--bbox", "--change-classes", "--change-attribute"}
     box = ("--bbox", 3, 2, 1, 4)
-    result = invoke("rasterize", scene.with_name("o.tif"), "--like", scene, *box)
+    result = run("rasterize", scene.with_name("o.tif"), "--like", scene, *box)
     assert "--bbox is now called --bounds" in result.stderr
     assert result.exit_code == 3
 

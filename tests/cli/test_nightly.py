@@ -16,7 +16,7 @@ from affine import Affine
 from rsupres.execution import Interrupted, Progress
 from rsupres.tiles.batches import attempts, workers
 from rsupres.tiles.batches.journal import JOURNAL, read_batch
-from tests.cli.nights import lines, run
+from tests.cli.commands import lines, run
 from tests.helpers import NORTH_UP, make_scene
 
 BICUBIC = ("--model", "bicubic", "--scale", "2")

@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 import rasterio
-from click.testing import CliRunner, Result
 
-from rsupres.cli import main
 from rsupres.output.run_dir import Run
 from rsupres.tiles.batches.batch import _alone
 from rsupres.tiles.batches.journal import read_batch
+from tests.cli.commands import run
 from tests.helpers import make_scene
 
 BICUBIC = ("--model", "bicubic", "--scale", "2")
 NAMES = ("B04", "B03", "B02")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def upscale(scene: Path, output: Path, *more: object) -> tuple[int, str]:

@@ -8,18 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner, Result
 
-from rsupres.cli import main
 from rsupres.raster.stack import open_scenes
 from rsupres.tiles.index import read_index
 from rsupres.upscaling.preparation.scene import with_network
+from tests.cli.commands import run
 from tests.helpers import make_scene
 from tests.miniature_safe import Miniature
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments)])
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from affine import Affine
 
 from rsupres.errors import InputError
 from rsupres.upscaling.job import UpscaleJob
-from tests.cli.scenes import X2, invoke, textured, upscale
+from tests.cli.commands import run as invoke
+from tests.cli.scenes import X2, textured, upscale
 from tests.helpers import NORTH_UP, UTM, make_scene
 
 

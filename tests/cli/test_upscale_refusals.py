@@ -11,7 +11,8 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from tests.cli.scenes import X2, invoke, textured
+from tests.cli.commands import run as invoke
+from tests.cli.scenes import X2, textured
 from tests.helpers import NORTH_UP, make_scene
 
 

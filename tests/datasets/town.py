@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner, Result
 from rasterio.crs import CRS
 
-from rsupres.cli import main
 from rsupres.datasets.sidecars import Sidecars
 from tests.helpers import write_image
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments)])
 
 
 def picture(height: int, width: int, seed: int, bands: int = 3) -> np.ndarray:

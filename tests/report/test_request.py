@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner, Result
 from rasterio.enums import Resampling
 from rasterio.warp import transform_bounds
 
-from rsupres.cli import main
 from rsupres.errors import InputError
 from rsupres.report.assemble import Findings
 from rsupres.report.batch_index import page_data
@@ -32,6 +30,7 @@ from rsupres.report.plots import outline, place_drawing, round_step
 from rsupres.report.request import make_report
 from rsupres.report.sources import Given, open_sources, read_on
 from rsupres.report.views import ROOMS, Room, choose_views
+from tests.cli.commands import run
 from tests.helpers import NORTH_UP, make_scene, ramp
 from tests.pictures import texture
 
@@ -51,14 +50,10 @@ def write_pair(folder: Path, side: int = 24) -> tuple[Path, Path]:
     return lr, sr
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_a_page_is_one_file_with_its_numbers_as_json(tmp_path: Path) -> None:
     lr, sr = write_pair(tmp_path)
     output = tmp_path / "page.html"
-    result = invoke("report", sr, output, "--lr", lr, "--hr", sr, "--json")
+    result = run("report", sr, output, "--lr", lr, "--hr", sr, "--json")
     assert result.exit_code == 0, result.output
     text = output.read_text()
     links = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', text)
@@ -101,7 +96,7 @@ def test_a_page_replaces_nothing_unasked(
     _, sr = write_pair(tmp_path)
     (tmp_path / "old.html").write_text("mine")
     before = sr.read_bytes()
-    result = invoke("report", sr, tmp_path / output)
+    result = run("report", sr, tmp_path / output)
     assert result.exit_code == code
     assert text in result.stderr
     assert sr.read_bytes() == before
@@ -111,17 +106,17 @@ def test_upscale_writes_the_page_also_after_a_gate_that_fails(tmp_path: Path) ->
     lr, _ = write_pair(tmp_path)
     page, out = tmp_path / "x.html", tmp_path / "x.tif"
     options = ("--model", "bicubic", "--scale", "2", "--fail-if", "valid>0.1")
-    assert invoke("upscale", lr, out, *options, "--report", page).exit_code == 8
+    assert run("upscale", lr, out, *options, "--report", page).exit_code == 8
     data = page_data(page)
     assert data is not None
     assert data["tags"]["gate"] == "failed"
     assert "Quality gate failed: valid&gt;0.1 (valid = 1)" in page.read_text()
     assert data["conditions"][0]["source"] == "lr.tif"
     assert "Run time" in data["provenance"]
-    again = invoke("upscale", lr, tmp_path / "y.tif", *options, "--report", page)
+    again = run("upscale", lr, tmp_path / "y.tif", *options, "--report", page)
     assert again.exit_code == 5
     assert not (tmp_path / "y.tif").exists()
-    shared = invoke("upscale", lr, tmp_path / "y.tif", *options, "--report", lr)
+    shared = run("upscale", lr, tmp_path / "y.tif", *options, "--report", lr)
     assert shared.exit_code == 2
 
 
@@ -129,14 +124,14 @@ def test_a_kept_run_knows_its_input(tmp_path: Path) -> None:
     lr, _ = write_pair(tmp_path)
     out = tmp_path / "x.tif"
     options = ("--model", "bicubic", "--scale", "2", "--keep-run")
-    assert invoke("upscale", lr, out, *options).exit_code == 0
-    result = invoke("report", tmp_path / "x.tif.run", tmp_path / "x.html")
+    assert run("upscale", lr, out, *options).exit_code == 0
+    result = run("report", tmp_path / "x.tif.run", tmp_path / "x.html")
     assert result.exit_code == 0, result.output
     data = page_data(tmp_path / "x.html")
     assert data is not None
     assert data["difference"] is not None
     out.unlink()
-    result = invoke("report", tmp_path / "x.tif.run", tmp_path / "y.html")
+    result = run("report", tmp_path / "x.tif.run", tmp_path / "y.html")
     assert result.exit_code == 3
     assert "rsupres mosaic" in result.stderr
 
@@ -147,7 +142,7 @@ def test_a_batch_has_an_index_that_begins_with_what_failed(tmp_path: Path) -> No
     bad.write_bytes(lr.read_bytes()[:2000])
     out, pages = tmp_path / "out", tmp_path / "pages"
     options = ("--model", "bicubic", "--scale", "2", "--out-dir", out)
-    result = invoke("batch", lr, bad, *options, "--report", pages)
+    result = run("batch", lr, bad, *options, "--report", pages)
     assert result.exit_code == 3
     text = (pages / "index.html").read_text()
     assert "1 of 2 failed" in text
@@ -157,7 +152,7 @@ def test_a_batch_has_an_index_that_begins_with_what_failed(tmp_path: Path) -> No
     assert data is not None
     assert [item["status"] for item in data["items"]] == ["failed", "written"]
     assert "valid" in data["figures"][str(out / "lr.tif")]
-    invoke("batch", lr, *options, "--report", pages)
+    run("batch", lr, *options, "--report", pages)
     assert (pages / "lr.html").stat().st_mtime_ns == first  # up to date, so left alone
 
 
@@ -165,7 +160,7 @@ def test_a_file_that_is_no_page_of_ours_is_not_replaced(tmp_path: Path) -> None:
     lr, _ = write_pair(tmp_path)
     (tmp_path / "index.html").write_text("my home page")
     options = ("--model", "bicubic", "--scale", "2", "--out-dir", tmp_path / "out")
-    result = invoke("batch", lr, *options, "--report", tmp_path)
+    result = run("batch", lr, *options, "--report", tmp_path)
     assert result.exit_code == 5
     assert (tmp_path / "index.html").read_text() == "my home page"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from rsupres.cli import main
+from tests.cli.commands import run
 from tests.fakes import LookingModel, spec
 from tests.helpers import NORTH_UP, UTM, make_scene
 from tests.pictures import texture
@@ -67,15 +67,11 @@ def buildings(tmp_path: Path) -> Path:
     return path
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def call(
     scene: Path, *options: object, name: str = "out.tif", model: str = "fake"
 ) -> Result:
     output = scene.with_name(name)
-    return invoke("upscale", scene, output, "--scale", 2, "--model", model, *options)
+    return run("upscale", scene, output, "--scale", 2, "--model", model, *options)
 
 
 def upscale(scene: Path, *options: object, name: str = "out.tif") -> Path:
@@ -211,7 +207,7 @@ def test_former_names_of_options_work_and_warn(scene, tmp_path, model):
     codes = np.full((1, 48, 56), 3, np.uint8)
     mask = make_scene(tmp_path / "mask.tif", pixels=codes)
     given = (scene, tmp_path / "o.tif", "--scale", 2, "--model", "fake")
-    done = invoke(
+    done = run(
         *("upscale", *given, "--change-mask", mask),
         *("--change-classes", "second", "--change-attribute", "became"),
     )
@@ -220,11 +216,11 @@ def test_former_names_of_options_work_and_warn(scene, tmp_path, model):
     assert "--change-attribute is now called --class-attribute" in done.stderr
     assert json.loads(tags_of(tmp_path / "o.tif")["RSUPRES_CHANGE_MASK"])
     assert (seen(model, "change_mask") == 3).all()
-    alone = invoke("tile", scene, tmp_path / "tiles", "--change-classes", "second")
+    alone = run("tile", scene, tmp_path / "tiles", "--change-classes", "second")
     assert alone.exit_code == 2
     assert "--class-table needs a change mask. See --change-mask." in alone.stderr
     for command in ("upscale", "tile", "dataset build", "evaluate"):
-        assert "--change-classes" not in invoke(*command.split(), "--help").output
+        assert "--change-classes" not in run(*command.split(), "--help").output
 
 
 def test_change_may_be_detected(scene, reference, model):
@@ -265,12 +261,12 @@ def test_plan_shows_conditions_as_text_and_json(scene, reference, buildings, mod
         buildings,
     )
     output = scene.with_name("out.tif")
-    text = invoke("plan", scene, output, *options)
+    text = run("plan", scene, output, *options)
     assert text.exit_code == 0, text.output
     assert "reference  r.tif (undated); covers 88" in text.stdout
     assert "vector map 2 features in legend maptiler" in text.stdout
     assert "of it for conditions" in text.stdout
-    plan = json.loads(invoke("plan", scene, output, *options, "--json").stdout)
+    plan = json.loads(run("plan", scene, output, *options, "--json").stdout)
     assert set(plan["conditions"]) == {"reference", "vector_map"}
     assert plan["conditions_s"] > 0
     assert not output.exists()
@@ -303,11 +299,11 @@ def test_mosaic_finishes_a_run_with_conditions(scene, reference, buildings, mode
 
     model.twist = stop
     parts = scene.with_name("parts.tif")
-    result = invoke("upscale", scene, parts, "--scale", 2, "--model", "fake", *options)
+    result = run("upscale", scene, parts, "--scale", 2, "--model", "fake", *options)
     assert result.exit_code == 1
     assert not parts.exists()
     model.twist = lambda sr, batch: sr
-    result = invoke("mosaic", f"{parts}.run", parts)
+    result = run("mosaic", f"{parts}.run", parts)
     assert result.exit_code == 0, result.output
     with rasterio.open(whole) as one, rasterio.open(parts) as other:
         np.testing.assert_array_equal(one.read(), other.read())
@@ -380,5 +376,5 @@ def test_a_missing_condition_names_its_option(scene, monkeypatch):
 
 def test_usage_errors_are_clicks_own(scene, model):
     for options in (("--layers", "road,,water"), ("--reference", "@/no/list.txt")):
-        result = invoke("upscale", scene, "o.tif", "--model", "fake", *options)
+        result = run("upscale", scene, "o.tif", "--model", "fake", *options)
         assert result.exit_code == 2, result.output

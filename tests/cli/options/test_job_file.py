@@ -11,7 +11,7 @@ import rasterio
 
 from rsupres.cli.batch import batch as batch_command
 from rsupres.cli.options.job_file import option_keys
-from tests.cli.nights import lines, run
+from tests.cli.commands import lines, run
 
 
 def night(folder: Path, text: str) -> Path:

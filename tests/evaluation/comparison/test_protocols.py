@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from rsupres.cli import main
 from rsupres.cli.options.evaluation import PROTOCOLS as NAMES
 from rsupres.errors import InputError
 from rsupres.evaluation.comparison.protocols import (
@@ -25,6 +23,7 @@ from rsupres.evaluation.comparison.tables import published
 from rsupres.evaluation.measure_models import ModelsRequest
 from rsupres.evaluation.measures.metrics import psnr
 from rsupres.evaluation.resize import resize_bicubic
+from tests.cli.commands import run
 from tests.pictures import texture
 
 BICUBIC = ModelsRequest((), ("bicubic",))
@@ -38,10 +37,6 @@ def write_png(path: Path, pixels: np.ndarray) -> Path:
 
 def image(side: int, seed: int = 0) -> np.ndarray:
     return (texture(side, side, seed) * 255).astype(np.uint8)
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_the_command_knows_the_protocols() -> None:
@@ -64,14 +59,12 @@ def test_e2diffsr_crops_and_scores_as_the_paper(tmp_path: Path) -> None:
 
 def test_a_bicubic_far_from_the_papers_is_said(tmp_path: Path) -> None:
     write_png(tmp_path / "AID" / "test" / "a.png", image(48))
-    result = invoke(
-        "evaluate", tmp_path, "--protocol", "e2diffsr", "--scale", 4, "--json"
-    )
+    result = run("evaluate", tmp_path, "--protocol", "e2diffsr", "--scale", 4, "--json")
     assert result.exit_code == 0, result.output
     (table,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert table["paper"]["E2DiffSR"]["psnr"] == 27.186
     assert any("Bicubic has" in note for note in table["notes"])
-    text = invoke("evaluate", tmp_path, "--protocol", "e2diffsr", "--scale", 4).stdout
+    text = run("evaluate", tmp_path, "--protocol", "e2diffsr", "--scale", 4).stdout
     assert "E2DiffSR (paper)" in text
     assert "27.1860" in text
 
@@ -158,7 +151,7 @@ def test_what_a_protocol_cannot_do_is_said(
     tmp_path: Path, options: tuple[str, ...], code: int, text: str
 ) -> None:
     (tmp_path / "AID").mkdir() if "--scale" in options else None
-    result = invoke("evaluate", tmp_path, *options)
+    result = run("evaluate", tmp_path, *options)
     assert result.exit_code == code
     assert text in result.stderr
 

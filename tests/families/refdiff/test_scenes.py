@@ -11,21 +11,16 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from click.testing import CliRunner
 
-from rsupres.cli import main
 from rsupres.families.refdiff.config import RELEASED
 from rsupres.families.refdiff.network import RefDiffUNet
+from tests.cli.commands import run
 from tests.helpers import NORTH_UP, make_scene
 from tests.tiny_refdiff import images, tiny_network, write_tiny
 
 FINE = NORTH_UP @ Affine.scale(1 / 8)
 # The released network, narrow: it has groups, attention and masks of class codes.
 NARROW = replace(RELEASED, channels=16, mult=(1, 1), blocks=1, sft_width=8)
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def write_pair(folder: Path, height: int, width: int) -> tuple[Path, Path]:
@@ -60,11 +55,11 @@ def test_a_scene_is_upscaled_with_a_reference_of_half_of_it(
     model = write_tiny(tmp_path / "tiny.safetensors")
     # In bfloat16, pixels far from the reference may differ by one.
     common = ("--model", model, "--scale", 8, "--precision", "fp32")
-    bare = invoke("upscale", scene, tmp_path / "bare.tif", *common)
+    bare = run("upscale", scene, tmp_path / "bare.tif", *common)
     assert bare.exit_code == 0, bare.output
     assert "No reference is given" in bare.output
     assert "See --reference." in bare.output
-    result = invoke(
+    result = run(
         "upscale", scene, tmp_path / "o.tif", *common, "--reference", reference
     )
     assert result.exit_code == 0, result.output
@@ -101,7 +96,7 @@ def test_parts_without_reference_are_marked_in_a_coverage_raster(
     wanted[:80] = 1
     wanted[24:48, 160:192] = 255
     marks = tmp_path / "covered.tif"
-    result = invoke(
+    result = run(
         "upscale", scene, tmp_path / "o.tif", *common, "--reference-coverage", marks
     )
     assert result.exit_code == 0, result.output
@@ -116,7 +111,7 @@ def test_parts_without_reference_are_marked_in_a_coverage_raster(
     # that would lose classes are not the raster's.
     filled = tmp_path / "filled.tif"
     options = ("--fill-reference", "--driver", "GTiff", "--co", "COMPRESS=JPEG")
-    result = invoke(
+    result = run(
         *("upscale", scene, tmp_path / "f.tif", *common, *options),
         *("--other-bands", "skip", "--reference-coverage", filled),
     )
@@ -133,24 +128,22 @@ def test_a_coverage_raster_is_part_of_the_run(
     asked = (*command, "--reference", reference, "--reference-coverage", marks)
     for part in ("1/2", "2/2"):
         assert not marks.exists()
-        result = invoke(*asked, "--shard", part)
+        result = run(*asked, "--shard", part)
         assert result.exit_code == 0, result.output
     assert np.unique(covered(marks)[:80]).tolist() == [1]
     assert np.unique(covered(marks)[80:]).tolist() == [0]
     assert not (tmp_path / "o.tif.run").exists()
     (tmp_path / "o.tif").unlink()
     before = marks.read_bytes()
-    refused = invoke(*asked)
+    refused = run(*asked)
     assert refused.exit_code == 5, refused.output
     assert "c.tif exists" in refused.output
     assert marks.read_bytes() == before
-    assert invoke(*asked, "--overwrite").exit_code == 0
-    same = invoke(
-        *command, "--reference", reference, "--reference-coverage", command[2]
-    )
+    assert run(*asked, "--overwrite").exit_code == 0
+    same = run(*command, "--reference", reference, "--reference-coverage", command[2])
     assert same.exit_code == 3
     assert "same file" in same.output
-    alone = invoke(*command, "--overwrite", "--reference-coverage", tmp_path / "n.tif")
+    alone = run(*command, "--overwrite", "--reference-coverage", tmp_path / "n.tif")
     assert alone.exit_code == 3
     assert (
         "--reference-coverage needs a reference image. See --reference." in alone.output
@@ -165,7 +158,7 @@ def test_nan_weights_end_with_code_7_and_nothing_is_written(
         network.map_layer0.weight.fill_(float("nan"))
     model = write_tiny(tmp_path / "nan.safetensors", network)
     marks = tmp_path / "c.tif"
-    result = invoke(
+    result = run(
         *("upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8),
         *("--reference", reference, "--reference-coverage", marks),
     )
@@ -254,7 +247,7 @@ def test_bad_input_is_refused_with_its_name_and_nothing_is_written(
     if "--scale" not in options:
         options = ("--scale", 8, *options)
     before = {path.name for path in tmp_path.iterdir()}
-    result = invoke("upscale", scene, tmp_path / "o.tif", "--model", model, *options)
+    result = run("upscale", scene, tmp_path / "o.tif", "--model", model, *options)
     assert result.exit_code == code, result.output
     assert text in result.output
     assert "Traceback" not in result.output
@@ -266,7 +259,7 @@ def test_scene_and_reference_in_each_others_place_are_refused(
     tmp_path: Path, scene: Path, reference: Path
 ) -> None:
     model = write_tiny(tmp_path / "tiny.safetensors")
-    result = invoke(
+    result = run(
         *("upscale", reference, tmp_path / "o.tif", "--model", model),
         *("--scale", 8, "--reference", scene),
     )
@@ -277,7 +270,7 @@ def test_scene_and_reference_in_each_others_place_are_refused(
 
 def test_a_scene_of_one_band_is_refused(tmp_path: Path, reference: Path) -> None:
     grey = make_scene(tmp_path / "grey.tif", pixels=np.full((1, 20, 28), 9, np.uint8))
-    result = invoke(
+    result = run(
         *("upscale", grey, tmp_path / "o.tif", "--scale", 8, "--reference", reference),
         *("--model", write_tiny(tmp_path / "tiny.safetensors")),
     )
@@ -301,7 +294,7 @@ def test_masks_of_other_grids_are_laid_over_the_scene(
     made = {}
     for name, mask in masks.items():
         output = tmp_path / f"{name}.out.tif"
-        result = invoke(
+        result = run(
             *("upscale", scene, output, "--model", model, "--scale", 8),
             *("--reference", reference, "--change-mask", mask),
         )
@@ -324,14 +317,14 @@ def test_a_model_of_classes_is_told_what_its_mask_means(
     mask = codes(tmp_path / "m.tif", np.full((80, 112), 3))
     common = ("--model", model, "--scale", 8, "--sampler", "heun", "--steps", 1)
     small = ("upscale", scene, tmp_path / "o.tif", *common, "--reference", reference)
-    unknown = invoke(*small, "--change-mask", mask)
+    unknown = run(*small, "--change-mask", mask)
     assert unknown.exit_code == 3, unknown.output
     assert "--class-table" in unknown.output
-    told = invoke(*small, "--change-mask", mask, "--class-table", "second")
+    told = run(*small, "--change-mask", mask, "--class-table", "second")
     assert told.exit_code == 0, told.output
     tags = rasterio.open(tmp_path / "o.tif").tags()
     assert json.loads(tags["RSUPRES_CHANGE_MASK"])["table"] == "second"
-    found = invoke(
+    found = run(
         *("upscale", pair[0], tmp_path / "d.tif", *common),
         *("--reference", pair[1], "--change-mask", "detect"),
     )
@@ -348,10 +341,10 @@ def test_samplers_that_a_model_was_not_trained_for_are_warned_about(
 ) -> None:
     model = write_tiny(tmp_path / "tiny.safetensors")
     common = ("--model", model, "--scale", 8, "--reference", reference)
-    result = invoke("upscale", scene, tmp_path / "o.tif", *common, *options)
+    result = run("upscale", scene, tmp_path / "o.tif", *common, *options)
     assert result.exit_code == 0, result.output
     assert "poorer pictures" in result.output
-    quiet = invoke("upscale", scene, tmp_path / "q.tif", *common)
+    quiet = run("upscale", scene, tmp_path / "q.tif", *common)
     assert "poorer" not in quiet.output
 
 
@@ -366,8 +359,6 @@ def test_a_pixel_size_that_was_not_trained_is_warned_about(
         pixels=np.round(lr[0].numpy() * 250 + 2).astype(np.uint8),
         transform=NORTH_UP @ Affine.scale(times),
     )
-    result = invoke(
-        "upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8
-    )
+    result = run("upscale", scene, tmp_path / "o.tif", "--model", model, "--scale", 8)
     assert result.exit_code == 0, result.output
     assert ("was trained on 10 to 10 m" in result.output) == warned
