@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -14,14 +12,7 @@ from rsupres.cli.terminal.wording import error_line
 from rsupres.errors import RsupresError
 from rsupres.execution import Progress
 
-_PACKAGES = (
-    "rsupres",
-    "torch",
-    "numpy",
-    "rasterio",
-    "geopandas",
-    "safetensors",
-)
+_PACKAGES = ("rsupres", "torch", "numpy", "rasterio", "geopandas", "safetensors")
 _DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "SENTINEL2")
 
 
@@ -47,6 +38,7 @@ def doctor(console: Console, calibrate: bool) -> None:
       rsupres doctor --calibrate
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.upscaling.estimates.self_test import run_self_tests
+    from rsupres.upscaling.preparation.validity import without_warnings
 
     for name, found in _findings():
         console.emit({"check": name, "found": found}, f"{name:<12}{found}")
@@ -55,7 +47,7 @@ def doctor(console: Console, calibrate: bool) -> None:
         return
     failure: RsupresError | None = None
     command = click.get_current_context().command
-    with _quietly():
+    with without_warnings():  # about made-up scenes
         for test in run_self_tests():
             failure = failure or test.error
             text = f"good, {test.duration_s:.1f} s"
@@ -70,30 +62,19 @@ def doctor(console: Console, calibrate: bool) -> None:
         raise failure
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Drop warnings about made-up scenes."""
-    log = logging.getLogger("rsupres")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
 def _calibrate(console: Console) -> None:
     """Measure this machine and keep the table."""
     from rsupres.upscaling.estimates.calibration import keep, measure
+    from rsupres.upscaling.preparation.validity import without_warnings
 
-    with console.work() as show, _quietly():
+    with console.work() as show, without_warnings():
         done: list[str] = []
 
         def on_model(name: str) -> None:
             done.append(name)
             show(Progress(f"Measure {name}", 0, 1, "models"))
 
-        path = keep(measure(on_model=on_model))
+        path = keep(measure(on_model))
     place = "no home folder to keep it in" if path is None else str(path)
     console.emit(
         {"check": "times", "models": done, "found": place},
@@ -118,12 +99,8 @@ def _findings() -> Iterator[tuple[str, str]]:
     yield "GDAL", rasterio.__gdal_version__
     with rasterio.Env() as env:
         there = env.drivers()
-    yield (
-        "drivers",
-        ", ".join(
-            f"{name} {'yes' if name in there else 'MISSING'}" for name in _DRIVERS
-        ),
-    )
+    found = (f"{name} {'yes' if name in there else 'MISSING'}" for name in _DRIVERS)
+    yield "drivers", ", ".join(found)
     products = "bf16" if multiplies_bfloat16() else "fp32"
     yield "cpu", f"{torch.get_num_threads()} threads, fastest in {products}"
     for index in range(torch.cuda.device_count()):

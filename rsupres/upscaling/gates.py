@@ -12,7 +12,8 @@ import math
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ class StripSums:
 
     def to_json(self) -> dict[str, float]:
         """Return plain values for `from_json`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, float]) -> StripSums:
@@ -200,20 +201,16 @@ def total_figures(strips: Iterable[StripSums]) -> dict[str, float]:
     The order of the strips must be theirs in the scene, so that sums round alike.
     `uncertainty` is there only when samples were drawn.
     """
-    strips = list(strips)
-    total = {
-        field.name: sum(getattr(strip, field.name) for strip in strips)
-        for field in fields(StripSums)
-    }
-    values = max(total["values"], 1)
+    total = reduce(StripSums.plus, strips, StripSums())
+    values = max(total.values, 1)
     figures = {
-        "consistency": (total["squares"] / values) ** 0.5,
-        "bias": total["difference"] / values,
-        "valid": total["valid"] / max(total["pixels"], 1),
-        "clipped": total["clipped"] / values,
+        "consistency": (total.squares / values) ** 0.5,
+        "bias": total.difference / values,
+        "valid": total.valid / max(total.pixels, 1),
+        "clipped": total.clipped / values,
     }
-    if total["deviations"]:
-        figures["uncertainty"] = total["deviation"] / total["deviations"]
+    if total.deviations:
+        figures["uncertainty"] = total.deviation / total.deviations
     return figures
 
 

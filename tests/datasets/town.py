@@ -1,4 +1,4 @@
-"""A town of two images with their sidecar files, and the command line."""
+"""A town of two images with their sidecar files."""
 
 from __future__ import annotations
 

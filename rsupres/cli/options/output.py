@@ -11,6 +11,7 @@ from rsupres.cli.options.parameters import split_creation, stacked
 if TYPE_CHECKING:
     from rsupres.output.strips import WritingOptions
 
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that exists."
@@ -97,18 +98,7 @@ format_options = stacked(
     driver_options,
     click.option(
         "--dtype",
-        type=click.Choice(
-            [
-                "uint8",
-                "int8",
-                "uint16",
-                "int16",
-                "uint32",
-                "int32",
-                "float32",
-                "float64",
-            ]
-        ),
+        type=click.Choice(_TYPES),
         help="Data type of the output; values are kept, not rescaled. Default: the "
         "scene's.",
     ),

@@ -9,11 +9,9 @@ read.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from datetime import date
 from fractions import Fraction
 from math import ceil, inf
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -68,7 +67,6 @@ _LARGE_SIDE, _MOST_READ = 4096, 2**20
 
 _NOTHING = (0.0, 0.0, 0.0)
 
-Clock = Callable[[], float]
 Upscale = Callable[[TileBatch, Fraction], Tensor]
 
 
@@ -91,20 +89,10 @@ class _Probe:
     first_s: float = 0.0
 
 
-def cpu_s() -> float:
-    """Return CPU seconds of this process, all threads, and of those it waited for."""
-    ended = os.times()
-    return time.process_time() + ended.children_user + ended.children_system
-
-
-def measure(
-    clock: Clock = time.perf_counter, on_model: Callable[[str], None] = print
-) -> MachineTimes:
+def measure(on_model: Callable[[str], None]) -> MachineTimes:
     """Measure this machine.
 
     Args:
-        clock: returns seconds; `cpu_s` leaves out the work of others, but counts every
-            thread.
         on_model: called with the name of each model before it is measured.
 
     Returns:
@@ -121,12 +109,12 @@ def measure(
                 continue
             if card.name == SHARPENING:
                 on_model(card.name)
-                models[card.name] = _sharpening_times(clock)
+                models[card.name] = _sharpening_times()
             elif not card.spec.needs:
                 on_model(card.name)
-                models[card.name] = _model_times(card, clock)
+                models[card.name] = _model_times(card)
     on_model(BICUBIC)
-    start, value = _pipeline_times(clock)
+    start, value = _pipeline_times()
     threads = torch.get_num_threads()
     return MachineTimes(date.today().isoformat(), threads, start, value, models)
 
@@ -147,20 +135,18 @@ def keep(times: MachineTimes) -> Path | None:
     return path
 
 
-def _model_times(card: Card, clock: Clock) -> ModelTimes:
+def _model_times(card: Card) -> ModelTimes:
     options = SamplerOptions(precision=find_precision("auto", "cpu"))
-    started = clock()
+    started = perf_counter()
     model = _loaded(card, options)
-    load_s = clock() - started
+    load_s = perf_counter() - started
     scales = _scales(card)
-    probes = [
-        _measured(model, scale, side, clock) for scale in scales for side in _SIDES
-    ]
+    probes = [_measured(model, scale, side) for scale in scales for side in _SIDES]
     # The last probe again, in other ways.
     usual_s = probes[-1].tile_s
 
     def factor(model: SuperResolver, upscale: Upscale | None = None) -> float:
-        probe = _measured(model, scales[-1], _SIDES[-1], clock, upscale)
+        probe = _measured(model, scales[-1], _SIDES[-1], upscale)
         return probe.tile_s / usual_s
 
     factors = {
@@ -175,7 +161,7 @@ def _model_times(card: Card, clock: Clock) -> ModelTimes:
         _split(probes, [probe.prepare_s for probe in probes]),
         _split(probes, [probe.tile_s for probe in probes]),
         factors,
-        _largest_prepare_s(model, scales[-1], clock),
+        _largest_prepare_s(model, scales[-1]),
     )
 
 
@@ -204,11 +190,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _sharpening_times(clock: Clock) -> ModelTimes:
+def _sharpening_times() -> ModelTimes:
     """Time the network of coarse bands, per pixel of the fine ones."""
-    started = clock()
+    started = perf_counter()
     network = load_model(SHARPENING, torch.device("cpu"), SamplerOptions())
-    load_s = clock() - started
+    load_s = perf_counter() - started
     assert isinstance(network, Sharpener)
     field = NoiseField(0).draw(0, PixelWindow(0, 0, _COARSE_SIDE, _COARSE_SIDE), 1)
     coarse = np.repeat(field, len(network.config.coarse), axis=0)
@@ -219,9 +205,9 @@ def _sharpening_times(clock: Clock) -> ModelTimes:
     def best_s() -> float:
         seconds = []
         for _ in range(_REPEATS + 1):
-            started = clock()
+            started = perf_counter()
             network.sharpen(coarse, fine, levels)
-            seconds.append(clock() - started)
+            seconds.append(perf_counter() - started)
         return min(seconds[1:])
 
     usual_s = best_s()
@@ -243,7 +229,6 @@ def _measured(
     model: SuperResolver,
     scale: Fraction,
     side: int,
-    clock: Clock,
     upscale: Upscale | None = None,
 ) -> _Probe:
     """Time a model on a square; the first run, which warms up, is told apart.
@@ -252,7 +237,6 @@ def _measured(
         model: loaded.
         scale: SR pixels along an LR pixel.
         side: of the square, SR pixels.
-        clock: returns seconds.
         upscale: of the model, None = the usual one.
     """
     side = round_up(ceil(side / scale), lr_step(scale, model.spec.multiple))
@@ -261,9 +245,9 @@ def _measured(
     scene = _Noise(side, n_bands)
     prepare_s, tile_s = [], []
     for _ in range(_REPEATS + 1):
-        started = clock()
+        started = perf_counter()
         context = model.prepare(scene, scale, NoiseField(0))
-        prepared = clock()
+        prepared = perf_counter()
         batch = TileBatch(
             lr=torch.from_numpy(scene.read(window)[0])[None],
             valid=torch.ones((1, 1, side, side), dtype=torch.bool),
@@ -275,24 +259,22 @@ def _measured(
         )
         float((upscale or model.upscale)(batch, scale).sum())
         prepare_s.append(prepared - started)
-        tile_s.append(clock() - prepared)
+        tile_s.append(perf_counter() - prepared)
     usual_s = min(prepare_s[1:]), min(tile_s[1:])
     first_s = max(0.0, prepare_s[0] + tile_s[0] - sum(usual_s))
     return _Probe(side**2, int((side * scale) ** 2), *usual_s, first_s)
 
 
-def _largest_prepare_s(
-    model: SuperResolver, scale: Fraction, clock: Clock
-) -> float | None:
+def _largest_prepare_s(model: SuperResolver, scale: Fraction) -> float | None:
     """Time what a model finds once for a large scene; None if it reads all of it."""
     side = round_up(_LARGE_SIDE, lr_step(scale, model.spec.multiple))
     scene = _Noise(side, len(model.spec.bands) or _BANDS, _MOST_READ)
-    started = clock()
+    started = perf_counter()
     try:
         model.prepare(scene, scale, NoiseField(0))
     except _ReadsAllError:
         return None
-    return clock() - started
+    return perf_counter() - started
 
 
 def _split(
@@ -309,7 +291,7 @@ def _split(
     return float(found[0]), float(found[1]), float(found[2])
 
 
-def _pipeline_times(clock: Clock) -> tuple[float, float]:
+def _pipeline_times() -> tuple[float, float]:
     """Return seconds of a job's start, and per value that is written.
 
     Jobs run in processes of their own, as memory that a process touches for the first
@@ -324,9 +306,9 @@ def _pipeline_times(clock: Clock) -> tuple[float, float]:
         for side in _SCENE_SIDES:
             n_values.append(4 * (4 * side) ** 2)
             write_scene(scene, side, _NOISE)
-            started = clock()
+            started = perf_counter()
             subprocess.run([*line, *options], check=True, stdout=subprocess.DEVNULL)
-            seconds.append(clock() - started)
+            seconds.append(perf_counter() - started)
     value = max((seconds[1] - seconds[0]) / (n_values[1] - n_values[0]), 1e-9)
     return max(0.0, seconds[0] - value * n_values[0]), value
 

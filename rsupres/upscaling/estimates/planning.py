@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from importlib import import_module
 from typing import Any
 
@@ -39,6 +38,7 @@ from rsupres.upscaling.estimates.parts import enlarged_parts, whole_type_stretch
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.preparation.context import PreparedScene
 from rsupres.upscaling.preparation.existing import check_existing
+from rsupres.upscaling.preparation.model import decimal
 from rsupres.upscaling.preparation.scene import open_scene
 from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Stage, Work, open_work
@@ -266,7 +266,7 @@ def _reason(work: Work) -> str:
         return "as asked" + _range_text(spec, gsd)
     scale, n_bands = work.grid.scale, len(work.bands.roles)
     bands = f"{n_bands} bands" if n_bands > 1 else "1 band"
-    return f"the default for {bands} at x{_number(scale)}" + _range_text(spec, gsd)
+    return f"the default for {bands} at x{decimal(scale)}" + _range_text(spec, gsd)
 
 
 def _range_text(spec: ModelSpec, gsd: float) -> str:
@@ -275,10 +275,6 @@ def _range_text(spec: ModelSpec, gsd: float) -> str:
     low, high = spec.gsd
     place = "within" if 0.99 * low <= gsd <= 1.01 * high else "outside of"
     return f"; {gsd:.3g} m is {place} its {low:g} to {high:g} m"
-
-
-def _number(scale: Fraction) -> str:
-    return f"{float(scale):g}" if scale.denominator in (1, 2, 4, 5, 10) else str(scale)
 
 
 def _bands(work: Work, *, is_stretched: bool) -> list[PlannedBand]:

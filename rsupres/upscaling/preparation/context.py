@@ -104,7 +104,7 @@ def prepare_samples(
     arrays: dict[str, np.ndarray] = {}
     numbers: dict[str, float] = {}
     for sample in range(work.job.samples):
-        prefix = _prefix(sample)
+        prefix = f"s{sample}_"
         scene = PreparedScene(work, prefix, run, show, sample)
         noise = NoiseField(work.job.seed, sample)
         context = model.prepare(scene, work.grid.scale, noise)
@@ -120,15 +120,8 @@ def context_of(whole: SceneContext, sample: int) -> SceneContext:
         whole: context of all samples.
         sample: number of the sample, from 0.
     """
-    prefix = _prefix(sample)
-    return SceneContext(
-        _part(whole.arrays, prefix),
-        _part(whole.numbers, prefix),
-    )
-
-
-def _prefix(sample: int) -> str:
-    return f"s{sample}_"
+    prefix = f"s{sample}_"
+    return SceneContext(_part(whole.arrays, prefix), _part(whole.numbers, prefix))
 
 
 def _part(values: Mapping[str, Value], prefix: str) -> dict[str, Value]:

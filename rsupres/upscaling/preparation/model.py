@@ -121,7 +121,7 @@ def find_card(job: UpscaleJob, scene: Raster) -> Card:
     spec = card.spec
     if not spec.scales.offers(job.scale):
         raise InputError(
-            f"{_decimal(job.scale)}: model {card.name} offers {spec.scales}.",
+            f"{decimal(job.scale)}: model {card.name} offers {spec.scales}.",
             argument="scale",
         )
     _warn_of_other_scenes(job, scene, card)
@@ -134,8 +134,8 @@ def _warn_of_other_scenes(job: UpscaleJob, scene: Raster, card: Card) -> None:
     if isinstance(spec.scales, ScaleRange) and job.scale > spec.scales.trained:
         logger.warning(
             "Scale %s is beyond %s, the largest that model %s was trained for.",
-            _decimal(job.scale),
-            _decimal(spec.scales.trained),
+            decimal(job.scale),
+            decimal(spec.scales.trained),
             card.name,
         )
     # A hundredth more or less is the same pixel size, written with other digits.
@@ -149,5 +149,6 @@ def _warn_of_other_scenes(job: UpscaleJob, scene: Raster, card: Card) -> None:
         )
 
 
-def _decimal(scale: Fraction) -> str:
+def decimal(scale: Fraction) -> str:
+    """Return a scale as a decimal number if that is short, else as a fraction."""
     return f"{float(scale):g}" if scale.denominator in (1, 2, 4, 5, 10) else str(scale)

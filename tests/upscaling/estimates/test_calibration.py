@@ -14,7 +14,9 @@ from rsupres.upscaling.estimates.costs import BETWEEN, DRAWN, ONE_THREAD, SPREAD
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time small pictures."""
+    """Time small pictures with a clock that counts its calls."""
+    ticks = count()
+    monkeypatch.setattr(calibration, "perf_counter", lambda: float(next(ticks)))
     names = ("optical-small", "s2-bands-small", "bicubic")
     monkeypatch.setattr(calibration, "list_cards", lambda: [*map(read_card, names)])
     monkeypatch.setattr(calibration, "_SIDES", (32, 64))
@@ -26,16 +28,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_way_of_running_has_a_factor(small: None) -> None:
     told: list[str] = []
-    ticks = count()
     threads = torch.get_num_threads()
-    times = calibration.measure(lambda: float(next(ticks)), told.append)
+    times = calibration.measure(told.append)
     assert told == ["optical-small", "s2-bands-small", "bicubic"]
     assert torch.get_num_threads() == threads
     optical = times.models["optical-small"]
     ways = {DRAWN, BETWEEN, SPREAD, ONE_THREAD}
     assert ways < set(optical.factors)
     assert len(set(optical.factors) - ways) == 1  # the other precision
-    # With a clock that counts its calls, everything takes one second.
+    # By the clock of these tests, everything takes one second.
     assert set(optical.factors.values()) == {1.0}
     bands = times.models["s2-bands-small"]
     assert bands.factors == {ONE_THREAD: 1.0}
