@@ -205,7 +205,7 @@ class TileRunner:
         # A batch ahead where conditions are read, else a tile row.
         n_cols = source.grid.shape[1]
         ahead = self.counts.batch_size if source.conditions.has_tiles else n_cols
-        with read_ahead(read_tiles(source, rows), ahead) as items:
+        with read_ahead(_read_tiles(source, rows), ahead) as items:
             for _, tiles in itertools.groupby(items, lambda item: item.tile.row):
                 for row in self._add_row(tiles, mosaic):
                     yield from ((piece, row) for piece in mosaic.finished())
@@ -309,7 +309,7 @@ class TileRunner:
         return tuple(part.float() for part in parts)
 
 
-def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
+def _read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
     """Yield the tiles of tile rows with their pixels, row-major."""
     grid = source.grid
     for row in rows:
@@ -324,7 +324,12 @@ def read_tiles(source: TileSource, rows: range) -> Iterator[ReadTile]:
 
 
 def rows_around(source: TileSource, row: int) -> LrRows:
-    """Return the LR rows of a tile row, and those around it that finishing needs."""
+    """Return the LR rows of a tile row, and those around it that finishing needs.
+
+    Args:
+        source: of the pixels.
+        row: of tiles, from 0.
+    """
     height, tile = source.grid.lr.height, source.grid.tile_row(row)[0].lr
     top, bottom = tile.row - CUBIC_REACH, tile.row_stop + CUBIC_REACH
     return source.read_rows(max(0, top), min(height, bottom))
