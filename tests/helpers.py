@@ -53,6 +53,13 @@ def shared_data(*parts: str, kind: str = "data") -> Path:
     return path
 
 
+def read(path: Path) -> NDArray[np.generic]:
+    """Return the stored pixels of a raster, (c, h, w)."""
+    with rasterio.open(path) as dataset:
+        pixels: NDArray[np.generic] = dataset.read()
+    return pixels
+
+
 def ramp(
     height: int, width: int, bands: int = 3, dtype: str = "uint16"
 ) -> NDArray[np.generic]:

@@ -22,14 +22,12 @@ from numpy.typing import NDArray
 from small_training import Schedule, Weights
 from torch.nn import functional
 
-from rsupres.checkpoints.file import write_checkpoint
 from rsupres.families.siamese import (
     SiameseConfig,
     SiameseNetwork,
     make_spec,
     with_presence,
 )
-from rsupres.families.storage import config_to_json
 
 Floats = NDArray[np.float32]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -118,22 +116,12 @@ def train(
 
     def keep(mean: Weights, step: int, spent: float) -> None:
         found, threshold = check(config, mean, checks)
-        save(replace(config, threshold=threshold), mean, out)
+        told = replace(config, threshold=threshold)
+        small_training.save("change-small", told, make_spec(told), mean, out)
         print(step, round(spent), threshold, json.dumps(found), flush=True)
 
     plan = Schedule(seconds, LR, WARMUP, EMA)
     small_training.train(network, loss_of, plan, out / "state.pt", keep)
-
-
-def save(config: SiameseConfig, mean: Weights, out: Path) -> None:
-    """Write the checkpoint of the averaged weights in half precision."""
-    write_checkpoint(
-        out / "change-small.safetensors",
-        {k: v.to(torch.float16).contiguous() for k, v in mean.items()},
-        make_spec(config),
-        config_to_json(config),
-        "rsupres, models/recipes/change_small.py",
-    )
 
 
 def check(

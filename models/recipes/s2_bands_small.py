@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from small_training import Schedule, Weights
 from torch.nn import functional
 
-from rsupres.checkpoints.file import write_checkpoint
 from rsupres.degradations.optics import Kernel, gaussian_of, sample, sampling_matrix
 from rsupres.families.sharpening import (
     Levels,
@@ -163,22 +162,11 @@ def train(
         return ((error.square() + 1e-4).sqrt() - 1e-2).mean()
 
     def keep(mean: Weights, step: int, spent: float) -> None:
-        save(config, mean, out)
+        small_training.save("s2-bands-small", config, make_spec(config), mean, out)
         print(step, round(spent), json.dumps(test(config, mean, tests)), flush=True)
 
     plan = Schedule(seconds, LR, WARMUP, EMA)
     small_training.train(network, loss_of, plan, out / "state.pt", keep)
-
-
-def save(config: SharpeningConfig, mean: Weights, out: Path) -> None:
-    """Write the checkpoint of the averaged weights in half precision."""
-    write_checkpoint(
-        out / "s2-bands-small.safetensors",
-        {k: v.to(torch.float16).contiguous() for k, v in mean.items()},
-        make_spec(config),
-        {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()},
-        "rsupres, models/recipes/s2_bands_small.py",
-    )
 
 
 def test(

@@ -15,6 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rsupres.checkpoints.file import write_checkpoint
+from rsupres.families.base import ModelSpec
+from rsupres.families.storage import config_to_json
+
 SAVE_EVERY_S = 180.0
 Weights = dict[str, Tensor]
 
@@ -34,6 +38,17 @@ class Schedule:
     rate: float
     warmup: int
     ema: float
+
+
+def save(name: str, config: object, spec: ModelSpec, mean: Weights, out: Path) -> None:
+    """Write the checkpoint of a model's averaged weights, in half precision."""
+    write_checkpoint(
+        out / f"{name}.safetensors",
+        {k: v.to(torch.float16).contiguous() for k, v in mean.items()},
+        spec,
+        config_to_json(config),
+        f"rsupres, models/recipes/{name.replace('-', '_')}.py",
+    )
 
 
 def train(

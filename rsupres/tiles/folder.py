@@ -22,7 +22,7 @@ from rsupres.tiles.index import FOLDERS, INDEX, LR, read_index
 logger = logging.getLogger(__name__)
 
 # A JSON list of tiles, each as [name, x, y, width, height]: the place of its upper left
-# corner and its pixels. Mosaics before 0.3 have the names of the first and last tile.
+# corner and its pixels.
 MOSAIC_TAG = "RSUPRES_MOSAIC_OF"
 _RECORDED = 32  # tiles in the tag, spread over all
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"})
@@ -115,13 +115,12 @@ def _is_mosaic(path: Path, paths: Sequence[Path]) -> bool:
         return False  # opening it as a tile says what is wrong with it
     if not kept:
         return False
-    recorded = [one if isinstance(one, list) else [one] for one in kept]
     others = [other for other in paths if other != path]
     names = {other.name for other in others}
-    if 2 * sum(name in names for name, *_ in recorded) >= len(recorded):
+    if 2 * sum(name in names for name, *_ in kept) >= len(kept):
         return True
     places = {_place_of(other) for other in others}
-    return 2 * sum(tuple(place) in places for _, *place in recorded) >= len(recorded)
+    return 2 * sum(tuple(place) in places for _, *place in kept) >= len(kept)
 
 
 def _place(grid: Grid) -> tuple[float, float, int, int]:

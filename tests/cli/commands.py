@@ -17,6 +17,16 @@ def run(*arguments: object, **environment: str) -> Result:
     return CliRunner().invoke(main, texts, env=environment)
 
 
+def evaluate(*arguments: object) -> Result:
+    return run("evaluate", *arguments)
+
+
+def rows_of(result: Result) -> list[dict[str, object]]:
+    """Return the objects that a command printed, which ended well."""
+    assert result.exit_code == 0, result.output
+    return lines(result.stdout)
+
+
 def lines(text: str) -> list[dict[str, object]]:
     """Return the objects of lines of JSON."""
     return [json.loads(line) for line in text.splitlines()]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 from click.testing import Result
 
@@ -25,7 +24,7 @@ from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation import model as models
 from tests.cli.commands import run
 from tests.fakes import LookingModel, spec
-from tests.helpers import NORTH_UP, make_scene
+from tests.helpers import NORTH_UP, make_scene, read
 
 SR = NORTH_UP @ Affine.scale(0.5)
 LOOKS = frozenset({"reference", "vector_map", "change_mask"})
@@ -33,11 +32,6 @@ LOOKS = frozenset({"reference", "vector_map", "change_mask"})
 
 def lines(result: Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 @pytest.fixture

@@ -18,12 +18,7 @@ from rsupres.errors import InputError
 from rsupres.upscaling.job import UpscaleJob
 from tests.cli.commands import run as invoke
 from tests.cli.scenes import X2, textured, upscale
-from tests.helpers import NORTH_UP, UTM, make_scene
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
+from tests.helpers import NORTH_UP, UTM, make_scene, read
 
 
 def test_the_output_keeps_what_the_scene_says(scene):

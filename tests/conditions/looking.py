@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import rasterio
 from affine import Affine
 
@@ -36,8 +35,3 @@ def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob
 def tags_of(path: Path) -> dict[str, str]:
     with rasterio.open(path) as dataset:
         return dataset.tags()
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()

@@ -15,8 +15,8 @@ from rsupres.errors import ConditionError
 from rsupres.families.base import Conditions
 from rsupres.grid import PixelWindow
 from rsupres.upscaling.pipeline import upscale_scene
-from tests.conditions.looking import GROUND, SR, job_for, looking, read, tags_of
-from tests.helpers import UTM, make_scene
+from tests.conditions.looking import GROUND, SR, job_for, looking, tags_of
+from tests.helpers import UTM, make_scene, read
 
 
 def test_each_tile_sees_its_own_cut_of_the_reference(scene, reference, monkeypatch):

@@ -18,9 +18,9 @@ from rsupres.errors import RunConflictError
 from rsupres.grid import PixelWindow
 from rsupres.upscaling import inference
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
-from tests.conditions.looking import LOOKS, job_for, looking, read, tags_of
+from tests.conditions.looking import LOOKS, job_for, looking, tags_of
 from tests.fakes import LookingModel, noisy
-from tests.helpers import NORTH_UP, make_scene, write_vector
+from tests.helpers import NORTH_UP, make_scene, read, write_vector
 
 
 def test_tiles_batches_and_shards_do_not_change_the_picture(

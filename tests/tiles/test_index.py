@@ -25,7 +25,7 @@ from rsupres.raster.stretch import find_stretch, parse_stretch
 from rsupres.tiles import files as tile_files
 from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import TileIndex, Tiling, profiles, read_index, records
-from tests.helpers import NORTH_UP, UTM, make_scene
+from tests.helpers import NORTH_UP, UTM, make_scene, read
 from tests.strategies import COSTLY
 
 SR = NORTH_UP @ Affine.scale(0.5)
@@ -39,11 +39,6 @@ ROTATED = (
 def job_for(scene: Path, **options: object) -> TileJob:
     plain = {"scale": Fraction(2), "tile_size": 20, "overlap": 6, **options}
     return TileJob((str(scene),), scene.parent / "tiles", **plain)
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def random_scene(path: Path, height: int, width: int, dtype: str, **more) -> np.ndarray:

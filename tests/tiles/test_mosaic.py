@@ -21,7 +21,7 @@ from rsupres.errors import InputError, RunConflictError
 from rsupres.tiles import mosaic as mosaics
 from rsupres.tiles.cut import TileJob, tile_scene
 from rsupres.tiles.index import read_index
-from tests.helpers import NORTH_UP, make_scene
+from tests.helpers import NORTH_UP, make_scene, read
 from tests.strategies import COSTLY
 
 
@@ -40,11 +40,6 @@ def cut(
         transform=NORTH_UP @ Affine.translation(col, row),
         **more,
     )
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 @COSTLY

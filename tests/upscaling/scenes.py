@@ -6,10 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import rasterio
 
 from rsupres.upscaling.job import UpscaleJob
 from rsupres.upscaling.pipeline import upscale_scene
+from tests.helpers import read
 
 
 def textured(height: int = 60, width: int = 50, bands: int = 3) -> np.ndarray:
@@ -20,11 +20,6 @@ def textured(height: int = 60, width: int = 50, bands: int = 3) -> np.ndarray:
 def job_for(scene: Path, name: str = "out.tif", **options: object) -> UpscaleJob:
     options = {"scale": Fraction(2), "model": "fake", **options}
     return UpscaleJob(scenes=(str(scene),), output=scene.with_name(name), **options)
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def result(scene: Path, name: str = "out.tif", **options: object) -> np.ndarray:

@@ -14,8 +14,8 @@ from rsupres.grid import PixelWindow
 from rsupres.upscaling.outputs import INTERVAL, interval_reach
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.fakes import FakeModel, PreparingModel, SureModel, noisy, spec
-from tests.helpers import make_scene
-from tests.upscaling.scenes import job_for, read, result, textured
+from tests.helpers import make_scene, read
+from tests.upscaling.scenes import job_for, result, textured
 
 
 def test_the_noise_belongs_to_the_ground_not_to_the_tiles(scene, monkeypatch):

@@ -20,8 +20,8 @@ from rsupres.raster.dataset import Raster
 from rsupres.upscaling.pipeline import upscale_scene
 from rsupres.upscaling.preparation.requirements import sampler_options
 from tests.fakes import RANGE, FakeModel, spec
-from tests.helpers import make_scene
-from tests.upscaling.scenes import job_for, read, result, textured
+from tests.helpers import make_scene, read
+from tests.upscaling.scenes import job_for, result, textured
 
 
 @pytest.mark.parametrize("scale", [Fraction(2), Fraction(5, 2), Fraction(10, 3)])

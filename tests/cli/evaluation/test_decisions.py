@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from rsupres.cli import main
 from rsupres.report.batch_index import page_data
+from tests.cli.commands import evaluate
 from tests.helpers import write_image
 from tests.pictures import texture
 
@@ -27,15 +26,11 @@ def chips(tmp_path: Path) -> Path:
     return folder
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-
-
 def test_models_are_named_with_commas_and_compared_on_a_page(
     chips: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "models.html"
-    result = invoke(
+    result = evaluate(
         chips, "--models", "bicubic,slimdiffsr-mini", "--html", page, "--json"
     )
     assert result.exit_code == 0, result.output
@@ -49,14 +44,14 @@ def test_models_are_named_with_commas_and_compared_on_a_page(
     text = page.read_text()
     assert "Where slimdiffsr-mini is worst" in text
     assert text.count("town_0.tif, ×4") == 2
-    plain = invoke(chips, "--models", "bicubic,slimdiffsr-mini")
+    plain = evaluate(chips, "--models", "bicubic,slimdiffsr-mini")
     assert "against bicubic: mean difference" in plain.stdout
 
 
 def test_a_page_replaces_no_file_of_others(chips: Path, tmp_path: Path) -> None:
     page = tmp_path / "mine.html"
     page.write_text("mine")
-    result = invoke(chips, "--model", "bicubic", "--html", page)
+    result = evaluate(chips, "--model", "bicubic", "--html", page)
     assert result.exit_code == 5
     assert page.read_text() == "mine"
 
@@ -65,7 +60,7 @@ def test_a_page_replaces_no_file_of_others(chips: Path, tmp_path: Path) -> None:
 def test_gates_end_a_test_of_models_after_its_table(
     chips: Path, gate: str, code: int
 ) -> None:
-    result = invoke(chips, "--model", "bicubic", "--fail-if", gate)
+    result = evaluate(chips, "--model", "bicubic", "--fail-if", gate)
     assert result.exit_code == code
     assert "mean of 3" in result.stdout
     assert ("bicubic x4: edge_f1<1" in result.stderr) == (code == 8)
@@ -73,21 +68,21 @@ def test_gates_end_a_test_of_models_after_its_table(
 
 def test_gates_end_the_comparison_of_two_pictures(chips: Path) -> None:
     sr, hr = chips / "town_0.tif", chips / "town_1.tif"
-    result = invoke(sr, hr, "--fail-if", "ssim<0.9")
+    result = evaluate(sr, hr, "--fail-if", "ssim<0.9")
     assert result.exit_code == 8
     assert "SSIM" in result.stdout
     # Equal pictures have an infinite PSNR, which is above any limit.
-    assert invoke(hr, hr, "--fail-if", "psnr<90").exit_code == 0
-    assert invoke(hr, hr, "--fail-if", "psnr>90").exit_code == 8
-    unknown = invoke(sr, hr, "--fail-if", "valid<0.9")
+    assert evaluate(hr, hr, "--fail-if", "psnr<90").exit_code == 0
+    assert evaluate(hr, hr, "--fail-if", "psnr>90").exit_code == 8
+    unknown = evaluate(sr, hr, "--fail-if", "valid<0.9")
     assert unknown.exit_code == 3
     assert "--fail-if 'valid<0.9': no figure 'valid'" in unknown.stderr
 
 
 def test_all_figures_add_similarity_and_correctness(chips: Path) -> None:
     options = (chips, "--model", "bicubic", "--every", 3, "--json")
-    plain = json.loads(invoke(*options).stdout)
-    more = json.loads(invoke(*options, "--all-figures").stdout)
+    plain = json.loads(evaluate(*options).stdout)
+    more = json.loads(evaluate(*options, "--all-figures").stdout)
     added = set(more) - set(plain)
     assert {"uiqi", "synthesis", "omission", "lr_sam"} <= added
     parts = [more[name] for name in ("improvement", "omission", "hallucination")]
@@ -101,18 +96,18 @@ def test_stored_lr_and_the_middle_of_images_are_taken(chips: Path) -> None:
     for k in range(3):
         Image.fromarray(np.full((12, 12, 3), 120, np.uint8)).save(lr / f"town_{k}.tif")
     options = (chips, "--model", "bicubic", "--scale", 4, "--json")
-    computed = json.loads(invoke(*options).stdout)
-    stored = json.loads(invoke(*options, "--lr-from", "chips=low").stdout)
+    computed = json.loads(evaluate(*options).stdout)
+    stored = json.loads(evaluate(*options, "--lr-from", "chips=low").stdout)
     assert stored["psnr"] < computed["psnr"]
     assert stored["edge_f1"] == 0.0
-    middle = json.loads(invoke(*options, "--middle", 24).stdout)
+    middle = json.loads(evaluate(*options, "--middle", 24).stdout)
     assert middle["psnr"] != computed["psnr"]
-    both = invoke(*options, "--middle", 24, "--lr-from", "chips=low")
+    both = evaluate(*options, "--middle", 24, "--lr-from", "chips=low")
     assert both.exit_code == 3
     assert "cannot be cut" in both.stderr
 
 
 def test_missing_metric_weights_are_an_error(chips: Path, tmp_path: Path) -> None:
-    result = invoke(chips, "--model", "bicubic", "--metric-weights", tmp_path)
+    result = evaluate(chips, "--model", "bicubic", "--metric-weights", tmp_path)
     assert result.exit_code == 4
     assert "holds the weights of no measure" in result.stderr

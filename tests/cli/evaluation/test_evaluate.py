@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from rsupres.checkpoints import catalogue as checkpoints
-from rsupres.cli import main
 from rsupres.datasets.chips import read_chip
 from rsupres.datasets.packs import CropOrigin, PackMeta, write_pack
 from rsupres.evaluation.measures.edges import find_edges
@@ -24,6 +21,7 @@ from rsupres.families.base import (
     SamplerOptions,
     ScaleRange,
 )
+from tests.cli.commands import evaluate, rows_of
 from tests.fakes import RepeatingModel
 from tests.helpers import write_image
 from tests.pictures import (
@@ -33,15 +31,6 @@ from tests.pictures import (
 )
 
 CPU = torch.device("cpu")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-
-
-def rows_of(result: Result) -> list[dict[str, object]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 SPEC = ModelSpec(
@@ -69,7 +58,7 @@ def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bicubic_on_a_test_set_is_pillow_both_ways(folder: Path) -> None:
-    rows = rows_of(run(folder, "--model", "bicubic", "--scale", 3, "--json", "-v"))
+    rows = rows_of(evaluate(folder, "--model", "bicubic", "--scale", 3, "--json", "-v"))
     assert [row["image"] for row in rows] == [f"town_{k}.tif" for k in range(3)] + [
         None
     ]
@@ -88,7 +77,9 @@ def test_bicubic_on_a_test_set_is_pillow_both_ways(folder: Path) -> None:
 
 
 def test_table_lists_each_model_and_scale_once(folder: Path) -> None:
-    result = run(folder, "--model", "bicubic", "--scale", 2, "--scale", "5/2", "-q")
+    result = evaluate(
+        folder, "--model", "bicubic", "--scale", 2, "--scale", "5/2", "-q"
+    )
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].split()[:4] == ["model", "scale", "image", "PSNR"]
@@ -98,15 +89,15 @@ def test_table_lists_each_model_and_scale_once(folder: Path) -> None:
 
 def test_every_glob_and_exclude_choose_the_images(folder: Path) -> None:
     base = (folder, "--model", "bicubic", "--json")
-    assert rows_of(run(*base, "--every", 2))[0]["images"] == 2
-    assert rows_of(run(*base, "--glob", "*_1.tif"))[0]["images"] == 1
-    assert rows_of(run(*base, "--exclude-glob", "*_1.tif"))[0]["images"] == 2
+    assert rows_of(evaluate(*base, "--every", 2))[0]["images"] == 2
+    assert rows_of(evaluate(*base, "--glob", "*_1.tif"))[0]["images"] == 1
+    assert rows_of(evaluate(*base, "--exclude-glob", "*_1.tif"))[0]["images"] == 2
 
 
 def test_border_is_the_scale_unless_said(folder: Path) -> None:
     base = (folder, "--model", "bicubic", "--scale", 4, "--glob", "*_0*", "--json")
     scores = {
-        border: rows_of(run(*base, "--crop-border", border))[0]["psnr"]
+        border: rows_of(evaluate(*base, "--crop-border", border))[0]["psnr"]
         for border in ("auto", 4, 0)
     }
     assert scores["auto"] == scores[4]
@@ -114,14 +105,14 @@ def test_border_is_the_scale_unless_said(folder: Path) -> None:
 
 
 def test_large_images_are_cut(folder: Path) -> None:
-    rows = rows_of(run(folder, "--model", "bicubic", "--max-side", 40, "--json"))
+    rows = rows_of(evaluate(folder, "--model", "bicubic", "--max-side", 40, "--json"))
     assert rows[0]["images"] == 12
 
 
 def test_sentinel2_degradation_is_another_lr_and_its_seed_counts(folder: Path) -> None:
     base = (folder, "--model", "bicubic", "--json")
     scores = [
-        rows_of(run(*base, *more))[0]["psnr"]
+        rows_of(evaluate(*base, *more))[0]["psnr"]
         for more in (
             (),
             ("--degradation", "sentinel2"),
@@ -140,13 +131,13 @@ def test_pack_brings_its_own_degradation(tmp_path: Path) -> None:
     meta = PackMeta("validation", "sentinel2", origins, {"mtf": [0.2, 0.2]})
     write_pack(path, crops, meta)
     base = (path, "--model", "bicubic", "--json")
-    own = rows_of(run(*base, "-v"))
+    own = rows_of(evaluate(*base, "-v"))
     assert [row["image"] for row in own] == ["0.tif 5 m", "1.tif 5 m", None]
     assert own[0]["degradation"] == "sentinel2"
-    other = rows_of(run(*base, "--degradation", "bicubic"))
+    other = rows_of(evaluate(*base, "--degradation", "bicubic"))
     assert other[0]["degradation"] == "bicubic"
     assert other[0]["psnr"] != own[-1]["psnr"]
-    assert rows_of(run(*base, "--every", 2))[0]["images"] == 1
+    assert rows_of(evaluate(*base, "--every", 2))[0]["images"] == 1
 
 
 def test_models_get_the_options_and_the_lr_image(
@@ -162,7 +153,7 @@ def test_models_get_the_options_and_the_lr_image(
         return made[-1]
 
     monkeypatch.setattr(checkpoints, "load_model", load)
-    result = run(
+    result = evaluate(
         *(folder, "--model", "bicubic", "--model", "stub", "--detail", 0),
         *("--detail", 0.5, "--steps", 7, "--precision", "bf16", "--device", "cpu"),
         *("--scale", 4, "--glob", "*_0*", "--seed", 11, "--json"),
@@ -190,12 +181,12 @@ def test_lpips_is_measured_with_the_weights_named(
     weights.mkdir()
     write_random_weights(weights)
     base = (folder, "--model", "bicubic", "--json")
-    named = rows_of(run(*base, "--lpips-weights", weights))
+    named = rows_of(evaluate(*base, "--lpips-weights", weights))
     monkeypatch.setenv("RSUPRES_LPIPS", str(weights))
-    assert rows_of(run(*base)) == named
+    assert rows_of(evaluate(*base)) == named
     assert "lpips_squeeze" in named[0]
     monkeypatch.setenv("RSUPRES_LPIPS", str(tmp_path))
-    assert run(*base).exit_code == 4
+    assert evaluate(*base).exit_code == 4
 
 
 def test_models_run_with_and_without_a_map_side_by_side(
@@ -212,7 +203,7 @@ def test_models_run_with_and_without_a_map_side_by_side(
     monkeypatch.setattr(checkpoints, "load_model", lambda *_: model)
     base = (folder, "--model", "bicubic", "--model", "looking", "--json", "--scale", 4)
     maps = ("--vector-map-from", "chips=maps")
-    rows = rows_of(run(*base, *maps, "--without", "vector-map", "-v"))
+    rows = rows_of(evaluate(*base, *maps, "--without", "vector-map", "-v"))
     assert [r["model"] for r in rows[:3]] == [
         "bicubic",
         "looking",
@@ -233,13 +224,13 @@ def test_models_run_with_and_without_a_map_side_by_side(
         for name, asked in (("edge_f1", None), ("edge_f1_map", near)):
             wanted = find_edges(sr / 255, hr / 255, inner).f1(asked)
             assert row[name] == pytest.approx(wanted)
-    assert "edge_f1_map" not in rows_of(run(*base))[0]
+    assert "edge_f1_map" not in rows_of(evaluate(*base))[0]
 
 
 def test_pictures_show_lr_result_and_truth(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "pictures"
     base = (folder, "--model", "bicubic", "--scale", 2, "--glob", "*_0*")
-    assert run(*base, "--pictures", out).exit_code == 0
+    assert evaluate(*base, "--pictures", out).exit_code == 0
     panel = np.asarray(Image.open(out / "town_0_x2.png"))
     assert panel.shape == (60, 3 * 70 + 2 * 4, 3)
     hr = picture(61, 70)[:, :60].transpose(1, 2, 0)
@@ -273,7 +264,7 @@ def test_pictures_show_lr_result_and_truth(folder: Path, tmp_path: Path) -> None
 def test_wrong_calls_end_in_one_line(
     folder: Path, arguments: tuple[object, ...], code: int, message: str
 ) -> None:
-    result = run(*(folder if a == "FOLDER" else a for a in arguments))
+    result = evaluate(*(folder if a == "FOLDER" else a for a in arguments))
     assert result.exit_code == code, result.output
     assert message in result.stderr
     assert result.stdout == ""

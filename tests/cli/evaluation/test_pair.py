@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from rasterio.crs import CRS
 
-from rsupres.cli import main
+from tests.cli.commands import evaluate, rows_of
 from tests.helpers import write_image
 from tests.pictures import (
     fourier_shift,
@@ -18,15 +16,6 @@ from tests.pictures import (
     psnr_by_hand,
     texture,
 )
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-
-
-def rows_of(result: Result) -> list[dict[str, object]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +32,13 @@ def test_a_pair_is_measured_where_both_are_valid(tmp_path: Path) -> None:
     a = write_image(tmp_path / "sr.tif", sr, nodata=0)
     origin = (5e5 + 50, 5e6 - 50)
     b = write_image(tmp_path / "hr.tif", hr[:, 10:, 10:], origin=origin)
-    row = rows_of(run(a, b, "--json"))[0]
+    row = rows_of(evaluate(a, b, "--json"))[0]
     expected = psnr_by_hand(sr[:, 10:, 10:], hr[:, 10:, 10:], 0)
     assert row["psnr"] == pytest.approx(expected)
     assert row["valid_pixels"] == 50 * 50
     assert (row["shift_row"], row["shift_col"]) == (0, 0)
     assert "ergas" not in row
-    border = rows_of(run(a, b, "--json", "--crop-border", 7))[0]
+    border = rows_of(evaluate(a, b, "--json", "--crop-border", 7))[0]
     inner = psnr_by_hand(sr[:, 10:, 10:], hr[:, 10:, 10:], 7)
     assert border["psnr"] == pytest.approx(inner)
 
@@ -60,8 +49,8 @@ def test_hr_nodata_names_pixels_that_are_no_measurement(tmp_path: Path) -> None:
     hr[:, :20] = 0
     a = write_image(tmp_path / "sr.tif", sr)
     b = write_image(tmp_path / "hr.tif", hr)
-    assert rows_of(run(a, b, "--json"))[0]["valid_pixels"] == 1600
-    row = rows_of(run(a, b, "--json", "--hr-nodata", 0))[0]
+    assert rows_of(evaluate(a, b, "--json"))[0]["valid_pixels"] == 1600
+    row = rows_of(evaluate(a, b, "--json", "--hr-nodata", 0))[0]
     assert row["valid_pixels"] == 800
     assert row["psnr"] == pytest.approx(psnr_by_hand(sr[:, 20:], hr[:, 20:], 0))
 
@@ -80,7 +69,7 @@ def test_grids_that_differ_are_refused_with_one_line(
 ) -> None:
     a = write_image(tmp_path / "sr.tif", picture(40, 40))
     b = write_image(tmp_path / "hr.tif", picture(40, 40), **change)  # type: ignore[arg-type]
-    result = run(a, b)
+    result = evaluate(a, b)
     assert result.exit_code == 3
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -97,8 +86,8 @@ def test_resample_brings_hr_to_the_grid_of_sr(tmp_path: Path) -> None:
     a = write_image(tmp_path / "sr.tif", ground(60, 60, 5.0, 0.0))
     finer = ground(150, 150, 2.0, 8.0)
     b = write_image(tmp_path / "hr.tif", finer, gsd_m=2.0, origin=(5e5 + 8, 5e6))
-    assert run(a, b).exit_code == 3
-    row = rows_of(run(a, b, "--resample", "--json"))[0]
+    assert evaluate(a, b).exit_code == 3
+    row = rows_of(evaluate(a, b, "--resample", "--json"))[0]
     assert float(str(row["psnr"])) > 40
     assert abs(float(str(row["shift_col"]))) < 0.1
 
@@ -113,8 +102,8 @@ def test_align_moves_hr_onto_sr(tmp_path: Path, align: str) -> None:
         write_image(tmp_path / f"{k}.tif", (image[window] * 255).round().astype("u1"))
         for k, image in enumerate((moved, smooth))
     )
-    before = rows_of(run(a, b, "--json"))[0]
-    after = rows_of(run(a, b, "--resample", "--align", align, "--json"))[0]
+    before = rows_of(evaluate(a, b, "--json"))[0]
+    after = rows_of(evaluate(a, b, "--resample", "--align", align, "--json"))[0]
     assert before["shift_row"] == pytest.approx(0.4, abs=0.06)
     assert before["shift_col"] == pytest.approx(-1.3, abs=0.06)
     assert after["hr_moved_by"] == pytest.approx([0.4, -1.3], abs=0.06)
@@ -127,7 +116,7 @@ def test_match_histogram_undoes_a_monotone_change_of_tone(tmp_path: Path) -> Non
     sr = (255 * (hr / 255) ** 1.7 * 0.6).round().astype(np.uint8)
     a, b = (write_image(tmp_path / f"{k}.tif", p) for k, p in enumerate((sr, hr)))
     plain, matched = (
-        float(str(rows_of(run(a, b, "--json", *more))[0]["psnr"]))
+        float(str(rows_of(evaluate(a, b, "--json", *more))[0]["psnr"]))
         for more in ((), ("--match-histogram",))
     )
     assert plain < 20
@@ -139,7 +128,7 @@ def test_stretch_sets_the_range_of_the_figures(tmp_path: Path) -> None:
     a = write_image(tmp_path / "sr.tif", hr + np.uint16(25))
     b = write_image(tmp_path / "hr.tif", hr)
     for top, expected in ((2500, 40.0), (25000, 60.0)):
-        row = rows_of(run(a, b, "--json", "--stretch", f"0,{top}"))[0]
+        row = rows_of(evaluate(a, b, "--json", "--stretch", f"0,{top}"))[0]
         assert row["psnr"] == pytest.approx(expected, abs=1e-3)
 
 
@@ -154,14 +143,14 @@ def make_scene(tmp_path: Path, scale: int = 4) -> tuple[Path, Path, np.ndarray]:
 
 def test_consistency_is_zero_where_lr_pixels_keep_their_mean(tmp_path: Path) -> None:
     low, high, sr = make_scene(tmp_path)
-    row = rows_of(run(high, high, "--lr", low, "--json"))[0]
+    row = rows_of(evaluate(high, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(0, abs=1e-6)
     assert row["scale"] == "4"
     assert row["ergas"] == 0
     assert row["psnr"] is None  # infinite
     sr = np.clip(sr.astype(int) + 5, 0, 255).astype(np.uint8)
     brighter = write_image(tmp_path / "b.tif", sr, gsd_m=2.5)
-    row = rows_of(run(brighter, high, "--lr", low, "--json"))[0]
+    row = rows_of(evaluate(brighter, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(5 / 255, abs=1e-5)
     assert row["consistency_mae"] == pytest.approx(5 / 255, abs=1e-5)
 
@@ -171,7 +160,7 @@ def test_consistency_of_a_part_of_the_scene_is_that_part(tmp_path: Path) -> None
     part = sr[:, 8:40, 12:50]  # LR rows 2 to 10, columns 3 to 12.5
     origin = (5e5 + 30, 5e6 - 20)
     path = write_image(tmp_path / "part.tif", part, gsd_m=2.5, origin=origin)
-    row = rows_of(run(path, high, "--lr", low, "--json"))[0]
+    row = rows_of(evaluate(path, high, "--lr", low, "--json"))[0]
     assert row["consistency"] == pytest.approx(0, abs=1e-6)
 
 
@@ -188,7 +177,7 @@ def test_sr_that_is_not_on_the_grid_of_lr_is_refused(
 ) -> None:
     low, _, sr = make_scene(tmp_path)
     path = write_image(tmp_path / "x.tif", sr, gsd_m=gsd_m, origin=origin)
-    result = run(path, path, "--lr", low)
+    result = evaluate(path, path, "--lr", low)
     assert result.exit_code == 3
     assert message in result.stderr
 
@@ -203,13 +192,13 @@ def test_seam_ratio_sees_steps_at_the_borders_of_the_tiles(tmp_path: Path) -> No
     steps = write_image(tmp_path / "steps.tif", stepped, gsd_m=2.5)
     options = ("--lr", low, "--tile-size", 16, "--json")
     clean, seams = (
-        float(str(rows_of(run(path, plain, *options))[0]["seam"]))
+        float(str(rows_of(evaluate(path, plain, *options))[0]["seam"]))
         for path in (plain, steps)
     )
     assert clean == pytest.approx(1.0, abs=0.25)
     assert seams > clean + 0.5
     # other tiles: no border lies on the steps
-    moved = rows_of(run(steps, plain, *options, "--overlap", 6, "--halo", 1))[0]
+    moved = rows_of(evaluate(steps, plain, *options, "--overlap", 6, "--halo", 1))[0]
     assert float(str(moved["seam"])) < clean + 0.25
 
 
@@ -217,6 +206,6 @@ def test_sixteen_bit_and_other_types_have_their_own_stretch(tmp_path: Path) -> N
     hr = picture(40, 40)
     a = write_image(tmp_path / "sr.tif", hr.astype(np.uint16) * 30 + 77)
     b = write_image(tmp_path / "hr.tif", hr)
-    result = run(a, b, "--json", "--match-histogram")
+    result = evaluate(a, b, "--json", "--match-histogram")
     assert result.exit_code == 0, result.output
     assert "own stretch" in result.stderr
