@@ -95,20 +95,12 @@ class AnySensor(Degradation):
             by cubic convolution; these have a Gaussian kernel.
         step: pixels of the sensor's own grid, LR pixels.
         rounded: share of the others that are rounded to whole steps.
-        alike: share of batches whose images are all taken and stored in one way, for
-            networks that see a batch as one scene.
+        alike: share of batches whose images all have the same sensor and file format,
+            for networks that see a batch as one scene.
     """
 
     kernels: tuple[float, ...] = (
-        0.41,
-        0.08,
-        0.24,
-        0.15,
-        0.015,
-        0.015,
-        0.05,
-        0.02,
-        0.02,
+        *(0.41, 0.08, 0.24, 0.15, 0.015, 0.015, 0.05, 0.02, 0.02),
     )
     mtf: tuple[float, float] = (0.05, 0.6)
     astigmatic: float = 0.4
@@ -167,7 +159,7 @@ class AnySensor(Degradation):
         random: np.random.Generator,
         grain: np.random.Generator,
     ) -> _Shot:
-        """Take an image in the way that `random` draws, with noise of `grain`."""
+        """Return an LR image of a sensor drawn from `random`, noise from `grain`."""
         warped = random.random() < self.warped
         if warped:
             lr, transfer = self._warp(image, size, random)

@@ -1,13 +1,11 @@
-"""Limit the finest detail of a result that no reference explains.
+"""Limit the finest detail of a result that the reference does not show.
 
-Not in the paper; see docs/families/refdiff.md#dots. The network leaves dots and steps
-along edges, in every call of a sampler more. Their size hardly depends on the scene's
-contrast, so they stand out in reflectance, which is darker and flatter than the
-photographs of the training. At scale 8 or 16 only a reference can tell what is finer
-than a few SR pixels. So of the finest detail the part stays that follows the reference,
-by local regression. Of the rest stays what is small beside the LR image's own finest
-detail; where the LR image confirms a reference, larger detail stays, too, in the
-measure of the scene's contrast. Works on tensors; opens no file.
+Not in the paper; see docs/families/refdiff.md#dots. The network draws dots along edges,
+which stand out in scenes of little contrast. At scale 8 or 16 only a reference shows
+what is finer than a few SR pixels. So the part of the finest detail that follows the
+reference, by local regression, is kept. The rest is clipped at a share of the LR
+image's own finest detail; where the LR image confirms a reference, a part of the larger
+values is kept too, the more the higher the contrast. Works on tensors; opens no file.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The pipeline's pixels lie in [0, 1], the network's in [-1, 1]. A released model
 denoises the picture itself. A model of this project sees the reference with its
 low frequencies replaced by those of the LR image, so that another sun, season or sensor
-changes little, and denoises what a plain blend of both lacks. Everything here looks a
-few LR pixels far and no further.
+changes little, and denoises the difference from a plain blend of both. Everything here
+depends on a few LR pixels around each pixel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Compute the strips of a shard, and join those of which two shards made the parts.
+"""Compute the strips of a shard, and join the parts of strips between two shards.
 
-Two shards never wait for one another: each keeps its part of the strip between them,
-and whoever comes later makes the strip of both. If a shard never comes, any process
-that computes its strips later does.
+Shards never wait for one another: each writes its part of the strip between two of
+them, and the process that finds both parts makes the strip. If a shard never runs, any
+process that computes its strips later does this.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _run_spans(
 
 
 def join_parts(work: Work, run: Run, strips: Sequence[int]) -> None:
-    """Make those strips whose two parts are there, and remove the parts.
+    """Make the strips whose two parts are there, and remove the parts.
 
     Args:
         work: the settled job.
         run: open.
-        strips: to look at; one that another process makes now is left to that.
+        strips: to look at; those that another process joins now are left to it.
 
     Raises:
         RsupresError: reading or writing fails.

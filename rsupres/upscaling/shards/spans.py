@@ -1,7 +1,8 @@
-"""Decide which tile rows a shard runs, and which parts of strips it leaves to others.
+"""Decide which tile rows a shard runs, and which parts of strips it writes.
 
-The first strip of a shard needs the tile row above it, which the shard before runs. So
-each of the two keeps its part of that strip. Nothing is read or written here.
+The first strip of a shard also needs the tile row above, which the shard before runs.
+So that no row runs twice, each of the two writes its part of that strip. Nothing is
+read or written here.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ class Span:
     """Consecutive strips that are computed in one go.
 
     Attributes:
-        strips: those that are finished; may be empty where parts are kept.
+        strips: those to finish; empty where only parts are written.
         rows: tile rows to run, non-empty.
-        parts: of other strips, which are kept.
-        takes_part: the first strip is finished with the part above it, which is there.
+        parts: of further strips, to be written.
+        takes_part: finish the first strip with its part "above", which is there.
     """
 
     strips: range
@@ -45,10 +46,10 @@ def plan_spans(
         grid: the tiling.
         shard: with its strips.
         done: strips that are done.
-        has: tells whether a part is there, given a strip and "own" or "above"; asked
-            later than `done`, as a part is kept before the strip above is done.
+        has: tells whether a part is there, given a strip and "own" or "above"; called
+            after `done` was read, as a part is written before the strip above is done.
         lock: low frequencies are locked, which needs the strips around, too; no part
-            is kept then.
+            is written then.
     """
     missing = list(missing_spans(shard, done))
     if lock:
@@ -68,33 +69,33 @@ class _Plan:
     def span(self, strips: range) -> Span | None:
         """Return what missing strips need; None where only parts are to be joined."""
         first, last = strips.start, strips.stop - 1
-        is_kept = self.has(last, "own") and self._is_given(last)
-        stop = last if is_kept and not self._is_owed(last + 1) else last + 1
+        is_written = self.has(last, "own") and self._has_above(last)
+        stop = last if is_written and not self._lacks_above(last + 1) else last + 1
         if first == stop:
             return None
         parts: set[Part] = set()
         begin, top = first, self.grid.rows_touching(first).start
         takes_part = False
-        if self._is_given(first):
+        if self._has_above(first):
             top = first
             # Another process may join two parts that are there.
             takes_part = self.has(first, "above") and not self.has(first, "own")
             begin = first if takes_part else first + 1
             if not takes_part and not self.has(first, "own"):
                 parts.add((first, "own"))
-        if self._is_owed(stop):
+        if self._lacks_above(stop):
             parts.add((stop, "above"))
         return Span(range(begin, stop), range(top, stop), frozenset(parts), takes_part)
 
-    def _is_owed(self, strip: int) -> bool:
-        """Return whether a strip below those of a process needs the part above it."""
+    def _lacks_above(self, strip: int) -> bool:
+        """Return whether the strip after those of a process lacks its part "above"."""
         is_missing = strip < self.grid.shape[0] and strip not in self.done
         return is_missing and self.grid.parts_at(strip) and not self.has(strip, "above")
 
-    def _is_given(self, strip: int) -> bool:
-        """Return whether the part above a strip is there or will come.
+    def _has_above(self, strip: int) -> bool:
+        """Return whether a strip's part "above" is there or will come.
 
-        A process that computes the strip above keeps it, as this strip is missing.
+        A process that computes the strip above writes it, as this strip is missing.
         """
         if not self.grid.parts_at(strip):
             return False
