@@ -51,7 +51,7 @@ class EvenOptions:
     """Options of a stage that compares pictures.
 
     Attributes:
-        even: flat images count in L1 as much as rich ones.
+        even: weigh images so that flat ones count in L1 as much as textured ones.
     """
 
     even: bool = False
@@ -59,11 +59,10 @@ class EvenOptions:
 
 @dataclass(frozen=True)
 class PictureOptions(EvenOptions):
-    """Options of such a stage of networks that look at whole scenes.
+    """Options of such a stage of networks that use statistics of the scene.
 
     Attributes:
-        alone: each picture of a batch is a scene of its own, where a network looks at
-            whole scenes; by default the batch is one scene.
+        alone: treat each picture as a scene of its own; by default the batch is one.
     """
 
     alone: bool = False
@@ -118,7 +117,7 @@ def picture_weights(lr: Tensor, hr: Tensor, options: object) -> Tensor | float:
 
 
 def image_weights(bicubic: Tensor, truth: Tensor) -> Tensor:
-    """Return weights (b, 1, 1, 1), mean 1: flat images count as much as rich ones.
+    """Return weights (b, 1, 1, 1), mean 1, larger for flat images than for textured.
 
     Args:
         bicubic: enlarged LR, (b, c, H, W) in [0, 1].
