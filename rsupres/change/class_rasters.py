@@ -144,7 +144,8 @@ def open_class_raster(
             numbers, or only 0 and 255, where 255 may mean changed or unknown.
     """
     window = needed_window(scene, target)
-    if len(scene.data_bands) not in (1, _RGB_BANDS) or not _is_whole(scene.dtype):
+    is_whole = np.dtype(scene.dtype).kind in "iu"
+    if len(scene.data_bands) not in (1, _RGB_BANDS) or not is_whole:
         raise ConditionError(
             f"{scene.path}: {len(scene.data_bands)} bands of {scene.dtype} are not "
             "classes; give one band of whole numbers, or RGB in the colours of a class "
@@ -322,10 +323,6 @@ def check_plain(scene: Raster, present: NDArray[np.int32], *, is_mask: bool) -> 
 def _few(codes: NDArray[np.int32]) -> str:
     shown = ", ".join(str(code) for code in codes[:8]) or "none"
     return f"{shown}, ..." if len(codes) > 8 else shown
-
-
-def _is_whole(dtype: str) -> bool:
-    return np.dtype(dtype).kind in "iu"
 
 
 def fingerprint_of(scene: Raster) -> Mapping[str, object]:

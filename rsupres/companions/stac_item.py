@@ -216,7 +216,8 @@ def _picture_asset(picture: Path) -> Asset:
 def _add_model(item: Item, scene: Raster) -> None:
     """Say which model made the output, with the hash of its weights and its licence."""
     name = scene.any_tag("RSUPRES_MODEL")
-    item.properties["processing:software"] |= {f"model {name}": _hash_of(scene)}
+    sha256 = scene.any_tag("RSUPRES_MODEL_SHA256") or "no weights"
+    item.properties["processing:software"] |= {f"model {name}": sha256}
     item.stac_extensions.append(_PROCESSING)
     try:
         card = read_card(name)
@@ -224,10 +225,6 @@ def _add_model(item: Item, scene: Raster) -> None:
         return  # a checkpoint by its path, which may be gone
     if card.file is not None:
         _add_weights(item, scene, card, card.file)
-
-
-def _hash_of(scene: Raster) -> str:
-    return scene.any_tag("RSUPRES_MODEL_SHA256") or "no weights"
 
 
 def _add_weights(item: Item, scene: Raster, card: Card, file: Path) -> None:

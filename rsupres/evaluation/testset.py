@@ -63,7 +63,8 @@ def run_testset(
     Raises:
         InputError: a scale below 1, or an image too small for it.
     """
-    _check(scales)
+    if min(scales) < 1:
+        raise InputError(f"Scales are at least 1, not {min(scales)}.")
     for number, chip in enumerate(chips):
         for scale in scales:
             lr, hr, layers = _prepared(chip, scale, degradation, number)
@@ -82,11 +83,6 @@ def run_testset(
                 worst.add(chip.name, str(scale), shown, found)
             if pictures is not None:
                 _save(pictures, chip.name, scale, list(shown.values()))
-
-
-def _check(scales: Sequence[Fraction]) -> None:
-    if any(scale < 1 for scale in scales):
-        raise InputError(f"Scales are at least 1, not {min(scales)}.")
 
 
 def _size(picture: Pixels) -> tuple[int, int]:

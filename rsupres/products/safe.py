@@ -189,7 +189,8 @@ def open_safe(path: str, metadata: SafeMetadata) -> Product:
     bands: dict[str, BandFile] = {}
     layers: dict[str, BandFile] = {}
     lost: dict[str, str] = {}
-    for image in _by_pixel_size(metadata.images):
+    # The finest of each band first, else in their order.
+    for image in sorted(metadata.images, key=lambda image: _size_in_name(image) or 0):
         name = code_in_file_name(image.rsplit("/", 1)[-1])
         if name is None or name in bands or name in layers:
             continue
@@ -233,11 +234,6 @@ def _cloud_masks(root: str, image: str) -> dict[str, BandFile]:
         if found := next(filter(pattern.fullmatch, names), None):
             return {layer: BandFile(layer, f"{folder}/{found}")}
     return {}
-
-
-def _by_pixel_size(images: tuple[str, ...]) -> list[str]:
-    """Return image files with the finest of each band first, else in their order."""
-    return sorted(images, key=lambda image: _size_in_name(image) or 0)
 
 
 def _size_in_name(image: str) -> int | None:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from rsupres.errors import InputError, ResourceError
@@ -188,8 +187,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:
         """Log nothing, instead of a line on stderr for each request."""
-
-
-def title_of(path: StrPath) -> str:
-    """Return the title of the page of a file."""
-    return Path(path).name

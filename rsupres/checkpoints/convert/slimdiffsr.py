@@ -40,7 +40,8 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
         raise CheckpointError(f"{names}: SlimDiffSR's weights are one file a scale.")
     path = sources[0]
     scale = _scale(options.get("scale"), path)
-    tensors = live_tensors(read_tensors(path))
+    stored = read_tensors(path).items()
+    tensors = {name: one for name, one in stored if not name.startswith(DEAD)}
     config = config_of(tensors, scale, path)
     with torch.device("meta"):
         wanted = shapes_of(SlimDiffSRNetwork(config))
@@ -51,11 +52,6 @@ def convert(sources: Sequence[Path], options: Mapping[str, str]) -> Converted:
         architecture_to_json(config),
         _ORIGIN.format(name=path.name),
     )
-
-
-def live_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without the 12 that cannot affect the output."""
-    return {k: v for k, v in tensors.items() if not k.startswith(DEAD)}
 
 
 def config_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from rsupres.cli.options.console import console_options
@@ -36,12 +38,12 @@ def view(
       rsupres view mosaic.tif --lr scene.tif
       rsupres view mosaic.tif --port 8080 --no-browser
     """  # noqa: D301  # Click wants the character, not the two letters
-    from rsupres.report.view import Mosaic, serve, title_of
+    from rsupres.report.view import Mosaic, serve
 
     with (
         console.work(),
         Mosaic(target, lr) as mosaic,
-        serve(mosaic, title_of(target), port) as server,
+        serve(mosaic, Path(target).name, port) as server,
     ):
         address = f"http://127.0.0.1:{server.server_port}/"
         console.emit({"address": address}, f"{address} shows {target}; Ctrl-C stops.")

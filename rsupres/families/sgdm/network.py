@@ -293,7 +293,7 @@ class SgdmNetworks(nn.Module):
         if config.autoencoder is not None:
             self.autoencoder = build_autoencoder(config.autoencoder)
             if not encodes:
-                drop_encoder(self.autoencoder)
+                del self.autoencoder.encoder, self.autoencoder.quant_conv
         self.adapter = Adapter(config)
         self.flow_mean: StyleFlow | None = None
         self.flow_std: StyleFlow | None = None
@@ -386,9 +386,3 @@ class SgdmNetworks(nn.Module):
         unscaled = (z / self.latent_scale).to(dtype)
         image = decode_latent(self.autoencoder, unscaled).to(z.dtype)
         return (image + 1.0) / 2.0
-
-
-def drop_encoder(autoencoder: nn.Module) -> None:
-    """Take the half out of an autoencoder that inference does not need, in place."""
-    for part in ("encoder", "quant_conv"):
-        delattr(autoencoder, part)

@@ -122,7 +122,8 @@ class Sgdm:
         lr = (batch.lr.to(self.device) - low) / (high - low)
         enlarged = self._enlarge(lr, scale)
         chart = self._chart(batch.conditions.vector_map, enlarged)
-        cells = [self._cells(window) for window in batch.windows_sr]
+        cell = Fraction(1, self.config.factor)
+        cells = [window.scaled(cell) for window in batch.windows_sr]
         style, own = (
             self._statistics(batch.scene.arrays, name) for name in ("style", "content")
         )
@@ -160,10 +161,6 @@ class Sgdm:
             return empty_map(self.config, like)
         chart = chart.to(self.device)
         return chart.contiguous(memory_format=torch.channels_last)
-
-    def _cells(self, window_sr: PixelWindow) -> PixelWindow:
-        """Return the latent cells of an SR window, absolute."""
-        return window_sr.scaled(Fraction(1, self.config.factor))
 
     def _noise(
         self, noise: NoiseField, draw: int, cells: Sequence[PixelWindow]

@@ -98,7 +98,7 @@ def _folder_of(path: str) -> str:
 def _metadata_of(path: str) -> str | None:
     """Return the metadata file of a product, None where there is none."""
     if os.path.isdir(path):
-        named = [name for name in metadata_in(path) if _is_of_product(name)]
+        named = [name for name in metadata_in(path) if read_metadata(name)]
         if named or not _GRANULE.fullmatch(os.path.abspath(path)):
             return named[0] if named else locate(path)
     if split_zip(path) and (inside := list(metadata_in(path))):
@@ -140,10 +140,6 @@ def undecided_file(dataset: rasterio.DatasetReader, path: str) -> tuple[str, ...
         return ()
     is_told = (dataset.scales[0], dataset.offsets[0]) != (1.0, 0.0)
     return () if is_told else (code,)
-
-
-def _is_of_product(name: str) -> bool:
-    return read_metadata(name) is not None
 
 
 def _find_item(path: str) -> Product | None:
