@@ -23,26 +23,7 @@ from rsupres.cli.terminal.wording import error_line
 from rsupres.errors import RsupresError, code_of_os_error
 from rsupres.version import __version__
 
-# Commands in reading order, and the module of each below this package.
-COMMANDS = {
-    "upscale": "upscale",
-    "plan": "plan",
-    "tile": "tile",
-    "mosaic": "mosaic",
-    "batch": "batch",
-    "rasterize": "rasterize",
-    "change": "change",
-    "status": "status",
-    "models": "models",
-    "dataset": "training.dataset",
-    "train": "training.train",
-    "distill": "training.distill",
-    "evaluate": "evaluation.evaluate",
-    "report": "evaluation.report",
-    "view": "evaluation.view",
-    "doctor": "doctor",
-}
-# Short help of each, so that listing the commands imports none of them.
+# Short help of the commands in reading order, so that listing them imports none.
 SHORT_HELP: Mapping[str, str] = {
     "upscale": "Upscale SCENE into OUTPUT, a georeferenced raster.",
     "plan": "Say what `upscale` would do with the same arguments; write nothing.",
@@ -63,6 +44,12 @@ SHORT_HELP: Mapping[str, str] = {
     "view": "Show SR in the browser at any zoom, also a mosaic of 40000 pixels a side.",
     "doctor": "Print versions, devices and models, and test whether they work.",
 }
+_FOLDERS = {
+    **dict.fromkeys(("dataset", "train", "distill"), "training."),
+    **dict.fromkeys(("evaluate", "report", "view"), "evaluation."),
+}
+# The module of each command below this package.
+COMMANDS = {name: _FOLDERS.get(name, "") + name for name in SHORT_HELP}
 
 
 class LazyGroup(click.Group):
