@@ -10,7 +10,6 @@ and continued, in a row each. Nothing is asserted: read the table.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -18,24 +17,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import rasterio
+from measuring import measure
 from rasterio.transform import from_origin
 
 SCALE = 4
-
-
-class Measured(NamedTuple):
-    wall_s: float
-    cpu_s: float
-    peak_mb: float
-    output_mb: float
-    disk_mb: float
 
 
 def main() -> None:
@@ -53,12 +45,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
-        compare_tools(Path(folder), arguments)
-        compare_heights(Path(folder), arguments)
+        out = Path(folder) / "work" / "out.tif"
+        out.parent.mkdir()
+        compare_tools(Path(folder) / "scene.tif", out, arguments)
+        compare_heights(Path(folder) / "tall.tif", out, arguments)
 
 
-def compare_tools(folder: Path, arguments: argparse.Namespace) -> None:
-    scene = folder / "scene.tif"
+def compare_tools(scene: Path, out: Path, arguments: argparse.Namespace) -> None:
     side, height = arguments.side, arguments.height or arguments.side
     make_scene(scene, height, side)
     print(
@@ -66,27 +59,24 @@ def compare_tools(folder: Path, arguments: argparse.Namespace) -> None:
     )
     print_header()
     for turn in range(arguments.repeat):
-        for name, command in commands(scene, folder, arguments.driver).items():
+        for name, command in commands(scene, out, arguments.driver).items():
             label = f"{name} ({turn + 1})"
             if arguments.interrupt and name.startswith("rsupres"):
-                first = run(command, folder / "out.tif", is_stopped=True)
-                print_row(f"{label}, stopped", first)
+                show(f"{label}, stopped", command, out, is_stopped=True)
                 label = f"{label}, resumed"
-            print_row(label, run(command, folder / "out.tif"))
+            show(label, command, out)
 
 
-def compare_heights(folder: Path, arguments: argparse.Namespace) -> None:
+def compare_heights(scene: Path, out: Path, arguments: argparse.Namespace) -> None:
     print(f"\nscenes {arguments.width} wide x 4 uint16, x{SCALE}")
     print_header()
     for rows in (int(text) for text in arguments.rows.split(",") if text):
-        scene = folder / "tall.tif"
         make_scene(scene, rows, arguments.width)
-        command = commands(scene, folder, arguments.driver)["rsupres bicubic"]
-        print_row(f"rsupres, {rows} rows", run(command, folder / "out.tif"))
+        command = commands(scene, out, arguments.driver)["rsupres bicubic"]
+        show(f"rsupres, {rows} rows", command, out)
 
 
-def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
-    out = folder / "out.tif"
+def commands(scene: Path, out: Path, driver: str) -> dict[str, list[str]]:
     predictor = "PREDICTOR=YES" if driver == "COG" else "PREDICTOR=2"
     level = "LEVEL=1" if driver == "COG" else "ZLEVEL=1"
     more = ["OVERVIEW_RESAMPLING=AVERAGE"] if driver == "COG" else ["TILED=YES"]
@@ -104,35 +94,24 @@ def commands(scene: Path, folder: Path, driver: str) -> dict[str, list[str]]:
     }
 
 
-def run(command: list[str], output: Path, *, is_stopped: bool = False) -> Measured:
-    """Run a command and measure it; remove its output.
+def show(name: str, command: list[str], out: Path, *, is_stopped: bool = False) -> None:
+    """Run a command, print what it takes, and remove its output.
 
     Args:
+        name: of the row.
         command: with its arguments.
-        output: of it.
+        out: of it, alone in its folder.
         is_stopped: it gets SIGTERM when half of its strips are done, and the sizes are
             those of the run directory that it leaves.
     """
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    ended, disk = threading.Event(), [0]
-    watcher = threading.Thread(target=watch_disk, args=(output, ended, disk))
-    watcher.start()
-    if is_stopped:
-        stop_at_half(process, output.with_name(output.name + ".run"))
-    _, status, usage = os.wait4(process.pid, 0)
-    ended.set()
-    wall_s = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != (143 if is_stopped else 0):
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    size = 0.0
-    if not is_stopped:
-        size = output.stat().st_size / 1e6
-        output.unlink()
-    cpu_s = usage.ru_utime + usage.ru_stime
-    watcher.join()
-    return Measured(wall_s, cpu_s, usage.ru_maxrss / 1024, size, disk[0] / 1e6)
+    stop = partial(stop_at_half, run_dir=out.with_name(out.name + ".run"))
+    how: dict[str, Any] = {"code": 143, "meanwhile": stop} if is_stopped else {}
+    found = measure(command, out.parent, **how)
+    size = 0 if is_stopped else out.stat().st_size
+    out.unlink(missing_ok=True)
+    cells = (found.wall_s, found.cpu_s, found.memory / 2**20, size / 1e6)
+    cells = (*cells, found.disk / 1e6)
+    print(f"{name:<28}" + "".join(f"{cell:9.1f}" for cell in cells), flush=True)
 
 
 def stop_at_half(process: subprocess.Popen[bytes], run_dir: Path) -> None:
@@ -145,18 +124,6 @@ def stop_at_half(process: subprocess.Popen[bytes], run_dir: Path) -> None:
             if len(list(run_dir.glob("strips/*"))) * 2 >= n_strips:
                 process.send_signal(signal.SIGTERM)
                 return
-
-
-def watch_disk(output: Path, ended: threading.Event, most: list[int]) -> None:
-    """Keep in `most` the largest size of all files named after an output."""
-    while not ended.wait(0.1):
-        size = 0
-        # The run directory goes while it is looked at.
-        with contextlib.suppress(FileNotFoundError):
-            for path in output.parent.rglob("*"):
-                if path.relative_to(output.parent).parts[0].startswith(output.name):
-                    size += path.stat().st_blocks * 512
-        most[0] = max(most[0], size)
 
 
 def make_scene(path: Path, height: int, width: int) -> None:
@@ -195,10 +162,6 @@ def print_header() -> None:
     print(
         f"{'':<28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{'file MB':>9}{'disk MB':>9}"
     )
-
-
-def print_row(name: str, measured: Measured) -> None:
-    print(f"{name:<28}" + "".join(f"{value:9.1f}" for value in measured), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench_pipeline import make_scene
+from measuring import measure
 
 ROOT = Path(__file__).parents[2]
-_EVERY_S = 0.02
 _REMOVALS = "unlink,unlinkat,rename,renameat,renameat2"
 _HELD_BACK = f"inject={_REMOVALS}:delay_enter=100000"  # microseconds
 
@@ -89,16 +86,6 @@ OTHERS = {
 }
 
 
-class Measured(NamedTuple):
-    """What a job took: seconds of CPU and wall, bytes at the most, of the output."""
-
-    cpu_s: float
-    wall_s: float
-    memory: int
-    disk: int
-    output: int
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="names of jobs, by commas")
@@ -146,7 +133,8 @@ def compare(folder: Path, job: Job, clock: str, is_held: bool) -> dict[str, floa
     line = command("upscale", scene, output, words)
     if is_held:
         line = ["strace", "-f", "-qq", "-e", _HELD_BACK, "-o", "/dev/null", *line]
-    measured = run(line, work)
+    measured = measure([*line, "-q"], work)
+    size = output.stat().st_size
     shutil.rmtree(work)
     time_s = measured.cpu_s if clock == "cpu" else measured.wall_s
     return {
@@ -154,7 +142,7 @@ def compare(folder: Path, job: Job, clock: str, is_held: bool) -> dict[str, floa
         "memory_plan": planned["memory_bytes"] or 0,
         "disk": measured.disk,
         "disk_plan": planned["disk_bytes"] or 0,
-        "output": measured.output,
+        "output": size,
         "output_plan": planned["output_bytes"] or 0,
         "time": time_s,
         "time_plan": planned["duration_s"] or 0,
@@ -184,53 +172,6 @@ def plan(
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def run(line: Sequence[str], work: Path) -> Measured:
-    """Run a command and measure it and its folder."""
-    started = time.perf_counter()
-    with watched(work) as peaks:
-        process = subprocess.Popen([*line, "-q"], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(line)}: exit code {process.returncode}")
-    return Measured(
-        cpu_s=usage.ru_utime + usage.ru_stime,
-        wall_s=time.perf_counter() - started,
-        memory=usage.ru_maxrss * 1024,
-        disk=max(peaks),
-        output=(work / "out.tif").stat().st_size,
-    )
-
-
-@contextmanager
-def watched(folder: Path) -> Iterator[list[int]]:
-    """Note the bytes under a folder, again and again, while the block runs."""
-    peaks = [0]
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(_EVERY_S):
-            peaks.append(bytes_under(folder))
-            del peaks[0 if peaks[0] < peaks[1] else 1]
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        stop.set()
-        thread.join()
-
-
-def bytes_under(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(os.path.join(parent, name)).st_blocks * 512
-    return total
 
 
 def print_row(name: str, row: dict[str, float]) -> None:

@@ -14,14 +14,11 @@ import argparse
 import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import geopandas
 import numpy as np
@@ -29,6 +26,7 @@ import pandas as pd
 import rasterio
 import shapely
 from affine import Affine
+from measuring import Measured, measure
 from rasterio.crs import CRS
 
 from rsupres.grid import Grid
@@ -39,17 +37,12 @@ UTM = CRS.from_epsg(32632)
 LEFT, TOP = 500_000.0, 5_400_000.0
 GSD_M = 1.0
 SCALE = 4
+HEADER = f"{'':<24} {'wall s':>9} {'CPU s':>9} {'peak MB':>9}"
 TAGS = {
     "building": [("building", "house")],
     "road": [("highway", "residential"), ("highway", "primary"), ("highway", "path")],
     "area": [("landuse", "grass"), ("landuse", "forest"), ("landuse", "farmland")],
 }
-
-
-class Measured(NamedTuple):
-    wall_s: float
-    cpu_s: float
-    peak_mb: float
 
 
 def main() -> None:
@@ -76,22 +69,14 @@ def compare(
     layer = folder / "polygons.fgb"
     apart(write_layer, layer, town, scene)
     ours = [sys.executable, "-m", "rsupres", "rasterize", town, folder / "ours.tif"]
-    ours += [
-        "--like",
-        scene,
-        "--scale",
-        SCALE,
-        "--driver",
-        "GTiff",
-        "-q",
-        "--overwrite",
-    ]
-    show("", "wall s", "CPU s", "peak MB")
+    ours += ["--like", scene, "--scale", SCALE, "--driver", "GTiff", "-q"]
+    ours.append("--overwrite")
+    print(HEADER)
     for turn in range(arguments.repeat):
         theirs = burn_with_gdal(folder / "theirs.tif", layer, side)
-        show(f"gdal_rasterize ({turn + 1})", *theirs)
-        measured = run(ours)
-        show(f"rsupres rasterize ({turn + 1})", *measured)
+        show(f"gdal_rasterize ({turn + 1})", theirs)
+        measured = measure(ours)
+        show(f"rsupres rasterize ({turn + 1})", measured)
         print(f"  ratio of wall time {measured.wall_s / theirs.wall_s:.2f}")
     if arguments.repeat:
         apart(count_differences, folder / "ours.tif", folder / "theirs.tif")
@@ -108,7 +93,7 @@ def count_differences(ours: Path, theirs: Path) -> None:
 def measure_memory(folder: Path, town: Path, arguments: argparse.Namespace) -> None:
     sides = [int(text) for text in arguments.sizes.split(",") if text]
     print("\nrsupres rasterize, the same ground, COG, by size of the output")
-    show("", "wall s", "CPU s", "peak MB")
+    print(HEADER)
     for side in sides:
         scene = folder / f"like_{side}.tif"
         coarse = side // SCALE
@@ -118,7 +103,7 @@ def measure_memory(folder: Path, town: Path, arguments: argparse.Namespace) -> N
         write_raster(scene, coarse, place)
         command = [sys.executable, "-m", "rsupres", "rasterize", town]
         command += [folder / "size.tif", "--like", scene, "--scale", SCALE, "-q"]
-        show(f"{side} x {side}", *run([*command, "--overwrite"]))
+        show(f"{side} x {side}", measure([*command, "--overwrite"]))
 
 
 def write_town(path: Path, n_features: int, size_m: float) -> None:
@@ -219,7 +204,7 @@ def burn_with_gdal(out: Path, layer: Path, side: int) -> Measured:
     command += ["-te", *bounds, "-ts", side, side]
     for option in ("TILED=YES", "COMPRESS=DEFLATE", "ZLEVEL=1", "NUM_THREADS=ALL_CPUS"):
         command += ["-co", option]
-    return run([*command, layer, out])
+    return measure([*command, layer, out])
 
 
 def apart(work: Callable[..., None], *arguments: object) -> None:
@@ -231,21 +216,9 @@ def apart(work: Callable[..., None], *arguments: object) -> None:
         raise SystemExit(f"{work.__name__} failed")
 
 
-def run(command: Sequence[object]) -> Measured:
-    """Run a command and measure it."""
-    started = time.perf_counter()
-    words = [str(word) for word in command]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{command} failed with status {status}")
-    return Measured(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-
-
-def show(name: str, *cells: object) -> None:
-    texts = [f"{c:>9.1f}" if isinstance(c, float) else f"{c:>9}" for c in cells]
-    print(f"{name:<24}", *texts, flush=True)
+def show(name: str, found: Measured) -> None:
+    cells = (found.wall_s, found.cpu_s, found.memory / 2**20)
+    print(f"{name:<24}", *(f"{cell:>9.1f}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":
