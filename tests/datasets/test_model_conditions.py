@@ -23,7 +23,8 @@ from rsupres.families.base import (
 )
 from rsupres.grid import PixelWindow
 from rsupres.upscaling.array import upscale_whole
-from tests.datasets.town import ALL, ALL_OPTIONS, picture, run
+from tests.cli.commands import run
+from tests.datasets.town import ALL, ALL_OPTIONS, picture
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec(

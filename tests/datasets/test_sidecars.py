@@ -18,7 +18,8 @@ from rsupres.degradations.registry import DEGRADATIONS
 from rsupres.errors import ConditionError, InputError
 from rsupres.training.batches import PatchSource
 from rsupres.training.config import PatchOptions
-from tests.datasets.town import ALL, ALL_OPTIONS, picture, run, write
+from tests.cli.commands import run
+from tests.datasets.town import ALL, ALL_OPTIONS, picture, write
 
 
 def test_the_options_offer_every_degradation() -> None:
