@@ -127,12 +127,6 @@ class Finisher:
         self._residual: np.ndarray | None = None
         self._residual_top = 0
 
-    @property
-    def held(self) -> tuple[int, int]:
-        """LR rows of residuals, and strips, that wait for the rows below them."""
-        rows = 0 if self._residual is None else self._residual.shape[1]
-        return rows, len(self._pending)
-
     def push(self, piece: Piece, lr: LrRows) -> None:
         """Take the next piece.
 

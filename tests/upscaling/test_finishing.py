@@ -86,9 +86,9 @@ def test_locking_keeps_only_the_rows_that_it_needs():
     finisher = Finisher(plan, range(plan.grid.shape[0]), lambda strip: None)
     kept, waiting = [], []
     for _ in feed(finisher, plan, sr, lr):
-        rows, strips = finisher.held
-        kept.append(rows)
-        waiting.append(strips)
+        assert finisher._residual is not None
+        kept.append(finisher._residual.shape[1])
+        waiting.append(len(finisher._pending))
     assert min(kept) > 0
     assert max(kept) <= 2 * LOCK_REACH + 3 * 8
     assert max(waiting) <= 3
