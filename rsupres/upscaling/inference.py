@@ -301,7 +301,7 @@ class TileRunner:
         if source.has_variance and self.model.spec.tails:
             model = cast(PredictsSpread, self.model)
             both = model.upscale_with_variance(batch, source.grid.scale)
-            parts = both.split([source.n_bands, both.shape[1] - source.n_bands], 1)
+            parts = both.tensor_split([source.n_bands], 1)
         else:
             parts = (self.model.upscale(batch, source.grid.scale),)
         for part in parts:
