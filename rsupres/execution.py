@@ -77,6 +77,19 @@ def limited_threads(n: int) -> Iterator[None]:
             torch.set_num_threads(n_former)
 
 
+def threads_beside() -> int:
+    """Return how many threads each step beside the model has: one for four cores.
+
+    `limited_threads` counts as that number of cores.
+
+    Returns:
+        From 1 to 4.
+    """
+    cores = len(os.sched_getaffinity(0))
+    given = os.environ.get("GDAL_NUM_THREADS", "")
+    return min(max(1, (int(given) if given.isdecimal() else cores) // 4), 4)
+
+
 @contextmanager
 def progress_bar(wanted: bool) -> Iterator[OnProgress]:
     """Show the progress of library calls on stderr, one bar a phase.

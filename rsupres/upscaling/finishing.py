@@ -10,7 +10,7 @@ No files are opened or written here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,32 +103,26 @@ class _Pending(NamedTuple):
 class Finisher:
     """Turns strips of a mosaic, top to bottom, into finished strips.
 
-    With `lock`, a strip leaves when the rows below it are known; else at once.
+    With `lock`, a strip leaves when the rows below it are known; else at once, and
+    several threads may push.
     """
 
-    def __init__(
-        self,
-        rules: StripRules,
-        strips: range,
-        emit: Callable[[FinishedStrip], None],
-    ) -> None:
+    def __init__(self, rules: StripRules, strips: range) -> None:
         """Store what to do.
 
         Args:
             rules: how strips are finished.
             strips: those to finish; others that are pushed only serve locking.
-            emit: called with each finished strip, in order.
         """
         self._rules = rules
         self._strips = strips
-        self._emit = emit
         self._pending: deque[_Pending] = deque()
         self._pieces: list[Piece] = []  # of a strip that is to be locked
         self._residual: np.ndarray | None = None
         self._residual_top = 0
 
-    def push(self, piece: Piece, lr: LrRows) -> None:
-        """Take the next piece.
+    def push(self, piece: Piece, lr: LrRows) -> list[FinishedStrip]:
+        """Take the next piece, and return what is finished now, in order.
 
         Args:
             piece: means, then variances if asked for, in unit values; changed in place.
@@ -136,15 +130,16 @@ class Finisher:
                 them, as far as the frame goes.
         """
         if not self._rules.lock:
-            if piece.index in self._strips:
-                self._finish(_Pending(piece, lr, self._compose(piece, lr)))
-            return
+            if piece.index not in self._strips:
+                return []
+            return [self._finish(_Pending(piece, lr, self._compose(piece, lr)))]
         self._pieces.append(piece)
-        if piece.is_last:
-            self._push_strip(_join(self._pieces), lr)
-            self._pieces = []
+        if not piece.is_last:
+            return []
+        strip, self._pieces = _join(self._pieces), []
+        return self._push_strip(strip, lr)
 
-    def _push_strip(self, strip: Piece, lr: LrRows) -> None:
+    def _push_strip(self, strip: Piece, lr: LrRows) -> list[FinishedStrip]:
         """Take the next strip, whole."""
         rows = self._rows(strip)
         sr = self._compose(strip, lr)
@@ -155,7 +150,7 @@ class Finisher:
             self._residual = np.concatenate([self._residual, residual], axis=1)
         if strip.index in self._strips:
             self._pending.append(_Pending(strip, lr, sr))
-        self._release(known=rows[1])
+        return self._release(known=rows[1])
 
     def _rows(self, strip: Piece) -> Span:
         """Return the LR rows [start, stop) of a strip or piece."""
@@ -200,8 +195,9 @@ class Finisher:
                 band += gain * detail
         return torch.cat([sr, others])
 
-    def _release(self, known: int) -> None:
+    def _release(self, known: int) -> list[FinishedStrip]:
         """Lock and finish the strips whose surroundings are known to row `known`."""
+        finished = []
         while self._pending:
             rows = self._rows(self._pending[0].strip)
             window = lock_rows(rows, self._rules.grid)
@@ -209,13 +205,14 @@ class Finisher:
                 break
             item = self._pending.popleft()
             self._lock(item.sr, rows, window)
-            self._finish(item)
+            finished.append(self._finish(item))
         assert self._residual is not None
         first = self._rows(self._pending[0].strip)[0] if self._pending else known
         keep, _ = lock_rows((first, first), self._rules.grid)
         drop = max(0, keep - self._residual_top)
         self._residual = self._residual[:, drop:]
         self._residual_top += drop
+        return finished
 
     def _lock(
         self, sr: torch.Tensor, rows: tuple[int, int], window: tuple[int, int]
@@ -238,7 +235,7 @@ class Finisher:
         near = q[:, low:high].numpy()
         sr += enlarge_part(near, span, (0, near.shape[2]), scale)
 
-    def _finish(self, item: _Pending) -> None:
+    def _finish(self, item: _Pending) -> FinishedStrip:
         rules = self._rules
         lr = item.lr.cut(*self._rows(item.strip)).columns(*self._cols(item.strip))
         window = item.strip.window.intersection(rules.window)
@@ -265,9 +262,7 @@ class Finisher:
         if valid is not None:
             valid = np.asarray(valid.any(axis=0, keepdims=True))
         index, is_last = item.strip.index, item.strip.is_last
-        self._emit(
-            FinishedStrip(index, window, pixels, valid, deviation, sums, is_last)
-        )
+        return FinishedStrip(index, window, pixels, valid, deviation, sums, is_last)
 
     def _copy(
         self, codes: np.ndarray, pixels: np.ndarray, valid: np.ndarray | None

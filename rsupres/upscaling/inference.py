@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
@@ -24,7 +25,13 @@ from rsupres.blend import Mosaic, Piece
 from rsupres.blocks.separable import CUBIC_REACH
 from rsupres.diffusion.noise import NoiseField
 from rsupres.errors import ModelOutputError, ResourceError
-from rsupres.execution import OnProgress, Progress, read_ahead, write_behind
+from rsupres.execution import (
+    OnProgress,
+    Progress,
+    read_ahead,
+    threads_beside,
+    write_behind,
+)
 from rsupres.families.base import (
     Conditions,
     PredictsSpread,
@@ -169,20 +176,27 @@ class TileRunner:
             ModelOutputError: NaN, infinity or a wrong shape from the model.
             ResourceError: a single tile does not fit into memory.
         """
-        finisher = Finisher(rules, span.strips, write)
+        finisher = Finisher(rules, span.strips)
+        n_threads = 1 if rules.lock else threads_beside()
 
-        def finish(item: tuple[Piece, LrRows]) -> None:
-            if item[0].content == "all":
-                finisher.push(*item)
+        def finish(piece: Piece, lr: LrRows) -> list[FinishedStrip] | Piece:
+            return finisher.push(piece, lr) if piece.content == "all" else piece
+
+        def store(finished: Future[list[FinishedStrip] | Piece]) -> None:
+            result = finished.result()
+            if isinstance(result, Piece):
+                keep(result)
             else:
-                keep(item[0])
+                for strip in result:
+                    write(strip)
 
         with (
             closing(self.blend(span.rows, above)) as blended,
-            write_behind(finish) as behind,
+            ThreadPoolExecutor(n_threads, "rsupres-finish") as threads,
+            write_behind(store, n_threads) as behind,
         ):
             for item in blended:
-                behind.put(item)
+                behind.put(threads.submit(finish, *item))
                 del item
 
     def blend(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -42,19 +42,25 @@ def feed(
     sr: np.ndarray,
     lr: np.ndarray,
     edges: Sequence[int] = (),
-):
-    """Push strip after strip, in pieces with these edges; yield after each strip."""
+) -> Iterator[list[FinishedStrip]]:
+    """Push strip after strip, in pieces with these edges; yield what each finishes."""
     for index in range(plan.grid.shape[0]):
         window = plan.grid.strip(index)
         pixels = sr[:, window.row : window.row_stop].copy()
         valid = np.ones((1, *lr.shape[1:]), bool)
         rows = LrRows(0, lr, None, None, valid)
+        finished: list[FinishedStrip] = []
         for start, stop in itertools.pairwise(edges or (0, window.width)):
             part = window._replace(col=start, width=stop - start)
             is_last = stop == window.width
             piece = Piece(index, part, pixels[:, :, start:stop].copy(), is_last)
-            finisher.push(piece, rows)
-        yield index
+            finished += finisher.push(piece, rows)
+        yield finished
+
+
+def finish_all(*given) -> list[FinishedStrip]:
+    """Push all strips, and return what they finish."""
+    return list(itertools.chain.from_iterable(feed(*given)))
 
 
 def pictures(plan: StripRules) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +76,8 @@ def pictures(plan: StripRules) -> tuple[np.ndarray, np.ndarray]:
 def test_locked_strips_average_to_the_input(scale):
     plan = rules(64, scale, lock=True)
     lr, sr = pictures(plan)
-    out: list[FinishedStrip] = []
     n_strips = plan.grid.shape[0]
-    finisher = Finisher(plan, range(n_strips), out.append)
-    list(feed(finisher, plan, sr, lr))
+    out = finish_all(Finisher(plan, range(n_strips)), plan, sr, lr)
     assert [strip.index for strip in out] == list(range(n_strips))
     assert all(s.sums.squares / s.sums.values < 1e-10 for s in out)
     whole = np.concatenate([strip.pixels for strip in out], axis=1)
@@ -83,7 +87,7 @@ def test_locked_strips_average_to_the_input(scale):
 def test_locking_keeps_only_the_rows_that_it_needs():
     plan = rules(400, lock=True)
     lr, sr = pictures(plan)
-    finisher = Finisher(plan, range(plan.grid.shape[0]), lambda strip: None)
+    finisher = Finisher(plan, range(plan.grid.shape[0]))
     kept, waiting = [], []
     for _ in feed(finisher, plan, sr, lr):
         assert finisher._residual is not None
@@ -98,10 +102,8 @@ def test_locking_keeps_only_the_rows_that_it_needs():
 def test_surroundings_are_not_given_out_but_make_the_same_pixels():
     plan = rules(120, lock=True)
     lr, sr = pictures(plan)
-    whole: list[FinishedStrip] = []
-    part: list[FinishedStrip] = []
-    list(feed(Finisher(plan, range(plan.grid.shape[0]), whole.append), plan, sr, lr))
-    list(feed(Finisher(plan, range(7, 9), part.append), plan, sr, lr))
+    whole = finish_all(Finisher(plan, range(plan.grid.shape[0])), plan, sr, lr)
+    part = finish_all(Finisher(plan, range(7, 9)), plan, sr, lr)
     assert [strip.index for strip in part] == [7, 8]
     for strip in part:
         np.testing.assert_array_equal(strip.pixels, whole[strip.index].pixels)
@@ -113,10 +115,8 @@ def test_pieces_are_finished_as_whole_strips_are(lock: bool) -> None:
     lr, sr = pictures(plan)
     found = []
     for edges in ((), (0, 8, 20, 48)):
-        out: list[FinishedStrip] = []
-        n_strips = plan.grid.shape[0]
-        list(feed(Finisher(plan, range(n_strips), out.append), plan, sr, lr, edges))
-        found.append(out)
+        finisher = Finisher(plan, range(plan.grid.shape[0]))
+        found.append(finish_all(finisher, plan, sr, lr, edges))
     whole, parts = found
     assert len(parts) == len(whole) * (1 if lock else 3)
     for strip in whole:
@@ -143,12 +143,12 @@ def test_bands_that_are_enlarged_have_the_same_pixels_in_pieces() -> None:
     found = []
     for edges in ((0, 30), (0, 10, 20, 30)):
         out: list[FinishedStrip] = []
-        finisher = Finisher(plan, range(1), out.append)
+        finisher = Finisher(plan, range(1))
         window = plan.grid.strip(0)
         for start, stop in itertools.pairwise(edges):
             pixels = sr[:, : window.height, start:stop].copy()
             part = window._replace(col=start, width=stop - start)
-            finisher.push(Piece(0, part, pixels, stop == 30), rows)
+            out += finisher.push(Piece(0, part, pixels, stop == 30), rows)
         found.append(np.concatenate([part.pixels for part in out], axis=2))
     np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-6)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 
 from rsupres.errors import ModelOutputError, ResourceError
 from rsupres.grid import PixelWindow
+from rsupres.upscaling.finishing import Finisher
 from rsupres.upscaling.outputs import INTERVAL, interval_reach
 from rsupres.upscaling.pipeline import upscale_scene
 from tests.fakes import FakeModel, PreparingModel, SureModel, noisy, spec
@@ -176,3 +180,42 @@ def test_tiles_without_valid_pixels_never_reach_the_model(tmp_path, monkeypatch)
     summary = upscale_scene(job_for(scene, stretch="0,3000", tile_size=16, overlap=6))
     assert summary.skipped > 0
     assert sum(model.batches) == summary.tiles - summary.skipped
+
+
+def test_pieces_that_are_finished_in_several_threads_keep_their_order(
+    scene, monkeypatch
+):
+    FakeModel().install(monkeypatch)
+    wanted = result(scene, "wanted.tif", tile_size=16, overlap=6)
+    push, numbers = Finisher.push, itertools.count()
+    seen = set()
+
+    def slow_at_first(*given):
+        time.sleep(0.02 if next(numbers) % 4 == 0 else 0)
+        seen.add(threading.get_ident())
+        return push(*given)
+
+    monkeypatch.setattr(Finisher, "push", slow_at_first)
+    monkeypatch.setenv("GDAL_NUM_THREADS", "16")
+    found = result(scene, "found.tif", tile_size=16, overlap=6)
+    np.testing.assert_array_equal(found, wanted)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("threads", ["1", "16"])
+def test_an_error_while_finishing_reaches_the_caller(scene, monkeypatch, threads):
+    FakeModel().install(monkeypatch)
+    push, numbers = Finisher.push, itertools.count()
+
+    def fail_once(*given):
+        if next(numbers) == 3:
+            raise MemoryError("no room for a piece")
+        return push(*given)
+
+    monkeypatch.setattr(Finisher, "push", fail_once)
+    monkeypatch.setenv("GDAL_NUM_THREADS", threads)
+    with pytest.raises(MemoryError, match="no room"):
+        result(scene, tile_size=16, overlap=6)
+    assert not scene.with_name("out.tif").exists()
+    monkeypatch.setattr(Finisher, "push", push)
+    result(scene, tile_size=16, overlap=6)  # goes on, with every strip

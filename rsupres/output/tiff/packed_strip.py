@@ -7,17 +7,19 @@ continued with the next strip. So a strip's file holds its last rows, or nothing
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsupres.execution import threads_beside
 from rsupres.grid import PixelWindow
 from rsupres.output.atomic import publishing
 from rsupres.output.tiff.geotiff import StripFile
 from rsupres.output.tiff.packets import COLS, Packets
 from rsupres.output.tiff.profile import BLOCK
-from rsupres.output.tiff.strip import StripWriter, read_rows
+from rsupres.output.tiff.strip import PacketWriter, StripWriter, read_rows
 
 _Columns = tuple[NDArray[np.generic], NDArray[np.bool_] | None]
 
@@ -58,6 +60,7 @@ class PackedStrip:
         self._packets = [
             (window, packets.create(0, window, stack)) for window in windows
         ]
+        self._threads = stack.enter_context(ThreadPoolExecutor(threads_beside()))
         self._above: list[StripFile] = []  # that hold the first rows of a packet
         if windows and windows[0].row < self._top:
             n_above = self._top - windows[0].row
@@ -109,9 +112,13 @@ class PackedStrip:
 
     def _pack(self, columns: list[_Columns], width: int) -> None:
         """Write columns of every packet."""
-        for window, packet in self._packets:
-            place = window._replace(col=self._col, width=width)
-            packet.write(*self._joined(columns, place))
+
+        def write(item: tuple[PixelWindow, PacketWriter]) -> None:
+            place = item[0]._replace(col=self._col, width=width)
+            item[1].write(*self._joined(columns, place))
+
+        for _ in self._threads.map(write, self._packets):
+            pass  # what a thread raised is raised here
         self._col += width
 
     def _joined(self, columns: list[_Columns], place: PixelWindow) -> _Columns:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from rsupres.execution import threads_beside
 from rsupres.tile_grid import machine_memory
 
 # Factors of time: detail of 1, detail between 0 and 1, predicted errors, one thread.
@@ -133,7 +134,8 @@ def memory_bytes(load: Load) -> int:
     # Strips are made in pieces of a tile; of small ones, several wait.
     piece = max(4.0 * load.tile_sr * load.n_bands, pipeline["small_piece"])
     piece = min(strip, piece)
-    strips = pipeline["per_piece"] * piece + pipeline["per_strip"] * (strip - piece)
+    n_pieces = pipeline["per_piece"] + pipeline["per_thread"] * (threads_beside() - 1)
+    strips = n_pieces * piece + pipeline["per_strip"] * (strip - piece)
     # What a large file takes until it is whole, with its overviews.
     file = pipeline["per_written_value"] * load.written_values
     return int(pipeline["fixed"] + networks + strips + file)

@@ -94,13 +94,14 @@ def _join(work: Work, run: Run, parts: StripParts, strip: int) -> None:
     lr = rows_around(source, strip)
     mosaic = Mosaic(work.grid, source.n_channels, strip, strip + 1)
     with StripSaver(work, run, packets_of(work, run), strips) as saver:
-        finisher = Finisher(work.rules, strips, saver.take)
+        finisher = Finisher(work.rules, strips)
         above, own = parts.read(strip, "above"), parts.read(strip, "own")
         for pair in zip(above, own, strict=True):
             for piece in pair:
                 mosaic.put(piece)
             for piece in mosaic.finished():
-                finisher.push(piece, lr)
+                for finished in finisher.push(piece, lr):
+                    saver.take(finished)
     logger.debug("Strip %d is made of two parts.", strip)
 
 

@@ -21,9 +21,13 @@ from tests.output.tiff.packet_cases import EDGES, SIZE, Case, make_meta, picture
 CUTS = (300, 512, 1035)
 
 
-@pytest.fixture(autouse=True)
-def _a_small_output_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["2", "16"])
+def _a_small_output_is_packed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pack outputs of any size; with 16 threads, several packets at once."""
     monkeypatch.setattr(module, "PACKED_BYTES", 0)
+    monkeypatch.setenv("GDAL_NUM_THREADS", request.param)
 
 
 @pytest.fixture
