@@ -6,6 +6,8 @@ GPU it takes some minutes. It prints three tables, and asserts nothing:
 1. The host alone: a granule-wide strip through the whole pipeline with a model that
    returns a finished texture at once, by the number of threads with which GDAL
    compresses. What is left is reading, blending, finishing, compression and the COG.
+   Then the processor time of each step, and the speed that these would allow with
+   more cores: no step is faster than the threads that share it.
 2. With a GPU: tiles a second of the model by batch size, as it is and replayed as a
    CUDA graph; bytes a second to the host, into pinned and into pageable memory; and the
    time of a product with a transfer, one after the other and overlapped.
@@ -17,13 +19,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 from rsupres.cli.process import tune
@@ -36,16 +39,35 @@ import torch  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from rsupres.blend import Mosaic  # noqa: E402
 from rsupres.diffusion.noise import NoiseField  # noqa: E402
+from rsupres.execution import threads_beside  # noqa: E402
 from rsupres.families.base import Conditions, SceneContext, TileBatch  # noqa: E402
 from rsupres.families.optical.resolver import Optical  # noqa: E402
 from rsupres.grid import PixelWindow  # noqa: E402
+from rsupres.output.tiff.packets import Packets  # noqa: E402
+from rsupres.output.tiff.strip import PacketWriter  # noqa: E402
+from rsupres.upscaling import inference, pipeline  # noqa: E402
 from rsupres.upscaling.array import load_model  # noqa: E402
+from rsupres.upscaling.finishing import Finisher  # noqa: E402
+from rsupres.upscaling.inference import TileRunner  # noqa: E402
 from rsupres.upscaling.job import UpscaleJob  # noqa: E402
-from rsupres.upscaling.pipeline import upscale_scene  # noqa: E402
+from rsupres.upscaling.outputs import StripSaver  # noqa: E402
 
 _SCALE = Fraction(4)
 _MODEL = "optical-small"
+# The functions in which each step happens.
+_STEPS: tuple[tuple[str, object, str], ...] = (
+    ("reading", inference, "rows_around"),
+    ("model and mosaic", TileRunner, "_upscale"),
+    ("model and mosaic", Mosaic, "add"),
+    ("finishing", Finisher, "push"),
+    ("storing", StripSaver, "take"),
+    ("packets", PacketWriter, "write"),
+    ("packing", Packets, "pack"),
+    ("end, in one thread", Packets, "write_output"),
+    ("end", pipeline, "write_finished"),
+)
 _SIDE = 256  # LR pixels of the tiles that are timed alone
 
 
@@ -66,9 +88,10 @@ def main() -> None:
         mpx = arguments.rows * arguments.width * float(_SCALE) ** 2 / 1e6
         print(f"{arguments.rows} x {arguments.width} x 3 uint16, x4, {mpx:.0f} SR Mpx")
         for threads in arguments.threads.split(","):
-            with finished_at_once():
+            with finished_at_once(), watched_steps() as steps:
                 spent = run(scene, folder, "cpu", threads)
             show(f"host alone, {threads} threads of GDAL", spent, mpx)
+        show_steps(steps, spent, mpx)
         if torch.cuda.is_available():
             time_batches()
             time_transfers()
@@ -83,6 +106,50 @@ def show(name: str, spent: Spent, mpx: float) -> None:
         f"{mpx / spent.wall_s:8.1f} SR Mpx/s{1e3 * spent.cpu_s / mpx:8.1f} CPU ms/Mpx",
         flush=True,
     )
+
+
+@contextmanager
+def watched_steps() -> Iterator[dict[str, float]]:
+    """Sum up the CPU seconds of the threads that each step of the host runs in."""
+    spent = {step: 0.0 for step, *_ in _STEPS}
+    lock = threading.Lock()
+
+    def timed(real: Callable[..., Any], clock: Callable[[], float], step: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            before = clock()
+            try:
+                return real(*given, **named)
+            finally:
+                with lock:
+                    spent[step] += clock() - before
+
+        return call
+
+    with ExitStack() as stack:
+        for step, owner, name in _STEPS:
+            clock = time.process_time if step == "end" else time.thread_time
+            work = timed(getattr(owner, name), clock, step)
+            stack.enter_context(mock.patch.object(owner, name, work))
+        yield spent
+
+
+def show_steps(steps: Mapping[str, float], spent: Spent, mpx: float) -> None:
+    """Print the cost of steps, and the speed that they allow with some cores."""
+    cost = {step: 1e3 * seconds / mpx for step, seconds in steps.items()}
+    print("CPU ms/Mpx: " + ", ".join(f"{step} {ms:.1f}" for step, ms in cost.items()))
+    for cores in (2, 4, 8, 16):
+        with mock.patch.dict(os.environ, GDAL_NUM_THREADS=str(cores)):
+            shared = threads_beside()
+        slowest = max(
+            (1e3 * spent.cpu_s / mpx - cost["end"]) / cores,
+            cost["reading"],
+            cost["model and mosaic"],
+            cost["packing"],
+            cost["storing"],
+            max(cost["finishing"], cost["packets"]) / shared,
+        )
+        at_end = max(cost["end"] / cores, cost["end, in one thread"])
+        print(f"{cores:3} cores: at most {1e3 / (slowest + at_end):.0f} SR Mpx/s")
 
 
 def finished_at_once() -> AbstractContextManager[object]:
@@ -115,7 +182,7 @@ def run(scene: Path, folder: Path, device: str, threads: str = "ALL_CPUS") -> Sp
         device=device,
         creation=(("NUM_THREADS", threads),),
     )
-    spent = timed(lambda: upscale_scene(job))
+    spent = timed(lambda: pipeline.upscale_scene(job))
     job.output.unlink()
     return spent
 
