@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist import is_xdist_worker
 
 from tests.cluster.farm import Farm
@@ -16,8 +16,13 @@ from tests.forkserver import Commands, spare_the_disk
 from tests.skips import is_listed
 
 # The time of an example depends on the load of the machine, so none is too long.
-settings.register_profile("full", deadline=None, max_examples=60)
-settings.register_profile("quick", deadline=None, max_examples=10)
+_ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("full", _ANY_TIME, max_examples=60)
+# The same examples in each run; those of the slow tests differ from run to run.
+settings.register_profile("quick", _ANY_TIME, max_examples=10, derandomize=True)
+
+# Variables that name folders of files for tests; see `tests.helpers.find_shared`.
+SHARED = {f"RSUPRES_{kind}" for kind in ("DATA", "GOLDEN", "SPECS", "SCHEMAS")}
 
 _unlisted: list[str] = []
 
@@ -119,10 +124,18 @@ def scheduler(farm: Farm) -> Iterator[Path]:
         farm.kill(each)
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let plans take their time, as a machine that tests on all cores is slow."""
-    monkeypatch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 120.0)
+@pytest.fixture(autouse=True, scope="session")
+def _alike(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep from tests what a user has set or stored, and how slow the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("RSUPRES_") and name not in SHARED:
+                patch.delenv(name)
+        for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("home")))
+        # Plans leave out what takes longer.
+        patch.setattr("rsupres.upscaling.estimates.planning.LIMIT_S", 120.0)
+        yield
 
 
 @pytest.fixture

@@ -67,6 +67,8 @@ class Commands:
         *arguments: object,
         while_running: Callable[[int], None] | None = None,
         tile_s: float = 0.0,
+        n_batches: int | None = None,
+        holds_output: bool = False,
         file_limit: int | None = None,
         time_limit_s: int | None = None,
         folder: Path | None = None,
@@ -77,16 +79,25 @@ class Commands:
             *arguments: after `rsupres`.
             while_running: called with the process number.
             tile_s: seconds that the bicubic model sleeps a batch.
+            n_batches: batches after which the bicubic model waits until `while_running`
+                has returned, however slow that is.
+            holds_output: the output, written in full under another name, gets its own
+                after `while_running` has returned.
             file_limit: largest file in bytes that the process may write.
             time_limit_s: seconds of a processor after which it is killed.
             folder: where it runs.
         """
         server = self._start()
         texts = [self.folder / name for name in ("stdout", "stderr")]
+        hold = self.folder / "hold"
+        hold.touch()
         request = {
             "arguments": [str(argument) for argument in arguments],
             "texts": [str(path) for path in texts],
             "tile_s": tile_s,
+            "n_batches": n_batches,
+            "holds_output": holds_output,
+            "hold": str(hold),
             "file_limit": file_limit,
             "time_limit_s": time_limit_s,
             "folder": None if folder is None else str(folder),
@@ -100,6 +111,7 @@ class Commands:
             if while_running is not None:
                 while_running(pid)
         finally:
+            hold.unlink()
             # Until now the number stands for the child, even if that has ended.
             server.stdin.write("collect\n")
             server.stdin.flush()
@@ -179,6 +191,11 @@ def _work(request: dict[str, object]) -> None:
             os.chdir(str(request["folder"]))
         if request["tile_s"]:
             slow_down(float(request["tile_s"]))
+        hold = Path(str(request["hold"]))
+        if request["n_batches"] is not None:
+            hold_model(int(request["n_batches"]), hold)
+        if request["holds_output"]:
+            hold_output(hold)
         from rsupres.cli import main
 
         try:
@@ -210,6 +227,44 @@ def slow_down(tile_s: float) -> None:
         return upscale(self, batch, scale)
 
     Bicubic.upscale = slow
+
+
+def hold_model(n_batches: int, hold: Path) -> None:
+    """Let the bicubic model wait after some batches, as long as a file exists.
+
+    Args:
+        n_batches: that it computes while the file exists.
+        hold: the file.
+    """
+    from rsupres.families.bicubic import Bicubic
+
+    upscale, n_left = Bicubic.upscale, n_batches
+
+    def held(self, batch, scale):
+        nonlocal n_left
+        while n_left == 0 and hold.exists():
+            time.sleep(0.005)
+        n_left = n_left - 1 if hold.exists() else n_batches
+        return upscale(self, batch, scale)
+
+    Bicubic.upscale = held
+
+
+def hold_output(hold: Path) -> None:
+    """Let outputs wait before they get their names, as long as a file exists."""
+    from rsupres.output import strips
+
+    run_interruptible = strips.run_interruptible
+
+    def held(work):
+        def write():
+            work()
+            while hold.exists():
+                time.sleep(0.005)
+
+        run_interruptible(write)
+
+    strips.run_interruptible = held
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rsupres.tile_grid import TileGrid, lr_step
 # For a property whose examples take a tenth of a second: a fifth of the usual number.
 COSTLY = settings(
     max_examples=settings().max_examples // 5,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 UTM = CRS.from_epsg(32631)
 # Some letters, signs and breaks: all of Unicode takes a second to prepare.

@@ -120,7 +120,6 @@ def test_a_command_block_runs_as_written(
     material: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    patient: None,
 ) -> None:
     if any(text in block for text in NOT_RUN):
         return  # `test_what_is_not_run_is_in_a_page` keeps the list short

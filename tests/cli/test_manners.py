@@ -55,7 +55,7 @@ def test_a_name_of_another_format_is_refused_with_the_way_out(scene, extension):
     assert [path.name for path in scene.parent.iterdir()] == ["scene.tif"]
 
 
-def test_further_outputs_and_plans_heed_extensions_too(scene, patient):
+def test_further_outputs_and_plans_heed_extensions_too(scene):
     side = ("--samples", 2, "--uncertainty", scene.with_name("sd.png"))
     result = run("upscale", scene, scene.with_name("o.tif"), *side)
     assert result.exit_code == 3
@@ -126,7 +126,7 @@ def test_doctor_says_nothing_about_its_own_scene(monkeypatch):
 
 
 def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
-    scene, tmp_path, monkeypatch, patient
+    scene, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cards, module = [read_card("bicubic")], "rsupres.upscaling.estimates.calibration"

@@ -230,8 +230,7 @@ def test_a_batch_stops_in_time_and_goes_on(scenes: Path, monkeypatch) -> None:
     def slow(job, **options):
         if "T33" in job.scenes[0]:
             limits.append(signal.getitimer(signal.ITIMER_REAL)[0])
-            signal.setitimer(signal.ITIMER_REAL, 0.01)  # the hour is over
-            signal.pause()
+            signal.raise_signal(signal.SIGALRM)  # the hour is over
         return whole(job, **options)
 
     monkeypatch.setattr(attempts, "upscale_scene", slow)

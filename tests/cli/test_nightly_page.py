@@ -96,7 +96,7 @@ def test_the_next_nights_redo_a_changed_scene_and_finish_a_killed_run(
         commands.wait_until(lambda: list(strips.glob("*")), pid)
         os.kill(pid, signal.SIGKILL)
 
-    killed = commands.run(*words, folder=data, tile_s=0.2, while_running=kill)
+    killed = commands.run(*words, folder=data, n_batches=3, while_running=kill)
     assert killed.code == -signal.SIGKILL
     waiting = commands.run("status", "sharp", "--json", folder=data).out
     assert '"running": 1' not in waiting  # its process is dead

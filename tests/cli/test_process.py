@@ -12,7 +12,8 @@ from rsupres.cli import process as processor
 
 # Blocks of 32 MiB, filled and freed: how many pages does the system hand out for them?
 _FAULTS = """
-import resource
+import ctypes, resource
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages, of which there are few
 import numpy as np
 from rsupres.cli.process import tune
 tune()

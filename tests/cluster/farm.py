@@ -40,6 +40,8 @@ class Farm:
     def worker(self, file: Path, *, tile_s: float = 0.0, **environment: str) -> int:
         """Start a worker, wait for it, and return its process number.
 
+        While the file `hold_of(file)` exists, its bicubic model waits after one batch.
+
         Args:
             file: of the scheduler.
             tile_s: seconds that the bicubic model sleeps a batch.
@@ -97,6 +99,11 @@ class Farm:
         return pid
 
 
+def hold_of(scheduler: Path) -> Path:
+    """Return the file that makes the workers of a scheduler's file wait."""
+    return scheduler.with_suffix(".hold")
+
+
 def _wait_for(file: Path) -> None:
     until = time.monotonic() + 200
     while not file.exists():
@@ -149,9 +156,10 @@ async def _be_scheduler(request: dict[str, object]) -> None:
 async def _be_worker(request: dict[str, object]) -> None:
     from distributed import Worker
 
-    from tests.forkserver import slow_down
+    from tests.forkserver import hold_model, slow_down
 
     os.environ.update(request["environment"])
+    hold_model(1, hold_of(Path(request["file"])))
     if request["tile_s"]:
         slow_down(float(request["tile_s"]))
     async with Worker(

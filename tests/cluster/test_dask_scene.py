@@ -9,7 +9,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ from click.testing import CliRunner, Result
 
 from rsupres.checkpoints.catalogue import read_card
 from rsupres.cli import main
+from tests.cluster.farm import hold_of
 from tests.helpers import make_scene
 
 OPTIONS = ["--scale", "3", "--model", "bicubic", "--tile-size", "24", "-q"]
-TILE_S = 0.03
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def held(scheduler: Path) -> Iterator[Path]:
+    """Let workers wait after a batch until the block ends, or the file is removed."""
+    hold = hold_of(scheduler)
+    hold.touch()
+    try:
+        yield hold
+    finally:
+        hold.unlink(missing_ok=True)
+
+
 def owners(run: Path) -> set[int]:
     """Return the processes that hold or held shards of a run."""
     found = set()
@@ -63,12 +75,14 @@ def test_two_workers_make_the_bytes_of_one_process(
 
     def watch(pid: int) -> None:
         until(lambda: pids.update(owners(tmp_path / "out.tif.run")) or len(pids) == 2)
+        hold.unlink()
 
-    done = commands.run(
-        *("upscale", scene, output, *OPTIONS, "--dask-scheduler-file", scheduler),
-        *("--dask-resources", "TEST=1", "--json"),
-        while_running=watch,
-    )
+    with held(scheduler) as hold:
+        done = commands.run(
+            *("upscale", scene, output, *OPTIONS, "--dask-scheduler-file", scheduler),
+            *("--dask-resources", "TEST=1", "--json"),
+            while_running=watch,
+        )
     assert done.code == 0, done.err
     assert output.read_bytes() == whole
     assert json.loads(done.out)["tiles"] > 20
@@ -81,18 +95,19 @@ def test_a_worker_that_is_killed_costs_another_attempt_only(
 ):
     output, run = tmp_path / "out.tif", tmp_path / "out.tif.run"
     _, file = farm.scheduler("killed")
-    workers = {farm.worker(file, tile_s=TILE_S) for _ in range(2)}
+    workers = {farm.worker(file) for _ in range(2)}
     killed = []
 
     def kill(pid: int) -> None:
-        until(lambda: len(list(run.glob("strips/*"))) > 1)
-        killed.extend(owners(run) & workers)
+        until(lambda: killed.extend(owners(run) & workers) or killed)
         farm.kill(killed[0])
+        hold.unlink()
 
     address = json.loads(file.read_text())["address"]
-    done = commands.run(
-        *("upscale", scene, output, *OPTIONS, "--dask", address), while_running=kill
-    )
+    with held(file) as hold:
+        done = commands.run(
+            *("upscale", scene, output, *OPTIONS, "--dask", address), while_running=kill
+        )
     assert done.code == 0, done.err
     assert killed
     assert output.read_bytes() == whole
@@ -104,16 +119,17 @@ def test_a_scheduler_that_is_gone_leaves_a_run_that_continues(
 ):
     output, run = tmp_path / "out.tif", tmp_path / "out.tif.run"
     pid, file = farm.scheduler("gone")
-    farm.worker(file, tile_s=TILE_S)
+    farm.worker(file)
 
     def kill(command: int) -> None:
         until(lambda: list(run.glob("strips/*")))
         farm.kill(pid)
 
-    lost = commands.run(
-        *("upscale", scene, output, *OPTIONS, "--dask-scheduler-file", file),
-        while_running=kill,
-    )
+    with held(file):
+        lost = commands.run(
+            *("upscale", scene, output, *OPTIONS, "--dask-scheduler-file", file),
+            while_running=kill,
+        )
     assert lost.code == 6, lost.err
     assert "scheduler is gone" in lost.err
     assert len(lost.err.splitlines()) == 1
@@ -135,7 +151,8 @@ def test_a_command_that_is_stopped_stops_its_workers_and_continues(
         until(lambda: list(run.glob("strips/*.tif")))
         os.kill(pid, signal.SIGTERM)
 
-    stopped = commands.run(*arguments, while_running=stop)
+    with held(scheduler):
+        stopped = commands.run(*arguments, while_running=stop)
     assert stopped.code == 143, stopped.err
     assert "the same command continues" in stopped.err
     n_done = len(list(run.glob("strips/*.tif")))
@@ -186,11 +203,15 @@ def test_an_address_without_a_scheduler_ends_in_6(scene, monkeypatch, service):
     monkeypatch.setattr("rsupres.cluster.scheduler._CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
+        web = threading.Thread(target=answer_as_the_web, args=[server])
         if service == "none":
             server.close()
         elif service == "of the web":
-            threading.Thread(target=answer_as_the_web, args=[server]).start()
+            monkeypatch.setattr("rsupres.cluster.scheduler._CONNECT_S", 100.0)
+            web.start()
         refused = upscale(scene, "--dask", address)
+        if service == "of the web":
+            web.join()
     assert refused.exit_code == 6, refused.output
     assert f"{address}: no Dask scheduler answers" in refused.output
 
@@ -198,7 +219,7 @@ def test_an_address_without_a_scheduler_ends_in_6(scene, monkeypatch, service):
 def answer_as_the_web(server: socket.socket) -> None:
     """Refuse one request, as a server of pages refuses what is no HTTP."""
     connection, _ = server.accept()
-    with connection:
+    with connection, suppress(ConnectionError):  # Dask may close it with all unread
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         connection.recv(1 << 16)
 

@@ -219,12 +219,11 @@ def test_a_batch_on_dask_makes_the_same_files_and_goes_on_after_a_failure(
 )
 def test_a_shard_that_is_preempted_continues(commands, job, number):
     def preempt(pid: int) -> None:
-        while not list(job.run_path.glob("strips/*")):
-            os.sched_yield()
+        commands.wait_until(lambda: list(job.run_path.glob("strips/*")), pid)
         os.kill(pid, number)
 
     arguments = ("upscale", job.scenes[0], job.output, *OPTIONS, "--shard")
-    stopped = commands.run(*arguments, "1/2", while_running=preempt, tile_s=0.1)
+    stopped = commands.run(*arguments, "1/2", while_running=preempt, n_batches=1)
     assert stopped.code == 128 + number, stopped.err
     assert "the same command continues" in stopped.err
     assert commands.run(*arguments, "2/2").code == 0

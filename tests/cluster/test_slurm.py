@@ -38,11 +38,14 @@ code=0
 for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
 exit $code
 """
-RSUPRES = """#!{python}
-import os, sys
+RSUPRES = """#!/bin/sh
+exec "{python}" "{code}" "$@"
+"""
+CODE = """import sys
 sys.path.insert(0, {root!r})
-from tests.forkserver import slow_down
-slow_down(float(os.environ.get("TILE_S", "0")))
+from pathlib import Path
+from tests.forkserver import hold_model
+hold_model(1, Path("hold"))
 from rsupres.cli import main
 main(prog_name="rsupres")
 """
@@ -55,7 +58,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tools.mkdir()
     texts = {
         "sbatch": SBATCH,
-        "rsupres": RSUPRES.format(python=sys.executable, root=str(ROOT)),
+        "rsupres": RSUPRES.format(python=sys.executable, code=tools / "code.py"),
+        "code.py": CODE.format(root=str(ROOT)),
     }
     for name, text in texts.items():
         (tools / name).write_text(text)
@@ -106,11 +110,11 @@ def test_a_task_that_is_preempted_ends_clean_and_is_finished(
     words = ["a.tif", "a2.tif", *OPTIONS]
     environment = {
         **os.environ,
-        "TILE_S": "0.3",
         "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_ARRAY_TASK_COUNT": "1",
         "SLURM_CPUS_PER_TASK": "1",
     }
+    Path("hold").touch()  # the model waits after a batch
     with subprocess.Popen(
         ["bash", str(ROOT / "examples/slurm_scene.sh"), *words],
         env=environment,
@@ -123,6 +127,7 @@ def test_a_task_that_is_preempted_ends_clean_and_is_finished(
             time.sleep(0.02)
         task.send_signal(number)  # the script became the command
         _, text = task.communicate()
+    Path("hold").unlink()
     assert task.returncode == code, text
     assert f"Stopped by {number.name}" in text
     assert sbatch("slurm_scene.sh", 1, *words) == 0

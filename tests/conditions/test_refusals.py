@@ -91,7 +91,6 @@ def test_a_spec_keeps_its_legend_and_classes():
     assert spec_from_json(old) == spec()
 
 
-@pytest.mark.usefixtures("patient")
 def test_a_plan_shows_conditions_their_cost_and_what_is_refused(
     scene, reference, monkeypatch
 ):

@@ -275,7 +275,11 @@ def test_a_state_tells_what_is_done(tmp_path: Path) -> None:
     assert (state.started.timestamp(), state.updated.timestamp()) == (1000, 2000)
 
 
-def test_looking_at_a_run_does_not_stop_one_from_beginning(tmp_path: Path) -> None:
+def test_looking_at_a_run_does_not_stop_one_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The thread may lose its turn while it looks.
+    monkeypatch.setattr("rsupres.output.locks.PATIENCE_S", 100.0)
     with Run.open(tmp_path / "o.run", MANIFEST):
         pass
     stop = threading.Event()

@@ -248,7 +248,6 @@ def test_a_style_is_followed_or_drawn(scene, tmp_path, monkeypatch, model):
     assert (tags["RSUPRES_STYLE_SAMPLE"], tags["RSUPRES_SAMPLER"]) == ("yes", "heun")
 
 
-@pytest.mark.usefixtures("patient")
 def test_plan_shows_conditions_as_text_and_json(scene, reference, buildings, model):
     options = (
         "--scale",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_lost_progress_alone_is_no_failure(folder: Path) -> None:
 
 
 def test_closed_standard_streams_do_no_harm(folder: Path) -> None:
-    command = " ".join([*RSUPRES, *TILE])
+    command = shlex.join([*RSUPRES, *TILE])
     done = subprocess.run(
         ["sh", "-c", f"exec {command} <&- 2>&-"], cwd=folder,
         stdout=subprocess.PIPE, env=environment(), check=False,
