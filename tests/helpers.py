@@ -46,11 +46,19 @@ def shared_data(*parts: str, kind: str = "data") -> Path:
         *parts: path below the folder.
         kind: which folder, see `find_shared`.
     """
+    if reason := why_not_shared(*parts, kind=kind):
+        pytest.skip(reason)
     folder = find_shared(kind)
-    if folder is None or not (path := folder.joinpath(*parts)).exists():
-        name = "/".join(parts)
-        pytest.skip(f"needs {name} of the shared {kind}: set RSUPRES_{kind.upper()}")
-    return path
+    assert folder is not None
+    return folder.joinpath(*parts)
+
+
+def why_not_shared(*parts: str, kind: str = "data") -> str:
+    """Return why a file or folder of the shared data is not there, "" where it is."""
+    folder, needed = find_shared(kind), f"needs {'/'.join(parts)} of the shared {kind}"
+    if folder is None:
+        return f"{needed}: set RSUPRES_{kind.upper()}"
+    return "" if folder.joinpath(*parts).exists() else f"{needed}, which {folder} lacks"
 
 
 def read(path: Path) -> NDArray[np.generic]:

@@ -19,7 +19,8 @@ REASONS = {
     r"not the versions of constraints\.txt: .*": "after `make install`",
     # Data that are too large or not free to commit.
     r"needs .* of the shared (data|specs|schemas): "
-    r"set RSUPRES_(DATA|SPECS|SCHEMAS)": ("where the variable names the folder"),
+    r"set RSUPRES_(DATA|SPECS|SCHEMAS)": "where the variable names the folder",
+    r"needs .* of the shared (data|specs|schemas), which .* lacks": "with all of it",
     # Golden cases: tests/golden holds a selection of all cases.
     r"the golden folder .* holds no cases of \w+": "with all golden cases",
     r"not in this selection": "with all golden cases",
@@ -31,7 +32,7 @@ REASONS = {
     ),
     r"this golden folder has no resize case": "with the cases of tests/golden",
     # The operating system.
-    r"root may write everywhere": "for users other than root",
+    r"root may write everywhere": "on Linux, or for users other than root",
     r"glibc's settings are Linux's": "on Linux",
     r"this system has no /dev/full": "on Linux",
     r"this system has no /proc": "on Linux",

@@ -31,4 +31,5 @@ def test_an_unlisted_reason_fails_the_run(
 
 def test_reasons_are_compared_whole() -> None:
     assert is_listed("needs metrics of the shared data: set RSUPRES_DATA")
+    assert is_listed("needs metrics of the shared data, which /data lacks")
     assert not is_listed("needs metrics of the shared data: set RSUPRES_DATA, later")

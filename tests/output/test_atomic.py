@@ -140,8 +140,8 @@ def test_a_full_file_system_stops_a_run_that_then_continues(tmp_path: Path) -> N
 
 def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path: Path) -> None:
     body = """
-        if os.getuid() == 0:
-            os.setuid(65534)
+        from tests.forkserver import restrict_root
+        restrict_root()
         for work in (
             lambda: Run.open(path, manifest),
             lambda: publishing(path / 'o.tif').__enter__().write_bytes(b'x'),

@@ -17,19 +17,16 @@ from rsupres.products import stac
 from rsupres.products.model import Product, Radiometry
 from rsupres.products.safe import read_metadata
 from rsupres.products.sentinel2 import BANDS
-from tests.helpers import find_shared, shared_data
+from tests.helpers import shared_data, why_not_shared
 
 Row = dict[str, str]
 
 
 def rows(kind: str) -> list[ParameterSet]:
     """Return the rows of a kind of metadata; without the data, one that is skipped."""
-    shared = find_shared("data")
-    table = shared / "s2products" / "truth.csv" if shared else None
-    if table is None or not table.exists():
-        reason = "needs s2products of the shared data: set RSUPRES_DATA"
+    if reason := why_not_shared("s2products", "truth.csv"):
         return [pytest.param({}, marks=pytest.mark.skip(reason=reason))]
-    with table.open() as opened:
+    with shared_data("s2products", "truth.csv").open() as opened:
         found = [row for row in csv.DictReader(opened) if kind in row["kind"]]
     return [
         pytest.param(row, id="-".join(Path(row["file"]).parts[-2:])) for row in found
