@@ -227,9 +227,7 @@ def spare_the_disk() -> None:
 def restrict_root() -> None:
     """Take from this process, if it is root's on Linux, all rights that others lack."""
     if os.geteuid() == 0:
-        header = struct.pack(
-            "Ii", 0x20080522, 0
-        )  # version 3 of capset(2), this process
+        header = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
         assert ctypes.CDLL(None).capset(header, bytes(24)) == 0
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rsupres.errors import InputError
@@ -36,7 +37,7 @@ def halve(path: Path) -> None:
 
 
 def make_noise(path: Path) -> None:
-    path.write_bytes(os.urandom(path.stat().st_size))
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
 DAMAGES = [Path.unlink, halve, make_noise]
