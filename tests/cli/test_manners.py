@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import re
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from rsupres.cli.terminal.console import configure_logging
 from rsupres.errors import QualityGateError
 from rsupres.evaluation.report import COLUMNS
 from rsupres.output.tiff.profile import OTHER_FORMATS
-from rsupres.upscaling.estimates.calibration import _Probe, _split
+from rsupres.upscaling.estimates.calibration import _Probe, _split, measure
 from rsupres.upscaling.estimates.costs import read_times
 from rsupres.upscaling.estimates.self_test import SelfTest
 from rsupres.upscaling.gates import FIGURES
@@ -137,13 +138,17 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
         assert run(*line[3:]).exit_code == 0  # without python -m rsupres
 
     monkeypatch.setattr(f"{module}.subprocess.run", run_here)
+    # The larger of the two scenes takes longer, and less than sixteen times as long.
+    clock = partial(next, iter((0.0, 1.0, 0.0, 4.0)))
+    monkeypatch.setattr(f"{module}.measure", partial(measure, clock))
     result = run("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]
     times = read_times()
     assert times is not None
-    assert times.start > 0
-    assert times.value > 0
+    n_values = [4 * (4 * side) ** 2 for side in (24, 96)]
+    assert times.value == pytest.approx(3 / (n_values[1] - n_values[0]))
+    assert times.start == pytest.approx(1 - times.value * n_values[0])
     planned = run("plan", scene, "--model", "bicubic", "--json")
     told = json.loads(planned.stdout)
     n_values = 48 * 64 * len(told["bands"])
