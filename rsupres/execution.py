@@ -267,6 +267,7 @@ class _Thread(threading.Thread):
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         super().__init__(target=target, name=f"rsupres-{name}", daemon=True)
+        self.stopping = threading.Event()
         self.ended = threading.Event()
         self.error: BaseException | None = None
 
@@ -283,11 +284,14 @@ class _Thread(threading.Thread):
         if self.error is not None:
             raise self.error
 
-    def wait(self) -> None:
-        # Not join: an exception inside it makes a live thread look dead.
+    def stop(self) -> None:
+        """Ask it to stop, and wait until it has."""
         try:
+            self.stopping.set()
+            # Not join: an exception inside it makes a live thread look dead.
             self.ended.wait(_JOIN_S)
         finally:
+            self.stopping.set()
             self.ended.wait(_JOIN_S)
             self.join(_POLL_S)
 
@@ -296,7 +300,6 @@ class _ReadAhead(Generic[Item]):
     def __init__(self, source: Iterable[Item], depth: int) -> None:
         self._source = source
         self._queue: queue.Queue[tuple[str, object]] = queue.Queue(depth)
-        self._stop = threading.Event()
         self._thread = _Thread(self._run, "read-ahead")
 
     def __enter__(self) -> Iterator[Item]:
@@ -304,8 +307,7 @@ class _ReadAhead(Generic[Item]):
         return self._items()
 
     def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.wait()
+        self._thread.stop()
 
     def _items(self) -> Iterator[Item]:
         while True:
@@ -328,7 +330,7 @@ class _ReadAhead(Generic[Item]):
             self._put_last(error)
 
     def _put(self, kind: str, item: object) -> None:
-        while not self._stop.is_set():
+        while not self._thread.stopping.is_set():
             try:
                 self._queue.put((kind, item), timeout=_POLL_S)
             except queue.Full:
@@ -345,7 +347,6 @@ class _WriteBehind(Generic[Item]):
     def __init__(self, sink: Callable[[Item], None], depth: int) -> None:
         self._sink = sink
         self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(depth)
-        self._stop = threading.Event()
         self._thread = _Thread(self._run, "write-behind")
 
     def __enter__(self) -> _WriteBehind[Item]:
@@ -373,8 +374,7 @@ class _WriteBehind(Generic[Item]):
                     pass
                 self._thread.raise_error()
         finally:  # also when a signal ends the waiting
-            self._stop.set()
-            self._thread.wait()
+            self._thread.stop()
 
     def _send(self, message: tuple[Item] | None) -> None:
         while True:
@@ -386,7 +386,7 @@ class _WriteBehind(Generic[Item]):
             return
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._thread.stopping.is_set():
             try:
                 message = self._queue.get(timeout=_POLL_S)
             except queue.Empty:

@@ -111,21 +111,32 @@ def test_draining_raises_what_the_sink_raised():
         write()
 
 
+@pytest.mark.parametrize("moment", ["stopping", "ended"])
 @pytest.mark.parametrize("make", [write_behind, read_ahead])
-def test_a_signal_while_leaving_waits_for_the_thread(make):
+def test_a_signal_while_leaving_waits_for_the_thread(make, moment):
     """What the thread uses is closed next; GDAL crashes if it is used meanwhile."""
     has_begun, may_end, is_done = (threading.Event() for _ in range(3))
+    signals: list[int] = []
+
+    def interrupt() -> None:
+        if not signals:
+            signals.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    class Stopping(threading.Event):
+        def set(self) -> None:
+            if moment == "stopping":
+                interrupt()
+            super().set()
 
     class Ended(threading.Event):
-        """A signal ends the first wait for the thread, which ends in the second."""
-
-        is_signalled = False
+        """What the thread is waited for with; it ends after the signal only."""
 
         def wait(self, timeout: float | None = None) -> bool:
-            if not self.is_signalled:
-                self.is_signalled = True
-                os.kill(os.getpid(), signal.SIGTERM)
-            may_end.set()
+            if moment == "ended":
+                interrupt()
+            if signals:
+                may_end.set()
             return super().wait(timeout)
 
     def work(item: int = 0) -> None:
@@ -137,13 +148,15 @@ def test_a_signal_while_leaving_waits_for_the_thread(make):
         yield work()
 
     context = write_behind(work) if make is write_behind else read_ahead(source())
-    context._thread.ended = Ended()
+    context._thread.stopping, context._thread.ended = Stopping(), Ended()
 
     def leave() -> None:
         with context as behind:
             if make is write_behind:
                 behind.put(1)
             has_begun.wait()
+            if moment == "stopping":  # at once, as after an error
+                raise KeyError
 
     with pytest.raises(Interrupted), stop_signals():
         leave()
@@ -175,7 +188,7 @@ def test_an_error_of_the_caller_drops_queued_items_and_is_raised():
 
     def sink(item: int) -> None:
         is_taken.set()
-        behind._stop.wait()  # until the caller leaves
+        behind._thread.stopping.wait()  # until the caller leaves
         written.append(item)
 
     behind._sink = sink
