@@ -91,24 +91,31 @@ class Commands:
             time_limit_s: seconds of a processor after which it is killed.
             folder: where it runs.
         """
-        server = self._start()
         texts = [self.folder / name for name in ("stdout", "stderr")]
-        hold = self.folder / "hold"
-        hold.touch()
         request = {
             "arguments": [str(argument) for argument in arguments],
             "texts": [str(path) for path in texts],
             "tile_s": tile_s,
             "n_batches": n_batches,
             "holds_output": holds_output,
-            "hold": str(hold),
+            "hold": str(self.folder / "hold"),
             "is_restricted": is_restricted,
             "file_limit": file_limit,
             "time_limit_s": time_limit_s,
             "folder": None if folder is None else str(folder),
         }
+        code, peak_kib = self._ask(request, while_running)
+        out, err = (path.read_text(errors="replace") for path in texts)
+        return Finished(code, out, err, peak_kib * 1024)
+
+    def _ask(
+        self, request: dict[str, object], while_running: Callable[[int], None] | None
+    ) -> tuple[int, int]:
+        """Let the server run a command; return its exit code and its largest memory."""
+        server, hold = self._start(), self.folder / "hold"
         assert server.stdin is not None
         assert server.stdout is not None
+        hold.touch()
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         pid = int(server.stdout.readline())
@@ -121,8 +128,7 @@ class Commands:
             server.stdin.write("collect\n")
             server.stdin.flush()
             code, peak_kib = map(int, server.stdout.readline().split())
-        out, err = (path.read_text(errors="replace") for path in texts)
-        return Finished(code, out, err, peak_kib * 1024)
+        return code, peak_kib
 
     @staticmethod
     def wait_until(is_so: Callable[[], object], pid: int) -> None:
