@@ -118,27 +118,6 @@ def test_a_signal_while_leaving_waits_for_the_thread(make, moment):
     has_begun, may_end, is_done = (threading.Event() for _ in range(3))
     signals: list[int] = []
 
-    def interrupt() -> None:
-        if not signals:
-            signals.append(signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    class Stopping(threading.Event):
-        def set(self) -> None:
-            if moment == "stopping":
-                interrupt()
-            super().set()
-
-    class Ended(threading.Event):
-        """What the thread is waited for with; it ends after the signal only."""
-
-        def wait(self, timeout: float | None = None) -> bool:
-            if moment == "ended":
-                interrupt()
-            if signals:
-                may_end.set()
-            return super().wait(timeout)
-
     def work(item: int = 0) -> None:
         has_begun.set()
         may_end.wait()
@@ -148,7 +127,21 @@ def test_a_signal_while_leaving_waits_for_the_thread(make, moment):
         yield work()
 
     context = write_behind(work) if make is write_behind else read_ahead(source())
-    context._thread.stopping, context._thread.ended = Stopping(), Ended()
+    ask, wait = context._thread.stopping.set, context._thread.ended.wait
+
+    def interrupt_at(here: str) -> None:
+        if moment == here and not signals:
+            signals.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def wait_for_the_end(timeout: float | None = None) -> bool:
+        interrupt_at("ended")
+        if signals:  # the thread ends after the signal only
+            may_end.set()
+        return wait(timeout)
+
+    context._thread.stopping.set = lambda: (interrupt_at("stopping"), ask())
+    context._thread.ended.wait = wait_for_the_end
 
     def leave() -> None:
         with context as behind:
