@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rsupres.errors import RunConflictError
-from rsupres.output.atomic import publishing
+from rsupres.output.damage.seals import read_json, write_json
 
 
 def keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, object]:
@@ -28,12 +28,11 @@ def keep_manifest(path: Path, manifest: Mapping[str, object]) -> Mapping[str, ob
         RunConflictError: the identities differ, or the manifest is damaged.
     """
     kept = read_manifest(path)
-    text = json.dumps(manifest, indent=1)
+    text = json.dumps(manifest)
     if kept is None:
-        with publishing(path / "run.json") as part:
-            part.write_text(text)
         kept = json.loads(text)
         assert kept is not None
+        write_json(path / "run.json", kept, indent=1)
     differences = differences_of(kept.get("job"), json.loads(text).get("job"))
     if differences:
         raise RunConflictError(
@@ -68,16 +67,13 @@ def read_manifest(path: Path) -> Mapping[str, object] | None:
     """
     file = path / "run.json"
     try:
-        manifest = json.loads(file.read_text())
+        return read_json(file, unsealed=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise RunConflictError(
             f"{file}: damaged ({error}); remove the directory and begin again."
         ) from error
-    if not isinstance(manifest, dict):
-        raise damaged_manifest(path)
-    return manifest
 
 
 def damaged_manifest(path: Path) -> RunConflictError:

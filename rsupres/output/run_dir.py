@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import math
 import os
 import re
@@ -30,6 +29,8 @@ from numpy.lib.format import open_memmap
 from rsupres.errors import InputError, RunConflictError
 from rsupres.families.base import SceneContext
 from rsupres.output.atomic import translate_os_errors
+from rsupres.output.damage.context import read_context
+from rsupres.output.damage.seals import is_sealed, json_with_checksum, seal
 from rsupres.output.locks import Lock, is_held
 from rsupres.output.manifest import is_manifest_of, keep_manifest, read_manifest
 from rsupres.output.temporary import sync
@@ -48,8 +49,6 @@ _PASSING = re.compile(
 )
 # The first of several shards holds the lock while it writes the manifest.
 _PATIENCE_WITH_SHARDS_S = 15.0
-# Smaller arrays are read at once; numpy cannot map empty ones.
-_MAPPED_FROM_BYTES = 1 << 16
 
 
 class Run(AbstractContextManager["Run"]):
@@ -125,6 +124,11 @@ class Run(AbstractContextManager["Run"]):
             raise InputError(f"{path}: no run directory, run.json is missing.")
         return manifest
 
+    @property
+    def is_unsealed(self) -> bool:
+        """Whether files may lack checksums: an earlier version began the run."""
+        return not is_sealed(self.path / "run.json")
+
     def strip_path(self, strip: int) -> Path:
         """Return where a finished strip lies, whether it is there or not."""
         return self.path / strip_name(strip)
@@ -132,6 +136,11 @@ class Run(AbstractContextManager["Run"]):
     def done_strips(self) -> frozenset[int]:
         """Return the strips that are complete on disk."""
         return done_strips(self.path)
+
+    def drop_strip(self, strip: int) -> None:
+        """Remove a finished strip, so that it counts as missing."""
+        for suffix in (".tif", ".packed"):
+            self.strip_path(strip).with_suffix(suffix).unlink(missing_ok=True)
 
     def empty_strip(self, strip: int) -> None:
         """Give back the space of a finished strip, whose rows lie elsewhere by now."""
@@ -186,7 +195,10 @@ class Run(AbstractContextManager["Run"]):
                 if file.stem not in context.arrays:
                     file.unlink()
             numbers = {name: float(value) for name, value in context.numbers.items()}
-            text = json.dumps({"arrays": [*context.arrays], "numbers": numbers})
+            for file in self._staging.glob("*.npy"):
+                seal(file)
+            content = {"arrays": [*context.arrays], "numbers": numbers}
+            text = json_with_checksum(content)
             self._staged("context", ".json").write_text(text)
             for file in self._staging.iterdir():
                 sync(file)
@@ -212,17 +224,11 @@ class Run(AbstractContextManager["Run"]):
             lock.release()
 
     def load_context(self) -> SceneContext | None:
-        """Return the stored context, its arrays read-only; None if there is none."""
-        try:
-            text = (self.context_dir / "context.json").read_text()
-        except FileNotFoundError:
-            return None
-        content = json.loads(text)
-        arrays = {
-            name: _load_array(self.context_dir / f"{name}.npy")
-            for name in content["arrays"]
-        }
-        return SceneContext(arrays, content["numbers"])
+        """Return the stored context, its arrays read-only; None if there is none.
+
+        One that is damaged is removed.
+        """
+        return read_context(self.context_dir, unsealed=self.is_unsealed)
 
     def lock_shard(
         self, shard: int, n_shards: int, *, patience_s: float | None = None
@@ -343,9 +349,10 @@ def _check_ours(path: Path) -> None:
         ours -= {name for name in _FOLDERS if any(path.glob(f"{name}/*"))}
     foreign = sorted(name for name in names - ours if not _PASSING.fullmatch(name))
     if foreign and "run.json" not in names:
+        remedy = "remove it, or choose" if "run.lock" in names else "choose"
         raise RunConflictError(
-            f"{path}: exists and is no run directory (it holds {foreign[0]}); "
-            "choose another one.",
+            f"{path}: exists and is no run directory (it holds {foreign[0]} and no "
+            f"run.json); {remedy} another one.",
             remedies=("run_dir",),
         )
 
@@ -379,13 +386,6 @@ def done_strips(path: Path) -> frozenset[int]:
     """Return the numbers of the strips that the run directory `path` holds."""
     matches = (_STRIP_NAME.fullmatch(file.name) for file in path.glob("strips/*"))
     return frozenset(int(match[1]) for match in matches if match)
-
-
-def _load_array(file: Path) -> np.ndarray:
-    mapped = file.stat().st_size >= _MAPPED_FROM_BYTES
-    array: np.ndarray = np.load(file, mmap_mode="r" if mapped else None)
-    array.flags.writeable = False
-    return array
 
 
 def _is_same_memory(one: np.ndarray, other: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ finds both makes the strip. A part appears under its name when all of it is on d
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ import numpy as np
 from rsupres.blend import Content, Piece
 from rsupres.errors import InputError, RunConflictError
 from rsupres.grid import PixelWindow
-from rsupres.output.atomic import abandon, publishing, translate_os_errors
+from rsupres.output.atomic import abandon, translate_os_errors
+from rsupres.output.damage.seals import is_whole, sealed
 from rsupres.output.locks import Lock
+
+logger = logging.getLogger(__name__)
 
 Part = tuple[int, Content]  # the number of a strip, "own" or "above"
 
@@ -32,9 +36,11 @@ class StripParts:
 
     Attributes:
         run: path of the directory.
+        is_unsealed: files there may lack checksums.
     """
 
     run: Path
+    is_unsealed: bool = False
 
     def path(self, strip: int, content: Content) -> Path:
         """Return where a part lies, whether it is there or not.
@@ -46,13 +52,18 @@ class StripParts:
         return self.run / "parts" / f"{strip:04d}.{content}"
 
     def has(self, strip: int, content: Content) -> bool:
-        """Return whether a part is there.
+        """Return whether a part is there; a damaged one is removed.
 
         Args:
             strip: its number.
             content: "own" or "above".
         """
-        return self.path(strip, content).exists()
+        path = self.path(strip, content)
+        if not path.exists() or is_whole(path, unsealed=self.is_unsealed):
+            return path.exists()
+        logger.warning("%s: damaged; made again.", path)
+        path.unlink(missing_ok=True)
+        return False
 
     def read(self, strip: int, content: Content) -> Iterator[Piece]:
         """Yield the pieces of a part that is there, from left to right.
@@ -145,7 +156,7 @@ class PartSaver:
             if part not in self._open:
                 path.parent.mkdir(exist_ok=True)
                 stack = ExitStack()
-                file = stack.enter_context(publishing(path)).open("wb")
+                file = stack.enter_context(sealed(path)).open("wb")
                 self._open[part] = stack, stack.enter_context(file)
             stack, opened = self._open[part]
             np.save(opened, [*piece.window, piece.is_last, piece.skipped])

@@ -25,6 +25,8 @@ from rsupres.execution import (
 )
 from rsupres.grid import Grid, PixelWindow
 from rsupres.output.atomic import check_folder, check_writable, publishing
+from rsupres.output.damage.repair import drop_damaged
+from rsupres.output.damage.seals import sealed
 from rsupres.output.protect import check_apart
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import drop_published
@@ -299,6 +301,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
     with Run.open(into.run_path, manifest, restart=into.takes_over) as run:
         packets = raster.packets(run)
         try:
+            drop_damaged(packets, ())
             done = run.done_strips()
             for index, window in enumerate(windows):
                 path = run.strip_path(index)
@@ -307,7 +310,7 @@ def write_strips(raster: StripRaster, into: Destination, show: OnProgress) -> No
                 else:
                     pixels, valid = raster.make(window)
                     rows, nodata = raster.grid.crop(window), raster.form.nodata
-                    with publishing(path) as part:
+                    with sealed(path) as part:
                         write_strip(part, pixels, rows, valid, nodata)
                     if raster.has_packets:
                         packets.pack(range(index + 1))

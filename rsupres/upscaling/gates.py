@@ -7,7 +7,6 @@ by ``and`` and ``or``; it is parsed here, and nothing of it is evaluated as code
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import re
@@ -17,7 +16,8 @@ from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
-from rsupres.errors import InputError, ModelOutputError, RunConflictError
+from rsupres.errors import InputError, ModelOutputError
+from rsupres.output.damage.seals import read_json
 
 FIGURES: Mapping[str, str] = {
     "consistency": "RMS difference of the result, averaged over each LR pixel, from "
@@ -96,13 +96,14 @@ def read_sums(path: Path) -> StripSums:
         path: of the file, in the run directory.
 
     Raises:
-        RunConflictError: it is damaged.
+        InputError: it is damaged.
     """
     try:
-        return StripSums.from_json(json.loads(path.read_text(encoding="utf-8")))
+        stored = read_json(path, unsealed=True)
+        return StripSums.from_json(stored)  # type: ignore[arg-type]  # it checks them
     except (OSError, ValueError, TypeError) as error:
-        raise RunConflictError(
-            f"{path}: damaged ({error}); remove the run directory and begin again."
+        raise InputError(
+            f"{path}: damaged ({error}); run the same command again."
         ) from error
 
 

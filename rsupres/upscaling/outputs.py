@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from rsupres.execution import write_behind
 from rsupres.families.base import TAILS
 from rsupres.grid import PixelWindow
-from rsupres.output.atomic import abandon, publishing
+from rsupres.output.atomic import abandon
+from rsupres.output.damage.seals import sealed, write_json
 from rsupres.output.run_dir import Run
 from rsupres.output.tiff.packed_strip import PackedStrip
 from rsupres.output.tiff.packets import Packets
@@ -292,7 +293,7 @@ class StripSaver:
         whole = piece.window._replace(col=0, width=self._work.sr_grid.width)
         grid = self._work.sr_grid.crop(whole)
         for part in sides:
-            path = self._open.enter_context(publishing(part.path))
+            path = self._open.enter_context(sealed(part.path))
             n_bands, kind = len(part.pixels), part.pixels.dtype.name
             writer = StripWriter(path, grid, n_bands, kind, part.nodata)
             self._open.callback(writer.close)
@@ -302,8 +303,8 @@ class StripSaver:
     def _end(self, strip: int) -> None:
         assert self._strip is not None
         (self._run.path / SUMS).mkdir(exist_ok=True)
-        with publishing(self._run.path / SUMS / f"{strip:04d}.json") as part:
-            part.write_text(json.dumps(self._sums.to_json()))
+        path = self._run.path / SUMS / f"{strip:04d}.json"
+        write_json(path, self._sums.to_json())
         self._strip.finish()
         for writer in self._writers:
             writer.finish()

@@ -27,7 +27,6 @@ from rsupres.errors import (
     RunConflictError,
 )
 from rsupres.execution import Interrupted, OnProgress, Progress
-from rsupres.families.base import SceneContext
 from rsupres.output.manifest import damaged_manifest, is_manifest_of
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import is_ended
@@ -51,8 +50,10 @@ from rsupres.upscaling.preparation.validity import without_warnings
 from rsupres.upscaling.preparation.work import Work, open_work
 from rsupres.upscaling.shards.compute import (
     compute_strips,
+    drop_damage,
     join_parts,
     packets_of,
+    shared_context,
 )
 from rsupres.upscaling.storing import upscale_into_store
 from rsupres.upscaling.summary import RunSummary as RunSummary
@@ -185,16 +186,19 @@ def _run(
     job = work.job
     alone = job.shard is None
     exclusive = alone and elsewhere is None
+    compute = elsewhere or compute_strips
     with Run.open(
         job.run_path, _manifest(work), exclusive=exclusive, restart=job.takes_over
     ) as run:
         work = _restored(work, run)
         counts = Counts(batch_size=1 if elsewhere else work.batch_size)
         try:
+            if exclusive:
+                drop_damage(work, run)
             with _left_only_if_begun(run, alone=alone):
                 if job.shard is not None:
                     run.lock_shard(*job.shard)
-                (elsewhere or compute_strips)(work, run, show, counts)
+                compute(work, run, show, counts)
                 if elsewhere is not None:  # where two workers missed one another's part
                     join_parts(work, run, range(work.grid.shape[0]))
             missing = work.grid.shape[0] - len(run.done_strips())
@@ -202,6 +206,8 @@ def _run(
                 return summarise(work, "computed", {}, counts, started, missing)
             if not run.claim_assembly():  # another shard that ended now does it
                 return summarise(work, "computed", {}, counts, started, 0)
+            if not exclusive and drop_damage(work, run):  # what other processes wrote
+                compute(replace(work, job=replace(job, shard=None)), run, show, counts)
             return _publish(work, run, show, counts, started)
         except Interrupted as stop:
             stop.advise(
@@ -258,7 +264,7 @@ def _publish(
     check_finite(figures, work.scene.path)
     failed = [gate for gate in work.gates if gate.fails(figures)]
     not_met = "; ".join(gate.describe(figures) for gate in failed)
-    context = run.load_context() or SceneContext()
+    context = shared_context(work, run, show, work.model.load)
     tags = job_tags(work, figures, not_met, context_of(context, 0).numbers)
     job.check_vacant()
     show(Progress("Write", 0, 1, "files"))

@@ -301,7 +301,8 @@ def test_looking_at_a_run_does_not_stop_one_from_beginning(
 
 def test_manifests_are_plain_json(tmp_path: Path) -> None:
     with Run.open(tmp_path / "o.run", MANIFEST) as run:
-        assert json.loads((run.path / "run.json").read_text()) == MANIFEST
+        stored = json.loads((run.path / "run.json").read_text())
+        assert {**MANIFEST, "checksum": stored["checksum"]} == stored
     with pytest.raises(TypeError):
         Run.open(tmp_path / "p.run", {"job": {"scale": object()}})
 

@@ -85,7 +85,7 @@ def begin_cog(
     packets: Sequence[Sequence[Path]],
     overviews: Path,
     part: Path,
-) -> None:
+) -> int:
     """Write a COG up to the blocks of the full resolution, which `copy_blocks` adds.
 
     Args:
@@ -94,6 +94,9 @@ def begin_cog(
             bottom.
         overviews: a COG whose levels are the other resolutions.
         part: file to write.
+
+    Returns:
+        Bytes before those blocks.
     """
     filled = bytearray(header)
     directories = [*_directories(filled)]
@@ -111,15 +114,19 @@ def begin_cog(
         target.truncate(place + sum(lengths) + 2 * _FRAME * len(lengths))
         target.seek(0)
         target.write(filled)
+    return place
 
 
-def copy_blocks(packet: Path, first: int, part: Path) -> None:
+def copy_blocks(packet: Path, first: int, part: Path) -> range:
     """Copy the blocks of a packet into a COG of `begin_cog`.
 
     Args:
         packet: a file with rows of blocks.
         first: number of its first block in the output.
         part: the COG; its other blocks stay.
+
+    Returns:
+        The bytes of the COG that it wrote.
 
     Raises:
         InputError: one of both is damaged.
@@ -131,6 +138,7 @@ def copy_blocks(packet: Path, first: int, part: Path) -> None:
         (place,) = struct.unpack(f"<{offsets.kind}", target.read(size))
         target.seek(place - _FRAME)
         _copy(packet, _blocks_of(packet), target)
+        return range(place - _FRAME, target.tell())
 
 
 def check_copied(part: Path) -> None:
@@ -155,14 +163,14 @@ def check_copied(part: Path) -> None:
 
 
 def damaged(path: Path) -> InputError:
-    """Return the error of a file in a run directory that cannot be made again.
+    """Return the error of a file in a run directory that was whole a moment ago.
 
     Args:
         path: of the file.
     """
     return InputError(
-        f"{path}: this part of the output is damaged or gone; remove the run "
-        "directory and begin again."
+        f"{path}: this part of the output is damaged or gone; delete it, if it is "
+        "there, and run the same command again."
     )
 
 

@@ -311,10 +311,10 @@ def unreadable(path: Path, why: str) -> InputError:
         path: of its file.
         why: for the message.
     """
-    remedy = "delete it and run the same command again"
-    if path.suffix == ".raw":  # of an overview: nothing makes it again
-        remedy = "remove the run directory and begin again"
-    return InputError(f"{path}: this strip cannot be read ({why}); {remedy}.")
+    return InputError(
+        f"{path}: this strip cannot be read ({why}); delete it and run the same "
+        "command again."
+    )
 
 
 def _open_strips(

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from rsupres.execution import threads_beside
 from rsupres.grid import PixelWindow
 from rsupres.output.atomic import publishing
+from rsupres.output.damage.seals import sealed
 from rsupres.output.tiff.geotiff import StripFile
-from rsupres.output.tiff.packets import COLS, Packets
+from rsupres.output.tiff.packets import Packets
 from rsupres.output.tiff.profile import BLOCK
-from rsupres.output.tiff.strip import PacketWriter, StripWriter, read_rows
+from rsupres.output.tiff.strip import COLS, PacketWriter, StripWriter, read_rows
 
 _Columns = tuple[NDArray[np.generic], NDArray[np.bool_] | None]
 
@@ -51,7 +52,7 @@ class PackedStrip:
         if first == stop:
             stack.enter_context(publishing(path.with_suffix(".packed")))
         else:
-            part = stack.enter_context(publishing(path))
+            part = stack.enter_context(sealed(path))
             grid = packets.grid.crop(PixelWindow(first, 0, stop - first, self._width))
             self._file = StripWriter(
                 part, grid, packets.n_bands, form.dtype, form.nodata

@@ -17,37 +17,29 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 
 from rsupres.execution import write_behind
 from rsupres.grid import Grid, PixelWindow, ceil_div, round_up
 from rsupres.output.atomic import publishing
+from rsupres.output.damage.seals import note_part, read_json, sealed, write_json
 from rsupres.output.run_dir import Run
 from rsupres.output.temporary import sync
-from rsupres.output.tiff.cog import (
-    begin_cog,
-    check_copied,
-    copy_blocks,
-    damaged,
-    empty_cog,
-)
+from rsupres.output.tiff.cog import begin_cog, check_copied, copy_blocks, empty_cog
 from rsupres.output.tiff.creation import PREDICTABLE
-from rsupres.output.tiff.geotiff import StripFile, assemble, open_strip
+from rsupres.output.tiff.geotiff import StripFile, assemble, open_strip, unreadable
 from rsupres.output.tiff.profile import BLOCK, OutputFormat, OutputMeta
-from rsupres.output.tiff.strip import PacketWriter, read_rows
+from rsupres.output.tiff.strip import COLS, PacketWriter, read_rows, write_half
 from rsupres.output.tiff.verify import check_output
 
 ROWS = BLOCK  # rows of a packet
-COLS = 4 * BLOCK  # columns that are packed together, which bounds the memory
 _LEVELS = 2  # resolutions that are packed, at most
 PACKED_BYTES = 64 * 2**20  # below, one copy by GDAL costs less than packets
+_BEGUN = "output.part"
 _KNOWN = {"COMPRESS", "LEVEL", "NUM_THREADS", "BIGTIFF"}  # creation options
 
 
@@ -152,23 +144,26 @@ class Packets:
             ResourceError: the disk is full.
         """
         assert meta.palette is None, "overviews of classes are no averages"
-        begun = self.run.path / "output.part"
+        begun = self.run.path / _BEGUN
         is_current = self._is_of_this_form()
         if not begun.exists():
             self._noted()._pack(range(len(self.edges) - 1))
             packets = self._packets_of(0)
-            if not is_current or any(map(_has_mask, packets)):
+            is_masked = any(self._opened_packet(0, p).has_mask for p in packets)
+            if not is_current or is_masked:
                 with publishing(output) as part:
                     assemble(packets, meta, self.form, part)
                 return
-            if keep or not _on_one_disk(self.run.path, output.absolute().parent):
+            there = output.absolute().parent.stat().st_dev
+            if keep or self.run.path.stat().st_dev != there:
                 with publishing(output) as part:
                     self._begin(meta, part)
                     self._fill(part, keep=True)
                     check_output(part, meta, self.form)
                 return
             with publishing(begun) as part:
-                self._begin(meta, part)
+                size = self._begin(meta, part)
+                note_part(self.folder / "header.copied", part, 0, size)
         # From here on packets are removed, and a later call goes on with this file.
         self._remove_overviews()
         self._fill(begun, keep=False)
@@ -184,23 +179,23 @@ class Packets:
     def _noted(self) -> Packets:
         """Return these packets in the form of those that are there."""
         try:
-            form = json.loads((self.folder / "form.json").read_bytes())
-            return replace(self, form=OutputFormat(**form))
-        except (TypeError, ValueError):  # damaged: no packet is used as it is
+            file = self.folder / "form.json"
+            form = read_json(file, unsealed=self.run.is_unsealed)
+            return replace(self, form=OutputFormat(**form))  # type: ignore[arg-type]
+        except (TypeError, ValueError):  # unknown: no packet is used as it is
             return self
 
     def _is_of_this_form(self) -> bool:
-        """Whether packets are stored as the output is now to be; note it for the first.
-
-        The same run may be finished with other creation options.
-        """
+        """Whether packets are stored as the output will be; note it for the first."""
         file = self.folder / "form.json"
         form = json.dumps(asdict(self.form), sort_keys=True)
         if not file.exists():
             self.folder.mkdir(exist_ok=True)
-            with publishing(file) as part:
-                part.write_text(form)
-        return file.read_bytes() == form.encode()
+            write_json(file, asdict(self.form))
+        with suppress(ValueError):  # damaged
+            noted = read_json(file, unsealed=self.run.is_unsealed)
+            return json.dumps(noted, sort_keys=True) == form
+        return False
 
     def _pack(self, strips: range) -> None:
         top, stop = self.edges[strips.start], self.edges[strips.stop]
@@ -219,9 +214,8 @@ class Packets:
 
     def _windows(self, level: int, first: int, last: int) -> list[PixelWindow]:
         """Return the windows of packets between two of their edges."""
-        width = self._frame(level).width
         return [
-            PixelWindow(row, 0, min(ROWS, last - row), width)
+            PixelWindow(row, 0, min(ROWS, last - row), self._frame(level).width)
             for row in range(first, last, ROWS)
         ]
 
@@ -246,6 +240,18 @@ class Packets:
                 width = min(COLS, window.width - left)
                 packet.write(*read_rows(files, window._replace(col=left, width=width)))
             packet.finish()
+
+    def _halve(self, level: int, row: int) -> None:
+        """Write rows of the next overview again, from the packet of the same rows."""
+        packet = self._opened_packet(level, self.path(level, row))
+        half = PixelWindow(0, 0, packet.height // 2, self._frame(level + 1).width)
+        path, grid = self.raw_path(level + 1, row // 2), self.grid.crop(half)
+        write_half(packet, path, grid, self.n_bands, self.form)
+
+    def _opened_packet(self, level: int, path: Path) -> StripFile:
+        """Check a packet, and return where it lies."""
+        width = self._frame(level).width
+        return open_strip(path, 0, self.n_bands, width, self.form.dtype)
 
     def create(self, level: int, window: PixelWindow, stack: ExitStack) -> PacketWriter:
         """Create a packet, which appears with its rows of the next overview.
@@ -280,35 +286,36 @@ class Packets:
         width, kind = window.width, self.form.dtype
         placed, row = [], window.row
         for path, top, end in self._sources(level, window):
-            if not path.exists():
-                raise damaged(path)
+            if level and not path.exists():
+                self._halve(level - 1, 2 * top)
             file = open_strip(path, top, self.n_bands, width, kind)
             # A strip's file holds its last rows; those above, if any, are in packets.
             file = file._replace(top=end - file.height)
             if file.top > row:
-                raise damaged(self.path(level, window.row))
+                raise unreadable(self.path(level, window.row), "it is gone")
             placed.append(file)
             row = end
         return placed
 
-    def _begin(self, meta: OutputMeta, part: Path) -> None:
-        """Write the header and the overviews of the output."""
-        overviews, n_levels = self._overviews_path, self._n_levels
+    def _begin(self, meta: OutputMeta, part: Path) -> int:
+        """Write the header and the overviews of the output; return their size."""
+        overviews, n_levels = self.folder / "overviews.cog", self._n_levels
         with ThreadPoolExecutor(1) as beside:
             header = beside.submit(empty_cog, meta, self.form)
             if not overviews.exists():
                 smaller = replace(meta, grid=self._frame(n_levels))
-                rest = [path for path, *_ in self._sources(n_levels)]
-                with publishing(overviews) as file:
+                window = PixelWindow(0, 0, smaller.grid.height, smaller.grid.width)
+                rest = [file.path for file in self.opened(n_levels, window)]
+                with sealed(overviews) as file:
                     assemble(rest, smaller, self.form, file)
                 for path in rest:
                     path.unlink()
         packets = [self._packets_of(level) for level in range(n_levels)]
-        begin_cog(header.result(), packets, overviews, part)
+        return begin_cog(header.result(), packets, overviews, part)
 
     def _remove_overviews(self) -> None:
         """Remove what is in the output by now: all but the full resolution."""
-        self._overviews_path.unlink(missing_ok=True)
+        (self.folder / "overviews.cog").unlink(missing_ok=True)
         for level in range(1, self._n_levels):
             for path in self._packets_of(level):
                 path.unlink()
@@ -317,26 +324,35 @@ class Packets:
         """Copy the packets of the full resolution; remove those that are on disk."""
         n_cols = ceil_div(self.grid.width, BLOCK)
 
-        def settle(packet: Path) -> None:
+        def settle(copied: tuple[Path, range]) -> None:
             sync(part)
             if not keep:
+                packet, place = copied
+                note_part(packet.with_suffix(".copied"), part, place.start, place.stop)
                 packet.unlink()
 
         with write_behind(settle) as behind:
-            for row in range(0, self.grid.height, ROWS):
-                path = self.path(0, row)
+            for window in self._windows(0, 0, self.grid.height):
+                path = self.path(0, window.row)
+                if not (path.exists() or self.is_copied(window.row)):
+                    self._write(0, window)  # it was damaged
                 if path.exists():
-                    copy_blocks(path, row // BLOCK * n_cols, part)
-                    behind.put(path)
+                    first = window.row // BLOCK * n_cols
+                    behind.put((path, copy_blocks(path, first, part)))
+
+    def is_copied(self, row: int) -> bool:
+        """Return whether the output that was begun has the rows of a packet.
+
+        Args:
+            row: with which the packet begins, in the full resolution.
+        """
+        mark, begun = self.path(0, row).with_suffix(".copied"), self.run.path / _BEGUN
+        return begun.exists() and (mark.exists() or self.run.is_unsealed)
 
     def _frame(self, level: int) -> Grid:
         """Return the size of a resolution, as a part of the output's frame."""
         height, width = self.grid.height >> level, self.grid.width >> level
         return self.grid.crop(PixelWindow(0, 0, height, width))
-
-    @property
-    def _overviews_path(self) -> Path:
-        return self.folder / "overviews.cog"
 
     def path(self, level: int, row: int) -> Path:
         """Return the file of a packet.
@@ -359,8 +375,7 @@ class Packets:
     def _packets_of(self, level: int) -> list[Path]:
         """Return the packets of a resolution that are there, from top to bottom."""
         rows = range(0, self._frame(level).height, ROWS)
-        paths = [self.path(level, row) for row in rows]
-        return [path for path in paths if path.exists()]
+        return [path for row in rows if (path := self.path(level, row)).exists()]
 
     def _sources(
         self, level: int, window: PixelWindow | None = None
@@ -383,15 +398,3 @@ class Packets:
             for path, top, end in zip(files, tops, ends, strict=True)
             if window is None or (top < window.row_stop and end > window.row)
         ]
-
-
-def _has_mask(path: Path) -> bool:
-    try:
-        with rasterio.open(path) as dataset:
-            return MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    except RasterioError as error:
-        raise damaged(path) from error
-
-
-def _on_one_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev

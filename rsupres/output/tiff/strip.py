@@ -19,16 +19,17 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.grid import Grid, PixelWindow
-from rsupres.output.atomic import publishing
+from rsupres.output.damage.seals import sealed
 from rsupres.output.tiff.creation import packet_options, raw_options
 from rsupres.output.tiff.gdal_errors import check_room, translate_gdal_errors
 from rsupres.output.tiff.geotiff import StripFile, open_new, unreadable
-from rsupres.output.tiff.profile import OutputFormat
+from rsupres.output.tiff.profile import BLOCK, OutputFormat
 from rsupres.output.tiff.verify import check_blocks
 from rsupres.raster.open import first_line
 from rsupres.raster.virtual import as_dataset
 
 _ANYWHERE = Affine.scale(1, -1)
+COLS = 4 * BLOCK  # columns that are packed together, which bounds the memory
 
 
 class StripWriter:
@@ -154,7 +155,7 @@ class PacketWriter:
             (path, grid, packet_options(form)),
             (half_path, grid.crop(window), None),
         ):
-            part = stack.enter_context(publishing(file))
+            part = stack.enter_context(sealed(file))
             writer = StripWriter(part, frame, n_bands, form.dtype, form.nodata, options)
             stack.callback(writer.close)
             self._writers.append(writer)
@@ -201,6 +202,34 @@ def halved(pixels: NDArray[np.generic], nodata: float | None) -> NDArray[np.gene
             out_shape=(n_bands, height // 2, width // 2)
         )
     return half
+
+
+def write_half(
+    packet: StripFile, path: Path, grid: Grid, n_bands: int, form: OutputFormat
+) -> None:
+    """Write the rows of the next overview of a packet, not compressed.
+
+    Args:
+        packet: a file of rows.
+        path: to write.
+        grid: frame of the rows of the overview.
+        n_bands: how many bands they have.
+        form: how the output is stored.
+
+    Raises:
+        InputError: the packet is damaged.
+        ResourceError: the disk is full.
+    """
+    n_cols = 2 * grid.width
+    with ExitStack() as stack:
+        part = stack.enter_context(sealed(path))
+        rows = StripWriter(part, grid, n_bands, form.dtype, form.nodata)
+        stack.callback(rows.close)
+        for left in range(0, n_cols, COLS):
+            width = min(COLS, n_cols - left)
+            place = PixelWindow(packet.top, left, packet.height, width)
+            rows.write(halved(read_rows([packet], place)[0], form.nodata))
+        rows.finish()
 
 
 def read_rows(

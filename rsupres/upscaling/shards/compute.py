@@ -8,17 +8,19 @@ process that computes its strips later does this.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rsupres.blend import Mosaic
 from rsupres.execution import OnProgress, Progress
+from rsupres.families.base import SceneContext, SuperResolver
+from rsupres.output.damage.repair import drop_damaged
 from rsupres.output.run_dir import Run
 from rsupres.output.strip_parts import PartSaver, StripParts
 from rsupres.output.tiff.packets import Packets
 from rsupres.tile_grid import split_strips
 from rsupres.upscaling.finishing import Finisher
 from rsupres.upscaling.inference import Counts, TileRunner, rows_around
-from rsupres.upscaling.outputs import StripSaver
+from rsupres.upscaling.outputs import SUMS, StripSaver, side_outputs
 from rsupres.upscaling.preparation.context import context_of, prepare_samples
 from rsupres.upscaling.preparation.work import Work
 from rsupres.upscaling.shards.spans import Span, plan_spans
@@ -41,7 +43,7 @@ def compute_strips(work: Work, run: Run, show: OnProgress, counts: Counts) -> No
     n_strips = work.grid.shape[0]
     index, count = work.job.shard or (1, 1)
     shard = split_strips(n_strips, count)[index - 1]
-    parts, lock = StripParts(run.path), work.rules.lock
+    parts, lock = parts_of(run), work.rules.lock
     spans = plan_spans(work.grid, shard, run.done_strips(), parts.has, lock=lock)
     if spans:
         _run_spans(work, run, spans, show, counts)
@@ -52,12 +54,12 @@ def _run_spans(
     work: Work, run: Run, spans: list[Span], show: OnProgress, counts: Counts
 ) -> None:
     model = work.model.load()
-    context = run.share_context(lambda: prepare_samples(work, model, run, show))
+    context = shared_context(work, run, show, lambda: model)
     contexts = [context_of(context, sample) for sample in range(work.job.samples)]
     total = sum(len(span.rows) for span in spans) * work.grid.shape[1]
     show(Progress("Tiles", 0, total, "tiles"))
     runner = TileRunner(work.tile_source, model, contexts, counts, show, total)
-    rules, packets, parts = work.rules, packets_of(work, run), StripParts(run.path)
+    rules, packets, parts = work.rules, packets_of(work, run), parts_of(run)
     for span in spans:
         with (
             StripSaver(work, run, packets, span.strips) as saver,
@@ -79,7 +81,7 @@ def join_parts(work: Work, run: Run, strips: Sequence[int]) -> None:
     Raises:
         RsupresError: reading or writing fails.
     """
-    parts = StripParts(run.path)
+    parts = parts_of(run)
     for strip in strips:
         if parts.has(strip, "own") and parts.has(strip, "above"):
             with parts.claimed(strip) as is_ours:
@@ -103,6 +105,40 @@ def _join(work: Work, run: Run, parts: StripParts, strip: int) -> None:
                 for finished in finisher.push(piece, lr):
                     saver.take(finished)
     logger.debug("Strip %d is made of two parts.", strip)
+
+
+def shared_context(
+    work: Work, run: Run, show: OnProgress, load: Callable[[], SuperResolver]
+) -> SceneContext:
+    """Return what the model computes once for the scene; the run keeps it.
+
+    Args:
+        work: the settled job.
+        run: open.
+        show: called with how many rows the model has read.
+        load: returns the model, where it has to compute.
+    """
+    return run.share_context(lambda: prepare_samples(work, load(), run, show))
+
+
+def drop_damage(work: Work, run: Run) -> int:
+    """Remove damaged files of a run; return how many strips are missing for it.
+
+    Args:
+        work: the settled job.
+        run: open; no other process works there, or all strips are done.
+    """
+    sides = [side.name for side in side_outputs(work)]
+    return drop_damaged(packets_of(work, run), [SUMS, *sides])
+
+
+def parts_of(run: Run) -> StripParts:
+    """Return the parts of strips that a run keeps.
+
+    Args:
+        run: open.
+    """
+    return StripParts(run.path, run.is_unsealed)
 
 
 def packets_of(work: Work, run: Run) -> Packets:

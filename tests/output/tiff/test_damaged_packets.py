@@ -17,7 +17,7 @@ from rsupres.output.tiff import packets as module
 from rsupres.output.tiff.profile import OutputFormat
 from tests.output.tiff.packet_cases import EDGES, Case, make_meta, picture
 
-_REMEDY = "remove the run directory and begin again"
+_REMEDY = "and run the same command again"
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +62,16 @@ def test_damage_after_the_output_was_begun_is_named(
 ) -> None:
     real, n_copied = module.copy_blocks, 0
 
-    def killed(packet: Path, first: int, part: Path) -> None:
+    def killed(packet: Path, first: int, part: Path) -> range:
         nonlocal n_copied
         n_copied += 1
         if n_copied == 3:
             raise KeyboardInterrupt
-        real(packet, first, part)
+        return real(packet, first, part)
 
-    def remove_at_once(sink: Callable[[Path], None]) -> nullcontext[SimpleNamespace]:
+    def remove_at_once(
+        sink: Callable[[tuple[Path, range]], None],
+    ) -> nullcontext[SimpleNamespace]:
         return nullcontext(SimpleNamespace(put=sink))
 
     with monkeypatch.context() as patch:

@@ -201,7 +201,7 @@ def test_a_strip_that_is_gone_is_named(tmp_path: Path, run: Run) -> None:
     form = OutputFormat("COG", {}, "uint16", 0)
     case = Case(tmp_path, run, make_meta(1), form, picture(1, "uint16"))
     run.strip_path(1).unlink()
-    with pytest.raises(InputError, match=r"0001\.tif: this part of the output"):
+    with pytest.raises(InputError, match=r"0001\.tif: this strip cannot be read"):
         case.finish()
 
 

@@ -1,0 +1,1 @@
+"""Find damage in run directories by checksums, and remove what has to be made again."""
