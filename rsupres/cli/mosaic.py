@@ -29,24 +29,24 @@ _OF_TILES = {
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path), metavar="DIR|RUN_DIR")
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path), required=False)
 @format_options
 @input_nodata_option
 @overwrite_option
 @run_options
 @console_options
-def mosaic(console: Console, source: Path, output: Path, **options: Any) -> None:
+def mosaic(console: Console, source: Path, output: Path | None, **options: Any) -> None:
     """Blend the georeferenced tiles of DIR, or finish the run in RUN_DIR.
 
     Tiles may overlap and come in any order; they must share CRS, pixel size and grid.
     Where they overlap, they are blended with weights that fall towards their borders.
     An interrupted or sharded run is computed to its end with the options that it was
-    started with.
+    started with; without OUTPUT, its output is written where that command said.
 
     \b
     Examples:
       rsupres mosaic tiles scene.tif
-      rsupres mosaic scene_x4.tif.run scene_x4.tif
+      rsupres mosaic scene_x4.tif.run
     """  # noqa: D301  # Click wants the character, not the two letters
     from rsupres.tiles.request import is_run
     from rsupres.tiles.request import mosaic as blend

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from rsupres.conditions.base import ConditionOptions, ConditionRequest
-from rsupres.errors import InputError
+from rsupres.errors import ArgumentError, InputError
 from rsupres.execution import OnProgress, progress_bar
 from rsupres.grid import Scale, round_up
 from rsupres.output.strips import WritingOptions, make_destination
@@ -149,7 +149,7 @@ def _tile_job(
 
 def mosaic(
     source: StrPath,
-    output: StrPath,
+    output: StrPath | None = None,
     *,
     dtype: str | None = None,
     nodata: float | None = None,
@@ -162,7 +162,7 @@ def mosaic(
 
     Args:
         source: a folder of georeferenced tiles, or a run directory, whose format stays.
-        output: the raster to write.
+        output: the raster to write; None = that of the run.
         dtype: numpy name; None = the tiles'.
         nodata: None = the tiles'; needed when tiles leave gaps.
         input_nodata: value of invalid pixels in the tiles; None = as they declare.
@@ -171,15 +171,20 @@ def mosaic(
         **writing: see `rsupres.output.strips.WritingOptions`.
 
     Raises:
+        ArgumentError: no output, where no run says which.
         InputError: no tiles, tiles that do not fit, or an option that is settled.
         RsupresError: as `rsupres.upscaling.pipeline.upscale_scene`.
     """
     from rsupres.tiles.mosaic import mosaic_tiles
 
     folder = Path(source)
+    if output is None and not is_run(folder):
+        raise ArgumentError(
+            f"{folder}: holds no run that says which; name a file.", argument="output"
+        )
     with progress_bar(progress) as bar:
         show = on_progress or bar
-        if not _was_run(folder):
+        if output is not None and not _was_run(folder):
             into = make_destination(output, writing)
             return mosaic_tiles(
                 folder,
@@ -190,7 +195,8 @@ def mosaic(
                 input_nodata=input_nodata,
             )
         settled = {"dtype": dtype, "nodata": nodata, "input_nodata": input_nodata}
-        return _finish(folder, Path(output), {**writing, **settled}, show)
+        path = None if output is None else Path(output)
+        return _finish(folder, path, {**writing, **settled}, show)
 
 
 def _was_run(folder: Path) -> bool:
@@ -201,13 +207,13 @@ def _was_run(folder: Path) -> bool:
 
 
 def _finish(
-    run: Path, output: Path, options: Mapping[str, object], show: OnProgress
+    run: Path, output: Path | None, options: Mapping[str, object], show: OnProgress
 ) -> RunSummary:
     """Finish a run; refuse what was settled when it began."""
     from rsupres.tiles.ended import finish_ended
     from rsupres.upscaling.pipeline import finish_run
 
-    if not is_run(run):
+    if output is not None and not is_run(run):
         return finish_ended(run, output)
     ends = {name: bool(options.get(name)) for name in ("overwrite", "keep_run")}
     for name, value in options.items():

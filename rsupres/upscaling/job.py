@@ -150,8 +150,12 @@ class UpscaleJob(GivenConditions, Destination):
 
     @property
     def compares(self) -> bool:
-        """Whether an output that exists is compared with the job."""
-        return (self.skip_existing or self.update) and not self.overwrite
+        """Whether an output that exists is compared with the job.
+
+        A shard that begins late finds the output that the others made.
+        """
+        is_late = self.shard is not None
+        return (self.skip_existing or self.update or is_late) and not self.overwrite
 
     @property
     def inputs(self) -> Mapping[str, Sequence[str]]:

@@ -124,3 +124,18 @@ def test_tiles_do_not_replace_a_folder_that_holds_more(
     assert run("tile", part, tiles, "--overwrite").exit_code == 2
     assert part.exists()
     assert run("tile", lone_scene, tiles, "--overwrite").exit_code == 0
+
+
+def test_a_run_knows_its_output_and_a_folder_of_tiles_does_not(
+    lone_scene: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.tif"
+    job = (lone_scene, output, "--scale", "2", "--model", "bicubic", "--tile-size", "8")
+    assert run("upscale", *job, "--shard", "1/3", "--overlap", "5").exit_code == 0
+    result = run("mosaic", tmp_path / "out.tif.run")
+    assert result.exit_code == 0, result.output
+    assert output.exists()
+    result = run("mosaic", lone_scene.parent)
+    assert result.exit_code == 2
+    assert "OUTPUT" in result.stderr
+    assert "name a file" in result.stderr

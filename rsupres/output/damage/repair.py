@@ -41,19 +41,17 @@ def drop_damaged(packets: Packets, beside: Sequence[str]) -> int:
     for file in found:
         file.unlink()
     _mend_form(packets)
-    lacking = {
-        strip: file
-        for strip in sorted(run.done_strips())
-        if (file := next(_lacking(packets, strip, beside), None)) is not None
-    }
-    for strip in lacking:
-        run.drop_strip(strip)
-    if found or lacking:
-        names = [str(file) for file in (*found, *lacking.values())]
+    dropped = 0
+    for strip in sorted(run.done_strips()):
+        if lacking := [*_lacking(packets, strip, beside)]:
+            run.drop_strip(strip)
+            found += lacking
+            dropped += 1
+    if found:
         logger.warning(
-            "%s: damaged or gone; made again, with %d strips.", names[0], len(lacking)
+            "%s: damaged or gone; made again, with %d strips.", found[0], dropped
         )
-    return len(lacking)
+    return dropped
 
 
 def _is_sound(file: Path, run: Run) -> bool:

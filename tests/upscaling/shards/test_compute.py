@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsupres.errors import InputError, ResourceError
+from rsupres.errors import InputError, ResourceError, RunConflictError
 from rsupres.output.strip_parts import StripParts
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
 from rsupres.upscaling.shards import compute
@@ -163,3 +163,25 @@ def test_a_damaged_part_is_named_and_may_be_removed(scene, whole):
     part.unlink()
     assert shard(scene, 2, 2).status == "written"
     assert scene.with_name("out.tif").read_bytes() == whole
+
+
+@pytest.mark.parametrize("late", [(2, 2), (5, 30)])
+def test_a_shard_that_begins_when_the_output_is_there_ends_well(scene, whole, late):
+    shard(scene, 1, 2)
+    assert shard(scene, 2, 2).status == "written"
+    output = scene.with_name("out.tif")
+    assert shard(scene, *late).status == "existed"
+    assert output.read_bytes() == whole
+    assert not scene.with_name("out.tif.run").exists()
+    with pytest.raises(RunConflictError, match="seed 0 instead of 7"):
+        upscale_scene(job_for(scene, shard=late, seed=7, **OPTIONS))
+    with pytest.raises(RunConflictError, match="exists"):
+        upscale_scene(job_for(scene, **OPTIONS))  # no shard
+
+
+def test_a_shard_does_not_take_a_damaged_output_for_done(scene, whole):
+    shard(scene, 1, 1)
+    output = scene.with_name("out.tif")
+    output.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunConflictError, match="damaged"):
+        shard(scene, 1, 2)
