@@ -34,6 +34,8 @@ def drop_damaged(packets: Packets, beside: Sequence[str]) -> int:
         OSError: a file cannot be removed.
     """
     run = packets.run
+    for rows in packets.folder.glob("*.raw"):  # not sealed, and soon made of packets
+        rows.unlink()
     found = [*_damaged_output(packets)]
     for folder in ("strips", "packets", *beside):
         files = sorted((run.path / folder).glob("*"))
@@ -56,7 +58,7 @@ def drop_damaged(packets: Packets, beside: Sequence[str]) -> int:
 
 def _is_sound(file: Path, run: Run) -> bool:
     """Return whether a file of a run is as it was written."""
-    if file.suffix in (".tif", ".raw", ".cog"):
+    if file.suffix in (".tif", ".cog"):
         return is_whole(file, unsealed=run.is_unsealed)
     return file.suffix != ".json" or _is_read(file, run)
 

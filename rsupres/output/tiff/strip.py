@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsupres.grid import Grid, PixelWindow
+from rsupres.output.atomic import publishing
 from rsupres.output.damage.seals import sealed
 from rsupres.output.tiff.creation import packet_options, raw_options
 from rsupres.output.tiff.gdal_errors import check_room, translate_gdal_errors
@@ -155,7 +156,8 @@ class PacketWriter:
             (path, grid, packet_options(form)),
             (half_path, grid.crop(window), None),
         ):
-            part = stack.enter_context(sealed(file))
+            into = publishing if options is None else sealed
+            part = stack.enter_context(into(file))
             writer = StripWriter(part, frame, n_bands, form.dtype, form.nodata, options)
             stack.callback(writer.close)
             self._writers.append(writer)
@@ -222,7 +224,7 @@ def write_half(
     """
     n_cols = 2 * grid.width
     with ExitStack() as stack:
-        part = stack.enter_context(sealed(path))
+        part = stack.enter_context(publishing(path))
         rows = StripWriter(part, grid, n_bands, form.dtype, form.nodata)
         stack.callback(rows.close)
         for left in range(0, n_cols, COLS):
