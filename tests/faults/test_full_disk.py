@@ -84,15 +84,15 @@ def fill_and_finish(commands, disk: Path, name: str, seed: int, peak: int) -> in
         full = commands.run(*step, folder=folder)
         if full.code:
             failures += 1
-            assert full.code == 6, (seed, step, full)
+            assert full.code == 6, (seed, pages, step, full)
             # A batch shows the failure of each scene in its table, on stdout.
             text = full.err + (full.out if step[0] == "batch" else "")
-            assert "Traceback" not in text, (seed, step, text)
-            assert "disk is full" in text, (seed, step, text)
-            assert len(full.err.splitlines()) <= 1, (seed, step, text)
+            assert "Traceback" not in text, (seed, pages, step, text)
+            assert "disk is full" in text, (seed, pages, step, text)
+            assert len(full.err.splitlines()) <= 1, (seed, pages, step, text)
             resize(disk, ROOM)
             done = commands.run(*step, folder=folder)
-            assert done.code == 0, (seed, step, done.err)
+            assert done.code == 0, (seed, pages, step, done.err)
     return failures
 
 
