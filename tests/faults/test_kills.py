@@ -72,7 +72,7 @@ def kill_and_finish(
 
 def finish(commands, step: Step, folder: Path):
     """Run a step to its end; workers may still be at a shard of the client killed."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while True:
         done = commands.run(*step, folder=folder)
         if done.code != 5 or step[0] != DASK[0] or time.monotonic() > until:
