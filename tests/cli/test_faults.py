@@ -273,7 +273,8 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "size", ["64k", *(pytest.param(s, marks=pytest.mark.slow) for s in ("400k", "1m"))]
+    "size",
+    ["64k", *(pytest.param(s, marks=pytest.mark.slow) for s in ("400k", "800k"))],
 )
 def test_a_full_disk_ends_in_6_and_with_room_the_same_command_continues(
     commands, scene, whole, small_disk, size
