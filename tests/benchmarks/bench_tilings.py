@@ -10,6 +10,7 @@ computes. Nothing is asserted; the tiling tests do.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -44,10 +45,11 @@ def main() -> None:
         for gigabytes in (8, 16, 24, 64):
             row = _worst(sides, lambda side: _plan(side, shape, gigabytes))  # noqa: B023
             print(f"{name:<12}{gigabytes:>5} GB{row}")
-    for precision in ("fp32", "bf16"):
+    for context, precision in itertools.product(("local", "wide"), ("fp32", "bf16")):
         for gigabytes in (8, 16, 24, 64):
-            row = _worst(sides, lambda side: _latent(side, precision, gigabytes))  # noqa: B023
-            print(f"latent {precision:<5}{gigabytes:>5} GB{row}")
+            shape = (precision, gigabytes, context)
+            row = _worst(sides, lambda side: _latent(side, *shape))  # noqa: B023
+            print(f"{context:<6}latent {precision:<5}{gigabytes:>5} GB{row}")
     for n_shards in (2, 3):
         print(f"\n{n_shards} shards    " + "".join(f"{n:>8}" for n in _SHARDED))
         for name, *shape in _MODELS:
@@ -74,8 +76,9 @@ def _plan(side: int, shape: list[int], gigabytes: int) -> TileGrid:
         return tiling.plan_tiles(frame, _SCALE, spec, "model")
 
 
-def _latent(side: int, precision: str, gigabytes: int) -> TileGrid:
-    return latent_tiles(Geometry.of(side, side, _SCALE), precision, gigabytes * _GB)
+def _latent(side: int, precision: str, gigabytes: int, context: str) -> TileGrid:
+    geometry, is_local = Geometry.of(side, side, _SCALE), context == "local"
+    return latent_tiles(geometry, precision, gigabytes * _GB, 4, is_local=is_local)
 
 
 def _worst(sides: range, plan: Callable[[int], TileGrid]) -> str:

@@ -81,6 +81,12 @@ class E2DiffSRConfig:
     normalise: Literal["none", "scene"] = "none"
     mean_latent: Literal["sampled", "zero"] = "sampled"
 
+    @property
+    def has_local_latent(self) -> bool:
+        """Whether no network that makes the latent sees all of a tile at once."""
+        has_attention = self.unet_attention_levels or self.unet_mid_attention
+        return self.norm == "none" and not has_attention
+
 
 PAPER = E2DiffSRConfig()
 SMALL = E2DiffSRConfig(

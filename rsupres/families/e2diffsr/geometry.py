@@ -16,22 +16,21 @@ import torch
 
 from rsupres.blocks.resample import Taps, centre_positions, make_taps
 from rsupres.families.e2diffsr.config import CELL, latent_size
-from rsupres.grid import Grid, PixelWindow
+from rsupres.grid import Grid, PixelWindow, round_up
 from rsupres.tile_grid import TileGrid, fit_side
 
 CELL_MARGIN = 2  # cells beyond a tile; its halo lies inside the tile already
 # LR pixels that a cubic kernel looks beyond a cell's edge, rounding included.
 _REACH = 3
-# Latent tiles of a scene, in cells of 8 SR pixels: the least side of large ones, what
-# neighbours share, and what weighs nothing.
+# Latent tiles of a scene, in cells of 8 SR pixels: the least side of large ones, and
+# what neighbours share and what weighs nothing, in wide and in local context.
 _TILE = 160
-_OVERLAP = 48
-_HALO = 16
-_MAX_TILE = 800  # from 714 on, less than 15 % is computed twice
+_WIDE, _LOCAL = (48, 16), (12, 3)
+_MAX_TILE = 800  # less than 15 % is computed twice, in wide context from 714 on
 # Bytes that the networks hold for one cell, in float32 and in half precision, and the
 # share of the machine's memory that a latent tile may take.
 _CELL_BYTES, _HALF_CELL_BYTES = 37_000, 10_500
-_MEMORY_SHARE = 4
+_MEMORY_SHARE = 3
 Span = tuple[Fraction, Fraction]  # first and number, in pixels of a map
 
 
@@ -164,22 +163,33 @@ def _cubic_taps(
     return rows, cols
 
 
-def latent_tiles(geometry: Geometry, precision: str, memory: int) -> TileGrid:
+def latent_tiles(
+    geometry: Geometry, precision: str, memory: int, multiple: int, *, is_local: bool
+) -> TileGrid:
     """Return the tiles in which the latent of a scene is made, fitted to the scene.
+
+    They begin at multiples of cells, so that strided layers see all tiles alike. The
+    last ones may reach beyond the scene.
 
     Args:
         geometry: of the scene.
         precision: of the networks, such as "bf16".
         memory: of the machine, bytes.
+        multiple: cells that the networks halve to one, at most 16, a power of 2.
+        is_local: no network sees all of a tile at once.
     """
     from affine import Affine  # a machine that only trains may lack it
 
     cell_bytes = _CELL_BYTES if precision == "fp32" else _HALF_CELL_BYTES
     side = math.isqrt(memory // _MEMORY_SHARE // cell_bytes)
-    largest = max(_TILE, min(_MAX_TILE, side))
+    largest = max(_TILE, min(_MAX_TILE, side // multiple * multiple))
     frame = Grid(None, Affine.identity(), *geometry.cells)
-    height, width = (fit_side(n, largest, _OVERLAP, 1) for n in geometry.cells)
-    return TileGrid.plan(frame, Fraction(1), height, _OVERLAP, _HALO, width=width)
+    overlap, halo = _LOCAL if is_local else _WIDE
+    height, width = (
+        fit_side(round_up(n, multiple), largest, overlap, multiple)
+        for n in geometry.cells
+    )
+    return TileGrid.plan(frame, Fraction(1), height, overlap, halo, multiple, width)
 
 
 def _axes(window: PixelWindow) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -141,13 +141,25 @@ class E2DiffSR:
         latent = scene.allocate(
             "latent", (self.config.latent, *geometry.cells), "float32"
         )
-        tiles = latent_tiles(geometry, self.options.precision, machine_memory())
+        tiles = latent_tiles(
+            geometry,
+            self.options.precision,
+            machine_memory(),
+            self.networks.unet.multiple,
+            is_local=self.config.has_local_latent,
+        )
         mosaic = Mosaic(tiles, self.config.latent)
+        whole = PixelWindow(0, 0, *geometry.cells)
         for tile in tiles:
-            z = self._latent_tile(scene, tile.lr, geometry, levels, used, noise)
-            mosaic.add(tile, z)
+            cells = tile.lr.intersection(whole)
+            assert cells is not None
+            z = self._latent_tile(scene, cells, geometry, levels, used, noise)
+            below, right = tile.lr.height - cells.height, tile.lr.width - cells.width
+            mosaic.add(tile, np.pad(z, ((0, 0), (0, below), (0, right))))
             for piece in mosaic.finished():
-                latent[:, *piece.window.slices()] = piece.pixels
+                if inside := piece.window.intersection(whole):
+                    pixels = piece.pixels[:, : inside.height, : inside.width]
+                    latent[:, *inside.slices()] = pixels
         return SceneContext({"latent": latent}, numbers)
 
     def upscale(self, batch: TileBatch, scale: Fraction) -> Tensor:
