@@ -1,8 +1,9 @@
-"""Keep parts of strips in a run directory, until two processes have made both of one.
+"""Keep the two parts of a strip between shards in the run directory, until both exist.
 
-A strip at the border of two shards is the sum of what the tile rows above it give and
-of its own row's. Each shard writes its part, float32 and not yet finished; whoever
-finds both makes the strip. A part appears under its name when all of it is on disk.
+Such a strip is the sum of two parts: "above", of the tile rows of the shard above, and
+"own", of its own shard. Each shard writes its part, float32 and not yet finished; the
+process that finds both makes the strip. A part appears under its name when all of it is
+on disk.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -132,12 +132,7 @@ class PartSaver:
     def __enter__(self) -> PartSaver:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self._open:
             stack, _ = self._open.popitem()[1]
             abandon(stack)

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -244,10 +243,7 @@ class StripSaver:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
         self._discard()
         self._packing.__exit__(kind, error, trace)

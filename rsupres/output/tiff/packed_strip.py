@@ -1,8 +1,8 @@
 """Write a strip into packets while its columns come, and the rest into its file.
 
 Rows that fill packets are compressed at once and are never stored otherwise. The rows
-below the last packet become the strip's file, from which the packet that they begin is
-continued with the next strip. So a strip's file holds its last rows, or nothing.
+below the last packet become the strip's file; the next strip reads them to complete the
+packet that they begin. So a strip's file holds its last rows, or nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PackedStrip:
             packets: of the run.
             strip: its number, from 0.
             stack: publishes the files when it ends, the strip's own last.
-            first_here: the first of the strips up to this one that this process made.
+            first_here: first of the strips, up to this one, that this process wrote.
 
         Raises:
             InputError: the file of the strip above is damaged.
@@ -99,7 +99,7 @@ class PackedStrip:
             n_waiting -= width
 
     def _take(self, width: int) -> list[_Columns]:
-        """Return the first of the columns that wait, and let them wait no longer."""
+        """Remove the first of the waiting columns, and return them."""
         taken: list[_Columns] = []
         while width:
             pixels, valid = self._waiting.pop(0)

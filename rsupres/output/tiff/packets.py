@@ -1,13 +1,13 @@
-"""Keep finished rows of a large COG as it will hold them, and make the COG of these.
+"""Compress finished rows of a large COG into packets, and make the COG of these.
 
-A packet is a file with the rows of one row of blocks of a resolution, compressed with
-the options of the output. `rsupres.output.tiff.strip.PackedStrip` writes those of the
-full resolution while strips come; those that it leaves are written as soon as their
-strips are there, which are emptied then. Beside a packet lie the same rows of the next
-overview, of which the packets of that are made, and so on. GDAL makes the smallest
-overviews. The output is then a header and the blocks of all these as they are, each
-packet of the full resolution being removed when it is copied: the disk never holds the
-pixels twice.
+A packet is a file with one row of blocks of one resolution, compressed with the options
+of the output. `rsupres.output.tiff.packed_strip.PackedStrip` writes packets of the full
+resolution while strips are computed. Those that it cannot write are written as soon as
+all their strips are done; the files of these are then emptied. Beside each packet lie
+its rows at half the resolution, of which the packets of the next overview are made, and
+so on. GDAL makes the smallest overviews. The output is a header and the compressed
+blocks of all packets. A packet of the full resolution is removed once it is copied, so
+that the disk never holds the pixels twice.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Packets:
 
     @property
     def _n_levels(self) -> int:
-        """How many resolutions are packed: halves of all of them are whole."""
+        """Number of resolutions that are packed; each has even sides."""
         sides = self.grid.height | self.grid.width
         return max(n for n in range(_LEVELS + 1) if sides % 2**n == 0)
 
@@ -98,7 +98,7 @@ class Packets:
 
         Args:
             strip: its number, from 0.
-            first_here: the first of the strips up to this one that this process made.
+            first_here: first of the strips, up to this one, that this process wrote.
         """
         top, stop = self.edges[strip], self.edges[strip + 1]
         first = top // ROWS * ROWS
@@ -177,7 +177,7 @@ class Packets:
                 assemble([begun], meta, self.form, part)
 
     def _noted(self) -> Packets:
-        """Return these packets in the form of those that are there."""
+        """Return these packets in the form in which those on disk are stored."""
         try:
             file = self.folder / "form.json"
             form = read_json(file, unsealed=self.run.is_unsealed)
