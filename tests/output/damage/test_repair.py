@@ -20,7 +20,6 @@ from tests.helpers import make_scene
 Damage = Callable[[Path], object]
 JOB = ("scene.tif", "out.tif", "--model", "bicubic", "--scale", "4", "-q")
 TILES = ("--tile-size", "81", "--overlap", "9")
-_NUMBERS = np.random.default_rng(5)
 
 
 class Stop(Exception):
@@ -36,13 +35,13 @@ def empty(path: Path) -> None:
 
 
 def make_noise(path: Path) -> None:
-    path.write_bytes(_NUMBERS.bytes(path.stat().st_size))
+    path.write_bytes(np.random.default_rng(5).bytes(path.stat().st_size))
 
 
 def make_noise_inside(path: Path) -> None:
     content = bytearray(path.read_bytes())
     middle = slice(len(content) // 2, len(content) // 2 + 64)
-    content[middle] = _NUMBERS.bytes(len(content[middle]))
+    content[middle] = np.random.default_rng(5).bytes(len(content[middle]))
     path.write_bytes(content)
 
 
