@@ -8,7 +8,6 @@ tile is in memory at a time.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +26,8 @@ from rsupres.conditions.open import open_conditions
 from rsupres.errors import RsupresError, RunConflictError
 from rsupres.execution import Interrupted, OnProgress, Progress
 from rsupres.grid import round_up
-from rsupres.output.atomic import publishing, translate_os_errors
+from rsupres.output.atomic import translate_os_errors
+from rsupres.output.damage.seals import checksum_of, read_json, write_json
 from rsupres.output.protect import Inputs
 from rsupres.output.run_dir import Run
 from rsupres.output.run_state import drop_ended, is_ended
@@ -282,25 +282,39 @@ def _cut(
     show(Progress("Tiles", 0, n_rows, "tile rows"))
     for row in range(n_rows):
         journal = _rows(run) / f"{row:04d}.json"
-        if (stored := _stored_row(journal)) is not None:
+        if (stored := _stored_row(journal, run)) is not None:
             found += stored
         else:
             part = planned[row * n_cols : (row + 1) * n_cols]
             done = [_write(tile, sources, plan, writers, run) for tile in part]
-            with publishing(journal) as target:
-                target.write_text(json.dumps([record.to_json() for record in done]))
+            _keep_row(journal, done, names, run)
             found += done
         show(Progress("Tiles", row + 1, n_rows, "tile rows"))
     return found
 
 
-def _stored_row(journal: Path) -> list[TileRecord] | None:
-    """Return the tiles of a row that is done; a damaged journal counts as none."""
-    try:
-        stored = json.loads(journal.read_text(encoding="utf-8"))
-        return [TileRecord.from_json(record) for record in stored]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _keep_row(
+    journal: Path, done: Sequence[TileRecord], names: Sequence[str], run: Run
+) -> None:
+    """Note the tiles of a row, with the checksums of their files."""
+    files = [f"{name}/{record.name}" for name in names for record in done]
+    checksums = {file: checksum_of(_staged(run) / file) for file in files}
+    tiles = [record.to_json() for record in done]
+    write_json(journal, {"tiles": tiles, "files": checksums})
+
+
+def _stored_row(journal: Path, run: Run) -> list[TileRecord] | None:
+    """Return the tiles of a row that is done; damage anywhere counts as none."""
+    if not journal.exists():
         return None
+    try:
+        stored: Mapping[str, Any] = read_json(journal, unsealed=False)
+        if all(checksum_of(_staged(run) / k) == v for k, v in stored["files"].items()):
+            return [TileRecord.from_json(record) for record in stored["tiles"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    logger.warning("%s: this row of tiles is damaged; cut again.", journal)
+    return None
 
 
 def _write(

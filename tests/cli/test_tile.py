@@ -129,3 +129,23 @@ def test_a_condition_of_another_place_leaves_nothing(tmp_path, scene):
     assert done.exit_code == 3
     assert "do not touch" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "far.tif"}
+
+
+@pytest.mark.parametrize("name", ["tiles/lr/*.tif", "rows/0001.json"])
+def test_a_tile_that_was_damaged_before_the_end_is_cut_again(
+    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    arguments = ("--tile-size", 24, "--overlap", 8)
+    assert run("tile", scene, tmp_path / "whole", *arguments).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.delattr("rsupres.tiles.cut._publish")
+        assert run("tile", scene, tmp_path / "tiles", *arguments).exit_code == 1
+    file = sorted((tmp_path / "tiles.run").glob(name))[0]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    done = run("tile", scene, tmp_path / "tiles", *arguments)
+    assert done.exit_code == 0, done.output
+    assert "this row of tiles is damaged" in done.stderr
+    for tile in (tmp_path / "whole/lr").iterdir():
+        assert (tmp_path / "tiles/lr" / tile.name).read_bytes() == tile.read_bytes()

@@ -108,6 +108,18 @@ def _pieces(path: Path, start: int, stop: int) -> Iterator[_Bytes]:
             start += wanted
 
 
+def checksum_of(path: Path) -> int:
+    """Return the checksum of a file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    return checksum(_pieces(path, 0, path.stat().st_size))
+
+
 def note_part(mark: Path, file: Path, start: int, stop: int) -> None:
     """Keep the checksum of a part of a file in a file of its own.
 
