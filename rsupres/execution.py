@@ -52,8 +52,8 @@ OnProgress = Callable[[Progress], None]
 def limited_threads(n: int) -> Iterator[None]:
     """Let each process compute, compress and decode with at most `n` threads.
 
-    Processes that are started meanwhile keep to it, too. The thread that reads ahead
-    and the one that writes behind wait for most of the time and come on top.
+    Processes that are started meanwhile keep to it, too. Threads that read ahead,
+    finish strips and write behind wait for most of the time and come on top.
 
     Args:
         n: threads of torch (and other users of OpenMP) and of GDAL, from 1.

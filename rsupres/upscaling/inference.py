@@ -1,10 +1,11 @@
 """Run the model on tiles and blend them into strips.
 
-One reading thread is ahead of the model, which runs in the calling thread; finished
-strips go to a writing thread. Batches never span tile rows, so a resumed run forms the
-same batches as an uninterrupted one. Where pixels and conditions come from is a
-`TileSource`: a scene of `rsupres.upscaling.preparation.work`, or an array in memory.
-The caller has set `torch.inference_mode`.
+One reading thread is ahead of the model, which runs in the calling thread; others
+finish the pieces of strips, and one writes them in order. Batches never span tile rows,
+so a resumed run forms the same batches as an uninterrupted one. Where pixels and
+conditions come from is a `TileSource`: a scene of
+`rsupres.upscaling.preparation.work`, or an array in memory. The caller has set
+`torch.inference_mode`.
 """
 
 from __future__ import annotations
