@@ -197,3 +197,35 @@ def test_findings_in_a_damaged_manifest_are_refused(scene, monkeypatch, damage):
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     with pytest.raises(RunConflictError, match="damaged"):
         upscale_scene(job)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["context/context.json", "context/*.npy", "deviation/0001.tif", "sums/0001.json"],
+)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_damage_beside_the_strips_is_mended(scene, monkeypatch, name, is_lost):
+    model = PreparingModel(spec(stochastic=True)).install(monkeypatch)
+    one, other = (scene.with_name(name) for name in ("u1.tif", "u2.tif"))
+    options = {"tile_size": 16, "samples": 2}
+    upscale_scene(job_for(scene, "whole.tif", uncertainty=one, **options))
+    job = job_for(scene, uncertainty=other, **options)
+
+    def stop(*arguments: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rsupres.upscaling.pipeline._publish", stop)
+        with pytest.raises(Stop):
+            upscale_scene(job)
+    n_prepared = model.prepared
+    file = sorted(job.run_path.glob(name))[0]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    if is_lost:
+        file.unlink()
+    upscale_scene(job)
+    assert model.prepared == n_prepared + 2 * ("context" in name)
+    assert job.output.read_bytes() == scene.with_name("whole.tif").read_bytes()
+    assert other.read_bytes() == one.read_bytes()

@@ -151,3 +151,20 @@ def test_every_damage_ends_in_the_right_file_or_a_refusal(
             assert Path("out.tif").read_bytes() == whole, told
             assert not run.exists(), told
             Path("out.tif").unlink()
+
+
+def test_the_last_of_several_shards_mends_what_others_wrote(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert upscale().exit_code == 0
+    whole = Path("out.tif").read_bytes()
+    Path("out.tif").unlink()
+    for shard in ("2/3", "1/3"):
+        assert upscale("--shard", shard).exit_code == 0
+    packet = next(Path("out.tif.run/packets").glob("0-*.tif"))
+    make_noise_inside(packet)
+    make_noise_inside(Path("out.tif.run/sums/0000.json"))
+    done = upscale("--shard", "3/3")
+    assert done.exit_code == 0, done.output
+    assert Path("out.tif").read_bytes() == whole
+    assert f"{packet}: damaged or gone; made again, with" in caplog.text
