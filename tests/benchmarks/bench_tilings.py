@@ -30,8 +30,8 @@ _SCALE = Fraction(4)
 # Name, tile side, halo and multiple of the models that ship.
 _MODELS = (
     ("optical", 256, 16, 1),
-    ("e2diffsr", 256, 8, 8),
-    ("slimdiffsr", 256, 8, 16),
+    ("e2diffsr", 256, 12, 8),
+    ("slimdiffsr", 256, 12, 16),
     ("bicubic", 144, 2, 1),
 )
 

@@ -20,7 +20,7 @@ from tests.fakes import RANGE
 
 GB = 2**30
 # Halo and multiple of the models that ship: optical, E2DiffSR, SlimDiffSR, bicubic.
-MODELS = [(256, 16, 1), (256, 8, 8), (256, 8, 16), (144, 2, 1)]
+MODELS = [(256, 16, 1), (256, 12, 8), (256, 12, 16), (144, 2, 1)]
 
 
 def plan(
