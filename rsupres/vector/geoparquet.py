@@ -95,7 +95,8 @@ def _read_batches(
     for batch in source.iter_batches(BATCH_ROWS, columns=wanted):
         part, bounds = _take(batch, wanted, boxes)
         parts.append(part)
-        extent = _merge(extent, bounds)
+        low, high = np.fmin(extent[:2], bounds[:2]), np.fmax(extent[2:], bounds[2:])
+        extent = np.array([*low, *high])  # NaN counts for nothing
     return parts, extent
 
 
@@ -153,9 +154,3 @@ def _take(
     if len(finite):
         whole = np.array([*finite[:, :2].min(axis=0), *finite[:, 2:].max(axis=0)])
     return [*columns, wkb[touches]], whole
-
-
-def _merge(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    if not np.isfinite(other).all():
-        return one
-    return np.array([*np.minimum(one[:2], other[:2]), *np.maximum(one[2:], other[2:])])

@@ -19,7 +19,7 @@ from rsupres.cli.terminal.console import configure_logging
 from rsupres.errors import QualityGateError
 from rsupres.evaluation.report import COLUMNS
 from rsupres.output.tiff.profile import OTHER_FORMATS
-from rsupres.upscaling.estimates.calibration import _Probe, _split, measure
+from rsupres.upscaling.estimates.calibration import _Probe, _split
 from rsupres.upscaling.estimates.costs import read_times
 from rsupres.upscaling.estimates.self_test import SelfTest
 from rsupres.upscaling.gates import FIGURES
@@ -140,7 +140,7 @@ def test_calibrating_keeps_a_table_from_which_plans_take_their_time(
     monkeypatch.setattr(f"{module}.subprocess.run", run_here)
     # The larger of the two scenes takes longer, and less than sixteen times as long.
     clock = partial(next, iter((0.0, 1.0, 0.0, 4.0)))
-    monkeypatch.setattr(f"{module}.measure", partial(measure, clock))
+    monkeypatch.setattr(f"{module}.perf_counter", clock)
     result = run("doctor", "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["models"] == ["bicubic"]

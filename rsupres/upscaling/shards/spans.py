@@ -53,7 +53,7 @@ def plan_spans(
     """
     missing = list(missing_spans(shard, done))
     if lock:
-        return [Span(strips, locked_rows(grid, strips)) for strips in missing]
+        return [Span(strips, _locked_rows(grid, strips)) for strips in missing]
     plans = (_Plan(grid, done, has).span(strips) for strips in missing)
     return [span for span in plans if span is not None]
 
@@ -102,13 +102,8 @@ class _Plan:
         return strip - 1 not in self.done or self.has(strip, "above")
 
 
-def locked_rows(grid: TileGrid, strips: range) -> range:
-    """Return the tile rows to run for strips whose low frequencies are locked.
-
-    Args:
-        grid: the tiling.
-        strips: non-empty, step 1.
-    """
+def _locked_rows(grid: TileGrid, strips: range) -> range:
+    """Return the tile rows to run for strips whose low frequencies are locked."""
     starts = [int(grid.strip(row).row / grid.scale) for row in range(grid.shape[0])]
     edges = [*starts, grid.lr.height]
     low = lock_rows((edges[strips.start], edges[strips.start + 1]), grid)[0]

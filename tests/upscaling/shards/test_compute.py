@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsupres.errors import InputError, ResourceError, RunConflictError
+from rsupres.errors import ResourceError, RunConflictError
 from rsupres.output.strip_parts import StripParts
 from rsupres.upscaling.pipeline import finish_run, upscale_scene
 from rsupres.upscaling.shards import compute
@@ -154,13 +154,12 @@ def test_a_full_disk_leaves_no_half_of_a_part(scene, whole, monkeypatch):
     assert scene.with_name("out.tif").read_bytes() == whole
 
 
-def test_a_damaged_part_is_named_and_may_be_removed(scene, whole):
+def test_a_damaged_part_is_named_and_made_again(scene, whole, caplog):
     shard(scene, 2, 2)
     part = StripParts(scene.with_name("out.tif.run")).path(2, "own")
     part.write_bytes(part.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"0002\.own: damaged"):
-        shard(scene, 1, 2)
-    part.unlink()
+    assert shard(scene, 1, 2).status == "computed"
+    assert "0002.own: damaged; made again." in caplog.text
     assert shard(scene, 2, 2).status == "written"
     assert scene.with_name("out.tif").read_bytes() == whole
 
