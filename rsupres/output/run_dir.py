@@ -20,6 +20,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -124,7 +125,7 @@ class Run(AbstractContextManager["Run"]):
             raise InputError(f"{path}: no run directory, run.json is missing.")
         return manifest
 
-    @property
+    @cached_property
     def is_unsealed(self) -> bool:
         """Whether files may lack checksums: an earlier version began the run."""
         return not is_sealed(self.path / "run.json")
